@@ -1,0 +1,253 @@
+"""Says what a clip shows, from its pixels alone: background, colour, direction and shape of one object.
+
+The judge of the built-in checkpoint's videos. It never learns what was asked for: ``read_clip`` answers
+from the frames, ``judge`` compares that answer with a combination. Pure numpy.
+
+Limits: one plain object on a plain background. A shape is only ever a circle, a square or an
+upright triangle; how far the object is from that ideal outline is the IoU. What differs from the
+background by less than ``NOISE_LEVELS`` counts as background.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+
+from tiny.world import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, Combination, coverage
+
+# All pixel numbers below hold for frames of about this many pixels on the long side.
+LONG_SIDE = 144
+MIN_IOU = 0.85  # an object farther from its ideal outline is not that shape
+# A colour farther from every name than about half of the closest two names has no name.
+MAX_COLOUR_DISTANCE = 60.0
+MAX_BACKGROUND_DISTANCE = 40.0
+MIN_CONTRAST = 40.0
+MIN_AREA_PX = 60.0
+MIN_TRAVEL_PX = 3.0
+NOISE_LEVELS = 18.0  # of 255, in RGB distance
+MIN_NOISE_SHARE = 0.1  # of the contrast between object and background
+SAMPLED_FRAMES = 5
+WINDOW_PX = 24
+# Even the smallest object covers more than the 1.5 % of a frame that lie above this.
+OBJECT_PERCENTILE = 98.5
+# Area of each shape of radius 1, as ``coverage`` draws it.
+UNIT_AREA = {"circle": np.pi, "square": 3.24, "triangle": 2.195}
+# Moves of the outline search (x, y, radius); y with radius keeps an edge of the triangle in place.
+MOVES = tuple(
+    np.array(move, dtype=float)
+    for move in ((1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1))
+    + ((0, 0.5, 1), (0, -0.5, 1), (0, 0.5, -1), (0, -0.5, -1))
+)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a clip shows; None where nothing can be said.
+
+    Attributes:
+        shape: the best fitting shape, whether or not it fits well.
+        iou: mean overlap of the object with the ideal outline of ``shape``, 0..1.
+        margin: how much better ``shape`` fits than the second best.
+        ghost: stray pixels away from the outline, as a share of the outline's area.
+        found: the object is there in every frame.
+    """
+
+    background: str | None
+    colour: str | None = None
+    direction: str | None = None
+    shape: str | None = None
+    iou: float = 0.0
+    margin: float = 0.0
+    ghost: float = 0.0
+    found: bool = False
+
+
+def judge(reading: Reading | None, asked: Combination) -> dict[str, bool]:
+    """Which of the four words a clip got right; None stands for a clip that does not exist."""
+    if reading is None:
+        return {"colour": False, "direction": False, "background": False, "shape": False}
+    return {
+        "colour": reading.colour == asked.colour,
+        "direction": reading.direction == asked.direction,
+        "background": reading.background == asked.background,
+        "shape": reading.shape == asked.shape and reading.iou >= MIN_IOU,
+    }
+
+
+def read_clip(frames: np.ndarray) -> Reading:
+    """Read a clip: uint8 RGB, [frames, height, width, 3], any size.
+
+    If the object is missing in a frame, neither direction nor shape is given.
+    """
+    clip = shrink(frames)
+    backdrop = _border_median(clip)
+    background = _nearest(backdrop, BACKGROUNDS, MAX_BACKGROUND_DISTANCE)
+    sampled = np.unique(np.linspace(0, len(clip) - 1, SAMPLED_FRAMES).round().astype(int))
+    seen = [_object_colour(clip[f], backdrop) for f in sampled]
+    present = [colour for colour in seen if colour is not None]
+    if not present:
+        return Reading(background)
+    names = {_nearest(colour, COLOURS, MAX_COLOUR_DISTANCE) for colour in present}
+    colour = names.pop() if len(names) == 1 else None
+    line = np.median(present, axis=0) - backdrop
+    covers = _soft_coverage(clip, backdrop, line)
+    if len(present) < len(sampled) or covers.sum(axis=(1, 2)).min() < MIN_AREA_PX:
+        return Reading(background, colour)
+    places = np.array([_locate(cover) for cover in covers])
+    strays = _strays(clip[sampled], backdrop, line)
+    fits = [_fit_shapes(covers[f], strays[i], places[f]) for i, f in enumerate(sampled)]
+    ious = {shape: float(np.mean([fit[shape][0] for fit in fits])) for shape in SHAPES}
+    best, second = sorted(SHAPES, key=ious.__getitem__, reverse=True)[:2]
+    return Reading(
+        background=background,
+        colour=colour,
+        direction=_direction(places[:, :2]),
+        shape=best,
+        iou=round(ious[best], 4),
+        margin=round(ious[best] - ious[second], 4),
+        ghost=round(float(np.mean([fit[best][1] for fit in fits])), 4),
+        found=True,
+    )
+
+
+def shrink(frames: np.ndarray) -> np.ndarray:
+    """Float32 frames with a long side of about 144 px: larger ones are averaged over areas."""
+    height, width = frames.shape[1:3]
+    scale = LONG_SIDE / max(height, width)
+    if scale > 0.8:
+        return frames.astype(np.float32)
+    size = (round(height * scale), round(width * scale))
+    small = (_average(frame.astype(np.float32), size[0]) for frame in frames)
+    return np.stack([_average(frame.swapaxes(0, 1), size[1]).swapaxes(0, 1) for frame in small])
+
+
+def _average(image: np.ndarray, size: int) -> np.ndarray:
+    """Fewer rows; each is the mean of the old ones that it covers, in whole or in part."""
+    edges = np.linspace(0, len(image), size + 1)
+    whole = np.minimum(edges.astype(int), len(image) - 1)
+    part = (edges - whole)[:, None, None].astype(np.float32)
+    above = np.concatenate([np.zeros_like(image[:1]), np.cumsum(image, axis=0)])
+    return np.diff(above[whole] + part * image[whole], axis=0) * (size / len(image))
+
+
+def _border_median(clip: np.ndarray, rim: int = 2) -> np.ndarray:
+    inner = np.zeros(clip.shape[1:3], dtype=bool)
+    inner[rim:-rim, rim:-rim] = True
+    return np.median(clip[:, ~inner].reshape(-1, 3), axis=0)
+
+
+def _nearest(value: np.ndarray, names: dict[str, tuple[int, int, int]], limit: float) -> str | None:
+    distances = {name: float(np.linalg.norm(value - np.asarray(rgb))) for name, rgb in names.items()}
+    best = min(distances, key=distances.__getitem__)
+    return best if distances[best] <= limit else None
+
+
+def _object_colour(frame: np.ndarray, backdrop: np.ndarray) -> np.ndarray | None:
+    """Median colour inside what differs clearly from the background; None if nothing does."""
+    distance = np.linalg.norm(frame - backdrop, axis=-1)
+    contrast = float(np.percentile(distance, OBJECT_PERCENTILE))
+    if contrast < MIN_CONTRAST:
+        return None
+    mask = distance > 0.6 * contrast
+    interior = mask.copy()
+    for axis in (0, 1):
+        for shift in (-2, -1, 1, 2):
+            interior &= np.roll(mask, shift, axis)
+    chosen = interior if interior.sum() >= MIN_AREA_PX / 4 else mask
+    return np.median(frame[chosen], axis=0)
+
+
+def _soft_coverage(clip: np.ndarray, backdrop: np.ndarray, line: np.ndarray) -> np.ndarray:
+    """Where each pixel lies between background (0) and object (1), with the noise near both cut off."""
+    noise = max(MIN_NOISE_SHARE, NOISE_LEVELS / float(np.linalg.norm(line)))
+    along = (clip - backdrop) @ (line / (line @ line)).astype(np.float32)
+    return np.clip((along - noise) / (1 - 2 * noise), 0, 1)
+
+
+def _strays(clip: np.ndarray, backdrop: np.ndarray, line: np.ndarray) -> np.ndarray:
+    """How much any other colour than the background's is seen, 1 being the contrast of the object."""
+    height, width = clip.shape[1:3]
+    padded = np.pad(clip - backdrop.astype(np.float32), ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+    mean = sum(padded[:, y : y + height, x : x + width] for y in range(3) for x in range(3)) / 9
+    distance = np.linalg.norm(mean, axis=-1)
+    return np.where(distance > NOISE_LEVELS, np.minimum(distance / np.linalg.norm(line), 1), 0)
+
+
+def _locate(cover: np.ndarray) -> np.ndarray:
+    """Centre (x, y) and area of the object: the mass around the place where most of it is."""
+    height, width = cover.shape
+    sums = np.pad(cover, WINDOW_PX // 2 + 1).cumsum(axis=0).cumsum(axis=1)
+    boxes = sums[WINDOW_PX:, WINDOW_PX:] - sums[:-WINDOW_PX, WINDOW_PX:]
+    boxes = boxes - sums[WINDOW_PX:, :-WINDOW_PX] + sums[:-WINDOW_PX, :-WINDOW_PX]
+    centre = np.array(np.unravel_index(boxes[:height, :width].argmax(), cover.shape))[::-1] + 0.5
+    y, x = np.indices(cover.shape) + 0.5
+    for _ in range(4):
+        near = cover * (np.hypot(x - centre[0], y - centre[1]) < WINDOW_PX)
+        centre = np.array([np.sum(x * near), np.sum(y * near)]) / near.sum()
+    return np.array([*centre, near.sum()])
+
+
+def _direction(centres: np.ndarray) -> str | None:
+    """Direction of the straight line through the path; None if it is short or slanted."""
+    if len(centres) < 2:
+        return None
+    time = np.arange(len(centres)) - (len(centres) - 1) / 2
+    travel = time @ centres / (time @ time) * (len(centres) - 1)
+    along = {name: float(travel @ np.array(unit)) for name, unit in DIRECTIONS.items()}
+    best = max(along, key=along.__getitem__)
+    across = abs(float(travel @ np.array(DIRECTIONS[best])[::-1]))
+    return best if along[best] >= max(MIN_TRAVEL_PX, 2 * across) else None
+
+
+def _fit_shapes(cover: np.ndarray, stray: np.ndarray, place: np.ndarray) -> dict[str, tuple[float, float]]:
+    """IoU and ghost share of the best outline of every shape in one frame."""
+    height, width = cover.shape
+    fits = {}
+    for shape in SHAPES:
+        iou, (x, y, radius) = fit_outline(cover, shape, place)
+        outline = coverage(shape, (x, y), radius, (width, height))
+        away = coverage(shape, (x, y), radius + 3.0, (width, height)) == 0
+        ghost = np.sum(stray * away)
+        fits[shape] = (iou, float(ghost / max(outline.sum(), 1.0)))
+    return fits
+
+
+def fit_outline(cover: np.ndarray, shape: str, place: np.ndarray) -> tuple[float, np.ndarray]:
+    """Best IoU of a soft mask with an ideal outline, and that outline's (x, y, radius).
+
+    Args:
+        cover: how much of each pixel is object: [height, width], 0..1.
+        shape: which outline.
+        place: where to begin, (x, y, area) in pixels.
+    """
+    height, width = cover.shape
+    total = float(cover.sum())
+    start = np.array([*place[:2], np.sqrt(place[2] / UNIT_AREA[shape])])
+    # Only the neighbourhood is drawn; what lies outside of it is in ``total`` all the same.
+    reach = 1.4 * start[2] + 8
+    left, top = (max(0, int(v - reach)) for v in start[:2])
+    right, bottom = min(width, int(start[0] + reach) + 1), min(height, int(start[1] + reach) + 1)
+    part = cover[top:bottom, left:right]
+
+    def overlap(at: np.ndarray) -> float:
+        if at[2] < 1:
+            return 0.0
+        outline = coverage(shape, (at[0] - left, at[1] - top), at[2], (right - left, bottom - top))
+        shared = float(np.minimum(part, outline).sum())
+        return shared / (total + float(outline.sum()) - shared)
+
+    best, score = start, overlap(start)
+    for step in (2.0, 1.0, 0.5, 0.25):
+        for _ in range(12):
+            tries = [best + step * move for move in MOVES]
+            scores = [overlap(at) for at in tries]
+            if max(scores) <= score:
+                break
+            score = max(scores)
+            best = tries[scores.index(score)]
+    return score, best

@@ -1,0 +1,1 @@
+"""Backends: ways to make a video from a request, all behind one verb, ``generate``."""

@@ -1,0 +1,178 @@
+"""Makes videos on this machine: loads the model once, then request by request to an mp4.
+
+The order of the work is here; the work itself is in ``pipeline/``, ``gate`` and ``video``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..config import load_model_config, load_profile
+from ..errors import GenerationCancelledError
+from ..gate import FrameGate
+from ..provenance import ModelIdentity, statement, weights_identity
+from ..schema import GenerationRequest, GenerationResult, Progress, Timings
+from ..video import VideoWriter, check_output_path
+from .base import GenerationContext
+
+if TYPE_CHECKING:
+    from ..pipeline.loader import LoadedModel
+
+
+class LocalBackend:
+    """The pipeline of diffusers on a local GPU or CPU.
+
+    Args:
+        model: a name from ``configs/models``, a folder in diffusers' layout, or a Hub id. None is
+            ``hunyuan-video`` where there is a CUDA device, and ``tiny`` where there is none.
+        profile: a name from ``configs/profiles``; None chooses by the machine.
+
+    Raises:
+        ConfigError: unknown model or profile.
+    """
+
+    name = "local"
+
+    def __init__(self, model: str | None = None, profile: str | None = None):
+        if model is None:
+            from ..pipeline.memory import default_model
+
+            model = default_model()
+        self.config = load_model_config(model)
+        self._profile = None if profile is None else load_profile(profile)
+        self._loaded: LoadedModel | None = None
+
+    def resolve(self, request: GenerationRequest) -> GenerationRequest:
+        """The request with the model's defaults and a random seed where nothing was given."""
+        seed = {} if request.seed is not None else {"seed": secrets.randbits(63)}
+        return request.with_defaults(self.config.defaults | seed)
+
+    def load(self, context: GenerationContext | None = None) -> LoadedModel:
+        """Load the model, or return the loaded one."""
+        from ..pipeline.loader import load_model
+        from ..pipeline.memory import default_profile
+
+        if self._loaded is None:
+            (context or GenerationContext()).on_progress(Progress(stage="load"))
+            self._loaded = load_model(self.config, self._profile or default_profile())
+        return self._loaded
+
+    def generate(self, request: GenerationRequest, context: GenerationContext | None = None) -> GenerationResult:
+        """Make one video; see :class:`hunyuan_local.backends.base.Backend`."""
+        from ..pipeline.memory import device_name
+        from ..pipeline.runner import denoise
+
+        context = context or GenerationContext()
+        began = time.monotonic()
+
+        # 1. Everything that can be refused is refused before any weight is read.
+        request = self.resolve(request)
+        output = context.output or _default_output(self.config.name, request.seed)
+        check_output_path(output, context.overwrite)
+        render_size = self.config.render_size(request.width, request.height)
+
+        # 2. The model.
+        model = self.load(context)
+        loaded = time.monotonic()
+
+        # 3. Noise to latents.
+        denoised = denoise(model, request, render_size, context.on_progress, context.cancel.is_set)
+        notes = self._notes(request, render_size) + denoised.notes
+
+        # 4. Latents to frames to file, piece by piece.
+        writer = VideoWriter(
+            output,
+            frame_size=render_size,
+            size=(request.width, request.height),
+            fps=request.fps,
+            overwrite=context.overwrite,
+        )
+        with writer:
+            decode_began = time.monotonic()
+            digest, gate = hashlib.sha256(), FrameGate()
+            for frames in self._frames(model, denoised.latents, request.num_frames, context):
+                gate.check(frames)
+                digest.update(frames.tobytes())
+                writer.write(frames)
+            gate.finish()
+            decoded = time.monotonic()
+
+            # 5. What the file says of itself; the time to finish it is only known to the result.
+            provenance = statement(
+                backend=self.name,
+                request=request,
+                model=ModelIdentity(
+                    name=self.config.name,
+                    model_id=self.config.model_id,
+                    revision=self.config.revision,
+                    weights=weights_identity(model.folder),
+                ),
+                profile=model.profile.name,
+                device=device_name(model.profile),
+                render_size=render_size,
+                timings=Timings(
+                    load_s=loaded - began,
+                    encode_s=denoised.encode_s,
+                    denoise_s=denoised.denoise_s,
+                    decode_s=decoded - decode_began,
+                    total_s=decoded - began,
+                ),
+                frames_sha256=digest.hexdigest(),
+                notes=notes,
+            )
+            context.on_progress(Progress(stage="write"))
+            writer.finish(provenance.model_dump_json())
+        ended = time.monotonic()
+        return GenerationResult(
+            path=output.resolve(),
+            backend=self.name,
+            model=self.config.name,
+            seed=request.seed,
+            request=request,
+            timings=provenance.timings.model_copy(update={"write_s": ended - decoded, "total_s": ended - began}),
+            notes=notes,
+            provenance=provenance.model_dump(mode="json"),
+        )
+
+    def close(self) -> None:
+        """Let go of the model and of the device memory it held."""
+        self._loaded = None
+        from ..pipeline.memory import free_device
+
+        free_device()
+
+    def _frames(
+        self, model: LoadedModel, latents: object, num_frames: int, context: GenerationContext
+    ) -> Iterator[np.ndarray]:
+        """Decoded pieces, with progress, and a look at the cancel switch after each."""
+        from ..pipeline.decoder import decode
+
+        done = 0
+        context.on_progress(Progress(stage="decode", total=num_frames))
+        for frames in decode(model, latents):
+            if context.cancel.is_set():
+                raise GenerationCancelledError(f"cancelled while decoding, at frame {done}; no file was kept")
+            yield frames
+            done += len(frames)
+            context.on_progress(Progress(stage="decode", step=done, total=num_frames))
+
+    def _notes(self, request: GenerationRequest, render_size: tuple[int, int]) -> list[str]:
+        notes = [] if self.config.notice is None else [self.config.notice]
+        if render_size != (request.width, request.height):
+            notes.append(
+                f"{self.config.name} renders at {render_size[0]}x{render_size[1]} (render_scale "
+                f"{self.config.render_scale:g}); the encoder scales up to {request.width}x{request.height}"
+            )
+        return notes
+
+
+def _default_output(model: str, seed: int | None) -> Path:
+    return Path(f"{Path(model).name}-{datetime.now():%Y%m%d-%H%M%S}-{seed}.mp4")

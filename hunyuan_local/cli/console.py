@@ -1,0 +1,109 @@
+"""What the terminal shows while a video is made, and the summary afterwards; all of it on stderr."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from ..schema import GenerationResult, Progress
+
+_WORDS = {
+    "load": "loading the model",
+    "encode": "reading the prompt",
+    "denoise": "denoising",
+    "decode": "decoding",
+    "write": "writing the file",
+}
+
+
+def stderr() -> Console:
+    """The console for everything but a command's result."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class ProgressDisplay:
+    """A line a stage: step, seconds a step, time left. Plain lines where there is no terminal."""
+
+    def __init__(self, console: Console):
+        self._console = console
+        self._live = console.is_terminal
+        self._bars = Bars(
+            SpinnerColumn(finished_text=" "),
+            TextColumn("{task.description:<19}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[detail]}"),
+            console=console,
+            disable=not self._live,
+        )
+        self._task: TaskID | None = None
+        self._stage: str | None = None
+
+    def __enter__(self) -> ProgressDisplay:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._finish_stage()
+        self._bars.stop()
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.stage != self._stage:
+            self._finish_stage()
+            self._stage = progress.stage
+            self._task = self._bars.add_task(_WORDS[progress.stage], total=progress.total or None, detail="")
+            if not self._live:
+                self._console.print(f"{_WORDS[progress.stage]} ...")
+        if self._task is not None and progress.total:
+            self._bars.update(self._task, completed=progress.step, detail=_detail(progress))
+
+    def _finish_stage(self) -> None:
+        if self._task is not None:
+            task = self._bars.tasks[self._bars.task_ids.index(self._task)]
+            self._bars.update(self._task, total=task.total or 1, completed=task.total or 1)
+
+
+def print_notes(console: Console, notes: list[str]) -> None:
+    """What the user must know about this run, a line each."""
+    for note in notes:
+        console.print(f"note: {note}", markup=False)
+
+
+def print_summary(console: Console, result: GenerationResult) -> None:
+    """Model, seed, size, frames and seconds a stage, in a small table."""
+    request, timings = result.request, result.timings
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    seconds = (
+        f"load {timings.load_s:.1f}, encode {timings.encode_s:.1f}, denoise {timings.denoise_s:.1f}, "
+        f"decode {timings.decode_s:.1f}, write {timings.write_s:.1f}"
+    )
+    for name, value in (
+        ("model", result.model),
+        ("seed", result.seed),
+        ("size", f"{request.width}x{request.height}"),
+        ("frames", f"{request.num_frames} at {request.fps} fps"),
+        ("steps", request.num_inference_steps),
+        ("seconds", f"{timings.total_s:.1f}"),
+        ("", seconds),
+    ):
+        table.add_row(str(name), str(value))
+    console.print(table)
+
+
+def _detail(progress: Progress) -> str:
+    text = f"{progress.step}/{progress.total}"
+    if progress.seconds_per_step is not None:
+        text += f"  {progress.seconds_per_step:.2f} s/step  {_duration(progress.seconds_left or 0)} left"
+    return text
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

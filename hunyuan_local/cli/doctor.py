@@ -1,0 +1,151 @@
+"""``hunyuan-local doctor``: what a bug report needs, and what is wrong with its remedy."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import rich_click as click
+from rich.console import Console
+from rich.table import Table
+
+from ..config import is_offline, load_model_config, model_names
+from ..errors import HunyuanLocalError
+
+# The versions of constraints.txt that decide what the frames look like; a test keeps them equal.
+TESTED = {
+    "torch": "2.13.0",
+    "diffusers": "0.42.1",
+    "transformers": "5.23.0",
+    "tokenizers": "0.23.3",
+    "accelerate": "1.15.0",
+    "imageio-ffmpeg": "0.8.1",
+}
+Verdict = Literal["ok", "warning", "wrong"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report; ``remedy`` is empty where nothing is amiss."""
+
+    what: str
+    found: str
+    verdict: Verdict = "ok"
+    remedy: str = ""
+
+
+@click.command(name="doctor")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as one line of JSON.")
+def command(as_json: bool) -> None:
+    """Look at Python, the libraries, GPUs, tokenizers, weights and ffmpeg.
+
+    Exit code 0 if nothing is wrong (warnings allowed), else 1.
+    """
+    findings = list(examine())
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings]))
+    else:
+        _print(findings)
+    raise SystemExit(1 if any(finding.verdict == "wrong" for finding in findings) else 0)
+
+
+def examine() -> Iterator[Finding]:
+    """All findings, in the order in which things depend on each other."""
+    yield _python()
+    for name, tested in TESTED.items():
+        yield _library(name, tested)
+    for check in (_devices, _ffmpeg, _disk):
+        yield from _guarded(check)
+    for name in model_names():
+        yield from _guarded(lambda name=name: _weights(name))
+
+
+def _guarded(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """A check that fails is a finding of its own: the doctor always finishes its round."""
+    try:
+        yield from check()
+    except (HunyuanLocalError, ImportError, OSError, RuntimeError) as error:
+        name = getattr(check, "__name__", "check").strip("_<>")
+        yield Finding(name, str(error), "wrong", "see the message; reinstall with scripts/demo if a library is broken")
+
+
+def _python() -> Finding:
+    return Finding("python", f"{'.'.join(map(str, sys.version_info[:3]))} on {sys.platform}")
+
+
+def _library(name: str, tested: str) -> Finding:
+    try:
+        found = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(name, "not installed", "wrong", "pip install -c constraints.txt -e .")
+    if found.split("+")[0] != tested:
+        return Finding(name, found, "warning", f"{tested} is the version that was tested")
+    return Finding(name, found)
+
+
+def _devices() -> Iterator[Finding]:
+    import torch
+
+    from ..pipeline.memory import default_profile
+
+    if not torch.cuda.is_available():
+        reason = "this torch has no CUDA" if torch.version.cuda is None else "no CUDA device is visible"
+        yield Finding("cuda", reason, "warning", "only the built-in model tiny is usable; the 13 B model needs a GPU")
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        yield Finding(f"cuda:{index}", f"{properties.name}, {properties.total_memory / 2**30:.1f} GiB")
+    yield Finding("profile", default_profile().name)
+
+
+def _ffmpeg() -> Iterator[Finding]:
+    import imageio_ffmpeg
+
+    yield Finding("ffmpeg", f"{imageio_ffmpeg.get_ffmpeg_version()} at {imageio_ffmpeg.get_ffmpeg_exe()}")
+
+
+def _disk() -> Iterator[Finding]:
+    from huggingface_hub import constants
+
+    folder = next(p for p in (constants.HF_HUB_CACHE, constants.HF_HOME, "/") if os.path.isdir(p))
+    free = shutil.disk_usage(folder).free / 1e9
+    offline = ", HF_HUB_OFFLINE is set" if is_offline() else ""
+    yield Finding("hub cache", f"{constants.HF_HUB_CACHE}, {free:.0f} GB free{offline}")
+
+
+def _weights(name: str) -> Iterator[Finding]:
+    """Whether a model's weights are on this machine, and whether its tokenizer reads prompts rightly."""
+    from pathlib import Path
+
+    from huggingface_hub import try_to_load_from_cache
+
+    from ..pipeline.tokenizers import load_llama_tokenizer
+
+    config = load_model_config(name)
+    folder = Path(config.source)
+    if not folder.is_dir():
+        index = try_to_load_from_cache(config.model_id, "model_index.json", revision=config.revision)
+        if not isinstance(index, str):
+            yield Finding(f"model {name}", "not in the cache", "ok", "downloaded (about 42 GB) when first used")
+            return
+        folder = Path(index).parent
+    yield Finding(f"model {name}", str(folder))
+    load_llama_tokenizer(folder / "tokenizer", config.prompt_template)
+    yield Finding(f"tokenizer {name}", "encodes prompts as its own file says")
+
+
+def _print(findings: list[Finding]) -> None:
+    marks = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "wrong": "[red]wrong[/]"}
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for finding in findings:
+        text = finding.found + (f" -> {finding.remedy}" if finding.remedy else "")
+        table.add_row(marks[finding.verdict], finding.what, text)
+    Console(highlight=False).print(table)

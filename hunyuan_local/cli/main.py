@@ -1,0 +1,79 @@
+"""Entry point: the group of commands, and the one border where errors become exit codes.
+
+No command imports torch before it needs it, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from types import FrameType
+
+import rich_click as click
+
+from ..errors import GenerationCancelledError, HunyuanLocalError
+
+_COMMANDS = ("doctor", "generate", "replay", "show", "smoke")
+_EPILOG = (
+    "Exit codes: 0 done; 1 a replay differs, the doctor found a fault, or an unexpected error; 2 bad input; "
+    "3 the model cannot be loaded; "
+    "4 the video came out invalid; 5 a video file cannot be written or read; 6 GPU memory; 130 cancelled."
+)
+
+
+class _LazyGroup(click.RichGroup):
+    """Imports a command's module when the command is used or listed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return importlib.import_module(f".{cmd_name}", __package__).command if cmd_name in _COMMANDS else None
+
+
+@click.group(
+    cls=_LazyGroup, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(package_name="hunyuan-local")
+def group() -> None:
+    """HunyuanVideo on your own machines."""
+
+
+def main() -> None:
+    """Run the command line and exit with a documented code; no traceback reaches a user."""
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    try:
+        sys.exit(group.main(standalone_mode=False) or 0)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort, GenerationCancelledError):
+        _say("cancelled; no file was kept")
+        sys.exit(130)
+    except HunyuanLocalError as error:
+        _say(str(error))
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader of our output left, such as `| head`: nothing is left to say.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if os.environ.get("HUNYUAN_LOCAL_DEBUG"):
+            raise
+        _say(
+            f"unexpected {type(error).__name__}: {error}; set HUNYUAN_LOCAL_DEBUG=1 for the traceback and report it "
+            "with the output of 'hunyuan-local doctor'"
+        )
+        sys.exit(1)
+
+
+def _say(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+
+
+def _as_interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,74 @@
+"""``hunyuan-local replay``: make a video again from its own statement, and compare."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from itertools import zip_longest
+from pathlib import Path
+
+import numpy as np
+import rich_click as click
+
+from ..backends.base import GenerationContext
+from ..backends.registry import get_backend
+from ..provenance import Provenance, differences, read_provenance
+from ..video import check_output_path, read_frames
+from .console import ProgressDisplay, stderr
+from .options import model_option
+
+
+@click.command(name="replay")
+@click.argument("file", type=click.Path(path_type=Path))
+@model_option
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="Keep the new video here.")
+@click.option("--overwrite", is_flag=True, help="Replace the output file if it exists.")
+@click.option("--json", "as_json", is_flag=True, help="Print the comparison as one line of JSON.")
+def command(
+    file: Path, model: str | None, profile: str | None, output: Path | None, overwrite: bool, as_json: bool
+) -> None:
+    """Make FILE again from what it says of itself, and say whether the frames are identical.
+
+    The model and the profile are those of the file unless given. Exit code 0 if the frames are
+    identical, 1 if they differ.
+    """
+    old = read_provenance(file)
+    if output is not None:
+        check_output_path(output, overwrite)
+    backend = get_backend("local", model=model or _model_of(old), profile=profile or old.profile)
+    with tempfile.TemporaryDirectory() as folder, ProgressDisplay(stderr()) as display:
+        target = output or Path(folder) / "replay.mp4"
+        result = backend.generate(old.request, GenerationContext(target, overwrite, on_progress=display))
+        new = Provenance(**result.provenance)
+        identical = new.frames_sha256 == old.frames_sha256
+        psnr_db = None if identical else psnr_of_files(file, target)
+    changed = differences(old, new)
+    if as_json:
+        psnr_json = psnr_db if psnr_db is None or math.isfinite(psnr_db) else "infinite"
+        print(json.dumps({"identical": identical, "psnr_db": psnr_json, "differences": changed}))
+    elif identical:
+        print("identical: the frames are the same, to the last bit")
+    else:
+        print(f"different: the two files are {psnr_db:.1f} dB apart (PSNR)")
+    if not as_json:
+        print("\n".join(changed) or "nothing differs in model, profile, device or library versions")
+    raise SystemExit(0 if identical else 1)
+
+
+def psnr_of_files(first: Path, second: Path) -> float:
+    """PSNR in dB over all frames of two files; infinite if equal, 0 if their sizes or lengths differ."""
+    squares, values = 0.0, 0
+    for a, b in zip_longest(read_frames(first), read_frames(second)):
+        if a is None or b is None or a.shape != b.shape:
+            return 0.0
+        squares += float(np.square(a.astype(np.float64) - b).sum())
+        values += a.size
+    return math.inf if squares == 0 else 10 * math.log10(255**2 * values / squares)
+
+
+def _model_of(old: Provenance) -> str:
+    """The named preset if the file's model is one, else the folder or Hub id itself."""
+    from ..config import model_names
+
+    return old.model.name if old.model.name in model_names() else old.model.model_id

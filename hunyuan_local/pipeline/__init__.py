@@ -1,0 +1,1 @@
+"""The model itself: loading, denoising, decoding. The only folder that imports torch."""

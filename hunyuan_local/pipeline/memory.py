@@ -1,0 +1,78 @@
+"""Where the components are: the profile of a machine, placement, and a device left clean."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Iterator
+
+import torch
+from diffusers import HunyuanVideoPipeline
+
+from ..config import RuntimeProfile, load_profile, profile_names
+from ..errors import GpuMemoryError
+
+
+def default_profile() -> RuntimeProfile:
+    """The profile for this machine: the largest that the first GPU has memory for, else ``cpu``."""
+    if not torch.cuda.is_available():
+        return load_profile("cpu")
+    return choose_profile(torch.cuda.get_device_properties(0).total_memory / 2**30)
+
+
+def default_model() -> str:
+    """``hunyuan-video`` on a machine with a CUDA device, else the built-in ``tiny``."""
+    return "hunyuan-video" if torch.cuda.is_available() else "tiny"
+
+
+def choose_profile(gpu_memory_gib: float) -> RuntimeProfile:
+    """The CUDA profile with the most memory to use that this much GPU memory in GiB allows."""
+    profiles = sorted(
+        (p for p in map(load_profile, profile_names()) if p.device == "cuda"), key=lambda p: p.min_gpu_memory_gib
+    )
+    fitting = [p for p in profiles if p.min_gpu_memory_gib <= gpu_memory_gib]
+    return fitting[-1] if fitting else profiles[0]
+
+
+def place(pipe: HunyuanVideoPipeline, profile: RuntimeProfile) -> None:
+    """Put the components where the profile says, or hook them to be moved there when needed."""
+    if profile.vae_tiling:
+        pipe.vae.enable_tiling()
+    if profile.offload == "model":
+        pipe.enable_model_cpu_offload(device=profile.device)
+    elif profile.offload == "sequential":
+        pipe.enable_sequential_cpu_offload(device=profile.device)
+    else:
+        pipe.to(profile.device)
+
+
+def free_device() -> None:
+    """Return memory that no component holds any longer."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def device_name(profile: RuntimeProfile) -> str:
+    """What the profile's device is called, for provenance."""
+    if profile.device == "cuda":
+        return torch.cuda.get_device_name(0)
+    return f"cpu, {torch.get_num_threads()} threads"
+
+
+@contextlib.contextmanager
+def clean_device(pipe: HunyuanVideoPipeline, doing: str) -> Iterator[None]:
+    """Whatever happens inside: offloaded components leave the device, and no cache stays behind.
+
+    Raises:
+        GpuMemoryError: the device ran out of memory while ``doing``.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise GpuMemoryError(
+            f"the GPU's memory ran out while {doing}; ask for fewer frames or a smaller size, "
+            "or use a profile with more offload (--profile)"
+        ) from error
+    finally:
+        pipe.maybe_free_model_hooks()

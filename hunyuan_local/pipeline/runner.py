@@ -1,0 +1,142 @@
+"""From a request to finished latents: the denoising, as numbered steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import HunyuanVideoPipeline
+
+from ..errors import GenerationCancelledError, InvalidOutputError
+from ..schema import GenerationRequest, Progress
+from .loader import LoadedModel
+from .memory import clean_device
+from .tokenizers import find_truncations
+
+OnProgress = Callable[[Progress], None]
+IsCancelled = Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class Denoised:
+    """Latents float32 [1, 16, (frames-1)/4+1, height/8, width/8], seconds a stage, and notes."""
+
+    latents: torch.Tensor
+    encode_s: float
+    denoise_s: float
+    notes: list[str]
+
+
+@torch.no_grad()
+def denoise(
+    model: LoadedModel,
+    request: GenerationRequest,
+    render_size: tuple[int, int],
+    on_progress: OnProgress,
+    is_cancelled: IsCancelled,
+) -> Denoised:
+    """Run the whole denoising of a request whose fields are all set.
+
+    Args:
+        model: a loaded pipeline; used by one call at a time.
+        request: every field a value, the seed included.
+        render_size: (width, height) in pixels at which the model renders.
+        on_progress: told the stage and each finished step.
+        is_cancelled: asked after every step.
+
+    Raises:
+        GenerationCancelledError: cancelled; the device is left clean.
+        InvalidOutputError: the latents are not finite.
+        GpuMemoryError: the device's memory does not hold the request.
+    """
+    pipe = model.pipe
+    width, height = render_size
+    with clean_device(pipe, "denoising"):
+        # 1. Prompts to embeddings.
+        on_progress(Progress(stage="encode"))
+        began = time.monotonic()
+        notes = _prompt_notes(model, request)
+        embeds = _encode(model, request.prompt)
+        if request.negative_prompt is not None and request.true_cfg_scale > 1:
+            negative = _encode(model, request.negative_prompt)
+            embeds |= {f"negative_{name}": value for name, value in negative.items()}
+        encode_s = time.monotonic() - began
+        if is_cancelled():
+            raise GenerationCancelledError("cancelled before the first step; no file was kept")
+
+        # 2. The schedule: the shift belongs to the scheduler, not to the call.
+        pipe.scheduler.set_shift(request.flow_shift)
+
+        # 3. The denoising loop of the pipeline itself. The noise is drawn on the CPU, so that a
+        #    seed means the same noise on every device.
+        began = time.monotonic()
+        latents = pipe(
+            **embeds,
+            width=width,
+            height=height,
+            num_frames=request.num_frames,
+            num_inference_steps=request.num_inference_steps,
+            guidance_scale=request.guidance_scale,
+            true_cfg_scale=request.true_cfg_scale,
+            generator=torch.Generator("cpu").manual_seed(request.seed),
+            output_type="latent",
+            return_dict=False,
+            callback_on_step_end=_StepWatcher(request.num_inference_steps, on_progress, is_cancelled),
+        )[0]
+    return Denoised(latents=latents, encode_s=encode_s, denoise_s=time.monotonic() - began, notes=notes)
+
+
+class _StepWatcher:
+    """Called by the pipeline after every step: reports it, and stops what should not go on."""
+
+    def __init__(self, total: int, on_progress: OnProgress, is_cancelled: IsCancelled):
+        self.total, self.on_progress, self.is_cancelled = total, on_progress, is_cancelled
+        self.began = time.monotonic()
+        on_progress(Progress(stage="denoise", total=total))
+
+    def __call__(self, pipe: HunyuanVideoPipeline, index: int, timestep: Any, tensors: dict) -> dict:
+        done = index + 1
+        if not torch.isfinite(tensors["latents"]).all():
+            raise InvalidOutputError(
+                f"the latents are NaN or infinite after step {done} of {self.total}; likely causes: a precision that "
+                "overflows (the transformer must be bfloat16 or float32, never float16), damaged weights, or "
+                "weights of another model"
+            )
+        each = (time.monotonic() - self.began) / done
+        self.on_progress(
+            Progress(
+                stage="denoise",
+                step=done,
+                total=self.total,
+                seconds_per_step=each,
+                seconds_left=each * (self.total - done),
+            )
+        )
+        if self.is_cancelled():
+            raise GenerationCancelledError(f"cancelled after step {done} of {self.total}; no file was kept")
+        return {}
+
+
+def _encode(model: LoadedModel, prompt: str) -> dict[str, torch.Tensor]:
+    prompt_embeds, pooled, mask = model.pipe.encode_prompt(
+        prompt=prompt, prompt_template=model.config.prompt_template.model_dump()
+    )
+    return {"prompt_embeds": prompt_embeds, "pooled_prompt_embeds": pooled, "prompt_attention_mask": mask}
+
+
+def _prompt_notes(model: LoadedModel, request: GenerationRequest) -> list[str]:
+    """What the user should know about the prompts: text that is not seen or has no effect."""
+    notes = []
+    for field in ("prompt", "negative_prompt"):
+        text = getattr(request, field)
+        if text is not None:
+            found = find_truncations(model.pipe.tokenizer, model.pipe.tokenizer_2, model.config.prompt_template, text)
+            notes += [f"{field} is too long: {truncation}" for truncation in found]
+    if request.negative_prompt is not None and request.true_cfg_scale <= 1:
+        notes.append("negative_prompt has no effect without true_cfg_scale above 1")
+    if request.negative_prompt is None and request.true_cfg_scale > 1:
+        notes.append("true_cfg_scale has no effect without negative_prompt")
+    return notes

@@ -1,0 +1,209 @@
+"""What goes in and what comes out: the request, the result, progress and timings.
+
+One request class from the edge to the GPU. It is checked once, when it is made; whoever holds one
+may rely on it. Knows nothing about models, devices or wire formats.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from .errors import FieldProblem, InvalidRequestError
+
+# The autoencoder packs 8x8 pixels and the transformer 2x2 latents, hence 16; 4 frames a latent
+# after the first, hence 4k+1.
+SIZE_MULTIPLE = 16
+TEMPORAL_COMPRESSION = 4
+MAX_SIDE = 16384  # the H.264 encoder takes no larger picture
+MAX_SEED = 2**64 - 1
+
+
+class GenerationRequest(BaseModel):
+    """One video to be made. Frozen; unknown keys are refused.
+
+    A field that is None is left to the target: the model's preset locally, the service's default
+    elsewhere. The result always states the value that was used.
+
+    Raises:
+        InvalidRequestError: naming each refused field, its value, the rule and the nearest value
+            that is allowed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    prompt: Annotated[str, Field(description="What the video shows.")]
+    negative_prompt: Annotated[
+        str | None, Field(description="What it should not show; needs true_cfg_scale above 1.")
+    ] = None
+    width: Annotated[int | None, Field(description="Width of the video in pixels, a multiple of 16.")] = None
+    height: Annotated[int | None, Field(description="Height of the video in pixels, a multiple of 16.")] = None
+    num_frames: Annotated[int | None, Field(description="Length in frames: 4k+1, such as 17, 85 or 129.")] = None
+    num_inference_steps: Annotated[int | None, Field(description="Denoising steps, 1 to 100.")] = None
+    seed: Annotated[int | None, Field(description="0 to 2^64-1; drawn at random and reported if not given.")] = None
+    guidance_scale: Annotated[float | None, Field(description="Embedded guidance, 0 to 100.")] = None
+    true_cfg_scale: Annotated[
+        float, Field(description="True classifier-free guidance, 1 to 100; 1 is off, above 1 doubles the time.")
+    ] = 1.0
+    flow_shift: Annotated[
+        float | None, Field(description="Shift of the flow-matching schedule, above 0 up to 100.")
+    ] = None
+    fps: Annotated[int | None, Field(description="Frames a second of the file, 1 to 240.")] = None
+
+    @field_validator("prompt")
+    @classmethod
+    def _prompt_has_text(cls, prompt: str) -> str:
+        if not prompt.strip():
+            raise ValueError("the prompt is empty; say what the video shows")
+        return prompt
+
+    @field_validator("width", "height")
+    @classmethod
+    def _size_is_allowed(cls, side: int | None) -> int | None:
+        if side is None:
+            return None
+        return _check_grid(side, SIZE_MULTIPLE, 0, SIZE_MULTIPLE, MAX_SIDE, f"a multiple of {SIZE_MULTIPLE}")
+
+    @field_validator("num_frames")
+    @classmethod
+    def _num_frames_is_allowed(cls, frames: int | None) -> int | None:
+        if frames is None:
+            return None
+        return _check_grid(frames, TEMPORAL_COMPRESSION, 1, 1, None, "4k+1 frames")
+
+    @field_validator("num_inference_steps")
+    @classmethod
+    def _steps_are_allowed(cls, steps: int | None) -> int | None:
+        return None if steps is None else _check_range(steps, 1, 100)
+
+    @field_validator("seed")
+    @classmethod
+    def _seed_is_allowed(cls, seed: int | None) -> int | None:
+        if seed == -1:
+            raise ValueError("must be from 0 to 2^64-1; leave it out for a random seed")
+        return None if seed is None else _check_range(seed, 0, MAX_SEED)
+
+    @field_validator("guidance_scale")
+    @classmethod
+    def _guidance_is_allowed(cls, scale: float | None) -> float | None:
+        return None if scale is None else _check_range(scale, 0.0, 100.0)
+
+    @field_validator("true_cfg_scale")
+    @classmethod
+    def _true_cfg_is_allowed(cls, scale: float) -> float:
+        return _check_range(scale, 1.0, 100.0)
+
+    @field_validator("flow_shift")
+    @classmethod
+    def _flow_shift_is_allowed(cls, shift: float | None) -> float | None:
+        if shift is not None and not shift > 0:
+            raise ValueError("must be above 0, up to 100; 7 suits 50 steps, 17 fewer than about 20")
+        return None if shift is None else _check_range(shift, 0.0, 100.0)
+
+    @field_validator("fps")
+    @classmethod
+    def _fps_is_allowed(cls, fps: int | None) -> int | None:
+        return None if fps is None else _check_range(fps, 1, 240)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _translate_errors(cls, data: Any, handler: Any) -> GenerationRequest:
+        try:
+            return handler(data)
+        except ValidationError as error:
+            raise InvalidRequestError([_to_problem(cls, item) for item in error.errors()]) from error
+
+    def replace(self, **changes: Any) -> GenerationRequest:
+        """A checked copy with some fields changed."""
+        return type(self)(**(self.model_dump() | changes))
+
+    def with_defaults(self, defaults: dict[str, Any]) -> GenerationRequest:
+        """A checked copy in which ``defaults`` fill the fields that are None, and no others."""
+        given = {name: value for name, value in self.model_dump().items() if value is not None}
+        return type(self)(**(defaults | given))
+
+
+Stage = Literal["load", "encode", "denoise", "decode", "write"]
+
+
+class Progress(BaseModel):
+    """One message to a progress callback; ``step`` of ``total`` within a stage, counted from 1."""
+
+    model_config = ConfigDict(frozen=True)
+
+    stage: Stage
+    step: int = 0
+    total: int = 0
+    seconds_per_step: float | None = None
+    seconds_left: float | None = None
+
+
+class Timings(BaseModel):
+    """Seconds a stage; ``load_s`` is 0 when the model was already in memory.
+
+    Writing overlaps decoding: ``write_s`` is what remained to be written after the last frame.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    load_s: float = 0.0
+    encode_s: float = 0.0
+    denoise_s: float = 0.0
+    decode_s: float = 0.0
+    write_s: float = 0.0
+    total_s: float = 0.0
+
+
+class GenerationResult(BaseModel):
+    """One finished video: where it is, how it was made and how long each stage took."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: Path
+    backend: str
+    model: str
+    seed: int
+    request: GenerationRequest
+    timings: Timings
+    notes: list[str] = []
+    provenance: dict[str, Any]
+
+
+def _check_range(value: Any, low: Any, high: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"must be a finite number from {low} to {high}")
+    if not low <= value <= high:
+        raise ValueError(f"must be from {low} to {high}; the nearest is {min(max(value, low), high)}")
+    return value
+
+
+def _check_grid(value: int, step: int, offset: int, low: int, high: int | None, rule: str) -> int:
+    """Refuse what is not ``offset`` plus a multiple of ``step`` within ``low`` and ``high``."""
+    if value < low or (high is not None and value > high):
+        limits = f"from {low} to {high}" if high is not None else f"at least {low}"
+        raise ValueError(f"must be {rule}, {limits}; the nearest is {low if value < low else high}")
+    if value % step != offset:
+        below = value - (value - offset) % step
+        nearest = [v for v in (below, below + step) if v >= low and (high is None or v <= high)]
+        raise ValueError(f"must be {rule}; the nearest are {' and '.join(map(str, nearest))}")
+    return value
+
+
+def _to_problem(cls: type[BaseModel], item: Any) -> FieldProblem:
+    """One of pydantic's error items in this project's words."""
+    field = str(item["loc"][0]) if item["loc"] else "request"
+    kind, value = item["type"], item["input"]
+    if kind == "extra_forbidden":
+        close = [name for name in cls.model_fields if field in name]
+        close = close or difflib.get_close_matches(field, cls.model_fields, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        return FieldProblem(field, value, f"unknown field; {hint}allowed are {', '.join(cls.model_fields)}")
+    if kind == "missing":
+        return FieldProblem(field, None, "is required")
+    if kind == "value_error":
+        return FieldProblem(field, value, str(item["ctx"]["error"]))
+    return FieldProblem(field, value, item["msg"].lower())

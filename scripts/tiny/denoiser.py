@@ -1,0 +1,177 @@
+"""Trains the text encoders and the transformer of the built-in checkpoint together (flow matching)."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
+
+from . import autoencoder, captions, world
+from .optimisation import Optimiser, average, run_stage, save_atomically
+from .text import WIDTH, TextStack
+
+STEPS = 3600
+# Training times are shifted as the scheduler shifts its own: sigma' = s*sigma / (1 + (s-1)*sigma).
+FLOW_SHIFT = 3.0
+# An empty prompt now and then, so that a negative prompt with true guidance has something to leave.
+EMPTY_PROMPT = 0.05
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Clips of one size and length; ``share`` is the part of all steps that they get."""
+
+    size: tuple[int, int]
+    num_frames: int
+    clips: int
+    batch: int
+    share: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.size[0]}x{self.size[1]}x{self.num_frames}"
+
+
+BUCKETS = (
+    Bucket(world.LANDSCAPE, 17, 900, 32, 0.38),
+    Bucket(world.PORTRAIT, 17, 900, 32, 0.38),
+    Bucket(world.LANDSCAPE, 33, 240, 16, 0.10),
+    Bucket(world.PORTRAIT, 33, 240, 16, 0.10),
+    Bucket((112, 112), 17, 120, 32, 0.04),
+)
+
+
+def build(seed: int) -> HunyuanVideoTransformer3DModel:
+    """The transformer class of the 13 B checkpoint at width 128 (2.7 M parameters)."""
+    torch.manual_seed(seed + 1)
+    return HunyuanVideoTransformer3DModel(
+        num_attention_heads=4, attention_head_dim=32, num_layers=2, num_single_layers=4, num_refiner_layers=1,
+        text_embed_dim=WIDTH, pooled_projection_dim=WIDTH, rope_axes_dim=(8, 12, 12),
+    )  # fmt: skip
+
+
+def train(
+    transformer: HunyuanVideoTransformer3DModel,
+    text: TextStack,
+    vae: AutoencoderKLHunyuanVideo,
+    work_dir: Path,
+    seed: int,
+    steps: int,
+    buckets: tuple[Bucket, ...] = BUCKETS,
+) -> None:
+    """Train all three; they hold the averaged weights afterwards."""
+    sets = [_ClipSet(bucket, vae, work_dir, seed) for bucket in buckets]
+    modules = {"transformer": transformer} | text.modules
+    averaged = {f"averaged_{name}": copy.deepcopy(module) for name, module in modules.items()}
+    muon, adamw = [], []
+    for name, parameter in itertools.chain(*(m.named_parameters() for m in modules.values())):
+        in_block = "transformer_blocks" in name or "refiner_blocks" in name or ".layers." in f".{name}"
+        (muon if in_block and parameter.dim() == 2 else adamw).append(parameter)
+
+    def average_all(step: int) -> None:
+        for name, module in modules.items():
+            average(averaged[f"averaged_{name}"], module, step)
+
+    run_stage(
+        "denoiser",
+        steps,
+        work_dir,
+        modules | averaged,
+        Optimiser(muon, adamw, muon_lr=3e-3, adamw_lr=1e-3),
+        lambda step: _loss(transformer, text, sets, np.random.default_rng([seed, 20, step])),
+        after_step=average_all,
+    )
+    state = torch.load(work_dir / "denoiser.pt", weights_only=True)
+    for name, module in modules.items():
+        module.load_state_dict(state[f"averaged_{name}"])
+
+
+def _loss(
+    transformer: HunyuanVideoTransformer3DModel, text: TextStack, sets: list[_ClipSet], rng: np.random.Generator
+) -> torch.Tensor:
+    shares = np.array([s.bucket.share for s in sets])
+    chosen = sets[rng.choice(len(sets), p=shares / shares.sum())]
+    latents, combinations, weight = chosen.draw(rng)
+    batch = len(combinations)
+    prompts = ["" if rng.uniform() < EMPTY_PROMPT else captions.varied(c, rng) for c in combinations]
+    # Stratified logit-normal times: one draw in each of `batch` equal slices of the unit interval.
+    quantiles = torch.from_numpy((np.arange(batch) + rng.uniform(size=batch)) / batch).clamp(1e-4, 1 - 1e-4)
+    sigma = torch.sigmoid(1.2 * torch.special.ndtri(quantiles)).float()
+    sigma = FLOW_SHIFT * sigma / (1 + (FLOW_SHIFT - 1) * sigma)
+    noise = torch.from_numpy(rng.standard_normal(tuple(latents.shape), dtype=np.float32))
+    spread = sigma.view(-1, 1, 1, 1, 1)
+    # The guidance is drawn at random and so learned to be without effect.
+    guidance = torch.from_numpy(rng.uniform(1, 12, size=batch).astype(np.float32)) * 1000
+    with torch.autocast("cpu", torch.bfloat16):
+        prompt_embeds, pooled, mask = text.encode(prompts)
+        velocity = transformer(
+            hidden_states=(1 - spread) * latents + spread * noise,
+            timestep=sigma * 1000,
+            encoder_hidden_states=prompt_embeds,
+            encoder_attention_mask=mask,
+            pooled_projections=pooled,
+            guidance=guidance,
+            return_dict=False,
+        )[0]
+    return ((velocity.float() - (noise - latents)).square() * weight).mean()
+
+
+class _ClipSet:
+    """Encoded clips of one bucket, made once and kept in the working folder."""
+
+    def __init__(self, bucket: Bucket, vae: AutoencoderKLHunyuanVideo, work_dir: Path, seed: int):
+        self.bucket = bucket
+        path = work_dir / f"latents-{bucket.name}.pt"
+        if not path.exists():
+            print(f"encoding {bucket.clips} clips of {bucket.name}", flush=True)
+            save_atomically(self._make(vae, seed), path)
+        state = torch.load(path, weights_only=True)
+        self.latents, self.indices, self.heat = state["latents"], state["indices"], state["heat"]
+        self.combinations = world.training_combinations()
+
+    def draw(self, rng: np.random.Generator) -> tuple[torch.Tensor, list[world.Combination], torch.Tensor]:
+        """A batch: scaled latents [B, 16, T, H, W], combinations, loss weights [B, 1, T, H, W] of mean 1."""
+        chosen = torch.from_numpy(rng.integers(len(self.latents), size=self.bucket.batch))
+        combinations = [self.combinations[i] for i in self.indices[chosen]]
+        heat = self.heat[[list(world.DIRECTIONS).index(c.direction) for c in combinations]]
+        weight = 1 + 4 * heat
+        return self.latents[chosen].float(), combinations, weight / weight.mean(dim=(1, 2, 3, 4), keepdim=True)
+
+    @torch.no_grad()
+    def _make(self, vae: AutoencoderKLHunyuanVideo, seed: int) -> dict[str, torch.Tensor]:
+        bucket = self.bucket
+        combinations = world.training_combinations()
+        rng = np.random.default_rng([seed, 21, *bucket.size, bucket.num_frames])
+        # 7 shares no factor with 180, so any number of clips spreads evenly over the combinations.
+        indices = np.arange(bucket.clips) * 7 % len(combinations)
+        latents, masks = [], {direction: [] for direction in world.DIRECTIONS}
+        for index in indices:
+            combination = combinations[index]
+            scene = world.sample_scene(rng, combination, bucket.size, bucket.num_frames)
+            frames = world.render(scene)
+            pixels = torch.from_numpy(frames).permute(3, 0, 1, 2)[None] * 2 - 1
+            with torch.autocast("cpu", torch.bfloat16):
+                latents.append((autoencoder.encode(vae, pixels) * vae.config.scaling_factor).half())
+            covered = np.abs(frames - frames[:, :1, :1]).max(axis=-1) > 0.05
+            masks[combination.direction].append(_to_latent_grid(torch.from_numpy(covered).float()))
+        # Where an object of this direction can be, over all clips. It depends on the caption alone,
+        # so weighting the loss by it moves no conditional mean.
+        heat = torch.stack([torch.stack(m).mean(dim=0) for m in masks.values()])
+        return {
+            "latents": torch.cat(latents),
+            "indices": torch.from_numpy(indices),
+            "heat": (heat / heat.amax(dim=(1, 2, 3), keepdim=True)).unsqueeze(1),
+        }
+
+
+def _to_latent_grid(masks: torch.Tensor) -> torch.Tensor:
+    """Object masks [F, H, W] to the latents' grid [(F-1)/4+1, H/8, W/8], any cover counting."""
+    first, rest = masks[:1], masks[1:]
+    grouped = rest.unflatten(0, (-1, 4)).amax(dim=1)
+    return F.max_pool2d(torch.cat([first, grouped])[:, None], 8)[:, 0]

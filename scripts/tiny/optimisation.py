@@ -1,0 +1,144 @@
+"""What every training stage shares: optimisers, rate schedule, logging, saving and resuming."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+
+class Optimiser:
+    """Muon for the weights of matrices and convolutions, AdamW for everything else.
+
+    torch's Muon takes two-dimensional parameters only, so each kernel has a flat twin
+    ``[out, in * taps]`` that is updated in its place. With ``newest_tap_only`` the twin holds the
+    last temporal tap of a 3-D kernel alone, and the other taps stay as they are.
+    """
+
+    def __init__(
+        self,
+        muon: Iterable[nn.Parameter],
+        adamw: Iterable[nn.Parameter],
+        *,
+        muon_lr: float,
+        adamw_lr: float,
+        newest_tap_only: bool = False,
+    ):
+        self.kernels = list(muon)
+        self.others = list(adamw)
+        self.newest_tap_only = newest_tap_only
+        self.flat = [nn.Parameter(self._flatten(p.data)) for p in self.kernels]
+        self.muon = torch.optim.Muon(self.flat, lr=muon_lr, weight_decay=0.0, momentum=0.95)
+        self.adamw = torch.optim.AdamW(self.others, lr=adamw_lr, betas=(0.9, 0.98), weight_decay=0.0)
+        self.rates = ((self.muon, muon_lr), (self.adamw, adamw_lr))
+
+    def step(self, scale: float, clip: float) -> None:
+        """Apply one update at ``scale`` times the base rates, gradients clipped to norm ``clip``."""
+        nn.utils.clip_grad_norm_(self.kernels + self.others, clip, error_if_nonfinite=True)
+        for kernel, flat in zip(self.kernels, self.flat, strict=True):
+            flat.grad = None if kernel.grad is None else self._flatten(kernel.grad)
+        for optimiser, base_rate in self.rates:
+            for group in optimiser.param_groups:
+                group["lr"] = base_rate * scale
+            optimiser.step()
+        for kernel, flat in zip(self.kernels, self.flat, strict=True):
+            part = self._part(kernel.data)
+            part.copy_(flat.data.view(part.shape))
+        for parameter in self.kernels + self.others:
+            parameter.grad = None
+
+    def state_dict(self) -> dict:
+        return {"muon": self.muon.state_dict(), "adamw": self.adamw.state_dict()}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Restore the moments; the parameters themselves must have been restored before."""
+        self.muon.load_state_dict(state["muon"])
+        self.adamw.load_state_dict(state["adamw"])
+        for kernel, flat in zip(self.kernels, self.flat, strict=True):
+            flat.data.copy_(self._flatten(kernel.data))
+
+    def _part(self, kernel: torch.Tensor) -> torch.Tensor:
+        return kernel[:, :, -1:] if self.newest_tap_only else kernel
+
+    def _flatten(self, kernel: torch.Tensor) -> torch.Tensor:
+        return self._part(kernel).reshape(kernel.shape[0], -1).clone()
+
+
+def rate(step: int, steps: int, warm_up: int = 40, hold: float = 0.4, final: float = 0.015) -> float:
+    """Learning-rate factor: short warm-up, constant up to ``hold``, then linear down to ``final``."""
+    if step < warm_up:
+        return (step + 1) / warm_up
+    position = step / max(1, steps)
+    return 1.0 if position < hold else 1.0 - (1.0 - final) * (position - hold) / (1.0 - hold)
+
+
+def average(target: nn.Module, source: nn.Module, step: int, decay: float = 0.995) -> None:
+    """Move ``target`` towards ``source``: an exponential moving average with a quick start."""
+    weight = min(decay, (step + 1) / (step + 10))
+    with torch.no_grad():
+        for averaged, current in zip(target.parameters(), source.parameters(), strict=True):
+            averaged.lerp_(current, 1 - weight)
+
+
+def save_atomically(state: object, path: Path) -> None:
+    """Write with torch.save so that a killed run leaves either the old file or the new one."""
+    temporary = path.with_suffix(".tmp")
+    torch.save(state, temporary)
+    os.replace(temporary, path)
+
+
+def run_stage(
+    name: str,
+    steps: int,
+    work_dir: Path,
+    modules: dict[str, nn.Module],
+    optimiser: Optimiser,
+    loss_of_step: Callable[[int], torch.Tensor],
+    *,
+    clip: float = 1.0,
+    after_step: Callable[[int], None] = lambda step: None,
+    save_every: int = 200,
+) -> None:
+    """Train for ``steps`` steps, logging to ``<name>.jsonl`` and resuming from ``<name>.pt``.
+
+    Every step draws its data from its own number, so a resumed run sees the same clips as an
+    undisturbed one.
+    """
+    work_dir.mkdir(parents=True, exist_ok=True)
+    state_path = work_dir / f"{name}.pt"
+    start = 0
+    if state_path.exists():
+        state = torch.load(state_path, weights_only=True)
+        start = state["step"]
+        for key, module in modules.items():
+            module.load_state_dict(state[key])
+        optimiser.load_state_dict(state["optimiser"])
+    if start >= steps:
+        return
+    began = time.monotonic()
+    running = math.nan
+    with (work_dir / f"{name}.jsonl").open("a") as log:
+        for step in range(start, steps):
+            loss = loss_of_step(step)
+            if not torch.isfinite(loss):
+                raise FloatingPointError(f"{name}: the loss is {loss.item()} at step {step}")
+            loss.backward()
+            optimiser.step(rate(step, steps), clip)
+            after_step(step)
+            running = loss.item() if math.isnan(running) else 0.97 * running + 0.03 * loss.item()
+            done = step + 1
+            if done % 25 == 0 or done == steps:
+                seconds = (time.monotonic() - began) / (done - start)
+                log.write(json.dumps({"step": done, "loss": round(running, 5), "seconds_per_step": round(seconds, 3)}))
+                log.write("\n")
+                log.flush()
+                print(f"{name} {done}/{steps} loss {running:.5f} {seconds:.2f} s/step", flush=True)
+            if done % save_every == 0 or done == steps:
+                state = {key: module.state_dict() for key, module in modules.items()}
+                save_atomically(state | {"step": done, "optimiser": optimiser.state_dict()}, state_path)

@@ -1,0 +1,40 @@
+"""The whole training in order: autoencoder, then text encoders and transformer, then the checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from . import autoencoder, denoiser, text
+from .export import export
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many steps each stage takes, and on how many clips the transformer is trained."""
+
+    image_steps: int
+    clip_steps: int
+    denoiser_steps: int
+    buckets: tuple[denoiser.Bucket, ...]
+
+
+FULL = Plan(autoencoder.IMAGE_STEPS, autoencoder.CLIP_STEPS, denoiser.STEPS, denoiser.BUCKETS)
+QUICK = Plan(3, 2, 2, tuple(replace(bucket, clips=8, batch=2) for bucket in denoiser.BUCKETS[:2]))
+
+
+def train(work_dir: Path, output: Path, *, seed: int, threads: int, plan: Plan) -> None:
+    """Run or resume all stages and write the checkpoint to ``output``."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    vae = autoencoder.build()
+    autoencoder.train(vae, work_dir, seed, plan.image_steps, plan.clip_steps)
+    print(f"autoencoder: {autoencoder.psnr(vae, np.random.default_rng([seed, 4])):.1f} dB on new clips", flush=True)
+    stack = text.build(seed)
+    transformer = denoiser.build(seed)
+    denoiser.train(transformer, stack, vae, work_dir, seed, plan.denoiser_steps, plan.buckets)
+    export(output, stack, transformer, vae)
+    print(f"written to {output}; crop_start of its template is {stack.crop_start}", flush=True)

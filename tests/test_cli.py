@@ -1,0 +1,193 @@
+"""The command line as a user meets it: outputs, exit codes, one clear line for each mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hunyuan_local.backends.base import GenerationContext
+from hunyuan_local.backends.local import LocalBackend
+from hunyuan_local.cli.replay import psnr_of_files
+from hunyuan_local.provenance import read_provenance
+from hunyuan_local.schema import GenerationRequest, GenerationResult
+
+PROGRAM = [sys.executable, "-c", "from hunyuan_local.cli.main import main; main()"]
+SMALL = ["--size", "144*80", "--num-frames", "5", "--num-inference-steps", "2", "--seed", "7"]
+
+
+def run(*arguments: str | Path, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"COLUMNS": "80"} | variables
+    return subprocess.run([*PROGRAM, *map(str, arguments)], cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:
+    folder = tmp_path_factory.mktemp("cli")
+    prompt = "a red circle moving right on a black background"
+    return run("generate", prompt, *SMALL, "-o", "a.mp4", "--json", "--model", "tiny", cwd=folder), folder
+
+
+def test_generate_succeeds(generated: tuple) -> None:
+    assert generated[0].returncode == 0, generated[0].stderr
+
+
+def test_json_is_the_last_line_of_stdout(generated: tuple) -> None:
+    result = GenerationResult(**json.loads(generated[0].stdout.splitlines()[-1]))
+    assert result.path == (generated[1] / "a.mp4").resolve()
+
+
+def test_only_the_json_is_on_stdout(generated: tuple) -> None:
+    assert len(generated[0].stdout.splitlines()) == 1
+
+
+def test_the_summary_names_model_seed_size_frames_and_stages(generated: tuple) -> None:
+    summary = generated[0].stderr
+    wanted = ("tiny", "7", "144x80", "5 at 12 fps", "load", "encode", "denoise", "decode", "write")
+    assert [word for word in wanted if word not in summary] == []
+
+
+def test_the_notice_of_the_test_model_is_on_stderr(generated: tuple) -> None:
+    assert "small test checkpoint" in generated[0].stderr
+
+
+def test_the_libraries_say_nothing(generated: tuple) -> None:
+    assert "Warning" not in generated[0].stderr
+
+
+def test_another_process_makes_the_same_frames(
+    generated: tuple, tiny: LocalBackend, small_request: GenerationRequest, tmp_path: Path
+) -> None:
+    here = tiny.generate(small_request, GenerationContext(tmp_path / "b.mp4"))
+    there = read_provenance(generated[1] / "a.mp4")
+    assert here.provenance["frames_sha256"] == there.frames_sha256
+
+
+def test_without_a_gpu_the_default_model_is_said(tmp_path: Path) -> None:
+    result = run("generate", "a red circle", *SMALL, "-o", "a.mp4", cwd=tmp_path, CUDA_VISIBLE_DEVICES="")
+    assert "no CUDA device" in result.stderr and "--model hunyuan-video" in result.stderr
+
+
+def test_without_json_the_path_is_printed(tmp_path: Path) -> None:
+    result = run("generate", "a red circle", *SMALL, "-o", "a.mp4", "--model", "tiny", cwd=tmp_path)
+    assert result.stdout.splitlines() == [str((tmp_path / "a.mp4").resolve())]
+
+
+def test_show_prints_the_statement(generated: tuple) -> None:
+    result = run("show", "a.mp4", cwd=generated[1])
+    assert json.loads(result.stdout)["request"]["seed"] == 7
+
+
+def test_replay_is_identical(generated: tuple) -> None:
+    result = run("replay", "a.mp4", cwd=generated[1])
+    assert (result.returncode, result.stdout.splitlines()[0]) == (
+        0,
+        "identical: the frames are the same, to the last bit",
+    )
+
+
+def test_replay_with_other_weights_says_how_far_apart(generated: tuple, tmp_path: Path) -> None:
+    profile = generated[1] / "a.mp4"
+    command = ["replay", profile, "--model", _altered_model(tmp_path), "--json"]
+    result = run(*command, cwd=tmp_path)
+    answer = json.loads(result.stdout.splitlines()[-1])
+    assert result.returncode == 1
+    assert not answer["identical"] and answer["psnr_db"] > 5
+    assert [line for line in answer["differences"] if line.startswith("weights:")]
+
+
+def _altered_model(folder: Path) -> Path:
+    """The built-in checkpoint with another scheduler file, under a config that renders shifted."""
+    import shutil
+
+    import yaml
+    from safetensors.torch import load_file, save_file
+
+    from hunyuan_local.config import load_model_config
+
+    config = load_model_config("tiny")
+    copy = Path(shutil.copytree(config.source, folder / "altered"))
+    file = next((copy / "transformer").glob("*.safetensors"))
+    weights = load_file(file)
+    weights["proj_out.bias"] = weights["proj_out.bias"] + 0.05
+    save_file(weights, file, metadata={"format": "pt", "note": "altered"})
+    path = folder / "altered.yaml"
+    path.write_text(yaml.safe_dump(config.model_dump() | {"name": "altered", "model_id": str(copy)}))
+    return path
+
+
+def test_psnr_of_a_file_with_itself_is_infinite(generated: tuple) -> None:
+    assert psnr_of_files(generated[1] / "a.mp4", generated[1] / "a.mp4") == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["generate", ""], ["prompt=''", "empty"]),
+        (["generate", "x", "--width", "1281"], ["width=1281", "1280 and 1296"]),
+        (["generate", "x", "--size", "1280"], ["size='1280'", "1280*720"]),
+        (["generate", "x", "--size", "1280*720", "--width", "16"], ["size", "--width"]),
+        (["generate", "x", "--num-frames", "86"], ["num_frames=86", "85 and 89"]),
+        (["generate", "x", "--output", "no/such/folder/a.mp4"], ["no/such/folder", "create it"]),
+        (["generate", "x", "--output", "a.avi"], ["a.avi", ".mp4"]),
+        (["generate", "x", "--model", "nope"], ["'nope'", "tiny"]),
+        (["generate", "x", "--profile", "nope"], ["'nope'", "cpu"]),
+        (["generate", "x", "--seed", "-1"], ["seed=-1", "leave it out"]),
+        (["generate"], ["PROMPT"]),
+        (["generate", "x", "--steps", "3"], ["--steps"]),
+        (["nope"], ["nope"]),
+    ],
+)
+def test_bad_input_is_one_clear_message_and_exit_code_2(arguments: list[str], words: list[str], tmp_path: Path) -> None:
+    result = run(*arguments, cwd=tmp_path)
+    assert result.returncode == 2
+    assert [word for word in words if word not in result.stderr] == []
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("command", ["show", "replay"])
+def test_a_missing_file_is_exit_code_5(command: str, tmp_path: Path) -> None:
+    result = run(command, "gone.mp4", cwd=tmp_path)
+    assert result.returncode == 5
+    assert "gone.mp4" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_an_unreadable_checkpoint_is_exit_code_3(tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text("{}")
+    result = run("generate", "x", "--model", tmp_path, "--output", "a.mp4", cwd=tmp_path)
+    assert result.returncode == 3
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_within_a_step_and_leaves_no_file(number: signal.Signals, tmp_path: Path) -> None:
+    arguments = ["generate", "a red circle", "--model", "tiny", "--num-inference-steps", "100", "-o", "a.mp4"]
+    process = subprocess.Popen(
+        [*PROGRAM, *arguments], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    for line in process.stderr:
+        if line.startswith("denoising"):
+            break
+    time.sleep(0.5)
+    process.send_signal(number)
+    rest = process.stderr.read()
+    assert process.wait(timeout=60) == 130
+    assert "cancelled" in rest and "Traceback" not in rest
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_smoke_says_what_it_made(tmp_path: Path) -> None:
+    result = run("smoke", "--model", "tiny", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("ok: tiny made 5 frames of 144x80")
+
+
+def test_smoke_leaves_nothing(tmp_path: Path) -> None:
+    run("smoke", "--model", "tiny", cwd=tmp_path)
+    assert list(tmp_path.iterdir()) == []

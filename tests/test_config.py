@@ -1,0 +1,102 @@
+"""Models and profiles as data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
+
+from hunyuan_local.config import load_model_config, load_profile, model_names, profile_names
+from hunyuan_local.errors import ConfigError
+
+
+@pytest.mark.parametrize("name", model_names())
+def test_every_shipped_model_config_reads(name: str) -> None:
+    assert load_model_config(name).name == name
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_every_shipped_profile_reads(name: str) -> None:
+    assert load_profile(name).name == name
+
+
+@pytest.mark.parametrize("name", ["hunyuan-video", "fast-hunyuan"])
+def test_the_large_models_use_diffusers_own_template(name: str) -> None:
+    assert load_model_config(name).prompt_template.model_dump() == DEFAULT_PROMPT_TEMPLATE
+
+
+@pytest.mark.parametrize("name", ["hunyuan-video", "fast-hunyuan"])
+@pytest.mark.parametrize("size", [(1280, 720), (144, 80), (16, 16)])
+def test_the_large_models_render_what_is_asked(name: str, size: tuple[int, int]) -> None:
+    assert load_model_config(name).render_size(*size) == size
+
+
+@pytest.mark.parametrize(
+    ("asked", "rendered"),
+    [((1280, 720), (144, 80)), ((720, 1280), (80, 144)), ((144, 80), (144, 80)), ((640, 352), (144, 80))],
+)
+def test_tiny_renders_its_native_canvas(asked: tuple[int, int], rendered: tuple[int, int]) -> None:
+    assert load_model_config("tiny").render_size(*asked) == rendered
+
+
+def test_no_profile_runs_the_transformer_in_float16() -> None:
+    assert {load_profile(name).dtypes.transformer for name in profile_names()} <= {"float32", "bfloat16"}
+
+
+def test_float16_for_the_transformer_is_refused(tmp_path: Path) -> None:
+    from hunyuan_local.config import RuntimeProfile
+
+    fields = load_profile("gpu-80gb").model_dump()
+    fields["dtypes"]["transformer"] = "float16"
+    with pytest.raises(ValueError, match="bfloat16"):
+        RuntimeProfile(**fields)
+
+
+def test_an_unknown_model_names_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"'nope'.*hunyuan-video.*tiny"):
+        load_model_config("nope")
+
+
+def test_an_unknown_profile_names_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"'nope'.*cpu"):
+        load_profile("nope")
+
+
+def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"model_index\.json"):
+        load_model_config(str(tmp_path))
+
+
+def test_a_hub_id_takes_the_13b_preset() -> None:
+    config = load_model_config("someone/finetune")
+    assert (config.model_id, config.defaults) == ("someone/finetune", load_model_config("hunyuan-video").defaults)
+
+
+def test_a_config_file_can_be_named(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "{name: mine, title: t, model_id: a/b, prompt_template: {template: 'x {}', crop_start: 2}, defaults: {fps: 8}}"
+    )
+    assert load_model_config(str(file)).name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("{", "not valid YAML"),
+        ("{name: x}", "title"),
+        ("[1]", "file"),
+        ("{name: x, title: t, model_id: a/b, prompt_template: {template: 'x', crop_start: 2}, defaults: {}}", "{}"),
+        ("{name: x, title: t, model_id: a/b, prompt_template: {template: '{}', crop_start: 2}, defaults: {w: 1}}", "w"),
+        ("{name: x, title: t, model_id: a/b, prompt_template: {template: '{}', crop_start: 0}, defaults: {}}", "crop"),
+    ],
+)
+def test_a_bad_config_file_is_refused_by_field(tmp_path: Path, text: str, named: str) -> None:
+    from hunyuan_local.errors import HunyuanLocalError
+
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    with pytest.raises(HunyuanLocalError) as caught:
+        load_model_config(str(file))
+    assert named in str(caught.value)

@@ -1,0 +1,116 @@
+"""Loading: folders, the Hub's cache without a network, and what a broken checkpoint says."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from hunyuan_local.config import ModelConfig, RuntimeProfile, load_model_config, load_profile
+from hunyuan_local.errors import ConfigError, HunyuanLocalError, ModelLoadError, TokenizerMismatchError
+from hunyuan_local.pipeline.loader import load_model
+from hunyuan_local.provenance import weights_identity
+
+CPU = load_profile("cpu")
+TINY = load_model_config("tiny")
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(TINY.source, tmp_path / "checkpoint"))
+
+
+def at(folder: Path | str, **changes: object) -> ModelConfig:
+    return TINY.model_copy(update={"model_id": str(folder)} | changes)
+
+
+def test_all_seven_components_are_of_the_13b_classes() -> None:
+    components = {name: type(part).__name__ for name, part in load_model(TINY, CPU).pipe.components.items()}
+    tokenizer = components.pop("tokenizer")
+    assert tokenizer != "LlamaTokenizer"
+    assert components == {
+        "vae": "AutoencoderKLHunyuanVideo",
+        "text_encoder": "LlamaModel",
+        "text_encoder_2": "CLIPTextModel",
+        "tokenizer_2": "CLIPTokenizer",
+        "transformer": "HunyuanVideoTransformer3DModel",
+        "scheduler": "FlowMatchEulerDiscreteScheduler",
+    }
+
+
+def test_the_precision_is_set_a_component() -> None:
+    dtypes = CPU.dtypes.model_copy(update={"transformer": "bfloat16"})
+    pipe = load_model(TINY, CPU.model_copy(update={"dtypes": dtypes})).pipe
+    assert (str(pipe.transformer.dtype), str(pipe.vae.dtype)) == ("torch.bfloat16", "torch.float32")
+
+
+def test_tiling_is_the_profiles_choice() -> None:
+    assert load_model(TINY, CPU.model_copy(update={"vae_tiling": True})).pipe.vae.use_tiling
+
+
+def test_a_folder_elsewhere_loads_the_same_weights(checkpoint: Path) -> None:
+    assert weights_identity(checkpoint) == weights_identity(Path(TINY.source))
+    assert load_model(at(checkpoint), CPU).folder == checkpoint
+
+
+def test_a_missing_weights_file_is_an_error_with_a_remedy(checkpoint: Path) -> None:
+    next((checkpoint / "vae").glob("*.safetensors")).unlink()
+    with pytest.raises(ModelLoadError, match="fetch the checkpoint again"):
+        load_model(at(checkpoint), CPU)
+
+
+def test_a_truncated_weights_file_is_an_error(checkpoint: Path) -> None:
+    file = next((checkpoint / "transformer").glob("*.safetensors"))
+    file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(ModelLoadError, match="cannot be loaded"):
+        load_model(at(checkpoint), CPU)
+
+
+def test_weights_as_pickle_are_not_read(checkpoint: Path) -> None:
+    file = next((checkpoint / "transformer").glob("*.safetensors"))
+    file.rename(file.with_suffix(".bin"))
+    with pytest.raises(ModelLoadError):
+        load_model(at(checkpoint), CPU)
+
+
+def test_a_template_that_does_not_fit_the_tokenizer_file_is_refused(checkpoint: Path) -> None:
+    file = checkpoint / "tokenizer" / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"padding_side": "left"}))
+    with pytest.raises(TokenizerMismatchError):
+        load_model(at(checkpoint), CPU)
+
+
+def test_offline_without_a_cached_copy_names_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("diffusers.pipelines.pipeline_utils.DIFFUSERS_CACHE", str(tmp_path), raising=False)
+    with pytest.raises(ModelLoadError, match="HF_HUB_OFFLINE is set"):
+        load_model(at("hunyuan-local-tests/not-there"), CPU)
+
+
+def test_a_cached_snapshot_loads_offline(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "hub" / "models--someone--tiny"
+    shutil.copytree(checkpoint, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    model = load_model(at("someone/tiny"), CPU)
+    assert weights_identity(model.folder) == f"commit:{commit}"
+
+
+def test_a_cuda_profile_without_cuda_is_refused() -> None:
+    profile = load_profile("gpu-80gb")
+    if __import__("torch").cuda.is_available():
+        assert isinstance(load_model(TINY, profile).profile, RuntimeProfile)
+    else:
+        with pytest.raises(ConfigError, match="needs a CUDA device"):
+            load_model(TINY, profile)
+
+
+def test_loading_errors_are_ours() -> None:
+    assert issubclass(ModelLoadError, HunyuanLocalError)

@@ -1,0 +1,153 @@
+"""Denoising and decoding on the built-in checkpoint: the same as stock diffusers, and well-behaved."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from diffusers import HunyuanVideoPipeline
+
+from hunyuan_local.backends.local import LocalBackend
+from hunyuan_local.errors import GenerationCancelledError, GpuMemoryError, InvalidOutputError
+from hunyuan_local.pipeline import decoder, runner
+from hunyuan_local.pipeline.memory import choose_profile
+from hunyuan_local.schema import GenerationRequest
+
+
+def never() -> bool:
+    return False
+
+
+def ours(tiny: LocalBackend, request: GenerationRequest) -> np.ndarray:
+    request = tiny.resolve(request)
+    denoised = runner.denoise(tiny.load(), request, (request.width, request.height), lambda progress: None, never)
+    return np.concatenate(list(decoder.decode(tiny.load(), denoised.latents)))
+
+
+def stock(tiny: LocalBackend, request: GenerationRequest) -> np.ndarray:
+    """The library's own call, on the same components and generator."""
+    request = tiny.resolve(request)
+    pipe = HunyuanVideoPipeline(**tiny.load().pipe.components)
+    pipe.set_progress_bar_config(disable=True)
+    pipe.scheduler.set_shift(request.flow_shift)
+    frames = pipe(
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        width=request.width,
+        height=request.height,
+        num_frames=request.num_frames,
+        num_inference_steps=request.num_inference_steps,
+        guidance_scale=request.guidance_scale,
+        true_cfg_scale=request.true_cfg_scale,
+        generator=torch.Generator("cpu").manual_seed(request.seed),
+        prompt_template=tiny.config.prompt_template.model_dump(),
+        output_type="np",
+    ).frames[0]
+    return (frames * 255).round().astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"num_frames": 17, "num_inference_steps": 3},
+        {"num_frames": 29, "width": 80, "height": 144},
+        {"negative_prompt": "a blue square", "true_cfg_scale": 2.0},
+        {"flow_shift": 7.0, "guidance_scale": 1.0, "seed": 2**64 - 1},
+        {"num_frames": 1},
+    ],
+)
+def test_frames_equal_stock_diffusers(tiny: LocalBackend, small_request: GenerationRequest, changes: dict) -> None:
+    request = small_request.replace(**changes)
+    expected, found = stock(tiny, request), ours(tiny, request)
+    assert found.shape == expected.shape == (request.num_frames, request.height, request.width, 3)
+    assert np.abs(found.astype(int) - expected.astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("num_latents", [1, 4, 5, 6, 7, 8, 9, 13])
+def test_streamed_decoding_equals_the_librarys(tiny: LocalBackend, num_latents: int) -> None:
+    model = tiny.load()
+    latents = torch.randn(1, 16, num_latents, 4, 6, generator=torch.Generator().manual_seed(num_latents))
+    with torch.no_grad():
+        whole = model.pipe.vae.decode(latents / model.pipe.vae.config.scaling_factor).sample
+    expected = ((whole[0].permute(1, 2, 3, 0) / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    found = np.concatenate(list(decoder.decode(model, latents)))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_decoding_hands_on_pieces_of_bounded_length(tiny: LocalBackend) -> None:
+    latents = torch.randn(1, 16, 25, 2, 2, generator=torch.Generator().manual_seed(0))
+    lengths = [len(piece) for piece in decoder.decode(tiny.load(), latents)]
+    assert sum(lengths) == 97
+    assert max(lengths) <= 16
+
+
+def test_the_same_request_gives_the_same_frames(tiny: LocalBackend, small_request: GenerationRequest) -> None:
+    np.testing.assert_array_equal(ours(tiny, small_request), ours(tiny, small_request))
+
+
+def test_another_seed_gives_other_frames(tiny: LocalBackend, small_request: GenerationRequest) -> None:
+    assert not np.array_equal(ours(tiny, small_request), ours(tiny, small_request.replace(seed=8)))
+
+
+def test_cancelling_stops_after_the_step(tiny: LocalBackend, small_request: GenerationRequest) -> None:
+    request = tiny.resolve(small_request.replace(num_inference_steps=50))
+    steps: list[int] = []
+    with pytest.raises(GenerationCancelledError, match="after step 2 of 50"):
+        runner.denoise(tiny.load(), request, (144, 80), lambda p: steps.append(p.step), lambda: max(steps) >= 2)
+
+
+def test_nan_latents_stop_at_once(tiny: LocalBackend, small_request: GenerationRequest) -> None:
+    weight = tiny.load().pipe.transformer.proj_out.weight
+    kept = weight.data.clone()
+    try:
+        weight.data[0, 0] = float("nan")
+        with pytest.raises(InvalidOutputError, match="after step 1 of 2"):
+            ours(tiny, small_request)
+    finally:
+        weight.data.copy_(kept)
+
+
+def test_nan_frames_are_refused(tiny: LocalBackend) -> None:
+    weight = tiny.load().pipe.vae.decoder.conv_out.conv.weight
+    kept = weight.data.clone()
+    try:
+        weight.data[0, 0] = float("inf")
+        with pytest.raises(InvalidOutputError, match="frames are NaN"):
+            list(decoder.decode(tiny.load(), torch.zeros(1, 16, 1, 2, 2)))
+    finally:
+        weight.data.copy_(kept)
+
+
+@pytest.mark.parametrize(
+    ("changes", "note"),
+    [
+        ({"prompt": " ".join(["red"] * 80)}, "prompt is too long: the CLIP encoder reads 75 tokens"),
+        ({"negative_prompt": "dull"}, "negative_prompt has no effect without true_cfg_scale above 1"),
+        ({"true_cfg_scale": 3.0}, "true_cfg_scale has no effect without negative_prompt"),
+    ],
+)
+def test_what_has_no_effect_is_said(
+    tiny: LocalBackend, small_request: GenerationRequest, changes: dict, note: str
+) -> None:
+    request = tiny.resolve(small_request.replace(**changes))
+    denoised = runner.denoise(tiny.load(), request, (144, 80), lambda progress: None, never)
+    assert [n for n in denoised.notes if n.startswith(note)]
+
+
+def test_running_out_of_memory_is_translated(
+    tiny: LocalBackend, small_request: GenerationRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(tiny.load().pipe.transformer, "forward", fail)
+    with pytest.raises(GpuMemoryError, match=r"while denoising.*--profile"):
+        ours(tiny, small_request)
+
+
+@pytest.mark.parametrize(
+    ("gib", "profile"), [(8, "gpu-24gb"), (23.6, "gpu-24gb"), (47.4, "gpu-48gb"), (79.2, "gpu-80gb")]
+)
+def test_a_card_gets_the_largest_profile_it_holds(gib: float, profile: str) -> None:
+    assert choose_profile(gib).name == profile

@@ -1,0 +1,111 @@
+"""What a file says of itself: weights identity, damaged statements, differences."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hunyuan_local.config import load_model_config
+from hunyuan_local.errors import VideoError
+from hunyuan_local.provenance import (
+    ModelIdentity,
+    Provenance,
+    differences,
+    library_versions,
+    read_provenance,
+    statement,
+    weights_identity,
+)
+from hunyuan_local.schema import GenerationRequest, Timings
+from hunyuan_local.video import VideoWriter
+
+
+def example(**changes: object) -> Provenance:
+    fields = {
+        "backend": "local",
+        "request": GenerationRequest(prompt='quotes " and\nlines; = # \\ é 雪', seed=2**64 - 1),
+        "model": ModelIdentity(name="tiny", model_id="assets/tiny", revision=None, weights="headers-sha256:0"),
+        "profile": "cpu",
+        "device": "cpu, 2 threads",
+        "render_size": (144, 80),
+        "timings": Timings(total_s=1.5),
+        "frames_sha256": "0" * 64,
+    }
+    return statement(**(fields | changes))
+
+
+def video(path: Path, metadata: str | None) -> Path:
+    with VideoWriter(path, frame_size=(16, 16), fps=8) as writer:
+        writer.write(np.random.default_rng(0).integers(0, 255, (3, 16, 16, 3), dtype=np.uint8))
+        writer.finish(metadata)
+    return path
+
+
+def test_a_statement_survives_the_file(tmp_path: Path) -> None:
+    written = example()
+    assert read_provenance(video(tmp_path / "a.mp4", written.model_dump_json())) == written
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        (None, "says nothing"),
+        ("made with love", "damaged"),
+        ("[1]", "made by something else"),
+        ('{"format": "other/1"}', "made by something else"),
+        ('{"format": "hunyuan-local/1"}', "damaged"),
+    ],
+)
+def test_a_file_without_a_good_statement_is_refused(tmp_path: Path, metadata: str | None, words: str) -> None:
+    with pytest.raises(VideoError, match=words):
+        read_provenance(video(tmp_path / "a.mp4", metadata))
+
+
+def test_a_statement_with_a_refused_request_is_damaged(tmp_path: Path) -> None:
+    fields = json.loads(example().model_dump_json())
+    fields["request"]["width"] = 17
+    with pytest.raises(VideoError, match=r"damaged.*width"):
+        read_provenance(video(tmp_path / "a.mp4", json.dumps(fields)))
+
+
+def test_versions_name_what_decides_the_frames() -> None:
+    assert {"python", "torch", "diffusers", "transformers", "hunyuan-local"} <= library_versions().keys()
+
+
+def test_the_same_stack_has_no_differences() -> None:
+    assert differences(example(), example()) == []
+
+
+def test_each_difference_is_named() -> None:
+    old = example()
+    new = example(device="gpu").model_copy(update={"versions": old.versions | {"torch": "9"}})
+    assert differences(old, new) == [
+        "device: cpu, 2 threads then, gpu now",
+        f"torch: {old.versions['torch']} then, 9 now",
+    ]
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(load_model_config("tiny").source, tmp_path / "checkpoint"))
+
+
+def test_identity_is_the_same_twice(checkpoint: Path) -> None:
+    assert weights_identity(checkpoint) == weights_identity(checkpoint)
+
+
+@pytest.mark.parametrize("change", ["rename", "shorten", "config"])
+def test_identity_changes_with_the_files(checkpoint: Path, change: str) -> None:
+    before = weights_identity(checkpoint)
+    weights = next((checkpoint / "vae").glob("*.safetensors"))
+    if change == "rename":
+        weights.rename(weights.with_name("other.safetensors"))
+    elif change == "shorten":
+        weights.write_bytes(weights.read_bytes()[:-2])
+    else:
+        (checkpoint / "scheduler" / "scheduler_config.json").write_text("{}")
+    assert weights_identity(checkpoint) != before

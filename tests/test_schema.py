@@ -1,0 +1,104 @@
+"""The request: what it takes, what it refuses, and in which words."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from hunyuan_local.errors import InvalidRequestError
+from hunyuan_local.schema import GenerationRequest
+
+
+def problems(**fields: object) -> str:
+    with pytest.raises(InvalidRequestError) as caught:
+        GenerationRequest(**({"prompt": "a cat"} | fields))
+    return str(caught.value)
+
+
+def test_only_the_prompt_is_required() -> None:
+    assert GenerationRequest(prompt="a cat").prompt == "a cat"
+
+
+def test_a_request_is_frozen() -> None:
+    with pytest.raises(ValidationError):
+        GenerationRequest(prompt="a cat").width = 16
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"prompt": ""}, ["prompt=''", "empty"]),
+        ({"prompt": " \n\t"}, ["prompt", "empty"]),
+        ({"width": 1281}, ["width=1281", "multiple of 16", "1280 and 1296"]),
+        ({"height": 5}, ["height=5", "multiple of 16", "nearest is 16"]),
+        ({"height": 0}, ["height=0", "nearest is 16"]),
+        ({"width": -16}, ["width=-16", "nearest is 16"]),
+        ({"width": 16400}, ["width=16400", "16384"]),
+        ({"num_frames": 86}, ["num_frames=86", "4k+1", "85 and 89"]),
+        ({"num_frames": 0}, ["num_frames=0", "4k+1", "nearest is 1"]),
+        ({"num_inference_steps": 0}, ["num_inference_steps=0", "1 to 100", "nearest is 1"]),
+        ({"num_inference_steps": 101}, ["num_inference_steps=101", "nearest is 100"]),
+        ({"seed": -1}, ["seed=-1", "0 to 2^64-1", "leave it out"]),
+        ({"seed": 2**64}, [f"seed={2**64}", f"nearest is {2**64 - 1}"]),
+        ({"guidance_scale": float("nan")}, ["guidance_scale=nan", "finite"]),
+        ({"guidance_scale": 101.0}, ["guidance_scale=101.0", "nearest is 100"]),
+        ({"true_cfg_scale": 0.5}, ["true_cfg_scale=0.5", "nearest is 1"]),
+        ({"flow_shift": 0.0}, ["flow_shift=0.0", "above 0"]),
+        ({"fps": 0}, ["fps=0", "1 to 240"]),
+        ({"seed": True}, ["seed=True", "integer"]),
+        ({"fps": "24"}, ["fps='24'", "integer"]),
+        ({"prompt": 3}, ["prompt=3", "string"]),
+        ({"steps": 3}, ["steps=3", "unknown field", "did you mean num_inference_steps"]),
+        ({"widht": 16}, ["widht=16", "did you mean width"]),
+    ],
+)
+def test_a_refusal_names_field_value_rule_and_remedy(fields: dict, words: list[str]) -> None:
+    message = problems(**fields)
+    assert [word for word in words if word not in message] == []
+
+
+def test_all_refused_fields_are_named_at_once() -> None:
+    message = problems(width=17, num_frames=2, seed=-5)
+    assert "width" in message and "num_frames" in message and "seed" in message
+
+
+@pytest.mark.parametrize("seed", [0, 2**64 - 1])
+def test_seed_range_is_inclusive(seed: int) -> None:
+    assert GenerationRequest(prompt="a cat", seed=seed).seed == seed
+
+
+@given(st.integers(min_value=1, max_value=10_000))
+def test_frames_are_taken_exactly_when_4k_plus_1(frames: int) -> None:
+    try:
+        GenerationRequest(prompt="a cat", num_frames=frames)
+        taken = True
+    except InvalidRequestError:
+        taken = False
+    assert taken == (frames % 4 == 1)
+
+
+@given(st.integers(min_value=1, max_value=20_000))
+def test_the_nearest_sizes_that_a_refusal_names_are_taken(width: int) -> None:
+    try:
+        GenerationRequest(prompt="a cat", width=width)
+    except InvalidRequestError as error:
+        named = str(error).split("nearest ")[1].replace("is", "").replace("are", "").split(" and ")
+        for value in named:
+            assert GenerationRequest(prompt="a cat", width=int(value)).width == int(value)
+
+
+def test_defaults_fill_only_what_was_not_given() -> None:
+    request = GenerationRequest(prompt="a cat", width=320).with_defaults({"width": 1280, "height": 720})
+    assert (request.width, request.height) == (320, 720)
+
+
+def test_replace_checks_again() -> None:
+    with pytest.raises(InvalidRequestError):
+        GenerationRequest(prompt="a cat").replace(width=3)
+
+
+def test_json_round_trip() -> None:
+    request = GenerationRequest(prompt="a cat", seed=2**64 - 1, guidance_scale=6)
+    assert GenerationRequest(**__import__("json").loads(request.model_dump_json())) == request

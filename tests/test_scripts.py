@@ -1,0 +1,226 @@
+"""The shell scripts: what they install and when, and what they hand on. Nothing is installed here.
+
+A stub takes Python's place in a copy of the scripts: it makes pretended environments and writes
+down what it was asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMANDS = [".ci/run", "scripts/check", "scripts/demo", "scripts/test"]
+
+pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="the scripts are for bash")
+
+# STUB_VERSION is the Python version it pretends to be, STUB_FAIL a word that makes a call fail.
+STUB = """#!/usr/bin/env bash
+[[ $1 == -c ]] && { echo "${STUB_VERSION:-3.11}"; exit; }
+echo "$*" >>"$STUB_LOG"
+[[ -n ${STUB_FAIL:-} && $* == *"$STUB_FAIL"* ]] && { echo "stub failed" >&2; exit 1; }
+if [[ $2 == venv ]]; then
+    target=${!#}
+    mkdir -p "$target/bin"
+    touch "$target/pyvenv.cfg"
+    cp "$0" "$target/bin/python"
+    printf '#!/usr/bin/env bash\\nprintf "%%s\\\\n" "$@" >"$STUB_LOG.generate"\\n' >"$target/bin/hunyuan-local"
+    chmod +x "$target/bin/hunyuan-local"
+fi
+exit 0
+"""
+
+
+class Checkout:
+    """A copy of the scripts with a stub for ``python3``."""
+
+    def __init__(self, folder: Path):
+        self.root = folder / "a checkout"
+        self.venv = folder / "the venv"
+        self.elsewhere = folder / "elsewhere"
+        self.elsewhere.mkdir()
+        self.log = folder / "log"
+        for name in (".ci/run", "scripts/check", "scripts/demo", "scripts/environment", "scripts/test"):
+            (self.root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, self.root / name)
+        for name in ("pyproject.toml", "constraints.txt"):
+            shutil.copy(ROOT / name, self.root / name)
+        stub = folder / "bin" / "python3"
+        stub.parent.mkdir()
+        stub.write_text(STUB)
+        stub.chmod(0o755)
+        self.environment = os.environ | {
+            "PATH": f"{stub.parent}{os.pathsep}{os.environ['PATH']}",
+            "HUNYUAN_LOCAL_VENV": str(self.venv),
+            "STUB_LOG": str(self.log),
+        }
+
+    def run(self, script: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [self.root / script, *arguments],
+            cwd=self.elsewhere,
+            env=self.environment | variables,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+
+    def take_calls(self, containing: str = "") -> list[str]:
+        """What the stub was asked for since the last time."""
+        calls = self.log.read_text().splitlines() if self.log.exists() else []
+        self.log.unlink(missing_ok=True)
+        return [call for call in calls if containing in call]
+
+    def take_installs(self) -> list[str]:
+        return self.take_calls("pip install")
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    return Checkout(tmp_path)
+
+
+@pytest.mark.parametrize("script", [*COMMANDS, "scripts/environment"])
+def test_is_valid_bash(script: str) -> None:
+    subprocess.run(["bash", "-n", ROOT / script], check=True)
+
+
+@pytest.mark.parametrize("script", COMMANDS)
+def test_is_executable(script: str) -> None:
+    assert os.access(ROOT / script, os.X_OK)
+
+
+def test_second_run_installs_nothing(checkout: Checkout) -> None:
+    first = checkout.run("scripts/demo")
+    assert first.returncode == 0, first.stderr
+    assert "Installing" in first.stderr
+    assert first.stdout == ""
+    assert checkout.take_installs()[0].endswith("--constraint constraints.txt --editable .")
+
+    second = checkout.run("scripts/demo")
+    assert second.returncode == 0, second.stderr
+    assert second.stderr == ""
+    assert checkout.take_calls() == []
+
+
+def test_environment_of_the_tests_serves_the_demo_but_not_the_other_way(checkout: Checkout) -> None:
+    checkout.run("scripts/demo")
+    checkout.take_calls()
+
+    assert checkout.run("scripts/test").returncode == 0
+    assert checkout.take_installs()[0].endswith("--editable .[dev]")
+
+    for script in ("scripts/demo", "scripts/check", "scripts/test"):
+        assert checkout.run(script).returncode == 0
+    assert checkout.take_installs() == []
+
+
+@pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt"])
+def test_changed_requirements_are_installed(checkout: Checkout, name: str) -> None:
+    checkout.run("scripts/demo")
+    checkout.take_calls()
+    with (checkout.root / name).open("a") as file:
+        file.write("# changed\n")
+
+    checkout.run("scripts/demo")
+    assert len(checkout.take_installs()) == 1
+
+
+def test_failed_installation_is_reported_and_repaired_by_the_next_run(checkout: Checkout) -> None:
+    checkout.run("scripts/demo")
+    with (checkout.root / "constraints.txt").open("a") as file:
+        file.write("# changed\n")
+    checkout.take_calls()
+
+    failed = checkout.run("scripts/demo", STUB_FAIL="install")
+    assert failed.returncode != 0
+    assert failed.stderr.splitlines()[-2] == "stub failed"
+    assert failed.stderr.splitlines()[-1].startswith("Error: the installation failed")
+    assert not list(checkout.venv.glob("*.stamp"))
+    checkout.take_calls()
+
+    assert checkout.run("scripts/demo").returncode == 0
+    assert len(checkout.take_installs()) == 1
+
+
+def test_environment_without_a_working_python_is_made_anew(checkout: Checkout) -> None:
+    checkout.run("scripts/demo")
+    (checkout.venv / "bin" / "python").unlink()
+    checkout.take_calls()
+
+    assert checkout.run("scripts/demo").returncode == 0
+    calls = checkout.take_calls()
+    assert calls[0] == f"-m venv --clear {checkout.venv}"
+    assert "pip install" in calls[-1]
+
+
+def test_folder_that_is_no_environment_is_not_emptied(checkout: Checkout) -> None:
+    checkout.venv.mkdir()
+    checkout.run("scripts/demo")
+    assert checkout.take_calls()[0] == f"-m venv {checkout.venv}"
+
+
+def test_old_python_is_refused_with_the_remedy(checkout: Checkout) -> None:
+    result = checkout.run("scripts/demo", STUB_VERSION="3.9")
+    assert result.returncode != 0
+    assert result.stderr.splitlines() == [
+        "Error: python3 is Python 3.9, 3.11 or later is needed; install it and put it first on the PATH"
+    ]
+    assert checkout.take_calls() == []
+
+
+def test_missing_venv_module_is_refused_with_the_remedy(checkout: Checkout) -> None:
+    result = checkout.run("scripts/demo", STUB_FAIL="-m venv")
+    assert result.returncode != 0
+    assert "apt install python3-venv" in result.stderr.splitlines()[-1]
+
+
+def _generate_arguments(checkout: Checkout) -> list[str]:
+    return Path(f"{checkout.log}.generate").read_text().splitlines()
+
+
+def test_demo_generates_with_the_tiny_model_into_outputs(checkout: Checkout) -> None:
+    checkout.run("scripts/demo")
+    command, prompt, *options, output = _generate_arguments(checkout)
+    assert (command, prompt) == ("generate", "a red circle moving right on a black background")
+    assert options == ["--model", "tiny", "--output"]
+    assert Path(output).parent == checkout.root / "outputs"
+    assert Path(output).parent.is_dir()
+    assert Path(output).suffix == ".mp4"
+
+
+def test_demo_hands_on_prompt_and_options(checkout: Checkout) -> None:
+    checkout.run("scripts/demo", "a blue square; $HOME", "--seed", "3")
+    arguments = _generate_arguments(checkout)
+    assert arguments[1] == "a blue square; $HOME"
+    assert arguments[-2:] == ["--seed", "3"]
+
+    checkout.run("scripts/demo", "--seed", "3")
+    arguments = _generate_arguments(checkout)
+    assert arguments[1] == "a red circle moving right on a black background"
+    assert arguments[-2:] == ["--seed", "3"]
+
+
+def test_test_hands_on_options_to_pytest(checkout: Checkout) -> None:
+    checkout.run("scripts/test", "-k", "two words")
+    assert checkout.take_calls()[-1] == "-m pytest -k two words"
+
+
+@pytest.mark.parametrize(
+    ("fail", "code"), [("", 0), ("ruff check", 1), ("ruff format", 1), ("-m pytest", 1), ("pip install", 1)]
+)
+def test_ci_runs_everything_and_fails_if_anything_does(checkout: Checkout, fail: str, code: int) -> None:
+    result = checkout.run(".ci/run", STUB_FAIL=fail, CI="true")
+    assert result.returncode == code, result.stderr
+    calls = checkout.take_calls()
+    if fail != "pip install":
+        assert [call.split()[1] for call in calls if call.startswith(("-m ruff", "-m pytest"))] == [
+            "ruff",
+            "ruff",
+            "pytest",
+        ]
+        assert calls[-1] == "-m pytest"
