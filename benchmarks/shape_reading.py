@@ -38,11 +38,9 @@ OBJECT_PERCENTILE = 98.5
 # Area of each shape of radius 1, as ``coverage`` draws it.
 UNIT_AREA = {"circle": np.pi, "square": 3.24, "triangle": 2.195}
 # Moves of the outline search (x, y, radius); y with radius keeps an edge of the triangle in place.
-MOVES = tuple(
-    np.array(move, dtype=float)
-    for move in ((1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1))
-    + ((0, 0.5, 1), (0, -0.5, 1), (0, 0.5, -1), (0, -0.5, -1))
-)
+STRAIGHT = ((1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1))
+SLANTED = ((0, 0.5, 1), (0, -0.5, 1), (0, 0.5, -1), (0, -0.5, -1))
+MOVES = np.array([*STRAIGHT, *SLANTED])
 
 
 @dataclass(frozen=True)

@@ -47,8 +47,10 @@ def decode(vae: AutoencoderKLHunyuanVideo, latents: torch.Tensor) -> torch.Tenso
     return vae.decoder(vae.post_quant_conv(latents))
 
 
-def train(vae: AutoencoderKLHunyuanVideo, work_dir: Path, seed: int, image_steps: int, clip_steps: int) -> None:
-    """Both stages and the normalisation of the latents."""
+def train(
+    vae: AutoencoderKLHunyuanVideo, work_dir: Path, seed: int, image_steps: int, clip_steps: int, clips: int
+) -> None:
+    """Both stages, and the normalisation of the latents by the statistics of ``clips`` clips."""
     kernels = [p for p in vae.parameters() if p.dim() == 5]
     others = [p for p in vae.parameters() if p.dim() != 5]
     with _single_frame_convolutions(vae):
@@ -69,11 +71,11 @@ def train(vae: AutoencoderKLHunyuanVideo, work_dir: Path, seed: int, image_steps
             Optimiser(kernels, others, muon_lr=8e-4, adamw_lr=1.6e-4),
             lambda step: _clip_loss(vae, np.random.default_rng([seed, 2, step])),
         )
-    normalise_latents(vae, np.random.default_rng([seed, 3]))
+    normalise_latents(vae, np.random.default_rng([seed, 3]), clips)
 
 
 @torch.no_grad()
-def normalise_latents(vae: AutoencoderKLHunyuanVideo, rng: np.random.Generator, clips: int = 48) -> None:
+def normalise_latents(vae: AutoencoderKLHunyuanVideo, rng: np.random.Generator, clips: int) -> None:
     """Fold zero mean and unit spread a channel into the two 1x1x1 convolutions.
 
     Afterwards ``latents * scaling_factor`` has mean 0 and standard deviation 1 in every channel,
@@ -92,7 +94,7 @@ def normalise_latents(vae: AutoencoderKLHunyuanVideo, rng: np.random.Generator, 
 
 
 @torch.no_grad()
-def psnr(vae: AutoencoderKLHunyuanVideo, rng: np.random.Generator, clips: int = 12) -> float:
+def psnr(vae: AutoencoderKLHunyuanVideo, rng: np.random.Generator, clips: int) -> float:
     """Mean PSNR in dB of full-size 17-frame clips through the library's own encode and decode."""
     values = []
     for i in range(clips):

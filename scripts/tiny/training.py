@@ -14,16 +14,18 @@ from .export import export
 
 @dataclass(frozen=True)
 class Plan:
-    """How many steps each stage takes, and on how many clips the transformer is trained."""
+    """How many steps each stage takes, and on how many clips things are measured and trained."""
 
     image_steps: int
     clip_steps: int
+    statistics_clips: int
+    check_clips: int
     denoiser_steps: int
     buckets: tuple[denoiser.Bucket, ...]
 
 
-FULL = Plan(autoencoder.IMAGE_STEPS, autoencoder.CLIP_STEPS, denoiser.STEPS, denoiser.BUCKETS)
-QUICK = Plan(3, 2, 2, tuple(replace(bucket, clips=8, batch=2) for bucket in denoiser.BUCKETS[:2]))
+FULL = Plan(autoencoder.IMAGE_STEPS, autoencoder.CLIP_STEPS, 48, 12, denoiser.STEPS, denoiser.BUCKETS)
+QUICK = Plan(3, 2, 2, 1, 2, tuple(replace(bucket, clips=8, batch=2) for bucket in denoiser.BUCKETS[:2]))
 
 
 def train(work_dir: Path, output: Path, *, seed: int, threads: int, plan: Plan) -> None:
@@ -31,8 +33,9 @@ def train(work_dir: Path, output: Path, *, seed: int, threads: int, plan: Plan) 
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     vae = autoencoder.build()
-    autoencoder.train(vae, work_dir, seed, plan.image_steps, plan.clip_steps)
-    print(f"autoencoder: {autoencoder.psnr(vae, np.random.default_rng([seed, 4])):.1f} dB on new clips", flush=True)
+    autoencoder.train(vae, work_dir, seed, plan.image_steps, plan.clip_steps, plan.statistics_clips)
+    decibels = autoencoder.psnr(vae, np.random.default_rng([seed, 4]), plan.check_clips)
+    print(f"autoencoder: {decibels:.1f} dB on new clips", flush=True)
     stack = text.build(seed)
     transformer = denoiser.build(seed)
     denoiser.train(transformer, stack, vae, work_dir, seed, plan.denoiser_steps, plan.buckets)

@@ -1,0 +1,60 @@
+"""Every example of the README runs as printed; those that need a GPU or the network are marked there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
+COMMANDS = [
+    line for kind, block in BLOCKS if kind == "bash" for line in block.splitlines() if line.startswith("hunyuan-local")
+]
+SCRIPTS = [
+    line.split()[0] for kind, block in BLOCKS if kind == "bash" for line in block.splitlines() if "scripts/" in line
+]
+
+
+def test_the_two_commands_stand_first() -> None:
+    kind, block = BLOCKS[0]
+    assert kind == "bash"
+    assert [line.split()[0] for line in block.splitlines() if line.startswith("scripts/")] == [
+        "scripts/demo",
+        "scripts/test",
+    ]
+
+
+@pytest.mark.parametrize("script", sorted(set(SCRIPTS)))
+def test_every_named_script_exists(script: str) -> None:
+    assert (ROOT / script).is_file()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("readme")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_runs(command: str, folder: Path) -> None:
+    program = [sys.executable, "-c", "from hunyuan_local.cli.main import main; main()"]
+    result = subprocess.run(
+        [*program, *shlex.split(command, comments=True)[1:]], cwd=folder, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("block", [block for kind, block in BLOCKS if kind == "python"])
+def test_every_python_example_runs(block: str, folder: Path) -> None:
+    result = subprocess.run([sys.executable, "-c", block], cwd=folder, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\((?!http)([^)#]+)\)", README))))
+def test_every_local_link_leads_somewhere(target: str) -> None:
+    assert (ROOT / target).exists()
