@@ -81,6 +81,18 @@ class ModelConfig(_Config):
         shipped = PACKAGE_DIR / self.model_id
         return str(shipped) if shipped.is_dir() else self.model_id
 
+    def with_revision(self, revision: str) -> ModelConfig:
+        """The same model at another branch, tag or commit of its repository.
+
+        Raises:
+            ConfigError: the model is a folder, which has no revisions.
+        """
+        if Path(self.source).is_dir():
+            raise ConfigError(
+                f"revision={revision!r}: the model {self.name!r} is a folder; only Hub ids have revisions"
+            )
+        return self.model_copy(update={"revision": revision})
+
     def render_size(self, width: int, height: int) -> tuple[int, int]:
         """Size in pixels at which the model renders a video of this size; multiples of 16."""
         if self.render_scale == 1.0:

@@ -34,19 +34,22 @@ class LocalBackend:
         model: a name from ``configs/models``, a folder in diffusers' layout, or a Hub id. None is
             ``hunyuan-video`` where there is a CUDA device, and ``tiny`` where there is none.
         profile: a name from ``configs/profiles``; None chooses by the machine.
+        revision: branch, tag or commit of a Hub repository; None is what the model's config says.
 
     Raises:
-        ConfigError: unknown model or profile.
+        ConfigError: unknown model or profile, or a revision of a folder.
     """
 
     name = "local"
 
-    def __init__(self, model: str | None = None, profile: str | None = None):
+    def __init__(self, model: str | None = None, profile: str | None = None, revision: str | None = None):
         if model is None:
             from ..pipeline.memory import default_model
 
             model = default_model()
         self.config = load_model_config(model)
+        if revision is not None:
+            self.config = self.config.with_revision(revision)
         self._profile = None if profile is None else load_profile(profile)
         self._loaded: LoadedModel | None = None
 

@@ -28,7 +28,7 @@ def get_backend(name: str, **options: Any) -> Backend:
 
     Args:
         name: one of :func:`backend_names`.
-        options: for ``local``: ``model`` (a name, folder or Hub id) and ``profile``.
+        options: for ``local``: ``model`` (a name, folder or Hub id), ``revision`` and ``profile``.
 
     Raises:
         ConfigError: unknown backend, model or profile.

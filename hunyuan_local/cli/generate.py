@@ -24,6 +24,7 @@ from .options import model_option, request_from, request_options
 def command(
     prompt: str,
     model: str | None,
+    revision: str | None,
     profile: str | None,
     size: str | None,
     output: Path | None,
@@ -37,7 +38,7 @@ def command(
     """
     console = stderr()
     request = request_from(prompt, size, flags)
-    backend = get_backend("local", model=model, profile=profile)
+    backend = get_backend("local", model=model, revision=revision, profile=profile)
     if model is None and backend.config.name == "tiny":
         console.print(
             "no CUDA device: using the built-in test model tiny; for real videos run on a CUDA machine, "

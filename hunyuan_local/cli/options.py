@@ -47,9 +47,11 @@ def request_from(prompt: str, size: str | None, flags: dict[str, Any]) -> Genera
 
 
 def model_option(command: Callable) -> Callable:
-    """``--model`` and ``--profile``, with the names that exist."""
+    """``--model``, ``--revision`` and ``--profile``, with the names that exist."""
     names = ", ".join(model_names())
-    command = click.option("--profile", help="How to run it: {profiles}. Chosen by the machine if left out.")(command)
+    profiles = f"How to run it: {', '.join(profile_names())}. Chosen by the machine if left out."
+    command = click.option("--profile", help=profiles)(command)
+    command = click.option("--revision", help="Branch, tag or commit of a Hub repository.")(command)
     return click.option(
         "--model",
         help=f"{names}, a folder in diffusers' layout, or a Hub id. Default: hunyuan-video with a CUDA device, "

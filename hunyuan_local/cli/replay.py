@@ -13,6 +13,7 @@ import rich_click as click
 
 from ..backends.base import GenerationContext
 from ..backends.registry import get_backend
+from ..config import model_names
 from ..provenance import Provenance, differences, read_provenance
 from ..video import check_output_path, read_frames
 from .console import ProgressDisplay, stderr
@@ -26,17 +27,25 @@ from .options import model_option
 @click.option("--overwrite", is_flag=True, help="Replace the output file if it exists.")
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as one line of JSON.")
 def command(
-    file: Path, model: str | None, profile: str | None, output: Path | None, overwrite: bool, as_json: bool
+    file: Path,
+    model: str | None,
+    revision: str | None,
+    profile: str | None,
+    output: Path | None,
+    overwrite: bool,
+    as_json: bool,
 ) -> None:
     """Make FILE again from what it says of itself, and say whether the frames are identical.
 
-    The model and the profile are those of the file unless given. Exit code 0 if the frames are
+    Model, revision and profile are those of the file unless given. Exit code 0 if the frames are
     identical, 1 if they differ.
     """
     old = read_provenance(file)
     if output is not None:
         check_output_path(output, overwrite)
-    backend = get_backend("local", model=model or _model_of(old), profile=profile or old.profile)
+    if model is None:
+        model, revision = _model_of(old), revision or _revision_of(old)
+    backend = get_backend("local", model=model, revision=revision, profile=profile or old.profile)
     with tempfile.TemporaryDirectory() as folder, ProgressDisplay(stderr()) as display:
         target = output or Path(folder) / "replay.mp4"
         result = backend.generate(old.request, GenerationContext(target, overwrite, on_progress=display))
@@ -69,6 +78,10 @@ def psnr_of_files(first: Path, second: Path) -> float:
 
 def _model_of(old: Provenance) -> str:
     """The named preset if the file's model is one, else the folder or Hub id itself."""
-    from ..config import model_names
-
     return old.model.name if old.model.name in model_names() else old.model.model_id
+
+
+def _revision_of(old: Provenance) -> str | None:
+    """The very commit that the weights were of, else the revision that was asked for."""
+    kind, _, value = old.model.weights.partition(":")
+    return value if kind == "commit" else old.model.revision

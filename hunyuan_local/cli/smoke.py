@@ -21,14 +21,14 @@ _SMALLEST = {"width": 144, "height": 80, "num_frames": 5, "num_inference_steps":
 
 @click.command(name="smoke")
 @model_option
-def command(model: str | None, profile: str | None) -> None:
+def command(model: str | None, revision: str | None, profile: str | None) -> None:
     """Load the model, make two steps at the smallest size, decode, encode and check the file."""
     console = stderr()
     began = time.monotonic()
     request = GenerationRequest(prompt="a red circle moving right on a black background", **_SMALLEST)
     with tempfile.TemporaryDirectory() as folder, ProgressDisplay(console) as display:
         context = GenerationContext(Path(folder) / "smoke.mp4", on_progress=display)
-        result = get_backend("local", model=model, profile=profile).generate(request, context)
+        result = get_backend("local", model=model, revision=revision, profile=profile).generate(request, context)
         info = probe(result.path)
     print(
         f"ok: {result.model} made {info.num_frames} frames of {info.width}x{info.height} "

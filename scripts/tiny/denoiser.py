@@ -17,7 +17,7 @@ from . import autoencoder, captions, world
 from .optimisation import Optimiser, average, run_stage, save_atomically
 from .text import WIDTH, TextStack
 
-STEPS = 3300
+STEPS = 2300
 # Training times are shifted as the scheduler shifts its own: sigma' = s*sigma / (1 + (s-1)*sigma).
 FLOW_SHIFT = 3.0
 # An empty prompt now and then, so that a negative prompt with true guidance has something to leave.
