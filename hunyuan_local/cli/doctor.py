@@ -90,16 +90,12 @@ def _library(name: str, tested: str) -> Finding:
 
 
 def _devices() -> Iterator[Finding]:
-    import torch
+    from ..pipeline.memory import default_profile, gpus, why_no_gpu
 
-    from ..pipeline.memory import default_profile
-
-    if not torch.cuda.is_available():
-        reason = "this torch has no CUDA" if torch.version.cuda is None else "no CUDA device is visible"
+    for index, (name, gib) in enumerate(gpus()):
+        yield Finding(f"cuda:{index}", f"{name}, {gib:.1f} GiB")
+    if reason := why_no_gpu():
         yield Finding("cuda", reason, "warning", "only the built-in model tiny is usable; the 13 B model needs a GPU")
-    for index in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(index)
-        yield Finding(f"cuda:{index}", f"{properties.name}, {properties.total_memory / 2**30:.1f} GiB")
     yield Finding("profile", default_profile().name)
 
 

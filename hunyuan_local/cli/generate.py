@@ -44,9 +44,12 @@ def command(
             "no CUDA device: using the built-in test model tiny; for real videos run on a CUDA machine, "
             "or force the large model with --model hunyuan-video"
         )
+    # Said before the work, or the download, begins.
+    notice = [backend.config.notice] if backend.config.notice else []
+    print_notes(console, notice)
     with ProgressDisplay(console) as display:
         result = backend.generate(request, GenerationContext(output, overwrite, on_progress=display))
-    print_notes(console, result.notes)
+    print_notes(console, [note for note in result.notes if note not in notice])
     print_summary(console, result)
     if as_json:
         print(result.model_dump_json())

@@ -13,11 +13,24 @@ from ..config import RuntimeProfile, load_profile, profile_names
 from ..errors import GpuMemoryError
 
 
+def gpus() -> list[tuple[str, float]]:
+    """Name and memory in GiB of every visible CUDA device."""
+    properties = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+    return [(p.name, p.total_memory / 2**30) for p in properties]
+
+
+def why_no_gpu() -> str | None:
+    """Why no CUDA device can be used, or None if one can."""
+    if torch.cuda.is_available():
+        return None
+    return "this build of torch has no CUDA" if torch.version.cuda is None else "no CUDA device is visible"
+
+
 def default_profile() -> RuntimeProfile:
     """The profile for this machine: the largest that the first GPU has memory for, else ``cpu``."""
     if not torch.cuda.is_available():
         return load_profile("cpu")
-    return choose_profile(torch.cuda.get_device_properties(0).total_memory / 2**30)
+    return choose_profile(gpus()[0][1])
 
 
 def default_model() -> str:
@@ -56,7 +69,7 @@ def free_device() -> None:
 def device_name(profile: RuntimeProfile) -> str:
     """What the profile's device is called, for provenance."""
     if profile.device == "cuda":
-        return torch.cuda.get_device_name(0)
+        return f"{torch.cuda.get_device_name(0)}, CUDA {torch.version.cuda}"
     return f"cpu, {torch.get_num_threads()} threads"
 
 
