@@ -268,8 +268,7 @@ def run_plan(options: argparse.Namespace, generate: Generate, read: Read, folder
         done += [replace(r, stills=None) for r in records]
         if options.output:
             settings = {"model": options.model, "seed": options.seed, "limit": options.limit, "min_iou": MIN_IOU}
-            content = settings | {"records": [r.as_json() for r in done]}
-            options.output.write_text(json.dumps(content, indent=1) + "\n")
+            options.output.write_text(json.dumps(settings | {"records": [r.as_json() for r in done]}) + "\n")
     return done
 
 
