@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from .errors import ConfigError
+from .errors import ConfigError, InvalidRequestError
 from .schema import SIZE_MULTIPLE, GenerationRequest
 
 PACKAGE_DIR = Path(__file__).resolve().parent
@@ -43,6 +43,26 @@ class PromptTemplate(_Config):
         return self
 
 
+class GenerationDefaults(_Config):
+    """A value for every request field that a request may leave open; checked like a request's."""
+
+    width: int
+    height: int
+    num_frames: int
+    num_inference_steps: int
+    guidance_scale: float
+    flow_shift: float
+    fps: int
+
+    @model_validator(mode="after")
+    def _would_make_a_request(self) -> GenerationDefaults:
+        try:
+            GenerationRequest(prompt="any", **dict(self))
+        except InvalidRequestError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+
 class ModelConfig(_Config):
     """One checkpoint and what it wants to be asked for.
 
@@ -65,15 +85,10 @@ class ModelConfig(_Config):
     model_id: str
     revision: str | None = None
     prompt_template: PromptTemplate
-    defaults: dict[str, Any]
+    defaults: GenerationDefaults
     render_scale: float = Field(default=1.0, gt=0, le=1)
     min_render_side: int = Field(default=SIZE_MULTIPLE, ge=SIZE_MULTIPLE)
     notice: str | None = None
-
-    @model_validator(mode="after")
-    def _defaults_are_request_fields(self) -> ModelConfig:
-        GenerationRequest(**({"prompt": "check"} | self.defaults))
-        return self
 
     @property
     def source(self) -> str:
@@ -206,6 +221,8 @@ def _configs_dir() -> Path:
 def _read(path: Path, config_class: type[C]) -> C:
     try:
         return config_class.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as UTF-8 text: {error}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from error
     except ValidationError as error:

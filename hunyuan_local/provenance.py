@@ -18,6 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from .config import ModelConfig
 from .errors import HunyuanLocalError, VideoError
 from .schema import GenerationRequest, Timings
 from .video import read_metadata
@@ -29,13 +30,14 @@ _MAX_HEADER_BYTES = 100_000_000  # the safetensors format's own limit
 
 
 class ModelIdentity(BaseModel):
-    """Which weights: name, repository or folder, revision asked for, and what was really there."""
+    """The whole preset, with the repository or folder and the revision asked for, and what was there.
+
+    ``weights`` is the identity of :func:`weights_identity`.
+    """
 
     model_config = ConfigDict(frozen=True)
 
-    name: str
-    model_id: str
-    revision: str | None
+    config: ModelConfig
     weights: str
 
 
@@ -82,12 +84,17 @@ def read_provenance(path: Path) -> Provenance:
 def differences(old: Provenance, new: Provenance) -> list[str]:
     """What differs in model, profile, device and library versions, one line each."""
     lines = []
-    before = old.model.model_dump() | {"profile": old.profile, "device": old.device} | old.versions
-    after = new.model.model_dump() | {"profile": new.profile, "device": new.device} | new.versions
+    before, after = _comparable(old), _comparable(new)
     for key in sorted(before.keys() | after.keys()):
         if before.get(key) != after.get(key):
             lines.append(f"{key}: {before.get(key)} then, {after.get(key)} now")
     return lines
+
+
+def _comparable(provenance: Provenance) -> dict[str, object]:
+    config = provenance.model.config.model_dump(include={"name", "model_id", "revision", "prompt_template"})
+    stack = {"weights": provenance.model.weights, "profile": provenance.profile, "device": provenance.device}
+    return config | stack | provenance.versions
 
 
 def weights_identity(folder: Path) -> str:
@@ -95,7 +102,8 @@ def weights_identity(folder: Path) -> str:
 
     For a snapshot in the Hub's cache that is the commit. For any other folder it is a SHA-256 over
     the name and size of each file, the header of each safetensors file (names, types, shapes and
-    places of all tensors) and the content of each small JSON and text file.
+    places of all tensors) and the content of each small JSON and text file. Other values in tensors
+    of the same shapes are not seen.
     """
     resolved = folder.resolve()
     if resolved.parent.name == "snapshots" and _SNAPSHOT.match(resolved.name):

@@ -178,6 +178,7 @@ def check_output_path(path: Path, overwrite: bool) -> None:
     Raises:
         ConfigError: another suffix than .mp4, a directory, or a folder missing or not writable.
         OutputExistsError: a file is there and ``overwrite`` is false.
+        VideoError: there is no ffmpeg.
     """
     folder = path.parent
     if path.suffix.lower() != ".mp4":
@@ -186,8 +187,11 @@ def check_output_path(path: Path, overwrite: bool) -> None:
         raise ConfigError(f"output {path}: the folder {folder} does not exist; create it first")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ConfigError(f"output {path}: the folder {folder} is not writable; choose another or change its mode")
+    if len(os.fsencode(path.name)) > 255:
+        raise ConfigError(f"output {path}: the name is longer than 255 bytes; choose a shorter one")
     if path.is_dir():
         raise ConfigError(f"output {path}: is a folder; name a file in it, such as {path / 'video.mp4'}")
+    _ffmpeg()  # better missed now than after the work
     if not overwrite and os.path.lexists(path):
         raise OutputExistsError(f"output {path}: exists; name another file, or replace it with --overwrite")
 

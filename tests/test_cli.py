@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,10 +12,13 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
+from safetensors.torch import load_file, save_file
 
 from hunyuan_local.backends.base import GenerationContext
 from hunyuan_local.backends.local import LocalBackend
 from hunyuan_local.cli.replay import psnr_of_files
+from hunyuan_local.config import load_model_config
 from hunyuan_local.provenance import read_provenance
 from hunyuan_local.schema import GenerationRequest, GenerationResult
 
@@ -31,7 +35,8 @@ def run(*arguments: str | Path, cwd: Path, **variables: str) -> subprocess.Compl
 def generated(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:
     folder = tmp_path_factory.mktemp("cli")
     prompt = "a red circle moving right on a black background"
-    return run("generate", prompt, *SMALL, "-o", "a.mp4", "--json", "--model", "tiny", cwd=folder), folder
+    options = ["-o", "a.mp4", "--json", "--model", "tiny", "--profile", "cpu"]
+    return run("generate", prompt, *SMALL, *options, cwd=folder), folder
 
 
 def test_generate_succeeds(generated: tuple) -> None:
@@ -71,7 +76,7 @@ def test_another_process_makes_the_same_frames(
 
 def test_without_a_gpu_the_default_model_is_said(tmp_path: Path) -> None:
     result = run("generate", "a red circle", *SMALL, "-o", "a.mp4", cwd=tmp_path, CUDA_VISIBLE_DEVICES="")
-    assert "no CUDA device" in result.stderr and "--model hunyuan-video" in result.stderr
+    assert "no CUDA device" in result.stderr and "CUDA GPU" in result.stderr
 
 
 def test_without_json_the_path_is_printed(tmp_path: Path) -> None:
@@ -93,9 +98,7 @@ def test_replay_is_identical(generated: tuple) -> None:
 
 
 def test_replay_with_other_weights_says_how_far_apart(generated: tuple, tmp_path: Path) -> None:
-    profile = generated[1] / "a.mp4"
-    command = ["replay", profile, "--model", _altered_model(tmp_path), "--json"]
-    result = run(*command, cwd=tmp_path)
+    result = run("replay", generated[1] / "a.mp4", "--model", _altered_model(tmp_path), "--json", cwd=tmp_path)
     answer = json.loads(result.stdout.splitlines()[-1])
     assert result.returncode == 1
     assert not answer["identical"] and answer["psnr_db"] > 5
@@ -103,14 +106,7 @@ def test_replay_with_other_weights_says_how_far_apart(generated: tuple, tmp_path
 
 
 def _altered_model(folder: Path) -> Path:
-    """The built-in checkpoint with another scheduler file, under a config that renders shifted."""
-    import shutil
-
-    import yaml
-    from safetensors.torch import load_file, save_file
-
-    from hunyuan_local.config import load_model_config
-
+    """The built-in checkpoint with its outputs shifted; the note makes its header another one."""
     config = load_model_config("tiny")
     copy = Path(shutil.copytree(config.source, folder / "altered"))
     file = next((copy / "transformer").glob("*.safetensors"))
@@ -120,6 +116,15 @@ def _altered_model(folder: Path) -> Path:
     path = folder / "altered.yaml"
     path.write_text(yaml.safe_dump(config.model_dump() | {"name": "altered", "model_id": str(copy)}))
     return path
+
+
+def test_replay_of_a_file_made_by_a_preset_of_ones_own(tmp_path: Path) -> None:
+    preset = tmp_path / "mine.yaml"
+    config = load_model_config("tiny")
+    preset.write_text(yaml.safe_dump(config.model_dump() | {"name": "mine", "model_id": config.source}))
+    run("generate", "a red circle", *SMALL, "-o", "m.mp4", "--model", preset, "--profile", "cpu", cwd=tmp_path)
+    preset.unlink()
+    assert run("replay", "m.mp4", cwd=tmp_path).stdout.startswith("identical")
 
 
 def test_psnr_of_a_file_with_itself_is_infinite(generated: tuple) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
 
-from hunyuan_local.config import load_model_config, load_profile, model_names, profile_names
+from hunyuan_local.config import RuntimeProfile, load_model_config, load_profile, model_names, profile_names
 from hunyuan_local.errors import ConfigError
 
 
@@ -44,9 +45,7 @@ def test_no_profile_runs_the_transformer_in_float16() -> None:
     assert {load_profile(name).dtypes.transformer for name in profile_names()} <= {"float32", "bfloat16"}
 
 
-def test_float16_for_the_transformer_is_refused(tmp_path: Path) -> None:
-    from hunyuan_local.config import RuntimeProfile
-
+def test_float16_for_the_transformer_is_refused() -> None:
     fields = load_profile("gpu-80gb").model_dump()
     fields["dtypes"]["transformer"] = "float16"
     with pytest.raises(ValueError, match="bfloat16"):
@@ -73,11 +72,23 @@ def test_a_hub_id_takes_the_13b_preset() -> None:
     assert (config.model_id, config.defaults) == ("someone/finetune", load_model_config("hunyuan-video").defaults)
 
 
+def preset(template: str = "x {}", crop_start: int = 2, **defaults: object) -> str:
+    """A whole model config as YAML, with some of its defaults changed; None leaves one out."""
+    values = dict(load_model_config("tiny").defaults) | defaults
+    return yaml.safe_dump(
+        {
+            "name": "mine",
+            "title": "t",
+            "model_id": "a/b",
+            "prompt_template": {"template": template, "crop_start": crop_start},
+            "defaults": {name: value for name, value in values.items() if value is not None},
+        }
+    )
+
+
 def test_a_config_file_can_be_named(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
-    file.write_text(
-        "{name: mine, title: t, model_id: a/b, prompt_template: {template: 'x {}', crop_start: 2}, defaults: {fps: 8}}"
-    )
+    file.write_text(preset())
     assert load_model_config(str(file)).name == "mine"
 
 
@@ -87,16 +98,17 @@ def test_a_config_file_can_be_named(tmp_path: Path) -> None:
         ("{", "not valid YAML"),
         ("{name: x}", "title"),
         ("[1]", "file"),
-        ("{name: x, title: t, model_id: a/b, prompt_template: {template: 'x', crop_start: 2}, defaults: {}}", "{}"),
-        ("{name: x, title: t, model_id: a/b, prompt_template: {template: '{}', crop_start: 2}, defaults: {w: 1}}", "w"),
-        ("{name: x, title: t, model_id: a/b, prompt_template: {template: '{}', crop_start: 0}, defaults: {}}", "crop"),
+        (preset(template="no place"), "exactly once"),
+        (preset(crop_start=0), "crop_start"),
+        (preset(width=None), "defaults.width"),
+        (preset(height=17), "height=17"),
+        (preset(seed=3), "defaults.seed"),
+        ("\xff", "UTF-8"),
     ],
 )
 def test_a_bad_config_file_is_refused_by_field(tmp_path: Path, text: str, named: str) -> None:
-    from hunyuan_local.errors import HunyuanLocalError
-
     file = tmp_path / "bad.yaml"
-    file.write_text(text)
-    with pytest.raises(HunyuanLocalError) as caught:
+    file.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ConfigError) as caught:
         load_model_config(str(file))
-    assert named in str(caught.value)
+    assert named in str(caught.value) and "bad.yaml" in str(caught.value)

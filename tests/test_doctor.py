@@ -45,7 +45,7 @@ def test_a_failing_check_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("hunyuan_local.pipeline.tokenizers.load_llama_tokenizer", fail)
     wrong = [f for f in doctor.examine() if f.verdict == "wrong"]
-    assert [f.found for f in wrong] == ["it misreads prompts"]
+    assert [(f.what, f.found) for f in wrong] == [("model tiny", "it misreads prompts")]
 
 
 def test_what_is_wrong_makes_the_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:

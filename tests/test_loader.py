@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
+import httpx
 import pytest
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-from hunyuan_local.config import ModelConfig, RuntimeProfile, load_model_config, load_profile
-from hunyuan_local.errors import ConfigError, HunyuanLocalError, ModelLoadError, TokenizerMismatchError
-from hunyuan_local.pipeline.loader import load_model
+from hunyuan_local.config import ModelConfig, load_model_config, load_profile
+from hunyuan_local.errors import ConfigError, ModelLoadError
+from hunyuan_local.pipeline.loader import load_model, missing_files
+from hunyuan_local.pipeline.tokenizers import check_crop_start
 from hunyuan_local.provenance import weights_identity
 
 CPU = load_profile("cpu")
@@ -57,7 +59,7 @@ def test_a_folder_elsewhere_loads_the_same_weights(checkpoint: Path) -> None:
 
 def test_a_missing_weights_file_is_an_error_with_a_remedy(checkpoint: Path) -> None:
     next((checkpoint / "vae").glob("*.safetensors")).unlink()
-    with pytest.raises(ModelLoadError, match="fetch the checkpoint again"):
+    with pytest.raises(ModelLoadError, match=r"vae/\*\.safetensors; fetch the checkpoint again"):
         load_model(at(checkpoint), CPU)
 
 
@@ -75,11 +77,27 @@ def test_weights_as_pickle_are_not_read(checkpoint: Path) -> None:
         load_model(at(checkpoint), CPU)
 
 
-def test_a_template_that_does_not_fit_the_tokenizer_file_is_refused(checkpoint: Path) -> None:
-    file = checkpoint / "tokenizer" / "tokenizer_config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"padding_side": "left"}))
-    with pytest.raises(TokenizerMismatchError):
+@pytest.mark.parametrize("file", ["tokenizer/tokenizer.json", "model_index.json", "vae/config.json"])
+def test_a_damaged_file_is_a_loading_error(checkpoint: Path, file: str) -> None:
+    (checkpoint / file).write_text("{ damaged")
+    with pytest.raises(ModelLoadError, match="damaged"):
         load_model(at(checkpoint), CPU)
+
+
+def test_a_missing_shard_is_named(checkpoint: Path) -> None:
+    weights = next((checkpoint / "vae").glob("*.safetensors"))
+    weights.with_name(f"{weights.name}.index.json").write_text('{"weight_map": {"a": "one.safetensors"}}')
+    assert missing_files(checkpoint) == ["vae/one.safetensors"]
+
+
+def test_the_shipped_checkpoint_is_complete() -> None:
+    assert missing_files(Path(TINY.source)) == []
+
+
+def test_a_crop_start_that_does_not_fit_is_noted() -> None:
+    template = TINY.prompt_template.model_copy(update={"crop_start": 95})
+    tokenizer = load_model(TINY, CPU).pipe.tokenizer
+    assert "14 tokens ahead" in check_crop_start(tokenizer, template)[0]
 
 
 def test_offline_without_a_cached_copy_names_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -103,14 +121,32 @@ def test_a_cached_snapshot_loads_offline(checkpoint: Path, tmp_path: Path, monke
     assert weights_identity(model.folder) == f"commit:{commit}"
 
 
-def test_a_cuda_profile_without_cuda_is_refused() -> None:
-    profile = load_profile("gpu-80gb")
-    if __import__("torch").cuda.is_available():
-        assert isinstance(load_model(TINY, profile).profile, RuntimeProfile)
-    else:
-        with pytest.raises(ConfigError, match="needs a CUDA device"):
-            load_model(TINY, profile)
+@pytest.mark.parametrize(
+    ("cause", "error", "words"),
+    [
+        (RepositoryNotFoundError, ConfigError, "no such Hub repository"),
+        (RevisionNotFoundError, ConfigError, "no such revision"),
+        (GatedRepoError, ModelLoadError, "login"),
+        (ConnectionError, ModelLoadError, "could not be reached"),
+    ],
+)
+def test_what_the_hub_answers_is_told(
+    cause: type[Exception], error: type[Exception], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library wraps the Hub's answers in an OSError, as here; the network itself is not there."""
+
+    def download(*args: object, local_files_only: bool, **kwargs: object) -> None:
+        response = httpx.Response(404, request=httpx.Request("GET", "https://hub.invalid"))
+        answer = cause("no") if cause is ConnectionError else cause("no", response=response)
+        raise OSError("see the root cause above") from answer
+
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr("diffusers.HunyuanVideoPipeline.download", download)
+    with pytest.raises(error, match=words):
+        load_model(at("someone/else"), CPU)
 
 
-def test_loading_errors_are_ours() -> None:
-    assert issubclass(ModelLoadError, HunyuanLocalError)
+def test_a_cuda_profile_without_cuda_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ConfigError, match="needs a CUDA device"):
+        load_model(TINY, load_profile("gpu-80gb"))

@@ -40,6 +40,21 @@ def test_the_result_names_the_seed(result: GenerationResult) -> None:
     assert result.seed == 3
 
 
+def test_notes_are_told_before_the_first_step(
+    tiny: LocalBackend, small_request: GenerationRequest, tmp_path: Path
+) -> None:
+    told: list[str] = []
+    context = GenerationContext(
+        tmp_path / "a.mp4", on_progress=lambda p: told.append(p.stage), on_note=lambda n: told.append("note")
+    )
+    tiny.generate(small_request.replace(negative_prompt="dull"), context)
+    assert told.count("note") == 2 and max(i for i, t in enumerate(told) if t == "note") < told.index("denoise")
+
+
+def test_a_path_may_be_text(tiny: LocalBackend, small_request: GenerationRequest, tmp_path: Path) -> None:
+    assert tiny.generate(small_request, GenerationContext(str(tmp_path / "a.mp4"))).path.exists()
+
+
 def test_the_scaling_is_stated_in_the_result(result: GenerationResult) -> None:
     assert [note for note in result.notes if "renders at 144x80" in note and "640x352" in note]
 

@@ -11,16 +11,20 @@ from hunyuan_local.backends.local import LocalBackend
 from hunyuan_local.errors import GenerationCancelledError, GpuMemoryError, InvalidOutputError
 from hunyuan_local.pipeline import decoder, runner
 from hunyuan_local.pipeline.memory import choose_profile
-from hunyuan_local.schema import GenerationRequest
+from hunyuan_local.schema import GenerationRequest, Progress
 
 
 def never() -> bool:
     return False
 
 
+def ignore(told: object) -> None:
+    pass
+
+
 def ours(tiny: LocalBackend, request: GenerationRequest) -> np.ndarray:
     request = tiny.resolve(request)
-    denoised = runner.denoise(tiny.load(), request, (request.width, request.height), lambda progress: None, never)
+    denoised = runner.denoise(tiny.load(), request, (request.width, request.height), ignore, ignore, never)
     return np.concatenate(list(decoder.decode(tiny.load(), denoised.latents)))
 
 
@@ -93,8 +97,12 @@ def test_another_seed_gives_other_frames(tiny: LocalBackend, small_request: Gene
 def test_cancelling_stops_after_the_step(tiny: LocalBackend, small_request: GenerationRequest) -> None:
     request = tiny.resolve(small_request.replace(num_inference_steps=50))
     steps: list[int] = []
+
+    def watch(progress: Progress) -> None:
+        steps.append(progress.step)
+
     with pytest.raises(GenerationCancelledError, match="after step 2 of 50"):
-        runner.denoise(tiny.load(), request, (144, 80), lambda p: steps.append(p.step), lambda: max(steps) >= 2)
+        runner.denoise(tiny.load(), request, (144, 80), watch, ignore, lambda: max(steps) >= 2)
 
 
 def test_nan_latents_stop_at_once(tiny: LocalBackend, small_request: GenerationRequest) -> None:
@@ -131,8 +139,9 @@ def test_what_has_no_effect_is_said(
     tiny: LocalBackend, small_request: GenerationRequest, changes: dict, note: str
 ) -> None:
     request = tiny.resolve(small_request.replace(**changes))
-    denoised = runner.denoise(tiny.load(), request, (144, 80), lambda progress: None, never)
-    assert [n for n in denoised.notes if n.startswith(note)]
+    notes: list[str] = []
+    runner.denoise(tiny.load(), request, (144, 80), ignore, notes.append, never)
+    assert [n for n in notes if n.startswith(note)]
 
 
 def test_running_out_of_memory_is_translated(
@@ -142,7 +151,7 @@ def test_running_out_of_memory_is_translated(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(tiny.load().pipe.transformer, "forward", fail)
-    with pytest.raises(GpuMemoryError, match=r"while denoising.*--profile"):
+    with pytest.raises(GpuMemoryError, match=r"while denoising.*fewer frames.*--profile"):
         ours(tiny, small_request)
 
 

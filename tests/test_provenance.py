@@ -28,7 +28,7 @@ def example(**changes: object) -> Provenance:
     fields = {
         "backend": "local",
         "request": GenerationRequest(prompt='quotes " and\nlines; = # \\ é 雪', seed=2**64 - 1),
-        "model": ModelIdentity(name="tiny", model_id="assets/tiny", revision=None, weights="headers-sha256:0"),
+        "model": ModelIdentity(config=load_model_config("tiny"), weights="headers-sha256:0"),
         "profile": "cpu",
         "device": "cpu, 2 threads",
         "render_size": (144, 80),

@@ -11,8 +11,8 @@ from typing import Protocol
 from ..schema import GenerationRequest, GenerationResult, Progress
 
 
-def _ignore(progress: Progress) -> None:
-    """The progress callback of a caller who does not ask."""
+def _ignore(told: Progress | str) -> None:
+    """The callback of a caller who does not ask."""
 
 
 @dataclass
@@ -23,13 +23,20 @@ class GenerationContext:
         output: the mp4 to write; None chooses a name with time and seed in the current folder.
         overwrite: replace an existing file.
         on_progress: called with every :class:`Progress`, from the thread that generates.
+        on_note: called with each sentence that the user should know, as soon as it is known; the
+            result holds them all.
         cancel: set it, from any thread, to stop within one step.
     """
 
     output: Path | None = None
     overwrite: bool = False
     on_progress: Callable[[Progress], None] = _ignore
+    on_note: Callable[[str], None] = _ignore
     cancel: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        if self.output is not None:
+            self.output = Path(self.output)
 
 
 class Backend(Protocol):

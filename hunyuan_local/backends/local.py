@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..config import load_model_config, load_profile
+from ..config import ModelConfig, load_model_config, load_profile
 from ..errors import GenerationCancelledError
 from ..gate import FrameGate
 from ..provenance import ModelIdentity, statement, weights_identity
@@ -31,8 +31,8 @@ class LocalBackend:
     """The pipeline of diffusers on a local GPU or CPU.
 
     Args:
-        model: a name from ``configs/models``, a folder in diffusers' layout, or a Hub id. None is
-            ``hunyuan-video`` where there is a CUDA device, and ``tiny`` where there is none.
+        model: a name from ``configs/models``, a folder in diffusers' layout, a Hub id, or a whole
+            config. None is ``hunyuan-video`` where there is a CUDA device, else ``tiny``.
         profile: a name from ``configs/profiles``; None chooses by the machine.
         revision: branch, tag or commit of a Hub repository; None is what the model's config says.
 
@@ -42,12 +42,12 @@ class LocalBackend:
 
     name = "local"
 
-    def __init__(self, model: str | None = None, profile: str | None = None, revision: str | None = None):
+    def __init__(self, model: str | ModelConfig | None = None, profile: str | None = None, revision: str | None = None):
         if model is None:
             from ..pipeline.memory import default_model
 
             model = default_model()
-        self.config = load_model_config(model)
+        self.config = model if isinstance(model, ModelConfig) else load_model_config(model)
         if revision is not None:
             self.config = self.config.with_revision(revision)
         self._profile = None if profile is None else load_profile(profile)
@@ -56,7 +56,7 @@ class LocalBackend:
     def resolve(self, request: GenerationRequest) -> GenerationRequest:
         """The request with the model's defaults and a random seed where nothing was given."""
         seed = {} if request.seed is not None else {"seed": secrets.randbits(63)}
-        return request.with_defaults(self.config.defaults | seed)
+        return request.with_defaults(dict(self.config.defaults) | seed)
 
     def load(self, context: GenerationContext | None = None) -> LoadedModel:
         """Load the model, or return the loaded one."""
@@ -81,14 +81,21 @@ class LocalBackend:
         output = context.output or _default_output(self.config.name, request.seed)
         check_output_path(output, context.overwrite)
         render_size = self.config.render_size(request.width, request.height)
+        notes: list[str] = []
+
+        def note(text: str) -> None:
+            notes.append(text)
+            context.on_note(text)
+
+        for text in self._notes(request, render_size):
+            note(text)
 
         # 2. The model.
         model = self.load(context)
         loaded = time.monotonic()
 
         # 3. Noise to latents.
-        denoised = denoise(model, request, render_size, context.on_progress, context.cancel.is_set)
-        notes = self._notes(request, render_size) + denoised.notes
+        denoised = denoise(model, request, render_size, context.on_progress, note, context.cancel.is_set)
 
         # 4. Latents to frames to file, piece by piece.
         writer = VideoWriter(
@@ -112,12 +119,7 @@ class LocalBackend:
             provenance = statement(
                 backend=self.name,
                 request=request,
-                model=ModelIdentity(
-                    name=self.config.name,
-                    model_id=self.config.model_id,
-                    revision=self.config.revision,
-                    weights=weights_identity(model.folder),
-                ),
+                model=ModelIdentity(config=self.config, weights=weights_identity(model.folder)),
                 profile=model.profile.name,
                 device=device_name(model.profile),
                 render_size=render_size,
@@ -170,9 +172,10 @@ class LocalBackend:
     def _notes(self, request: GenerationRequest, render_size: tuple[int, int]) -> list[str]:
         notes = [] if self.config.notice is None else [self.config.notice]
         if render_size != (request.width, request.height):
+            factor = min(request.width / render_size[0], request.height / render_size[1])
             notes.append(
-                f"{self.config.name} renders at {render_size[0]}x{render_size[1]} (render_scale "
-                f"{self.config.render_scale:g}); the encoder scales up to {request.width}x{request.height}"
+                f"{self.config.name} renders at {render_size[0]}x{render_size[1]}; the encoder scales up about "
+                f"{factor:.1f} times to {request.width}x{request.height}"
             )
         return notes
 

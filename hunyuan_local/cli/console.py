@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
@@ -9,8 +11,10 @@ from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 
+from ..backends.base import GenerationContext
 from ..schema import GenerationResult, Progress
 
+SECONDS_BETWEEN_LINES = 10
 _WORDS = {
     "load": "loading the model",
     "encode": "reading the prompt",
@@ -41,6 +45,7 @@ class ProgressDisplay:
         )
         self._task: TaskID | None = None
         self._stage: str | None = None
+        self._logged = time.monotonic()
 
     def __enter__(self) -> ProgressDisplay:
         self._bars.start()
@@ -53,6 +58,14 @@ class ProgressDisplay:
             self._finish_stage()
         self._bars.stop()
 
+    def context(self, output: Path | None, overwrite: bool = False) -> GenerationContext:
+        """A context whose progress and notes are shown here."""
+        return GenerationContext(output, overwrite, on_progress=self, on_note=self.note)
+
+    def note(self, text: str) -> None:
+        """Show a sentence that the user should know, above the progress."""
+        self._console.print(f"note: {text}", markup=False)
+
     def __call__(self, progress: Progress) -> None:
         if progress.stage != self._stage:
             self._finish_stage()
@@ -62,17 +75,18 @@ class ProgressDisplay:
                 self._console.print(f"{_WORDS[progress.stage]} ...")
         if self._task is not None and progress.total:
             self._bars.update(self._task, completed=progress.step, detail=_detail(progress))
+            self._log_now_and_then(progress)
+
+    def _log_now_and_then(self, progress: Progress) -> None:
+        """Where there is no terminal: a plain line every ten seconds, for logs."""
+        if not self._live and time.monotonic() - self._logged > SECONDS_BETWEEN_LINES:
+            self._logged = time.monotonic()
+            self._console.print(f"{_WORDS[progress.stage]} {_detail(progress)}")
 
     def _finish_stage(self) -> None:
         if self._task is not None:
             task = self._bars.tasks[self._bars.task_ids.index(self._task)]
             self._bars.update(self._task, total=task.total or 1, completed=task.total or 1)
-
-
-def print_notes(console: Console, notes: list[str]) -> None:
-    """What the user must know about this run, a line each."""
-    for note in notes:
-        console.print(f"note: {note}", markup=False)
 
 
 def print_summary(console: Console, result: GenerationResult) -> None:

@@ -7,8 +7,9 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
 
 import rich_click as click
@@ -60,19 +61,20 @@ def examine() -> Iterator[Finding]:
     yield _python()
     for name, tested in TESTED.items():
         yield _library(name, tested)
-    for check in (_devices, _ffmpeg, _disk):
-        yield from _guarded(check)
+    yield from _guarded("cuda", _devices())
+    yield from _guarded("ffmpeg", _ffmpeg())
+    yield from _guarded("hub cache", _disk())
     for name in model_names():
-        yield from _guarded(lambda name=name: _weights(name))
+        yield from _guarded(f"model {name}", _weights(name))
 
 
-def _guarded(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+def _guarded(what: str, check: Iterator[Finding]) -> Iterator[Finding]:
     """A check that fails is a finding of its own: the doctor always finishes its round."""
     try:
-        yield from check()
-    except (HunyuanLocalError, ImportError, OSError, RuntimeError) as error:
-        name = getattr(check, "__name__", "check").strip("_<>")
-        yield Finding(name, str(error), "wrong", "see the message; reinstall with scripts/demo if a library is broken")
+        yield from check
+    except Exception as error:
+        found = str(error) if isinstance(error, HunyuanLocalError) else f"{type(error).__name__}: {error}"
+        yield Finding(what, found, "wrong", "see the message; if a library is broken, install it again")
 
 
 def _python() -> Finding:
@@ -96,7 +98,13 @@ def _devices() -> Iterator[Finding]:
         yield Finding(f"cuda:{index}", f"{name}, {gib:.1f} GiB")
     if reason := why_no_gpu():
         yield Finding("cuda", reason, "warning", "only the built-in model tiny is usable; the 13 B model needs a GPU")
-    yield Finding("profile", default_profile().name)
+    profile = default_profile()
+    yield Finding("profile", profile.name)
+    if gpus() and gpus()[0][1] < profile.min_gpu_memory_gib:
+        needed = f"{profile.name} is meant for {profile.min_gpu_memory_gib:g} GiB or more"
+        yield Finding(
+            "gpu memory", needed, "warning", "expect out-of-memory errors with the 13 B model; use --model tiny"
+        )
 
 
 def _ffmpeg() -> Iterator[Finding]:
@@ -115,12 +123,11 @@ def _disk() -> Iterator[Finding]:
 
 
 def _weights(name: str) -> Iterator[Finding]:
-    """Whether a model's weights are on this machine, and whether its tokenizer reads prompts rightly."""
-    from pathlib import Path
-
+    """Whether a model's weights are on this machine, whole, and whether its tokenizer reads prompts rightly."""
     from huggingface_hub import try_to_load_from_cache
 
-    from ..pipeline.tokenizers import load_llama_tokenizer
+    from ..pipeline.loader import missing_files
+    from ..pipeline.tokenizers import check_crop_start, load_llama_tokenizer
 
     config = load_model_config(name)
     folder = Path(config.source)
@@ -130,9 +137,15 @@ def _weights(name: str) -> Iterator[Finding]:
             yield Finding(f"model {name}", "not in the cache", "ok", "downloaded (about 42 GB) when first used")
             return
         folder = Path(index).parent
+    if missing := missing_files(folder):
+        found = f"{folder} lacks {', '.join(missing)}"
+        yield Finding(f"model {name}", found, "wrong", "use the model once with a network: the download goes on")
+        return
     yield Finding(f"model {name}", str(folder))
-    load_llama_tokenizer(folder / "tokenizer", config.prompt_template)
+    tokenizer = load_llama_tokenizer(folder / "tokenizer", config.prompt_template)
     yield Finding(f"tokenizer {name}", "encodes prompts as its own file says")
+    for note in check_crop_start(tokenizer, config.prompt_template):
+        yield Finding(f"template {name}", note, "warning")
 
 
 def _print(findings: list[Finding]) -> None:

@@ -7,9 +7,8 @@ from typing import Any
 
 import rich_click as click
 
-from ..backends.base import GenerationContext
 from ..backends.registry import get_backend
-from .console import ProgressDisplay, print_notes, print_summary, stderr
+from .console import ProgressDisplay, print_summary, stderr
 from .options import model_option, request_from, request_options
 
 
@@ -41,15 +40,10 @@ def command(
     backend = get_backend("local", model=model, revision=revision, profile=profile)
     if model is None and backend.config.name == "tiny":
         console.print(
-            "no CUDA device: using the built-in test model tiny; for real videos run on a CUDA machine, "
-            "or force the large model with --model hunyuan-video"
+            "no CUDA device: using the built-in test model tiny; for real videos run on a machine with a CUDA GPU"
         )
-    # Said before the work, or the download, begins.
-    notice = [backend.config.notice] if backend.config.notice else []
-    print_notes(console, notice)
     with ProgressDisplay(console) as display:
-        result = backend.generate(request, GenerationContext(output, overwrite, on_progress=display))
-    print_notes(console, [note for note in result.notes if note not in notice])
+        result = backend.generate(request, display.context(output, overwrite))
     print_summary(console, result)
     if as_json:
         print(result.model_dump_json())

@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 import rich_click as click
 
-from ..backends.base import GenerationContext
 from ..backends.registry import get_backend
-from ..config import model_names
+from ..config import ModelConfig
 from ..provenance import Provenance, differences, read_provenance
 from ..video import check_output_path, read_frames
 from .console import ProgressDisplay, stderr
@@ -43,12 +42,10 @@ def command(
     old = read_provenance(file)
     if output is not None:
         check_output_path(output, overwrite)
-    if model is None:
-        model, revision = _model_of(old), revision or _revision_of(old)
-    backend = get_backend("local", model=model, revision=revision, profile=profile or old.profile)
+    backend = get_backend("local", model=model or _model_of(old), revision=revision, profile=profile or old.profile)
     with tempfile.TemporaryDirectory() as folder, ProgressDisplay(stderr()) as display:
         target = output or Path(folder) / "replay.mp4"
-        result = backend.generate(old.request, GenerationContext(target, overwrite, on_progress=display))
+        result = backend.generate(old.request, display.context(target, overwrite))
         new = Provenance(**result.provenance)
         identical = new.frames_sha256 == old.frames_sha256
         psnr_db = None if identical else psnr_of_files(file, target)
@@ -76,12 +73,10 @@ def psnr_of_files(first: Path, second: Path) -> float:
     return math.inf if squares == 0 else 10 * math.log10(255**2 * values / squares)
 
 
-def _model_of(old: Provenance) -> str:
-    """The named preset if the file's model is one, else the folder or Hub id itself."""
-    return old.model.name if old.model.name in model_names() else old.model.model_id
-
-
-def _revision_of(old: Provenance) -> str | None:
-    """The very commit that the weights were of, else the revision that was asked for."""
-    kind, _, value = old.model.weights.partition(":")
-    return value if kind == "commit" else old.model.revision
+def _model_of(old: Provenance) -> ModelConfig:
+    """The preset that the file holds, at the very commit that its weights were of."""
+    config = old.model.config
+    kind, _, commit = old.model.weights.partition(":")
+    if kind == "commit" and not Path(config.source).is_dir():
+        return config.with_revision(commit)
+    return config

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import rich_click as click
 
-from ..backends.base import GenerationContext
 from ..backends.registry import get_backend
 from ..schema import GenerationRequest
 from ..video import probe
@@ -27,8 +26,8 @@ def command(model: str | None, revision: str | None, profile: str | None) -> Non
     began = time.monotonic()
     request = GenerationRequest(prompt="a red circle moving right on a black background", **_SMALLEST)
     with tempfile.TemporaryDirectory() as folder, ProgressDisplay(console) as display:
-        context = GenerationContext(Path(folder) / "smoke.mp4", on_progress=display)
-        result = get_backend("local", model=model, revision=revision, profile=profile).generate(request, context)
+        backend = get_backend("local", model=model, revision=revision, profile=profile)
+        result = backend.generate(request, display.context(Path(folder) / "smoke.mp4"))
         info = probe(result.path)
     print(
         f"ok: {result.model} made {info.num_frames} frames of {info.width}x{info.height} "

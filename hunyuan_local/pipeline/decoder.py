@@ -33,7 +33,7 @@ def decode(model: LoadedModel, latents: torch.Tensor) -> Iterator[np.ndarray]:
         GpuMemoryError: the device's memory does not hold a tile.
     """
     vae = model.pipe.vae
-    with clean_device(model.pipe, "decoding"):
+    with clean_device(model.pipe, "decoding", "use a profile with vae_tiling and more offload, or a smaller size"):
         scaled = latents.to(vae.dtype) / vae.config.scaling_factor
         with _one_tile_at_a_time(vae):
             for piece in _tiles(vae, scaled):

@@ -74,7 +74,7 @@ def device_name(profile: RuntimeProfile) -> str:
 
 
 @contextlib.contextmanager
-def clean_device(pipe: HunyuanVideoPipeline, doing: str) -> Iterator[None]:
+def clean_device(pipe: HunyuanVideoPipeline, doing: str, remedy: str) -> Iterator[None]:
     """Whatever happens inside: offloaded components leave the device, and no cache stays behind.
 
     Raises:
@@ -83,9 +83,6 @@ def clean_device(pipe: HunyuanVideoPipeline, doing: str) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise GpuMemoryError(
-            f"the GPU's memory ran out while {doing}; ask for fewer frames or a smaller size, "
-            "or use a profile with more offload (--profile)"
-        ) from error
+        raise GpuMemoryError(f"the GPU's memory ran out while {doing}; {remedy} (--profile)") from error
     finally:
         pipe.maybe_free_model_hooks()

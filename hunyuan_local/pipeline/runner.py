@@ -14,20 +14,20 @@ from ..errors import GenerationCancelledError, InvalidOutputError
 from ..schema import GenerationRequest, Progress
 from .loader import LoadedModel
 from .memory import clean_device
-from .tokenizers import find_truncations
+from .tokenizers import check_crop_start, find_truncations
 
 OnProgress = Callable[[Progress], None]
+OnNote = Callable[[str], None]
 IsCancelled = Callable[[], bool]
 
 
 @dataclass(frozen=True)
 class Denoised:
-    """Latents float32 [1, 16, (frames-1)/4+1, height/8, width/8], seconds a stage, and notes."""
+    """Latents float32 [1, 16, (frames-1)/4+1, height/8, width/8], and seconds a stage."""
 
     latents: torch.Tensor
     encode_s: float
     denoise_s: float
-    notes: list[str]
 
 
 @torch.no_grad()
@@ -36,6 +36,7 @@ def denoise(
     request: GenerationRequest,
     render_size: tuple[int, int],
     on_progress: OnProgress,
+    on_note: OnNote,
     is_cancelled: IsCancelled,
 ) -> Denoised:
     """Run the whole denoising of a request whose fields are all set.
@@ -45,6 +46,7 @@ def denoise(
         request: every field a value, the seed included.
         render_size: (width, height) in pixels at which the model renders.
         on_progress: told the stage and each finished step.
+        on_note: told what of the prompts is not seen or has no effect, before the first step.
         is_cancelled: asked after every step.
 
     Raises:
@@ -54,11 +56,12 @@ def denoise(
     """
     pipe = model.pipe
     width, height = render_size
-    with clean_device(pipe, "denoising"):
+    with clean_device(pipe, "denoising", "ask for fewer frames or a smaller size, or use a profile with more offload"):
         # 1. Prompts to embeddings.
         on_progress(Progress(stage="encode"))
         began = time.monotonic()
-        notes = _prompt_notes(model, request)
+        for note in _prompt_notes(model, request):
+            on_note(note)
         embeds = _encode(model, request.prompt)
         if request.negative_prompt is not None and request.true_cfg_scale > 1:
             negative = _encode(model, request.negative_prompt)
@@ -86,7 +89,7 @@ def denoise(
             return_dict=False,
             callback_on_step_end=_StepWatcher(request.num_inference_steps, on_progress, is_cancelled),
         )[0]
-    return Denoised(latents=latents, encode_s=encode_s, denoise_s=time.monotonic() - began, notes=notes)
+    return Denoised(latents=latents, encode_s=encode_s, denoise_s=time.monotonic() - began)
 
 
 class _StepWatcher:
@@ -129,7 +132,7 @@ def _encode(model: LoadedModel, prompt: str) -> dict[str, torch.Tensor]:
 
 def _prompt_notes(model: LoadedModel, request: GenerationRequest) -> list[str]:
     """What the user should know about the prompts: text that is not seen or has no effect."""
-    notes = []
+    notes = check_crop_start(model.pipe.tokenizer, model.config.prompt_template)
     for field in ("prompt", "negative_prompt"):
         text = getattr(request, field)
         if text is not None:

@@ -79,6 +79,18 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, file: Path, template: Pr
         )
 
 
+def check_crop_start(tokenizer: PreTrainedTokenizerBase, template: PromptTemplate) -> list[str]:
+    """A note if ``crop_start`` is not the number of tokens before the prompt; else nothing."""
+    before = len(tokenizer(template.template.split("{}")[0]).input_ids)
+    if before == template.crop_start:
+        return []
+    return [
+        f"the prompt template has {before} tokens ahead of the prompt in this checkpoint's tokenizer, and crop_start "
+        f"is {template.crop_start}: the prompt may be cut or mixed with the template; give a config file whose "
+        "prompt_template fits the checkpoint (--model FILE.yaml)"
+    ]
+
+
 def find_truncations(
     tokenizer: PreTrainedTokenizerFast, tokenizer_2: CLIPTokenizer, template: PromptTemplate, prompt: str
 ) -> list[Truncation]:
