@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from types import TracebackType
@@ -25,8 +26,8 @@ _WORDS = {
 
 
 def stderr() -> Console:
-    """The console for everything but a command's result."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    """The console for everything but a command's result; wraps words on a terminal, keeps lines whole in a log."""
+    return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
 
 
 class ProgressDisplay:
@@ -70,6 +71,7 @@ class ProgressDisplay:
         if progress.stage != self._stage:
             self._finish_stage()
             self._stage = progress.stage
+            self._logged = time.monotonic()
             self._task = self._bars.add_task(_WORDS[progress.stage], total=progress.total or None, detail="")
             if not self._live:
                 self._console.print(f"{_WORDS[progress.stage]} ...")
