@@ -90,6 +90,12 @@ def test_a_missing_shard_is_named(checkpoint: Path) -> None:
     assert missing_files(checkpoint) == ["vae/one.safetensors"]
 
 
+def test_a_damaged_shard_index_is_a_loading_error(checkpoint: Path) -> None:
+    (checkpoint / "vae" / "model.safetensors.index.json").write_text("{ damaged")
+    with pytest.raises(ModelLoadError, match="damaged"):
+        load_model(at(checkpoint), CPU)
+
+
 def test_the_shipped_checkpoint_is_complete() -> None:
     assert missing_files(Path(TINY.source)) == []
 

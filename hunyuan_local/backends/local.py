@@ -18,7 +18,7 @@ import numpy as np
 from ..config import ModelConfig, load_model_config, load_profile
 from ..errors import GenerationCancelledError
 from ..gate import FrameGate
-from ..provenance import ModelIdentity, statement, weights_identity
+from ..provenance import ModelIdentity, Provenance, statement, weights_identity
 from ..schema import GenerationRequest, GenerationResult, Progress, Timings
 from ..video import VideoWriter, check_output_path
 from .base import GenerationContext
@@ -70,7 +70,6 @@ class LocalBackend:
 
     def generate(self, request: GenerationRequest, context: GenerationContext | None = None) -> GenerationResult:
         """Make one video; see :class:`hunyuan_local.backends.base.Backend`."""
-        from ..pipeline.memory import device_name
         from ..pipeline.runner import denoise
 
         context = context or GenerationContext()
@@ -116,23 +115,14 @@ class LocalBackend:
             decoded = time.monotonic()
 
             # 5. What the file says of itself; the time to finish it is only known to the result.
-            provenance = statement(
-                backend=self.name,
-                request=request,
-                model=ModelIdentity(config=self.config, weights=weights_identity(model.folder)),
-                profile=model.profile.name,
-                device=device_name(model.profile),
-                render_size=render_size,
-                timings=Timings(
-                    load_s=loaded - began,
-                    encode_s=denoised.encode_s,
-                    denoise_s=denoised.denoise_s,
-                    decode_s=decoded - decode_began,
-                    total_s=decoded - began,
-                ),
-                frames_sha256=digest.hexdigest(),
-                notes=notes,
+            timings = Timings(
+                load_s=loaded - began,
+                encode_s=denoised.encode_s,
+                denoise_s=denoised.denoise_s,
+                decode_s=decoded - decode_began,
+                total_s=decoded - began,
             )
+            provenance = self._provenance(model, request, render_size, timings, digest.hexdigest(), notes)
             context.on_progress(Progress(stage="write"))
             writer.finish(provenance.model_dump_json())
         ended = time.monotonic()
@@ -142,7 +132,7 @@ class LocalBackend:
             model=self.config.name,
             seed=request.seed,
             request=request,
-            timings=provenance.timings.model_copy(update={"write_s": ended - decoded, "total_s": ended - began}),
+            timings=timings.model_copy(update={"write_s": ended - decoded, "total_s": ended - began}),
             notes=notes,
             provenance=provenance.model_dump(mode="json"),
         )
@@ -168,6 +158,29 @@ class LocalBackend:
             yield frames
             done += len(frames)
             context.on_progress(Progress(stage="decode", step=done, total=num_frames))
+
+    def _provenance(
+        self,
+        model: LoadedModel,
+        request: GenerationRequest,
+        render_size: tuple[int, int],
+        timings: Timings,
+        frames_sha256: str,
+        notes: list[str],
+    ) -> Provenance:
+        from ..pipeline.memory import device_name
+
+        return statement(
+            backend=self.name,
+            request=request,
+            model=ModelIdentity(config=self.config, weights=weights_identity(model.folder)),
+            profile=model.profile.name,
+            device=device_name(model.profile),
+            render_size=render_size,
+            timings=timings,
+            frames_sha256=frames_sha256,
+            notes=notes,
+        )
 
     def _notes(self, request: GenerationRequest, render_size: tuple[int, int]) -> list[str]:
         notes = [] if self.config.notice is None else [self.config.notice]

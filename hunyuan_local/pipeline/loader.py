@@ -46,21 +46,22 @@ def load_model(config: ModelConfig, profile: RuntimeProfile) -> LoadedModel:
     """
     if profile.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"profile={profile.name!r}: needs a CUDA device and none is visible; use the profile cpu")
-    folder = find_folder(config)
-    if missing := missing_files(folder):
-        raise ModelLoadError(
-            f"model={config.model_id!r}: {folder} lacks {', '.join(missing)}; fetch the checkpoint again"
-        )
-    with _translated_errors(config), _quiet_libraries():
-        pipe = HunyuanVideoPipeline.from_pretrained(
-            folder,
-            tokenizer=load_llama_tokenizer(folder / "tokenizer", config.prompt_template),
-            tokenizer_2=load_clip_tokenizer(folder / "tokenizer_2"),
-            dtype={name: getattr(torch, dtype) for name, dtype in profile.dtypes.model_dump().items()},
-            use_safetensors=True,
-            local_files_only=True,
-        )
-        place(pipe, profile)
+    with _translated_errors(config):
+        folder = find_folder(config)
+        if missing := missing_files(folder):
+            raise ModelLoadError(
+                f"model={config.model_id!r}: {folder} lacks {', '.join(missing)}; fetch the checkpoint again"
+            )
+        with _quiet_libraries():
+            pipe = HunyuanVideoPipeline.from_pretrained(
+                folder,
+                tokenizer=load_llama_tokenizer(folder / "tokenizer", config.prompt_template),
+                tokenizer_2=load_clip_tokenizer(folder / "tokenizer_2"),
+                dtype={name: getattr(torch, dtype) for name, dtype in profile.dtypes.model_dump().items()},
+                use_safetensors=True,
+                local_files_only=True,
+            )
+            place(pipe, profile)
     pipe.set_progress_bar_config(disable=True)
     return LoadedModel(pipe=pipe, config=config, profile=profile, folder=folder)
 
