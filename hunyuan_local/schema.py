@@ -1,4 +1,4 @@
-"""What goes in and what comes out: the request, the result, progress and timings.
+"""What goes in and what comes out: the request, the result, progress, timings, and a job's state.
 
 One request class from the edge to the GPU. It is checked once, when it is made; whoever holds one
 may rely on it. Knows nothing about models, devices or wire formats.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import difflib
 import math
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -115,7 +117,7 @@ class GenerationRequest(BaseModel):
         try:
             return handler(data)
         except ValidationError as error:
-            raise InvalidRequestError([_to_problem(cls, item) for item in error.errors()]) from error
+            raise InvalidRequestError(field_problems(cls, error)) from error
 
     def replace(self, **changes: Any) -> GenerationRequest:
         """A checked copy with some fields changed."""
@@ -127,7 +129,7 @@ class GenerationRequest(BaseModel):
         return type(self)(**(defaults | given))
 
 
-Stage = Literal["load", "encode", "denoise", "decode", "write"]
+Stage = Literal["load", "encode", "denoise", "decode", "write", "submit", "queue", "run", "download"]
 
 
 class Progress(BaseModel):
@@ -143,9 +145,11 @@ class Progress(BaseModel):
 
 
 class Timings(BaseModel):
-    """Seconds a stage; ``load_s`` is 0 when the model was already in memory.
+    """Seconds a stage; a stage that a backend does not have is 0, as is loading a loaded model.
 
-    Writing overlaps decoding: ``write_s`` is what remained to be written after the last frame.
+    Writing overlaps decoding: ``write_s`` is what remained to be written after the last frame. The
+    last four are a hosted service's: ``run_s`` is its own figure where it gives one, else, like
+    ``queue_s``, what was seen from here, to the polling interval.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -155,11 +159,28 @@ class Timings(BaseModel):
     denoise_s: float = 0.0
     decode_s: float = 0.0
     write_s: float = 0.0
+    submit_s: float = 0.0
+    queue_s: float = 0.0
+    run_s: float = 0.0
+    download_s: float = 0.0
     total_s: float = 0.0
 
 
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video file holds; ``num_frames`` is counted by decoding."""
+
+    width: int
+    height: int
+    num_frames: int
+    fps: float
+    duration_s: float
+    codec: str
+    pixel_format: str
+
+
 class GenerationResult(BaseModel):
-    """One finished video: where it is, how it was made and how long each stage took."""
+    """One finished video: where it is, what it holds, how it was made, and seconds a stage."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -168,9 +189,49 @@ class GenerationResult(BaseModel):
     model: str
     seed: int
     request: GenerationRequest
+    video: VideoInfo
     timings: Timings
     notes: list[str] = []
     provenance: dict[str, Any]
+
+
+JobStatus = Literal["queued", "running", "succeeded", "failed", "canceled"]
+FailureKind = Literal["moderation", "invalid", "execution", "timeout", "canceled"]
+
+
+class JobView(BaseModel):
+    """What can be said of a job from outside, in every dialect; None is what a dialect left unsaid.
+
+    Attributes:
+        job_id: its id at whoever runs it.
+        status: where it stands; the outputs are there when it has succeeded.
+        request: what was asked for.
+        created_at, completed_at: with a time zone.
+        progress_percent: 0 to 100.
+        eta_s: seconds that it will take from now.
+        outputs: absolute URLs of the finished files; ``output_ttl_s`` is how long they work.
+        error, failure: why it failed, in words and by kind.
+        inference_s: seconds of computation, without the waiting.
+        seed: the seed that was used.
+        nsfw: a checker's verdict on each output; empty where there is no checker.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    job_id: str
+    status: JobStatus
+    request: GenerationRequest | None = None
+    created_at: datetime | None = None
+    completed_at: datetime | None = None
+    progress_percent: int | None = Field(default=None, ge=0, le=100)
+    eta_s: float | None = Field(default=None, ge=0)
+    outputs: tuple[str, ...] = ()
+    output_ttl_s: int | None = None
+    error: str = ""
+    failure: FailureKind | None = None
+    inference_s: float | None = None
+    seed: int | None = None
+    nsfw: tuple[bool, ...] = ()
 
 
 def _check_range(value: Any, low: Any, high: Any) -> Any:
@@ -193,8 +254,12 @@ def _check_grid(value: int, step: int, offset: int, low: int, high: int | None, 
     return value
 
 
+def field_problems(cls: type[BaseModel], error: ValidationError) -> list[FieldProblem]:
+    """What pydantic found wrong with the fields of a ``cls``, in this project's words."""
+    return [_to_problem(cls, item) for item in error.errors()]
+
+
 def _to_problem(cls: type[BaseModel], item: Any) -> FieldProblem:
-    """One of pydantic's error items in this project's words."""
     field = str(item["loc"][0]) if item["loc"] else "request"
     kind, value = item["type"], item["input"]
     if kind == "extra_forbidden":

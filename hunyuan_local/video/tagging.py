@@ -1,0 +1,51 @@
+"""A finished video with a comment of its own: the stream is copied, never encoded again."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from ..errors import VideoError
+from ..schema import VideoInfo
+from .ffmpeg import check_status, ffmpeg
+from .output import move_into_place, partial_path
+from .reader import probe
+
+
+def copy_with_comment(source: Path, target: Path, metadata: str | None, *, named: Path) -> None:
+    """Copy the video stream, with the index before the frames and ``metadata`` as its comment.
+
+    Raises:
+        VideoError: ffmpeg failed; the message speaks of ``named``.
+    """
+    # Through a pipe: a command line would limit its length and show it to all users of the machine.
+    if metadata and "\0" in metadata:
+        raise ValueError("metadata must not contain a NUL character")
+    escaped = (metadata or "").translate({ord(char): f"\\{char}" for char in "=;#\\\n\r"})
+    text = f";FFMETADATA1\ncomment={escaped}"  # no newline: after a backslash ffmpeg would keep it
+    inputs = ["-f", "mp4", "-i", str(source), "-f", "ffmetadata", "-i", "pipe:0"]
+    output = ["-map", "0:v:0", "-map_metadata", "1", "-c", "copy", "-movflags", "+faststart", "-f", "mp4"]
+    command = [*ffmpeg(), *inputs, *output, str(target)]
+    result = subprocess.run(command, input=text.encode(), capture_output=True, start_new_session=True)
+    check_status(named, result.returncode, result.stderr)
+
+
+def publish(source: Path, path: Path, metadata: str, *, overwrite: bool = False) -> VideoInfo:
+    """Put the video of ``source`` at ``path`` with ``metadata`` as its comment; ``source`` stays.
+
+    Raises:
+        OutputExistsError: the name was taken meanwhile.
+        VideoError: the source is no whole video, or the copy cannot be written; no file was kept.
+    """
+    target = Path(os.path.abspath(path))
+    partial = partial_path(target)
+    try:
+        copy_with_comment(Path(os.path.abspath(source)), partial, metadata, named=path)
+        info = probe(partial)
+        move_into_place(partial, target, overwrite)
+    except OSError as error:
+        raise VideoError(f"{path}: cannot be written: {error}; check the disk and the folder") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return info
