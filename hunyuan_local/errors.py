@@ -2,6 +2,7 @@
 
     HunyuanLocalError            exit code
     |- InvalidRequestError       2   a field of a request is not allowed
+    |  `- RequestLossError       2   a target cannot hold a field, and a loss was not permitted
     |- ConfigError               2   unknown model or profile, bad YAML, bad option
     |- OutputExistsError         2   the output file is there and may not be replaced
     |- ModelLoadError            3   weights missing, unreadable or not what they should be
@@ -9,6 +10,16 @@
     |- InvalidOutputError        4   NaN, black, constant or frozen video
     |- VideoError                5   a video file cannot be written or read
     |- GpuMemoryError            6   the GPU's memory does not hold the request
+    |- HostedError               7   a hosted service, or the way to it; one of these:
+    |  |- AuthenticationError    7   no key, or one that the service refuses
+    |  |- RateLimitError         8   too many requests; says how long to wait
+    |  |- RequestRefusedError    9   the service refuses the request, in its own words
+    |  |- TaskFailedError        10  the task was accepted and failed there
+    |  |- TaskTimeoutError       11  not finished within the time limit; can be resumed
+    |  |- UnreachableError       12  no connection, or the service is down
+    |  |- InvalidAnswerError     13  an answer that is not what the service documents
+    |  |- DownloadError          14  the finished file cannot be fetched, or is no whole video
+    |  `- SubmissionLostError    15  the answer to a submission was lost: a task may exist, and be billed
     `- GenerationCancelledError  130 stopped on request
 
 Each message names what was wrong, its value, what is allowed and the remedy, so that the command
@@ -46,6 +57,37 @@ class InvalidRequestError(HunyuanLocalError):
     def __init__(self, problems: list[FieldProblem]):
         self.problems = problems
         super().__init__("; ".join(str(problem) for problem in problems))
+
+
+@dataclass(frozen=True)
+class Loss(FieldProblem):
+    """A field that a target cannot hold as it is.
+
+    ``becomes`` is what it is replaced by where the caller permits it (None: the target's own
+    value); with ``permissible`` false nothing would keep its meaning, so it is refused in any case.
+    """
+
+    becomes: object = None
+    permissible: bool = True
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}; {self.remedy}"
+
+    @property
+    def remedy(self) -> str:
+        """What would happen with permission, or what to do instead."""
+        if not self.permissible:
+            return "change it, or use another backend"
+        instead = "left out" if self.becomes is None else f"changed to {self.becomes}"
+        return f"with --allow-loss (allow_loss=True) it is {instead}"
+
+
+class RequestLossError(InvalidRequestError):
+    """A target cannot hold the request as it is; ``losses`` name each field."""
+
+    def __init__(self, losses: list[Loss]):
+        self.losses = losses
+        super().__init__(list(losses))
 
 
 class ConfigError(HunyuanLocalError):
@@ -92,6 +134,75 @@ class GenerationCancelledError(HunyuanLocalError):
     """The generation was stopped on request; no file was kept."""
 
     exit_code = 130
+
+
+class HostedError(HunyuanLocalError):
+    """A hosted service did not deliver; each kind is a class of its own, with an exit code.
+
+    ``hint`` says how to go on with a task that is still open, where there is one.
+    """
+
+    exit_code = 7
+    hint = ""
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}; {self.hint}" if self.hint else super().__str__()
+
+
+class AuthenticationError(HostedError):
+    """There is no key, or the service refuses it."""
+
+
+class RateLimitError(HostedError):
+    """The service has had too many requests; ``retry_after_s`` is the wait it asks for, if it says."""
+
+    exit_code = 8
+
+    def __init__(self, message: str, retry_after_s: float | None = None):
+        self.retry_after_s = retry_after_s
+        super().__init__(message)
+
+
+class RequestRefusedError(HostedError):
+    """The service refused the request; the message holds its own words."""
+
+    exit_code = 9
+
+
+class TaskFailedError(HostedError):
+    """The service accepted the task and could not finish it; the message holds its own words."""
+
+    exit_code = 10
+
+
+class TaskTimeoutError(HostedError):
+    """The task was not finished within the time limit; it goes on at the service and can be resumed."""
+
+    exit_code = 11
+
+
+class UnreachableError(HostedError):
+    """There is no connection to the service, or it answers with server errors."""
+
+    exit_code = 12
+
+
+class InvalidAnswerError(HostedError):
+    """An answer cannot be understood: no JSON, a field missing, an unknown status word."""
+
+    exit_code = 13
+
+
+class DownloadError(HostedError):
+    """The finished video cannot be fetched, or what came is not a whole mp4; no file was kept."""
+
+    exit_code = 14
+
+
+class SubmissionLostError(HostedError):
+    """A submission was sent and its answer lost: the service may have made, and billed, a task."""
+
+    exit_code = 15
 
 
 def _shorten(value: object, limit: int = 60) -> str:

@@ -1,0 +1,156 @@
+"""What all dialects share: the shape of what they make and take, and how foreign JSON is checked.
+
+Every dialect module has these functions and constants, and no I/O:
+
+    NAME, CAPABILITIES
+    request_to_wire(request, *, allow_loss=False) -> WireRequest      the body that asks for a video
+    request_from_wire(body, query=None, *, relaxed=False) -> Submission
+    submission_to_wire(job, base_url) -> body                         the answer to it
+    submission_from_wire(body) -> job id
+    job_to_wire(job, base_url) -> body                                the state of a job
+    job_from_wire(body) -> JobView
+    fault_to_wire(fault) -> (HTTP status, body)                       what went wrong with a call
+    fault_from_wire(status, body) -> Fault
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ..capabilities import Capabilities, settle
+from ..errors import FieldProblem, InvalidAnswerError, InvalidRequestError, Loss
+from ..schema import GenerationRequest, field_problems
+
+FaultKind = Literal[
+    "invalid", "unauthorized", "forbidden", "not_found", "method_not_allowed", "conflict", "too_large",
+    "rate_limited", "not_supported", "unavailable", "internal",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class WireRequest:
+    """A body ready to be sent, the request that it says, and what was lost on the way."""
+
+    body: dict[str, Any]
+    request: GenerationRequest
+    losses: tuple[Loss, ...]
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A body that was received: the request, and how its sender wants the answer.
+
+    ``wait`` asks for the answer only when the video is there, ``inline`` for the file itself in the
+    answer instead of an address, ``webhook`` for a call to that URL at the end.
+    """
+
+    request: GenerationRequest
+    wait: bool = False
+    inline: bool = False
+    webhook: str | None = None
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why a call was not carried out.
+
+    ``field`` is the one at fault, in the dialect's own name. ``nothing_made`` is false where a
+    refused submission may have made a task all the same: a server error that no page describes.
+    """
+
+    kind: FaultKind
+    message: str
+    field: str | None = None
+    nothing_made: bool = True
+
+
+class Body(BaseModel):
+    """A received JSON object: types as they are, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Answer(BaseModel):
+    """A service's JSON object: what we rely on is checked, what else it says is left alone."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+B = TypeVar("B", bound=Body)
+A = TypeVar("A", bound=Answer)
+
+
+def read_body(model: type[B], body: object) -> B:
+    """A received body as ``model``.
+
+    Raises:
+        InvalidRequestError: naming each field in the dialect's own words.
+    """
+    if not isinstance(body, Mapping):
+        raise InvalidRequestError([FieldProblem("body", body, "must be a JSON object")])
+    try:
+        return model.model_validate(dict(body))
+    except ValidationError as error:
+        problems = zip(field_problems(model, error), error.errors(), strict=True)
+        raise InvalidRequestError([_inner(problem, item["loc"]) for problem, item in problems]) from error
+
+
+def _inner(problem: FieldProblem, place: tuple[int | str, ...]) -> FieldProblem:
+    """A problem inside an object, named by its whole path; the outer fields are of no help there."""
+    if len(place) < 2:
+        return problem
+    rule = "unknown field; leave it out" if problem.rule.startswith("unknown field") else problem.rule
+    return replace(problem, field=".".join(map(str, place)), rule=rule)
+
+
+def read_answer(model: type[A], body: object, service: str) -> A:
+    """A service's answer as ``model``.
+
+    Raises:
+        InvalidAnswerError: naming the first field that is missing or of another type.
+    """
+    try:
+        return model.model_validate(body)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the answer"
+        raise InvalidAnswerError(
+            f"{service} sent an answer that does not fit its documentation: {place}: {first['msg'].lower()}; "
+            "its format may have changed"
+        ) from error
+
+
+def known(words: Mapping[str, str], word: str, service: str) -> str:
+    """Our word for a service's ``word``.
+
+    Raises:
+        InvalidAnswerError: the service does not document that word.
+    """
+    if word not in words:
+        raise InvalidAnswerError(
+            f"{service} sent the status {word!r}, which it does not document; known are {', '.join(words)}"
+        )
+    return words[word]
+
+
+def make_request(
+    target: str, limits: Capabilities, names: Mapping[str, str], relaxed: bool, **fields: Any
+) -> GenerationRequest:
+    """The request that a received body says, within the dialect's limits unless ``relaxed``.
+
+    Args:
+        names: the dialect's names of our fields where they differ, for messages.
+
+    Raises:
+        InvalidRequestError: naming each field as the dialect does.
+    """
+    try:
+        request = GenerationRequest(**fields)
+        return request if relaxed else settle(request, target, limits).request
+    except InvalidRequestError as error:
+        problems = [FieldProblem(names.get(p.field, p.field), p.value, p.rule) for p in error.problems]
+        raise InvalidRequestError(problems) from error

@@ -1,0 +1,76 @@
+"""Submissions that come as JSON or as a form, with some of their fields inside an object of extras.
+
+A form's values are all texts, and a nested field's name is in brackets: ``extra_params[seed]``.
+Knows nothing about what the fields mean, nor how a form is read from a connection.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+from ..errors import FieldProblem, InvalidRequestError
+from .base import Body, read_body
+
+_NESTED = re.compile(r"([^\[\]]+)(?:\[([^\[\]]+)\](.*))?", re.DOTALL)
+
+
+def _from_text(value: object) -> object:
+    """The JSON value that a form's text spells; other text stays, to be refused as it is."""
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        return value
+
+
+Whole = Annotated[int, BeforeValidator(_from_text)]
+Number = Annotated[float, BeforeValidator(_from_text)]
+
+
+def read_fields(
+    model: type[Body], body: object, containers: frozenset[str], refused: Mapping[str, str]
+) -> dict[str, Any]:
+    """The given fields of a body by name, wherever in it they stand; those that are null are not given.
+
+    Args:
+        model: has every field, none of them required.
+        containers: names of objects of extras; a JSON string of an object is taken too.
+        refused: fields that are known and not taken, each with the reason.
+
+    Raises:
+        InvalidRequestError: naming each field that is refused, or given twice with two values.
+    """
+    given: dict[str, Any] = {}
+    if not isinstance(body, Mapping):
+        raise InvalidRequestError([FieldProblem("body", body, "must be a JSON object or a form")])
+    pending = [body]
+    while pending:
+        layer = {}
+        for key, value in pending.pop().items():
+            name, inner, rest = found.groups() if (found := _NESTED.fullmatch(key)) else (key, None, "")
+            if value is None:
+                continue
+            if name in refused:
+                raise InvalidRequestError([FieldProblem(name, value, refused[name])])
+            if name not in containers:
+                layer[key] = value
+            elif inner is None:
+                pending.append(_object(name, value))
+            else:
+                pending.append({inner + rest: value})
+        for name, value in read_body(model, layer).model_dump(exclude_unset=True).items():
+            if given.setdefault(name, value) != value:
+                rule = f"is given twice, also as {given[name]!r}; give it once"
+                raise InvalidRequestError([FieldProblem(name, value, rule)])
+    return given
+
+
+def _object(name: str, value: object) -> Mapping[str, Any]:
+    read = _from_text(value)
+    if not isinstance(read, Mapping):
+        raise InvalidRequestError([FieldProblem(name, value, "must be a JSON object")])
+    return read

@@ -1,0 +1,270 @@
+"""OpenAI's dialect: ``/v1/videos``, with the fields that self-hosted video servers add to it.
+
+Reference: https://platform.openai.com/docs/api-reference/videos; the added fields are those of
+SGLang, vLLM-Omni and FastVideo. OpenAI's client always sends a form, which is taken as a mapping
+of its texts; nothing is read from a connection here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from pydantic import Field
+
+from ..capabilities import Capabilities, settle
+from ..errors import FieldProblem, InvalidRequestError
+from ..schema import TEMPORAL_COMPRESSION, FailureKind, GenerationRequest, JobStatus, JobView
+from .base import Answer, Body, Fault, FaultKind, Submission, WireRequest, known, make_request, read_answer
+from .forms import Number, Whole, read_fields
+
+NAME = "openai"
+MODEL = "hunyuan-video"
+SUBMIT_PATH = "/v1/videos"
+POLL_AFTER_HEADER = "openai-poll-after-ms"
+CAPABILITIES = Capabilities()
+
+# What SGLang and vLLM-Omni take where only the length in seconds is given.
+_FPS = 24
+_SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
+_EXTRAS = frozenset({"extra_body", "extra_params"})
+_REFUSED = {"input_reference": "images are not taken, videos are made from text alone; leave it out"}
+_WORDS: dict[JobStatus, str] = {
+    "queued": "queued",
+    "running": "in_progress",
+    "succeeded": "completed",
+    "failed": "failed",
+    "canceled": "failed",  # it has no word for it, and callers wait for one of these four; error.code tells them apart
+}
+_STATUSES = {word: status for status, word in _WORDS.items() if status != "canceled"}
+# Only the first is a word that the service is known to send; its documentation lists none.
+_FAILURE_CODES: dict[FailureKind, str] = {
+    "moderation": "moderation_blocked",
+    "invalid": "invalid_request",
+    "execution": "generation_failed",
+    "timeout": "timeout",
+    "canceled": "canceled",
+}
+# HTTP status, error.type and, where one is documented, error.code.
+_FAULTS: dict[FaultKind, tuple[int, str, str | None]] = {
+    "invalid": (400, "invalid_request_error", None),
+    "unauthorized": (401, "invalid_request_error", "invalid_api_key"),
+    "forbidden": (403, "request_forbidden", None),
+    "not_found": (404, "invalid_request_error", None),
+    "method_not_allowed": (405, "invalid_request_error", None),
+    "conflict": (409, "invalid_request_error", None),
+    "too_large": (413, "invalid_request_error", None),
+    "rate_limited": (429, "rate_limit_error", "rate_limit_exceeded"),
+    "internal": (500, "server_error", None),
+    "not_supported": (501, "server_error", None),
+    "unavailable": (503, "service_unavailable_error", "server_is_overloaded"),
+}
+
+
+class _Request(Body):
+    prompt: str | None = None
+    model: str | None = None  # a server has one model; that of another is no reason to refuse
+    size: str | None = None
+    seconds: Annotated[Number, Field(gt=0, le=86400)] | None = None
+    negative_prompt: str | None = None
+    width: Whole | None = None
+    height: Whole | None = None
+    num_frames: Whole | None = None
+    num_inference_steps: Whole | None = None
+    seed: Whole | None = None
+    guidance_scale: Number | None = None
+    true_cfg_scale: Number | None = None
+    flow_shift: Number | None = None
+    fps: Whole | None = None
+
+
+class _Error(Answer):
+    code: str | int | None = None  # vLLM-Omni's is a number as well, SGLang sends none
+    message: str | None = None
+
+
+class _Video(Answer):
+    id: Annotated[str, Field(min_length=1)]
+    status: str
+    progress: Annotated[float, Field(ge=0, le=100)] | None = None
+    created_at: float | None = None
+    completed_at: float | None = None
+    expires_at: float | None = None
+    error: _Error | None = None
+    seed: object = None
+
+
+def result_path(job_id: str) -> str:
+    """Where the state of a job is asked for, and where it is deleted."""
+    return f"{SUBMIT_PATH}/{quote(job_id, safe='')}"
+
+
+def content_path(job_id: str) -> str:
+    """Where the file of a finished job is."""
+    return f"{result_path(job_id)}/content"
+
+
+def request_to_wire(request: GenerationRequest, *, allow_loss: bool = False) -> WireRequest:
+    """The body of a submission; see :mod:`hunyuan_local.wires.base`.
+
+    What the request leaves open is left out. The length is always in frames: ``seconds`` are whole
+    in this dialect, and 4k+1 frames seldom are.
+    """
+    fitted = settle(request, NAME, CAPABILITIES, allow_loss=allow_loss)
+    body = {"model": MODEL} | fitted.request.model_dump(exclude_defaults=True)
+    if "width" in body and "height" in body:
+        body["size"] = f"{body.pop('width')}x{body.pop('height')}"
+    return WireRequest(body, fitted.request, fitted.losses)
+
+
+def request_from_wire(body: object, query: Mapping[str, str] | None = None, *, relaxed: bool = False) -> Submission:
+    """A received submission, as JSON or as a form, with extras where the servers take them.
+
+    Raises:
+        InvalidRequestError: naming each field as the dialect does.
+    """
+    given = read_fields(_Request, body, _EXTRAS, _REFUSED)
+    size, seconds = given.pop("size", None), given.pop("seconds", None)
+    given.pop("model", None)
+    if size is not None:
+        _add_size(given, size)
+    if seconds is not None and "num_frames" not in given:
+        # Said, since the seconds that were asked for depend on it.
+        frames = seconds * min(max(given.setdefault("fps", _FPS), 1), 240)
+        given["num_frames"] = 1 + TEMPORAL_COMPRESSION * round(max(0, frames - 1) / TEMPORAL_COMPRESSION)
+    names = {} if size is None else {"width": "size", "height": "size"}
+    if given.get("seed") == -1:
+        del given["seed"]
+    return Submission(make_request(NAME, CAPABILITIES, names, relaxed, **given))
+
+
+def _add_size(given: dict[str, Any], size: str) -> None:
+    sides = _SIZE.fullmatch(size)
+    if sides is None:
+        raise InvalidRequestError([FieldProblem("size", size, "must be WIDTHxHEIGHT, such as 1280x720")])
+    for name, side in zip(("width", "height"), map(int, sides.groups()), strict=True):
+        if given.setdefault(name, side) != side:
+            rule = f"is not that of size={size}; give one of the two"
+            raise InvalidRequestError([FieldProblem(name, given[name], rule)])
+
+
+def submission_to_wire(job: JobView, base_url: str) -> dict[str, Any]:
+    """The answer to a submission: the job's state, like every later one."""
+    return job_to_wire(job, base_url)
+
+
+def submission_from_wire(body: object) -> str:
+    """The id of the job that a submission made.
+
+    Raises:
+        InvalidAnswerError: there is none in the answer.
+    """
+    return job_from_wire(body).job_id
+
+
+def job_to_wire(job: JobView, base_url: str) -> dict[str, Any]:
+    """The state of a job; its file is at :func:`content_path`, so no address stands in it."""
+    request, failed = job.request, job.status in ("failed", "canceled")
+    failure = "canceled" if job.status == "canceled" else job.failure or "execution"
+    completed, ttl = _unix(job.completed_at), job.output_ttl_s
+    video = {
+        "id": job.job_id,
+        "object": "video",
+        "created_at": _unix(job.created_at) or 0,
+        "completed_at": completed,
+        "expires_at": None if completed is None or ttl is None else completed + ttl,
+        "model": MODEL,
+        "status": _WORDS[job.status],
+        "progress": 100 if job.status == "succeeded" else job.progress_percent or 0,
+        "prompt": request.prompt if request else None,
+        "seconds": _seconds(request),
+        "size": f"{request.width}x{request.height}" if request and request.width and request.height else "",
+        "error": {"code": _FAILURE_CODES[failure], "message": job.error} if failed else None,
+    }
+    # The object has no place for it; clients keep keys that they do not know.
+    return video if job.seed is None else video | {"seed": job.seed}
+
+
+def job_from_wire(body: object) -> JobView:
+    """The state of a job from a server's answer.
+
+    Raises:
+        InvalidAnswerError: a field is missing or of another type, or the status word is unknown.
+    """
+    video = read_answer(_Video, body, NAME)
+    status: JobStatus = known(_STATUSES, video.status, NAME)
+    error = video.error or _Error()
+    failures = {code: kind for kind, code in _FAILURE_CODES.items()}
+    failure = failures.get(str(error.code), "execution") if status == "failed" else None
+    completed, expires = _moment(video.completed_at), _moment(video.expires_at)
+    return JobView(
+        job_id=video.id,
+        status="canceled" if failure == "canceled" else status,
+        created_at=_moment(video.created_at),
+        completed_at=completed,
+        progress_percent=None if video.progress is None else round(video.progress),
+        output_ttl_s=max(0, round((expires - completed).total_seconds())) if completed and expires else None,
+        error=error.message or "",
+        failure=failure,
+        seed=video.seed if type(video.seed) is int else None,
+    )
+
+
+def list_to_wire(jobs: list[JobView], base_url: str, has_more: bool) -> dict[str, Any]:
+    """One page of jobs."""
+    first, last = (jobs[0].job_id, jobs[-1].job_id) if jobs else (None, None)
+    data = [job_to_wire(job, base_url) for job in jobs]
+    return {"object": "list", "data": data, "has_more": has_more, "first_id": first, "last_id": last}
+
+
+def deleted_to_wire(job_id: str) -> dict[str, Any]:
+    """The answer to a deletion."""
+    return {"id": job_id, "object": "video.deleted", "deleted": True}
+
+
+def fault_to_wire(fault: Fault) -> tuple[int, dict[str, Any]]:
+    """HTTP status and body of a refused call."""
+    status, word, code = _FAULTS[fault.kind]
+    return status, {"error": {"message": fault.message, "type": word, "param": fault.field, "code": code}}
+
+
+def fault_headers(fault: Fault) -> dict[str, str]:
+    """Its client repeats a submission after any of 409, 429 and 5xx unless told not to.
+
+    Only before a job can have been made is that harmless.
+    """
+    return {} if fault.kind in ("rate_limited", "unavailable") else {"x-should-retry": "false"}
+
+
+def fault_from_wire(status: int, body: object) -> Fault:
+    """What a server says of a refused call: the HTTP status decides."""
+    kinds = {code: kind for kind, (code, _, _) in _FAULTS.items()}
+    kind = kinds.get(status, "internal" if status >= 500 else "invalid")
+    said = body if isinstance(body, Mapping) else {}
+    error = said.get("error")
+    if not isinstance(error, Mapping):  # such as FastAPI's own {"detail": ...}, which SGLang leaves as it is
+        return Fault(kind, str(error or said.get("detail") or ""), nothing_made=status < 500)
+    field = error.get("param")
+    nothing_made = status < 500 or error.get("code") == _FAULTS["unavailable"][2]  # says that there was no capacity
+    return Fault(kind, str(error.get("message") or ""), field if isinstance(field, str) else None, nothing_made)
+
+
+def _seconds(request: GenerationRequest | None) -> str:
+    """Whole seconds, the one form that the dialect has; empty if unknown, as SGLang writes it."""
+    if request is None or request.num_frames is None or request.fps is None:
+        return ""
+    return str(max(1, round(request.num_frames / request.fps)))
+
+
+def _unix(moment: datetime | None) -> int | None:
+    return None if moment is None else int(moment.timestamp())
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(seconds, UTC) if seconds else None  # 0 stands for "not known"
+    except (ValueError, OverflowError, OSError):  # of no use to us, so it is not the server's to get right
+        return None

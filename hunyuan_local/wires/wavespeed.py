@@ -1,0 +1,252 @@
+"""WaveSpeedAI's dialect: ``wavespeed-ai/hunyuan-video/t2v``, as its API page documents it.
+
+Reference: https://wavespeed.ai/docs/docs-api/wavespeed-ai/hunyuan-video-t2v; the options that are
+not on that page (sync mode, base64 output, webhooks, delete) are on its general pages.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from pydantic import Field
+
+from ..capabilities import Capabilities, settle
+from ..errors import FieldProblem, InvalidRequestError
+from ..schema import FailureKind, GenerationRequest, JobStatus, JobView
+from .base import Answer, Body, Fault, FaultKind, Submission, WireRequest, known, make_request, read_answer, read_body
+
+NAME = "wavespeed"
+MODEL = "wavespeed-ai/hunyuan-video/t2v"
+SUBMIT_PATH = f"/api/v3/{MODEL}"
+DELETE_PATH = "/api/v3/predictions/delete"
+CAPABILITIES = Capabilities(
+    fields=frozenset({"prompt", "width", "height", "seed", "num_inference_steps"}),
+    sizes=((1280, 720), (720, 1280)),
+    steps=(2, 30),
+    frames=None,
+    seeds=(0, 2**31 - 1),
+    defaults={"width": 1280, "height": 720, "num_inference_steps": 30},
+    price_usd=0.40,
+    price_source="the model's page at wavespeed.ai; check it before relying on it",
+)
+
+_FIELD_NAMES = {"width": "size", "height": "size"}
+_SIZE = re.compile(r"(\d{1,5})\*(\d{1,5})")
+_WORDS: dict[JobStatus, str] = {
+    "queued": "created",
+    "running": "processing",
+    "succeeded": "completed",
+    "failed": "failed",
+    "canceled": "failed",  # it has no word for it, and its clients would poll on at one they do not know
+}
+_STATUSES: dict[str, JobStatus] = {
+    "created": "queued",
+    "processing": "running",
+    "completed": "succeeded",
+    "failed": "failed",
+}
+_FAILURE_CODES: dict[FailureKind, int] = {"moderation": 1200, "invalid": 1401, "execution": 1403, "timeout": 5004}
+_FAULT_CODES: dict[FaultKind, int] = {
+    "invalid": 400,
+    "unauthorized": 401,
+    "forbidden": 403,
+    "not_found": 404,
+    "method_not_allowed": 405,
+    "conflict": 409,
+    "too_large": 413,
+    "rate_limited": 429,
+    "internal": 500,
+    "not_supported": 501,
+    "unavailable": 503,
+}
+
+
+class _Request(Body):
+    prompt: str
+    size: str = "1280*720"
+    seed: int = -1
+    num_inference_steps: int = 30
+    enable_sync_mode: bool = False
+    enable_base64_output: bool = False
+
+
+class _Timings(Answer):
+    inference: float | None = None
+
+
+class _Prediction(Answer):
+    id: Annotated[str, Field(min_length=1)]
+    status: str
+    outputs: list[str] | None = None
+    has_nsfw_contents: list[bool] | None = None
+    created_at: str | None = None
+    error: str | None = None
+    code: int | None = None
+    timings: _Timings | None = None
+
+
+class _Envelope(Answer):
+    data: _Prediction
+
+
+def result_path(job_id: str) -> str:
+    """Where the state of a job is asked for."""
+    return f"/api/v3/predictions/{quote(job_id, safe='')}/result"
+
+
+def request_to_wire(request: GenerationRequest, *, allow_loss: bool = False) -> WireRequest:
+    """The body of a submission; see :mod:`hunyuan_local.wires.base`.
+
+    Raises:
+        RequestLossError: the service cannot hold the request, and ``allow_loss`` is false.
+    """
+    fitted = settle(request, NAME, CAPABILITIES, allow_loss=allow_loss)
+    held = fitted.request
+    body = {
+        "prompt": held.prompt,
+        "size": f"{held.width}*{held.height}",
+        "seed": -1 if held.seed is None else held.seed,
+        "num_inference_steps": held.num_inference_steps,
+    }
+    return WireRequest(body, held, fitted.losses)
+
+
+def request_from_wire(body: object, query: Mapping[str, str] | None = None, *, relaxed: bool = False) -> Submission:
+    """A received submission, with the page's defaults and, unless ``relaxed``, its ranges.
+
+    Raises:
+        InvalidRequestError: naming each field as the page does.
+    """
+    fields = read_body(_Request, body)
+    size = _SIZE.fullmatch(fields.size)
+    if size is None:
+        raise InvalidRequestError([FieldProblem("size", fields.size, "must be width*height, such as 1280*720")])
+    request = make_request(
+        NAME,
+        CAPABILITIES,
+        _FIELD_NAMES,
+        relaxed,
+        prompt=fields.prompt,
+        width=int(size[1]),
+        height=int(size[2]),
+        seed=None if fields.seed == -1 else fields.seed,
+        num_inference_steps=fields.num_inference_steps,
+    )
+    webhook = (query or {}).get("webhook")
+    if fields.enable_base64_output and webhook:
+        rule = "cannot go together with a webhook; leave one of them out"
+        raise InvalidRequestError([FieldProblem("enable_base64_output", True, rule)])
+    return Submission(request, fields.enable_sync_mode, fields.enable_base64_output, webhook)
+
+
+def submission_to_wire(job: JobView, base_url: str) -> dict[str, Any]:
+    """The answer to a submission: the job's state, like every later one."""
+    return job_to_wire(job, base_url)
+
+
+def submission_from_wire(body: object) -> str:
+    """The id of the task that a submission made.
+
+    Raises:
+        InvalidAnswerError: there is none in the answer.
+    """
+    return job_from_wire(body).job_id
+
+
+def job_to_wire(job: JobView, base_url: str) -> dict[str, Any]:
+    """The state of a job, in the envelope that every successful answer has."""
+    return {"code": 200, "message": "success", "data": prediction_to_wire(job, base_url)}
+
+
+def prediction_to_wire(job: JobView, base_url: str) -> dict[str, Any]:
+    """The state of a job alone, as it also stands in lists and webhooks."""
+    data: dict[str, Any] = {
+        "id": job.job_id,
+        "model": MODEL,
+        "outputs": list(job.outputs) if job.status == "succeeded" else [],
+        "urls": {"get": base_url.rstrip("/") + result_path(job.job_id)},
+        "has_nsfw_contents": list(job.nsfw),
+        "status": _WORDS[job.status],
+        "created_at": _timestamp(job.created_at),
+        "error": job.error,
+        "timings": {"inference": round((job.inference_s or 0) * 1000)},
+    }
+    if job.failure in _FAILURE_CODES:
+        data["code"] = _FAILURE_CODES[job.failure]
+    return data
+
+
+def job_from_wire(body: object) -> JobView:
+    """The state of a job from the service's answer.
+
+    Raises:
+        InvalidAnswerError: a field is missing or of another type, or the status word is unknown.
+    """
+    data = read_answer(_Envelope, body, NAME).data
+    failures = {code: kind for kind, code in _FAILURE_CODES.items()}
+    milliseconds = data.timings.inference if data.timings else None
+    return JobView(
+        job_id=data.id,
+        status=known(_STATUSES, data.status, NAME),
+        created_at=_moment(data.created_at),
+        outputs=tuple(data.outputs or ()),
+        error=data.error or "",
+        failure=failures.get(data.code),
+        inference_s=milliseconds / 1000 if milliseconds and 0 < milliseconds < math.inf else None,  # 0 until it is done
+        nsfw=tuple(data.has_nsfw_contents or ()),
+    )
+
+
+def fault_to_wire(fault: Fault) -> tuple[int, dict[str, Any]]:
+    """HTTP status and body of a refused call."""
+    code = _FAULT_CODES[fault.kind]
+    # The service documents no one shape for these; its clients read `message` or `error`.
+    return code, {"code": code, "message": fault.message, "error": fault.message}
+
+
+def fault_from_wire(status: int, body: object) -> Fault:
+    """What the service says of a refused call; an unknown status is the service's own fault."""
+    kinds = {code: kind for kind, code in _FAULT_CODES.items()}
+    kind = kinds.get(status, "internal" if status >= 500 else "invalid")
+    said = body if isinstance(body, Mapping) else {}
+    return Fault(kind, str(said.get("message") or said.get("error") or ""), nothing_made=status < 500)
+
+
+def delete_to_wire(job_ids: list[str]) -> dict[str, Any]:
+    """The body that deletes tasks, running ones included."""
+    return {"ids": job_ids}
+
+
+def deleted_from_wire(body: object) -> int:
+    """How many tasks were deleted.
+
+    Raises:
+        InvalidAnswerError: the answer has no such number.
+    """
+    return read_answer(_Deleted, body, NAME).data.deleted_count
+
+
+class _DeletedCount(Answer):
+    deleted_count: int
+
+
+class _Deleted(Answer):
+    data: _DeletedCount
+
+
+def _timestamp(moment: datetime | None) -> str:
+    """Such as 2023-04-01T12:34:56.789Z; empty if unknown."""
+    return "" if moment is None else moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _moment(timestamp: str | None) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(timestamp) if timestamp else None
+        return moment.replace(tzinfo=UTC) if moment and moment.tzinfo is None else moment
+    except ValueError:  # of no use to us, so its form is not the service's to get right
+        return None
