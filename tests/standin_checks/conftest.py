@@ -1,0 +1,29 @@
+"""Fixtures of the tests that judge the stand-in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from novita_client import settings as novita_settings
+from standin import StandIn, sample_video
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(novita_settings, "DEFAULT_POLL_INTERVAL", 0.01)
+
+
+@pytest.fixture(scope="module")
+def strict() -> Iterator[StandIn]:
+    """One server for all tests of refusals, which leave no task behind."""
+    with StandIn(sample_video()) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def http() -> Iterator[httpx.Client]:
+    with httpx.Client(trust_env=False, timeout=60) as client:
+        yield client
