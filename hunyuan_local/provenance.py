@@ -30,19 +30,34 @@ _MAX_HEADER_BYTES = 100_000_000  # the safetensors format's own limit
 
 
 class ModelIdentity(BaseModel):
-    """The whole preset, with the repository or folder and the revision asked for, and what was there.
+    """Which model made it; of a hosted one no more than its name is known.
 
-    ``weights`` is the identity of :func:`weights_identity`.
+    ``config`` is the whole preset, with the repository or folder and the revision asked for, and
+    ``weights`` the identity of :func:`weights_identity`, what was there.
     """
 
     model_config = ConfigDict(frozen=True)
 
-    config: ModelConfig
-    weights: str
+    name: str | None = None
+    config: ModelConfig | None = None
+    weights: str | None = None
+
+
+class RemoteTask(BaseModel):
+    """Where a hosted video was made."""
+
+    model_config = ConfigDict(frozen=True)
+
+    base_url: str
+    remote_id: str
 
 
 class Provenance(BaseModel):
-    """How a video was made. ``render_size`` is (width, height) before the encoder scaled it up."""
+    """How a video was made; None is what a hosted service does not tell, or ``remote`` of a local one.
+
+    ``render_size`` is (width, height) before the encoder scaled it up. ``frames_sha256`` is over
+    the RGB bytes of all frames: those handed to the encoder, or decoded from a hosted file.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -51,9 +66,10 @@ class Provenance(BaseModel):
     backend: str
     request: GenerationRequest
     model: ModelIdentity
-    profile: str
-    device: str
-    render_size: tuple[int, int]
+    profile: str | None = None
+    device: str | None = None
+    render_size: tuple[int, int] | None = None
+    remote: RemoteTask | None = None
     versions: dict[str, str]
     timings: Timings
     frames_sha256: str
@@ -92,7 +108,9 @@ def differences(old: Provenance, new: Provenance) -> list[str]:
 
 
 def _comparable(provenance: Provenance) -> dict[str, object]:
-    config = provenance.model.config.model_dump(include={"name", "model_id", "revision", "prompt_template"})
+    config = {"model": provenance.model.name}
+    if provenance.model.config is not None:
+        config = provenance.model.config.model_dump(include={"name", "model_id", "revision", "prompt_template"})
     stack = {"weights": provenance.model.weights, "profile": provenance.profile, "device": provenance.device}
     return config | stack | provenance.versions
 

@@ -1,8 +1,11 @@
-"""Shared fixtures: the built-in checkpoint, loaded once, and a request that it makes in a second."""
+"""Shared fixtures: the built-in checkpoint, loaded once, a request that it makes in a second, the hosted stand-in."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+from standin import StandIn, sample_video
 
 from hunyuan_local.backends.local import LocalBackend
 from hunyuan_local.schema import GenerationRequest
@@ -22,3 +25,10 @@ def tiny() -> LocalBackend:
 def small_request() -> GenerationRequest:
     """Five frames and two steps on the native canvas."""
     return GenerationRequest(prompt=PROMPT, width=144, height=80, num_frames=5, num_inference_steps=2, seed=7)
+
+
+@pytest.fixture
+def standin() -> Iterator[StandIn]:
+    """Both hosted services, on this machine."""
+    with StandIn(sample_video()) as service:
+        yield service

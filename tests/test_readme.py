@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -45,7 +46,8 @@ def test_the_commands_run_one_after_the_other(folder: Path) -> None:
     assert COMMANDS
     for command in COMMANDS:
         arguments = shlex.split(command, comments=True)[1:]
-        result = subprocess.run([*program, *arguments], cwd=folder, capture_output=True, text=True)
+        environment = os.environ | {"HUNYUAN_LOCAL_STATE_DIR": str(folder / "state")}
+        result = subprocess.run([*program, *arguments], cwd=folder, env=environment, capture_output=True, text=True)
         assert result.returncode == 0, f"{command}\n{result.stderr}"
 
 

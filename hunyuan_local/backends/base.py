@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
+from pydantic import BaseModel, ConfigDict
+
+from ..capabilities import Capabilities, Fit
 from ..schema import GenerationRequest, GenerationResult, Progress
 
 
@@ -26,6 +30,11 @@ class GenerationContext:
         on_note: called with each sentence that the user should know, as soon as it is known; the
             result holds them all.
         cancel: set it, from any thread, to stop within one step.
+        allow_loss: let a backend leave out or change what it cannot hold, and say so in a note.
+        submit_again: start a new task at a hosted service even if one of the very same request is
+            still open; otherwise that one is continued.
+        job_id, remote_id: set by a hosted backend as soon as they are known: the name under which
+            the job can be resumed here, and the task's id at the service.
     """
 
     output: Path | None = None
@@ -33,16 +42,52 @@ class GenerationContext:
     on_progress: Callable[[Progress], None] = _ignore
     on_note: Callable[[str], None] = _ignore
     cancel: threading.Event = field(default_factory=threading.Event)
+    allow_loss: bool = False
+    submit_again: bool = False
+    job_id: str | None = None
+    remote_id: str | None = None
 
     def __post_init__(self) -> None:
         if self.output is not None:
             self.output = Path(self.output)
 
 
+class Explanation(BaseModel):
+    """What a backend would do with a request.
+
+    Attributes:
+        verdict: ``accepted`` as it is; ``adjusted`` only with permission; or ``refused``.
+        losses: field, value, reason and, where permitted, what it becomes.
+        url, body: where the request goes, and the exact body; None where it is refused, and no URL
+            for the local backend. A seed that was not given is drawn anew for every video.
+        notes: what else the user should know.
+        price_usd: of one video in US dollars, if known.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    backend: str
+    verdict: Literal["accepted", "adjusted", "refused"]
+    losses: list[dict[str, Any]]
+    url: str | None
+    body: dict[str, Any] | None
+    notes: list[str]
+    price_usd: float | None
+
+
 class Backend(Protocol):
     """Makes videos. Not for concurrent use: one ``generate`` at a time."""
 
     name: str
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Sizes, steps, frames and seeds that it takes, and its price if known."""
+        ...
+
+    def explain(self, request: GenerationRequest) -> Explanation:
+        """What ``generate`` would do with this request; sends nothing and reads no weight."""
+        ...
 
     def generate(self, request: GenerationRequest, context: GenerationContext | None = None) -> GenerationResult:
         """Make one video and return where it is and how it was made.
@@ -55,3 +100,35 @@ class Backend(Protocol):
     def close(self) -> None:
         """Give back memory and connections; the backend may not be used afterwards."""
         ...
+
+
+def with_seed(request: GenerationRequest, limits: Capabilities) -> GenerationRequest:
+    """The request with a random seed that the target takes, where none was given."""
+    if request.seed is not None:
+        return request
+    low, high = limits.seeds
+    # Nothing above 2^63 - 1 is drawn: many programs that read the JSON hold no larger integer.
+    return request.replace(seed=low + secrets.randbelow(min(high, 2**63 - 1) - low + 1))
+
+
+def explanation(
+    name: str,
+    fitted: Fit,
+    limits: Capabilities,
+    *,
+    url: str | None,
+    body: dict[str, Any] | None,
+    notes: list[str],
+) -> Explanation:
+    """The statement of :meth:`Backend.explain`, from what fitting the request gave."""
+    if fitted.request.seed is None:
+        notes = [*notes, "no seed: one is drawn anew for each video, the one shown is an example"]
+    verdict = "refused" if not fitted.possible else "adjusted" if fitted.losses else "accepted"
+    losses = [
+        {"field": x.field, "value": x.value, "reason": x.rule, "becomes": x.becomes, "permissible": x.permissible}
+        for x in fitted.losses
+    ]
+    return Explanation(
+        backend=name, verdict=verdict, losses=losses, url=url if body is not None else None, body=body, notes=notes,
+        price_usd=limits.price_usd,
+    )  # fmt: skip

@@ -6,7 +6,6 @@ The order of the work is here; the work itself is in ``pipeline/``, ``gate`` and
 from __future__ import annotations
 
 import hashlib
-import secrets
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -15,13 +14,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..capabilities import Capabilities, fit
 from ..config import ModelConfig, load_model_config, load_profile
 from ..errors import GenerationCancelledError
 from ..gate import FrameGate
 from ..provenance import ModelIdentity, Provenance, statement, weights_identity
 from ..schema import GenerationRequest, GenerationResult, Progress, Timings
 from ..video import VideoWriter, check_output_path
-from .base import GenerationContext
+from .base import Explanation, GenerationContext, explanation, with_seed
 
 if TYPE_CHECKING:
     from ..pipeline.loader import LoadedModel
@@ -53,10 +53,22 @@ class LocalBackend:
         self._profile = None if profile is None else load_profile(profile)
         self._loaded: LoadedModel | None = None
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """See :class:`hunyuan_local.backends.base.Backend`: all that a request allows."""
+        return Capabilities(defaults=dict(self.config.defaults))
+
+    def explain(self, request: GenerationRequest) -> Explanation:
+        """See :class:`hunyuan_local.backends.base.Backend`; the body is the request, complete."""
+        fitted = fit(request, self.name, self.capabilities)
+        resolved = self.resolve(fitted.request)
+        notes = self._notes(resolved, self.config.render_size(resolved.width, resolved.height))
+        body = resolved.model_dump()
+        return explanation(self.name, fitted, self.capabilities, url=None, body=body, notes=notes)
+
     def resolve(self, request: GenerationRequest) -> GenerationRequest:
         """The request with the model's defaults and a random seed where nothing was given."""
-        seed = {} if request.seed is not None else {"seed": secrets.randbits(63)}
-        return request.with_defaults(dict(self.config.defaults) | seed)
+        return with_seed(request, self.capabilities).with_defaults(self.capabilities.defaults)
 
     def load(self, context: GenerationContext | None = None) -> LoadedModel:
         """Load the model, or return the loaded one."""
@@ -132,6 +144,7 @@ class LocalBackend:
             model=self.config.name,
             seed=request.seed,
             request=request,
+            video=writer.info,
             timings=timings.model_copy(update={"write_s": ended - decoded, "total_s": ended - began}),
             notes=notes,
             provenance=provenance.model_dump(mode="json"),
@@ -173,7 +186,7 @@ class LocalBackend:
         return statement(
             backend=self.name,
             request=request,
-            model=ModelIdentity(config=self.config, weights=weights_identity(model.folder)),
+            model=ModelIdentity(name=self.config.name, config=self.config, weights=weights_identity(model.folder)),
             profile=model.profile.name,
             device=device_name(model.profile),
             render_size=render_size,

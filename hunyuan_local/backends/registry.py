@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -9,13 +10,25 @@ from ..errors import ConfigError
 from .base import Backend
 
 
-def _local(**options: Any) -> Backend:
+def _local(model: Any = None, profile: str | None = None, revision: str | None = None) -> Backend:
     from .local import LocalBackend
 
-    return LocalBackend(**options)
+    return LocalBackend(model, profile, revision)
 
 
-_FACTORIES: dict[str, Callable[..., Backend]] = {"local": _local}
+def _wavespeed(api_key: str | None = None, base_url: str | None = None, timeout_s: float | None = None) -> Backend:
+    from .wavespeed import WaveSpeedBackend
+
+    return WaveSpeedBackend(api_key, base_url, timeout_s)
+
+
+def _novita(api_key: str | None = None, base_url: str | None = None, timeout_s: float | None = None) -> Backend:
+    from .novita import NovitaBackend
+
+    return NovitaBackend(api_key, base_url, timeout_s)
+
+
+_FACTORIES: dict[str, Callable[..., Backend]] = {"local": _local, "novita": _novita, "wavespeed": _wavespeed}
 
 
 def backend_names() -> list[str]:
@@ -28,11 +41,16 @@ def get_backend(name: str, **options: Any) -> Backend:
 
     Args:
         name: one of :func:`backend_names`.
-        options: for ``local``: ``model`` (a name, folder or Hub id), ``revision`` and ``profile``.
+        options: for ``local``: ``model`` (a name, folder or Hub id), ``revision`` and ``profile``;
+            for the hosted ones: ``api_key``, ``base_url`` and ``timeout_s``. None is the default.
 
     Raises:
-        ConfigError: unknown backend, model or profile.
+        ConfigError: unknown backend, model or profile, or an option of another backend.
     """
     if name not in _FACTORIES:
         raise ConfigError(f"backend={name!r}: not known; use {', '.join(backend_names())}")
-    return _FACTORIES[name](**options)
+    given = {option: value for option, value in options.items() if value is not None}
+    known = inspect.signature(_FACTORIES[name]).parameters
+    if foreign := sorted(given.keys() - known.keys()):
+        raise ConfigError(f"{', '.join(foreign)}: no option of the backend {name}; its options are {', '.join(known)}")
+    return _FACTORIES[name](**given)

@@ -22,6 +22,10 @@ _WORDS = {
     "denoise": "denoising",
     "decode": "decoding",
     "write": "writing the file",
+    "submit": "sending the request",
+    "queue": "waiting in the queue",
+    "run": "running at the service",
+    "download": "downloading",
 }
 
 
@@ -38,7 +42,7 @@ class ProgressDisplay:
         self._live = console.is_terminal
         self._bars = Bars(
             SpinnerColumn(finished_text=" "),
-            TextColumn("{task.description:<19}"),
+            TextColumn("{task.description:<22}"),
             BarColumn(bar_width=20),
             TextColumn("{task.fields[detail]}"),
             console=console,
@@ -91,21 +95,25 @@ class ProgressDisplay:
             self._bars.update(self._task, total=task.total or 1, completed=task.total or 1)
 
 
+def print_result(console: Console, result: GenerationResult, as_json: bool) -> None:
+    """The summary on ``console``; the path, or all as one line of JSON, on stdout."""
+    print_summary(console, result)
+    print(result.model_dump_json() if as_json else result.path)
+
+
 def print_summary(console: Console, result: GenerationResult) -> None:
     """Model, seed, size, frames and seconds a stage, in a small table."""
-    request, timings = result.request, result.timings
+    request, video = result.request, result.video
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    seconds = (
-        f"load {timings.load_s:.1f}, encode {timings.encode_s:.1f}, denoise {timings.denoise_s:.1f}, "
-        f"decode {timings.decode_s:.1f}, write {timings.write_s:.1f}"
-    )
+    stages = result.timings.model_dump(exclude={"total_s"})
+    seconds = ", ".join(f"{name.removesuffix('_s')} {value:.1f}" for name, value in stages.items() if value)
     for name, value in (
         ("model", result.model),
         ("seed", result.seed),
-        ("size", f"{request.width}x{request.height}"),
-        ("frames", f"{request.num_frames} at {request.fps} fps"),
+        ("size", f"{video.width}x{video.height}"),
+        ("frames", f"{video.num_frames} at {video.fps:g} fps"),
         ("steps", request.num_inference_steps),
-        ("seconds", f"{timings.total_s:.1f}"),
+        ("seconds", f"{result.timings.total_s:.1f}"),
         ("", seconds),
     ):
         table.add_row(str(name), str(value))
@@ -114,6 +122,8 @@ def print_summary(console: Console, result: GenerationResult) -> None:
 
 def _detail(progress: Progress) -> str:
     text = f"{progress.step}/{progress.total}"
+    if progress.stage in ("run", "download"):
+        text = f"{progress.step} %"
     if progress.seconds_per_step is not None:
         text += f"  {progress.seconds_per_step:.2f} s/step  {_duration(progress.seconds_left or 0)} left"
     return text

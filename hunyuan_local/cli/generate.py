@@ -1,4 +1,4 @@
-"""``hunyuan-local generate``: a prompt becomes an mp4."""
+"""``hunyuan-local generate``: a prompt becomes an mp4, here or at a hosted service."""
 
 from __future__ import annotations
 
@@ -7,45 +7,56 @@ from typing import Any
 
 import rich_click as click
 
-from ..backends.registry import get_backend
-from .console import ProgressDisplay, print_summary, stderr
-from .options import model_option, request_from, request_options
+from ..backends.registry import backend_names
+from .console import ProgressDisplay, print_result, stderr
+from .options import backend_from, backend_options, model_option, request_from, request_options
+
+
+def _list_backends(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        print("\n".join(backend_names()))
+        ctx.exit()
 
 
 @click.command(name="generate")
 @click.argument("prompt")
+@backend_options("local", "Who makes the video")
 @model_option
 @request_options
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="The mp4 file; named by model, time and seed "
               "in the current folder if left out.")  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace the output file if it exists.")
+@click.option("--allow-loss", is_flag=True, help="Let a service leave out or change what it cannot hold.")
+@click.option("--submit-again", is_flag=True, help="Start a new task at a service even if one of this very command "
+              "is still open; otherwise that one is continued.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON, the last of stdout.")
+@click.option("--list-backends", is_flag=True, is_eager=True, expose_value=False, callback=_list_backends,
+              help="Print the names of the backends and stop.")  # fmt: skip
 def command(
     prompt: str,
-    model: str | None,
-    revision: str | None,
-    profile: str | None,
     size: str | None,
     output: Path | None,
     overwrite: bool,
+    allow_loss: bool,
+    submit_again: bool,
     as_json: bool,
     **flags: Any,
 ) -> None:
     """Make a video from PROMPT.
 
-    Flags that are left out take the model's own defaults. Ctrl-C stops within a step.
+    Flags that are left out take the model's or the service's own defaults. Ctrl-C stops within a
+    step; at a service it cancels the task where the service can.
     """
     console = stderr()
     request = request_from(prompt, size, flags)
-    backend = get_backend("local", model=model, revision=revision, profile=profile)
-    if model is None and backend.config.name == "tiny":
+    chosen = flags["model"]
+    backend = backend_from(flags)
+    if backend.name == "local" and chosen is None and backend.config.name == "tiny":
         console.print(
             "no CUDA device: using the built-in test model tiny; for real videos run on a machine with a CUDA GPU"
         )
     with ProgressDisplay(console) as display:
-        result = backend.generate(request, display.context(output, overwrite))
-    print_summary(console, result)
-    if as_json:
-        print(result.model_dump_json())
-    else:
-        print(result.path)
+        context = display.context(output, overwrite)
+        context.allow_loss, context.submit_again = allow_loss, submit_again
+        result = backend.generate(request, context)
+    print_result(console, result, as_json)

@@ -13,13 +13,15 @@ from types import FrameType
 
 import rich_click as click
 
-from ..errors import GenerationCancelledError, HunyuanLocalError
+from ..errors import HunyuanLocalError
 
-_COMMANDS = ("doctor", "generate", "replay", "show", "smoke")
+_COMMANDS = ("doctor", "explain", "generate", "replay", "resume", "show", "smoke")
 _EPILOG = (
     "Exit codes: 0 done; 1 a replay differs, the doctor found a fault, or an unexpected error; 2 bad input; "
     "3 the model cannot be loaded; "
-    "4 the video came out invalid; 5 a video file cannot be written or read; 6 GPU memory; 130 cancelled."
+    "4 the video came out invalid; 5 a video file cannot be written or read; 6 GPU memory; of a hosted service: "
+    "7 the key, 8 too many requests, 9 refused, 10 the task failed, 11 the time limit, 12 not reachable, 13 an answer "
+    "that is not understood, 14 the download, 15 the answer to a submission was lost; 130 cancelled."
 )
 
 
@@ -51,7 +53,7 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(2)
-    except (KeyboardInterrupt, click.Abort, GenerationCancelledError):
+    except (KeyboardInterrupt, click.Abort):
         _say("cancelled; no file was kept")
         sys.exit(130)
     except HunyuanLocalError as error:

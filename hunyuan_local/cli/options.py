@@ -10,6 +10,8 @@ from typing import Any
 
 import rich_click as click
 
+from ..backends.base import Backend
+from ..backends.registry import backend_names, get_backend
 from ..config import model_names, profile_names
 from ..errors import FieldProblem, InvalidRequestError
 from ..schema import GenerationRequest
@@ -57,6 +59,40 @@ def model_option(command: Callable) -> Callable:
         help=f"{names}, a folder in diffusers' layout, or a Hub id. Default: hunyuan-video with a CUDA device, "
         "else tiny.",
     )(command)
+
+
+def backend_options(default: str, help_text: str) -> Callable[[Callable], Callable]:
+    """``--backend`` with what the hosted ones need; :func:`backend_from` makes the backend."""
+
+    def decorate(command: Callable) -> Callable:
+        command = click.option(
+            "--timeout", "timeout_s", type=float, metavar="SECONDS",
+            help="How long a hosted task may take; 3600 if left out.",
+        )(command)  # fmt: skip
+        command = click.option(
+            "--base-url", metavar="URL",
+            help="Another address of the service, such as a server of your own; else WAVESPEED_BASE_URL or "
+            "NOVITA_BASE_URL.",
+        )(command)  # fmt: skip
+        command = click.option(
+            "--api-key", metavar="KEY",
+            help="Key of the service; better in WAVESPEED_API_KEY or NOVITA_API_KEY, since other users of a machine "
+            "see command lines.",
+        )(command)  # fmt: skip
+        names = f"{help_text}: {', '.join(backend_names())}."
+        return click.option("--backend", default=default, show_default=True, help=names)(command)
+
+    return decorate
+
+
+def backend_from(flags: dict[str, Any]) -> Backend:
+    """The backend that the flags of ``model_option`` and ``backend_options`` describe; takes them out of ``flags``.
+
+    Raises:
+        ConfigError: unknown names, or a flag of another backend.
+    """
+    names = ("model", "revision", "profile", "api_key", "base_url", "timeout_s")
+    return get_backend(flags.pop("backend"), **{name: flags.pop(name, None) for name in names})
 
 
 def _value_type(annotation: Any) -> type:

@@ -13,6 +13,7 @@ import rich_click as click
 
 from ..backends.registry import get_backend
 from ..config import ModelConfig
+from ..errors import ConfigError
 from ..provenance import Provenance, differences, read_provenance
 from ..video import check_output_path, read_frames
 from .console import ProgressDisplay, stderr
@@ -40,6 +41,11 @@ def command(
     identical, 1 if they differ.
     """
     old = read_provenance(file)
+    if old.model.config is None and model is None:
+        raise ConfigError(
+            f"{file}: was made by {old.backend}, whose model is not here; give --model to make it with your own, or "
+            f"make it there anew with hunyuan-local generate --backend {old.backend}"
+        )
     if output is not None:
         check_output_path(output, overwrite)
     backend = get_backend("local", model=model or _model_of(old), revision=revision, profile=profile or old.profile)

@@ -1,0 +1,256 @@
+"""A hosted service as a backend: submit once, poll, download, and resume what was interrupted.
+
+The order of the work is here. What differs between services is in their adapters and dialects, the
+network in ``service``, the memory of open tasks in ``ledger``.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import ModuleType
+from typing import ClassVar
+
+import httpx
+
+from ..capabilities import Capabilities, fit
+from ..errors import (
+    AuthenticationError,
+    ConfigError,
+    GenerationCancelledError,
+    HostedError,
+    HunyuanLocalError,
+    InvalidAnswerError,
+    SubmissionLostError,
+    TaskFailedError,
+)
+from ..schema import GenerationRequest, GenerationResult, JobView, Progress
+from ..video import check_output_path
+from .address import check_url, is_loopback
+from .base import Explanation, GenerationContext, explanation, with_seed
+from .delivery import Delivery
+from .ledger import Ledger, OpenJob, fingerprint
+from .service import Pacing, Service, Transient
+
+
+class HostedBackend:
+    """What the adapters of all services share; an adapter says what differs.
+
+    Args:
+        api_key: None is the environment variable ``key_variable``.
+        base_url: None is the environment variable ``url_variable``, else the service's own address.
+        pacing: intervals and limits; ``timeout_s`` replaces its limit for one task.
+        ledger: where open tasks are remembered.
+        transport: carries the HTTP calls, such as one that records them; None is the network.
+
+    Raises:
+        ConfigError: the address is not one.
+    """
+
+    name: ClassVar[str]
+    wire: ClassVar[ModuleType]
+    default_url: ClassVar[str]
+    key_variable: ClassVar[str]
+    url_variable: ClassVar[str]
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        timeout_s: float | None = None,
+        pacing: Pacing | None = None,
+        ledger: Ledger | None = None,
+        transport: httpx.BaseTransport | None = None,
+    ):
+        self._api_key = api_key
+        self.base_url = check_url(base_url or os.environ.get(self.url_variable) or self.default_url)
+        pacing = pacing or Pacing()
+        if timeout_s is not None:
+            if not timeout_s > 0:
+                raise ConfigError(f"timeout={timeout_s}: must be a number of seconds above 0")
+            pacing = replace(pacing, limit_s=timeout_s)
+        self._pacing, self._ledger, self._transport = pacing, ledger or Ledger(), transport
+        self._service: Service | None = None
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """See :class:`hunyuan_local.backends.base.Backend`."""
+        return self.wire.CAPABILITIES
+
+    def explain(self, request: GenerationRequest) -> Explanation:
+        """See :class:`hunyuan_local.backends.base.Backend`; needs no key."""
+        fitted = fit(request, self.name, self.capabilities)
+        body = None
+        if fitted.possible:
+            body = self.wire.request_to_wire(with_seed(fitted.request, self.capabilities)).body
+        url = self.base_url + self.wire.SUBMIT_PATH
+        return explanation(self.name, fitted, self.capabilities, url=url, body=body, notes=[])
+
+    def generate(self, request: GenerationRequest, context: GenerationContext | None = None) -> GenerationResult:
+        """Make one video, or go on with the open task of the very same request.
+
+        Raises:
+            RequestLossError: the service cannot hold the request, and losses were not allowed.
+            SubmissionLostError: the answer to the submission was lost, now or in an earlier run.
+            HostedError: see :mod:`hunyuan_local.errors`.
+        """
+        context = context or GenerationContext()
+        mark = fingerprint(self.name, self.base_url, request, context.output)
+        for job in [job for job in self._ledger.jobs() if job.fingerprint == mark and self._ledger.is_free(job)]:
+            if not context.submit_again:
+                return self.resume(job, context)
+            self._ledger.forget(job)
+
+        # 1. Everything that can be refused is refused before anything is sent.
+        wanted = self.wire.request_to_wire(request, allow_loss=context.allow_loss)
+        sent = self.wire.request_to_wire(with_seed(wanted.request, self.capabilities))
+        service = self._connect()
+        output = context.output or Path(f"{self.name}-{datetime.now():%Y%m%d-%H%M%S}-{sent.request.seed}.mp4")
+        check_output_path(output, context.overwrite)
+        notes = [f"{loss.field}={loss.value!r} was {_fate(loss.becomes)}: {loss.rule}" for loss in wanted.losses]
+
+        # 2. Written down first, so that no crash can hide a task; then sent, once.
+        context.job_id = self._ledger.new_id()
+        with self._ledger.hold(context.job_id):
+            job = OpenJob(
+                job_id=context.job_id,
+                fingerprint=mark,
+                backend=self.name,
+                base_url=self.base_url,
+                request=sent.request,
+                output=Path(os.path.abspath(output)),
+                overwrite=context.overwrite,
+                notes=notes,
+                created_at=datetime.now(UTC),
+            )
+            self._ledger.save(job)
+            for note in (*notes, *self._warnings()):
+                context.on_note(note)
+            job = self._submit(service, job, sent.body, context)
+            return self._finish(service, job, context)
+
+    def resume(self, job: OpenJob, context: GenerationContext | None = None) -> GenerationResult:
+        """Wait for a task that was submitted earlier and fetch its video; submits nothing.
+
+        Raises:
+            SubmissionLostError: the answer to its submission was lost, so there is no task to ask for.
+            HostedError: see :mod:`hunyuan_local.errors`.
+        """
+        context = context or GenerationContext()
+        service = self._connect()
+        with self._ledger.hold(job.job_id):
+            context.job_id = job.job_id
+            if job.remote_id is None:
+                raise SubmissionLostError(_lost_advice(self.name, job))
+            output = job.output if context.output is None else Path(os.path.abspath(context.output))
+            job = job.model_copy(update={"output": output, "overwrite": job.overwrite or context.overwrite})
+            check_output_path(job.output, job.overwrite)
+            note = f"continuing task {job.remote_id} at {self.name}, submitted {job.created_at:%Y-%m-%d %H:%M} UTC"
+            context.on_note(note)
+            job = job.model_copy(update={"notes": [*job.notes, f"{note}; its queue time includes the interruption"]})
+            return self._finish(service, job, context)
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._service is not None:
+            self._service.close()
+            self._service = None
+
+    # What an adapter says, beside its constants.
+
+    def ask(self, service: Service, remote_id: str) -> JobView:
+        """One look at a task."""
+        raise NotImplementedError
+
+    def cancel_remote(self, service: Service, remote_id: str) -> bool | None:
+        """Stop a task; None where the service has no way to."""
+        return None
+
+    # The steps.
+
+    def _connect(self) -> Service:
+        if self._service is None:
+            key = self._api_key or os.environ.get(self.key_variable, "")
+            if not key.strip():
+                raise AuthenticationError(
+                    f"{self.name} needs a key; set {self.key_variable}, or pass --api-key (api_key=...)"
+                )
+            if not key.isascii() or not key.strip().isprintable():
+                raise AuthenticationError(f"the key for {self.name} holds characters that no key has; copy it again")
+            self._service = Service(
+                self.name, self.base_url, key.strip(), self.wire.fault_from_wire, self._pacing, self._transport
+            )
+        return self._service
+
+    def _warnings(self) -> list[str]:
+        if self.base_url.startswith("https:") or is_loopback(self.base_url):
+            return []
+        return [f"{self.base_url} is not https: the key and the prompt travel unencrypted"]
+
+    def _submit(self, service: Service, job: OpenJob, body: dict, context: GenerationContext) -> OpenJob:
+        if context.cancel.is_set():
+            self._ledger.forget(job)
+            raise GenerationCancelledError("cancelled before anything was sent")
+        context.on_progress(Progress(stage="submit"))
+        began = time.monotonic()
+        try:
+            answer = service.post(self.wire.SUBMIT_PATH, body)
+            remote_id = self.wire.submission_from_wire(answer)
+        except (SubmissionLostError, InvalidAnswerError) as error:
+            raise SubmissionLostError(f"{error}. {_lost_advice(self.name, job)}") from error
+        except KeyboardInterrupt as error:
+            raise GenerationCancelledError(f"cancelled in mid-submission. {_lost_advice(self.name, job)}") from error
+        except HostedError:
+            self._ledger.forget(job)  # the service has made nothing of it
+            raise
+        job = job.model_copy(update={"remote_id": remote_id, "submit_s": time.monotonic() - began})
+        self._ledger.save(job)
+        return job
+
+    def _finish(self, service: Service, job: OpenJob, context: GenerationContext) -> GenerationResult:
+        """From a submitted task to a file in its place."""
+        context.remote_id = job.remote_id
+        hint = f"to continue: hunyuan-local resume {job.job_id}"
+        context.on_note(f"task {job.remote_id} at {self.name}; if this is interrupted, {hint}")
+        try:
+            result = Delivery(service, self.wire.MODEL, job, self.ask, context).run()
+        except (KeyboardInterrupt, GenerationCancelledError) as error:
+            raise GenerationCancelledError(self._cancel(service, job)) from error
+        except TaskFailedError:
+            self._ledger.forget(job)  # there is nothing left to fetch
+            raise
+        except HostedError as error:
+            error.hint = hint
+            raise
+        self._ledger.forget(job)
+        return result
+
+    def _cancel(self, service: Service, job: OpenJob) -> str:
+        """Stop the task where the service can, and say what became of it."""
+        go_on = f"to fetch its video later: hunyuan-local resume {job.job_id}"
+        try:
+            stopped = self.cancel_remote(service, job.remote_id)
+        except (HunyuanLocalError, Transient) as error:
+            reason = error.error if isinstance(error, Transient) else error
+            return f"cancelled here; task {job.remote_id} could not be stopped at {self.name} ({reason}); {go_on}"
+        if stopped is None:
+            return f"cancelled here; {self.name} has no way to stop a task, so {job.remote_id} goes on; {go_on}"
+        if not stopped:
+            return f"cancelled here; {self.name} did not stop task {job.remote_id}; {go_on}"
+        self._ledger.forget(job)
+        return f"cancelled; task {job.remote_id} was deleted at {self.name}; no file was kept"
+
+
+def _lost_advice(name: str, job: OpenJob) -> str:
+    return (
+        f"Whether {name} made, and bills, a task of job {job.job_id} ({job.created_at:%Y-%m-%d %H:%M} UTC) is not "
+        f"known. It is not sent again by itself: look at your account at {name}; then "
+        f"hunyuan-local resume --forget {job.job_id}, or generate with --submit-again (submit_again=True)"
+    )
+
+
+def _fate(becomes: object) -> str:
+    return "left out" if becomes is None else f"changed to {becomes}"

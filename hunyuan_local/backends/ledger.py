@@ -1,0 +1,162 @@
+"""Tasks at hosted services that are not finished, remembered on disk from before their submission.
+
+One small JSON file a job, and a lock beside it that is held by the process that works on it; both
+are gone once the video is there. So a crash at any moment leaves either a task that can be
+continued, or the knowledge that one may exist. Knows nothing about services or the network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from platformdirs import user_state_path
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ..errors import ConfigError, HunyuanLocalError
+from ..schema import GenerationRequest
+
+
+class OpenJob(BaseModel):
+    """One task that was, or may have been, submitted.
+
+    ``remote_id`` is None from before the submission until its answer: found like that, the answer
+    was lost. ``request`` is what was sent, its seed included, and ``fingerprint`` what was asked.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    job_id: str
+    fingerprint: str
+    backend: str
+    base_url: str
+    request: GenerationRequest
+    output: Path
+    overwrite: bool
+    notes: list[str]
+    created_at: datetime
+    submit_s: float = 0.0
+    remote_id: str | None = None
+
+
+def fingerprint(backend: str, base_url: str, request: GenerationRequest, output: Path | None) -> str:
+    """The same for the same command given again, before any seed is drawn or name chosen."""
+    where = "" if output is None else os.path.abspath(output)
+    text = json.dumps([backend, base_url, request.model_dump(), where], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Ledger:
+    """The open jobs of this user.
+
+    Args:
+        folder: None is ``$HUNYUAN_LOCAL_STATE_DIR/hosted``, or that of the system's convention,
+            such as ``~/.local/state/hunyuan-local/hosted``.
+    """
+
+    def __init__(self, folder: Path | None = None):
+        if folder is None:
+            root = os.environ.get("HUNYUAN_LOCAL_STATE_DIR")
+            folder = (Path(root) if root else user_state_path("hunyuan-local")) / "hosted"
+        self.folder = folder
+
+    def jobs(self) -> list[OpenJob]:
+        """All open jobs, the oldest first; a damaged file is an error that names it."""
+        jobs = [self._read(path) for path in self.folder.glob("*.json")]
+        return sorted((job for job in jobs if job is not None), key=lambda job: job.created_at)
+
+    def find(self, name: str) -> OpenJob:
+        """The job with that id, here or at the service; the beginning of an id is enough if unique.
+
+        Raises:
+            ConfigError: none, or several.
+        """
+        jobs = self.jobs()
+        found = [job for job in jobs if job.job_id.startswith(name) or (job.remote_id or "").startswith(name)]
+        if len(found) != 1:
+            open_ones = ", ".join(job.job_id for job in jobs) or "none"
+            problem = "fits several jobs" if found else "is not an open job; a finished one is forgotten"
+            raise ConfigError(f"job {name!r}: {problem}; open are: {open_ones}")
+        return found[0]
+
+    def new_id(self) -> str:
+        """A name for a new job."""
+        return secrets.token_hex(4)
+
+    def save(self, job: OpenJob) -> None:
+        """Write a job down, durably, before going on.
+
+        Raises:
+            ConfigError: the folder cannot be written.
+        """
+        path = self._path(job.job_id)
+        temporary = path.with_suffix(".tmp")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with open(temporary, "w", encoding="utf-8", opener=_private) as file:
+                file.write(job.model_dump_json(indent=1))
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except OSError as error:
+            raise ConfigError(
+                f"{self.folder}: cannot be written: {error}; without it a paid task could be lost; make it "
+                "writable, or set HUNYUAN_LOCAL_STATE_DIR to another folder"
+            ) from error
+
+    def forget(self, job: OpenJob) -> None:
+        """Remove a job that is finished or given up."""
+        self._path(job.job_id).unlink(missing_ok=True)
+        self._lock_path(job.job_id).unlink(missing_ok=True)
+
+    def is_free(self, job: OpenJob) -> bool:
+        """Whether no live process works on the job."""
+        try:
+            with self._lock(job.job_id):
+                return True
+        except Timeout:
+            return False
+
+    @contextmanager
+    def hold(self, job_id: str) -> Iterator[None]:
+        """Keep other processes from working on a job.
+
+        Raises:
+            ConfigError: another one does.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            with self._lock(job_id):
+                yield
+        except Timeout as error:
+            raise ConfigError(f"job {job_id}: another process works on it; wait for it, or stop it") from error
+
+    def _read(self, path: Path) -> OpenJob | None:
+        try:
+            # JSON mode: paths and times stand as text in the file.
+            return OpenJob.model_validate_json(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:  # finished a moment ago by another process
+            return None
+        except (OSError, ValidationError, HunyuanLocalError) as error:
+            raise ConfigError(f"{path}: the record of an open job is damaged: {error}; delete it to give up") from error
+
+    def _lock(self, job_id: str) -> FileLock:
+        return FileLock(self._lock_path(job_id), timeout=0)
+
+    def _path(self, job_id: str) -> Path:
+        return self.folder / f"{job_id}.json"
+
+    def _lock_path(self, job_id: str) -> Path:
+        return self.folder / f"{job_id}.lock"
+
+
+def _private(path: str, flags: int) -> int:
+    """Prompts are nobody else's business."""
+    return os.open(path, flags, 0o600)

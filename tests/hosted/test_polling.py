@@ -1,0 +1,131 @@
+"""Waiting for a task at a service, and fetching its video, whatever goes wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hosted_settings import REQUEST
+from standin import StandIn, sample_video
+
+from hunyuan_local import errors
+from hunyuan_local.backends.base import GenerationContext
+from hunyuan_local.backends.hosted import HostedBackend
+from hunyuan_local.backends.ledger import Ledger
+from hunyuan_local.backends.service import Pacing
+
+
+@pytest.mark.parametrize("fault", ["poll-500", "poll-drop", "poll-429"])
+def test_a_passing_trouble_while_polling_is_waited_out(
+    backend: HostedBackend, context: GenerationContext, standin: StandIn, fault: str
+) -> None:
+    standin.inject(fault, 1 if fault == "poll-429" else 3)
+    assert backend.generate(REQUEST, context).path.exists()
+
+
+def test_retry_after_is_honoured(backend: HostedBackend, context: GenerationContext, standin: StandIn) -> None:
+    standin.inject("poll-429")
+    backend.generate(REQUEST, context)
+    assert standin.polls[1] - standin.polls[0] >= 1
+
+
+def test_a_service_that_stays_down_is_given_up(
+    make: Callable[..., HostedBackend], context: GenerationContext, standin: StandIn
+) -> None:
+    standin.inject("poll-500", 1000)
+    pacing = Pacing(first_s=0.01, longest_s=0.05, patience_s=0.3, answer_s=5, limit_s=30)
+    with pytest.raises(errors.UnreachableError, match="hunyuan-local resume"):
+        make(pacing=pacing).generate(REQUEST, context)
+
+
+def test_a_slow_answer_is_waited_for(backend: HostedBackend, context: GenerationContext, standin: StandIn) -> None:
+    standin.inject("poll-slow")
+    assert backend.generate(REQUEST, context).path.exists()
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "says"),
+    [
+        ("poll-malformed", errors.InvalidAnswerError, "not JSON"),
+        ("poll-html", errors.InvalidAnswerError, "not JSON"),
+        ("poll-unknown-status", errors.InvalidAnswerError, "does not document"),
+        ("poll-404", errors.RequestRefusedError, "404"),
+    ],
+)
+def test_an_answer_that_makes_no_sense_ends_the_polling(
+    backend: HostedBackend, context: GenerationContext, standin: StandIn, fault: str,
+    error: type[errors.HostedError], says: str,
+) -> None:  # fmt: skip
+    standin.inject(fault)
+    with pytest.raises(error, match=says):
+        backend.generate(REQUEST, context)
+
+
+def test_after_such_an_answer_the_same_request_goes_on(
+    backend: HostedBackend, context: GenerationContext, standin: StandIn
+) -> None:
+    standin.inject("poll-malformed")
+    with pytest.raises(errors.InvalidAnswerError):
+        backend.generate(REQUEST, context)
+    assert backend.generate(REQUEST, context).path.exists() and len(standin.submissions) == 1
+
+
+def test_a_failed_task_says_why(backend: HostedBackend, context: GenerationContext, standin: StandIn) -> None:
+    standin.inject("task-failed")
+    with pytest.raises(errors.TaskFailedError, match=r"could not finish task .*: .+; change"):
+        backend.generate(REQUEST, context)
+
+
+def test_a_failed_task_is_not_remembered(
+    backend: HostedBackend, context: GenerationContext, standin: StandIn, ledger: Ledger
+) -> None:
+    standin.inject("task-failed")
+    with pytest.raises(errors.TaskFailedError):
+        backend.generate(REQUEST, context)
+    assert ledger.jobs() == []
+
+
+def test_the_time_limit_leaves_a_task_to_resume(
+    make: Callable[..., HostedBackend], context: GenerationContext, ledger: Ledger
+) -> None:
+    with (
+        StandIn(sample_video(), polls_until_done=10_000) as standin,
+        pytest.raises(errors.TaskTimeoutError, match="hunyuan-local resume"),
+    ):
+        make(base_url=standin.url, timeout_s=0.3).generate(REQUEST, context)
+    assert [job.remote_id for job in ledger.jobs()] == [standin.submissions[0].task_id]
+
+
+@pytest.mark.parametrize("fault", ["file-500", "file-truncated"])
+def test_a_broken_download_is_begun_again(
+    backend: HostedBackend, context: GenerationContext, standin: StandIn, fault: str
+) -> None:
+    standin.inject(fault)
+    assert backend.generate(REQUEST, context).path.exists()
+
+
+@pytest.mark.parametrize("fault", ["file-403", "file-404", "file-cut", "file-html"])
+def test_a_bad_file_is_asked_for_once_more(
+    backend: HostedBackend, context: GenerationContext, standin: StandIn, fault: str
+) -> None:
+    standin.inject(fault)
+    assert backend.generate(REQUEST, context).path.exists()
+
+
+@pytest.mark.parametrize("fault", ["file-403", "file-cut", "file-html"])
+def test_a_file_that_stays_bad_is_an_error(
+    backend: HostedBackend, context: GenerationContext, standin: StandIn, fault: str
+) -> None:
+    standin.inject(fault, 2)
+    with pytest.raises(errors.DownloadError, match="hunyuan-local resume"):
+        backend.generate(REQUEST, context)
+
+
+def test_no_half_file_is_left(
+    backend: HostedBackend, context: GenerationContext, standin: StandIn, tmp_path: Path
+) -> None:
+    standin.inject("file-cut", 2)
+    with pytest.raises(errors.DownloadError):
+        backend.generate(REQUEST, context)
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]

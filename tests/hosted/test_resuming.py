@@ -1,0 +1,98 @@
+"""Going on with a task, and stopping one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hosted_settings import QUICK, REQUEST
+from standin import StandIn
+
+from hunyuan_local import errors
+from hunyuan_local.backends.base import GenerationContext
+from hunyuan_local.backends.hosted import HostedBackend
+from hunyuan_local.backends.ledger import Ledger
+from hunyuan_local.backends.novita import NovitaBackend
+from hunyuan_local.backends.service import Pacing
+from hunyuan_local.backends.wavespeed import WaveSpeedBackend
+
+
+def test_resume_fetches_the_video(interrupted: HostedBackend, ledger: Ledger, tmp_path: Path) -> None:
+    assert interrupted.resume(ledger.jobs()[0]).path == tmp_path / "a.mp4"
+
+
+def test_resume_submits_nothing(interrupted: HostedBackend, ledger: Ledger, standin: StandIn) -> None:
+    interrupted.resume(ledger.jobs()[0])
+    assert len(standin.submissions) == 1
+
+
+def test_resume_says_so_in_the_result(interrupted: HostedBackend, ledger: Ledger) -> None:
+    assert [note for note in interrupted.resume(ledger.jobs()[0]).notes if note.startswith("continuing task")]
+
+
+def test_resume_may_name_another_file(interrupted: HostedBackend, ledger: Ledger, tmp_path: Path) -> None:
+    context = GenerationContext(tmp_path / "b.mp4")
+    assert interrupted.resume(ledger.jobs()[0], context).path == tmp_path / "b.mp4"
+
+
+def test_a_job_in_other_hands_is_left_alone(interrupted: HostedBackend, ledger: Ledger) -> None:
+    job = ledger.jobs()[0]
+    with ledger.hold(job.job_id), pytest.raises(errors.ConfigError, match="another process"):
+        interrupted.resume(job)
+
+
+def test_a_request_in_other_hands_is_not_taken_for_a_repetition(
+    interrupted: HostedBackend, ledger: Ledger, standin: StandIn
+) -> None:
+    with ledger.hold(ledger.jobs()[0].job_id):
+        interrupted.generate(REQUEST, GenerationContext(ledger.jobs()[0].output))
+    assert len(standin.submissions) == 2
+
+
+def _cancel_while(stage: str, context: GenerationContext) -> None:
+    context.on_progress = lambda progress: context.cancel.set() if progress.stage == stage else None
+
+
+def test_cancelling_deletes_the_task_where_the_service_can(
+    standin: StandIn, ledger: Ledger, context: GenerationContext
+) -> None:
+    _cancel_while("queue", context)
+    with pytest.raises(errors.GenerationCancelledError, match="was deleted at wavespeed"):
+        WaveSpeedBackend(standin.key, standin.url, pacing=QUICK, ledger=ledger).generate(REQUEST, context)
+    assert standin.deleted == [standin.submissions[0].task_id]
+
+
+def test_cancelling_says_where_the_service_cannot(standin: StandIn, ledger: Ledger, context: GenerationContext) -> None:
+    _cancel_while("queue", context)
+    with pytest.raises(errors.GenerationCancelledError, match="novita has no way to stop a task"):
+        NovitaBackend(standin.key, standin.url, pacing=QUICK, ledger=ledger).generate(REQUEST, context)
+    assert len(ledger.jobs()) == 1
+
+
+def test_cancelling_before_the_submission_sends_nothing(
+    backend: HostedBackend, context: GenerationContext, standin: StandIn
+) -> None:
+    context.cancel.set()
+    with pytest.raises(errors.GenerationCancelledError):
+        backend.generate(REQUEST, context)
+    assert standin.requests == []
+
+
+def test_cancelling_while_downloading_leaves_no_file(
+    backend: HostedBackend, context: GenerationContext, tmp_path: Path
+) -> None:
+    _cancel_while("download", context)
+    with pytest.raises(errors.GenerationCancelledError):
+        backend.generate(REQUEST, context)
+    assert not list(tmp_path.glob("*.mp4"))
+
+
+def test_cancelling_from_another_thread_ends_a_long_pause(
+    make: Callable[..., HostedBackend], context: GenerationContext
+) -> None:
+    timer = threading.Timer(0.2, context.cancel.set)
+    timer.start()
+    with pytest.raises(errors.GenerationCancelledError):
+        make(pacing=Pacing(first_s=200, longest_s=200)).generate(REQUEST, context)

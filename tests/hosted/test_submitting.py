@@ -1,0 +1,210 @@
+"""Submitting to a service: what is sent and remembered, and what is never sent twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hosted_settings import QUICK, REQUEST
+from standin import StandIn
+
+from hunyuan_local import errors
+from hunyuan_local.backends.base import GenerationContext
+from hunyuan_local.backends.hosted import HostedBackend
+from hunyuan_local.backends.ledger import Ledger
+from hunyuan_local.backends.novita import NovitaBackend
+from hunyuan_local.backends.wavespeed import WaveSpeedBackend
+from hunyuan_local.schema import GenerationResult, Progress
+from hunyuan_local.wires import wavespeed
+
+
+def test_one_submission_makes_one_video(result: GenerationResult, standin: StandIn) -> None:
+    assert len(standin.submissions) == 1 and result.path.exists()
+
+
+def test_the_seed_that_was_asked_for_is_sent(result: GenerationResult, standin: StandIn) -> None:
+    assert standin.submissions[0].body["seed"] == 11
+
+
+def test_a_seed_is_drawn_here_so_that_it_is_known(
+    backend: HostedBackend, context: GenerationContext, standin: StandIn
+) -> None:
+    result = backend.generate(REQUEST.replace(seed=None), context)
+    assert result.seed == standin.submissions[0].body["seed"] >= 0
+
+
+def test_the_remote_id_is_told(result: GenerationResult, context: GenerationContext, standin: StandIn) -> None:
+    assert context.remote_id == standin.submissions[0].task_id
+
+
+def test_the_remote_id_is_on_disk_before_the_first_poll(
+    backend: HostedBackend, context: GenerationContext, ledger: Ledger, standin: StandIn
+) -> None:
+    seen: list[tuple[str | None, int]] = []
+    context.on_note = lambda note: seen.extend((job.remote_id, len(standin.polls)) for job in ledger.jobs())
+    backend.generate(REQUEST, context)
+    assert (standin.submissions[0].task_id, 0) in seen
+
+
+def test_a_record_stands_before_the_submission(
+    backend: HostedBackend, context: GenerationContext, ledger: Ledger
+) -> None:
+    seen: list[str | None] = []
+    context.on_progress = lambda p: seen.extend(job.remote_id for job in ledger.jobs()) if p.stage == "submit" else None
+    backend.generate(REQUEST, context)
+    assert seen == [None]
+
+
+def test_nothing_is_remembered_of_a_finished_job(result: GenerationResult, ledger: Ledger) -> None:
+    assert ledger.jobs() == []
+
+
+def test_no_lock_is_left(result: GenerationResult, ledger: Ledger) -> None:
+    assert list(ledger.folder.iterdir()) == []
+
+
+def test_the_key_does_not_go_to_the_storage_server(result: GenerationResult, standin: StandIn) -> None:
+    downloads = [headers for _, path, headers in standin.requests if path.startswith("/files/")]
+    assert downloads and not any("authorization" in headers for headers in downloads)
+
+
+def test_progress_runs_through_the_stages(backend: HostedBackend, context: GenerationContext) -> None:
+    stages: list[Progress] = []
+    context.on_progress = stages.append
+    backend.generate(REQUEST, context)
+    assert list(dict.fromkeys(p.stage for p in stages)) == ["submit", "queue", "run", "download", "write"]
+
+
+def test_timings_have_the_stages_of_a_service(result: GenerationResult) -> None:
+    timings = result.timings
+    assert timings.submit_s > 0 and timings.download_s > 0 and timings.denoise_s == 0
+
+
+def test_the_stages_do_not_exceed_the_whole(result: GenerationResult) -> None:
+    stages = result.timings.model_dump(exclude={"total_s"})
+    assert sum(stages.values()) == pytest.approx(result.timings.total_s, abs=0.2)
+
+
+def test_run_time_is_the_services_own_figure(
+    standin: StandIn, ledger: Ledger, context: GenerationContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = wavespeed.job_from_wire
+    monkeypatch.setattr(wavespeed, "job_from_wire", lambda body: read(body).model_copy(update={"inference_s": 12.5}))
+    backend = WaveSpeedBackend(standin.key, standin.url, pacing=QUICK, ledger=ledger)
+    assert backend.generate(REQUEST, context).timings.run_s == 12.5
+
+
+def test_what_the_file_really_holds_is_said(result: GenerationResult) -> None:
+    assert (result.video.width, result.video.height, result.video.num_frames) == (1280, 720, 5)
+
+
+def test_a_video_of_another_size_is_kept_and_noted(backend: HostedBackend, context: GenerationContext) -> None:
+    result = backend.generate(REQUEST.replace(width=720, height=1280), context)
+    assert [note for note in result.notes if "1280x720, not 720x1280" in note]
+
+
+def test_a_loss_is_refused_before_anything_is_sent(
+    backend: HostedBackend, context: GenerationContext, standin: StandIn
+) -> None:
+    with pytest.raises(errors.RequestLossError):
+        backend.generate(REQUEST.replace(fps=24), context)
+    assert standin.requests == []
+
+
+def test_a_permitted_loss_is_noted(backend: HostedBackend, context: GenerationContext) -> None:
+    context.allow_loss = True
+    result = backend.generate(REQUEST.replace(fps=24), context)
+    assert [note for note in result.notes if note.startswith("fps=24 was left out")]
+
+
+@pytest.mark.parametrize("fault", ["submit-drop", "submit-malformed", "submit-html-502"])
+def test_a_lost_answer_is_told_as_such(
+    backend: HostedBackend, context: GenerationContext, standin: StandIn, fault: str
+) -> None:
+    standin.inject(fault)
+    with pytest.raises(errors.SubmissionLostError, match="--submit-again"):
+        backend.generate(REQUEST, context)
+
+
+def test_after_a_lost_answer_the_same_request_is_not_sent_again(
+    backend: HostedBackend, context: GenerationContext, standin: StandIn
+) -> None:
+    standin.inject("submit-drop")
+    for _ in range(2):
+        with pytest.raises(errors.SubmissionLostError):
+            backend.generate(REQUEST, context)
+    assert len(standin.submissions) == 1
+
+
+def test_after_a_lost_answer_another_request_is_sent(
+    backend: HostedBackend, context: GenerationContext, standin: StandIn
+) -> None:
+    standin.inject("submit-drop")
+    with pytest.raises(errors.SubmissionLostError):
+        backend.generate(REQUEST, context)
+    backend.generate(REQUEST.replace(seed=12), context)
+    assert len(standin.submissions) == 2
+
+
+def test_submit_again_starts_a_new_task(backend: HostedBackend, context: GenerationContext, standin: StandIn) -> None:
+    standin.inject("submit-drop")
+    with pytest.raises(errors.SubmissionLostError):
+        backend.generate(REQUEST, context)
+    context.submit_again = True
+    assert backend.generate(REQUEST, context).path.exists()
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        ("submit-429", errors.RateLimitError),
+        ("submit-401", errors.AuthenticationError),
+    ],
+)
+def test_a_refused_submission_is_not_repeated_and_not_remembered(
+    backend: HostedBackend, context: GenerationContext, standin: StandIn, ledger: Ledger, fault: str,
+    error: type[errors.HostedError],
+) -> None:  # fmt: skip
+    standin.inject(fault)
+    with pytest.raises(error):
+        backend.generate(REQUEST, context)
+    assert ledger.jobs() == [] and len(standin.requests) == 1
+
+
+def test_a_documented_server_error_made_nothing(standin: StandIn, ledger: Ledger, context: GenerationContext) -> None:
+    standin.inject("submit-500")
+    with pytest.raises(errors.UnreachableError):
+        NovitaBackend(standin.key, standin.url, pacing=QUICK, ledger=ledger).generate(REQUEST, context)
+    assert ledger.jobs() == []
+
+
+def test_an_undocumented_server_error_may_have_made_a_task(
+    standin: StandIn, ledger: Ledger, context: GenerationContext
+) -> None:
+    standin.inject("submit-500")
+    with pytest.raises(errors.SubmissionLostError):
+        WaveSpeedBackend(standin.key, standin.url, pacing=QUICK, ledger=ledger).generate(REQUEST, context)
+
+
+def test_a_rate_limit_says_how_long_to_wait(
+    backend: HostedBackend, context: GenerationContext, standin: StandIn
+) -> None:
+    standin.inject("submit-429")
+    with pytest.raises(errors.RateLimitError, match="wait 3 s") as caught:
+        backend.generate(REQUEST, context)
+    assert caught.value.retry_after_s == 3
+
+
+def test_the_services_own_words_are_in_a_refusal(
+    make: Callable[..., HostedBackend], context: GenerationContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = make()
+    other = backend.wire.CAPABILITIES.model_copy(update={"steps": (1, 100)})
+    monkeypatch.setattr(backend.wire, "CAPABILITIES", other)  # as if the page had changed
+    with pytest.raises(errors.RequestRefusedError, match=r"says: .*steps"):
+        backend.generate(REQUEST.replace(num_inference_steps=50), context)
+
+
+def test_a_service_that_is_not_there(make: Callable[..., HostedBackend], context: GenerationContext) -> None:
+    with pytest.raises(errors.UnreachableError, match=r"cannot be reached at http://127\.0\.0\.1:9"):
+        make(base_url="http://127.0.0.1:9").generate(REQUEST, context)

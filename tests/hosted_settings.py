@@ -1,0 +1,12 @@
+"""What the tests of the hosted backends share: the adapters, quick intervals, and a request that both hold."""
+
+from __future__ import annotations
+
+from hunyuan_local.backends.novita import NovitaBackend
+from hunyuan_local.backends.service import Pacing
+from hunyuan_local.backends.wavespeed import WaveSpeedBackend
+from hunyuan_local.schema import GenerationRequest
+
+BACKENDS = [WaveSpeedBackend, NovitaBackend]
+QUICK = Pacing(first_s=0.01, longest_s=0.05, patience_s=5, answer_s=5, limit_s=30)
+REQUEST = GenerationRequest(prompt="a fox runs through snow", seed=11, num_inference_steps=4)

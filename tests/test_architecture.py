@@ -1,0 +1,132 @@
+"""What the layout of the package promises: imports point down, torch in one folder, a dialect's names in another."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import hunyuan_local
+
+PACKAGE = Path(hunyuan_local.__file__).parent
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+# From the top down; a module or folder may import from those in the lines below its own.
+ORDER = (
+    ("cli", "server", "ui"),
+    ("jobs",),
+    ("backends",),
+    ("pipeline", "wires"),
+    ("provenance",),
+    ("capabilities", "gate", "video"),
+    ("config",),
+    ("schema",),
+    ("errors",),
+)
+LEVELS = {unit: level for level, units in enumerate(ORDER) for unit in units}
+HEAVY = {"torch", "diffusers", "transformers"}
+# Names that dialects have and we do not; those that are also ours (prompt, seed, width) may stand anywhere.
+DIALECT_NAMES = (
+    # WaveSpeed
+    "enable_sync_mode",
+    "enable_base64_output",
+    "has_nsfw_contents",
+    "deleted_count",
+    # Novita
+    "model_name",
+    "task_id",
+    "task_type",
+    "video_url",
+    "video_url_ttl",
+    "video_type",
+    "event_type",
+    r"TASK_STATUS_\w+",
+    # OpenAI
+    "extra_body",
+    "extra_params",
+    "input_reference",
+    "in_progress",
+    "first_id",
+    "last_id",
+    "has_more",
+)
+
+
+def unit_of(path: Path) -> str:
+    """The module or folder right under the package that a file belongs to; empty for the package itself."""
+    first = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    return "" if first == "__init__" else first
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, absolute dotted name) of every import in a file, also of those inside functions."""
+    package = ("hunyuan_local", *path.relative_to(PACKAGE).parts[:-1])
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            stem = ".".join([*base, *([node.module] if node.module else [])])
+            yield from ((node.lineno, f"{stem}.{alias.name}") for alias in node.names)
+
+
+def words(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, text) of every name and every string in a file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        for field in ("id", "attr", "arg", "name", "asname", "value"):
+            text = getattr(node, field, None)
+            if isinstance(text, str):
+                yield getattr(node, "lineno", 0), text
+
+
+def test_every_module_has_its_place_in_the_order() -> None:
+    assert {unit_of(path) for path in SOURCES} - {""} <= LEVELS.keys()
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down(path: Path) -> None:
+    own = unit_of(path)
+    wrong = []
+    for line, name in imports(path):
+        parts = name.split(".")
+        if parts[0] != "hunyuan_local" or own == "":
+            continue
+        unit = parts[1] if len(parts) > 1 else ""
+        if unit != own and not LEVELS.get(unit, -1) > LEVELS[own]:
+            wrong.append(f"line {line}: {name}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_the_pipeline_imports_torch(path: Path) -> None:
+    heavy = [name for _, name in imports(path) if name.split(".")[0] in HEAVY]
+    assert heavy == [] or unit_of(path) == "pipeline"
+
+
+def test_the_dialects_and_capabilities_load_neither_torch_nor_an_http_client() -> None:
+    code = (
+        "import importlib, pkgutil, sys\n"
+        "import hunyuan_local.capabilities, hunyuan_local.wires as wires\n"
+        "for module in pkgutil.iter_modules(wires.__path__, 'hunyuan_local.wires.'):\n"
+        "    importlib.import_module(module.name)\n"
+        "print(*sorted({'torch', 'diffusers', 'transformers', 'numpy', 'httpx', 'fastapi'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_the_names_of_a_dialect_stand_in_wires_alone(path: Path) -> None:
+    pattern = re.compile(rf"\b({'|'.join(DIALECT_NAMES)})\b")
+    found = [f"line {line}: {text[:60]}" for line, text in words(path) if pattern.search(text)]
+    assert found == [] or unit_of(path) == "wires"
+
+
+@pytest.mark.parametrize("name", DIALECT_NAMES)
+def test_each_of_those_names_is_indeed_one_of_a_dialect(name: str) -> None:
+    wires = [path for path in SOURCES if unit_of(path) == "wires"]
+    assert any(re.search(rf"\b{name}\b", path.read_text()) for path in wires)

@@ -1,0 +1,220 @@
+"""The command line with hosted backends, as processes of their own: shapes, crashes, Ctrl-C, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from standin import StandIn, sample_video
+
+PROGRAM = [sys.executable, "-c", "from hunyuan_local.cli.main import main; main()"]
+PROMPT = "a red circle moving right on a black background"
+Start = Callable[..., subprocess.Popen]
+Run = Callable[..., subprocess.CompletedProcess]
+
+
+@pytest.fixture
+def slow() -> Iterator[StandIn]:
+    """A stand-in whose tasks end after an hour."""
+    with StandIn(sample_video(), task_s=3600) as service:
+        yield service
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Start:
+    """Starts the program against a stand-in, with its keys in the environment, in an own folder."""
+
+    def start(service: StandIn, *arguments: str) -> subprocess.Popen:
+        environment = os.environ | {
+            "WAVESPEED_API_KEY": service.key,
+            "NOVITA_API_KEY": service.key,
+            "WAVESPEED_BASE_URL": service.url,
+            "NOVITA_BASE_URL": service.url,
+            "HUNYUAN_LOCAL_STATE_DIR": str(tmp_path / "state"),
+            "COLUMNS": "80",
+        }
+        return subprocess.Popen(
+            [*PROGRAM, *arguments],
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
+@pytest.fixture
+def run(start: Start) -> Run:
+    """Runs the program to its end."""
+
+    def run(service: StandIn, *arguments: str) -> subprocess.CompletedProcess:
+        process = start(service, *arguments)
+        out, err = process.communicate(timeout=200)
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    return run
+
+
+def _submitted(service: StandIn, polls: int = 1) -> None:
+    """Wait until a task was made, and looked at so many times."""
+    deadline = time.monotonic() + 100
+    while len(service.polls) < polls:
+        assert time.monotonic() < deadline, "nothing was submitted"
+        time.sleep(0.02)
+
+
+# One command, three backends
+
+
+def test_three_commands_that_differ_in_the_backend_give_one_shape(run: Run, standin: StandIn) -> None:
+    shapes = []
+    for backend in ("local", "wavespeed", "novita"):
+        command = ["generate", PROMPT, "--backend", backend, "--seed", "7", "--num-inference-steps", "2", "--json"]
+        document = json.loads(run(standin, *command).stdout.splitlines()[-1])
+        shapes.append({name: sorted(value) if isinstance(value, dict) else type(value).__name__
+                       for name, value in document.items()})  # fmt: skip
+    assert shapes[0] == shapes[1] == shapes[2]
+
+
+def test_the_video_of_a_service_says_how_it_was_made(run: Run, standin: StandIn) -> None:
+    run(standin, "generate", PROMPT, "--backend", "novita", "-o", "a.mp4")
+    assert json.loads(run(standin, "show", "a.mp4").stdout)["remote"]["remote_id"] == standin.submissions[0].task_id
+
+
+def test_a_hosted_video_is_not_replayed_here_unasked(run: Run, standin: StandIn) -> None:
+    run(standin, "generate", PROMPT, "--backend", "novita", "-o", "a.mp4")
+    replay = run(standin, "replay", "a.mp4")
+    assert replay.returncode == 2 and "--backend novita" in replay.stderr
+
+
+def test_backends_are_listed(run: Run, standin: StandIn) -> None:
+    assert run(standin, "generate", "--list-backends").stdout.split() == ["local", "novita", "wavespeed"]
+
+
+# Crashes
+
+
+def test_after_kill_9_resume_fetches_the_video_of_the_one_submission(start: Start, run: Run, slow: StandIn) -> None:
+    process = start(slow, "generate", PROMPT, "--backend", "wavespeed", "-o", "a.mp4")
+    _submitted(slow)
+    process.kill()
+    process.communicate()
+    slow.finish_tasks()
+    resumed = run(slow, "resume", slow.submissions[0].task_id)
+    assert (resumed.returncode, len(slow.submissions)) == (0, 1), resumed.stderr
+
+
+def test_after_kill_9_the_same_command_goes_on(start: Start, run: Run, slow: StandIn) -> None:
+    command = ["generate", PROMPT, "--backend", "novita", "-o", "a.mp4"]
+    process = start(slow, *command)
+    _submitted(slow)
+    process.kill()
+    process.communicate()
+    slow.finish_tasks()
+    again = run(slow, *command)
+    assert (again.returncode, len(slow.submissions)) == (0, 1), again.stderr
+
+
+def test_open_jobs_are_listed(start: Start, run: Run, slow: StandIn) -> None:
+    process = start(slow, "generate", PROMPT, "--backend", "novita")
+    _submitted(slow)
+    process.kill()
+    process.communicate()
+    assert slow.submissions[0].task_id in run(slow, "resume").stdout
+
+
+def test_a_job_can_be_forgotten(start: Start, run: Run, standin: StandIn) -> None:
+    standin.inject("submit-drop")
+    run(standin, "generate", PROMPT, "--backend", "novita")
+    job = run(standin, "resume").stdout.split()[0]
+    run(standin, "resume", "--forget", job)
+    assert run(standin, "resume").stdout == "no open jobs\n"
+
+
+def test_a_lost_answer_has_its_exit_code(run: Run, standin: StandIn) -> None:
+    standin.inject("submit-drop")
+    assert run(standin, "generate", PROMPT, "--backend", "novita").returncode == 15
+
+
+# Ctrl-C
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_cancels_the_task_where_the_service_can(start: Start, slow: StandIn, number: int) -> None:
+    process = start(slow, "generate", PROMPT, "--backend", "wavespeed")
+    _submitted(slow)
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert (process.returncode, slow.deleted) == (130, [slow.submissions[0].task_id])
+
+
+def test_ctrl_c_says_how_to_go_on_where_it_cannot(start: Start, slow: StandIn) -> None:
+    process = start(slow, "generate", PROMPT, "--backend", "novita")
+    _submitted(slow)
+    process.send_signal(signal.SIGINT)
+    assert "hunyuan-local resume" in process.communicate(timeout=60)[1].splitlines()[-1]
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [("submit-401", 7), ("submit-429", 8), ("poll-404", 9), ("task-failed", 10), ("poll-html", 13)],
+)
+def test_every_failure_has_its_exit_code(run: Run, standin: StandIn, fault: str, code: int) -> None:
+    standin.inject(fault)
+    failed = run(standin, "generate", PROMPT, "--backend", "wavespeed")
+    assert (failed.returncode, "Traceback" in failed.stderr) == (code, False)
+
+
+def test_the_key_is_not_printed(run: Run, standin: StandIn) -> None:
+    done = run(standin, "generate", PROMPT, "--backend", "wavespeed", "--api-key", standin.key, "--json")
+    assert done.returncode == 0 and standin.key not in done.stdout + done.stderr
+
+
+# explain
+
+MIXED = ["explain", PROMPT, "--seed", "5000000000", "--num-frames", "85", "--backend", "all", "--model", "tiny"]
+
+
+def test_explain_tells_the_services_apart(run: Run, standin: StandIn) -> None:
+    explained = json.loads(run(standin, *MIXED, "--json").stdout)
+    verdicts = {item["backend"]: item["verdict"] for item in explained}
+    assert verdicts == {"local": "accepted", "novita": "accepted", "wavespeed": "adjusted"}
+
+
+def test_explain_names_each_loss(run: Run, standin: StandIn) -> None:
+    explained = json.loads(run(standin, *MIXED, "--json").stdout)
+    assert [loss["field"] for loss in explained[2]["losses"]] == ["num_frames", "seed"]
+
+
+def test_explain_shows_the_body_that_is_sent(run: Run, standin: StandIn) -> None:
+    flags = [PROMPT, "--seed", "5", "--backend", "novita"]
+    body = json.loads(run(standin, "explain", *flags, "--json").stdout)[0]["body"]
+    run(standin, "generate", *flags)
+    assert standin.submissions[0].body == body
+
+
+def test_explain_sends_nothing(run: Run, standin: StandIn) -> None:
+    run(standin, *MIXED)
+    assert standin.requests == []
+
+
+def test_explain_refuses_where_no_permission_helps(run: Run, standin: StandIn) -> None:
+    explained = json.loads(run(standin, "explain", "x" * 2001, "--backend", "novita", "--json").stdout)
+    assert (explained[0]["verdict"], explained[0]["body"]) == ("refused", None)
+
+
+def test_the_table_fits_80_columns(run: Run, standin: StandIn) -> None:
+    table = run(standin, *MIXED).stdout.split("\n\n")[0]
+    assert max(map(len, table.splitlines())) <= 80

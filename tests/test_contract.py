@@ -1,0 +1,168 @@
+"""One contract for every backend: the local one on the built-in model, the hosted ones against a stand-in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hosted_settings import QUICK
+from standin import StandIn
+
+from hunyuan_local.backends.base import Backend, GenerationContext
+from hunyuan_local.backends.ledger import Ledger
+from hunyuan_local.backends.local import LocalBackend
+from hunyuan_local.backends.novita import NovitaBackend
+from hunyuan_local.backends.registry import backend_names, get_backend
+from hunyuan_local.backends.wavespeed import WaveSpeedBackend
+from hunyuan_local.errors import ConfigError, GenerationCancelledError, HunyuanLocalError, OutputExistsError
+from hunyuan_local.provenance import read_provenance
+from hunyuan_local.schema import GenerationRequest, GenerationResult, Progress
+from hunyuan_local.video import probe
+
+REQUEST = GenerationRequest(prompt="a red circle moving right on a black background", seed=7, num_inference_steps=2)
+SMALL = {"width": 144, "height": 80, "num_frames": 5}  # what no service takes, and a CPU makes in a second
+
+
+@dataclass
+class Subject:
+    """A backend, and the smallest request that it takes."""
+
+    backend: Backend
+    request: GenerationRequest
+
+
+@pytest.fixture(params=["local", "novita", "wavespeed"])
+def subject(request: pytest.FixtureRequest, tiny: LocalBackend, standin: StandIn, tmp_path: Path) -> Iterator[Subject]:
+    hosted = {"novita": NovitaBackend, "wavespeed": WaveSpeedBackend}
+    if request.param == "local":
+        yield Subject(tiny, REQUEST.replace(**SMALL))
+        return
+    backend = hosted[request.param](standin.key, standin.url, pacing=QUICK, ledger=Ledger(tmp_path / "state"))
+    yield Subject(backend, REQUEST)
+    backend.close()
+
+
+@pytest.fixture
+def make(subject: Subject, tmp_path: Path) -> Callable[..., GenerationResult]:
+    """Makes the small video; keyword arguments go to the context."""
+
+    def make(**options: object) -> GenerationResult:
+        return subject.backend.generate(subject.request, GenerationContext(tmp_path / "a.mp4", **options))
+
+    return make
+
+
+def test_every_backend_is_under_this_contract() -> None:
+    assert backend_names() == ["local", "novita", "wavespeed"]
+
+
+def test_the_file_is_where_it_was_asked_for(make: Callable[..., GenerationResult], tmp_path: Path) -> None:
+    assert make().path == tmp_path / "a.mp4"
+
+
+def test_the_result_says_what_the_file_holds(make: Callable[..., GenerationResult]) -> None:
+    result = make()
+    assert result.video == probe(result.path)
+
+
+def test_the_result_names_the_backend(make: Callable[..., GenerationResult], subject: Subject) -> None:
+    assert make().backend == subject.backend.name
+
+
+def test_the_seed_is_the_one_that_was_asked_for(make: Callable[..., GenerationResult]) -> None:
+    assert make().seed == 7
+
+
+def test_a_drawn_seed_is_reported(subject: Subject, tmp_path: Path) -> None:
+    request = subject.request.replace(seed=None)
+    result = subject.backend.generate(request, GenerationContext(tmp_path / "a.mp4"))
+    assert result.seed == result.request.seed >= 0
+
+
+def test_what_was_left_open_is_filled_in(make: Callable[..., GenerationResult]) -> None:
+    request = make().request
+    assert None not in (request.width, request.height, request.num_inference_steps)
+
+
+def test_the_file_carries_the_statement_of_the_result(make: Callable[..., GenerationResult]) -> None:
+    result = make()
+    assert read_provenance(result.path).model_dump(mode="json") == result.provenance
+
+
+def test_results_have_one_shape(make: Callable[..., GenerationResult]) -> None:
+    document = make().model_dump(mode="json")
+    assert _shape(document) == {
+        *(f"{name}" for name in GenerationResult.model_fields),
+        *(f"request.{name}" for name in GenerationRequest.model_fields),
+        *(f"timings.{name}" for name in document["timings"]),
+        *(f"video.{name}" for name in ("width", "height", "num_frames", "fps", "duration_s", "codec", "pixel_format")),
+        *(f"provenance.{name}" for name in (
+            "format", "created_at", "backend", "request", "model", "profile", "device", "render_size", "remote",
+            "versions", "timings", "frames_sha256", "notes",
+        )),
+    }  # fmt: skip
+
+
+def test_the_total_covers_the_stages(make: Callable[..., GenerationResult]) -> None:
+    timings = make().timings
+    assert sum(timings.model_dump(exclude={"total_s"}).values()) <= timings.total_s + 0.2
+
+
+def test_progress_ends_with_writing(make: Callable[..., GenerationResult]) -> None:
+    told: list[Progress] = []
+    make(on_progress=told.append)
+    assert told[-1].stage == "write"
+
+
+def test_a_taken_name_is_refused(make: Callable[..., GenerationResult], tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_text("mine")
+    with pytest.raises(OutputExistsError):
+        make()
+
+
+def test_a_taken_name_is_replaced_on_request(make: Callable[..., GenerationResult], tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_text("mine")
+    assert probe(make(overwrite=True).path).num_frames == 5
+
+
+def test_a_missing_folder_is_refused(subject: Subject, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="does not exist"):
+        subject.backend.generate(subject.request, GenerationContext(tmp_path / "none" / "a.mp4"))
+
+
+def test_cancelling_leaves_no_file(make: Callable[..., GenerationResult], subject: Subject, tmp_path: Path) -> None:
+    context = GenerationContext(tmp_path / "a.mp4")
+    context.on_progress = lambda progress: context.cancel.set()
+    with pytest.raises(GenerationCancelledError):
+        subject.backend.generate(subject.request, context)
+    assert not (tmp_path / "a.mp4").exists()
+
+
+def test_capabilities_admit_the_request(subject: Subject) -> None:
+    assert subject.backend.explain(subject.request).verdict == "accepted"
+
+
+def test_what_is_explained_as_refused_is_refused(subject: Subject, tmp_path: Path) -> None:
+    request = subject.request.replace(prompt="x" * 2001, fps=12)
+    refused = subject.backend.explain(request).verdict != "accepted"
+    try:
+        subject.backend.generate(request, GenerationContext(tmp_path / "a.mp4"))
+    except HunyuanLocalError:
+        assert refused
+    else:
+        assert not refused
+
+
+def test_an_option_of_another_backend_is_refused(subject: Subject) -> None:
+    foreign = {"local": {"api_key": "k"}}.get(subject.backend.name, {"model": "tiny"})
+    with pytest.raises(ConfigError, match="no option of the backend"):
+        get_backend(subject.backend.name, **foreign)
+
+
+def _shape(document: dict, inside: tuple[str, ...] = ("request", "timings", "video", "provenance")) -> set[str]:
+    names = set(document)
+    for part in inside:
+        names |= {f"{part}.{name}" for name in document[part]}
+    return names
