@@ -102,13 +102,14 @@ def run_stage(
     loss_of_step: Callable[[int], torch.Tensor],
     *,
     clip: float = 1.0,
+    rate_from: int = 0,
     after_step: Callable[[int], None] = lambda step: None,
     save_every: int = 200,
 ) -> None:
-    """Train for ``steps`` steps, logging to ``<name>.jsonl`` and resuming from ``<name>.pt``.
+    """Train up to step ``steps``, logging to ``<name>.jsonl`` and resuming from ``<name>.pt``.
 
     Every step draws its data from its own number, so a resumed run sees the same clips as an
-    undisturbed one.
+    undisturbed one. The learning rate's schedule runs from step ``rate_from`` to ``steps``.
     """
     work_dir.mkdir(parents=True, exist_ok=True)
     state_path = work_dir / f"{name}.pt"
@@ -129,7 +130,7 @@ def run_stage(
             if not torch.isfinite(loss):
                 raise FloatingPointError(f"{name}: the loss is {loss.item()} at step {step}")
             loss.backward()
-            optimiser.step(rate(step, steps), clip)
+            optimiser.step(rate(step - rate_from, steps - rate_from), clip)
             after_step(step)
             running = loss.item() if math.isnan(running) else 0.97 * running + 0.03 * loss.item()
             done = step + 1

@@ -20,12 +20,12 @@ class Plan:
     clip_steps: int
     statistics_clips: int
     check_clips: int
-    denoiser_steps: int
+    denoiser_cycles: tuple[int, ...]
     buckets: tuple[denoiser.Bucket, ...]
 
 
-FULL = Plan(autoencoder.IMAGE_STEPS, autoencoder.CLIP_STEPS, 48, 12, denoiser.STEPS, denoiser.BUCKETS)
-QUICK = Plan(3, 2, 2, 1, 2, tuple(replace(bucket, clips=8, batch=2) for bucket in denoiser.BUCKETS[:2]))
+FULL = Plan(autoencoder.IMAGE_STEPS, autoencoder.CLIP_STEPS, 48, 12, denoiser.CYCLES, denoiser.BUCKETS)
+QUICK = Plan(3, 2, 2, 1, (1, 1), tuple(replace(bucket, clips=8, batch=2) for bucket in denoiser.BUCKETS[:2]))
 
 
 def train(work_dir: Path, output: Path, *, seed: int, threads: int, plan: Plan) -> None:
@@ -38,6 +38,6 @@ def train(work_dir: Path, output: Path, *, seed: int, threads: int, plan: Plan) 
     print(f"autoencoder: {decibels:.1f} dB on new clips", flush=True)
     stack = text.build(seed)
     transformer = denoiser.build(seed)
-    denoiser.train(transformer, stack, vae, work_dir, seed, plan.denoiser_steps, plan.buckets)
+    denoiser.train(transformer, stack, vae, work_dir, seed, plan.denoiser_cycles, plan.buckets)
     export(output, stack, transformer, vae)
     print(f"written to {output}; crop_start of its template is {stack.crop_start}", flush=True)
