@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict
 
 from ..capabilities import Capabilities, Fit
+from ..errors import ConfigError
 from ..schema import GenerationRequest, GenerationResult, Progress
 
 
@@ -33,6 +34,8 @@ class GenerationContext:
         allow_loss: let a backend leave out or change what it cannot hold, and say so in a note.
         submit_again: start a new task at a hosted service even if one of the very same request is
             still open; otherwise that one is continued.
+        checkpoint_dir: where the local backend saves the state of the unfinished video, every
+            ``checkpoint_every`` steps; the same request with the same folder goes on from there.
         job_id, remote_id: set by a hosted backend as soon as they are known: the name under which
             the job can be resumed here, and the task's id at the service.
     """
@@ -44,12 +47,18 @@ class GenerationContext:
     cancel: threading.Event = field(default_factory=threading.Event)
     allow_loss: bool = False
     submit_again: bool = False
+    checkpoint_dir: Path | None = None
+    checkpoint_every: int = 5
     job_id: str | None = None
     remote_id: str | None = None
 
     def __post_init__(self) -> None:
         if self.output is not None:
             self.output = Path(self.output)
+        if self.checkpoint_dir is not None:
+            self.checkpoint_dir = Path(self.checkpoint_dir)
+        if self.checkpoint_every < 1:
+            raise ConfigError(f"checkpoint_every={self.checkpoint_every}: must be 1 step or more")
 
 
 class Explanation(BaseModel):

@@ -98,6 +98,10 @@ class HostedBackend:
             HostedError: see :mod:`hunyuan_local.errors`.
         """
         context = context or GenerationContext()
+        if context.checkpoint_dir is not None:
+            raise ConfigError(
+                "checkpoint_dir: is of the local backend alone; a hosted task is taken up again without it"
+            )
         mark = fingerprint(self.name, self.base_url, request, context.output)
         for job in [job for job in self._ledger.jobs() if job.fingerprint == mark and self._ledger.is_free(job)]:
             if not context.submit_again:

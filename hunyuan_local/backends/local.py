@@ -6,8 +6,10 @@ The order of the work is here; the work itself is in ``pipeline/``, ``gate`` and
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,15 +18,30 @@ import numpy as np
 
 from ..capabilities import Capabilities, fit
 from ..config import ModelConfig, load_model_config, load_profile
-from ..errors import GenerationCancelledError
+from ..errors import GenerationCancelledError, InvalidOutputError
 from ..gate import FrameGate
-from ..provenance import ModelIdentity, Provenance, statement, weights_identity
+from ..provenance import ModelIdentity, Provenance, library_versions, statement, weights_identity
 from ..schema import GenerationRequest, GenerationResult, Progress, Timings
 from ..video import VideoWriter, check_output_path
 from .base import Explanation, GenerationContext, explanation, with_seed
 
 if TYPE_CHECKING:
+    from ..pipeline.checkpoint import Checkpoint
     from ..pipeline.loader import LoadedModel
+    from ..pipeline.runner import Denoised
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What is known of one video once its latents are there."""
+
+    request: GenerationRequest
+    output: Path
+    render_size: tuple[int, int]
+    notes: list[str]
+    context: GenerationContext
+    began: float
+    loaded: float
 
 
 class LocalBackend:
@@ -87,7 +104,11 @@ class LocalBackend:
         context = context or GenerationContext()
         began = time.monotonic()
 
-        # 1. Everything that can be refused is refused before any weight is read.
+        # 1. Everything that can be refused is refused before any weight is read. A seed that was
+        #    drawn for this request before an interruption is kept.
+        checkpoint = self._checkpoint(request, context)
+        if request.seed is None and checkpoint is not None:
+            request = request.replace(seed=checkpoint.seed())
         request = self.resolve(request)
         output = context.output or _default_output(self.config.name, request.seed)
         check_output_path(output, context.overwrite)
@@ -106,12 +127,27 @@ class LocalBackend:
         loaded = time.monotonic()
 
         # 3. Noise to latents.
-        denoised = denoise(model, request, render_size, context.on_progress, note, context.cancel.is_set)
+        if checkpoint is not None:
+            checkpoint.facts = self._facts(model, request, render_size)
+        denoised = denoise(model, request, render_size, context.on_progress, note, context.cancel.is_set, checkpoint)
 
-        # 4. Latents to frames to file, piece by piece.
+        # 4. Latents to a file; until it is there, the saved latents stay.
+        try:
+            result = self._write(_Run(request, output, render_size, notes, context, began, loaded), model, denoised)
+        except InvalidOutputError:
+            if checkpoint is not None:
+                checkpoint.delete()  # the same latents would give the same video
+            raise
+        if checkpoint is not None:
+            checkpoint.delete()
+        return result
+
+    def _write(self, run: _Run, model: LoadedModel, denoised: Denoised) -> GenerationResult:
+        """Decode to the file piece by piece, let it say how it was made, and give it its name."""
+        request, context = run.request, run.context
         writer = VideoWriter(
-            output,
-            frame_size=render_size,
+            run.output,
+            frame_size=run.render_size,
             size=(request.width, request.height),
             fps=request.fps,
             overwrite=context.overwrite,
@@ -125,28 +161,27 @@ class LocalBackend:
                 writer.write(frames)
             gate.finish()
             decoded = time.monotonic()
-
-            # 5. What the file says of itself; the time to finish it is only known to the result.
+            # The time to finish the file is only known to the result.
             timings = Timings(
-                load_s=loaded - began,
+                load_s=run.loaded - run.began,
                 encode_s=denoised.encode_s,
                 denoise_s=denoised.denoise_s,
                 decode_s=decoded - decode_began,
-                total_s=decoded - began,
+                total_s=decoded - run.began,
             )
-            provenance = self._provenance(model, request, render_size, timings, digest.hexdigest(), notes)
+            provenance = self._provenance(model, run, timings, digest.hexdigest())
             context.on_progress(Progress(stage="write"))
             writer.finish(provenance.model_dump_json())
         ended = time.monotonic()
         return GenerationResult(
-            path=output.resolve(),
+            path=run.output.resolve(),
             backend=self.name,
             model=self.config.name,
             seed=request.seed,
             request=request,
             video=writer.info,
-            timings=timings.model_copy(update={"write_s": ended - decoded, "total_s": ended - began}),
-            notes=notes,
+            timings=timings.model_copy(update={"write_s": ended - decoded, "total_s": ended - run.began}),
+            notes=run.notes,
             provenance=provenance.model_dump(mode="json"),
         )
 
@@ -156,6 +191,28 @@ class LocalBackend:
         from ..pipeline.memory import free_device
 
         free_device()
+
+    def _checkpoint(self, request: GenerationRequest, context: GenerationContext) -> Checkpoint | None:
+        """Named by what was asked, so that the same command finds it; its content is checked at the load."""
+        if context.checkpoint_dir is None:
+            return None
+        from ..pipeline.checkpoint import Checkpoint, key_of
+
+        output = "" if context.output is None else os.path.abspath(context.output)
+        key = key_of(request.model_dump_json(), self.config.model_dump_json(), output)
+        return Checkpoint(context.checkpoint_dir, key, context.checkpoint_every)
+
+    def _facts(self, model: LoadedModel, request: GenerationRequest, render_size: tuple[int, int]) -> dict[str, str]:
+        """What must be the same for the rest of the steps to give the same frames."""
+        versions = library_versions()
+        return {
+            "request": request.model_dump_json(),
+            "size": str(render_size),
+            "weights": weights_identity(model.folder),
+            "profile": model.profile.model_dump_json(),
+            "torch": versions["torch"],
+            "diffusers": versions["diffusers"],
+        }
 
     def _frames(
         self, model: LoadedModel, latents: object, num_frames: int, context: GenerationContext
@@ -172,27 +229,19 @@ class LocalBackend:
             done += len(frames)
             context.on_progress(Progress(stage="decode", step=done, total=num_frames))
 
-    def _provenance(
-        self,
-        model: LoadedModel,
-        request: GenerationRequest,
-        render_size: tuple[int, int],
-        timings: Timings,
-        frames_sha256: str,
-        notes: list[str],
-    ) -> Provenance:
+    def _provenance(self, model: LoadedModel, run: _Run, timings: Timings, frames_sha256: str) -> Provenance:
         from ..pipeline.memory import device_name
 
         return statement(
             backend=self.name,
-            request=request,
+            request=run.request,
             model=ModelIdentity(name=self.config.name, config=self.config, weights=weights_identity(model.folder)),
             profile=model.profile.name,
             device=device_name(model.profile),
-            render_size=render_size,
+            render_size=run.render_size,
             timings=timings,
             frames_sha256=frames_sha256,
-            notes=notes,
+            notes=run.notes,
         )
 
     def _notes(self, request: GenerationRequest, render_size: tuple[int, int]) -> list[str]:

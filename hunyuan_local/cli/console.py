@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
@@ -63,9 +64,9 @@ class ProgressDisplay:
             self._finish_stage()
         self._bars.stop()
 
-    def context(self, output: Path | None, overwrite: bool = False) -> GenerationContext:
+    def context(self, output: Path | None, overwrite: bool = False, **options: Any) -> GenerationContext:
         """A context whose progress and notes are shown here."""
-        return GenerationContext(output, overwrite, on_progress=self, on_note=self.note)
+        return GenerationContext(output, overwrite, on_progress=self, on_note=self.note, **options)
 
     def note(self, text: str) -> None:
         """Show a sentence that the user should know, above the progress."""

@@ -29,6 +29,9 @@ def _list_backends(ctx: click.Context, parameter: click.Parameter, wanted: bool)
 @click.option("--allow-loss", is_flag=True, help="Let a service leave out or change what it cannot hold.")
 @click.option("--submit-again", is_flag=True, help="Start a new task at a service even if one of this very command "
               "is still open; otherwise that one is continued.")  # fmt: skip
+@click.option("--checkpoint-dir", type=click.Path(path_type=Path), metavar="DIR", help="Save the state of the "
+              "unfinished video here; the same command goes on from it.")  # fmt: skip
+@click.option("--checkpoint-every", type=int, default=5, show_default=True, metavar="N", help="Save after N steps.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON, the last of stdout.")
 @click.option("--list-backends", is_flag=True, is_eager=True, expose_value=False, callback=_list_backends,
               help="Print the names of the backends and stop.")  # fmt: skip
@@ -39,6 +42,8 @@ def command(
     overwrite: bool,
     allow_loss: bool,
     submit_again: bool,
+    checkpoint_dir: Path | None,
+    checkpoint_every: int,
     as_json: bool,
     **flags: Any,
 ) -> None:
@@ -56,7 +61,13 @@ def command(
             "no CUDA device: using the built-in test model tiny; for real videos run on a machine with a CUDA GPU"
         )
     with ProgressDisplay(console) as display:
-        context = display.context(output, overwrite)
-        context.allow_loss, context.submit_again = allow_loss, submit_again
+        context = display.context(
+            output,
+            overwrite,
+            allow_loss=allow_loss,
+            submit_again=submit_again,
+            checkpoint_dir=checkpoint_dir,
+            checkpoint_every=checkpoint_every,
+        )
         result = backend.generate(request, context)
     print_result(console, result, as_json)

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import HunyuanVideoPipeline
 
 from ..errors import GenerationCancelledError, InvalidOutputError
 from ..schema import GenerationRequest, Progress
+from .checkpoint import Checkpoint, SavedState
 from .loader import LoadedModel
 from .memory import clean_device
 from .tokenizers import check_crop_start, find_truncations
@@ -38,8 +40,9 @@ def denoise(
     on_progress: OnProgress,
     on_note: OnNote,
     is_cancelled: IsCancelled,
+    checkpoint: Checkpoint | None = None,
 ) -> Denoised:
-    """Run the whole denoising of a request whose fields are all set.
+    """Run the whole denoising of a request whose fields are all set, or what is left of it.
 
     Args:
         model: a loaded pipeline; used by one call at a time.
@@ -48,14 +51,20 @@ def denoise(
         on_progress: told the stage and each finished step.
         on_note: told what of the prompts is not seen or has no effect, before the first step.
         is_cancelled: asked after every step.
+        checkpoint: where the state is saved, and taken up again.
 
     Raises:
         GenerationCancelledError: cancelled; the device is left clean.
+        ConfigError: the state cannot be saved.
         InvalidOutputError: the latents are not finite.
         GpuMemoryError: the device's memory does not hold the request.
     """
     pipe = model.pipe
     width, height = render_size
+    generator = torch.Generator("cpu").manual_seed(request.seed)
+    saved = None if checkpoint is None else _take_up(checkpoint, generator, on_note)
+    if saved is not None and saved.step == request.num_inference_steps:
+        return Denoised(latents=saved.latents, encode_s=0.0, denoise_s=0.0)
     with clean_device(pipe, "denoising", "ask for fewer frames or a smaller size, or use a profile with more offload"):
         # 1. Prompts to embeddings.
         on_progress(Progress(stage="encode"))
@@ -70,8 +79,11 @@ def denoise(
         if is_cancelled():
             raise GenerationCancelledError("cancelled before the first step; no file was kept")
 
-        # 2. The schedule: the shift belongs to the scheduler, not to the call.
+        # 2. The schedule: the shift belongs to the scheduler, not to the call. A video that is taken
+        #    up again gets the rest of the very sigmas that the pipeline would choose.
         pipe.scheduler.set_shift(request.flow_shift)
+        done = 0 if saved is None else saved.step
+        sigmas = np.linspace(1.0, 0.0, request.num_inference_steps + 1)[done:-1]
 
         # 3. The denoising loop of the pipeline itself. The noise is drawn on the CPU, so that a
         #    seed means the same noise on every device.
@@ -81,34 +93,60 @@ def denoise(
             width=width,
             height=height,
             num_frames=request.num_frames,
-            num_inference_steps=request.num_inference_steps,
+            num_inference_steps=len(sigmas),
+            sigmas=sigmas,
+            latents=None if saved is None else saved.latents,
             guidance_scale=request.guidance_scale,
             true_cfg_scale=request.true_cfg_scale,
-            generator=torch.Generator("cpu").manual_seed(request.seed),
+            generator=generator,
             output_type="latent",
             return_dict=False,
-            callback_on_step_end=_StepWatcher(request.num_inference_steps, on_progress, is_cancelled),
+            callback_on_step_end=_StepWatcher(request, done, generator, checkpoint, on_progress, is_cancelled),
         )[0]
     return Denoised(latents=latents, encode_s=encode_s, denoise_s=time.monotonic() - began)
 
 
-class _StepWatcher:
-    """Called by the pipeline after every step: reports it, and stops what should not go on."""
+def _take_up(checkpoint: Checkpoint, generator: torch.Generator, on_note: OnNote) -> SavedState | None:
+    """The state of an earlier run, said aloud."""
+    saved, problem = checkpoint.load()
+    if problem is not None:
+        on_note(problem)
+    if saved is not None:
+        generator.set_state(saved.generator)
+        on_note(f"going on after step {saved.step}, saved in {checkpoint.path}")
+    return saved
 
-    def __init__(self, total: int, on_progress: OnProgress, is_cancelled: IsCancelled):
-        self.total, self.on_progress, self.is_cancelled = total, on_progress, is_cancelled
+
+class _StepWatcher:
+    """Called by the pipeline after every step: reports it, saves the state, and stops what should not go on."""
+
+    def __init__(
+        self,
+        request: GenerationRequest,
+        first: int,
+        generator: torch.Generator,
+        checkpoint: Checkpoint | None,
+        on_progress: OnProgress,
+        is_cancelled: IsCancelled,
+    ):
+        self.seed, self.total, self.first = request.seed, request.num_inference_steps, first
+        self.generator, self.checkpoint = generator, checkpoint
+        self.on_progress, self.is_cancelled = on_progress, is_cancelled
         self.began = time.monotonic()
-        on_progress(Progress(stage="denoise", total=total))
+        on_progress(Progress(stage="denoise", step=first, total=self.total))
 
     def __call__(self, pipe: HunyuanVideoPipeline, index: int, timestep: Any, tensors: dict) -> dict:
-        done = index + 1
+        done = self.first + index + 1
         if not torch.isfinite(tensors["latents"]).all():
             raise InvalidOutputError(
                 f"the latents are NaN or infinite after step {done} of {self.total}; likely causes: a precision that "
                 "overflows (the transformer must be bfloat16 or float32, never float16), damaged weights, or "
                 "weights of another model"
             )
-        each = (time.monotonic() - self.began) / done
+        cancelled = self.is_cancelled()
+        if self.checkpoint is not None and (cancelled or self.checkpoint.is_due(done, self.total)):
+            self.checkpoint.save(SavedState(done, tensors["latents"], self.generator.get_state()), self.seed)
+        each = (time.monotonic() - self.began) / (index + 1)
         self.on_progress(
             Progress(
                 stage="denoise",
@@ -118,7 +156,7 @@ class _StepWatcher:
                 seconds_left=each * (self.total - done),
             )
         )
-        if self.is_cancelled():
+        if cancelled or self.is_cancelled():
             raise GenerationCancelledError(f"cancelled after step {done} of {self.total}; no file was kept")
         return {}
 

@@ -1,0 +1,105 @@
+"""The state of one unfinished video on disk: latents, finished steps and the generator's state.
+
+Written every few steps and read by a later run of the very same request, whose frames are then the
+same as without the interruption: the sampler (Euler) keeps no state of its own. Knows nothing about
+how the state is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ..errors import ConfigError
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """Latents float32 [1, 16, (frames-1)/4+1, height/8, width/8] after ``step`` steps, on the CPU."""
+
+    step: int
+    latents: torch.Tensor
+    generator: torch.Tensor
+
+
+class Checkpoint:
+    """One file, ``latents-<key>.safetensors``, for one request.
+
+    Args:
+        folder: made if it is not there.
+        key: what tells this request from others.
+        every: save after so many steps; the last step is always saved.
+    """
+
+    def __init__(self, folder: Path, key: str, every: int = 5):
+        self.path = folder / f"latents-{key}.safetensors"
+        self.every = every
+        self.facts: dict[str, str] = {}
+
+    def seed(self) -> int | None:
+        """The seed of the saved state, or None where there is no readable one."""
+        metadata = self._metadata()
+        return None if metadata is None else int(metadata["seed"])
+
+    def load(self) -> tuple[SavedState | None, str | None]:
+        """The saved state, if it was made with the same ``facts``; else why it is of no use, if there is one."""
+        if not self.path.exists():
+            return None, None
+        metadata = self._metadata()
+        if metadata is None:
+            return None, f"{self.path} is damaged, so the video is made from the beginning"
+        saved = json.loads(metadata["facts"])
+        if changed := [name for name, value in self.facts.items() if saved.get(name) != value]:
+            return None, f"{self.path} was made with another {', '.join(changed)}: made anew from the beginning"
+        with safe_open(self.path, "pt") as file:
+            return SavedState(int(metadata["step"]), file.get_tensor("latents"), file.get_tensor("generator")), None
+
+    def is_due(self, step: int, total: int) -> bool:
+        """Whether to save after this step."""
+        return step == total or step % self.every == 0
+
+    def save(self, state: SavedState, seed: int) -> None:
+        """Replace the file by this state, so that at any moment one whole state is there.
+
+        Raises:
+            ConfigError: the folder cannot be written.
+        """
+        temporary = self.path.with_suffix(".tmp")
+        metadata = {"step": str(state.step), "seed": str(seed), "facts": json.dumps(self.facts)}
+        tensors = {"latents": state.latents.float().cpu().contiguous(), "generator": state.generator}
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            save_file(tensors, temporary, metadata)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, self.path)
+        except (OSError, SafetensorError) as error:
+            raise ConfigError(
+                f"{self.path.parent}: the state of the video cannot be saved: {error}; check the disk, or choose "
+                "another --checkpoint-dir"
+            ) from error
+
+    def delete(self) -> None:
+        """The video is finished."""
+        self.path.unlink(missing_ok=True)
+
+    def _metadata(self) -> dict[str, str] | None:
+        try:
+            with safe_open(self.path, "pt") as file:
+                metadata = file.metadata() or {}
+                whole = {"latents", "generator"} <= set(file.keys()) and {"step", "seed", "facts"} <= metadata.keys()
+                return metadata if whole else None
+        except (OSError, SafetensorError):
+            return None
+
+
+def key_of(*parts: str) -> str:
+    """A short name for what makes a request this very request."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

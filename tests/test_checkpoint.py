@@ -1,0 +1,190 @@
+"""A video that is interrupted and taken up again: the same frames, and no step made twice."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from hunyuan_local.backends.base import GenerationContext
+from hunyuan_local.backends.local import LocalBackend
+from hunyuan_local.errors import ConfigError, GenerationCancelledError, InvalidOutputError
+from hunyuan_local.pipeline import decoder
+from hunyuan_local.pipeline.checkpoint import Checkpoint, SavedState
+from hunyuan_local.provenance import read_provenance
+from hunyuan_local.schema import GenerationRequest, GenerationResult, Progress
+
+REQUEST = GenerationRequest(
+    prompt="a red circle moving right on a black background", width=144, height=80, num_frames=5,
+    num_inference_steps=4, seed=7,
+)  # fmt: skip
+STATE = SavedState(2, torch.zeros(1, 16, 2, 10, 18), torch.Generator().get_state())
+
+
+@pytest.fixture
+def make(tiny: LocalBackend, tmp_path: Path) -> Callable[..., GenerationResult]:
+    """Makes the video with its state saved after every step; stops after ``stop_after`` steps."""
+
+    def make(
+        request: GenerationRequest = REQUEST, stop_after: int | None = None, **options: object
+    ) -> GenerationResult:
+        given = {"checkpoint_dir": tmp_path / "states", "checkpoint_every": 1} | options
+        context = GenerationContext(tmp_path / "a.mp4", **given)
+        tell = context.on_progress
+
+        def on_progress(progress: Progress) -> None:
+            tell(progress)
+            if progress.stage == "denoise" and progress.step == stop_after:
+                context.cancel.set()
+
+        context.on_progress = on_progress
+        return tiny.generate(request, context)
+
+    return make
+
+
+@pytest.fixture
+def whole(tiny: LocalBackend, tmp_path: Path) -> str:
+    """The hash of the frames of an undisturbed run."""
+    result = tiny.generate(REQUEST, GenerationContext(tmp_path / "whole.mp4"))
+    return result.provenance["frames_sha256"]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_the_frames_are_those_of_an_undisturbed_run(make: Callable, whole: str, steps: int) -> None:
+    with pytest.raises(GenerationCancelledError):
+        make(stop_after=steps)
+    assert make().provenance["frames_sha256"] == whole
+
+
+def test_saving_changes_nothing(make: Callable, whole: str) -> None:
+    assert make().provenance["frames_sha256"] == whole
+
+
+def test_true_guidance_is_taken_up_as_well(make: Callable, tiny: LocalBackend, tmp_path: Path) -> None:
+    request = REQUEST.replace(negative_prompt="a blue square", true_cfg_scale=2.0)
+    with pytest.raises(GenerationCancelledError):
+        make(request, stop_after=2)
+    undisturbed = tiny.generate(request, GenerationContext(tmp_path / "b.mp4"))
+    assert make(request).provenance["frames_sha256"] == undisturbed.provenance["frames_sha256"]
+
+
+def test_finished_steps_are_not_made_again(make: Callable) -> None:
+    with pytest.raises(GenerationCancelledError):
+        make(stop_after=3)
+    steps: list[int] = []
+    make(on_progress=lambda p: steps.append(p.step) if p.stage == "denoise" else None)
+    assert steps == [3, 4]
+
+
+def test_after_a_failed_decoding_only_the_decoding_is_repeated(make: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("the driver is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decoder, "decode", fail)
+        with pytest.raises(RuntimeError):
+            make()
+    stages: list[str] = []
+    make(on_progress=lambda p: stages.append(p.stage))
+    assert "decode" in stages and not {"encode", "denoise"} & set(stages)
+
+
+def test_a_drawn_seed_is_kept(make: Callable) -> None:
+    drawn = REQUEST.replace(seed=None)
+    with pytest.raises(GenerationCancelledError):
+        make(drawn, stop_after=2)
+    notes: list[str] = []
+    make(drawn, on_note=notes.append)
+    assert [note for note in notes if note.startswith("going on after step 2")]
+
+
+def test_going_on_is_said_in_the_file(make: Callable) -> None:
+    with pytest.raises(GenerationCancelledError):
+        make(stop_after=2)
+    assert [note for note in read_provenance(make().path).notes if "after step 2" in note]
+
+
+def test_nothing_is_left_of_a_finished_video(make: Callable, tmp_path: Path) -> None:
+    make()
+    assert list((tmp_path / "states").iterdir()) == []
+
+
+def test_another_request_starts_from_the_beginning(make: Callable) -> None:
+    with pytest.raises(GenerationCancelledError):
+        make(stop_after=2)
+    steps: list[int] = []
+    make(REQUEST.replace(prompt="a blue circle"), on_progress=lambda p: steps.append(p.step))
+    assert 1 in steps
+
+
+def test_the_state_is_saved_every_n_steps(make: Callable, tmp_path: Path) -> None:
+    saved: list[bool] = []
+
+    def look(progress: Progress) -> None:
+        if progress.stage == "denoise" and progress.step:
+            saved.append(any((tmp_path / "states").glob("*.safetensors")))
+
+    make(checkpoint_every=2, on_progress=look)
+    assert saved == [False, True, True, True]
+
+
+def test_a_damaged_state_is_noted_and_not_used(make: Callable, whole: str, tmp_path: Path) -> None:
+    with pytest.raises(GenerationCancelledError):
+        make(stop_after=2)
+    state = next((tmp_path / "states").iterdir())
+    state.write_bytes(state.read_bytes()[:500])
+    result = make()
+    assert [n for n in result.notes if "damaged" in n] and result.provenance["frames_sha256"] == whole
+
+
+def test_a_state_of_other_weights_is_not_used(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path, "k")
+    checkpoint.facts = {"weights": "a"}
+    checkpoint.save(STATE, 7)
+    other = Checkpoint(tmp_path, "k")
+    other.facts = {"weights": "b"}
+    state, problem = other.load()
+    assert state is None and "another weights" in problem
+
+
+def test_an_invalid_video_is_not_decoded_again(make: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse(*_: object) -> None:
+        raise InvalidOutputError("black")
+
+    monkeypatch.setattr(decoder, "decode", refuse)
+    with pytest.raises(InvalidOutputError):
+        make()
+    assert list((tmp_path / "states").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="--checkpoint-dir"):
+        Checkpoint(tmp_path / "file" / "states", "k").save(STATE, 7)
+
+
+def test_zero_steps_between_states_are_refused() -> None:
+    with pytest.raises(ConfigError, match="checkpoint_every=0"):
+        GenerationContext(checkpoint_every=0)
+
+
+def test_after_kill_9_the_same_command_goes_on(tmp_path: Path) -> None:
+    program = [sys.executable, "-c", "from hunyuan_local.cli.main import main; main()"]
+    command = [*program, "generate", REQUEST.prompt, "--model", "tiny", "--size", "144*80", "--num-frames", "33",
+               "--num-inference-steps", "60", "--seed", "1", "-o", "a.mp4", "--checkpoint-dir", "s",
+               "--checkpoint-every", "1"]  # fmt: skip
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while not list(tmp_path.glob("s/*.safetensors")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ)
+    assert again.returncode == 0 and "going on after step" in again.stderr
