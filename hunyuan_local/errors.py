@@ -20,6 +20,8 @@
     |  |- InvalidAnswerError     13  an answer that is not what the service documents
     |  |- DownloadError          14  the finished file cannot be fetched, or is no whole video
     |  `- SubmissionLostError    15  the answer to a submission was lost: a task may exist, and be billed
+    |- StoreError                16  the job store is damaged or cannot be written
+    |- QueueFullError            17  too many jobs are waiting
     `- GenerationCancelledError  130 stopped on request
 
 Each message names what was wrong, its value, what is allowed and the remedy, so that the command
@@ -203,6 +205,18 @@ class SubmissionLostError(HostedError):
     """A submission was sent and its answer lost: the service may have made, and billed, a task."""
 
     exit_code = 15
+
+
+class StoreError(HunyuanLocalError):
+    """The job store is damaged, of a newer version, or cannot be written; it is left as it is."""
+
+    exit_code = 16
+
+
+class QueueFullError(HunyuanLocalError):
+    """So many jobs are waiting that no more are taken."""
+
+    exit_code = 17
 
 
 def _shorten(value: object, limit: int = 60) -> str:

@@ -1,0 +1,57 @@
+"""The store's schema, as numbered steps; a step that was released is never changed, only followed by another."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from ..errors import StoreError
+
+MIGRATIONS = (
+    # 1: jobs
+    """
+    CREATE TABLE jobs (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        job_id TEXT NOT NULL UNIQUE,
+        status TEXT NOT NULL DEFAULT 'queued'
+            CHECK (status IN ('queued', 'running', 'succeeded', 'failed', 'canceled')),
+        request TEXT NOT NULL,
+        origin TEXT NOT NULL,
+        max_attempts INTEGER NOT NULL,
+        attempts INTEGER NOT NULL DEFAULT 0,
+        worker TEXT,
+        lease_until REAL,
+        cancel_requested INTEGER NOT NULL DEFAULT 0,
+        progress TEXT,
+        created_at REAL NOT NULL,
+        started_at REAL,
+        finished_at REAL,
+        result TEXT,
+        error TEXT NOT NULL DEFAULT '',
+        failure TEXT
+    );
+    CREATE INDEX jobs_by_status ON jobs (status, number);
+    """,
+)
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring a database to the newest schema, all or nothing.
+
+    Raises:
+        StoreError: it was written by a newer version of this package.
+    """
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        found = connection.execute("PRAGMA user_version").fetchone()[0]
+        if found > len(MIGRATIONS):
+            raise StoreError(
+                f"the job store has schema {found}, this version knows up to {len(MIGRATIONS)}; upgrade hunyuan-local"
+            )
+        for number, script in enumerate(MIGRATIONS[found:], start=found + 1):
+            for statement in script.split(";"):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {number}")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
