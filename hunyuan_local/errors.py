@@ -34,9 +34,20 @@ from dataclasses import dataclass
 
 
 class HunyuanLocalError(Exception):
-    """Base of all errors of this package; ``exit_code`` is what the command line returns."""
+    """Base of all errors of this package; ``exit_code`` is what the command line returns.
+
+    ``hint`` says how to go on with work that is still open, where there is some.
+    """
 
     exit_code = 1
+    hint = ""
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}; {self.hint}" if self.hint else super().__str__()
+
+
+class TerminationRequest(KeyboardInterrupt):
+    """The process was told to end (SIGTERM), by a system rather than by the user: stop, give nothing up."""
 
 
 @dataclass(frozen=True)
@@ -139,16 +150,9 @@ class GenerationCancelledError(HunyuanLocalError):
 
 
 class HostedError(HunyuanLocalError):
-    """A hosted service did not deliver; each kind is a class of its own, with an exit code.
-
-    ``hint`` says how to go on with a task that is still open, where there is one.
-    """
+    """A hosted service did not deliver; each kind is a class of its own, with an exit code."""
 
     exit_code = 7
-    hint = ""
-
-    def __str__(self) -> str:
-        return f"{super().__str__()}; {self.hint}" if self.hint else super().__str__()
 
 
 class AuthenticationError(HostedError):

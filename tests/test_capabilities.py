@@ -200,7 +200,7 @@ def test_a_refused_loss_is_an_invalid_request() -> None:
     ("fields", "words"),
     [
         ({"num_inference_steps": 50}, ["num_inference_steps=50", "there takes 2 to 30", "allow_loss=True", "to 30"]),
-        ({"seed": 100}, ["seed=100", "there takes 0 to 99", "left out"]),
+        ({"seed": 100}, ["seed=100", "there takes 0 to 99", "changed to a random one"]),
         ({"fps": 24}, ["fps=24", "there has no such setting", "left out"]),
         ({"width": 640, "height": 640}, ["size='640x640'", "1280x720 and 720x1280", "changed to 1280x720"]),
         ({"prompt": "x" * 11}, ["prompt='xxxxxxxxxxx'", "takes 10 characters, this has 11", "change it"]),

@@ -148,13 +148,21 @@ def test_a_lost_answer_has_its_exit_code(run: Run, standin: StandIn) -> None:
 # Ctrl-C
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_cancels_the_task_where_the_service_can(start: Start, slow: StandIn, number: int) -> None:
+def test_ctrl_c_cancels_the_task_where_the_service_can(start: Start, slow: StandIn) -> None:
     process = start(slow, "generate", PROMPT, "--backend", "wavespeed")
     _submitted(slow)
-    process.send_signal(number)
+    process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert (process.returncode, slow.deleted) == (130, [slow.submissions[0].task_id])
+
+
+def test_sigterm_leaves_the_task_to_be_resumed(start: Start, run: Run, slow: StandIn) -> None:
+    process = start(slow, "generate", PROMPT, "--backend", "wavespeed", "-o", "a.mp4")
+    _submitted(slow)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    slow.finish_tasks()
+    assert run(slow, "resume", slow.submissions[0].task_id).returncode == 0
 
 
 def test_ctrl_c_says_how_to_go_on_where_it_cannot(start: Start, slow: StandIn) -> None:

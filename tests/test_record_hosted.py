@@ -56,3 +56,10 @@ def test_the_last_answer_reads_as_a_finished_job(recording: dict) -> None:
     answers = [exchange["answer"].get("body") for exchange in recording["exchanges"] if exchange["answer"].get("body")]
     view = WIRES[recording["service"]].job_from_wire(answers[-1])
     assert (view.status, view.outputs) == ("succeeded", ("https://files.example/video.mp4",))
+
+
+def test_an_answer_that_we_misread_is_recorded_as_well(standin: StandIn, tmp_path: Path) -> None:
+    standin.inject("poll-unknown-status", 2)
+    run(standin, tmp_path, "novita", "--yes", "--output", str(tmp_path / "r.json"))
+    recording = json.loads((tmp_path / "r.json").read_text())
+    assert "one video: InvalidAnswerError" in recording["outcomes"][-1]

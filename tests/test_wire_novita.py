@@ -454,7 +454,8 @@ def test_every_fault_has_the_documented_shape_and_comes_back(kind: FaultKind) ->
     status, body = novita.fault_to_wire(fault)
     assert body.keys() == {"code", "reason", "message", "metadata"}
     assert body["code"] == status
-    assert novita.fault_from_wire(status, body) == fault
+    read = novita.fault_from_wire(status, body)
+    assert (read.kind, read.message, read.field) == (kind, "what is wrong", "steps")
 
 
 def test_a_missing_key_is_answered_with_400_and_a_reason() -> None:
@@ -485,3 +486,23 @@ def test_a_field_that_is_no_text_is_left_out() -> None:
 @given(JSON)
 def test_any_body_of_a_fault_is_understood(body: object) -> None:
     assert novita.fault_from_wire(502, body).kind == "internal"
+
+
+def test_the_run_time_is_read_from_what_the_python_client_knows() -> None:
+    info = {"submit_time_ms": 1790000000000, "execute_time_ms": 1790000001000, "complete_time_ms": 1790000043500}
+    assert novita.job_from_wire(PAGE_RESULT | {"extra": {"debug_info": info}}).inference_s == 42.5
+
+
+def test_times_that_are_no_moments_are_left_unsaid() -> None:
+    info = {"submit_time_ms": 5, "execute_time_ms": 10, "complete_time_ms": 20}
+    assert novita.job_from_wire(PAGE_RESULT | {"extra": {"debug_info": info}}).inference_s is None
+
+
+@pytest.mark.parametrize("percent", [-1, 101, "half"])
+def test_a_progress_that_makes_no_sense_is_left_unsaid(percent: object) -> None:
+    assert answered(progress_percent=percent).progress_percent is None
+
+
+def test_only_the_documented_failure_says_that_nothing_was_made() -> None:
+    answers = [novita.fault_from_wire(500, {"reason": r}) for r in ("CREATE_TASK_FAILED", "SERVICE_UNAVAILABLE")]
+    assert [answer.nothing_made for answer in answers] == [True, False]

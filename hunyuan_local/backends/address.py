@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from contextlib import suppress
 from urllib.parse import urlsplit
+
+import httpx
 
 from ..errors import ConfigError
 
@@ -17,13 +20,17 @@ def check_url(url: str) -> str:
     """
     try:
         parts = urlsplit(url)
-        sound = parts.scheme in ("http", "https") and parts.hostname and not parts.query and parts.port != 0
-    except ValueError:
+        if parts.username or parts.password:
+            raise ConfigError("base_url: must not hold a name or a password; use the key instead")
+        httpx.URL(url).raw_host.decode("ascii")  # whether a host name can be looked up at all
+        (parts.hostname or "").encode("idna")
+        sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        sound = sound and not parts.query and not parts.fragment
+    except (ValueError, httpx.InvalidURL):
         sound = False
     if not sound:
-        raise ConfigError(f"base_url={url!r}: must be like https://host or http://host:port")
-    if parts.username or parts.password:
-        raise ConfigError(f"base_url: must not hold a name or a password (at {parts.hostname}); use the key instead")
+        shown = re.sub(r"//[^/]*@", "//***@", url)
+        raise ConfigError(f"base_url={shown!r}: must be like https://host or http://host:port")
     return url.rstrip("/")
 
 

@@ -29,13 +29,13 @@ class GenerationContext:
         overwrite: replace an existing file.
         on_progress: called with every :class:`Progress`, from the thread that generates.
         on_note: called with each sentence that the user should know, as soon as it is known; the
-            result holds them all.
+            result holds those that are about the video.
         cancel: set it, from any thread, to stop within one step.
         allow_loss: let a backend leave out or change what it cannot hold, and say so in a note.
         submit_again: start a new task at a hosted service even if one of the very same request is
             still open; otherwise that one is continued.
         checkpoint_dir: where the local backend saves the state of the unfinished video, every
-            ``checkpoint_every`` steps; the same request with the same folder goes on from there.
+            ``checkpoint_every`` steps; the same request for the same output goes on from there.
         job_id, remote_id: set by a hosted backend as soon as they are known: the name under which
             the job can be resumed here, and the task's id at the service.
     """

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ..errors import DownloadError, InvalidAnswerError, TaskFailedError, VideoError
+from ..errors import DownloadError, InvalidAnswerError, TaskFailedError, TaskTimeoutError, VideoError
 from ..provenance import ModelIdentity, RemoteTask, statement
 from ..schema import GenerationRequest, GenerationResult, JobView, Progress, Timings, VideoInfo
 from ..video import partial_path, probe, publish, read_frames
@@ -24,6 +24,10 @@ class Delivery:
         model: what the service calls its model.
         job: a job with a ``remote_id``.
         ask: one look at the task of that id.
+        limit_s: seconds from now until the task must be done and fetched.
+
+    Attributes:
+        is_done: the service has finished the task.
     """
 
     def __init__(
@@ -33,10 +37,13 @@ class Delivery:
         job: OpenJob,
         ask: Callable[[Service, str], JobView],
         context: GenerationContext,
+        limit_s: float,
     ):
         self._service, self._model, self._job, self._ask, self._context = service, model, job, ask, context
-        self._began = time.monotonic()
-        self._last_queued = self._began
+        self._last_queued = time.monotonic()
+        self._deadline = time.monotonic() + limit_s
+        self._download_s = 0.0
+        self.is_done = False
 
     def run(self) -> GenerationResult:
         """The whole way; no file but the finished one stays.
@@ -52,13 +59,15 @@ class Delivery:
             view = self._wait()
             finished = time.monotonic()
             info = self._fetch(view, partial)
-            timings = self._timings(view, finished, time.monotonic() - finished)
+            timings = self._timings(view, finished)
             return self._publish(view, info, partial, timings)
         finally:
             partial.unlink(missing_ok=True)
 
     def _wait(self) -> JobView:
-        return self._service.poll(self._look, self._context.cancel)
+        view = self._service.poll(self._look, self._context.cancel, self._deadline, self._context.on_note)
+        self.is_done = True
+        return view
 
     def _look(self) -> JobView | None:
         """The finished task, or None, with progress, while it is not."""
@@ -103,17 +112,22 @@ class Delivery:
         def on_percent(percent: int) -> None:
             self._context.on_progress(Progress(stage="download", step=percent, total=100))
 
-        self._service.poll(fetch, self._context.cancel)
+        began = time.monotonic()
+        try:
+            self._service.poll(fetch, self._context.cancel, self._deadline, self._context.on_note)
+        except TaskTimeoutError as error:
+            raise DownloadError(f"the video is done, but could not be fetched: {error}") from error
+        self._download_s += time.monotonic() - began
         try:
             return probe(partial)
         except VideoError as error:
             raise DownloadError(f"what {self._job.backend} gave is not a whole mp4 video; try again later") from error
 
-    def _timings(self, view: JobView, finished: float, download_s: float) -> Timings:
+    def _timings(self, view: JobView, finished: float) -> Timings:
         """Seconds since the submission; the running is the service's own figure where it gives one."""
-        submit_s = self._job.submit_s
-        since = (datetime.now(UTC) - self._job.created_at).total_seconds()
-        waited = max(0.0, since - submit_s - download_s)
+        submit_s, download_s = self._job.submit_s, self._download_s
+        since = (datetime.now(UTC) - self._job.created_at).total_seconds() - (time.monotonic() - finished)
+        waited = max(0.0, since - submit_s)
         run_s = finished - self._last_queued if view.inference_s is None else view.inference_s
         return Timings(
             submit_s=submit_s,

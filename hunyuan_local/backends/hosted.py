@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import httpx
 
@@ -24,8 +25,10 @@ from ..errors import (
     HostedError,
     HunyuanLocalError,
     InvalidAnswerError,
+    OutputExistsError,
     SubmissionLostError,
     TaskFailedError,
+    TerminationRequest,
 )
 from ..schema import GenerationRequest, GenerationResult, JobView, Progress
 from ..video import check_output_path
@@ -33,7 +36,7 @@ from .address import check_url, is_loopback
 from .base import Explanation, GenerationContext, explanation, with_seed
 from .delivery import Delivery
 from .ledger import Ledger, OpenJob, fingerprint
-from .service import Pacing, Service, Transient
+from .service import Pacing, Service
 
 
 class HostedBackend:
@@ -103,37 +106,22 @@ class HostedBackend:
                 "checkpoint_dir: is of the local backend alone; a hosted task is taken up again without it"
             )
         mark = fingerprint(self.name, self.base_url, request, context.output)
-        for job in [job for job in self._ledger.jobs() if job.fingerprint == mark and self._ledger.is_free(job)]:
-            if not context.submit_again:
-                return self.resume(job, context)
-            self._ledger.forget(job)
-
-        # 1. Everything that can be refused is refused before anything is sent.
-        wanted = self.wire.request_to_wire(request, allow_loss=context.allow_loss)
-        sent = self.wire.request_to_wire(with_seed(wanted.request, self.capabilities))
-        service = self._connect()
-        output = context.output or Path(f"{self.name}-{datetime.now():%Y%m%d-%H%M%S}-{sent.request.seed}.mp4")
-        check_output_path(output, context.overwrite)
-        notes = [f"{loss.field}={loss.value!r} was {_fate(loss.becomes)}: {loss.rule}" for loss in wanted.losses]
-
-        # 2. Written down first, so that no crash can hide a task; then sent, once.
-        context.job_id = self._ledger.new_id()
-        with self._ledger.hold(context.job_id):
-            job = OpenJob(
-                job_id=context.job_id,
-                fingerprint=mark,
-                backend=self.name,
-                base_url=self.base_url,
-                request=sent.request,
-                output=Path(os.path.abspath(output)),
-                overwrite=context.overwrite,
-                notes=notes,
-                created_at=datetime.now(UTC),
-            )
-            self._ledger.save(job)
-            for note in (*notes, *self._warnings()):
-                context.on_note(note)
-            job = self._submit(service, job, sent.body, context)
+        with ExitStack() as held:
+            with self._ledger.alone():
+                same = [job for job in self._ledger.jobs() if job.fingerprint == mark]
+                earlier = None if context.submit_again else self._earlier(same)
+                if earlier is None:
+                    # Everything that can be refused is refused before anything is sent.
+                    service, job, body = self._prepare(request, mark, context)
+                    # Written down first, so that no crash can hide a task.
+                    held.enter_context(self._ledger.hold(job.job_id))
+                    self._ledger.save(job)
+            if earlier is not None:
+                return self.resume(earlier, context)
+            job = self._submit(service, job, body, context)
+            for lost in same:
+                if lost.remote_id is None and self._ledger.is_free(lost):
+                    self._ledger.forget(lost)  # by asking for another task its user has settled it
             return self._finish(service, job, context)
 
     def resume(self, job: OpenJob, context: GenerationContext | None = None) -> GenerationResult:
@@ -144,17 +132,17 @@ class HostedBackend:
             HostedError: see :mod:`hunyuan_local.errors`.
         """
         context = context or GenerationContext()
-        service = self._connect()
+        service = self._connect(context)
         with self._ledger.hold(job.job_id):
             context.job_id = job.job_id
             if job.remote_id is None:
                 raise SubmissionLostError(_lost_advice(self.name, job))
             output = job.output if context.output is None else Path(os.path.abspath(context.output))
-            job = job.model_copy(update={"output": output, "overwrite": job.overwrite or context.overwrite})
-            check_output_path(job.output, job.overwrite)
             note = f"continuing task {job.remote_id} at {self.name}, submitted {job.created_at:%Y-%m-%d %H:%M} UTC"
             context.on_note(note)
-            job = job.model_copy(update={"notes": [*job.notes, f"{note}; its queue time includes the interruption"]})
+            notes = [*job.notes, f"{note}; its queue time includes the interruption"]
+            overwrite = job.overwrite or context.overwrite
+            job = job.model_copy(update={"output": output, "overwrite": overwrite, "notes": notes})
             return self._finish(service, job, context)
 
     def close(self) -> None:
@@ -175,7 +163,7 @@ class HostedBackend:
 
     # The steps.
 
-    def _connect(self) -> Service:
+    def _connect(self, context: GenerationContext) -> Service:
         if self._service is None:
             key = self._api_key or os.environ.get(self.key_variable, "")
             if not key.strip():
@@ -187,22 +175,56 @@ class HostedBackend:
             self._service = Service(
                 self.name, self.base_url, key.strip(), self.wire.fault_from_wire, self._pacing, self._transport
             )
+        if not self.base_url.startswith("https:") and not is_loopback(self.base_url):
+            context.on_note(f"{self.base_url} is not https: the key and the prompt travel unencrypted")
         return self._service
 
-    def _warnings(self) -> list[str]:
-        if self.base_url.startswith("https:") or is_loopback(self.base_url):
-            return []
-        return [f"{self.base_url} is not https: the key and the prompt travel unencrypted"]
+    def _earlier(self, same: list[OpenJob]) -> OpenJob | None:
+        """The open job of the very same command, if there is one."""
+        if not same:
+            return None
+        if not self._ledger.is_free(same[0]):
+            raise ConfigError(
+                f"job {same[0].job_id}: another process works on this very command; wait for its video, or pass "
+                "--submit-again (submit_again=True) for a second one"
+            )
+        return same[0]
 
-    def _submit(self, service: Service, job: OpenJob, body: dict, context: GenerationContext) -> OpenJob:
+    def _prepare(
+        self, request: GenerationRequest, mark: str, context: GenerationContext
+    ) -> tuple[Service, OpenJob, dict[str, Any]]:
+        """A job that may be submitted, and its body."""
+        wanted = self.wire.request_to_wire(request, allow_loss=context.allow_loss)
+        sent = self.wire.request_to_wire(with_seed(wanted.request, self.capabilities))
+        output = context.output or Path(f"{self.name}-{datetime.now():%Y%m%d-%H%M%S}-{sent.request.seed}.mp4")
+        check_output_path(output, context.overwrite)
+        notes = [f"{loss.field}={loss.value!r} was {_fate(loss.becomes)}: {loss.rule}" for loss in wanted.losses]
+        service = self._connect(context)
+        for note in notes:
+            context.on_note(note)
         if context.cancel.is_set():
-            self._ledger.forget(job)
             raise GenerationCancelledError("cancelled before anything was sent")
         context.on_progress(Progress(stage="submit"))
+        context.job_id = self._ledger.new_id()
+        job = OpenJob(
+            job_id=context.job_id,
+            fingerprint=mark,
+            backend=self.name,
+            base_url=self.base_url,
+            request=sent.request,
+            output=Path(os.path.abspath(output)),
+            overwrite=context.overwrite,
+            notes=notes,
+            created_at=datetime.now(UTC),
+        )
+        return service, job, sent.body
+
+    def _submit(self, service: Service, job: OpenJob, body: dict[str, Any], context: GenerationContext) -> OpenJob:
+        """The one POST; afterwards the task's id is on disk, or it is said why not."""
         began = time.monotonic()
         try:
             answer = service.post(self.wire.SUBMIT_PATH, body)
-            remote_id = self.wire.submission_from_wire(answer)
+            context.remote_id = self.wire.submission_from_wire(answer)
         except (SubmissionLostError, InvalidAnswerError) as error:
             raise SubmissionLostError(f"{error}. {_lost_advice(self.name, job)}") from error
         except KeyboardInterrupt as error:
@@ -210,40 +232,51 @@ class HostedBackend:
         except HostedError:
             self._ledger.forget(job)  # the service has made nothing of it
             raise
-        job = job.model_copy(update={"remote_id": remote_id, "submit_s": time.monotonic() - began})
-        self._ledger.save(job)
+        job = job.model_copy(update={"remote_id": context.remote_id, "submit_s": time.monotonic() - began})
+        try:
+            self._ledger.save(job)
+        except ConfigError as error:
+            # The task is paid for: better to go on without a record than to stop.
+            context.on_note(f"do not interrupt this: task {job.remote_id} at {self.name} cannot be remembered: {error}")
         return job
 
     def _finish(self, service: Service, job: OpenJob, context: GenerationContext) -> GenerationResult:
         """From a submitted task to a file in its place."""
         context.remote_id = job.remote_id
-        hint = f"to continue: hunyuan-local resume {job.job_id}"
+        hint = f"to go on with this task: hunyuan-local resume {job.job_id}"
         context.on_note(f"task {job.remote_id} at {self.name}; if this is interrupted, {hint}")
+        delivery = Delivery(service, self.wire.MODEL, job, self.ask, context, self._pacing.limit_s)
         try:
-            result = Delivery(service, self.wire.MODEL, job, self.ask, context).run()
+            check_output_path(job.output, job.overwrite)
+            result = delivery.run()
+        except TerminationRequest as error:
+            raise GenerationCancelledError(f"stopped; task {job.remote_id} goes on at {self.name}; {hint}") from error
         except (KeyboardInterrupt, GenerationCancelledError) as error:
-            raise GenerationCancelledError(self._cancel(service, job)) from error
+            if delivery.is_done:  # paid for, and nothing is saved by deleting it
+                raise GenerationCancelledError(f"cancelled; the video is ready at {self.name}; {hint}") from error
+            raise GenerationCancelledError(self._cancel(service, job, hint)) from error
         except TaskFailedError:
             self._ledger.forget(job)  # there is nothing left to fetch
             raise
-        except HostedError as error:
+        except OutputExistsError as error:
+            error.hint = f"{hint} --output OTHER.mp4"
+            raise
+        except HunyuanLocalError as error:
             error.hint = hint
             raise
         self._ledger.forget(job)
         return result
 
-    def _cancel(self, service: Service, job: OpenJob) -> str:
+    def _cancel(self, service: Service, job: OpenJob, hint: str) -> str:
         """Stop the task where the service can, and say what became of it."""
-        go_on = f"to fetch its video later: hunyuan-local resume {job.job_id}"
         try:
             stopped = self.cancel_remote(service, job.remote_id)
-        except (HunyuanLocalError, Transient) as error:
-            reason = error.error if isinstance(error, Transient) else error
-            return f"cancelled here; task {job.remote_id} could not be stopped at {self.name} ({reason}); {go_on}"
+        except HunyuanLocalError as error:
+            return f"cancelled here; task {job.remote_id} could not be stopped at {self.name} ({error}); {hint}"
         if stopped is None:
-            return f"cancelled here; {self.name} has no way to stop a task, so {job.remote_id} goes on; {go_on}"
+            return f"cancelled here; {self.name} has no way to stop a task, so {job.remote_id} goes on; {hint}"
         if not stopped:
-            return f"cancelled here; {self.name} did not stop task {job.remote_id}; {go_on}"
+            return f"cancelled here; {self.name} did not stop task {job.remote_id}; {hint}"
         self._ledger.forget(job)
         return f"cancelled; task {job.remote_id} was deleted at {self.name}; no file was kept"
 

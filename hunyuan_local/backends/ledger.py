@@ -69,7 +69,7 @@ class Ledger:
 
     def jobs(self) -> list[OpenJob]:
         """All open jobs, the oldest first; a damaged file is an error that names it."""
-        jobs = [self._read(path) for path in self.folder.glob("*.json")]
+        jobs = [self._read(path) for path in self.folder.glob("*.json")] if self.folder.is_dir() else []
         return sorted((job for job in jobs if job is not None), key=lambda job: job.created_at)
 
     def find(self, name: str) -> OpenJob:
@@ -79,7 +79,8 @@ class Ledger:
             ConfigError: none, or several.
         """
         jobs = self.jobs()
-        found = [job for job in jobs if job.job_id.startswith(name) or (job.remote_id or "").startswith(name)]
+        found = [job for job in jobs if name in (job.job_id, job.remote_id)]
+        found = found or [j for j in jobs if j.job_id.startswith(name) or (j.remote_id or "").startswith(name)]
         if len(found) != 1:
             open_ones = ", ".join(job.job_id for job in jobs) or "none"
             problem = "fits several jobs" if found else "is not an open job; a finished one is forgotten"
@@ -105,6 +106,9 @@ class Ledger:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
+            folder = os.open(self.folder, os.O_RDONLY)
+            os.fsync(folder)
+            os.close(folder)
         except OSError as error:
             raise ConfigError(
                 f"{self.folder}: cannot be written: {error}; without it a paid task could be lost; make it "
@@ -119,7 +123,7 @@ class Ledger:
     def is_free(self, job: OpenJob) -> bool:
         """Whether no live process works on the job."""
         try:
-            with self._lock(job.job_id):
+            with self._lock(job.job_id, 0):
                 return True
         except Timeout:
             return False
@@ -129,14 +133,19 @@ class Ledger:
         """Keep other processes from working on a job.
 
         Raises:
-            ConfigError: another one does.
+            ConfigError: another one does, or the folder cannot be written.
         """
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
-            with self._lock(job_id):
+            with self._lock(job_id, 0):
                 yield
         except Timeout as error:
             raise ConfigError(f"job {job_id}: another process works on it; wait for it, or stop it") from error
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Let one process at a time look for an open job and write down a new one."""
+        with self._lock("ledger", -1):
+            yield
 
     def _read(self, path: Path) -> OpenJob | None:
         try:
@@ -147,8 +156,21 @@ class Ledger:
         except (OSError, ValidationError, HunyuanLocalError) as error:
             raise ConfigError(f"{path}: the record of an open job is damaged: {error}; delete it to give up") from error
 
-    def _lock(self, job_id: str) -> FileLock:
-        return FileLock(self._lock_path(job_id), timeout=0)
+    @contextmanager
+    def _lock(self, name: str, timeout_s: float) -> Iterator[None]:
+        lock = FileLock(self._lock_path(name), timeout=timeout_s)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock.acquire()
+        except Timeout:
+            raise
+        except OSError as error:
+            raise ConfigError(f"{self.folder}: cannot be written: {error}; set HUNYUAN_LOCAL_STATE_DIR to another "
+                              "folder") from error  # fmt: skip
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _path(self, job_id: str) -> Path:
         return self.folder / f"{job_id}.json"

@@ -210,9 +210,7 @@ class LocalBackend:
             "size": str(render_size),
             "weights": weights_identity(model.folder),
             "profile": model.profile.model_dump_json(),
-            "torch": versions["torch"],
-            "diffusers": versions["diffusers"],
-        }
+        } | {name: versions[name] for name in ("torch", "diffusers", "transformers", "tokenizers")}
 
     def _frames(
         self, model: LoadedModel, latents: object, num_frames: int, context: GenerationContext

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import httpx
 
@@ -34,6 +34,7 @@ from ..wires.base import Fault
 # Raised before a byte of the request could have been sent.
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
 _CHUNK_BYTES = 1 << 18
+T = TypeVar("T")
 
 
 class FaultReader(Protocol):
@@ -118,7 +119,10 @@ class Service:
                 return answer.json()
             except ValueError as error:
                 raise self._lost("its answer is not JSON") from error
-        refusal = self._refusal(answer)
+        remedy = "change the request, or use another backend"
+        if answer.status_code in (404, 405) or answer.is_redirect:
+            remedy = f"is {self._base_url} the right address?"
+        refusal = self._refusal(answer, remedy)
         if not self._fault(answer).nothing_made:
             # Such as a gateway's: what stands behind it may have taken the task.
             raise self._lost(f"it answered with HTTP {answer.status_code}") from refusal
@@ -135,7 +139,11 @@ class Service:
             answer = self._client.get(self._base_url + path, params=params, headers=self._headers())
         except httpx.HTTPError as error:
             raise Transient(self._unreachable(error)) from error
-        self._raise_for_status(answer)
+        if not answer.is_success:
+            refusal = self._refusal(answer, "if it stays so, give the job up with hunyuan-local resume --forget")
+            if answer.status_code == 429 or answer.status_code >= 500:
+                raise Transient(refusal, _wait(answer))
+            raise refusal
         try:
             return answer.json()
         except ValueError as error:
@@ -145,53 +153,56 @@ class Service:
                 f"is {self._base_url} the right address?"
             ) from error
 
-    def poll(self, ask: Callable[[], Any], cancel: threading.Event) -> Any:
+    def poll(
+        self, ask: Callable[[], T | None], cancel: threading.Event, deadline: float, tell: Callable[[str], None]
+    ) -> T:
         """Repeat ``ask`` until it gives something other than None.
+
+        Args:
+            deadline: when to give up, on the monotonic clock.
+            tell: told once of each spell of trouble.
 
         Raises:
             GenerationCancelledError: ``cancel`` was set.
-            TaskTimeoutError: nothing within the time limit.
+            TaskTimeoutError: nothing by the deadline.
             HostedError: what ``ask`` raised, a transient failure only when patience has ended.
         """
-        began = last_good = time.monotonic()
+        failing_since: float | None = None
         attempt = 0
         while True:
             pause = self._pacing.pause(attempt)
             try:
                 if (found := ask()) is not None:
                     return found
-                last_good = time.monotonic()
+                failing_since = None
             except Transient as failure:
-                if time.monotonic() - last_good > self._pacing.patience_s:
+                now = time.monotonic()
+                if failing_since is None:
+                    failing_since = now
+                    tell(f"{failure.error}; trying again")
+                if now - failing_since > self._pacing.patience_s:
                     raise failure.error from failure
                 pause = max(pause, failure.retry_after_s or 0)
             attempt += 1
-            left = self._pacing.limit_s - (time.monotonic() - began)
+            left = deadline - time.monotonic()
             if cancel.wait(max(0.0, min(pause, left))):
                 raise GenerationCancelledError("cancelled while waiting for the service")
             if left <= pause:
                 raise TaskTimeoutError(
-                    f"{self._name} had not finished after {self._pacing.limit_s:g} s; the task goes on there"
+                    f"{self._name} was not done within the {self._pacing.limit_s:g} s of the time limit (--timeout)"
                 )
 
     def download(self, url: str, target: Path, on_percent: Callable[[int], None], cancel: threading.Event) -> None:
         """Stream a finished file to ``target``, without the key, which is not for storage servers.
 
         Raises:
-            Transient: no connection, 5xx, or fewer bytes than announced.
+            Transient: no connection, 429, 5xx, or fewer bytes than announced.
             DownloadError: the address does not work, or gives something other than a file.
             GenerationCancelledError: ``cancel`` was set.
         """
         try:
             with self._client.stream("GET", url, follow_redirects=True) as answer:
-                if answer.status_code >= 500 or answer.status_code == 429:
-                    raise Transient(DownloadError(f"{_place(url)} answered HTTP {answer.status_code}"))
-                if not answer.is_success:
-                    raise DownloadError(
-                        f"{_place(url)} answered HTTP {answer.status_code}: the address has expired or is not open"
-                    )
-                if answer.headers.get("content-type", "").startswith(("text/html", "application/json")):
-                    raise DownloadError(f"{_place(url)} gave a page instead of a video")
+                self._check_file(answer, url)
                 total, done = int(answer.headers.get("content-length", 0)), 0
                 with target.open("wb") as file:
                     for chunk in answer.iter_bytes(_CHUNK_BYTES):
@@ -203,10 +214,23 @@ class Service:
                             on_percent(min(100, 100 * done // total))
                 if total and answer.num_bytes_downloaded != total:
                     raise Transient(DownloadError(f"{done} of {total} bytes came from {_place(url)}"))
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as error:
+            raise DownloadError(f"{self._name} named {url!r}, which is no address of a file: {_say(error)}") from error
+        except httpx.HTTPError as error:
             raise Transient(DownloadError(f"{_place(url)}: the download broke off: {_say(error)}")) from error
         except OSError as error:
             raise DownloadError(f"{target.parent}: cannot be written: {error}; check the disk") from error
+
+    def _check_file(self, answer: httpx.Response, url: str) -> None:
+        if answer.status_code >= 500 or answer.status_code == 429:
+            raise Transient(DownloadError(f"{_place(url)} answered HTTP {answer.status_code}"), _wait(answer))
+        if not answer.is_success:
+            raise DownloadError(
+                f"{_place(url)} answered HTTP {answer.status_code}: the address has expired or is not open; if it "
+                "stays so, give the job up with hunyuan-local resume --forget"
+            )
+        if answer.headers.get("content-type", "").startswith(("text/html", "application/json")):
+            raise DownloadError(f"{_place(url)} gave a page instead of a video")
 
     def scrub(self, text: str) -> str:
         """``text`` without the key, should a service repeat it, and of a length to show."""
@@ -216,21 +240,13 @@ class Service:
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._key}"}
 
-    def _raise_for_status(self, answer: httpx.Response) -> None:
-        if answer.is_success:
-            return
-        refusal = self._refusal(answer)
-        if answer.status_code == 429 or answer.status_code >= 500:
-            raise Transient(refusal, getattr(refusal, "retry_after_s", None))
-        raise refusal
-
     def _fault(self, answer: httpx.Response) -> Fault:
         try:
             return self._read_fault(answer.status_code, answer.json())
         except ValueError:
             return self._read_fault(answer.status_code, None)
 
-    def _refusal(self, answer: httpx.Response) -> HostedError:
+    def _refusal(self, answer: httpx.Response, remedy: str) -> HostedError:
         """The error that an HTTP answer other than 2xx stands for."""
         fault = self._fault(answer)
         said = f"{self._name} says: {self.scrub(fault.message)}" if fault.message else f"{self._name} gave no reason"
@@ -239,13 +255,13 @@ class Service:
             case "unauthorized" | "forbidden":
                 return AuthenticationError(f"{said}; check the key and the account")
             case "rate_limited":
-                wait = retry_after_s(answer.headers.get("retry-after"))
+                wait = _wait(answer)
                 remedy = "wait a minute" if wait is None else f"wait {wait:.0f} s"
                 return RateLimitError(f"{said}; {remedy} and try again", wait)
             case "internal" | "unavailable":
                 return UnreachableError(f"{said}; the service is in trouble: try again later")
         field = f" [{fault.field}]" if fault.field else ""
-        return RequestRefusedError(f"{said}{field}; change the request, or use another backend")
+        return RequestRefusedError(f"{said}{field}; {remedy}")
 
     def _unreachable(self, error: Exception) -> UnreachableError:
         return UnreachableError(
@@ -266,6 +282,10 @@ def retry_after_s(header: str | None, now: Callable[[], float] = time.time) -> f
         return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - now())
     except ValueError:
         return None
+
+
+def _wait(answer: httpx.Response) -> float | None:
+    return retry_after_s(answer.headers.get("retry-after"))
 
 
 def _place(url: str) -> str:

@@ -81,7 +81,7 @@ class ProgressDisplay:
             if not self._live:
                 self._console.print(f"{_WORDS[progress.stage]} ...")
         if self._task is not None and progress.total:
-            self._bars.update(self._task, completed=progress.step, detail=_detail(progress))
+            self._bars.update(self._task, total=progress.total, completed=progress.step, detail=_detail(progress))
             self._log_now_and_then(progress)
 
     def _log_now_and_then(self, progress: Progress) -> None:
@@ -126,7 +126,9 @@ def _detail(progress: Progress) -> str:
     if progress.stage in ("run", "download"):
         text = f"{progress.step} %"
     if progress.seconds_per_step is not None:
-        text += f"  {progress.seconds_per_step:.2f} s/step  {_duration(progress.seconds_left or 0)} left"
+        text += f"  {progress.seconds_per_step:.2f} s/step"
+    if progress.seconds_left is not None:
+        text += f"  {_duration(progress.seconds_left)} left"
     return text
 
 

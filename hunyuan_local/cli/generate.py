@@ -27,8 +27,8 @@ def _list_backends(ctx: click.Context, parameter: click.Parameter, wanted: bool)
               "in the current folder if left out.")  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace the output file if it exists.")
 @click.option("--allow-loss", is_flag=True, help="Let a service leave out or change what it cannot hold.")
-@click.option("--submit-again", is_flag=True, help="Start a new task at a service even if one of this very command "
-              "is still open; otherwise that one is continued.")  # fmt: skip
+@click.option("--submit-again", is_flag=True, help="Start, and pay for, a new task at a service even if one of this "
+              "very command is still open; otherwise that one is continued.")  # fmt: skip
 @click.option("--checkpoint-dir", type=click.Path(path_type=Path), metavar="DIR", help="Save the state of the "
               "unfinished video here; the same command goes on from it.")  # fmt: skip
 @click.option("--checkpoint-every", type=int, default=5, show_default=True, metavar="N", help="Save after N steps.")

@@ -13,7 +13,7 @@ from types import FrameType
 
 import rich_click as click
 
-from ..errors import HunyuanLocalError
+from ..errors import HunyuanLocalError, TerminationRequest
 
 _COMMANDS = ("doctor", "explain", "generate", "replay", "resume", "show", "smoke")
 _EPILOG = (
@@ -78,4 +78,4 @@ def _say(message: str) -> None:
 
 
 def _as_interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    raise TerminationRequest

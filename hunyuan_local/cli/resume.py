@@ -35,13 +35,13 @@ def command(
     """
     ledger = Ledger()
     if job is None:
-        print("\n".join(map(_line, ledger.jobs())) or "no open jobs")
+        print("\n".join(_line(job, ledger.is_free(job)) for job in ledger.jobs()) or "no open jobs")
         return
     found = ledger.find(job)
     if forget:
         with ledger.hold(found.job_id):
             ledger.forget(found)
-        print(f"forgotten: {_line(found)}")
+        print(f"forgotten: {_line(found, free=True)}")
         return
     console = stderr()
     backend = get_backend(found.backend, api_key=api_key, base_url=found.base_url, timeout_s=timeout_s)
@@ -50,6 +50,7 @@ def command(
     print_result(console, result, as_json)
 
 
-def _line(job: OpenJob) -> str:
-    task = f"task {job.remote_id}" if job.remote_id else "answer lost"
+def _line(job: OpenJob, free: bool) -> str:
+    task = f"task {job.remote_id}" if job.remote_id else "answer lost" if free else "being submitted"
+    task += "" if free else " (in work)"
     return f"{job.job_id}  {job.backend}  {job.created_at:%Y-%m-%d %H:%M} UTC  {task}  {job.request.prompt[:40]!r}"

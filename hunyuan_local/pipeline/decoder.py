@@ -34,7 +34,8 @@ def decode(model: LoadedModel, latents: torch.Tensor) -> Iterator[np.ndarray]:
     """
     vae = model.pipe.vae
     with clean_device(model.pipe, "decoding", "use a profile with vae_tiling and more offload, or a smaller size"):
-        scaled = latents.to(vae.dtype) / vae.config.scaling_factor
+        # Latents that were saved on disk come on the CPU.
+        scaled = latents.to(model.pipe._execution_device, vae.dtype) / vae.config.scaling_factor
         with _one_tile_at_a_time(vae):
             for piece in _tiles(vae, scaled):
                 yield _to_uint8(piece)

@@ -62,6 +62,8 @@ def denoise(
     pipe = model.pipe
     width, height = render_size
     generator = torch.Generator("cpu").manual_seed(request.seed)
+    for note in _prompt_notes(model, request):
+        on_note(note)
     saved = None if checkpoint is None else _take_up(checkpoint, generator, on_note)
     if saved is not None and saved.step == request.num_inference_steps:
         return Denoised(latents=saved.latents, encode_s=0.0, denoise_s=0.0)
@@ -69,8 +71,6 @@ def denoise(
         # 1. Prompts to embeddings.
         on_progress(Progress(stage="encode"))
         began = time.monotonic()
-        for note in _prompt_notes(model, request):
-            on_note(note)
         embeds = _encode(model, request.prompt)
         if request.negative_prompt is not None and request.true_cfg_scale > 1:
             negative = _encode(model, request.negative_prompt)

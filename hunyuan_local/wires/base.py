@@ -17,9 +17,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from ..capabilities import Capabilities, settle
 from ..errors import FieldProblem, InvalidAnswerError, InvalidRequestError, Loss
@@ -79,6 +79,20 @@ class Answer(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
+
+T = TypeVar("T")
+
+
+def _or_none(value: object, check: ValidatorFunctionWrapHandler) -> object:
+    try:
+        return check(value)
+    except ValidationError:
+        return None
+
+
+# A field of an answer that nothing depends on: of another type or range it counts as unsaid. A paid
+# video must not be lost because of a time stamp.
+Lenient = Annotated[T | None, WrapValidator(_or_none)]
 
 B = TypeVar("B", bound=Body)
 A = TypeVar("A", bound=Answer)

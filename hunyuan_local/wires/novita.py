@@ -15,7 +15,19 @@ from pydantic import Field
 
 from ..capabilities import Capabilities, settle
 from ..schema import GenerationRequest, JobStatus, JobView
-from .base import Answer, Body, Fault, FaultKind, Submission, WireRequest, known, make_request, read_answer, read_body
+from .base import (
+    Answer,
+    Body,
+    Fault,
+    FaultKind,
+    Lenient,
+    Submission,
+    WireRequest,
+    known,
+    make_request,
+    read_answer,
+    read_body,
+)
 
 NAME = "novita"
 MODEL = "hunyuan-video-fast"
@@ -93,24 +105,32 @@ class _Request(Body):
 class _Task(Answer):
     task_id: str
     status: str
-    reason: str | None = None
-    eta: float | None = None
-    progress_percent: Annotated[float, Field(ge=0, le=100)] | None = None
+    reason: Lenient[str] = None
+    eta: Lenient[float] = None
+    progress_percent: Lenient[Annotated[float, Field(ge=0, le=100)]] = None
 
 
 class _Video(Answer):
     video_url: str
-    video_url_ttl: str | int | None = None  # the page shows a number in quotes
+    video_url_ttl: Lenient[str | int] = None  # the page shows a number in quotes
+
+
+class _DebugInfo(Answer):
+    """Not on the page; its Python client knows it. Milliseconds since 1970, by the size of the numbers."""
+
+    execute_time_ms: Annotated[int, Field(gt=10**12)]
+    complete_time_ms: Annotated[int, Field(gt=10**12)]
 
 
 class _Extra(Answer):
-    seed: str | int | None = None
+    seed: Lenient[str | int] = None
+    debug_info: Lenient[_DebugInfo] = None
 
 
 class _Result(Answer):
     task: _Task
     videos: list[_Video] | None = None
-    extra: _Extra | None = None
+    extra: Lenient[_Extra] = None
 
 
 class _Submitted(Answer):
@@ -220,7 +240,15 @@ def job_from_wire(body: object) -> JobView:
         error=task.reason or "",
         failure="execution" if status == "failed" else None,
         seed=_number(result.extra.seed) if result.extra else None,
+        inference_s=_ran_s(result.extra.debug_info) if result.extra else None,
     )
+
+
+def _ran_s(info: _DebugInfo | None) -> float | None:
+    """Seconds from the begin of the computation to its end, where the service tells."""
+    if info is None or info.complete_time_ms <= info.execute_time_ms:
+        return None
+    return (info.complete_time_ms - info.execute_time_ms) / 1000
 
 
 def webhook_to_wire(job: JobView, base_url: str) -> dict[str, Any]:
@@ -244,7 +272,7 @@ def fault_from_wire(status: int, body: object) -> Fault:
     field = metadata.get("field") if isinstance(metadata, Mapping) else None
     message = str(said.get("message") or said.get("reason") or "")
     # CREATE_TASK_FAILED is documented, and says that there is no task.
-    nothing_made = status < 500 or said.get("reason") in list(_REASONS)
+    nothing_made = status < 500 or said.get("reason") == "CREATE_TASK_FAILED"
     return Fault(kind, message, field if isinstance(field, str) else None, nothing_made)
 
 

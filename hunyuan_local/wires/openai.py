@@ -18,7 +18,7 @@ from pydantic import Field
 from ..capabilities import Capabilities, settle
 from ..errors import FieldProblem, InvalidRequestError
 from ..schema import TEMPORAL_COMPRESSION, FailureKind, GenerationRequest, JobStatus, JobView
-from .base import Answer, Body, Fault, FaultKind, Submission, WireRequest, known, make_request, read_answer
+from .base import Answer, Body, Fault, FaultKind, Lenient, Submission, WireRequest, known, make_request, read_answer
 from .forms import Number, Whole, read_fields
 
 NAME = "openai"
@@ -89,12 +89,16 @@ class _Error(Answer):
 class _Video(Answer):
     id: Annotated[str, Field(min_length=1)]
     status: str
-    progress: Annotated[float, Field(ge=0, le=100)] | None = None
-    created_at: float | None = None
-    completed_at: float | None = None
-    expires_at: float | None = None
-    error: _Error | None = None
+    progress: Lenient[Annotated[float, Field(ge=0, le=100)]] = None
+    created_at: Lenient[float] = None
+    completed_at: Lenient[float] = None
+    expires_at: Lenient[float] = None
+    error: Lenient[_Error] = None
     seed: object = None
+
+
+class _Submitted(Answer):
+    id: Annotated[str, Field(min_length=1)]
 
 
 def result_path(job_id: str) -> str:
@@ -162,7 +166,7 @@ def submission_from_wire(body: object) -> str:
     Raises:
         InvalidAnswerError: there is none in the answer.
     """
-    return job_from_wire(body).job_id
+    return read_answer(_Submitted, body, NAME).id
 
 
 def job_to_wire(job: JobView, base_url: str) -> dict[str, Any]:

@@ -18,7 +18,19 @@ from pydantic import Field
 from ..capabilities import Capabilities, settle
 from ..errors import FieldProblem, InvalidRequestError
 from ..schema import FailureKind, GenerationRequest, JobStatus, JobView
-from .base import Answer, Body, Fault, FaultKind, Submission, WireRequest, known, make_request, read_answer, read_body
+from .base import (
+    Answer,
+    Body,
+    Fault,
+    FaultKind,
+    Lenient,
+    Submission,
+    WireRequest,
+    known,
+    make_request,
+    read_answer,
+    read_body,
+)
 
 NAME = "wavespeed"
 MODEL = "wavespeed-ai/hunyuan-video/t2v"
@@ -76,22 +88,30 @@ class _Request(Body):
 
 
 class _Timings(Answer):
-    inference: float | None = None
+    inference: Lenient[float] = None
 
 
 class _Prediction(Answer):
     id: Annotated[str, Field(min_length=1)]
     status: str
     outputs: list[str] | None = None
-    has_nsfw_contents: list[bool] | None = None
-    created_at: str | None = None
-    error: str | None = None
-    code: int | None = None
-    timings: _Timings | None = None
+    has_nsfw_contents: Lenient[list[bool]] = None
+    created_at: Lenient[str] = None
+    error: Lenient[str] = None
+    code: Lenient[int] = None
+    timings: Lenient[_Timings] = None
 
 
 class _Envelope(Answer):
     data: _Prediction
+
+
+class _Identified(Answer):
+    id: Annotated[str, Field(min_length=1)]
+
+
+class _Submitted(Answer):
+    data: _Identified
 
 
 def result_path(job_id: str) -> str:
@@ -155,7 +175,7 @@ def submission_from_wire(body: object) -> str:
     Raises:
         InvalidAnswerError: there is none in the answer.
     """
-    return job_from_wire(body).job_id
+    return read_answer(_Submitted, body, NAME).data.id
 
 
 def job_to_wire(job: JobView, base_url: str) -> dict[str, Any]:

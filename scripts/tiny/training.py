@@ -20,12 +20,13 @@ class Plan:
     clip_steps: int
     statistics_clips: int
     check_clips: int
-    denoiser_cycles: tuple[int, ...]
+    denoiser_cycles: tuple[denoiser.Cycle, ...]
     buckets: tuple[denoiser.Bucket, ...]
 
 
 FULL = Plan(autoencoder.IMAGE_STEPS, autoencoder.CLIP_STEPS, 48, 12, denoiser.CYCLES, denoiser.BUCKETS)
-QUICK = Plan(3, 2, 2, 1, (1, 1), tuple(replace(bucket, clips=8, batch=2) for bucket in denoiser.BUCKETS[:2]))
+QUICK_CYCLES = (denoiser.Cycle(1), denoiser.Cycle(1, peak=0.5, emphasis=2.0))
+QUICK = Plan(3, 2, 2, 1, QUICK_CYCLES, tuple(replace(bucket, clips=8, batch=2) for bucket in denoiser.BUCKETS[:2]))
 
 
 def train(work_dir: Path, output: Path, *, seed: int, threads: int, plan: Plan) -> None:

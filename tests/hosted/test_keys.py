@@ -64,15 +64,19 @@ def test_the_key_is_nowhere_but_in_the_header(
     assert said and standin.key not in "".join(said) + caplog.text + stored + printed + repr(backend)
 
 
-@pytest.mark.parametrize("url", ["api.wavespeed.ai", "ftp://host", "http://", "http://host:99999", "http://h?x=1"])
+@pytest.mark.parametrize(
+    "url",
+    ["api.wavespeed.ai", "ftp://host", "http://", "http://host:99999", "http://h?x=1", "http://h#x", "http://a..b"],
+)
 def test_what_is_no_address_is_refused(make: Callable[..., HostedBackend], url: str) -> None:
     with pytest.raises(errors.ConfigError, match="base_url"):
         make(base_url=url)
 
 
-def test_a_password_in_an_address_is_refused_unsaid(make: Callable[..., HostedBackend]) -> None:
+@pytest.mark.parametrize("url", ["https://me:sesame@host", "https://me:sesame@host?x=1", "http://me:sesame@h:99999"])
+def test_a_password_in_an_address_is_refused_unsaid(make: Callable[..., HostedBackend], url: str) -> None:
     with pytest.raises(errors.ConfigError) as caught:
-        make(base_url="https://me:sesame@host")
+        make(base_url=url)
     assert "sesame" not in str(caught.value)
 
 

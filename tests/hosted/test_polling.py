@@ -13,7 +13,7 @@ from hunyuan_local import errors
 from hunyuan_local.backends.base import GenerationContext
 from hunyuan_local.backends.hosted import HostedBackend
 from hunyuan_local.backends.ledger import Ledger
-from hunyuan_local.backends.service import Pacing
+from hunyuan_local.backends.service import Pacing, retry_after_s
 
 
 @pytest.mark.parametrize("fault", ["poll-500", "poll-drop", "poll-429"])
@@ -28,6 +28,19 @@ def test_retry_after_is_honoured(backend: HostedBackend, context: GenerationCont
     standin.inject("poll-429")
     backend.generate(REQUEST, context)
     assert standin.polls[1] - standin.polls[0] >= 1
+
+
+def test_retry_after_is_read_as_a_number_or_a_date() -> None:
+    date = "Wed, 21 Oct 2026 07:28:00 GMT"
+    assert [retry_after_s("7"), retry_after_s(date, lambda: 1792567670.0), retry_after_s("soon")] == [7, 10, None]
+
+
+def test_trouble_is_said_once(backend: HostedBackend, context: GenerationContext, standin: StandIn) -> None:
+    standin.inject("poll-500", 3)
+    notes: list[str] = []
+    context.on_note = notes.append
+    backend.generate(REQUEST, context)
+    assert len([note for note in notes if note.endswith("trying again")]) == 1
 
 
 def test_a_service_that_stays_down_is_given_up(

@@ -43,12 +43,28 @@ def test_a_job_in_other_hands_is_left_alone(interrupted: HostedBackend, ledger: 
         interrupted.resume(job)
 
 
-def test_a_request_in_other_hands_is_not_taken_for_a_repetition(
+def test_the_same_request_in_other_hands_is_not_paid_for_twice(
     interrupted: HostedBackend, ledger: Ledger, standin: StandIn
 ) -> None:
-    with ledger.hold(ledger.jobs()[0].job_id):
-        interrupted.generate(REQUEST, GenerationContext(ledger.jobs()[0].output))
-    assert len(standin.submissions) == 2
+    job = ledger.jobs()[0]
+    with ledger.hold(job.job_id), pytest.raises(errors.ConfigError, match="--submit-again"):
+        interrupted.generate(REQUEST, GenerationContext(job.output))
+    assert len(standin.submissions) == 1
+
+
+def test_submit_again_leaves_the_paid_task_to_be_resumed(
+    interrupted: HostedBackend, ledger: Ledger, standin: StandIn
+) -> None:
+    job = ledger.jobs()[0]
+    interrupted.generate(REQUEST, GenerationContext(job.output, submit_again=True))
+    assert ledger.jobs() == [job] and len(standin.submissions) == 2
+
+
+def test_a_taken_name_says_how_to_fetch_the_paid_video(interrupted: HostedBackend, ledger: Ledger) -> None:
+    job = ledger.jobs()[0]
+    job.output.write_text("mine")
+    with pytest.raises(errors.OutputExistsError, match=f"hunyuan-local resume {job.job_id} --output"):
+        interrupted.resume(job)
 
 
 def _cancel_while(stage: str, context: GenerationContext) -> None:
@@ -69,6 +85,13 @@ def test_cancelling_says_where_the_service_cannot(standin: StandIn, ledger: Ledg
     with pytest.raises(errors.GenerationCancelledError, match="novita has no way to stop a task"):
         NovitaBackend(standin.key, standin.url, pacing=QUICK, ledger=ledger).generate(REQUEST, context)
     assert len(ledger.jobs()) == 1
+
+
+def test_a_finished_task_is_not_deleted(standin: StandIn, ledger: Ledger, context: GenerationContext) -> None:
+    _cancel_while("download", context)
+    with pytest.raises(errors.GenerationCancelledError, match="the video is ready"):
+        WaveSpeedBackend(standin.key, standin.url, pacing=QUICK, ledger=ledger).generate(REQUEST, context)
+    assert standin.deleted == [] and len(ledger.jobs()) == 1
 
 
 def test_cancelling_before_the_submission_sends_nothing(

@@ -11,8 +11,9 @@ from standin import StandIn
 from hunyuan_local import errors
 from hunyuan_local.backends.base import GenerationContext
 from hunyuan_local.backends.hosted import HostedBackend
-from hunyuan_local.backends.ledger import Ledger
+from hunyuan_local.backends.ledger import Ledger, OpenJob
 from hunyuan_local.backends.novita import NovitaBackend
+from hunyuan_local.backends.service import Service
 from hunyuan_local.backends.wavespeed import WaveSpeedBackend
 from hunyuan_local.schema import GenerationResult, Progress
 from hunyuan_local.wires import wavespeed
@@ -47,10 +48,15 @@ def test_the_remote_id_is_on_disk_before_the_first_poll(
 
 
 def test_a_record_stands_before_the_submission(
-    backend: HostedBackend, context: GenerationContext, ledger: Ledger
+    backend: HostedBackend, context: GenerationContext, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[str | None] = []
-    context.on_progress = lambda p: seen.extend(job.remote_id for job in ledger.jobs()) if p.stage == "submit" else None
+    post, seen = Service.post, []
+
+    def look_and_post(self: Service, path: str, body: dict) -> object:
+        seen.extend(job.remote_id for job in ledger.jobs())
+        return post(self, path, body)
+
+    monkeypatch.setattr(Service, "post", look_and_post)
     backend.generate(REQUEST, context)
     assert seen == [None]
 
@@ -59,8 +65,34 @@ def test_nothing_is_remembered_of_a_finished_job(result: GenerationResult, ledge
     assert ledger.jobs() == []
 
 
-def test_no_lock_is_left(result: GenerationResult, ledger: Ledger) -> None:
-    assert list(ledger.folder.iterdir()) == []
+def test_no_lock_of_a_job_is_left(result: GenerationResult, ledger: Ledger) -> None:
+    assert [path.name for path in ledger.folder.iterdir()] == ["ledger.lock"]
+
+
+def test_a_task_that_cannot_be_remembered_is_fetched_all_the_same(
+    backend: HostedBackend, context: GenerationContext, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, notes = ledger.save, []
+
+    def full_disk(job: OpenJob) -> None:
+        if job.remote_id is not None:
+            raise errors.ConfigError("no space left")
+        save(job)
+
+    monkeypatch.setattr(ledger, "save", full_disk)
+    context.on_note = notes.append
+    assert backend.generate(REQUEST, context).path.exists()
+    assert [note for note in notes if "do not interrupt" in note and context.remote_id in note]
+
+
+def test_an_id_is_kept_whatever_else_stands_in_the_answer(
+    standin: StandIn, ledger: Ledger, context: GenerationContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = {"data": {"id": "p1", "status": "archiving", "error": {}, "created_at": 5}}
+    monkeypatch.setattr(Service, "post", lambda *_: answer)
+    with pytest.raises(errors.RequestRefusedError):  # the stand-in knows no such task
+        WaveSpeedBackend(standin.key, standin.url, pacing=QUICK, ledger=ledger).generate(REQUEST, context)
+    assert [job.remote_id for job in ledger.jobs()] == ["p1"]
 
 
 def test_the_key_does_not_go_to_the_storage_server(result: GenerationResult, standin: StandIn) -> None:
