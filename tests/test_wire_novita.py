@@ -493,8 +493,9 @@ def test_the_run_time_is_read_from_what_the_python_client_knows() -> None:
     assert novita.job_from_wire(PAGE_RESULT | {"extra": {"debug_info": info}}).inference_s == 42.5
 
 
-def test_times_that_are_no_moments_are_left_unsaid() -> None:
-    info = {"submit_time_ms": 5, "execute_time_ms": 10, "complete_time_ms": 20}
+@pytest.mark.parametrize(("begin", "end"), [(10, 20), (1790000000000, 10**400)])
+def test_times_that_are_no_moments_are_left_unsaid(begin: int, end: int) -> None:
+    info = {"submit_time_ms": 5, "execute_time_ms": begin, "complete_time_ms": end}
     assert novita.job_from_wire(PAGE_RESULT | {"extra": {"debug_info": info}}).inference_s is None
 
 

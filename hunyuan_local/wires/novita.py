@@ -118,8 +118,8 @@ class _Video(Answer):
 class _DebugInfo(Answer):
     """Not on the page; its Python client knows it. Milliseconds since 1970, by the size of the numbers."""
 
-    execute_time_ms: Annotated[int, Field(gt=10**12)]
-    complete_time_ms: Annotated[int, Field(gt=10**12)]
+    execute_time_ms: Annotated[int, Field(gt=10**12, lt=10**14)]
+    complete_time_ms: Annotated[int, Field(gt=10**12, lt=10**14)]
 
 
 class _Extra(Answer):

@@ -37,9 +37,8 @@ class Cycle:
 
 
 # The second cycle starts from where the first came to rest, and the small moves at its own end settle
-# what one cycle leaves uneven (paths, outlines). The third mends what was still wrong after it: green
-# on grey came out partly yellow, and blue on grey, the pair that differs least in the latents, with
-# bent outlines.
+# what one cycle leaves uneven (paths, outlines). The third is for the pairs that were weakest after it:
+# blue on grey, which differs least in the latents, came out with bent outlines.
 CYCLES = (Cycle(2300), Cycle(4000), Cycle(800, peak=0.4, emphasis=4.0))
 WEAK = (("green", "grey"), ("blue", "grey"))
 
