@@ -18,7 +18,7 @@ class Plan:
 
     image_steps: int
     clip_steps: int
-    decoder_steps: int
+    decoder_cycles: tuple[int, int]
     statistics_clips: int
     check_clips: int
     denoiser_cycles: tuple[denoiser.Cycle, ...]
@@ -28,14 +28,16 @@ class Plan:
 FULL = Plan(
     autoencoder.IMAGE_STEPS,
     autoencoder.CLIP_STEPS,
-    autoencoder.DECODER_STEPS,
+    autoencoder.DECODER_CYCLES,
     48,
     12,
     denoiser.CYCLES,
     denoiser.BUCKETS,
 )
 QUICK_CYCLES = (denoiser.Cycle(1), denoiser.Cycle(1, peak=0.5, emphasis=2.0))
-QUICK = Plan(3, 2, 2, 2, 1, QUICK_CYCLES, tuple(replace(bucket, clips=8, batch=2) for bucket in denoiser.BUCKETS[:2]))
+QUICK = Plan(
+    3, 2, (1, 1), 2, 1, QUICK_CYCLES, tuple(replace(bucket, clips=8, batch=2) for bucket in denoiser.BUCKETS[:2])
+)
 
 
 def train(work_dir: Path, output: Path, *, seed: int, threads: int, plan: Plan) -> None:
@@ -43,7 +45,9 @@ def train(work_dir: Path, output: Path, *, seed: int, threads: int, plan: Plan) 
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     vae = autoencoder.build()
-    autoencoder.train(vae, work_dir, seed, plan.image_steps, plan.clip_steps, plan.decoder_steps, plan.statistics_clips)
+    autoencoder.train(
+        vae, work_dir, seed, plan.image_steps, plan.clip_steps, plan.decoder_cycles, plan.statistics_clips
+    )
     decibels = autoencoder.psnr(vae, np.random.default_rng([seed, 4]), plan.check_clips)
     print(f"autoencoder: {decibels:.1f} dB on new clips", flush=True)
     stack = text.build(seed)
