@@ -91,8 +91,12 @@ class Loss(FieldProblem):
         """What would happen with permission, or what to do instead."""
         if not self.permissible:
             return "change it, or use another backend"
-        instead = "left out" if self.becomes is None else f"changed to {self.becomes}"
-        return f"with --allow-loss (allow_loss=True) it is {instead}"
+        return f"with --allow-loss (allow_loss=True) it is {self.fate}"
+
+    @property
+    def fate(self) -> str:
+        """What becomes of the field with permission."""
+        return "left out" if self.becomes is None else f"changed to {self.becomes}"
 
 
 class RequestLossError(InvalidRequestError):

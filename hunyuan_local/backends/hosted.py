@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from abc import ABC, abstractmethod
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -39,7 +40,7 @@ from .ledger import Ledger, OpenJob, fingerprint
 from .service import Pacing, Service
 
 
-class HostedBackend:
+class HostedBackend(ABC):
     """What the adapters of all services share; an adapter says what differs.
 
     Args:
@@ -153,9 +154,9 @@ class HostedBackend:
 
     # What an adapter says, beside its constants.
 
+    @abstractmethod
     def ask(self, service: Service, remote_id: str) -> JobView:
         """One look at a task."""
-        raise NotImplementedError
 
     def cancel_remote(self, service: Service, remote_id: str) -> bool | None:
         """Stop a task; None where the service has no way to."""
@@ -198,7 +199,7 @@ class HostedBackend:
         sent = self.wire.request_to_wire(with_seed(wanted.request, self.capabilities))
         output = context.output or Path(f"{self.name}-{datetime.now():%Y%m%d-%H%M%S}-{sent.request.seed}.mp4")
         check_output_path(output, context.overwrite)
-        notes = [f"{loss.field}={loss.value!r} was {_fate(loss.becomes)}: {loss.rule}" for loss in wanted.losses]
+        notes = [f"{loss.field}={loss.value!r} was {loss.fate}: {loss.rule}" for loss in wanted.losses]
         service = self._connect(context)
         for note in notes:
             context.on_note(note)
@@ -287,7 +288,3 @@ def _lost_advice(name: str, job: OpenJob) -> str:
         f"known. It is not sent again by itself: look at your account at {name}; then "
         f"hunyuan-local resume --forget {job.job_id}, or generate with --submit-again (submit_again=True)"
     )
-
-
-def _fate(becomes: object) -> str:
-    return "left out" if becomes is None else f"changed to {becomes}"
