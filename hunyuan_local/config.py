@@ -91,6 +91,11 @@ class ModelConfig(_Config):
     notice: str | None = None
 
     @property
+    def identity(self) -> str:
+        """What tells these weights from others: two folders may have the same name."""
+        return self.model_id if self.revision is None else f"{self.model_id}@{self.revision}"
+
+    @property
     def source(self) -> str:
         """Where the weights are loaded from: a folder if there is one, else the Hub repository."""
         shipped = PACKAGE_DIR / self.model_id

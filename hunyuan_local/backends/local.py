@@ -75,6 +75,19 @@ class LocalBackend:
         """See :class:`hunyuan_local.backends.base.Backend`: all that a request allows."""
         return Capabilities(defaults=dict(self.config.defaults))
 
+    @property
+    def device(self) -> str:
+        """What the model runs on, once it is loaded."""
+        from ..pipeline.memory import device_name
+
+        return "not loaded" if self._loaded is None else device_name(self._loaded.profile)
+
+    def memory(self) -> tuple[int, int] | None:
+        """The most bytes of the device that were taken so far, and all it has; None where it does not count."""
+        from ..pipeline.memory import device_memory
+
+        return None if self._loaded is None else device_memory(self._loaded.profile)
+
     def explain(self, request: GenerationRequest) -> Explanation:
         """See :class:`hunyuan_local.backends.base.Backend`; the body is the request, complete."""
         fitted = fit(request, self.name, self.capabilities)

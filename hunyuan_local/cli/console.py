@@ -35,6 +35,11 @@ def stderr() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
 
 
+def stdout() -> Console:
+    """The console for tables that are a command's result; in a file or a pipe, lines stay whole."""
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 200)
+
+
 class ProgressDisplay:
     """A line a stage: step, seconds a step, time left. Plain lines where there is no terminal."""
 

@@ -6,6 +6,7 @@ import re
 import types
 import typing
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import rich_click as click
@@ -59,6 +60,28 @@ def model_option(command: Callable) -> Callable:
         help=f"{names}, a folder in diffusers' layout, or a Hub id. Default: hunyuan-video with a CUDA device, "
         "else tiny.",
     )(command)
+
+
+def data_dir_option(command: Callable) -> Callable:
+    """``--data-dir``, the folder of a job store."""
+    return click.option(
+        "--data-dir", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+        help="Folder with the jobs and their videos; HUNYUAN_LOCAL_DATA_DIR or the system's usual place if left out.",
+    )(command)  # fmt: skip
+
+
+class Duration(click.ParamType):
+    """Seconds, or a number with s, m, h or d behind it."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, int | float):
+            return float(value)
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", value)
+        if match is None:
+            self.fail(f"{value!r} is no time; write seconds, or 90s, 15m, 12h, 7d", param, ctx)
+        return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
 
 
 def backend_options(default: str, help_text: str) -> Callable[[Callable], Callable]:

@@ -14,12 +14,14 @@ MIGRATIONS = (
         job_id TEXT NOT NULL UNIQUE,
         status TEXT NOT NULL DEFAULT 'queued'
             CHECK (status IN ('queued', 'running', 'succeeded', 'failed', 'canceled')),
+        model TEXT NOT NULL,
         request TEXT NOT NULL,
         origin TEXT NOT NULL,
         max_attempts INTEGER NOT NULL,
         attempts INTEGER NOT NULL DEFAULT 0,
         worker TEXT,
         lease_until REAL,
+        lease_s REAL,
         cancel_requested INTEGER NOT NULL DEFAULT 0,
         progress TEXT,
         created_at REAL NOT NULL,
@@ -27,9 +29,30 @@ MIGRATIONS = (
         finished_at REAL,
         result TEXT,
         error TEXT NOT NULL DEFAULT '',
-        failure TEXT
+        failure TEXT,
+        webhook TEXT,
+        webhook_state TEXT CHECK (webhook_state IN ('waiting', 'delivered', 'given up')),
+        webhook_attempts INTEGER NOT NULL DEFAULT 0,
+        webhook_at REAL,
+        webhook_error TEXT NOT NULL DEFAULT ''
     );
     CREATE INDEX jobs_by_status ON jobs (status, number);
+    CREATE INDEX jobs_by_end ON jobs (finished_at);
+    CREATE INDEX jobs_by_webhook ON jobs (webhook_state) WHERE webhook_state = 'waiting';
+    """,
+    # 2: who works
+    """
+    CREATE TABLE workers (
+        name TEXT PRIMARY KEY,
+        pid INTEGER NOT NULL,
+        model TEXT NOT NULL,
+        device TEXT NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('loading', 'idle', 'working', 'waiting')),
+        note TEXT NOT NULL,
+        memory_bytes INTEGER,
+        memory_total_bytes INTEGER,
+        seen_at REAL NOT NULL
+    );
     """,
 )
 

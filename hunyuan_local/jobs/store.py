@@ -8,46 +8,16 @@ report progress nor finish. Knows nothing about models, dialects or the network.
 from __future__ import annotations
 
 import json
-import sqlite3
-import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
-from ..errors import QueueFullError, StoreError
+from ..errors import QueueFullError
 from ..schema import FailureKind, GenerationRequest, JobStatus, Progress
-from .migrations import migrate
-
-FINISHED = ("succeeded", "failed", "canceled")
-
-
-class Job(BaseModel):
-    """One row. Times are seconds since 1970; ``origin`` is what its taker wants to remember of it."""
-
-    model_config = ConfigDict(frozen=True)
-
-    number: int
-    job_id: str
-    status: JobStatus
-    request: GenerationRequest
-    origin: dict[str, Any]
-    max_attempts: int
-    attempts: int
-    worker: str | None
-    lease_until: float | None
-    cancel_requested: bool
-    progress: Progress | None
-    created_at: float
-    started_at: float | None
-    finished_at: float | None
-    result: dict[str, Any] | None
-    error: str
-    failure: FailureKind | None
+from .database import Database
+from .job import FINISHED, Job, read_job
 
 
 class JobStore:
@@ -62,46 +32,55 @@ class JobStore:
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time):
-        self.path = path
-        self._clock = clock
-        self._local = threading.local()
-        with self._translated() as connection:
-            migrate(connection)
+        self.database = Database(path, clock)
 
     def enqueue(
         self,
         request: GenerationRequest,
+        model: str,
         origin: dict[str, Any] | None = None,
         *,
+        webhook: str | None = None,
         max_attempts: int = 3,
         max_queue: int | None = None,
     ) -> Job:
-        """Take a job; it is on disk when this returns.
+        """Take a job for workers that run ``model``; it is on disk when this returns.
 
         Raises:
             QueueFullError: ``max_queue`` jobs are waiting already.
         """
-        job_id = str(uuid.uuid4())
-        values = (job_id, request.model_dump_json(), json.dumps(origin or {}), max_attempts, self._clock())
+        values = {
+            "job_id": str(uuid.uuid4()),
+            "model": model,
+            "request": request.model_dump_json(),
+            "origin": json.dumps(origin or {}),
+            "max_attempts": max_attempts,
+            "now": self._now(),
+            "webhook": webhook,
+            "state": None if webhook is None else "waiting",
+            "max_queue": max_queue,
+        }
         rows = self._run(
-            """INSERT INTO jobs (job_id, request, origin, max_attempts, created_at)
-               SELECT ?, ?, ?, ?, ? WHERE ? IS NULL OR (SELECT COUNT(*) FROM jobs WHERE status = 'queued') < ?
+            """INSERT INTO jobs (job_id, model, request, origin, max_attempts, created_at, webhook, webhook_state)
+               SELECT :job_id, :model, :request, :origin, :max_attempts, :now, :webhook, :state
+               WHERE :max_queue IS NULL OR (SELECT COUNT(*) FROM jobs WHERE status = 'queued') < :max_queue
                RETURNING *""",
-            (*values, max_queue, max_queue),
+            values,
         )
         if not rows:
             raise QueueFullError(f"{max_queue} jobs are waiting already; try again later")
         return rows[0]
 
-    def claim(self, worker: str, lease_s: float) -> Job | None:
-        """The oldest waiting job, now this worker's for ``lease_s`` seconds; None if none waits."""
-        now = self._clock()
+    def claim(self, worker: str, model: str, lease_s: float) -> Job | None:
+        """The oldest waiting job for ``model``, now this worker's for ``lease_s`` seconds; None if none waits."""
+        now = self._now()
         rows = self._run(
-            """UPDATE jobs SET status = 'running', worker = ?, lease_until = ?, attempts = attempts + 1,
-                   started_at = COALESCE(started_at, ?), progress = NULL
-               WHERE number = (SELECT number FROM jobs WHERE status = 'queued' ORDER BY number LIMIT 1)
+            """UPDATE jobs SET status = 'running', worker = :worker, lease_until = :now + :lease_s,
+                   lease_s = :lease_s, attempts = attempts + 1, started_at = COALESCE(started_at, :now), progress = NULL
+               WHERE number = (SELECT number FROM jobs WHERE status = 'queued' AND model = :model
+                               ORDER BY number LIMIT 1)
                RETURNING *""",
-            (worker, now + lease_s, now),
+            {"worker": worker, "model": model, "lease_s": lease_s, "now": now},
         )
         return rows[0] if rows else None
 
@@ -110,7 +89,7 @@ class JobStore:
         rows = self._run(
             """UPDATE jobs SET lease_until = ?, progress = COALESCE(?, progress)
                WHERE job_id = ? AND status = 'running' AND worker = ? AND attempts = ? RETURNING *""",
-            (self._clock() + lease_s, progress and progress.model_dump_json(), *self._hold(job)),
+            (self._now() + lease_s, progress and progress.model_dump_json(), *self._hold(job)),
         )
         return bool(rows) and not rows[0].cancel_requested
 
@@ -130,29 +109,30 @@ class JobStore:
         """Return a job that was not worked to its end, without counting the attempt; as :meth:`succeed`."""
         return bool(
             self._run(
-                """UPDATE jobs SET status = 'queued', worker = NULL, lease_until = NULL, attempts = attempts - 1
+                """UPDATE jobs SET status = CASE WHEN cancel_requested THEN 'canceled' ELSE 'queued' END,
+                       finished_at = CASE WHEN cancel_requested THEN ? END,
+                       failure = CASE WHEN cancel_requested THEN 'canceled' END,
+                       error = CASE WHEN cancel_requested THEN 'cancelled' ELSE '' END,
+                       worker = NULL, lease_until = NULL, attempts = attempts - 1
                    WHERE job_id = ? AND status = 'running' AND worker = ? AND attempts = ? RETURNING *""",
-                self._hold(job),
+                (self._now(), *self._hold(job)),
             )
         )
 
-    def expire(self) -> list[Job]:
-        """Take jobs from workers whose lease has ended: to be run again, or failed after the last attempt."""
-        return self._run(
-            """UPDATE jobs SET
-                   status = CASE WHEN cancel_requested THEN 'canceled'
-                                 WHEN attempts < max_attempts THEN 'queued' ELSE 'failed' END,
-                   finished_at = CASE WHEN cancel_requested OR attempts >= max_attempts THEN ? END,
-                   failure = CASE WHEN cancel_requested THEN 'canceled'
-                                  WHEN attempts >= max_attempts THEN 'execution' END,
-                   error = CASE WHEN cancel_requested THEN 'cancelled'
-                                WHEN attempts >= max_attempts
-                                THEN 'the worker ' || worker || ' died, at attempt ' || attempts || ' of '
-                                     || max_attempts ELSE '' END,
-                   worker = NULL, lease_until = NULL
-               WHERE status = 'running' AND lease_until < ? RETURNING *""",
-            (self._clock(), self._clock()),
-        )
+    def release(self, job: Job, error: str) -> bool:
+        """Return a job that failed for what may pass: to be run again, or failed after the last attempt."""
+        return bool(self._lose("job_id = ? AND worker = ? AND attempts = ?", self._hold(job), error))
+
+    def expire(self, worker: str | None = None) -> list[Job]:
+        """Take jobs from workers whose lease has ended, or from ``worker``, which is known to be dead.
+
+        A lease that ends later than it could have been given until means that the clock was set
+        back; it has ended too.
+        """
+        now, reason = self._now(), "the process that worked on it died"
+        if worker is not None:
+            return self._lose("worker = ?", (worker,), reason)
+        return self._lose("(lease_until < ? OR lease_until > ? + 2 * lease_s)", (now, now), reason)
 
     def cancel(self, job_id: str) -> Job | None:
         """Cancel a waiting job at once, or ask a running one's worker to stop; None if there is no such job."""
@@ -163,7 +143,7 @@ class JobStore:
                    error = CASE WHEN status = 'queued' THEN 'cancelled' ELSE error END,
                    failure = CASE WHEN status = 'queued' THEN 'canceled' END
                WHERE job_id = ? AND status IN ('queued', 'running') RETURNING *""",
-            (self._clock(), job_id),
+            (self._now(), job_id),
         )
         return self.get(job_id)
 
@@ -171,7 +151,8 @@ class JobStore:
         """Put a failed or cancelled job back into the queue with all its attempts; None if it is neither."""
         rows = self._run(
             """UPDATE jobs SET status = 'queued', attempts = 0, cancel_requested = 0, error = '', failure = NULL,
-                   progress = NULL, started_at = NULL, finished_at = NULL
+                   progress = NULL, started_at = NULL, finished_at = NULL, webhook_attempts = 0, webhook_at = NULL,
+                   webhook_error = '', webhook_state = CASE WHEN webhook IS NOT NULL THEN 'waiting' END
                WHERE job_id = ? AND status IN ('failed', 'canceled') RETURNING *""",
             (job_id,),
         )
@@ -188,30 +169,66 @@ class JobStore:
         rows = self._run("SELECT * FROM jobs WHERE job_id = ?", (job_id,))
         return rows[0] if rows else None
 
-    def list(self, *, status: JobStatus | None = None, after: int | None = None, limit: int = 100) -> list[Job]:
-        """Jobs, the newest first; ``after`` is the number of the last one seen."""
+    def list(
+        self,
+        *,
+        statuses: Collection[JobStatus] = (),
+        after: int | None = None,
+        finished_after: float | None = None,
+        finished_before: float | None = None,
+        created_after: float | None = None,
+        created_before: float | None = None,
+        oldest_first: bool = False,
+        limit: int = 100,
+        offset: int = 0,
+    ) -> list[Job]:
+        """Jobs that meet all the conditions given, the newest first unless said otherwise.
+
+        Args:
+            statuses: any of these; empty is all.
+            after: the number of the last job seen; those behind it in the order follow.
+            limit, offset: of the jobs that meet them, so many after leaving out so many.
+        """
+        later = ">" if oldest_first else "<"
+        where, values = _where(
+            ("status IN ({})", tuple(statuses) or None),
+            (f"number {later} ?", after),
+            ("finished_at > ?", finished_after),
+            ("finished_at < ?", finished_before),
+            ("created_at > ?", created_after),
+            ("created_at < ?", created_before),
+        )
+        order = "ASC" if oldest_first else "DESC"
         return self._run(
-            """SELECT * FROM jobs WHERE (?1 IS NULL OR status = ?1) AND (?2 IS NULL OR number < ?2)
-               ORDER BY number DESC LIMIT ?3""",
-            (status, after, limit),
+            f"SELECT * FROM jobs WHERE {where} ORDER BY number {order} LIMIT ? OFFSET ?", (*values, limit, offset)
         )
 
     def counts(self) -> dict[JobStatus, int]:
         """How many jobs have each status."""
-        with self._translated() as connection:
-            rows = connection.execute("SELECT status, COUNT(*) AS jobs FROM jobs GROUP BY status").fetchall()
+        rows = self.database.run("SELECT status, COUNT(*) AS jobs FROM jobs GROUP BY status")
         return {row["status"]: row["jobs"] for row in rows}
-
-    def finished_before(self, moment: float) -> list[Job]:
-        """Finished jobs older than a moment, for pruning."""
-        return self._run("SELECT * FROM jobs WHERE finished_at < ? ORDER BY number", (moment,))
 
     def close(self) -> None:
         """Close this thread's connection."""
-        connection = getattr(self._local, "connection", None)
-        if connection is not None:
-            connection.close()
-            self._local.connection = None
+        self.database.close()
+
+    def _lose(self, which: str, values: tuple, error: str) -> list[Job]:
+        """Take running jobs from their workers; those that have attempts left wait again."""
+        now = self._now()
+        return self._run(
+            f"""UPDATE jobs SET
+                   status = CASE WHEN cancel_requested THEN 'canceled'
+                                 WHEN attempts < max_attempts THEN 'queued' ELSE 'failed' END,
+                   finished_at = CASE WHEN cancel_requested OR attempts >= max_attempts THEN ? END,
+                   failure = CASE WHEN cancel_requested THEN 'canceled'
+                                  WHEN attempts >= max_attempts THEN 'execution' END,
+                   error = CASE WHEN cancel_requested THEN 'cancelled'
+                                WHEN attempts >= max_attempts
+                                THEN ? || ' (attempt ' || attempts || ' of ' || max_attempts || ')' ELSE '' END,
+                   worker = NULL, lease_until = NULL
+               WHERE status = 'running' AND {which} RETURNING *""",
+            (now, error, *values),
+        )
 
     def _finish(
         self, job: Job, status: JobStatus, *, result: dict[str, Any] | None = None, error: str = "",
@@ -221,45 +238,28 @@ class JobStore:
             """UPDATE jobs SET status = ?, finished_at = ?, result = ?, error = ?, failure = ?, worker = NULL,
                    lease_until = NULL
                WHERE job_id = ? AND status = 'running' AND worker = ? AND attempts = ? RETURNING *""",
-            (status, self._clock(), None if result is None else json.dumps(result), error, failure, *self._hold(job)),
+            (status, self._now(), None if result is None else json.dumps(result), error, failure, *self._hold(job)),
         )
         return bool(rows)
 
     def _hold(self, job: Job) -> tuple[str, str | None, int]:
         return job.job_id, job.worker, job.attempts
 
-    def _run(self, statement: str, values: tuple) -> list[Job]:
-        with self._translated() as connection:
-            return [_job(row) for row in connection.execute(statement, values).fetchall()]
+    def _now(self) -> float:
+        return self.database.clock()
 
-    @contextmanager
-    def _translated(self) -> Iterator[sqlite3.Connection]:
-        """This thread's connection; what SQLite raises becomes an error of ours."""
-        try:
-            yield self._connection()
-        except sqlite3.DatabaseError as error:
-            raise StoreError(
-                f"the job store {self.path} cannot be used: {error}; nothing was overwritten: restore the file from a "
-                "copy, or move it away to start with an empty one; check the disk"
-            ) from error
-
-    def _connection(self) -> sqlite3.Connection:
-        connection = getattr(self._local, "connection", None)
-        if connection is None:
-            # Each statement is its own transaction; others wait up to 30 s for their turn.
-            connection = sqlite3.connect(self.path, timeout=30, isolation_level=None)
-            connection.row_factory = sqlite3.Row
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")  # a job that was acknowledged survives a power cut
-            self._local.connection = connection
-        return connection
+    def _run(self, statement: str, values: Any) -> list[Job]:
+        return [read_job(row) for row in self.database.run(statement, values)]
 
 
-def _job(row: sqlite3.Row) -> Job:
-    fields = dict(row)
-    for name in ("origin", "progress", "result"):
-        if fields[name] is not None:
-            fields[name] = json.loads(fields[name])
-    # The request's own checks are strict about types, which JSON keeps.
-    fields["request"] = GenerationRequest(**json.loads(fields["request"]))
-    return Job(**fields)
+def _where(*conditions: tuple[str, Any]) -> tuple[str, tuple]:
+    """The conditions whose value is not None, as SQL; a tuple stands for any of its values."""
+    parts, values = ["1"], []
+    for text, value in conditions:
+        if isinstance(value, tuple):
+            parts.append(text.format(", ".join("?" * len(value))))
+            values += value
+        elif value is not None:
+            parts.append(text)
+            values.append(value)
+    return " AND ".join(parts), tuple(values)

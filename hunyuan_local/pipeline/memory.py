@@ -73,6 +73,13 @@ def device_name(profile: RuntimeProfile) -> str:
     return f"cpu, {torch.get_num_threads()} threads"
 
 
+def device_memory(profile: RuntimeProfile) -> tuple[int, int] | None:
+    """Bytes that the process took of the device at most, and all it has; None for the CPU."""
+    if profile.device != "cuda":
+        return None
+    return torch.cuda.max_memory_reserved(0), torch.cuda.get_device_properties(0).total_memory
+
+
 @contextlib.contextmanager
 def clean_device(pipe: HunyuanVideoPipeline, doing: str, remedy: str) -> Iterator[None]:
     """Whatever happens inside: offloaded components leave the device, and no cache stays behind.

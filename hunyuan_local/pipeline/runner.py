@@ -143,9 +143,9 @@ class _StepWatcher:
                 "overflows (the transformer must be bfloat16 or float32, never float16), damaged weights, or "
                 "weights of another model"
             )
-        cancelled = self.is_cancelled()
-        if self.checkpoint is not None and (cancelled or self.checkpoint.is_due(done, self.total)):
-            self.checkpoint.save(SavedState(done, tensors["latents"], self.generator.get_state()), self.seed)
+        saved = self.checkpoint is not None and self.checkpoint.is_due(done, self.total)
+        if saved:
+            self._save(done, tensors["latents"])
         each = (time.monotonic() - self.began) / (index + 1)
         self.on_progress(
             Progress(
@@ -156,9 +156,14 @@ class _StepWatcher:
                 seconds_left=each * (self.total - done),
             )
         )
-        if cancelled or self.is_cancelled():
+        if self.is_cancelled():
+            if self.checkpoint is not None and not saved:
+                self._save(done, tensors["latents"])
             raise GenerationCancelledError(f"cancelled after step {done} of {self.total}; no file was kept")
         return {}
+
+    def _save(self, step: int, latents: torch.Tensor) -> None:
+        self.checkpoint.save(SavedState(step, latents, self.generator.get_state()), self.seed)
 
 
 def _encode(model: LoadedModel, prompt: str) -> dict[str, torch.Tensor]:

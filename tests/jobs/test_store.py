@@ -42,16 +42,16 @@ def store(tmp_path: Path, clock: Clock) -> JobStore:
 
 
 def test_a_job_is_on_disk_when_its_id_is_known(store: JobStore, tmp_path: Path) -> None:
-    job = store.enqueue(REQUEST)
+    job = store.enqueue(REQUEST, "tiny")
     assert JobStore(tmp_path / "jobs.sqlite").get(job.job_id) == job
 
 
 def test_the_request_comes_back_whole(store: JobStore) -> None:
-    assert store.get(store.enqueue(REQUEST).job_id).request == REQUEST
+    assert store.get(store.enqueue(REQUEST, "tiny").job_id).request == REQUEST
 
 
 def test_what_the_taker_wants_to_remember_comes_back(store: JobStore) -> None:
-    assert store.enqueue(REQUEST, {"webhook": "http://x"}).origin == {"webhook": "http://x"}
+    assert store.enqueue(REQUEST, "tiny", {"webhook": "http://x"}).origin == {"webhook": "http://x"}
 
 
 def test_an_unknown_job_is_none(store: JobStore) -> None:
@@ -59,41 +59,41 @@ def test_an_unknown_job_is_none(store: JobStore) -> None:
 
 
 def test_a_full_queue_takes_no_more(store: JobStore) -> None:
-    store.enqueue(REQUEST, max_queue=1)
+    store.enqueue(REQUEST, "tiny", max_queue=1)
     with pytest.raises(QueueFullError, match="1 jobs are waiting"):
-        store.enqueue(REQUEST, max_queue=1)
+        store.enqueue(REQUEST, "tiny", max_queue=1)
 
 
 def test_a_claimed_job_leaves_room(store: JobStore) -> None:
-    store.enqueue(REQUEST, max_queue=1)
-    store.claim("w", 10)
-    assert store.enqueue(REQUEST, max_queue=1)
+    store.enqueue(REQUEST, "tiny", max_queue=1)
+    store.claim("w", "tiny", 10)
+    assert store.enqueue(REQUEST, "tiny", max_queue=1)
 
 
 # Claims and leases
 
 
 def test_the_oldest_job_is_claimed_first(store: JobStore) -> None:
-    first = store.enqueue(REQUEST)
-    store.enqueue(REQUEST)
-    assert store.claim("w", 10).job_id == first.job_id
+    first = store.enqueue(REQUEST, "tiny")
+    store.enqueue(REQUEST, "tiny")
+    assert store.claim("w", "tiny", 10).job_id == first.job_id
 
 
 def test_nothing_waits(store: JobStore) -> None:
-    assert store.claim("w", 10) is None
+    assert store.claim("w", "tiny", 10) is None
 
 
 def test_many_threads_claim_each_job_once(store: JobStore) -> None:
     for _ in range(60):
-        store.enqueue(REQUEST)
+        store.enqueue(REQUEST, "tiny")
     with ThreadPoolExecutor(8) as pool:
-        claims = list(pool.map(lambda n: store.claim(f"w{n}", 10), range(80)))
+        claims = list(pool.map(lambda n: store.claim(f"w{n}", "tiny", 10), range(80)))
     assert Counter(Counter(c.job_id for c in claims if c).values()) == {1: 60}
 
 
 def test_a_beat_prolongs_the_lease(store: JobStore, clock: Clock) -> None:
-    store.enqueue(REQUEST)
-    job = store.claim("w", 10)
+    store.enqueue(REQUEST, "tiny")
+    job = store.claim("w", "tiny", 10)
     clock.now += 8
     store.beat(job, 10)
     clock.now += 8
@@ -101,78 +101,78 @@ def test_a_beat_prolongs_the_lease(store: JobStore, clock: Clock) -> None:
 
 
 def test_a_beat_reports_progress(store: JobStore) -> None:
-    store.enqueue(REQUEST)
-    job = store.claim("w", 10)
+    store.enqueue(REQUEST, "tiny")
+    job = store.claim("w", "tiny", 10)
     store.beat(job, 10, Progress(stage="denoise", step=2, total=8))
     assert store.get(job.job_id).progress == Progress(stage="denoise", step=2, total=8)
 
 
 def test_a_job_of_a_dead_worker_waits_again(store: JobStore, clock: Clock) -> None:
-    store.enqueue(REQUEST)
-    job = store.claim("w", 10)
+    store.enqueue(REQUEST, "tiny")
+    job = store.claim("w", "tiny", 10)
     clock.now += 11
     store.expire()
     assert store.get(job.job_id).status == "queued"
 
 
 def test_after_the_last_attempt_it_fails_with_the_reason(store: JobStore, clock: Clock) -> None:
-    store.enqueue(REQUEST, max_attempts=2)
+    store.enqueue(REQUEST, "tiny", max_attempts=2)
     for _ in range(2):
-        job = store.claim("w7", 10)
+        job = store.claim("w7", "tiny", 10)
         clock.now += 11
         store.expire()
     failed = store.get(job.job_id)
-    assert (failed.status, failed.error) == ("failed", "the worker w7 died, at attempt 2 of 2")
+    assert (failed.status, failed.error) == ("failed", "the process that worked on it died (attempt 2 of 2)")
 
 
 def test_a_worker_that_lost_its_lease_is_told_to_stop(store: JobStore, clock: Clock) -> None:
-    store.enqueue(REQUEST)
-    late = store.claim("w1", 10)
+    store.enqueue(REQUEST, "tiny")
+    late = store.claim("w1", "tiny", 10)
     clock.now += 11
     store.expire()
-    store.claim("w2", 10)
+    store.claim("w2", "tiny", 10)
     assert store.beat(late, 10) is False
 
 
 def test_a_worker_that_lost_its_lease_cannot_finish(store: JobStore, clock: Clock) -> None:
-    store.enqueue(REQUEST)
-    late = store.claim("w1", 10)
+    store.enqueue(REQUEST, "tiny")
+    late = store.claim("w1", "tiny", 10)
     clock.now += 11
     store.expire()
-    store.claim("w2", 10)
+    store.claim("w2", "tiny", 10)
     assert store.succeed(late, {"path": "/late"}) is False and store.get(late.job_id).status == "running"
 
 
 def test_a_job_finishes_once(store: JobStore) -> None:
-    store.enqueue(REQUEST)
-    job = store.claim("w", 10)
+    store.enqueue(REQUEST, "tiny")
+    job = store.claim("w", "tiny", 10)
     assert [store.succeed(job, {"path": "/a"}), store.succeed(job, {"path": "/b"})] == [True, False]
 
 
 def test_the_result_comes_back(store: JobStore) -> None:
-    store.enqueue(REQUEST)
-    job = store.claim("w", 10)
+    store.enqueue(REQUEST, "tiny")
+    job = store.claim("w", "tiny", 10)
     store.succeed(job, {"path": "/a"})
     assert store.get(job.job_id).result == {"path": "/a"}
 
 
 def test_a_job_given_back_keeps_its_attempts(store: JobStore) -> None:
-    store.enqueue(REQUEST)
-    store.give_back(store.claim("w", 10))
-    assert store.claim("w", 10).attempts == 1
+    store.enqueue(REQUEST, "tiny")
+    store.give_back(store.claim("w", "tiny", 10))
+    assert store.claim("w", "tiny", 10).attempts == 1
 
 
 def test_a_clock_that_jumps_ahead_costs_an_attempt_and_no_job(store: JobStore, clock: Clock) -> None:
-    store.enqueue(REQUEST)
-    job = store.claim("w1", 10)
+    store.enqueue(REQUEST, "tiny")
+    job = store.claim("w1", "tiny", 10)
     clock.now += 86400
     store.expire()
-    assert (store.claim("w2", 10).job_id, store.succeed(job, {})) == (job.job_id, False)
+    assert (store.claim("w2", "tiny", 10).job_id, store.succeed(job, {})) == (job.job_id, False)
 
 
 def test_a_clock_that_jumps_back_leaves_the_lease(store: JobStore, clock: Clock) -> None:
-    store.enqueue(REQUEST)
-    job = store.claim("w", 10)
+    store.enqueue(REQUEST, "tiny")
+    job = store.claim("w", "tiny", 10)
     clock.now -= 86400
     assert store.beat(job, 10) and store.expire() == []
 
@@ -181,19 +181,19 @@ def test_a_clock_that_jumps_back_leaves_the_lease(store: JobStore, clock: Clock)
 
 
 def test_a_waiting_job_is_cancelled_at_once(store: JobStore) -> None:
-    assert store.cancel(store.enqueue(REQUEST).job_id).status == "canceled"
+    assert store.cancel(store.enqueue(REQUEST, "tiny").job_id).status == "canceled"
 
 
 def test_a_running_job_is_asked_to_stop(store: JobStore) -> None:
-    store.enqueue(REQUEST)
-    job = store.claim("w", 10)
+    store.enqueue(REQUEST, "tiny")
+    job = store.claim("w", "tiny", 10)
     store.cancel(job.job_id)
     assert store.beat(job, 10) is False
 
 
 def test_a_cancelled_job_of_a_dead_worker_is_cancelled(store: JobStore, clock: Clock) -> None:
-    store.enqueue(REQUEST)
-    job = store.claim("w", 10)
+    store.enqueue(REQUEST, "tiny")
+    job = store.claim("w", "tiny", 10)
     store.cancel(job.job_id)
     clock.now += 11
     store.expire()
@@ -201,55 +201,55 @@ def test_a_cancelled_job_of_a_dead_worker_is_cancelled(store: JobStore, clock: C
 
 
 def test_a_finished_job_is_not_cancelled(store: JobStore) -> None:
-    store.enqueue(REQUEST)
-    job = store.claim("w", 10)
+    store.enqueue(REQUEST, "tiny")
+    job = store.claim("w", "tiny", 10)
     store.succeed(job, {})
     assert store.cancel(job.job_id).status == "succeeded"
 
 
 def test_a_failed_job_can_be_tried_again(store: JobStore) -> None:
-    store.enqueue(REQUEST)
-    job = store.claim("w", 10)
+    store.enqueue(REQUEST, "tiny")
+    job = store.claim("w", "tiny", 10)
     store.fail(job, "no memory")
-    assert store.retry(job.job_id).status == "queued" and store.claim("w", 10).attempts == 1
+    assert store.retry(job.job_id).status == "queued" and store.claim("w", "tiny", 10).attempts == 1
 
 
 def test_a_running_job_is_not_retried(store: JobStore) -> None:
-    store.enqueue(REQUEST)
-    assert store.retry(store.claim("w", 10).job_id) is None
+    store.enqueue(REQUEST, "tiny")
+    assert store.retry(store.claim("w", "tiny", 10).job_id) is None
 
 
 def test_a_running_job_is_not_deleted(store: JobStore) -> None:
-    store.enqueue(REQUEST)
-    assert store.delete(store.claim("w", 10).job_id) is False
+    store.enqueue(REQUEST, "tiny")
+    assert store.delete(store.claim("w", "tiny", 10).job_id) is False
 
 
 def test_jobs_are_listed_page_by_page(store: JobStore) -> None:
-    jobs = [store.enqueue(REQUEST).job_id for _ in range(5)]
+    jobs = [store.enqueue(REQUEST, "tiny").job_id for _ in range(5)]
     page = store.list(limit=3)
     rest = store.list(after=page[-1].number)
     assert [job.job_id for job in page + rest] == jobs[::-1]
 
 
 def test_jobs_are_listed_by_status(store: JobStore) -> None:
-    store.enqueue(REQUEST)
-    store.enqueue(REQUEST)
-    job = store.claim("w", 10)
-    assert [found.job_id for found in store.list(status="running")] == [job.job_id]
+    store.enqueue(REQUEST, "tiny")
+    store.enqueue(REQUEST, "tiny")
+    job = store.claim("w", "tiny", 10)
+    assert [found.job_id for found in store.list(statuses=["running"])] == [job.job_id]
 
 
 def test_jobs_are_counted(store: JobStore) -> None:
-    store.enqueue(REQUEST)
-    store.enqueue(REQUEST)
-    store.claim("w", 10)
+    store.enqueue(REQUEST, "tiny")
+    store.enqueue(REQUEST, "tiny")
+    store.claim("w", "tiny", 10)
     assert store.counts() == {"queued": 1, "running": 1}
 
 
 def test_old_jobs_are_found_for_pruning(store: JobStore, clock: Clock) -> None:
-    store.enqueue(REQUEST)
-    job = store.claim("w", 10)
+    store.enqueue(REQUEST, "tiny")
+    job = store.claim("w", "tiny", 10)
     store.succeed(job, {})
-    assert [found.job_id for found in store.finished_before(clock.now + 1)] == [job.job_id]
+    assert [found.job_id for found in store.list(finished_before=clock.now + 1)] == [job.job_id]
 
 
 # Files
@@ -271,7 +271,7 @@ def test_a_store_of_a_newer_version_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_schema_has_the_newest_number(store: JobStore) -> None:
-    with sqlite3.connect(store.path) as connection:
+    with sqlite3.connect(store.database.path) as connection:
         assert connection.execute("PRAGMA user_version").fetchone()[0] == len(MIGRATIONS)
 
 
@@ -285,7 +285,7 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 
 def _work(path: Path) -> None:
     store = JobStore(path)
-    while (job := store.claim(f"w{os.getpid()}", 0.5)) is not None:
+    while (job := store.claim(f"w{os.getpid()}", "tiny", 0.5)) is not None:
         time.sleep(0.01)
         store.succeed(job, {"by": os.getpid()})
 
@@ -293,11 +293,11 @@ def _work(path: Path) -> None:
 def test_jobs_survive_workers_that_are_killed(tmp_path: Path) -> None:
     store = JobStore(tmp_path / "jobs.sqlite")
     for _ in range(100):
-        store.enqueue(REQUEST, max_attempts=50)
+        store.enqueue(REQUEST, "tiny", max_attempts=50)
     spawn = multiprocessing.get_context("spawn")
     deadline = time.monotonic() + 200
     while store.counts().get("succeeded", 0) < 100 and time.monotonic() < deadline:
-        workers = [spawn.Process(target=_work, args=(store.path,)) for _ in range(2)]
+        workers = [spawn.Process(target=_work, args=(store.database.path,)) for _ in range(2)]
         for worker in workers:
             worker.start()
         workers[0].join(1.5)

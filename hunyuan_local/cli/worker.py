@@ -1,0 +1,77 @@
+"""``hunyuan-local worker``: make the videos of a job store."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+
+import rich_click as click
+
+from ..errors import TerminationRequest
+from .options import data_dir_option, model_option
+
+GIB = 1024**3
+
+
+@click.command(name="worker")
+@data_dir_option
+@model_option
+@click.option("--lease", "lease_s", type=click.FloatRange(min=1), default=30, show_default=True, metavar="SECONDS",
+              help="Others take the job over after so long without a sign of life.")  # fmt: skip
+@click.option("--checkpoint-every", type=click.IntRange(min=1), default=5, show_default=True, metavar="STEPS",
+              help="Save the state of the unfinished video after so many steps.")  # fmt: skip
+@click.option("--min-free-gib", type=click.FloatRange(min=0), default=2, show_default=True, metavar="GIB",
+              help="Begin no job with less free on the disk.")  # fmt: skip
+@click.option("--name", help="Of this worker in lists; must be unique.", hidden=True)
+@click.option("--end-with-stdin", is_flag=True, hidden=True, help="End when standard input is closed.")
+def command(
+    data_dir: Path | None,
+    model: str | None,
+    revision: str | None,
+    profile: str | None,
+    lease_s: float,
+    checkpoint_every: int,
+    min_free_gib: float,
+    name: str | None,
+    end_with_stdin: bool,
+) -> None:
+    """Take jobs from the store of a server, or of other workers, until Ctrl-C or SIGTERM.
+
+    The state of the unfinished video is saved then, and whoever takes the job next goes on from it.
+    """
+    from ..backends.local import LocalBackend
+    from ..jobs.folder import DataFolder
+    from ..jobs.worker import Worker, WorkerConfig, worker_name
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    folder = DataFolder(data_dir)
+    config = WorkerConfig(
+        name=name or worker_name(),
+        lease_s=lease_s,
+        checkpoint_every=checkpoint_every,
+        min_free_bytes=round(min_free_gib * GIB),
+    )
+    worker = Worker(folder, folder.store(), LocalBackend(model, profile, revision), config)
+
+    def end(number: int, frame: FrameType | None) -> None:
+        worker.stop()
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+    if end_with_stdin:
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
+    with contextlib.suppress(TerminationRequest):
+        worker.run()
+
+
+def _end_with_stdin() -> None:
+    """Whoever started this process holds the other end of the pipe; the kernel closes it, however that one dies."""
+    while sys.stdin.buffer.read(4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,91 @@
+"""Where the jobs of a data folder keep their files: paths made of a stored job's id, never of a caller's text."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+from platformdirs import user_data_path
+
+from ..errors import ConfigError
+from ..video.output import leftovers
+from .job import Job
+from .store import JobStore
+
+
+def default_data_dir() -> Path:
+    """``$HUNYUAN_LOCAL_DATA_DIR``, or that of the system's convention, such as ``~/.local/share/hunyuan-local``."""
+    root = os.environ.get("HUNYUAN_LOCAL_DATA_DIR")
+    return Path(root) if root else user_data_path("hunyuan-local")
+
+
+class DataFolder:
+    """Database, videos, unfinished videos and secrets under one folder.
+
+    Args:
+        root: made if it is not there.
+
+    Raises:
+        ConfigError: it cannot be made or written.
+    """
+
+    def __init__(self, root: Path | None = None):
+        self.root = default_data_dir() if root is None else Path(root)
+        try:
+            for folder in (self.root, self.root / "videos", self.root / "unfinished"):
+                folder.mkdir(parents=True, exist_ok=True)
+                if not os.access(folder, os.W_OK | os.X_OK):
+                    raise PermissionError(f"{folder} is not writable")
+        except OSError as error:
+            raise ConfigError(
+                f"data_dir={str(self.root)!r}: cannot be used: {error}; give a folder that may be written, "
+                "with --data-dir or HUNYUAN_LOCAL_DATA_DIR"
+            ) from error
+
+    def store(self) -> JobStore:
+        """The jobs; see :class:`JobStore` for what may be raised."""
+        return JobStore(self.root / "jobs.sqlite3")
+
+    def video(self, job: Job) -> Path:
+        """The file of a job that has succeeded."""
+        return self.root / "videos" / f"{job.job_id}.mp4"
+
+    def unfinished(self, job: Job) -> Path:
+        """The folder with the saved state of a job that has not."""
+        return self.root / "unfinished" / job.job_id
+
+    def remove(self, job: Job) -> None:
+        """Delete all files of a job; those that are not there are no error."""
+        self.video(job).unlink(missing_ok=True)
+        shutil.rmtree(self.unfinished(job), ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Delete what processes that died left half written."""
+        for path in leftovers(self.root / "videos"):
+            path.unlink(missing_ok=True)
+
+    def free_bytes(self) -> int:
+        """What is free on the disk."""
+        return shutil.disk_usage(self.root).free
+
+    def secret(self, name: str) -> str:
+        """A random text of 64 hexadecimal digits, made at the first use and readable by the owner alone."""
+        path = self.root / f"{name}.secret"
+        try:
+            if not path.exists():
+                draft = self.root / f".{name}.{secrets.token_hex(8)}"
+                with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                    file.write(secrets.token_hex(32))
+                    file.flush()
+                    os.fsync(file.fileno())
+                try:
+                    os.link(draft, path)  # of two processes the first one's stays
+                except FileExistsError:
+                    pass
+                finally:
+                    draft.unlink()
+            return path.read_text()
+        except OSError as error:
+            raise ConfigError(f"{path}: the secret cannot be kept: {error}; check the folder's permissions") from error

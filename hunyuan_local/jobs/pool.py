@@ -1,0 +1,132 @@
+"""The worker processes of one machine: started, started again when they die, ended together.
+
+A worker is a process of its own, so that a crash of the model, or the kernel's killing it for its
+memory, takes nothing else down. It ends when this process does, even by SIGKILL: its standard input
+is a pipe from here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from .roster import Roster
+from .store import JobStore
+from .worker import worker_name
+
+logger = logging.getLogger(__name__)
+
+_LONGEST_PAUSE_S = 60.0
+_HEALTHY_S = 60.0  # a worker that lived so long starts again at once
+
+
+@dataclass
+class _Slot:
+    """The place of one worker: one device."""
+
+    label: str
+    environment: dict[str, str]
+    name: str = ""
+    process: subprocess.Popen | None = None
+    started: float = 0.0
+    pause_s: float = 1.0
+    due: float = field(default=0.0)
+
+
+class WorkerPool:
+    """``count`` workers, one a visible GPU where there are some.
+
+    Args:
+        store: theirs; a dead worker's job is given back at once, without waiting for its lease.
+        options: command-line options of ``hunyuan-local worker``.
+        environments: variables for each worker, such as the GPU it sees.
+    """
+
+    def __init__(self, store: JobStore, options: Sequence[str], environments: Sequence[dict[str, str]]):
+        self._store = store
+        self._options = list(options)
+        self._slots = [_Slot(f"worker{number}", dict(env)) for number, env in enumerate(environments)]
+        self._ending = False
+
+    def tick(self) -> None:
+        """Start what is not running and due; to be called every second or so."""
+        for slot in self._slots:
+            if slot.process is not None and slot.process.poll() is not None:
+                self._bury(slot)
+            if slot.process is None and not self._ending and time.monotonic() >= slot.due:
+                self._spawn(slot)
+
+    def ask_to_end(self) -> None:
+        """Tell every worker to save its state and end; returns at once, and may be called from a signal handler."""
+        self._ending = True
+        for slot in self._slots:
+            if slot.process is not None:
+                slot.process.terminate()
+
+    def stop(self, grace_s: float) -> None:
+        """End every worker; one that takes longer than ``grace_s`` seconds is killed.
+
+        Its job goes on from the last saved step.
+        """
+        self.ask_to_end()
+        deadline = time.monotonic() + grace_s
+        for slot in self._slots:
+            if slot.process is None:
+                continue
+            try:
+                slot.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                logger.warning("%s did not end within %.0f s and is killed", slot.name, grace_s)
+                slot.process.kill()
+                slot.process.wait()
+                for job in self._store.list(statuses=["running"]):
+                    if job.worker == slot.name:
+                        self._store.give_back(job)  # that it was ended from here is no failed attempt
+            self._bury(slot)
+
+    def _spawn(self, slot: _Slot) -> None:
+        slot.name = worker_name(slot.label)
+        command = [sys.executable, "-m", "hunyuan_local", "worker", *self._options]
+        slot.process = subprocess.Popen(
+            [*command, "--name", slot.name, "--end-with-stdin"],
+            stdin=subprocess.PIPE,
+            env=os.environ | slot.environment,
+            start_new_session=True,  # Ctrl-C in the terminal is for this process, which then ends the workers
+        )
+        slot.started = time.monotonic()
+
+    def _bury(self, slot: _Slot) -> None:
+        """Give back what a dead worker held, and set when the next one starts."""
+        process, slot.process = slot.process, None
+        process.stdin.close()
+        self._store.expire(slot.name)
+        Roster(self._store.database).leave(slot.name)
+        if self._ending:
+            return
+        lived_s = time.monotonic() - slot.started
+        slot.pause_s = 1.0 if lived_s > _HEALTHY_S else min(2 * slot.pause_s, _LONGEST_PAUSE_S)
+        slot.due = time.monotonic() + slot.pause_s
+        logger.warning("%s ended with %s; a new one in %.0f s", slot.name, _said(process.returncode), slot.pause_s)
+
+
+def worker_environments(count: int, gpus: int) -> list[dict[str, str]]:
+    """Variables for each of ``count`` workers: on a machine with GPUs one of them each, else a share of the cores.
+
+    More workers than GPUs share them in turn.
+    """
+    if gpus:
+        visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+        names = visible or [str(number) for number in range(gpus)]
+        return [{"CUDA_VISIBLE_DEVICES": names[number % len(names)]} for number in range(count)]
+    if count == 1 or "OMP_NUM_THREADS" in os.environ:
+        return [{} for _ in range(count)]
+    return [{"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // count))} for _ in range(count)]
+
+
+def _said(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"exit code {code}"

@@ -1,0 +1,231 @@
+"""A worker with the built-in model: jobs made, cancelled, given back, and taken up where another one stopped."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hunyuan_local.backends.base import GenerationContext
+from hunyuan_local.backends.local import LocalBackend
+from hunyuan_local.errors import VideoError
+from hunyuan_local.jobs.folder import DataFolder
+from hunyuan_local.jobs.job import Job
+from hunyuan_local.jobs.roster import Roster
+from hunyuan_local.jobs.store import JobStore
+from hunyuan_local.jobs.worker import Worker, WorkerConfig
+from hunyuan_local.provenance import read_provenance
+from hunyuan_local.schema import GenerationRequest, GenerationResult
+from hunyuan_local.video import probe
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> DataFolder:
+    return DataFolder(tmp_path)
+
+
+@pytest.fixture
+def store(folder: DataFolder) -> JobStore:
+    return folder.store()
+
+
+class Meddler:
+    """The local backend, and what a test does in the middle of a generation, at a stage and step."""
+
+    def __init__(self, backend: LocalBackend, at: tuple[str, int], do: Callable[[], None]):
+        self._backend, self._at, self._do = backend, at, do
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._backend, name)
+
+    def generate(self, request: GenerationRequest, context: GenerationContext) -> GenerationResult:
+        told = context.on_progress
+
+        def meddle(progress) -> None:
+            told(progress)
+            if (progress.stage, progress.step) == self._at:
+                at, self._at = self._at, None
+                self._do()
+
+        context.on_progress = meddle
+        return self._backend.generate(request, context)
+
+
+def work_until(store: JobStore, worker: Worker, done: Callable[[], bool]) -> None:
+    """Run a worker, here in the test's own thread, until something is so."""
+
+    def watch() -> None:
+        while not done():
+            pause.wait(0.05)
+        worker.stop()
+
+    pause = threading.Event()
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    worker.run()
+    watcher.join()
+
+
+def make(folder: DataFolder, store: JobStore, backend: object, job: Job, **config: float) -> Job:
+    """Work until the job has ended; returns it."""
+    settings = {"beat_s": 0.05, "poll_s": 0.05, "pause_s": 0.05} | config
+    worker = Worker(folder, store, backend, WorkerConfig("w", **settings))
+    work_until(store, worker, lambda: store.get(job.job_id).is_finished)
+    return store.get(job.job_id)
+
+
+def frames_hash(folder: DataFolder, job: Job) -> str:
+    return read_provenance(folder.video(job)).frames_sha256
+
+
+@pytest.fixture
+def job(store: JobStore, tiny: LocalBackend, small_request: GenerationRequest) -> Job:
+    return store.enqueue(small_request, tiny.config.identity)
+
+
+def test_a_job_becomes_a_video(folder: DataFolder, store: JobStore, tiny: LocalBackend, job: Job) -> None:
+    done = make(folder, store, tiny, job)
+    assert (done.status, probe(folder.video(done)).num_frames) == ("succeeded", 5)
+
+
+def test_the_result_is_kept(folder: DataFolder, store: JobStore, tiny: LocalBackend, job: Job) -> None:
+    done = make(folder, store, tiny, job)
+    assert done.result["provenance"]["frames_sha256"] == frames_hash(folder, done)
+
+
+def test_no_state_of_a_finished_video_stays(folder: DataFolder, store: JobStore, tiny: LocalBackend, job: Job) -> None:
+    make(folder, store, tiny, job)
+    assert not folder.unfinished(job).exists()
+
+
+def test_a_job_of_another_model_is_left(
+    folder: DataFolder, store: JobStore, tiny: LocalBackend, small_request: GenerationRequest, job: Job
+) -> None:
+    other = store.enqueue(small_request, "another")
+    make(folder, store, tiny, job)
+    assert store.get(other.job_id).status == "queued"
+
+
+def test_a_running_job_is_cancelled_within_a_step(
+    folder: DataFolder, store: JobStore, tiny: LocalBackend, small_request: GenerationRequest
+) -> None:
+    job = store.enqueue(small_request.replace(num_inference_steps=100), tiny.config.identity)
+    meddler = Meddler(tiny, ("denoise", 2), lambda: store.cancel(job.job_id))
+    done = make(folder, store, meddler, job)
+    assert (done.status, done.progress.step < 99) == ("canceled", True)
+
+
+def test_a_worker_that_ends_gives_its_job_back(
+    folder: DataFolder, store: JobStore, tiny: LocalBackend, small_request: GenerationRequest
+) -> None:
+    job = store.enqueue(small_request.replace(num_inference_steps=100), tiny.config.identity)
+    worker = Worker(folder, store, Meddler(tiny, ("denoise", 3), lambda: worker.stop()), WorkerConfig("w"))
+    worker.run()
+    assert (store.get(job.job_id).status, store.get(job.job_id).attempts) == ("queued", 0)
+
+
+def test_the_next_worker_goes_on_and_the_frames_are_the_same(
+    folder: DataFolder, store: JobStore, tiny: LocalBackend, small_request: GenerationRequest, tmp_path: Path
+) -> None:
+    request = small_request.replace(num_inference_steps=6)
+    whole = tiny.generate(request, GenerationContext(tmp_path / "whole.mp4"))
+    job = store.enqueue(request, tiny.config.identity)
+    worker = Worker(folder, store, Meddler(tiny, ("denoise", 3), lambda: worker.stop()), WorkerConfig("w"))
+    worker.run()
+    done = make(folder, store, tiny, job)
+    assert frames_hash(folder, done) == whole.provenance["frames_sha256"]
+
+
+def test_it_does_go_on_and_not_begin_anew(
+    folder: DataFolder, store: JobStore, tiny: LocalBackend, small_request: GenerationRequest
+) -> None:
+    job = store.enqueue(small_request.replace(num_inference_steps=6), tiny.config.identity)
+    worker = Worker(folder, store, Meddler(tiny, ("denoise", 3), lambda: worker.stop()), WorkerConfig("w"))
+    worker.run()
+    assert any("going on after step 3" in note for note in make(folder, store, tiny, job).result["notes"])
+
+
+def fail_once(error: Exception) -> Callable[[], None]:
+    def fail() -> None:
+        raise error
+
+    return fail
+
+
+def test_a_failure_that_may_pass_is_tried_again(
+    folder: DataFolder, store: JobStore, tiny: LocalBackend, job: Job
+) -> None:
+    meddler = Meddler(tiny, ("decode", 0), fail_once(VideoError("the disk is full")))
+    done = make(folder, store, meddler, job)
+    assert (done.status, done.attempts) == ("succeeded", 2)
+
+
+def test_after_a_failed_decoding_only_the_decoding_is_repeated(
+    folder: DataFolder, store: JobStore, tiny: LocalBackend, job: Job
+) -> None:
+    meddler = Meddler(tiny, ("decode", 0), fail_once(VideoError("the disk is full")))
+    assert make(folder, store, meddler, job).result["timings"]["denoise_s"] == 0
+
+
+def test_after_the_last_attempt_the_reason_is_told(
+    folder: DataFolder, store: JobStore, tiny: LocalBackend, small_request: GenerationRequest
+) -> None:
+    job = store.enqueue(small_request, tiny.config.identity, max_attempts=1)
+    meddler = Meddler(tiny, ("decode", 0), fail_once(VideoError("the disk is full")))
+    done = make(folder, store, meddler, job)
+    assert (done.status, done.error) == ("failed", "the disk is full (attempt 1 of 1)")
+
+
+def test_what_nobody_foresaw_ends_the_worker(folder: DataFolder, store: JobStore, tiny: LocalBackend, job: Job) -> None:
+    worker = Worker(folder, store, Meddler(tiny, ("decode", 0), fail_once(ZeroDivisionError("oh"))), WorkerConfig("w"))
+    with pytest.raises(ZeroDivisionError):
+        worker.run()
+
+
+def test_what_nobody_foresaw_gives_the_job_back(
+    folder: DataFolder, store: JobStore, tiny: LocalBackend, job: Job
+) -> None:
+    worker = Worker(folder, store, Meddler(tiny, ("decode", 0), fail_once(ZeroDivisionError("oh"))), WorkerConfig("w"))
+    with pytest.raises(ZeroDivisionError):
+        worker.run()
+    assert store.get(job.job_id).status == "queued"
+
+
+def test_a_worker_that_lost_its_lease_changes_nothing(
+    folder: DataFolder, store: JobStore, tiny: LocalBackend, job: Job
+) -> None:
+    def take_away() -> None:
+        store.expire("w")
+        store.claim("another", tiny.config.identity, 60)
+        worker.stop()
+
+    worker = Worker(folder, store, Meddler(tiny, ("decode", 0), take_away), WorkerConfig("w"))
+    worker.run()
+    assert (store.get(job.job_id).status, store.get(job.job_id).worker) == ("running", "another")
+
+
+def test_no_job_is_begun_on_a_full_disk(folder: DataFolder, store: JobStore, tiny: LocalBackend, job: Job) -> None:
+    worker = Worker(folder, store, tiny, WorkerConfig("w", beat_s=0.05, pause_s=0.05, min_free_bytes=2**62))
+    work_until(store, worker, lambda: [w.state for w in Roster(store.database).list()] == ["waiting"])
+    assert store.get(job.job_id).status == "queued"
+
+
+def test_the_roster_says_what_it_waits_for(folder: DataFolder, store: JobStore, tiny: LocalBackend) -> None:
+    seen = []
+
+    def waits() -> bool:
+        seen.extend(w.note for w in Roster(store.database).list() if w.state == "waiting")
+        return bool(seen)
+
+    worker = Worker(folder, store, tiny, WorkerConfig("w", beat_s=0.05, pause_s=0.05, min_free_bytes=2**62))
+    work_until(store, worker, waits)
+    assert "bytes free" in seen[0]
+
+
+def test_a_worker_that_ended_is_off_the_roster(
+    folder: DataFolder, store: JobStore, tiny: LocalBackend, job: Job
+) -> None:
+    make(folder, store, tiny, job)
+    assert Roster(store.database).list() == []
