@@ -1,0 +1,78 @@
+"""Old jobs pruned with their files, and chores that go on after one has failed."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from hunyuan_local.errors import ConfigError
+from hunyuan_local.jobs.folder import DataFolder
+from hunyuan_local.jobs.housekeeping import Chore, Housekeeper, prune
+from hunyuan_local.jobs.job import Job
+from hunyuan_local.jobs.store import JobStore
+from hunyuan_local.schema import GenerationRequest
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> DataFolder:
+    return DataFolder(tmp_path)
+
+
+@pytest.fixture
+def store(folder: DataFolder) -> JobStore:
+    return folder.store()
+
+
+def finished(folder: DataFolder, store: JobStore) -> Job:
+    store.enqueue(GenerationRequest(prompt="a fox"), "tiny")
+    job = store.claim("w", "tiny", 10)
+    folder.video(job).write_bytes(b"video")
+    store.succeed(job, {})
+    return store.get(job.job_id)
+
+
+def test_old_jobs_are_deleted(folder: DataFolder, store: JobStore) -> None:
+    jobs = [finished(folder, store) for _ in range(3)]
+    prune(folder, store, jobs[-1].finished_at + 1)
+    assert store.list() == []
+
+
+def test_their_videos_are_deleted(folder: DataFolder, store: JobStore) -> None:
+    job = finished(folder, store)
+    prune(folder, store, job.finished_at + 1)
+    assert not folder.video(job).exists()
+
+
+def test_it_says_how_many(folder: DataFolder, store: JobStore) -> None:
+    last = [finished(folder, store) for _ in range(3)][-1]
+    assert prune(folder, store, last.finished_at + 1) == 3
+
+
+def test_younger_jobs_stay(folder: DataFolder, store: JobStore) -> None:
+    job = finished(folder, store)
+    prune(folder, store, job.finished_at - 1)
+    assert folder.video(job).exists() and store.get(job.job_id)
+
+
+def test_waiting_jobs_stay(folder: DataFolder, store: JobStore) -> None:
+    job = store.enqueue(GenerationRequest(prompt="a fox"), "tiny")
+    prune(folder, store, job.created_at + 1000)
+    assert store.get(job.job_id)
+
+
+def test_a_chore_that_fails_is_done_again() -> None:
+    done, calls = threading.Event(), []
+
+    def chore() -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            raise ConfigError("the disk is full")
+        done.set()
+
+    housekeeper = Housekeeper([Chore("a chore", 0, chore)])
+    housekeeper.start()
+    again = done.wait(30)
+    housekeeper.stop()
+    assert again

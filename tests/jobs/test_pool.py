@@ -1,0 +1,123 @@
+"""Worker processes: started, killed, started again, ended with their parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from hunyuan_local.backends.base import GenerationContext
+from hunyuan_local.backends.local import LocalBackend
+from hunyuan_local.config import load_model_config
+from hunyuan_local.jobs.folder import DataFolder
+from hunyuan_local.jobs.pool import WorkerPool, worker_environments
+from hunyuan_local.jobs.roster import Roster, WorkerReport
+from hunyuan_local.jobs.store import JobStore
+from hunyuan_local.provenance import read_provenance
+from hunyuan_local.schema import GenerationRequest
+
+TINY = load_model_config("tiny").identity
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> DataFolder:
+    return DataFolder(tmp_path)
+
+
+@pytest.fixture
+def store(folder: DataFolder) -> JobStore:
+    return folder.store()
+
+
+@pytest.fixture
+def pool(folder: DataFolder, store: JobStore) -> Iterator[WorkerPool]:
+    options = ["--model", "tiny", "--profile", "cpu", "--data-dir", str(folder.root), "--min-free-gib", "0"]
+    pool = WorkerPool(store, options, worker_environments(1, 0))
+    yield pool
+    pool.stop(grace_s=20)
+
+
+def wait_until(pool: WorkerPool, is_so: Callable[[], object], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline, "waited in vain"
+        pool.tick()
+        time.sleep(0.1)
+
+
+def workers(store: JobStore) -> list[WorkerReport]:
+    return Roster(store.database).list()
+
+
+def test_a_killed_worker_is_replaced_and_its_job_done_with_the_same_frames(
+    pool: WorkerPool, folder: DataFolder, store: JobStore, small_request: GenerationRequest, tiny: LocalBackend,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    request = small_request.replace(num_inference_steps=40)
+    whole = tiny.generate(request, GenerationContext(tmp_path / "whole.mp4"))
+    job = store.enqueue(request, TINY)
+    wait_until(pool, lambda: (p := store.get(job.job_id).progress) and p.step >= 10)
+    os.kill(workers(store)[0].pid, signal.SIGKILL)
+    wait_until(pool, lambda: store.get(job.job_id).is_finished)
+    done = store.get(job.job_id)
+    same = read_provenance(folder.video(done)).frames_sha256 == whole.provenance["frames_sha256"]
+    assert (done.status, done.attempts, same) == ("succeeded", 2, True)
+
+
+def test_stopping_gives_the_running_job_back(
+    pool: WorkerPool, store: JobStore, small_request: GenerationRequest
+) -> None:
+    job = store.enqueue(small_request.replace(num_inference_steps=100), TINY)
+    wait_until(pool, lambda: (p := store.get(job.job_id).progress) and p.step >= 1)
+    pool.stop(grace_s=20)
+    assert (store.get(job.job_id).status, store.get(job.job_id).attempts) == ("queued", 0)
+
+
+def test_a_worker_that_must_be_killed_costs_its_job_no_attempt(
+    pool: WorkerPool, store: JobStore, small_request: GenerationRequest
+) -> None:
+    job = store.enqueue(small_request.replace(num_inference_steps=100), TINY)
+    wait_until(pool, lambda: (p := store.get(job.job_id).progress) and p.step >= 1)
+    pool.stop(grace_s=0)
+    assert (store.get(job.job_id).status, store.get(job.job_id).attempts) == ("queued", 0)
+
+
+def test_workers_end_when_their_parent_is_killed(folder: DataFolder, store: JobStore) -> None:
+    code = (
+        "import sys, time; from hunyuan_local.jobs.folder import DataFolder; from hunyuan_local.jobs.pool import *\n"
+        "pool = WorkerPool(DataFolder(sys.argv[1]).store(), ['--model', 'tiny', '--profile', 'cpu', '--data-dir',\n"
+        "                  sys.argv[1]], worker_environments(1, 0))\n"
+        "pool.tick(); time.sleep(600)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code, str(folder.root)])
+    deadline = time.monotonic() + 120
+    while not (found := [w for w in workers(store) if w.state == "idle"]):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    worker = psutil.Process(found[0].pid)
+    parent.kill()
+    parent.wait()
+    worker.wait(60)
+    assert not worker.is_running()
+
+
+def test_each_worker_sees_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert worker_environments(3, 2) == [{"CUDA_VISIBLE_DEVICES": n} for n in "010"]
+
+
+def test_only_visible_gpus_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-7")
+    assert worker_environments(2, 2) == [{"CUDA_VISIBLE_DEVICES": "4"}, {"CUDA_VISIBLE_DEVICES": "GPU-7"}]
+
+
+def test_a_lone_worker_on_the_cpu_has_all_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert worker_environments(1, 0) == [{}]
