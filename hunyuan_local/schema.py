@@ -63,6 +63,18 @@ class GenerationRequest(BaseModel):
             raise ValueError("the prompt is empty; say what the video shows")
         return prompt
 
+    @field_validator("prompt", "negative_prompt")
+    @classmethod
+    def _text_has_whole_characters(cls, text: str | None) -> str | None:
+        try:
+            (text or "").encode()
+        except UnicodeEncodeError as error:
+            # Neither a store, nor a tokenizer, nor a file's comment could hold it.
+            raise ValueError(
+                f"character {error.start + 1} is half of a surrogate pair; give whole characters"
+            ) from None
+        return text
+
     @field_validator("width", "height")
     @classmethod
     def _size_is_allowed(cls, side: int | None) -> int | None:

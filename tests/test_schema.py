@@ -102,3 +102,9 @@ def test_replace_checks_again() -> None:
 def test_json_round_trip() -> None:
     request = GenerationRequest(prompt="a cat", seed=2**64 - 1, guidance_scale=6)
     assert GenerationRequest(**__import__("json").loads(request.model_dump_json())) == request
+
+
+@pytest.mark.parametrize("field", ["prompt", "negative_prompt"])
+def test_half_of_a_surrogate_pair_is_refused_with_its_place(field: str) -> None:
+    with pytest.raises(InvalidRequestError, match=f"{field}=.*character 3 is half of a surrogate pair"):
+        GenerationRequest(**{"prompt": "a fox", field: "a \ud800 fox"})

@@ -1,11 +1,12 @@
 """The shell scripts: what they install and when, and what they hand on. Nothing is installed here.
 
-A stub takes Python's place in a copy of the scripts: it makes pretended environments and writes
-down what it was asked for.
+Stubs take the places of Python, node and npm in a copy of the scripts: they make pretended environments
+and write down what they were asked for.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -34,9 +35,20 @@ fi
 exit 0
 """
 
+# STUB_NODE is the version that node says it has, or "missing".
+NODE_STUB = """#!/usr/bin/env bash
+[[ ${STUB_NODE:-} == missing ]] && exit 127
+echo "${STUB_NODE:-v20.1.0}"
+"""
+NPM_STUB = """#!/usr/bin/env bash
+echo "npm $*" >>"$STUB_LOG"
+[[ ${STUB_FAIL:-} != npm ]]
+"""
+SKIPPED = "the tests with the JavaScript clients are skipped"
+
 
 class Checkout:
-    """A copy of the scripts with a stub for ``python3``."""
+    """A copy of the scripts with stubs for ``python3``, ``node`` and ``npm``."""
 
     def __init__(self, folder: Path):
         self.root = folder / "a checkout"
@@ -49,12 +61,15 @@ class Checkout:
             shutil.copy(ROOT / name, self.root / name)
         for name in ("pyproject.toml", "constraints.txt"):
             shutil.copy(ROOT / name, self.root / name)
-        stub = folder / "bin" / "python3"
-        stub.parent.mkdir()
-        stub.write_text(STUB)
-        stub.chmod(0o755)
+        for name in ("tests/clients/node", "tests/clients/wavespeed-1"):
+            shutil.copytree(ROOT / name, self.root / name)
+        programs = folder / "bin"
+        programs.mkdir()
+        for name, text in {"python3": STUB, "node": NODE_STUB, "npm": NPM_STUB}.items():
+            (programs / name).write_text(text)
+            (programs / name).chmod(0o755)
         self.environment = os.environ | {
-            "PATH": f"{stub.parent}{os.pathsep}{os.environ['PATH']}",
+            "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
             "HUNYUAN_LOCAL_VENV": str(self.venv),
             "STUB_LOG": str(self.log),
         }
@@ -208,6 +223,75 @@ def test_demo_hands_on_prompt_and_options(checkout: Checkout) -> None:
 def test_test_hands_on_options_to_pytest(checkout: Checkout) -> None:
     checkout.run("scripts/test", "-k", "two words")
     assert checkout.take_calls()[-1] == "-m pytest -k two words"
+
+
+def _client_calls(checkout: Checkout) -> list[str]:
+    """Which of the clients were installed since the last time, by the tool that installs them."""
+    calls = checkout.take_calls()
+    assert calls[-1] == "-m pytest"
+    return [call.split()[0] for call in calls if call.startswith("npm ci") or "--target ." in call]
+
+
+def test_tests_install_the_published_clients_once(checkout: Checkout) -> None:
+    assert checkout.run("scripts/test").returncode == 0
+    assert _client_calls(checkout) == ["-m", "npm"]
+
+    second = checkout.run("scripts/test")
+    assert (second.returncode, second.stderr) == (0, "")
+    assert checkout.take_calls() == ["-m pytest"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "installed"), [("wavespeed-1/requirements.txt", "-m"), ("node/package-lock.json", "npm")]
+)
+def test_changed_clients_alone_are_installed_again(checkout: Checkout, changed: str, installed: str) -> None:
+    checkout.run("scripts/test")
+    checkout.take_calls()
+    with (checkout.root / "tests" / "clients" / changed).open("a") as file:
+        file.write("\n")
+
+    checkout.run("scripts/test")
+    assert _client_calls(checkout) == [installed]
+
+
+def test_failed_installation_of_a_python_client_stops_the_tests(checkout: Checkout) -> None:
+    result = checkout.run("scripts/test", STUB_FAIL="--target")
+    assert result.returncode != 0
+    assert result.stderr.splitlines()[-1].startswith("Error: the installation failed")
+    assert "-m pytest" not in checkout.take_calls()
+
+
+@pytest.mark.parametrize(
+    ("node", "said"),
+    [("missing", "there is no node or no npm on the PATH"), ("v16.20.2", "node is 16.20.2, 18 or later is needed")],
+)
+def test_tests_run_without_node_and_say_what_is_skipped(checkout: Checkout, node: str, said: str) -> None:
+    for _ in range(2):
+        result = checkout.run("scripts/test", STUB_NODE=node)
+        assert result.returncode == 0
+        assert result.stderr.splitlines()[-1] == f"Note: {said}: {SKIPPED}"
+    assert "npm" not in _client_calls(checkout)
+
+
+def test_tests_run_without_the_javascript_clients_until_npm_can_install_them(checkout: Checkout) -> None:
+    failed = checkout.run("scripts/test", STUB_FAIL="npm")
+    assert failed.returncode == 0
+    assert failed.stderr.splitlines()[-1] == (
+        f"Note: npm could not install the JavaScript clients, see above: {SKIPPED}"
+    )
+    assert not (checkout.venv / "clients" / "node" / "stamp").exists()
+    checkout.take_calls()
+
+    assert SKIPPED not in checkout.run("scripts/test").stderr
+    assert _client_calls(checkout) == ["npm"]
+
+
+def test_locked_javascript_packages_come_from_the_public_registry() -> None:
+    lock = json.loads((ROOT / "tests" / "clients" / "node" / "package-lock.json").read_text())
+    packages = [package for name, package in lock["packages"].items() if name]
+    assert packages
+    assert all(package["resolved"].startswith("https://registry.npmjs.org/") for package in packages)
+    assert all(package["integrity"].startswith("sha512-") for package in packages)
 
 
 @pytest.mark.parametrize(

@@ -460,7 +460,7 @@ def test_every_fault_has_the_documented_shape_and_comes_back(kind: FaultKind) ->
 
 def test_a_missing_key_is_answered_with_400_and_a_reason() -> None:
     body = {"code": 400, "reason": "MISSING_API_KEY", "message": "no key", "metadata": {}}
-    assert novita.fault_from_wire(400, body) == Fault("unauthorized", "no key")
+    assert novita.fault_from_wire(400, body) == Fault("no_key", "no key")
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -507,3 +507,12 @@ def test_a_progress_that_makes_no_sense_is_left_unsaid(percent: object) -> None:
 def test_only_the_documented_failure_says_that_nothing_was_made() -> None:
     answers = [novita.fault_from_wire(500, {"reason": r}) for r in ("CREATE_TASK_FAILED", "SERVICE_UNAVAILABLE")]
     assert [answer.nothing_made for answer in answers] == [True, False]
+
+
+def test_the_query_names_the_job() -> None:
+    assert novita.result_from_query(novita.result_query("t1")) == "t1"
+
+
+def test_a_query_without_a_job_is_refused() -> None:
+    with pytest.raises(InvalidRequestError, match="task_id=None: is required"):
+        novita.result_from_query({})

@@ -252,7 +252,7 @@ class Service:
         said = f"{self._name} says: {self.scrub(fault.message)}" if fault.message else f"{self._name} gave no reason"
         said = f"{said} (HTTP {answer.status_code})"
         match fault.kind:
-            case "unauthorized" | "forbidden":
+            case "no_key" | "unauthorized" | "forbidden":
                 return AuthenticationError(f"{said}; check the key and the account")
             case "rate_limited":
                 wait = _wait(answer)

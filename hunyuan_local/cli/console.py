@@ -133,11 +133,12 @@ def _detail(progress: Progress) -> str:
     if progress.seconds_per_step is not None:
         text += f"  {progress.seconds_per_step:.2f} s/step"
     if progress.seconds_left is not None:
-        text += f"  {_duration(progress.seconds_left)} left"
+        text += f"  {duration(progress.seconds_left)} left"
     return text
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Minutes and seconds, with hours where there are some."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import signal
-import sys
 import threading
 from pathlib import Path
 from types import FrameType
@@ -72,6 +71,6 @@ def command(
 
 def _end_with_stdin() -> None:
     """Whoever started this process holds the other end of the pipe; the kernel closes it, however that one dies."""
-    while sys.stdin.buffer.read(4096):
+    while os.read(0, 4096):  # not through sys.stdin, whose lock this thread would hold when the interpreter ends
         pass
     os.kill(os.getpid(), signal.SIGTERM)

@@ -44,6 +44,25 @@ class Database:
         with self._translated() as connection:
             return connection.execute(statement, values).fetchall()
 
+    def wait_for_change(self, ended: threading.Event, limit_s: float, look_s: float = 0.02) -> None:
+        """Return when another connection has changed the file, ``ended`` is set, or after ``limit_s`` seconds.
+
+        SQLite counts the changes of others (``PRAGMA data_version``); to read the count takes no
+        lock and some microseconds, so it can be looked at often.
+        """
+        with self._translated() as connection:
+            before = self._seen
+            deadline = time.monotonic() + limit_s
+            while time.monotonic() < deadline:
+                self._local.version = connection.execute("PRAGMA data_version").fetchone()[0]
+                if self._local.version != before or ended.wait(look_s):
+                    return
+
+    @property
+    def _seen(self) -> int | None:
+        """The count of this thread's last wait, so that no change in between is missed."""
+        return getattr(self._local, "version", None)
+
     def close(self) -> None:
         """Close this thread's connection."""
         connection = getattr(self._local, "connection", None)

@@ -50,8 +50,8 @@ class Roster:
         """A worker has ended."""
         self._database.run("DELETE FROM workers WHERE name = ?", (name,))
 
-    def list(self, within_s: float = 30.0) -> list[WorkerReport]:
-        """Those that were seen in the last ``within_s`` seconds, by name."""
+    def list(self, within_s: float = 12.0) -> list[WorkerReport]:
+        """Those that were seen in the last ``within_s`` seconds, by name; a living one reports every 5 s."""
         since = self._database.clock() - within_s
         rows = self._database.run("SELECT * FROM workers WHERE seen_at >= ? ORDER BY name", (since,))
         return [WorkerReport(**dict(row)) for row in rows]

@@ -42,7 +42,7 @@ class WorkerConfig:
         name: unique among all workers of a store.
         lease_s: a job is given to another worker after so long without a sign of life.
         beat_s: between two signs of life; also how soon a cancellation is seen.
-        poll_s: between two looks for a job.
+        poll_s: between two looks for a job, unless the store changes.
         pause_s: after a failure that may pass, and while the disk is full.
         checkpoint_every: save the unfinished video after so many steps.
         min_free_bytes: no job is begun with less free on the disk.
@@ -51,7 +51,7 @@ class WorkerConfig:
     name: str
     lease_s: float = 30.0
     beat_s: float = 1.0
-    poll_s: float = 0.2
+    poll_s: float = 1.0
     pause_s: float = 5.0
     checkpoint_every: int = 5
     min_free_bytes: int = 0
@@ -107,7 +107,7 @@ class Worker:
         self._pulse.idle()
         job = self._store.claim(config.name, self._backend.config.identity, config.lease_s)
         if job is None:
-            self._stop.wait(config.poll_s)
+            self._store.database.wait_for_change(self._stop, config.poll_s)
         else:
             self._work(job)
 
@@ -119,7 +119,7 @@ class Worker:
             overwrite=True,  # an earlier attempt may have died between the file and the store
             checkpoint_dir=self._folder.unfinished(job),
             checkpoint_every=self._config.checkpoint_every,
-            on_note=lambda text: logger.info("job %s: %s", job.job_id, text),
+            on_note=lambda text: logger.debug("job %s: %s", job.job_id, text),  # the result has them
         )
         try:
             with self._pulse.holding(job, context):

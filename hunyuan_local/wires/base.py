@@ -11,24 +11,46 @@ Every dialect module has these functions and constants, and no I/O:
     job_from_wire(body) -> JobView
     fault_to_wire(fault) -> (HTTP status, body)                       what went wrong with a call
     fault_from_wire(status, body) -> Fault
+
+Each has a ``SubmissionBody`` besides, the model of what is received; the models of what is answered
+stand in :mod:`hunyuan_local.wires.schemas`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from ..capabilities import Capabilities, settle
 from ..errors import FieldProblem, InvalidAnswerError, InvalidRequestError, Loss
-from ..schema import GenerationRequest, field_problems
+from ..schema import GenerationRequest, JobStatus, field_problems
 
 FaultKind = Literal[
-    "invalid", "unauthorized", "forbidden", "not_found", "method_not_allowed", "conflict", "too_large",
+    "no_key", "invalid", "unauthorized", "forbidden", "not_found", "method_not_allowed", "conflict", "too_large",
     "rate_limited", "not_supported", "unavailable", "internal",
 ]  # fmt: skip
+# HTTP's own meaning. A dialect may differ; of two kinds with one status the later is what it is read as.
+HTTP_STATUSES: dict[FaultKind, int] = {
+    "no_key": 401,
+    "invalid": 400,
+    "unauthorized": 401,
+    "forbidden": 403,
+    "not_found": 404,
+    "method_not_allowed": 405,
+    "conflict": 409,
+    "too_large": 413,
+    "rate_limited": 429,
+    "internal": 500,
+    "not_supported": 501,
+    "unavailable": 503,
+}
+# More of either is no mistake to be explained one by one.
+_MOST_FIELDS = 100
+_MOST_PROBLEMS = 10
 
 
 @dataclass(frozen=True)
@@ -52,6 +74,25 @@ class Submission:
     wait: bool = False
     inline: bool = False
     webhook: str | None = None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Which jobs a list should hold, the newest first unless ``oldest_first``.
+
+    ``after`` is the id of the last job seen; ``offset`` so many are left out; ``created_from`` is
+    included, ``created_before`` is not; no ``statuses`` means all; ``impossible`` that no job of
+    this server can meet what was asked.
+    """
+
+    limit: int
+    offset: int = 0
+    after: str | None = None
+    oldest_first: bool = False
+    statuses: tuple[JobStatus, ...] = ()
+    created_from: datetime | None = None
+    created_before: datetime | None = None
+    impossible: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,11 +147,23 @@ def read_body(model: type[B], body: object) -> B:
     """
     if not isinstance(body, Mapping):
         raise InvalidRequestError([FieldProblem("body", body, "must be a JSON object")])
+    if len(body) > _MOST_FIELDS:
+        raise InvalidRequestError([FieldProblem("body", "...", f"has {len(body)} fields; send those that are known")])
     try:
         return model.model_validate(dict(body))
     except ValidationError as error:
         problems = zip(field_problems(model, error), error.errors(), strict=True)
-        raise InvalidRequestError([_inner(problem, item["loc"]) for problem, item in problems]) from error
+        named = [_inner(problem, item["loc"]) for problem, item in problems]
+        raise InvalidRequestError(named[:_MOST_PROBLEMS]) from error
+
+
+def read_query(model: type[B], query: Mapping[str, str]) -> B:
+    """The parameters of a URL as ``model``; those that it does not know are left alone, as everywhere on the web.
+
+    Raises:
+        InvalidRequestError: naming each parameter in the dialect's own words.
+    """
+    return read_body(model, {name: query[name] for name in model.model_fields if name in query})
 
 
 def _inner(problem: FieldProblem, place: tuple[int | str, ...]) -> FieldProblem:

@@ -6,7 +6,6 @@ Knows nothing about what the fields mean, nor how a form is read from a connecti
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -15,20 +14,23 @@ from pydantic import BeforeValidator
 
 from ..errors import FieldProblem, InvalidRequestError
 from .base import Body, read_body
+from .json_text import parse_json
 
+_LONGEST_NAME = 200
 _NESTED = re.compile(r"([^\[\]]+)(?:\[([^\[\]]+)\](.*))?", re.DOTALL)
 
 
 def _from_text(value: object) -> object:
     """The JSON value that a form's text spells; other text stays, to be refused as it is."""
     try:
-        return json.loads(value) if isinstance(value, str) else value
-    except (ValueError, RecursionError):
+        return parse_json(value) if isinstance(value, str) else value
+    except ValueError:
         return value
 
 
-Whole = Annotated[int, BeforeValidator(_from_text)]
-Number = Annotated[float, BeforeValidator(_from_text)]
+FROM_TEXT = BeforeValidator(_from_text)
+Whole = Annotated[int, FROM_TEXT]
+Number = Annotated[float, FROM_TEXT]
 
 
 def read_fields(
@@ -51,6 +53,8 @@ def read_fields(
     while pending:
         layer = {}
         for key, value in pending.pop().items():
+            if len(key) > _LONGEST_NAME:
+                raise InvalidRequestError([FieldProblem(f"{key[:20]}...", value, "unknown field; leave it out")])
             name, inner, rest = found.groups() if (found := _NESTED.fullmatch(key)) else (key, None, "")
             if value is None:
                 continue

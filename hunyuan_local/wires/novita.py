@@ -27,14 +27,16 @@ from .base import (
     make_request,
     read_answer,
     read_body,
+    read_query,
 )
 
 NAME = "novita"
 MODEL = "hunyuan-video-fast"
 SUBMIT_PATH = f"/v3/async/{MODEL}"
 RESULT_PATH = "/v3/async/task-result"
-RESULT_PARAMETER = "task_id"
 WEBHOOK_EVENT = "ASYNC_TASK_RESULT"
+WEBHOOK_RETRIES = 5
+WEBHOOK_TIMEOUT_S = 5.0
 CAPABILITIES = Capabilities(
     fields=frozenset({"prompt", "width", "height", "seed", "num_inference_steps", "num_frames"}),
     sizes=((1280, 720), (720, 1280)),
@@ -65,6 +67,7 @@ _STATUSES: dict[str, JobStatus] = {
     "TASK_STATUS_FAILED": "failed",
 }
 _FAULTS: dict[FaultKind, tuple[int, str]] = {
+    "no_key": (400, "MISSING_API_KEY"),
     "invalid": (400, "INVALID_REQUEST_BODY"),
     "unauthorized": (403, "INVALID_API_KEY"),
     "forbidden": (403, "FORBIDDEN"),
@@ -77,21 +80,20 @@ _FAULTS: dict[FaultKind, tuple[int, str]] = {
     "not_supported": (501, "NOT_SUPPORTED"),
     "unavailable": (503, "SERVICE_UNAVAILABLE"),
 }
-# One page of the service says 401 for a wrong key; a missing one has a reason of its own.
-_REASONS: dict[str, FaultKind] = {reason: kind for kind, (_, reason) in _FAULTS.items()} | {
-    "MISSING_API_KEY": "unauthorized"
-}
+_REASONS: dict[str, FaultKind] = {reason: kind for kind, (_, reason) in _FAULTS.items()}
 
 
 class _Webhook(Body):
-    url: str
+    url: Annotated[str, Field(json_schema_extra={"format": "uri"})]
 
 
 class _RequestExtra(Body):
     webhook: _Webhook | None = None
 
 
-class _Request(Body):
+class SubmissionBody(Body):
+    """What a submission says."""
+
     model_name: Literal["hunyuan-video-fast"]
     width: int
     height: int
@@ -100,6 +102,12 @@ class _Request(Body):
     prompt: str
     frames: int = 85
     extra: _RequestExtra = _RequestExtra()
+
+
+class ResultQuery(Body):
+    """Which job is asked for."""
+
+    task_id: str
 
 
 class _Task(Answer):
@@ -139,7 +147,16 @@ class _Submitted(Answer):
 
 def result_query(job_id: str) -> dict[str, str]:
     """The query with which the state of a job is asked for."""
-    return {RESULT_PARAMETER: job_id}
+    return {"task_id": job_id}
+
+
+def result_from_query(query: Mapping[str, str]) -> str:
+    """The id of the job that a query asks for.
+
+    Raises:
+        InvalidRequestError: it names none.
+    """
+    return read_query(ResultQuery, query).task_id
 
 
 def request_to_wire(request: GenerationRequest, *, allow_loss: bool = False) -> WireRequest:
@@ -168,7 +185,7 @@ def request_from_wire(body: object, query: Mapping[str, str] | None = None, *, r
     Raises:
         InvalidRequestError: naming each field as the page does.
     """
-    fields = read_body(_Request, body)
+    fields = read_body(SubmissionBody, body)
     request = make_request(
         NAME,
         CAPABILITIES,
@@ -256,6 +273,11 @@ def webhook_to_wire(job: JobView, base_url: str) -> dict[str, Any]:
     return {"event_type": WEBHOOK_EVENT, "payload": job_to_wire(job, base_url)}
 
 
+def webhook_headers(event_id: str, sent_at: int, body: bytes, secret: str) -> dict[str, str]:
+    """None: the service documents no signature, and no id of a call."""
+    return {}
+
+
 def fault_to_wire(fault: Fault) -> tuple[int, dict[str, Any]]:
     """HTTP status and body of a refused call."""
     status, reason = _FAULTS[fault.kind]
@@ -266,6 +288,7 @@ def fault_to_wire(fault: Fault) -> tuple[int, dict[str, Any]]:
 def fault_from_wire(status: int, body: object) -> Fault:
     """What the service says of a refused call: its reason's word decides, then the HTTP status."""
     said = body if isinstance(body, Mapping) else {}
+    # One page of the service says 401 for a wrong key.
     by_status = {code: kind for kind, (code, _) in _FAULTS.items()} | {401: "unauthorized", 403: "unauthorized"}
     kind = _REASONS.get(str(said.get("reason"))) or by_status.get(status, "internal" if status >= 500 else "invalid")
     metadata = said.get("metadata")

@@ -18,19 +18,33 @@ from pydantic import Field
 from ..capabilities import Capabilities, settle
 from ..errors import FieldProblem, InvalidRequestError
 from ..schema import TEMPORAL_COMPRESSION, FailureKind, GenerationRequest, JobStatus, JobView
-from .base import Answer, Body, Fault, FaultKind, Lenient, Submission, WireRequest, known, make_request, read_answer
-from .forms import Number, Whole, read_fields
+from .base import (
+    Answer,
+    Body,
+    Fault,
+    FaultKind,
+    Lenient,
+    Submission,
+    WireRequest,
+    known,
+    make_request,
+    read_answer,
+)
+from .forms import FROM_TEXT, Number, Whole, read_fields
 
 NAME = "openai"
 MODEL = "hunyuan-video"
 SUBMIT_PATH = "/v1/videos"
+RESULT_PATH = "/v1/videos/{job_id}"
+CONTENT_PATH = "/v1/videos/{job_id}/content"
 POLL_AFTER_HEADER = "openai-poll-after-ms"
+POLL_AFTER_MS = 1000
 CAPABILITIES = Capabilities()
 
 # What SGLang and vLLM-Omni take where only the length in seconds is given.
 _FPS = 24
 _SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
-_EXTRAS = frozenset({"extra_body", "extra_params"})
+EXTRAS = frozenset({"extra_body", "extra_params"})
 _REFUSED = {"input_reference": "images are not taken, videos are made from text alone; leave it out"}
 _WORDS: dict[JobStatus, str] = {
     "queued": "queued",
@@ -50,6 +64,7 @@ _FAILURE_CODES: dict[FailureKind, str] = {
 }
 # HTTP status, error.type and, where one is documented, error.code.
 _FAULTS: dict[FaultKind, tuple[int, str, str | None]] = {
+    "no_key": (401, "invalid_request_error", None),
     "invalid": (400, "invalid_request_error", None),
     "unauthorized": (401, "invalid_request_error", "invalid_api_key"),
     "forbidden": (403, "request_forbidden", None),
@@ -64,11 +79,13 @@ _FAULTS: dict[FaultKind, tuple[int, str, str | None]] = {
 }
 
 
-class _Request(Body):
+class SubmissionBody(Body):
+    """What a submission says; the same fields may stand in objects of extras."""
+
     prompt: str | None = None
     model: str | None = None  # a server has one model; that of another is no reason to refuse
     size: str | None = None
-    seconds: Annotated[Number, Field(gt=0, le=86400)] | None = None
+    seconds: Annotated[float, Field(gt=0, le=86400), FROM_TEXT] | None = None
     negative_prompt: str | None = None
     width: Whole | None = None
     height: Whole | None = None
@@ -103,12 +120,12 @@ class _Submitted(Answer):
 
 def result_path(job_id: str) -> str:
     """Where the state of a job is asked for, and where it is deleted."""
-    return f"{SUBMIT_PATH}/{quote(job_id, safe='')}"
+    return RESULT_PATH.format(job_id=quote(job_id, safe=""))
 
 
 def content_path(job_id: str) -> str:
     """Where the file of a finished job is."""
-    return f"{result_path(job_id)}/content"
+    return CONTENT_PATH.format(job_id=quote(job_id, safe=""))
 
 
 def request_to_wire(request: GenerationRequest, *, allow_loss: bool = False) -> WireRequest:
@@ -130,7 +147,7 @@ def request_from_wire(body: object, query: Mapping[str, str] | None = None, *, r
     Raises:
         InvalidRequestError: naming each field as the dialect does.
     """
-    given = read_fields(_Request, body, _EXTRAS, _REFUSED)
+    given = read_fields(SubmissionBody, body, EXTRAS, _REFUSED)
     size, seconds = given.pop("size", None), given.pop("seconds", None)
     given.pop("model", None)
     if size is not None:
@@ -215,18 +232,6 @@ def job_from_wire(body: object) -> JobView:
         failure=failure,
         seed=video.seed if type(video.seed) is int else None,
     )
-
-
-def list_to_wire(jobs: list[JobView], base_url: str, has_more: bool) -> dict[str, Any]:
-    """One page of jobs."""
-    first, last = (jobs[0].job_id, jobs[-1].job_id) if jobs else (None, None)
-    data = [job_to_wire(job, base_url) for job in jobs]
-    return {"object": "list", "data": data, "has_more": has_more, "first_id": first, "last_id": last}
-
-
-def deleted_to_wire(job_id: str) -> dict[str, Any]:
-    """The answer to a deletion."""
-    return {"id": job_id, "object": "video.deleted", "deleted": True}
 
 
 def fault_to_wire(fault: Fault) -> tuple[int, dict[str, Any]]:

@@ -6,6 +6,8 @@ not on that page (sync mode, base64 output, webhooks, delete) are on its general
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import math
 import re
 from collections.abc import Mapping
@@ -19,10 +21,10 @@ from ..capabilities import Capabilities, settle
 from ..errors import FieldProblem, InvalidRequestError
 from ..schema import FailureKind, GenerationRequest, JobStatus, JobView
 from .base import (
+    HTTP_STATUSES,
     Answer,
     Body,
     Fault,
-    FaultKind,
     Lenient,
     Submission,
     WireRequest,
@@ -30,12 +32,17 @@ from .base import (
     make_request,
     read_answer,
     read_body,
+    read_query,
 )
 
 NAME = "wavespeed"
 MODEL = "wavespeed-ai/hunyuan-video/t2v"
 SUBMIT_PATH = f"/api/v3/{MODEL}"
+RESULT_PATH = "/api/v3/predictions/{job_id}/result"
+SHORT_RESULT_PATH = "/api/v3/predictions/{job_id}"
 DELETE_PATH = "/api/v3/predictions/delete"
+WEBHOOK_RETRIES = 3
+WEBHOOK_TIMEOUT_S = 10.0  # stated on no page
 CAPABILITIES = Capabilities(
     fields=frozenset({"prompt", "width", "height", "seed", "num_inference_steps"}),
     sizes=((1280, 720), (720, 1280)),
@@ -63,28 +70,23 @@ _STATUSES: dict[str, JobStatus] = {
     "failed": "failed",
 }
 _FAILURE_CODES: dict[FailureKind, int] = {"moderation": 1200, "invalid": 1401, "execution": 1403, "timeout": 5004}
-_FAULT_CODES: dict[FaultKind, int] = {
-    "invalid": 400,
-    "unauthorized": 401,
-    "forbidden": 403,
-    "not_found": 404,
-    "method_not_allowed": 405,
-    "conflict": 409,
-    "too_large": 413,
-    "rate_limited": 429,
-    "internal": 500,
-    "not_supported": 501,
-    "unavailable": 503,
-}
 
 
-class _Request(Body):
+class SubmissionBody(Body):
+    """What a submission says."""
+
     prompt: str
     size: str = "1280*720"
     seed: int = -1
     num_inference_steps: int = 30
     enable_sync_mode: bool = False
     enable_base64_output: bool = False
+
+
+class SubmissionQuery(Body):
+    """What the URL of a submission says."""
+
+    webhook: Annotated[str, Field(json_schema_extra={"format": "uri"})] | None = None
 
 
 class _Timings(Answer):
@@ -116,7 +118,7 @@ class _Submitted(Answer):
 
 def result_path(job_id: str) -> str:
     """Where the state of a job is asked for."""
-    return f"/api/v3/predictions/{quote(job_id, safe='')}/result"
+    return RESULT_PATH.format(job_id=quote(job_id, safe=""))
 
 
 def request_to_wire(request: GenerationRequest, *, allow_loss: bool = False) -> WireRequest:
@@ -126,14 +128,7 @@ def request_to_wire(request: GenerationRequest, *, allow_loss: bool = False) -> 
         RequestLossError: the service cannot hold the request, and ``allow_loss`` is false.
     """
     fitted = settle(request, NAME, CAPABILITIES, allow_loss=allow_loss)
-    held = fitted.request
-    body = {
-        "prompt": held.prompt,
-        "size": f"{held.width}*{held.height}",
-        "seed": -1 if held.seed is None else held.seed,
-        "num_inference_steps": held.num_inference_steps,
-    }
-    return WireRequest(body, held, fitted.losses)
+    return WireRequest(_body(fitted.request), fitted.request, fitted.losses)
 
 
 def request_from_wire(body: object, query: Mapping[str, str] | None = None, *, relaxed: bool = False) -> Submission:
@@ -142,7 +137,7 @@ def request_from_wire(body: object, query: Mapping[str, str] | None = None, *, r
     Raises:
         InvalidRequestError: naming each field as the page does.
     """
-    fields = read_body(_Request, body)
+    fields = read_body(SubmissionBody, body)
     size = _SIZE.fullmatch(fields.size)
     if size is None:
         raise InvalidRequestError([FieldProblem("size", fields.size, "must be width*height, such as 1280*720")])
@@ -157,7 +152,7 @@ def request_from_wire(body: object, query: Mapping[str, str] | None = None, *, r
         seed=None if fields.seed == -1 else fields.seed,
         num_inference_steps=fields.num_inference_steps,
     )
-    webhook = (query or {}).get("webhook")
+    webhook = read_query(SubmissionQuery, query or {}).webhook
     if fields.enable_base64_output and webhook:
         rule = "cannot go together with a webhook; leave one of them out"
         raise InvalidRequestError([FieldProblem("enable_base64_output", True, rule)])
@@ -183,6 +178,12 @@ def job_to_wire(job: JobView, base_url: str) -> dict[str, Any]:
     return {"code": 200, "message": "success", "data": prediction_to_wire(job, base_url)}
 
 
+def unfinished_to_wire(job: JobView, base_url: str) -> dict[str, Any]:
+    """The answer to a submission that waited in vain: the task goes on, its state can be asked for."""
+    answer = job_to_wire(job.model_copy(update={"status": "running"}), base_url)
+    return answer | {"data": answer["data"] | {"code": _FAILURE_CODES["timeout"]}}
+
+
 def prediction_to_wire(job: JobView, base_url: str) -> dict[str, Any]:
     """The state of a job alone, as it also stands in lists and webhooks."""
     data: dict[str, Any] = {
@@ -193,7 +194,8 @@ def prediction_to_wire(job: JobView, base_url: str) -> dict[str, Any]:
         "has_nsfw_contents": list(job.nsfw),
         "status": _WORDS[job.status],
         "created_at": _timestamp(job.created_at),
-        "error": job.error,
+        # Its client takes "HTTP 5.." and "HTTP 429" in this text for a passing state and runs the task again.
+        "error": re.sub(r"HTTP (?=5|429)", "HTTP status ", job.error),
         "timings": {"inference": round((job.inference_s or 0) * 1000)},
     }
     if job.failure in _FAILURE_CODES:
@@ -224,14 +226,14 @@ def job_from_wire(body: object) -> JobView:
 
 def fault_to_wire(fault: Fault) -> tuple[int, dict[str, Any]]:
     """HTTP status and body of a refused call."""
-    code = _FAULT_CODES[fault.kind]
+    code = HTTP_STATUSES[fault.kind]
     # The service documents no one shape for these; its clients read `message` or `error`.
     return code, {"code": code, "message": fault.message, "error": fault.message}
 
 
 def fault_from_wire(status: int, body: object) -> Fault:
     """What the service says of a refused call; an unknown status is the service's own fault."""
-    kinds = {code: kind for kind, code in _FAULT_CODES.items()}
+    kinds = {code: kind for kind, code in HTTP_STATUSES.items()}
     kind = kinds.get(status, "internal" if status >= 500 else "invalid")
     said = body if isinstance(body, Mapping) else {}
     return Fault(kind, str(said.get("message") or said.get("error") or ""), nothing_made=status < 500)
@@ -270,3 +272,32 @@ def _moment(timestamp: str | None) -> datetime | None:
         return moment.replace(tzinfo=UTC) if moment and moment.tzinfo is None else moment
     except ValueError:  # of no use to us, so its form is not the service's to get right
         return None
+
+
+def webhook_to_wire(job: JobView, base_url: str) -> dict[str, Any]:
+    """The body of the call at a job's end: its state, without the envelope, and what was asked for."""
+    asked = {} if job.request is None else _body(job.request.with_defaults(CAPABILITIES.defaults))
+    return prediction_to_wire(job, base_url) | {"input": asked}
+
+
+def webhook_headers(event_id: str, sent_at: int, body: bytes, secret: str) -> dict[str, str]:
+    """What proves to the receiver that ``body`` came from here; see the page "Verifying Webhooks".
+
+    Args:
+        event_id: the same at every try of one call, so that receivers can tell repeats.
+        sent_at: seconds since 1970; receivers refuse what is older than 300 s.
+        secret: ``whsec_...``; the key is what follows the prefix, as text, not decoded.
+    """
+    key = secret.removeprefix("whsec_").encode()
+    signature = hmac.new(key, f"{event_id}.{sent_at}.".encode() + body, hashlib.sha256).hexdigest()
+    return {"webhook-id": event_id, "webhook-timestamp": str(sent_at), "webhook-signature": f"v3,{signature}"}
+
+
+def _body(request: GenerationRequest) -> dict[str, Any]:
+    """A request whose size and steps are known, in the page's words."""
+    return {
+        "prompt": request.prompt,
+        "size": f"{request.width}*{request.height}",
+        "seed": -1 if request.seed is None else request.seed,
+        "num_inference_steps": request.num_inference_steps,
+    }

@@ -28,7 +28,7 @@ def test_the_environment_names_the_folder(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("mine")
-    with pytest.raises(ConfigError, match="data_dir=.*--data-dir"):
+    with pytest.raises(ConfigError, match=r"data_dir=.*--data-dir"):
         DataFolder(tmp_path / "data")
 
 

@@ -252,6 +252,48 @@ def test_old_jobs_are_found_for_pruning(store: JobStore, clock: Clock) -> None:
     assert [found.job_id for found in store.list(finished_before=clock.now + 1)] == [job.job_id]
 
 
+def test_a_clock_that_is_set_back_does_not_keep_a_dead_workers_job(store: JobStore, clock: Clock) -> None:
+    store.enqueue(REQUEST, "tiny")
+    job = store.claim("w", "tiny", 10)
+    clock.now -= 900
+    store.expire()
+    assert store.get(job.job_id).status == "queued"
+
+
+def test_a_job_of_a_worker_known_to_be_dead_waits_again_at_once(store: JobStore) -> None:
+    store.enqueue(REQUEST, "tiny")
+    job = store.claim("w", "tiny", 10)
+    store.expire("w")
+    assert store.get(job.job_id).status == "queued"
+
+
+def test_a_job_of_another_model_is_not_claimed(store: JobStore) -> None:
+    store.enqueue(REQUEST, "hunyuan-video")
+    assert store.claim("w", "tiny", 10) is None
+
+
+def test_a_failure_that_may_pass_is_tried_again(store: JobStore) -> None:
+    store.enqueue(REQUEST, "tiny", max_attempts=2)
+    job = store.claim("w", "tiny", 10)
+    store.release(job, "the disk is full")
+    assert store.get(job.job_id).status == "queued"
+
+
+def test_the_last_such_failure_is_told(store: JobStore) -> None:
+    store.enqueue(REQUEST, "tiny", max_attempts=1)
+    job = store.claim("w", "tiny", 10)
+    store.release(job, "the disk is full")
+    assert store.get(job.job_id).error == "the disk is full (attempt 1 of 1)"
+
+
+def test_a_job_that_is_given_back_when_it_was_to_be_cancelled_is_cancelled(store: JobStore) -> None:
+    store.enqueue(REQUEST, "tiny")
+    job = store.claim("w", "tiny", 10)
+    store.cancel(job.job_id)
+    store.give_back(job)
+    assert store.get(job.job_id).status == "canceled"
+
+
 # Files
 
 
@@ -307,3 +349,7 @@ def test_jobs_survive_workers_that_are_killed(tmp_path: Path) -> None:
         time.sleep(0.6)
         store.expire()
     assert store.counts() == {"succeeded": 100}
+
+
+def test_no_id_holds_what_a_client_takes_for_a_status(store: JobStore) -> None:
+    assert not any("429" in store.enqueue(REQUEST, "tiny").job_id for _ in range(1000))

@@ -46,7 +46,7 @@ class Meddler:
         def meddle(progress) -> None:
             told(progress)
             if (progress.stage, progress.step) == self._at:
-                at, self._at = self._at, None
+                self._at = None
                 self._do()
 
         context.on_progress = meddle

@@ -1,0 +1,105 @@
+"""``hunyuan-local serve``: the hosted services' formats and the OpenAI-style one, on a machine of one's own."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+
+from ..errors import ConfigError
+from .options import Duration, data_dir_option, model_option
+
+GIB = 1024**3
+
+
+@click.command(name="serve")
+@model_option
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; any other needs keys.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes any free one.")
+@data_dir_option
+@click.option("--workers", type=click.IntRange(min=0), metavar="N", help="Worker processes; one a visible GPU if left "
+              "out, one without a GPU. 0 leaves the work to 'hunyuan-local worker'.")  # fmt: skip
+@click.option("--api-keys-file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="Keys, one a line, of which a client must show one; HUNYUAN_LOCAL_API_KEYS has more.")  # fmt: skip
+@click.option("--insecure", is_flag=True, help="Listen for other machines without keys.")
+@click.option("--public-url", metavar="URL", help="The address that clients see, for the links to videos, such as "
+              "https://video.example.org; each request's own if left out.")  # fmt: skip
+@click.option("--relaxed", is_flag=True, help="Take what the local model can do, not only a dialect's own ranges.")
+@click.option("--max-queue", type=click.IntRange(min=1), default=100, show_default=True, metavar="N",
+              help="So many jobs may wait; more are refused with 429.")  # fmt: skip
+@click.option("--max-attempts", type=click.IntRange(min=1), default=3, show_default=True, metavar="N",
+              help="Run a job so many times if its worker dies.")  # fmt: skip
+@click.option("--max-prompt-characters", type=click.IntRange(min=1), default=5000, show_default=True, metavar="N")
+@click.option("--retention", "retention_s", type=Duration(), default="7d", show_default=True, metavar="TIME",
+              help="Delete finished jobs and their videos after so long.")  # fmt: skip
+@click.option("--video-url-ttl", "video_url_ttl_s", type=Duration(), default="1h", show_default=True, metavar="TIME",
+              help="How long the link to a video works.")  # fmt: skip
+@click.option("--sync-timeout", "sync_timeout_s", type=Duration(), default="10m", show_default=True, metavar="TIME",
+              help="How long a call that waits for its video waits.")  # fmt: skip
+@click.option("--lease", "lease_s", type=click.FloatRange(min=1), default=30, show_default=True, metavar="SECONDS",
+              help="A worker without a sign of life loses its job after so long.")  # fmt: skip
+@click.option("--checkpoint-every", type=click.IntRange(min=1), default=5, show_default=True, metavar="STEPS",
+              help="Save the state of the unfinished video after so many steps.")  # fmt: skip
+@click.option("--min-free-gib", type=click.FloatRange(min=0), default=2, show_default=True, metavar="GIB",
+              help="Take and begin no job with less free on the disk.")  # fmt: skip
+@click.option("--allow-private-webhooks", is_flag=True, help="Webhooks may lead to this machine and private networks.")
+def command(
+    model: str | None,
+    revision: str | None,
+    profile: str | None,
+    host: str,
+    port: int,
+    data_dir: Path | None,
+    workers: int | None,
+    api_keys_file: Path | None,
+    insecure: bool,
+    lease_s: float,
+    checkpoint_every: int,
+    min_free_gib: float,
+    **limits: Any,
+) -> None:
+    """Serve WaveSpeed's, Novita's and OpenAI's video formats, with the work done by processes of its own.
+
+    Jobs are on disk before their ids are told; after a crash or a restart they go on. SIGTERM and
+    Ctrl-C save the state of the unfinished video and end the server.
+    """
+    try:
+        import fastapi  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(f"serve needs the extra 'server': pip install 'hunyuan-local[server]' ({error})") from error
+    from ..backends.local import LocalBackend
+    from ..jobs.folder import DataFolder
+    from ..jobs.pool import WorkerPool, worker_environments
+    from ..server.config import ServerConfig, check_binding, read_api_keys
+    from ..server.process import serve
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    backend = LocalBackend(model, profile, revision)  # refuses unknown names before anything is started
+    keys = read_api_keys(api_keys_file)
+    check_binding(host, keys, insecure)
+    config = ServerConfig(model=backend.config, api_keys=keys, min_free_bytes=round(min_free_gib * GIB), **limits)
+    folder = DataFolder(data_dir)
+    store = folder.store()
+    chosen = {"--model": model, "--revision": revision, "--profile": profile}
+    options = {name: value for name, value in chosen.items() if value is not None} | {
+        "--data-dir": folder.root, "--lease": lease_s, "--checkpoint-every": checkpoint_every,
+        "--min-free-gib": min_free_gib,
+    }  # fmt: skip
+    gpus = _gpus(profile)
+    environments = worker_environments(max(1, gpus) if workers is None else workers, gpus)
+    pool = WorkerPool(store, [str(part) for option in options.items() for part in option], environments)
+    serve(config, folder, store, pool, host=host, port=port, say=lambda text: click.echo(text, err=True))
+
+
+def _gpus(profile: str | None) -> int:
+    """How many GPUs the workers may have; torch is not loaded only to learn that a profile wants none."""
+    from ..config import load_profile
+
+    if profile is not None and load_profile(profile).device == "cpu":
+        return 0
+    from ..pipeline.memory import gpus
+
+    return len(gpus())

@@ -1,0 +1,63 @@
+"""The app: the routes in their order, and what every call passes through.
+
+It starts nothing: workers, webhooks and housekeeping run beside it.
+"""
+
+from __future__ import annotations
+
+import threading
+from importlib.metadata import version
+
+from fastapi import FastAPI
+
+from ..jobs.folder import DataFolder
+from ..jobs.store import JobStore
+from . import documentation, faults
+from .auth import Auth
+from .config import ServerConfig
+from .metrics import Metrics
+from .middleware import BodyLimit, CatchAll, LeadingSlashes
+from .routes import novita, openai, plain, wavespeed
+from .service import VideoService
+
+_ABOUT = (
+    "Text-to-video on a machine of one's own, in the formats of WaveSpeed, Novita and OpenAI. "
+    "A job has one id in all of them."
+)
+
+
+def create_app(config: ServerConfig, folder: DataFolder, store: JobStore, webhook_secret: str | None = None) -> FastAPI:
+    """The server's app.
+
+    ``app.state`` has its ``service``, its ``metrics``, and ``stopping``, an event: once it is set,
+    calls that wait for a video are answered at once.
+
+    Args:
+        webhook_secret: ``whsec_...``; the data folder's own if not given.
+
+    Raises:
+        ConfigError: a secret cannot be kept in the data folder.
+    """
+    # The page at /docs loads its scripts from cdn.jsdelivr.net; /openapi.json needs nobody.
+    app = FastAPI(
+        title="hunyuan-local",
+        version=version("hunyuan-local"),
+        description=_ABOUT,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+        redirect_slashes=False,  # a redirected POST loses its body with some clients
+    )
+    secret = webhook_secret or f"whsec_{folder.secret('webhook')}"
+    app.state.service = VideoService(config, folder, store, secret)
+    app.state.metrics = Metrics(folder, store)
+    app.state.stopping = threading.Event()
+    for module in (wavespeed, novita, openai, plain):
+        app.include_router(module.router)
+    faults.install(app)
+    documentation.install(app, config)
+    # The last one added is the first that a call passes.
+    app.add_middleware(BodyLimit, limit=config.max_body_bytes)
+    app.add_middleware(Auth, keys=config.api_keys)
+    app.add_middleware(LeadingSlashes)
+    app.add_middleware(CatchAll)
+    return app

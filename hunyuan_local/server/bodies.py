@@ -1,0 +1,96 @@
+"""The bodies of calls, read from the connection: JSON, and forms as mappings of their texts.
+
+How large one may be is watched over by :class:`hunyuan_local.server.middleware.BodyLimit`. Knows
+nothing about what the fields mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any
+from urllib.parse import parse_qsl
+
+from fastapi import Depends, Request
+from starlette.datastructures import UploadFile
+
+from ..errors import FieldProblem, InvalidRequestError
+from ..wires.json_text import parse_json
+
+MULTIPART = "multipart/form-data"
+URLENCODED = "application/x-www-form-urlencoded"
+_MOST_FIELDS = 100
+
+
+async def read_json(request: Request) -> Any:
+    """The JSON that a call holds.
+
+    Raises:
+        InvalidRequestError: it is sent as something else, or is not JSON.
+        BodyTooLargeError: see :class:`hunyuan_local.server.middleware.BodyLimit`.
+    """
+    kind = _content_type(request)
+    if kind and kind != "application/json" and not kind.endswith("+json"):
+        raise _wrong_type(kind, "application/json")
+    body = await request.body()
+    try:
+        return parse_json(body)
+    except ValueError as error:
+        raise InvalidRequestError([FieldProblem("body", body, f"is not JSON that can be taken: {error}")]) from error
+
+
+async def read_json_or_form(request: Request) -> Any:
+    """The JSON or the form that a call holds; raises as :func:`read_json`."""
+    kind = _content_type(request)
+    if kind == MULTIPART:
+        return await _read_multipart(request)
+    if kind == URLENCODED:
+        return _read_urlencoded(await request.body())
+    if kind and kind != "application/json" and not kind.endswith("+json"):
+        raise _wrong_type(kind, f"application/json, {MULTIPART} or {URLENCODED}")
+    return await read_json(request)
+
+
+JsonBody = Annotated[Any, Depends(read_json)]
+JsonOrFormBody = Annotated[Any, Depends(read_json_or_form)]
+
+
+async def _read_multipart(request: Request) -> dict[str, str]:
+    charset = request.headers["content-type"].lower().partition("charset=")[2].strip('"').partition(";")[0]
+    if charset not in ("", "utf-8"):
+        raise _wrong_type(f"{MULTIPART}; charset={charset}", f"{MULTIPART} in UTF-8")
+    raw = await request.body()
+    async with request.form(max_fields=_MOST_FIELDS, max_files=1, max_part_size=len(raw)) as form:
+        items = form.multi_items()
+        for name, value in items:
+            if isinstance(value, UploadFile):
+                rule = "is a file, and none are taken: videos are made from text alone; leave it out"
+                raise InvalidRequestError([FieldProblem(name, value.filename, rule)])
+    try:
+        raw.decode()  # the parser takes other texts for Latin-1 without a word
+    except UnicodeDecodeError as error:
+        raise InvalidRequestError([FieldProblem("body", raw, f"is not UTF-8: byte {error.start}")]) from error
+    return _once_each(items)
+
+
+def _read_urlencoded(raw: bytes) -> dict[str, str]:
+    try:
+        items = parse_qsl(raw.decode(), keep_blank_values=True, errors="strict", max_num_fields=_MOST_FIELDS)
+    except ValueError as error:
+        raise InvalidRequestError([FieldProblem("body", raw, f"is not a form that can be taken: {error}")]) from error
+    return _once_each(items)
+
+
+def _once_each(items: Iterable[tuple[str, str]]) -> dict[str, str]:
+    fields: dict[str, str] = {}
+    for name, value in items:
+        if fields.setdefault(name, value) != value:
+            raise InvalidRequestError([FieldProblem(name, value, f"is given twice, also as {fields[name][:60]!r}")])
+    return fields
+
+
+def _content_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _wrong_type(kind: str, taken: str) -> InvalidRequestError:
+    return InvalidRequestError([FieldProblem("content-type", kind, f"is not taken here; send {taken}")])

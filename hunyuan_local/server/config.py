@@ -1,0 +1,96 @@
+"""What a server is told at its start."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from ..config import ModelConfig
+from ..errors import ConfigError
+
+GIB = 1024**3
+DAY_S = 24 * 3600.0
+
+
+class ServerConfig(BaseModel):
+    """Limits and habits of one server; frozen.
+
+    Attributes:
+        model: what its jobs are made with.
+        public_url: the address that clients see, without a trailing slash; None takes each request's own.
+        api_keys: one of these must be shown; empty asks for none.
+        relaxed: take what the local model can do, not only a dialect's own ranges.
+        max_queue: so many jobs may wait; more are answered with 429.
+        max_attempts: a job whose worker dies, or fails for what may pass, is run so many times.
+        max_prompt_characters, max_body_bytes: larger submissions are refused.
+        retention_s: finished jobs are deleted with their files after so many seconds.
+        video_url_ttl_s: a video's address works for so many seconds.
+        min_free_bytes: with less free on the disk no job is taken or begun.
+        sync_timeout_s: a submission that waits for its video is answered after so many seconds at the latest.
+        allow_private_webhooks: webhooks may lead to loopback, private and link-local addresses.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: ModelConfig
+    public_url: str | None = None
+    api_keys: tuple[str, ...] = ()
+    relaxed: bool = False
+    max_queue: int = 100
+    max_attempts: int = 3
+    max_prompt_characters: int = 5000
+    max_body_bytes: int = 1024**2
+    retention_s: float = 7 * DAY_S
+    video_url_ttl_s: int = 3600
+    min_free_bytes: int = 2 * GIB
+    sync_timeout_s: float = 600.0
+    allow_private_webhooks: bool = False
+
+
+def read_api_keys(file: Path | None = None) -> tuple[str, ...]:
+    """The keys in a file, one a line, and in ``HUNYUAN_LOCAL_API_KEYS``, separated by commas.
+
+    Empty lines and lines that begin with # are left out.
+
+    Raises:
+        ConfigError: the file cannot be read, or holds no key; a key is not printable ASCII without spaces.
+    """
+    keys = os.environ.get("HUNYUAN_LOCAL_API_KEYS", "").split(",")
+    if file is not None:
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"api_keys_file={str(file)!r}: cannot be read: {error}") from error
+        found = [line for line in map(str.strip, lines) if line and not line.startswith("#")]
+        if not found:
+            raise ConfigError(f"api_keys_file={str(file)!r}: holds no key; write one a line, or leave the option out")
+        keys += found
+    keys = [key for key in map(str.strip, keys) if key]
+    for number, key in enumerate(keys, start=1):
+        if not key.isascii() or not key.isprintable() or " " in key:
+            # The key itself is not shown: terminals and logs are read by others.
+            raise ConfigError(f"api_keys: number {number} has a space or other characters than printable ASCII")
+    return tuple(dict.fromkeys(keys))
+
+
+def check_binding(host: str, api_keys: tuple[str, ...], insecure: bool) -> None:
+    """Refuse to listen beyond this machine without keys, unless ``insecure``.
+
+    Raises:
+        ConfigError: naming the host.
+    """
+    if not (api_keys or insecure or _is_loopback(host)):
+        raise ConfigError(
+            f"host={host!r}: others could reach the server, and no keys are set; give --api-keys-file or "
+            "HUNYUAN_LOCAL_API_KEYS, keep --host 127.0.0.1, or add --insecure"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

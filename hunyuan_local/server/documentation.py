@@ -1,0 +1,111 @@
+"""The OpenAPI document: what the framework finds out by itself, put right and completed.
+
+The framework knows the paths and the schemas of good answers. Added here are the bodies that a
+server takes with its very ranges, the refusals of each dialect, and the keys. Taken out is the
+framework's own 422, which no route answers with.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel, ConfigDict
+
+from ..wires import openai, schemas
+from ..wires.base import HTTP_STATUSES, Body, Fault, FaultKind
+from .auth import is_open, takes_bare_key
+from .bodies import MULTIPART, URLENCODED
+from .config import ServerConfig
+from .faults import DIALECTS
+
+_ALWAYS: tuple[FaultKind, ...] = ("no_key", "unauthorized", "internal", "unavailable")
+_MEANINGS: dict[FaultKind, str] = {
+    "no_key": "No key, or a wrong one.",
+    "invalid": "Something in the call is not allowed.",
+    "unauthorized": "No key, or a wrong one.",
+    "forbidden": "The address is not valid any more, or never was.",
+    "not_found": "There is no such job, or it has no video yet.",
+    "too_large": "The body is too large.",
+    "rate_limited": "Too many jobs wait; Retry-After says for how many seconds.",
+    "internal": "Something unexpected.",
+    "unavailable": "The store or the disk cannot take it.",
+}
+
+
+class PlainFault(BaseModel):
+    """An error below no dialect's prefix."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    error: str
+
+
+def refusals(dialect_name: str | None, *kinds: FaultKind) -> dict[int | str, dict[str, Any]]:
+    """A route's ``responses`` for these kinds of faults; a dialect's routes have some more in common."""
+    dialect = None if dialect_name is None else DIALECTS[dialect_name]
+    model = PlainFault if dialect_name is None else schemas.FAULTS[dialect_name]
+    found: dict[int | str, dict[str, Any]] = {}
+    for kind in kinds if dialect is None else (*kinds, *_ALWAYS):
+        status = HTTP_STATUSES[kind] if dialect is None else dialect.fault_to_wire(Fault(kind, ""))[0]
+        known = found.setdefault(status, {"model": model, "description": ""})
+        if _MEANINGS[kind] not in known["description"]:
+            known["description"] = f"{known['description']} {_MEANINGS[kind]}".strip()
+    return found
+
+
+def json_body(model: type[Body]) -> dict[str, Any]:
+    """A route's ``openapi_extra`` for a JSON body."""
+    return {"requestBody": _request_body({"application/json": model.model_json_schema()})}
+
+
+def query(model: type[Body]) -> dict[str, Any]:
+    """A route's ``openapi_extra`` for the parameters of its URL."""
+    schema = model.model_json_schema()
+    required = schema.get("required", [])
+    return {
+        "parameters": [
+            {"name": name, "in": "query", "required": name in required, "schema": schemas.without_null(field)}
+            for name, field in schema["properties"].items()
+        ]
+    }
+
+
+def install(app: FastAPI, config: ServerConfig) -> None:
+    """Let the app describe itself; the document is made at the first call for it."""
+
+    def describe() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            app.openapi_schema = _completed(document, config)
+        return app.openapi_schema
+
+    app.openapi = describe
+
+
+def _completed(document: dict[str, Any], config: ServerConfig) -> dict[str, Any]:
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            operation["responses"].pop("422", None)
+            if config.api_keys and not is_open(path):
+                operation["security"] = [{"bearer": []}, *([{"bareKey": []}] if takes_bare_key(path) else [])]
+    parts = document.setdefault("components", {})
+    for name in ("HTTPValidationError", "ValidationError"):
+        parts.get("schemas", {}).pop(name, None)
+    if config.api_keys:
+        parts["securitySchemes"] = {
+            "bearer": {"type": "http", "scheme": "bearer"},
+            "bareKey": {"type": "apiKey", "in": "header", "name": "Authorization"},
+        }
+    for name, dialect in DIALECTS.items():
+        schema = schemas.submission_schema(name, config.relaxed, config.max_prompt_characters)
+        kinds = {"application/json": schema}
+        if name == openai.NAME:
+            kinds |= dict.fromkeys((MULTIPART, URLENCODED), schemas.form_schema(schema))
+        document["paths"][dialect.SUBMIT_PATH]["post"]["requestBody"] = _request_body(kinds)
+    return document
+
+
+def _request_body(kinds: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return {"required": True, "content": {kind: {"schema": schema} for kind, schema in kinds.items()}}

@@ -1,0 +1,153 @@
+"""Seconds until a job is done, from measured step times; None where nothing was measured yet.
+
+The cost of a step is taken to grow with width x height x frames, and doubled by true guidance. The
+cost of jobs of the same size is taken as it was; others are scaled. Loading a model, and whatever
+else the machine does, is not foreseen.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from ..jobs.job import Job
+from ..jobs.roster import Roster
+from ..jobs.store import JobStore
+from ..schema import GenerationRequest, Timings
+
+_RECENT_JOBS = 20
+_MOST_QUEUED = 1000
+_FRESH_S = 1.0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What jobs have cost, in seconds: a step, and all but the steps; each for a voxel (pixel x frame)."""
+
+    step_s: float
+    rest_s: float
+
+    def rest_of(self, request: GenerationRequest) -> float:
+        """Seconds for all but the steps."""
+        return self.rest_s * _voxels(request)
+
+    def total_of(self, request: GenerationRequest) -> float:
+        """Seconds from begin to end."""
+        return self.step_s * _voxels(request) * _passes(request) + self.rest_of(request)
+
+
+def measure(finished: Iterable[Job]) -> dict[int, Cost]:
+    """The cost by size in voxels, and under 0 that of all together; empty where nothing was measured.
+
+    Jobs that were taken up again after an interruption are left out: their times are of a part.
+    """
+    groups: dict[int, list[tuple[float, float, int, int]]] = {}
+    for job in finished:
+        if job.status != "succeeded" or job.attempts != 1 or job.result is None:
+            continue
+        timings = Timings(**job.result["timings"])
+        rest_s = timings.encode_s + timings.decode_s + timings.write_s
+        voxels = _voxels(job.request)
+        row = (timings.denoise_s, rest_s, voxels * _passes(job.request), voxels)
+        for size in (0, voxels):
+            groups.setdefault(size, []).append(row)
+    totals = {size: [sum(column) for column in zip(*rows, strict=True)] for size, rows in groups.items()}
+    return {size: Cost(step_s / work, rest_s / voxels) for size, (step_s, rest_s, work, voxels) in totals.items()}
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Seconds left by job id, and until the first of the waiting jobs is taken; None is not known."""
+
+    seconds_left: dict[str, float | None]
+    seconds_to_place: float | None
+
+
+def forecast(running: Sequence[Job], queued: Sequence[Job], costs: dict[int, Cost], workers: int) -> Forecast:
+    """What becomes of unfinished jobs if each worker takes the next one as soon as it is free.
+
+    Args:
+        queued: in the order in which they will be taken.
+        workers: how many there are, with those that are at work.
+    """
+    left = {job.job_id: _left_of(job, _cost_of(job.request, costs)) for job in running}
+    known = all(seconds is not None for seconds in left.values())
+    free = [seconds for seconds in left.values() if seconds is not None] + [0.0] * (workers - len(running))
+    heapq.heapify(free)
+    to_place = free[0] if known and free else None
+    for job in queued:
+        cost = _cost_of(job.request, costs)
+        if not (known and free and cost):
+            known = False  # nor is it for those behind it
+            left[job.job_id] = None
+            continue
+        end = heapq.heappop(free) + cost.total_of(job.request)
+        heapq.heappush(free, end)
+        left[job.job_id] = end
+    return Forecast(left, to_place)
+
+
+def _left_of(job: Job, cost: Cost | None) -> float | None:
+    progress = job.progress
+    if progress is not None and progress.stage == "denoise" and progress.seconds_left is not None:
+        return progress.seconds_left + (cost.rest_of(job.request) if cost else 0.0)
+    if cost is None:
+        return None
+    if progress is not None and progress.stage in ("decode", "write"):
+        done = 1.0 if progress.stage == "write" else progress.step / progress.total if progress.total else 0.0
+        return cost.rest_of(job.request) * (1 - done)
+    return cost.total_of(job.request)
+
+
+class Forecaster:
+    """Forecasts for the jobs of one model in a store, made at most once a second."""
+
+    def __init__(self, store: JobStore, model: str, clock: Callable[[], float] = time.monotonic):
+        self._store, self._model, self._clock = store, model, clock
+        self._roster = Roster(store.database)
+        self._lock = threading.Lock()
+        self._made_at = -_FRESH_S
+        self._made = Forecast({}, None)
+
+    def seconds_left(self, job: Job) -> float | None:
+        """Until this job is done; None also where it is finished, or another model's."""
+        if job.is_finished or job.model != self._model:
+            return None
+        return self._fresh(job.job_id).seconds_left.get(job.job_id)
+
+    def seconds_to_place(self) -> float | None:
+        """Until the first of the waiting jobs is taken."""
+        return self._fresh().seconds_to_place
+
+    def _fresh(self, job_id: str | None = None) -> Forecast:
+        with self._lock:
+            is_old = self._clock() - self._made_at >= _FRESH_S
+            if is_old or (job_id is not None and job_id not in self._made.seconds_left):
+                self._made, self._made_at = self._make(), self._clock()
+            return self._made
+
+    def _make(self) -> Forecast:
+        running = self._own(self._store.list(statuses=["running"], oldest_first=True))
+        queued = self._own(self._store.list(statuses=["queued"], oldest_first=True, limit=_MOST_QUEUED))
+        recent = self._own(self._store.list(statuses=["succeeded"], limit=_RECENT_JOBS))
+        workers = sum(report.model == self._model for report in self._roster.list())
+        return forecast(running, queued, measure(recent), max(workers, len(running)))
+
+    def _own(self, jobs: list[Job]) -> list[Job]:
+        return [job for job in jobs if job.model == self._model]
+
+
+def _cost_of(request: GenerationRequest, costs: dict[int, Cost]) -> Cost | None:
+    return costs.get(_voxels(request), costs.get(0))
+
+
+def _voxels(request: GenerationRequest) -> int:
+    return request.width * request.height * request.num_frames
+
+
+def _passes(request: GenerationRequest) -> int:
+    """How often the transformer runs; true guidance runs it twice a step."""
+    return request.num_inference_steps * (2 if request.true_cfg_scale > 1 and request.negative_prompt else 1)

@@ -1,0 +1,175 @@
+"""What goes wrong with a call, said in the words of the dialect that its path belongs to.
+
+Below no dialect's prefix the answer is ``{"error": text}``. Every refusal of the server is made here.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Protocol
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.routing import Match
+
+from ..capabilities import Capabilities
+from ..errors import FieldProblem, HunyuanLocalError, InvalidRequestError, QueueFullError, StoreError
+from ..wires import novita, openai, wavespeed
+from ..wires.base import HTTP_STATUSES, Fault, FaultKind
+
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+
+logger = logging.getLogger(__name__)
+
+
+class Dialect(Protocol):
+    """What every module of :mod:`hunyuan_local.wires` that is a dialect has for a server."""
+
+    NAME: str
+    MODEL: str
+    SUBMIT_PATH: str
+    CAPABILITIES: Capabilities
+
+    def fault_to_wire(self, fault: Fault) -> tuple[int, dict[str, Any]]: ...
+
+
+PREFIXES: dict[str, Dialect] = {"/api/v3/": wavespeed, "/v3/": novita, "/v1/": openai}
+DIALECTS: dict[str, Dialect] = {dialect.NAME: dialect for dialect in PREFIXES.values()}
+
+
+SEE_LOG = "the server's log says more"
+
+
+class UnknownJobError(HunyuanLocalError):
+    """There is no such job, or not any more."""
+
+    def __init__(self, job_id: str):
+        super().__init__(f"there is no job {job_id[:80]!r}; it never was, or was deleted")
+
+
+class VideoNotReadyError(HunyuanLocalError):
+    """A job has no video yet, or will never have one."""
+
+
+class LinkRefusedError(HunyuanLocalError):
+    """A signed address is not one of ours, or its time is over."""
+
+
+class BodyTooLargeError(HunyuanLocalError):
+    """A body is larger than the server takes."""
+
+    def __init__(self, limit: int):
+        super().__init__(f"the body is larger than {limit} bytes, which is the most that is taken here")
+
+
+class DiskFullError(HunyuanLocalError):
+    """Too little is free on the disk to take a job."""
+
+
+class NoPlaceError(QueueFullError):
+    """The queue is full; ``retry_after_s`` is when a place will be free, in whole seconds from 1."""
+
+    def __init__(self, message: str, seconds: float):
+        self.retry_after_s = max(1, math.ceil(seconds))
+        super().__init__(message)
+
+
+_KINDS: tuple[tuple[type[HunyuanLocalError], FaultKind], ...] = (
+    (InvalidRequestError, "invalid"),
+    (UnknownJobError, "not_found"),
+    (VideoNotReadyError, "not_found"),  # as OpenAI answers
+    (LinkRefusedError, "forbidden"),
+    (BodyTooLargeError, "too_large"),
+    (QueueFullError, "rate_limited"),
+    (DiskFullError, "unavailable"),
+    (StoreError, "unavailable"),
+)
+
+
+def dialect_of(path: str) -> Dialect | None:
+    """The dialect that a path belongs to, known routes or not."""
+    return next((dialect for prefix, dialect in PREFIXES.items() if f"{path}/".startswith(prefix)), None)
+
+
+def refusal(path: str, fault: Fault, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """The answer to a call that is not carried out."""
+    # A part of the call may stand in it that no answer can hold.
+    fault = replace(fault, message=fault.message.encode(errors="backslashreplace").decode())
+    dialect = dialect_of(path)
+    if dialect is None:
+        status, body = HTTP_STATUSES[fault.kind], {"error": fault.message}
+    else:
+        status, body = dialect.fault_to_wire(fault)
+    headers = dict(headers or {})
+    if dialect is openai:
+        headers |= openai.fault_headers(fault)
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(body, status, headers)
+
+
+def install(app: FastAPI) -> None:
+    """Let the app answer every error that is foreseen; :class:`CatchAll` answers the others."""
+    app.add_exception_handler(HunyuanLocalError, _on_our_error)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(RequestValidationError, _on_framework_validation)
+
+
+async def _on_our_error(request: Request, error: HunyuanLocalError) -> JSONResponse:
+    path = request.scope["path"]  # a URL of strange bytes cannot be read as a whole
+    kind = next((kind for cls, kind in _KINDS if isinstance(error, cls)), "internal")
+    text = str(error)
+    if kind == "internal" or isinstance(error, StoreError):
+        # Its words are for those who run the server, and name files of theirs.
+        logger.error("%s %s: %s", request.method, path, error)
+        text = f"{'the job store cannot be used' if kind == 'unavailable' else 'it failed'}; {SEE_LOG}"
+    headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, NoPlaceError) else {}
+    field = error.problems[0].field if isinstance(error, InvalidRequestError) else None
+    return refusal(path, Fault(kind, text, field), headers)
+
+
+async def _on_http_error(request: Request, error: HTTPException) -> JSONResponse:
+    """What the framework raises: no such route, another method, a form that cannot be read."""
+    path = request.scope["path"]
+    match error.status_code:
+        case 404:
+            return refusal(path, Fault("not_found", _nothing_there(request.method, path)))
+        case 405:
+            allowed = ", ".join(sorted(_methods_at(request)))
+            message = f"{request.method} is not possible at {path[:200]!r}; possible: {allowed}"
+            return refusal(path, Fault("method_not_allowed", message), {"Allow": allowed})
+    kind: FaultKind = "invalid" if error.status_code < 500 else "internal"
+    return refusal(path, Fault(kind, str(error.detail)), error.headers)
+
+
+async def _on_framework_validation(request: Request, error: RequestValidationError) -> JSONResponse:
+    """Routes read what they need by themselves; this stands in for whatever the framework may still check."""
+    problems = [FieldProblem(str(item["loc"][-1]), item["input"], item["msg"].lower()) for item in error.errors()[:10]]
+    return await _on_our_error(request, InvalidRequestError(problems))
+
+
+def _nothing_there(method: str, path: str) -> str:
+    dialect = dialect_of(path)
+    if dialect is None:
+        return f"there is nothing at {path[:200]!r}; /docs shows what there is"
+    return (
+        f"there is nothing at {method} {path[:200]!r}; the model that is served is {dialect.MODEL}, "
+        f"at POST {dialect.SUBMIT_PATH}; /docs shows the rest"
+    )
+
+
+def _methods_at(request: Request) -> set[str]:
+    documented = request.app.openapi()["paths"].get(request.url.path)
+    if documented is not None:  # another route's {job_id} may fit a path that has a route of its own
+        return {name.upper() for name in documented} & set(_METHODS)
+
+    def is_there(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] == Match.FULL for route in request.app.router.routes)
+
+    return {method for method in _METHODS if is_there(method)}

@@ -1,0 +1,86 @@
+"""What every call passes through before the routes: paths put right, bodies measured, the unforeseen answered.
+
+Plain ASGI: nothing is buffered, and files stream through untouched.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ..wires.base import Fault
+from .faults import SEE_LOG, BodyTooLargeError, refusal
+
+logger = logging.getLogger(__name__)
+
+
+class CatchAll:
+    """Answers 500 where something failed that nobody foresaw; what it was stands in the log, not in the answer."""
+
+    def __init__(self, app: ASGIApp):
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def watch(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watch)
+        except ClientDisconnect:
+            return  # there is nobody to be answered
+        except Exception:
+            logger.exception("%s %s failed", scope["method"], scope["path"])
+            if started:
+                raise  # the server cuts the connection: a part must not pass for the whole
+            fault = Fault("internal", f"an unexpected error; {SEE_LOG}", nothing_made=False)
+            await refusal(scope["path"], fault)(scope, receive, send)
+
+
+class LeadingSlashes:
+    """``//v3/...`` is ``/v3/...``: one client does not strip the slash at the end of its base URL."""
+
+    def __init__(self, app: ASGIApp):
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith("//"):
+            raw = scope.get("raw_path") or b""
+            scope = {**scope, "path": "/" + scope["path"].lstrip("/"), "raw_path": b"/" + raw.lstrip(b"/")}
+        await self._app(scope, receive, send)
+
+
+class BodyLimit:
+    """Refuses bodies of more than ``limit`` bytes: at once where the length is announced, else as they come."""
+
+    def __init__(self, app: ASGIApp, limit: int):
+        self._app, self._limit = app, limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        announced = dict(scope["headers"]).get(b"content-length", b"")
+        if announced.isdigit() and int(announced[:20]) > self._limit:
+            fault = Fault("too_large", str(BodyTooLargeError(self._limit)))
+            await refusal(scope["path"], fault)(scope, receive, send)
+            return
+        received = 0
+
+        async def measured() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._limit:
+                raise BodyTooLargeError(self._limit)  # out of the route's reading, so it is answered like any other
+            return message
+
+        await self._app(scope, measured, send)

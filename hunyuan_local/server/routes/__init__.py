@@ -1,0 +1,48 @@
+"""The routes, one module a dialect, and what they have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Protocol
+
+from fastapi import Depends, Request
+from starlette.concurrency import run_in_threadpool
+
+from ...schema import JobView
+from ...wires.base import Submission
+from ..faults import Dialect
+from ..service import Delivery, VideoService
+
+
+class SubmissionReader(Dialect, Protocol):
+    """A dialect's reading of submissions."""
+
+    def request_from_wire(
+        self, body: object, query: Mapping[str, str] | None = None, *, relaxed: bool = False
+    ) -> Submission: ...
+
+
+async def _service(request: Request) -> VideoService:
+    return request.app.state.service
+
+
+async def _base_url(request: Request) -> str:
+    """The address under which the caller sees this server, without a trailing slash."""
+    return request.app.state.service.config.public_url or str(request.base_url).rstrip("/")
+
+
+Service = Annotated[VideoService, Depends(_service)]
+BaseUrl = Annotated[str, Depends(_base_url)]
+
+
+async def take(
+    dialect: SubmissionReader, request: Request, body: Any, service: VideoService, base_url: str, deliver: Delivery
+) -> tuple[Submission, JobView]:
+    """Read a submission and take the job; what was read, and the job's state.
+
+    Raises:
+        HunyuanLocalError: it is refused; see :meth:`VideoService.submit`.
+    """
+    submission = dialect.request_from_wire(body, request.query_params, relaxed=service.config.relaxed)
+    job = await run_in_threadpool(service.submit, dialect.NAME, submission, base_url)
+    return submission, await run_in_threadpool(service.view, job, base_url, deliver)

@@ -1,0 +1,78 @@
+"""OpenAI's routes; what their bodies look like stands in :mod:`hunyuan_local.wires`."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+
+from ...schema import JobView
+from ...wires import openai, openai_library, schemas
+from ..bodies import JsonOrFormBody
+from ..documentation import query, refusals
+from ..downloads import MP4, WEBP, VideoResponse, thumbnail
+from . import BaseUrl, Service, take
+
+router = APIRouter(tags=["OpenAI"])
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+
+
+@router.post(
+    openai.SUBMIT_PATH,
+    response_model=schemas.Video,
+    responses=refusals(openai.NAME, "invalid", "too_large", "rate_limited"),
+)
+async def submit(request: Request, body: JsonOrFormBody, service: Service, base_url: BaseUrl) -> JSONResponse:
+    """Make a video."""
+    _, view = await take(openai, request, body, service, base_url, "path")
+    return _state(view, base_url)
+
+
+@router.get(
+    openai_library.LIST_PATH,
+    response_model=schemas.VideoList,
+    responses=refusals(openai.NAME, "invalid", "not_found"),
+    openapi_extra=query(openai_library.ListQuery),
+)
+def list_videos(request: Request, service: Service, base_url: BaseUrl) -> JSONResponse:
+    """Videos of this server."""
+    jobs, more = service.list(openai_library.list_from_wire(request.query_params))
+    views = [service.view(job, base_url, "path") for job in jobs]
+    return JSONResponse(openai_library.list_to_wire(views, base_url, more))
+
+
+@router.get(openai.RESULT_PATH, response_model=schemas.Video, responses=refusals(openai.NAME, "not_found"))
+def result(job_id: str, service: Service, base_url: BaseUrl) -> JSONResponse:
+    """The state of a video."""
+    return _state(service.view(service.get(job_id), base_url, "path"), base_url)
+
+
+@router.delete(openai.RESULT_PATH, response_model=schemas.VideoDeleted, responses=refusals(openai.NAME, "not_found"))
+def delete(job_id: str, service: Service) -> JSONResponse:
+    """Cancel a video that is not finished, whose record stays; delete one that is."""
+    service.cancel_or_delete(job_id)
+    return JSONResponse(openai_library.deleted_to_wire(job_id))
+
+
+@router.get(
+    openai.CONTENT_PATH,
+    response_class=Response,
+    responses={
+        200: {"content": {MP4: _BINARY, WEBP: _BINARY}},
+        206: {"description": "One range of the file.", "content": {MP4: _BINARY}},
+        416: {"description": "The file ends before the range.", "content": {"text/plain": {}}},
+        **refusals(openai.NAME, "invalid", "not_found"),
+    },
+    openapi_extra=query(openai_library.ContentQuery),
+)
+def content(job_id: str, request: Request, service: Service) -> Response:
+    """The file of a finished video, or its first frame."""
+    variant = openai_library.variant_from_wire(request.query_params)
+    path = service.file(service.get(job_id))
+    return VideoResponse(path) if variant == "video" else Response(thumbnail(path), media_type=WEBP)
+
+
+def _state(view: JobView, base_url: str) -> JSONResponse:
+    """The state of a video, with the pause that its client should make before it asks again."""
+    pause = {openai.POLL_AFTER_HEADER: str(openai.POLL_AFTER_MS)}
+    return JSONResponse(openai.job_to_wire(view, base_url), headers=pause)

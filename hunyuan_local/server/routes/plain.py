@@ -1,0 +1,83 @@
+"""Routes of no dialect: files by signed address, and what those who run the server look at."""
+
+from __future__ import annotations
+
+import logging
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel
+
+from ...errors import StoreError
+from ...wires.base import Fault
+from ..documentation import refusals
+from ..downloads import MP4, VideoResponse
+from ..faults import SEE_LOG, LinkRefusedError, refusal
+from ..links import PATH
+from . import Service
+
+logger = logging.getLogger(__name__)
+router = APIRouter(tags=["Server"])
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_QUERY = {
+    "parameters": [
+        {"name": name, "in": "query", "required": True, "schema": {"type": "string"}}
+        for name in ("expires", "signature")
+    ]
+}
+_FILE_RESPONSES = {
+    200: {"content": {MP4: _BINARY}},
+    206: {"description": "One range of the file.", "content": {MP4: _BINARY}},
+    416: {"description": "The file ends before the range.", "content": {"text/plain": {}}},
+    **refusals(None, "forbidden", "not_found", "internal", "unavailable"),
+}
+
+
+class Health(BaseModel):
+    """Said of a server that answers."""
+
+    status: str
+
+
+@router.head(PATH, response_class=Response, responses=_FILE_RESPONSES, openapi_extra=_QUERY)
+@router.get(PATH, response_class=Response, responses=_FILE_RESPONSES, openapi_extra=_QUERY)
+def file(job_id: str, request: Request, service: Service) -> Response:
+    """The file of a finished video, at the address that a job's state names."""
+    query = request.query_params
+    if not service.links.check(job_id, query.get("expires", ""), query.get("signature", "")):
+        raise LinkRefusedError("this address is not one of this server's, or its time is over; ask for a new one")
+    return VideoResponse(service.file(service.get(job_id)))
+
+
+@router.get("/healthz", response_model=Health)
+async def health() -> JSONResponse:
+    """The process is alive."""
+    return JSONResponse({"status": "alive"})
+
+
+@router.get("/readyz", response_model=Health, responses=refusals(None, "internal", "unavailable"))
+def ready(request: Request, service: Service) -> JSONResponse:
+    """Jobs are taken and worked on; else 503, with the reasons."""
+    try:
+        problems = service.problems()
+    except StoreError as error:
+        logger.error("not ready: %s", error)
+        problems = [f"the job store does not answer; {SEE_LOG}"]
+    if problems:
+        return refusal(request.scope["path"], Fault("unavailable", "; ".join(problems)))
+    return JSONResponse({"status": "ready"})
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
+        **refusals(None, "unauthorized", "internal", "unavailable"),
+    },
+)
+def metrics(request: Request) -> Response:
+    """Figures for Prometheus."""
+    return Response(request.app.state.metrics.render(), headers={"content-type": CONTENT_TYPE_LATEST})

@@ -1,0 +1,222 @@
+"""What every dialect can do with jobs: take, show, list, wait for, cancel, delete. Knows nothing about HTTP.
+
+All but :meth:`VideoService.wait` read the disk and are for threads other than an event loop's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Literal
+
+from starlette.concurrency import run_in_threadpool
+
+from ..backends.base import with_seed
+from ..errors import FieldProblem, InvalidRequestError, QueueFullError
+from ..jobs.folder import DataFolder
+from ..jobs.job import Job
+from ..jobs.roster import Roster
+from ..jobs.store import JobStore
+from ..schema import GenerationRequest, JobView
+from ..wires.base import Listing, Submission
+from .config import ServerConfig
+from .eta import Forecaster
+from .faults import DIALECTS, DiskFullError, NoPlaceError, UnknownJobError, VideoNotReadyError
+from .links import LinkSigner
+from .view import view_of
+from .webhooks import WebhookCall, check_webhook, make_call
+
+# How a video is handed out: by a signed address; as base64 where its submitter asked for that; or not
+# within the answer, since the dialect has a path of its own for files, good as long as they are kept.
+Delivery = Literal["link", "inline", "path"]
+
+_FIRST_POLL_S, _LONGEST_POLL_S = 0.1, 1.0
+_UNKNOWN_WAIT_S = 10.0  # for a place in the queue, while nothing was measured
+
+
+class VideoService:
+    """The jobs of one server.
+
+    Args:
+        webhook_secret: ``whsec_...``, what webhooks are signed with.
+    """
+
+    def __init__(self, config: ServerConfig, folder: DataFolder, store: JobStore, webhook_secret: str):
+        self.config, self.folder, self.store = config, folder, store
+        self.webhook_secret = webhook_secret
+        self.links = LinkSigner(folder.secret("links"), round(min(config.video_url_ttl_s, config.retention_s)))
+        self._roster = Roster(store.database)
+        self._forecaster = Forecaster(store, config.model.identity)
+
+    def submit(self, dialect_name: str, submission: Submission, base_url: str) -> Job:
+        """Take a job; it is on disk when this returns.
+
+        Raises:
+            InvalidRequestError: a text is too long, or the webhook's address is refused.
+            DiskFullError: too little is free.
+            NoPlaceError: the queue is full.
+            StoreError: the job cannot be kept.
+        """
+        config = self.config
+        _check_length(submission.request, config.max_prompt_characters)
+        if submission.webhook is not None:
+            check_webhook(submission.webhook, config.allow_private_webhooks)
+        if shortage := self._disk_shortage():
+            raise DiskFullError(f"{shortage}; try again later")
+        limits = DIALECTS[dialect_name].CAPABILITIES
+        request = with_seed(submission.request, limits).with_defaults(dict(config.model.defaults))
+        origin = {"dialect": dialect_name, "base_url": base_url, "inline": submission.inline}
+        try:
+            return self.store.enqueue(
+                request,
+                config.model.identity,
+                origin,
+                webhook=submission.webhook,
+                max_attempts=config.max_attempts,
+                max_queue=config.max_queue,
+            )
+        except QueueFullError as error:
+            seconds = self._forecaster.seconds_to_place()
+            raise NoPlaceError(str(error), _UNKNOWN_WAIT_S if seconds is None else seconds) from error
+
+    def get(self, job_id: str) -> Job:
+        """A job as it stands.
+
+        Raises:
+            UnknownJobError: there is none of that id.
+        """
+        job = self.store.get(job_id)
+        if job is None:
+            raise UnknownJobError(job_id)
+        return job
+
+    def view(self, job: Job, base_url: str, deliver: Delivery = "link") -> JobView:
+        """What can be said of a job.
+
+        Args:
+            base_url: of the addresses in it.
+
+        Raises:
+            VideoNotReadyError: the file is to stand in it, and is gone.
+        """
+        outputs: tuple[str, ...] = ()
+        if job.status == "succeeded" and deliver != "path":
+            is_inline = deliver == "inline" and job.origin.get("inline", False)
+            outputs = (self.file_base64(job) if is_inline else self.links.sign(base_url, job.job_id),)
+        ttl_s = self.config.retention_s if deliver == "path" else self.links.ttl_s
+        return view_of(job, eta_s=self._forecaster.seconds_left(job), outputs=outputs, ttl_s=round(ttl_s))
+
+    def file(self, job: Job) -> Path:
+        """The file of a job that has succeeded.
+
+        Raises:
+            VideoNotReadyError: it has not, or the file is gone.
+        """
+        if job.status in ("failed", "canceled"):
+            raise VideoNotReadyError(f"job {job.job_id} has no video: {job.error}")
+        if job.status != "succeeded":
+            raise VideoNotReadyError(f"the video of job {job.job_id} is not ready yet; ask for the job's state first")
+        path = self.folder.video(job)
+        if not path.is_file():
+            raise VideoNotReadyError(f"the file of job {job.job_id} is gone; submit the request again, with its seed")
+        return path
+
+    def file_base64(self, job: Job) -> str:
+        """That file as bare base64; raises as :meth:`file`."""
+        return base64.b64encode(self.file(job).read_bytes()).decode("ascii")
+
+    def cancel_or_delete(self, job_id: str) -> None:
+        """Cancel a job that waits or runs, whose record stays; delete a finished one with its files.
+
+        Raises:
+            UnknownJobError: there is none of that id.
+        """
+        job = self.get(job_id)
+        if not job.is_finished:
+            job = self.store.cancel(job_id)
+            if job is None:
+                raise UnknownJobError(job_id)
+            if job.status in ("running", "canceled"):
+                return
+        # Finished, perhaps in this very moment.
+        self.folder.remove(job)  # first: a job without its file can be deleted again, a file without its job not
+        self.store.delete(job.job_id)
+
+    def list(self, listing: Listing) -> tuple[list[Job], bool]:
+        """Jobs of all dialects as asked for, and whether there are more behind them.
+
+        Raises:
+            UnknownJobError: there is none of the id that they should follow.
+        """
+        if listing.impossible:
+            return [], False
+        after = None if listing.after is None else self.get(listing.after).number
+        begin, end = listing.created_from, listing.created_before
+        jobs = self.store.list(
+            statuses=listing.statuses,
+            after=after,
+            # The store leaves the moment itself out; its times are finer than a microsecond.
+            created_after=None if begin is None else begin.timestamp() - 1e-6,
+            created_before=None if end is None else end.timestamp(),
+            oldest_first=listing.oldest_first,
+            limit=listing.limit + 1,
+            offset=listing.offset,
+        )
+        return jobs[: listing.limit], len(jobs) > listing.limit
+
+    async def wait(
+        self,
+        job_id: str,
+        timeout_s: float,
+        stopping: threading.Event,
+        is_disconnected: Callable[[], Awaitable[bool]],
+    ) -> Job:
+        """The job when it is finished, or as it stands when the time or the server ends, or nobody waits any more.
+
+        Raises:
+            UnknownJobError: it was deleted meanwhile.
+        """
+        deadline = time.monotonic() + timeout_s
+        pause = _FIRST_POLL_S
+        while True:
+            job = await run_in_threadpool(self.get, job_id)
+            left = deadline - time.monotonic()
+            if job.is_finished or left <= 0 or stopping.is_set() or await is_disconnected():
+                return job
+            await asyncio.sleep(min(pause, left))
+            pause = min(pause * 1.5, _LONGEST_POLL_S)
+
+    def problems(self) -> list[str]:
+        """Why jobs would not be worked on now, in words; empty if they would.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        self.store.counts()
+        found = [self._disk_shortage()]
+        workers = [worker for worker in self._roster.list() if worker.model == self.config.model.identity]
+        if not workers:
+            found.append(f"no worker for {self.config.model.name} has reported")
+        elif all(worker.state == "loading" for worker in workers):
+            found.append(f"{len(workers)} workers are loading {self.config.model.name}")
+        return [problem for problem in found if problem]
+
+    def webhook_call(self, job: Job) -> WebhookCall | None:
+        """What is sent to the webhook of a finished job; None if its dialect has none."""
+        return make_call(job, self.view, self.webhook_secret)
+
+    def _disk_shortage(self) -> str:
+        free = self.folder.free_bytes()
+        needed = self.config.min_free_bytes
+        return f"the disk has {free} bytes free, {needed} are needed" if free < needed else ""
+
+
+def _check_length(request: GenerationRequest, limit: int) -> None:
+    for name in ("prompt", "negative_prompt"):
+        text = getattr(request, name) or ""
+        if len(text) > limit:
+            raise InvalidRequestError([FieldProblem(name, text, f"has {len(text)} characters, {limit} are taken here")])

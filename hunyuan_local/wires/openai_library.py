@@ -1,0 +1,63 @@
+"""OpenAI's endpoints around its videos: lists, files, deletion.
+
+Reference: https://platform.openai.com/docs/api-reference/videos.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from ..schema import JobView
+from .base import Body, Listing, read_query
+from .forms import FROM_TEXT
+from .openai import SUBMIT_PATH, job_to_wire
+
+LIST_PATH = SUBMIT_PATH
+
+
+class ListQuery(Body):
+    """Which page of the videos."""
+
+    after: str | None = None
+    limit: Annotated[int, Field(ge=1, le=100), FROM_TEXT] = 20
+    order: Literal["asc", "desc"] = "desc"
+
+
+class ContentQuery(Body):
+    """Which file of a video."""
+
+    variant: Literal["video", "thumbnail"] = "video"
+
+
+def list_from_wire(query: Mapping[str, str]) -> Listing:
+    """The videos that a list asks for, the newest first unless it says otherwise.
+
+    Raises:
+        InvalidRequestError: naming each parameter.
+    """
+    fields = read_query(ListQuery, query)
+    return Listing(limit=fields.limit, after=fields.after, oldest_first=fields.order == "asc")
+
+
+def variant_from_wire(query: Mapping[str, str]) -> Literal["video", "thumbnail"]:
+    """The file that is asked for; there are no spritesheets here.
+
+    Raises:
+        InvalidRequestError: it is neither the video nor its thumbnail.
+    """
+    return read_query(ContentQuery, query).variant
+
+
+def list_to_wire(jobs: list[JobView], base_url: str, has_more: bool) -> dict[str, Any]:
+    """One page of jobs."""
+    first, last = (jobs[0].job_id, jobs[-1].job_id) if jobs else (None, None)
+    data = [job_to_wire(job, base_url) for job in jobs]
+    return {"object": "list", "data": data, "has_more": has_more, "first_id": first, "last_id": last}
+
+
+def deleted_to_wire(job_id: str) -> dict[str, Any]:
+    """The answer to a deletion."""
+    return {"id": job_id, "object": "video.deleted", "deleted": True}

@@ -1,0 +1,125 @@
+"""WaveSpeed's endpoints beside submission and result: lists, deletion, balance, webhook secret.
+
+References, all below https://wavespeed.ai/docs: docs-common-api/predictions and
+docs-common-api/prediction-delete; docs-common-api/balance; docs-api/verifying_webhook. What they
+leave open is said at each function.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import FailFast, Field
+
+from ..errors import FieldProblem, InvalidRequestError
+from ..schema import JobStatus, JobView
+from .base import Body, Listing, read_body
+from .wavespeed import MODEL, prediction_to_wire
+
+LIST_PATH = "/api/v3/predictions"
+BALANCE_PATH = "/api/v3/balance"
+SECRET_PATH = "/api/v3/webhook/secret"
+# Nothing is paid for here. Clients that look before they submit must find enough, and no real sum.
+BALANCE_USD = 1_000_000.0
+
+# Ours as a filter finds them; the filter's description leaves "created" out, but answers have it.
+_STATUSES: dict[str, tuple[JobStatus, ...]] = {
+    "created": ("queued",),
+    "processing": ("running",),
+    "completed": ("succeeded",),
+    "failed": ("failed", "canceled"),
+}
+
+
+_Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+
+
+class ListBody(Body):
+    """Which page of which predictions; both numbers are required on the page and have defaults there."""
+
+    page: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    page_size: Annotated[int, Field(ge=1, le=100)] = 100
+    model: str | None = None
+    status: Literal["created", "processing", "completed", "failed"] | None = None
+    created_after: _Moment | None = None
+    created_before: _Moment | None = None
+
+
+class DeleteBody(Body):
+    """Which predictions to delete; those that are not known are ignored, as the page says."""
+
+    ids: Annotated[list[str], FailFast()]
+
+
+def list_from_wire(body: object) -> Listing:
+    """The predictions that a list asks for, the newest first.
+
+    Documented are ``page``, ``page_size`` up to 100, and the filters ``model``, ``status``,
+    ``created_after`` (that moment included) and ``created_before``, both ISO 8601. Not documented:
+    whether ``created_before`` is included (here it is not), what a time without a zone means (here
+    UTC), and what an unknown status does (here it is refused).
+
+    Raises:
+        InvalidRequestError: naming each field as the page does.
+    """
+    fields = read_body(ListBody, body)
+    return Listing(
+        limit=fields.page_size,
+        offset=(fields.page - 1) * fields.page_size,
+        statuses=() if fields.status is None else _STATUSES[fields.status],
+        created_from=_moment("created_after", fields.created_after),
+        created_before=_moment("created_before", fields.created_before),
+        impossible=fields.model not in (None, MODEL),
+    )
+
+
+def list_to_wire(jobs: list[JobView], base_url: str, page: int) -> dict[str, Any]:
+    """One page; an older copy of the service's page also shows ``total``, the newest does not."""
+    items = [prediction_to_wire(job, base_url) for job in jobs]
+    return _envelope({"page": page, "items": items})
+
+
+def page_of(listing: Listing) -> int:
+    """The number of the page that a list is."""
+    return math.floor(listing.offset / listing.limit) + 1
+
+
+def delete_from_wire(body: object) -> list[str]:
+    """The ids to be deleted, each once.
+
+    Raises:
+        InvalidRequestError: naming the field.
+    """
+    return list(dict.fromkeys(read_body(DeleteBody, body).ids))
+
+
+def deleted_to_wire(count: int) -> dict[str, Any]:
+    """The answer to a deletion."""
+    return _envelope({"deleted_count": count})
+
+
+def balance_to_wire() -> dict[str, Any]:
+    """The account's balance in US dollars; always the same, see :data:`BALANCE_USD`."""
+    return _envelope({"balance": BALANCE_USD})
+
+
+def secret_to_wire(secret: str) -> dict[str, Any]:
+    """The secret that webhooks are signed with. The page shows no answer; clients read ``data.secret``."""
+    return _envelope({"secret": secret})
+
+
+def _envelope(data: dict[str, Any]) -> dict[str, Any]:
+    return {"code": 200, "message": "success", "data": data}
+
+
+def _moment(field: str, text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        rule = "must be a time in ISO 8601, such as 2023-10-01T00:00:00Z"
+        raise InvalidRequestError([FieldProblem(field, text, rule)]) from error
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment

@@ -1,0 +1,64 @@
+"""The clients that run as processes of their own, since not all of them can live in one environment."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from running_server import local_environment
+
+SCRIPTS = Path(__file__).with_name("scripts")
+# Where scripts/test puts what cannot live in the environment itself.
+INSTALLED = Path(sys.prefix) / "clients"
+
+
+class ClientError(Exception):
+    """What a client raised in its process: the names of its class and of those above it, and its fields."""
+
+    def __init__(self, kinds: list[str], message: str, fields: dict[str, Any]):
+        super().__init__(message)
+        self.kinds, self.fields = kinds, fields
+
+
+class ClientProcess:
+    """A script of tests/clients/scripts; each call is a process.
+
+    Args:
+        folder: the folder of :data:`INSTALLED` that it needs, if any; the test is skipped where it is not.
+    """
+
+    def __init__(self, script: str, folder: str | None = None):
+        self.is_javascript = script.endswith(".mjs")
+        home = INSTALLED / folder if folder else None
+        if self.is_javascript and shutil.which("node") is None:
+            pytest.skip("there is no node on the PATH: the JavaScript clients do not run")
+        if home is not None and not (home / "stamp").is_file():
+            pytest.skip(f"{home} is not there or not whole: scripts/test installs it")
+        self._environment = local_environment()
+        if self.is_javascript:
+            self._command = ["node", SCRIPTS / script, home]
+        else:
+            self._command = [sys.executable, SCRIPTS / script]
+            if home is not None:
+                self._environment["PYTHONPATH"] = str(home)
+
+    def call(self, call: dict[str, Any]) -> Any:
+        """What the script answers.
+
+        Raises:
+            ClientError: the client raised something.
+        """
+        result = subprocess.run(
+            self._command, input=json.dumps(call), env=self._environment, capture_output=True, text=True
+        )
+        assert result.returncode == 0, result.stdout + result.stderr
+        answer = json.loads(result.stdout.splitlines()[-1])
+        if "error" in answer:
+            error, message = answer.pop("error"), answer.pop("message")
+            raise ClientError([error] if isinstance(error, str) else error, message, answer)
+        return answer["value"]

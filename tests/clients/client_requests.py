@@ -1,0 +1,27 @@
+"""Requests that the clients send, all within what their services' pages allow."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+PROMPT = "a red circle moving right on a black background"
+WAVESPEED_MODEL = "wavespeed-ai/hunyuan-video/t2v"
+
+_seeds = itertools.count(1000)
+
+
+def next_seed() -> int:
+    """A seed that no other job of this session has, by which its job is found."""
+    return next(_seeds)
+
+
+def wavespeed_body(**changes: Any) -> dict[str, Any]:
+    """The shortest job that the page allows."""
+    return {"prompt": PROMPT, "size": "1280*720", "seed": 7, "num_inference_steps": 2} | changes
+
+
+def novita_body(**changes: Any) -> dict[str, Any]:
+    """The shortest job that the page allows."""
+    body = {"model_name": "hunyuan-video-fast", "prompt": PROMPT, "width": 1280, "height": 720}
+    return body | {"seed": 7, "steps": 2, "frames": 85} | changes

@@ -1,0 +1,72 @@
+"""The server that the services' published clients are led to, and two jobs on it that went wrong for real."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from running_server import RunningServer
+
+from hunyuan_local.schema import VideoInfo
+from hunyuan_local.video import probe
+
+
+def _serve(folder: Path, **options: object) -> Iterator[RunningServer]:
+    running = RunningServer(folder, **options)
+    yield running
+    assert running.stop() == 0, running.log
+    assert "Traceback" not in running.log
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server with one worker."""
+    yield from _serve(tmp_path_factory.mktemp("server"))
+
+
+@pytest.fixture(scope="session")
+def idle_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server without workers: whoever waits for a video is answered after a second, without one."""
+    yield from _serve(tmp_path_factory.mktemp("idle"), workers=0, sync_timeout=1)
+
+
+@pytest.fixture(scope="session")
+def full_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server whose queue has no place left."""
+    for running in _serve(tmp_path_factory.mktemp("full"), workers=0, max_queue=1):
+        running.submit_long_job()
+        yield running
+
+
+@pytest.fixture(scope="session")
+def failed_job(server: RunningServer) -> str:
+    """The id of a job whose worker was killed while it worked."""
+    job_id = server.submit_long_job()
+    server.kill_worker_of(job_id)
+    server.wait_for(job_id, "failed")
+    return job_id
+
+
+@pytest.fixture(scope="session")
+def canceled_job(server: RunningServer) -> str:
+    """The id of a job that was cancelled on the command line while it ran."""
+    job_id = server.submit_long_job()
+    server.wait_for(job_id, "running")
+    server.run_cli("cancel", job_id)
+    server.wait_for(job_id, "canceled")
+    return job_id
+
+
+@pytest.fixture
+def fetch(tmp_path: Path) -> Callable[[str], VideoInfo]:
+    """Downloads a video as the clients' users do, without a key, and decodes it."""
+
+    def fetch(url: str) -> VideoInfo:
+        file = tmp_path / "video.mp4"
+        with httpx.Client(trust_env=False, timeout=60) as http:
+            file.write_bytes(http.get(url).raise_for_status().content)
+        return probe(file)
+
+    return fetch

@@ -1,0 +1,70 @@
+"""Signed addresses: good for one video and for a time."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from hunyuan_local.server.links import LinkSigner
+
+
+class Clock:
+    """A clock that the test moves."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def signer(clock: Clock) -> LinkSigner:
+    return LinkSigner("secret", 60, clock)
+
+
+def parts(url: str) -> tuple[str, str]:
+    query = parse_qs(urlsplit(url).query)
+    return query["expires"][0], query["signature"][0]
+
+
+def test_an_address_is_absolute_and_ends_in_mp4_before_its_query(signer: LinkSigner) -> None:
+    assert signer.sign("https://host/", "j1").startswith("https://host/files/j1.mp4?expires=1060&signature=")
+
+
+def test_an_address_works(signer: LinkSigner) -> None:
+    assert signer.check("j1", *parts(signer.sign("https://host", "j1")))
+
+
+def test_it_ends_with_its_time(signer: LinkSigner, clock: Clock) -> None:
+    address = parts(signer.sign("https://host", "j1"))
+    clock.now += 60
+    assert not signer.check("j1", *address)
+
+
+def test_its_time_cannot_be_prolonged(signer: LinkSigner) -> None:
+    _, signature = parts(signer.sign("https://host", "j1"))
+    assert not signer.check("j1", "99999999999", signature)
+
+
+def test_it_is_of_no_use_for_another_video(signer: LinkSigner) -> None:
+    assert not signer.check("j2", *parts(signer.sign("https://host", "j1")))
+
+
+def test_it_is_of_no_use_at_a_server_with_another_secret(signer: LinkSigner, clock: Clock) -> None:
+    assert not LinkSigner("other", 60, clock).check("j1", *parts(signer.sign("https://host", "j1")))
+
+
+@pytest.mark.parametrize(("expires", "signature"), [("", ""), ("soon", "x"), ("é", "é"), ("9" * 5000, "0" * 64)])
+def test_anything_else_is_refused(signer: LinkSigner, expires: str, signature: str) -> None:
+    assert not signer.check("j1", expires, signature)
+
+
+def test_id_and_time_cannot_be_shifted_into_each_other(signer: LinkSigner) -> None:
+    expires, signature = parts(signer.sign("https://host", "j1"))
+    assert not signer.check("j", f"1\n{expires}", signature)

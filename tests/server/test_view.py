@@ -1,0 +1,89 @@
+"""What is said of a job: percents that never fall, times, and outputs only where there are some."""
+
+from __future__ import annotations
+
+import pytest
+from server_stage import Stage
+
+from hunyuan_local.jobs.job import Job
+from hunyuan_local.schema import JobView, Progress
+from hunyuan_local.server.view import percent_of, view_of
+
+LIFE = [
+    None,
+    Progress(stage="load"),
+    Progress(stage="encode"),
+    *[Progress(stage="denoise", step=step, total=30) for step in range(31)],
+    *[Progress(stage="decode", step=step, total=17) for step in range(0, 18, 4)],
+    Progress(stage="decode", step=17, total=17),
+    Progress(stage="write"),
+]
+
+
+def viewed(job: Job, eta_s: float | None = None) -> JobView:
+    return view_of(job, eta_s=eta_s, outputs=("http://host/a.mp4",), ttl_s=60)
+
+
+def test_the_percent_never_falls() -> None:
+    percents = [percent_of(progress) for progress in LIFE]
+    assert percents == sorted(percents)
+
+
+def test_it_begins_with_0_and_stays_below_100() -> None:
+    assert (percent_of(LIFE[0]), percent_of(LIFE[-1])) == (0, 99)
+
+
+def test_the_last_step_is_at_95_percent() -> None:
+    assert percent_of(Progress(stage="denoise", step=30, total=30)) == 95
+
+
+@pytest.mark.parametrize("stage", ["submit", "queue", "run", "download"])
+def test_stages_of_other_backends_say_nothing(stage: str) -> None:
+    assert percent_of(Progress(stage=stage, step=3, total=4)) == 0
+
+
+def test_a_succeeded_job_is_at_100_percent(stage: Stage) -> None:
+    assert viewed(stage.succeeded()).progress_percent == 100
+
+
+def test_a_job_that_waits_again_is_at_0_percent(stage: Stage) -> None:
+    job = stage.running(Progress(stage="denoise", step=5, total=10))
+    stage.store.release(job, "the disk was full")
+    assert viewed(stage.store.get(job.job_id)).progress_percent == 0
+
+
+def test_outputs_are_there_when_it_has_succeeded(stage: Stage) -> None:
+    view = viewed(stage.succeeded())
+    assert (view.outputs, view.output_ttl_s) == (("http://host/a.mp4",), 60)
+
+
+def test_before_that_and_after_a_failure_there_are_none(stage: Stage) -> None:
+    jobs = [stage.failed(), stage.queued()]
+    assert [(viewed(job).outputs, viewed(job).output_ttl_s) for job in jobs] == [((), None)] * 2
+
+
+def test_computation_is_all_but_loading(stage: Stage) -> None:
+    assert viewed(stage.succeeded()).inference_s == 24.0
+
+
+def test_a_failure_is_told_with_its_reason(stage: Stage) -> None:
+    view = viewed(stage.failed("no memory"))
+    assert (view.status, view.failure, view.error) == ("failed", "execution", "no memory")
+
+
+def test_no_verdict_is_invented(stage: Stage) -> None:
+    assert viewed(stage.succeeded()).nsfw == ()
+
+
+def test_times_have_a_zone(stage: Stage) -> None:
+    view = viewed(stage.succeeded())
+    assert view.created_at.tzinfo and view.completed_at >= view.created_at
+
+
+def test_the_seed_is_told_from_the_beginning(stage: Stage) -> None:
+    assert viewed(stage.queued()).seed == 7
+
+
+@pytest.mark.parametrize(("eta_s", "told"), [(-0.5, 0.0), (3.5, 3.5), (None, None)])
+def test_no_time_is_below_0(stage: Stage, eta_s: float | None, told: float | None) -> None:
+    assert viewed(stage.queued(), eta_s).eta_s == told

@@ -1,0 +1,134 @@
+"""Runs in a file system of its own, of a few megabytes or read-only, and prints what happened as JSON.
+
+``python small_disk.py FOLDER SCENARIO``, inside ``unshare --map-root-user --mount``: the disk is
+really full there, and really read-only, for root as well.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from starlette.testclient import TestClient
+
+from hunyuan_local.backends.base import GenerationContext
+from hunyuan_local.backends.local import LocalBackend
+from hunyuan_local.config import load_model_config
+from hunyuan_local.errors import StoreError
+from hunyuan_local.jobs.folder import DataFolder
+from hunyuan_local.jobs.worker import Worker, WorkerConfig
+from hunyuan_local.provenance import read_provenance
+from hunyuan_local.schema import GenerationRequest, GenerationResult, Progress
+from hunyuan_local.server.app import create_app
+from hunyuan_local.server.config import ServerConfig
+
+REQUEST = {"prompt": "a red circle moving right on a black background", "width": 144, "height": 80,
+           "num_frames": 5, "num_inference_steps": 3, "seed": 7}  # fmt: skip
+
+
+def fill(root: Path) -> Path:
+    """Write until nothing is left."""
+    ballast = root / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError:
+            return ballast
+
+
+def submit(root: Path) -> dict[str, Any]:
+    """A submission to a full disk in each dialect, and one after there is space again."""
+    folder = DataFolder(root)
+    store = folder.store()
+    app = create_app(ServerConfig(model=load_model_config("tiny"), min_free_bytes=0), folder, store)
+    client = TestClient(app, raise_server_exceptions=False)
+    ballast = fill(root)
+    novita = {"model_name": "hunyuan-video-fast", "width": 1280, "height": 720, "seed": 1, "steps": 2, "prompt": "a"}
+    answers = [
+        client.post("/v1/videos", json=REQUEST),
+        client.post("/api/v3/wavespeed-ai/hunyuan-video/t2v", json={"prompt": "a"}),
+        client.post("/v3/async/hunyuan-video-fast", json=novita),
+    ]
+    ballast.unlink()
+    after = client.post("/v1/videos", json=REQUEST)
+    return {
+        "codes": [answer.status_code for answer in answers],
+        "bodies": [answer.json() for answer in answers],
+        "after": after.status_code,
+        "jobs": len(store.list()),
+    }
+
+
+class FillsTheDisk:
+    """The local backend, which fills the disk when the first latents are to be decoded."""
+
+    def __init__(self, backend: LocalBackend, root: Path):
+        self._backend, self._root = backend, root
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._backend, name)
+
+    def generate(self, request: GenerationRequest, context: GenerationContext) -> GenerationResult:
+        told = context.on_progress
+
+        def meddle(progress: Progress) -> None:
+            told(progress)
+            if progress.stage == "decode" and progress.step == 0:
+                fill(self._root)
+
+        context.on_progress = meddle
+        return self._backend.generate(request, context)
+
+
+def write(root: Path) -> dict[str, Any]:
+    """A disk that is full in mid-video, a worker that ends of it, and the next one on a disk with space."""
+    folder = DataFolder(root)
+    store = folder.store()
+    backend = LocalBackend("tiny", "cpu")
+    job = store.enqueue(GenerationRequest(**REQUEST), backend.config.identity)
+    worker = Worker(folder, store, FillsTheDisk(backend, root), WorkerConfig("first", pause_s=0.1))
+    stopped = ""
+    try:
+        worker.run()
+    except StoreError as error:
+        stopped = str(error)
+    (root / "ballast").unlink()
+    store.expire("first")
+    second = Worker(folder, store, EndsAfterOne(backend, lambda: second.stop()), WorkerConfig("second"))
+    second.run()
+    done = store.get(job.job_id)
+    with_space = backend.generate(job.request, GenerationContext(root / "whole.mp4"))
+    same = read_provenance(folder.video(done)).frames_sha256 == with_space.provenance["frames_sha256"]
+    return {"stopped": stopped, "status": done.status, "same": same, "denoise_s": done.result["timings"]["denoise_s"]}
+
+
+class EndsAfterOne:
+    """The local backend, whose worker ends after one job."""
+
+    def __init__(self, backend: LocalBackend, end: Callable[[], None]):
+        self._backend, self._end = backend, end
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._backend, name)
+
+    def generate(self, request: GenerationRequest, context: GenerationContext) -> GenerationResult:
+        result = self._backend.generate(request, context)
+        self._end()
+        return result
+
+
+def read_only(root: Path) -> dict[str, Any]:
+    """``serve`` on a folder that cannot be written."""
+    subprocess.run(["mount", "-o", "remount,ro", str(root)], check=True)
+    command = [sys.executable, "-m", "hunyuan_local", "serve", "--model", "tiny", "--data-dir", str(root)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    return {"code": done.returncode, "said": done.stderr}
+
+
+if __name__ == "__main__":
+    print(json.dumps({"submit": submit, "write": write, "read_only": read_only}[sys.argv[2]](Path(sys.argv[1]))))
