@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 import yaml
+from platformdirs import user_state_path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import ConfigError, InvalidRequestError
@@ -63,6 +64,30 @@ class GenerationDefaults(_Config):
         return self
 
 
+class Licence(_Config):
+    """The terms of a model's weights, to be accepted once before they are downloaded.
+
+    Attributes:
+        name: its title.
+        version: what tells it from other texts of that title; an acceptance is of one version.
+        url: where it can be read.
+        not_licensed_in: territory that it does not cover, as ``the European Union``.
+    """
+
+    name: str
+    version: str
+    url: str
+    not_licensed_in: list[str] = []
+
+    @property
+    def notice(self) -> str:
+        """What a user must be told of it, in one sentence."""
+        *rest, last = self.not_licensed_in or [""]
+        places = f"{', '.join(rest)} and {last}" if rest else last
+        limits = f"; it does not apply in {places}" if places else ""
+        return f"the weights are under the {self.name} of {self.version}, {self.url}{limits}"
+
+
 class ModelConfig(_Config):
     """One checkpoint and what it wants to be asked for.
 
@@ -78,6 +103,7 @@ class ModelConfig(_Config):
         min_render_side: the shorter side never falls below this many pixels because of
             ``render_scale``.
         notice: what a user must be told at each use, if anything.
+        licence: the terms of the weights; None where nothing has to be accepted.
     """
 
     name: str
@@ -89,6 +115,12 @@ class ModelConfig(_Config):
     render_scale: float = Field(default=1.0, gt=0, le=1)
     min_render_side: int = Field(default=SIZE_MULTIPLE, ge=SIZE_MULTIPLE)
     notice: str | None = None
+    licence: Licence | None = None
+
+    @property
+    def notices(self) -> list[str]:
+        """What a user must be told at each use: of the licence, then of the model."""
+        return [text for text in (self.licence and self.licence.notice, self.notice) if text]
 
     @property
     def identity(self) -> str:
@@ -130,6 +162,58 @@ class ComponentDtypes(_Config):
     text_encoder_2: Dtype
 
 
+class _StepCache(_Config):
+    """Which steps of a run may be skipped: from the share ``start`` of all steps up to the share ``end``."""
+
+    start: float = Field(default=0.2, ge=0, le=1)
+    end: float = Field(default=1.0, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _leaves_steps(self) -> _StepCache:
+        if self.start >= self.end:
+            raise ValueError(f"start={self.start} must be below end={self.end}; leave both out, or use cache: null")
+        return self
+
+
+class FirstBlockCache(_StepCache):
+    """Skip a step where the first block's residual differs by less than ``threshold`` from the last full step's."""
+
+    kind: Literal["first-block"]
+    threshold: float = Field(default=0.05, gt=0, lt=1)
+
+
+class TaylorSeerCache(_StepCache):
+    """Make one step of every ``interval`` in full; a Taylor series of this ``order`` gives the others' output."""
+
+    kind: Literal["taylorseer"]
+    interval: int = Field(default=3, ge=2)
+    order: int = Field(default=1, ge=0, le=3)
+
+
+class MagCache(_StepCache):
+    """Skip while the error that ``mag_ratios`` foretell adds up to less than ``threshold``, ``max_skips`` at most.
+
+    ``mag_ratios`` are one number a step, measured on the checkpoint: how the blocks' residual grows.
+    """
+
+    kind: Literal["magcache"]
+    threshold: float = Field(default=0.06, gt=0, lt=1)
+    max_skips: int = Field(default=3, ge=1)
+    mag_ratios: tuple[Annotated[float, Field(gt=0)], ...] = ()
+
+    @model_validator(mode="after")
+    def _is_calibrated(self) -> MagCache:
+        if len(self.mag_ratios) < 2:
+            raise ValueError(
+                "mag_ratios: magcache needs the ratios of this very checkpoint, one a step; measure them with "
+                "benchmarks/step_caches.py --calibrate, or use kind: first-block, which needs none"
+            )
+        return self
+
+
+CacheConfig = Annotated[FirstBlockCache | TaylorSeerCache | MagCache, Field(discriminator="kind")]
+
+
 class RuntimeProfile(_Config):
     """How a model runs on a kind of machine.
 
@@ -140,6 +224,10 @@ class RuntimeProfile(_Config):
         offload: ``none`` keeps all components on the device; ``model`` moves one component there at
             a time; ``sequential`` moves one layer at a time: least memory, slowest.
         vae_tiling: decode in spatial tiles, which needs less memory.
+        attention_backend: the kernel of the transformer's attention; ``auto`` is the fastest exact one
+            that works on the device.
+        compile: compile the transformer's blocks: minutes at the first step, then faster steps.
+        cache: skip steps that change little: faster, not exact.
         min_gpu_memory_gib: GPU memory in GiB that the profile is meant for.
     """
 
@@ -148,7 +236,24 @@ class RuntimeProfile(_Config):
     dtypes: ComponentDtypes
     offload: Offload = "none"
     vae_tiling: bool = False
+    attention_backend: str = "auto"
+    compile: bool = False
+    cache: CacheConfig | None = None
     min_gpu_memory_gib: Annotated[float, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _can_compile(self) -> RuntimeProfile:
+        if self.compile and self.offload == "sequential":
+            raise ValueError(
+                "compile=True does not go with offload='sequential', which moves single layers; "
+                "use offload: none or model, or compile: false"
+            )
+        if self.compile and isinstance(self.cache, MagCache):
+            raise ValueError(
+                "compile=True does not go with cache.kind='magcache', which runs the blocks uncompiled; "
+                "use kind: first-block or taylorseer, or compile: false"
+            )
+        return self
 
 
 C = TypeVar("C", ModelConfig, RuntimeProfile)
@@ -215,6 +320,12 @@ def is_offline() -> bool:
         os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"}
         for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
     )
+
+
+def state_dir() -> Path:
+    """The folder of what this user's commands remember: ``HUNYUAN_LOCAL_STATE_DIR``, or the system's convention."""
+    root = os.environ.get("HUNYUAN_LOCAL_STATE_DIR")
+    return Path(root) if root else user_state_path("hunyuan-local")
 
 
 def _configs_dir() -> Path:

@@ -22,6 +22,7 @@ from .errors import FieldProblem, InvalidRequestError
 SIZE_MULTIPLE = 16
 TEMPORAL_COMPRESSION = 4
 MAX_SIDE = 16384  # the H.264 encoder takes no larger picture
+MAX_FRAMES = 4097  # nearly three minutes at 24 a second, far more than any checkpoint was trained for
 MAX_SEED = 2**64 - 1
 
 
@@ -87,7 +88,7 @@ class GenerationRequest(BaseModel):
     def _num_frames_is_allowed(cls, frames: int | None) -> int | None:
         if frames is None:
             return None
-        return _check_grid(frames, TEMPORAL_COMPRESSION, 1, 1, None, "4k+1 frames")
+        return _check_grid(frames, TEMPORAL_COMPRESSION, 1, 1, MAX_FRAMES, "4k+1 frames")
 
     @field_validator("num_inference_steps")
     @classmethod
@@ -160,7 +161,7 @@ class Timings(BaseModel):
     """Seconds a stage; a stage that a backend does not have is 0, as is loading a loaded model.
 
     Writing overlaps decoding: ``write_s`` is what remained to be written after the last frame. The
-    last four are a hosted service's: ``run_s`` is its own figure where it gives one, else, like
+    last four seconds are a hosted service's: ``run_s`` is its own figure where it gives one, else, like
     ``queue_s``, what was seen from here, to the polling interval.
     """
 
@@ -169,6 +170,7 @@ class Timings(BaseModel):
     load_s: float = 0.0
     encode_s: float = 0.0
     denoise_s: float = 0.0
+    denoise_steps: int = 0
     decode_s: float = 0.0
     write_s: float = 0.0
     submit_s: float = 0.0

@@ -45,7 +45,7 @@ def submit(root: Path) -> dict[str, Any]:
     """A submission to a full disk in each dialect, and one after there is space again."""
     folder = DataFolder(root)
     store = folder.store()
-    app = create_app(ServerConfig(model=load_model_config("tiny"), min_free_bytes=0), folder, store)
+    app = create_app(ServerConfig(model=load_model_config("tiny"), insecure=True, min_free_bytes=0), folder, store)
     client = TestClient(app, raise_server_exceptions=False)
     ballast = fill(root)
     novita = {"model_name": "hunyuan-video-fast", "width": 1280, "height": 720, "seed": 1, "steps": 2, "prompt": "a"}

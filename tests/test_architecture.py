@@ -17,11 +17,13 @@ PACKAGE = Path(hunyuan_local.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 # From the top down; a module or folder may import from those in the lines below its own.
 ORDER = (
-    ("cli", "server", "ui"),
+    ("__main__",),
+    ("cli",),
+    ("server", "ui"),
     ("jobs",),
     ("backends",),
     ("pipeline", "wires"),
-    ("provenance",),
+    ("provenance", "weights"),
     ("capabilities", "gate", "video"),
     ("config",),
     ("schema",),

@@ -138,9 +138,7 @@ def test_a_time_that_is_none_is_refused(run: Run, job: Job) -> None:
     assert "7d" in run("prune", "--older-than", "soon").stderr
 
 
-def test_a_lone_worker_makes_the_videos_of_a_store_and_ends_well(
-    job: Job, store: JobStore, folder: DataFolder
-) -> None:
+def test_a_lone_worker_makes_the_videos_of_a_store_and_ends_well(job: Job, store: JobStore, folder: DataFolder) -> None:
     options = ["--model", "tiny", "--profile", "cpu", "--data-dir", str(folder.root), "--min-free-gib", "0"]
     worker = subprocess.Popen([*PROGRAM, "worker", *options])
     deadline = time.monotonic() + 200

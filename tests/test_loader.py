@@ -5,15 +5,14 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import httpx
 import pytest
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
 from hunyuan_local.config import ModelConfig, load_model_config, load_profile
 from hunyuan_local.errors import ConfigError, ModelLoadError
-from hunyuan_local.pipeline.loader import load_model, missing_files
+from hunyuan_local.pipeline.loader import load_model
 from hunyuan_local.pipeline.tokenizers import check_crop_start
 from hunyuan_local.provenance import weights_identity
+from hunyuan_local.weights.files import missing_files
 
 CPU = load_profile("cpu")
 TINY = load_model_config("tiny")
@@ -109,7 +108,7 @@ def test_a_crop_start_that_does_not_fit_is_noted() -> None:
 def test_offline_without_a_cached_copy_names_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("diffusers.pipelines.pipeline_utils.DIFFUSERS_CACHE", str(tmp_path), raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(ModelLoadError, match="HF_HUB_OFFLINE is set"):
         load_model(at("hunyuan-local-tests/not-there"), CPU)
 
@@ -125,31 +124,6 @@ def test_a_cached_snapshot_loads_offline(checkpoint: Path, tmp_path: Path, monke
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     model = load_model(at("someone/tiny"), CPU)
     assert weights_identity(model.folder) == f"commit:{commit}"
-
-
-@pytest.mark.parametrize(
-    ("cause", "error", "words"),
-    [
-        (RepositoryNotFoundError, ConfigError, "no such Hub repository"),
-        (RevisionNotFoundError, ConfigError, "no such revision"),
-        (GatedRepoError, ModelLoadError, "login"),
-        (ConnectionError, ModelLoadError, "could not be reached"),
-    ],
-)
-def test_what_the_hub_answers_is_told(
-    cause: type[Exception], error: type[Exception], words: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The library wraps the Hub's answers in an OSError, as here; the network itself is not there."""
-
-    def download(*args: object, local_files_only: bool, **kwargs: object) -> None:
-        response = httpx.Response(404, request=httpx.Request("GET", "https://hub.invalid"))
-        answer = cause("no") if cause is ConnectionError else cause("no", response=response)
-        raise OSError("see the root cause above") from answer
-
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.setattr("diffusers.HunyuanVideoPipeline.download", download)
-    with pytest.raises(error, match=words):
-        load_model(at("someone/else"), CPU)
 
 
 def test_a_cuda_profile_without_cuda_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,14 @@ from tiny import captions, optimisation, training, world  # noqa: E402
 
 from hunyuan_local.config import load_model_config, load_profile  # noqa: E402
 from hunyuan_local.pipeline.loader import load_model  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """Training sets the number of threads, by which the last bits of later videos would differ."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 def test_there_are_216_combinations_and_36_are_held_out() -> None:

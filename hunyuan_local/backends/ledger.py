@@ -17,9 +17,9 @@ from datetime import datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from platformdirs import user_state_path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ..config import state_dir
 from ..errors import ConfigError, HunyuanLocalError
 from ..schema import GenerationRequest
 
@@ -63,8 +63,7 @@ class Ledger:
 
     def __init__(self, folder: Path | None = None):
         if folder is None:
-            root = os.environ.get("HUNYUAN_LOCAL_STATE_DIR")
-            folder = (Path(root) if root else user_state_path("hunyuan-local")) / "hosted"
+            folder = state_dir() / "hosted"
         self.folder = folder
 
     def jobs(self) -> list[OpenJob]:

@@ -106,8 +106,10 @@ class LocalBackend:
         from ..pipeline.memory import default_profile
 
         if self._loaded is None:
-            (context or GenerationContext()).on_progress(Progress(stage="load"))
-            self._loaded = load_model(self.config, self._profile or default_profile())
+            context = context or GenerationContext()
+            context.on_progress(Progress(stage="load"))
+            profile = self._profile or default_profile()
+            self._loaded = load_model(self.config, profile, context.on_progress, context.on_note)
         return self._loaded
 
     def generate(self, request: GenerationRequest, context: GenerationContext | None = None) -> GenerationResult:
@@ -179,6 +181,7 @@ class LocalBackend:
                 load_s=run.loaded - run.began,
                 encode_s=denoised.encode_s,
                 denoise_s=denoised.denoise_s,
+                denoise_steps=denoised.steps,
                 decode_s=decoded - decode_began,
                 total_s=decoded - run.began,
             )
@@ -223,6 +226,7 @@ class LocalBackend:
             "size": str(render_size),
             "weights": weights_identity(model.folder),
             "profile": model.profile.model_dump_json(),
+            "device": self.device,
         } | {name: versions[name] for name in ("torch", "diffusers", "transformers", "tokenizers")}
 
     def _frames(
@@ -256,7 +260,7 @@ class LocalBackend:
         )
 
     def _notes(self, request: GenerationRequest, render_size: tuple[int, int]) -> list[str]:
-        notes = [] if self.config.notice is None else [self.config.notice]
+        notes = self.config.notices
         if render_size != (request.width, request.height):
             factor = min(request.width / render_size[0], request.height / render_size[1])
             notes.append(

@@ -9,7 +9,6 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Literal
 
 import rich_click as click
@@ -124,22 +123,15 @@ def _disk() -> Iterator[Finding]:
 
 def _weights(name: str) -> Iterator[Finding]:
     """Whether a model's weights are on this machine, whole, and whether its tokenizer reads prompts rightly."""
-    from huggingface_hub import try_to_load_from_cache
-
-    from ..pipeline.loader import missing_files
     from ..pipeline.tokenizers import check_crop_start, load_llama_tokenizer
+    from ..weights.inventory import describe
 
     config = load_model_config(name)
-    folder = Path(config.source)
-    if not folder.is_dir():
-        index = try_to_load_from_cache(config.model_id, "model_index.json", revision=config.revision)
-        if not isinstance(index, str):
-            yield Finding(f"model {name}", "not in the cache", "ok", "downloaded (about 42 GB) when first used")
-            return
-        folder = Path(index).parent
-    if missing := missing_files(folder):
-        found = f"{folder} lacks {', '.join(missing)}"
-        yield Finding(f"model {name}", found, "wrong", "use the model once with a network: the download goes on")
+    model = describe(config)
+    folder = model.folder
+    if folder is None or model.problem:
+        # A model that nobody has asked for is nothing wrong.
+        yield Finding(f"model {name}", model.problem, "ok" if folder is None else "wrong")
         return
     yield Finding(f"model {name}", str(folder))
     tokenizer = load_llama_tokenizer(folder / "tokenizer", config.prompt_template)

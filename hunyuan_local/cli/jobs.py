@@ -90,12 +90,13 @@ def retry(data_dir: Path | None, job_id: str) -> None:
 @click.argument("job_id")
 def delete(data_dir: Path | None, job_id: str) -> None:
     """Delete a finished job and its video."""
+    from ..jobs.housekeeping import discard
+
     folder, store = _open(data_dir)
     job = _find(store, job_id)
     if not job.is_finished:
         raise ConfigError(f"job {job_id}: is {job.status}; cancel it first")
-    folder.remove(job)
-    store.delete(job_id)
+    discard(folder, store, job)
     print(f"{job_id}: deleted")
 
 

@@ -32,6 +32,8 @@ GIB = 1024**3
 @click.option("--max-attempts", type=click.IntRange(min=1), default=3, show_default=True, metavar="N",
               help="Run a job so many times if its worker dies.")  # fmt: skip
 @click.option("--max-prompt-characters", type=click.IntRange(min=1), default=5000, show_default=True, metavar="N")
+@click.option("--max-voxels", type=click.IntRange(min=1), default=1280 * 720 * 257, metavar="N", show_default=True,
+              help="Width x height x frames of one video.")  # fmt: skip
 @click.option("--retention", "retention_s", type=Duration(), default="7d", show_default=True, metavar="TIME",
               help="Delete finished jobs and their videos after so long.")  # fmt: skip
 @click.option("--video-url-ttl", "video_url_ttl_s", type=Duration(), default="1h", show_default=True, metavar="TIME",
@@ -75,20 +77,25 @@ def command(
     from ..jobs.pool import WorkerPool, worker_environments
     from ..server.config import ServerConfig, check_binding, read_api_keys
     from ..server.process import serve
+    from ..weights.source import check_obtainable
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     backend = LocalBackend(model, profile, revision)  # refuses unknown names before anything is started
+    check_obtainable(backend.config)  # a worker that cannot load it would only say so in the log
     keys = read_api_keys(api_keys_file)
     check_binding(host, keys, insecure)
-    config = ServerConfig(model=backend.config, api_keys=keys, min_free_bytes=round(min_free_gib * GIB), **limits)
+    config = ServerConfig(
+        model=backend.config, api_keys=keys, insecure=insecure, min_free_bytes=round(min_free_gib * GIB), **limits
+    )
     folder = DataFolder(data_dir)
     store = folder.store()
-    chosen = {"--model": model, "--revision": revision, "--profile": profile}
+    # A worker that chose for itself, on a device that fails to answer, would wait for jobs of another model.
+    chosen = {"--model": model or backend.config.name, "--revision": revision, "--profile": profile}
     options = {name: value for name, value in chosen.items() if value is not None} | {
         "--data-dir": folder.root, "--lease": lease_s, "--checkpoint-every": checkpoint_every,
         "--min-free-gib": min_free_gib,
     }  # fmt: skip
-    gpus = _gpus(profile)
+    gpus = 0 if workers == 0 else _gpus(profile)
     environments = worker_environments(max(1, gpus) if workers is None else workers, gpus)
     pool = WorkerPool(store, [str(part) for option in options.items() for part in option], environments)
     serve(config, folder, store, pool, host=host, port=port, say=lambda text: click.echo(text, err=True))
@@ -100,6 +107,6 @@ def _gpus(profile: str | None) -> int:
 
     if profile is not None and load_profile(profile).device == "cpu":
         return 0
-    from ..pipeline.memory import gpus
+    from ..pipeline.memory import gpu_count
 
-    return len(gpus())
+    return gpu_count()

@@ -44,8 +44,8 @@ class Database:
         with self._translated() as connection:
             return connection.execute(statement, values).fetchall()
 
-    def wait_for_change(self, ended: threading.Event, limit_s: float, look_s: float = 0.02) -> None:
-        """Return when another connection has changed the file, ``ended`` is set, or after ``limit_s`` seconds.
+    def wait_for_change(self, ended: Callable[[], bool], limit_s: float, look_s: float = 0.02) -> None:
+        """Return when another connection has changed the file, ``ended`` says so, or after ``limit_s`` seconds.
 
         SQLite counts the changes of others (``PRAGMA data_version``); to read the count takes no
         lock and some microseconds, so it can be looked at often.
@@ -55,8 +55,9 @@ class Database:
             deadline = time.monotonic() + limit_s
             while time.monotonic() < deadline:
                 self._local.version = connection.execute("PRAGMA data_version").fetchone()[0]
-                if self._local.version != before or ended.wait(look_s):
+                if self._local.version != before or ended():
                     return
+                time.sleep(look_s)
 
     @property
     def _seen(self) -> int | None:

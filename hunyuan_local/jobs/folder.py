@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from platformdirs import user_data_path
 
 from ..errors import ConfigError
-from ..video.output import leftovers
 from .job import Job
 from .store import JobStore
 
@@ -35,7 +36,7 @@ class DataFolder:
         self.root = default_data_dir() if root is None else Path(root)
         try:
             for folder in (self.root, self.root / "videos", self.root / "unfinished"):
-                folder.mkdir(parents=True, exist_ok=True)
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # prompts and videos are their owner's
                 if not os.access(folder, os.W_OK | os.X_OK):
                     raise PermissionError(f"{folder} is not writable")
         except OSError as error:
@@ -61,9 +62,18 @@ class DataFolder:
         self.video(job).unlink(missing_ok=True)
         shutil.rmtree(self.unfinished(job), ignore_errors=True)
 
-    def sweep(self) -> None:
-        """Delete what processes that died left half written."""
-        for path in leftovers(self.root / "videos"):
+    def old_files(self, before: float) -> Iterator[Path]:
+        """Videos, finished or not, and saved states that nothing has changed since a moment (seconds since 1970)."""
+        for path in [*(self.root / "videos").iterdir(), *(self.root / "unfinished").iterdir()]:
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime < before:
+                    yield path
+
+    def delete(self, path: Path) -> None:
+        """Delete one of :meth:`old_files`."""
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
             path.unlink(missing_ok=True)
 
     def free_bytes(self) -> int:

@@ -10,19 +10,43 @@ from dataclasses import dataclass
 
 from ..errors import HunyuanLocalError
 from .folder import DataFolder
+from .job import Job
 from .store import JobStore
 
 logger = logging.getLogger(__name__)
 
+# An encoder writes all the time; a clock is seldom set by more.
+_SURELY_LEFT_S = 2 * 3600.0
+
 
 def prune(folder: DataFolder, store: JobStore, before: float) -> int:
     """Delete the jobs that finished before a moment (seconds since 1970), with their files; how many there were."""
-    pruned = 0
-    while old := store.list(finished_before=before, oldest_first=True):
-        for job in old:
-            folder.remove(job)  # first: a job without its file can be pruned again, a file without its job not
-            pruned += store.delete(job.job_id)
+    pruned, last = 0, None
+    while old := store.list(finished_before=before, oldest_first=True, after=last):
+        last = old[-1].number
+        pruned += sum(discard(folder, store, job) for job in old)
     return pruned
+
+
+def discard(folder: DataFolder, store: JobStore, job: Job) -> bool:
+    """Delete a finished job, then its files; False if there is none, or it was put back into the queue meanwhile.
+
+    Files that cannot be deleted are left to :func:`sweep`.
+    """
+    if not store.delete(job.job_id):
+        return False
+    try:
+        folder.remove(job)
+    except OSError as error:
+        logger.warning("job %s is deleted, its files are not yet: %s", job.job_id, error)
+    return True
+
+
+def sweep(folder: DataFolder, store: JobStore, now: float) -> None:
+    """Delete files that no process writes and no job has: left by workers that died, or finished after a deletion."""
+    for path in folder.old_files(now - _SURELY_LEFT_S):
+        if path.suffix == ".partial" or store.get(path.stem) is None:
+            folder.delete(path)
 
 
 @dataclass
@@ -65,3 +89,5 @@ class Housekeeper:
             chore.do()
         except (HunyuanLocalError, OSError) as error:
             logger.warning("%s: %s", chore.what, error)
+        except Exception:  # one row that cannot be read must not end all chores
+            logger.exception("%s failed; it is tried again", chore.what)

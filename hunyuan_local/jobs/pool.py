@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ..errors import ConfigError
 from .roster import Roster
 from .store import JobStore
 from .worker import worker_name
@@ -65,8 +66,8 @@ class WorkerPool:
         """Tell every worker to save its state and end; returns at once, and may be called from a signal handler."""
         self._ending = True
         for slot in self._slots:
-            if slot.process is not None:
-                slot.process.terminate()
+            if (process := slot.process) is not None:  # another thread may bury it at this moment
+                process.terminate()
 
     def stop(self, grace_s: float) -> None:
         """End every worker; one that takes longer than ``grace_s`` seconds is killed.
@@ -117,12 +118,18 @@ class WorkerPool:
 def worker_environments(count: int, gpus: int) -> list[dict[str, str]]:
     """Variables for each of ``count`` workers: on a machine with GPUs one of them each, else a share of the cores.
 
-    More workers than GPUs share them in turn.
+    Raises:
+        ConfigError: there are fewer GPUs than workers.
     """
     if gpus:
+        if count > gpus:
+            raise ConfigError(
+                f"workers={count}: this machine has {gpus} visible GPUs, and each worker loads the whole model "
+                f"onto one; give --workers {gpus} or fewer"
+            )
         visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-        names = visible or [str(number) for number in range(gpus)]
-        return [{"CUDA_VISIBLE_DEVICES": names[number % len(names)]} for number in range(count)]
+        names = visible[:gpus] or [str(number) for number in range(gpus)]  # CUDA stops at the first that is none
+        return [{"CUDA_VISIBLE_DEVICES": name} for name in names[:count]]
     if count == 1 or "OMP_NUM_THREADS" in os.environ:
         return [{} for _ in range(count)]
     return [{"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // count))} for _ in range(count)]

@@ -100,8 +100,8 @@ class Pulse:
             logger.warning("job %s: no sign of life could be given: %s", job.job_id, error)
 
     def _report(self) -> None:
-        memory = self._backend.memory()
         try:
+            memory = self._backend.memory()
             self._roster.report(
                 WorkerReport(
                     name=self._name,
@@ -116,3 +116,5 @@ class Pulse:
             )
         except StoreError as error:
             logger.warning("the worker's report could not be written: %s", error)
+        except RuntimeError as error:  # a broken device cannot say its memory; the work itself will fail of it
+            logger.warning("the worker's device does not answer: %s", error)

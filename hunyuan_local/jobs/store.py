@@ -47,7 +47,7 @@ class JobStore:
         """Take a job for workers that run ``model``; it is on disk when this returns.
 
         Raises:
-            QueueFullError: ``max_queue`` jobs are waiting already.
+            QueueFullError: ``max_queue`` jobs are waiting for this model already.
         """
         values = {
             "job_id": _new_id(),
@@ -63,7 +63,8 @@ class JobStore:
         rows = self._run(
             """INSERT INTO jobs (job_id, model, request, origin, max_attempts, created_at, webhook, webhook_state)
                SELECT :job_id, :model, :request, :origin, :max_attempts, :now, :webhook, :state
-               WHERE :max_queue IS NULL OR (SELECT COUNT(*) FROM jobs WHERE status = 'queued') < :max_queue
+               WHERE :max_queue IS NULL
+                   OR (SELECT COUNT(*) FROM jobs WHERE status = 'queued' AND model = :model) < :max_queue
                RETURNING *""",
             values,
         )
@@ -173,6 +174,7 @@ class JobStore:
         self,
         *,
         statuses: Collection[JobStatus] = (),
+        model: str | None = None,
         after: int | None = None,
         finished_after: float | None = None,
         finished_before: float | None = None,
@@ -192,6 +194,7 @@ class JobStore:
         later = ">" if oldest_first else "<"
         where, values = _where(
             ("status IN ({})", tuple(statuses) or None),
+            ("model = ?", model),
             (f"number {later} ?", after),
             ("finished_at > ?", finished_after),
             ("finished_at < ?", finished_before),

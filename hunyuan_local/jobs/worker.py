@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import threading
+import time
 from dataclasses import dataclass
 
 from ..backends.base import GenerationContext
@@ -65,7 +65,8 @@ class Worker:
         self._store = store
         self._backend = backend
         self._config = config
-        self._stop = threading.Event()
+        # A plain flag: a signal handler must not wait for a lock that the thread it interrupts may hold.
+        self._stopping = False
         self._loading = True
         self._context: GenerationContext | None = None
         self._pulse = Pulse(store, config.name, backend, lease_s=config.lease_s, beat_s=config.beat_s)
@@ -76,7 +77,7 @@ class Worker:
         Raises:
             TerminationRequest: the model is being loaded, which looks at no switch.
         """
-        self._stop.set()
+        self._stopping = True
         if self._loading:
             raise TerminationRequest
         if self._context is not None:
@@ -93,7 +94,7 @@ class Worker:
             self._backend.load()
             self._loading = False
             logger.info("%s is ready: %s on %s", self._config.name, self._backend.config.name, self._backend.device)
-            while not self._stop.is_set():
+            while not self._stopping:
                 self._store.expire()
                 self._work_or_wait()
 
@@ -102,12 +103,12 @@ class Worker:
         free = self._folder.free_bytes()
         if free < config.min_free_bytes:
             self._pulse.wait_for(f"the disk has {free} bytes free, {config.min_free_bytes} are needed")
-            self._stop.wait(config.pause_s)
+            self._pause()
             return
         self._pulse.idle()
         job = self._store.claim(config.name, self._backend.config.identity, config.lease_s)
         if job is None:
-            self._store.database.wait_for_change(self._stop, config.poll_s)
+            self._store.database.wait_for_change(lambda: self._stopping, config.poll_s)
         else:
             self._work(job)
 
@@ -123,8 +124,8 @@ class Worker:
         )
         try:
             with self._pulse.holding(job, context):
-                if self._stop.is_set():  # the signal came before there was something to cancel
-                    context.cancel.set()
+                if self._stopping:  # the signal came before there was something to cancel
+                    raise GenerationCancelledError("stopped before the first step")
                 result = self._backend.generate(job.request, context)
         except GenerationCancelledError as error:
             logger.info("job %s: %s", job.job_id, error)
@@ -136,10 +137,12 @@ class Worker:
         except HunyuanLocalError as error:
             logger.warning("job %s: attempt %s failed: %s", job.job_id, job.attempts, error)
             self._store.release(job, str(error))
-            self._stop.wait(self._config.pause_s)
+            self._pause()
         except Exception as error:
             # Nobody foresaw it: this process may be of no more use, a GPU's context least of all.
-            self._store.release(job, f"unexpected {type(error).__name__}: {error}")
+            # Its words may hold a trace and paths, so they are for the log alone.
+            logger.error("job %s: unexpected %s: %s", job.job_id, type(error).__name__, error)
+            self._store.release(job, f"unexpected {type(error).__name__}; the worker's log says more")
             raise
         else:
             self._finish(job, result)
@@ -152,13 +155,20 @@ class Worker:
             logger.info("job %s: done in %.1f s", job.job_id, result.timings.total_s)
         else:
             logger.warning("job %s: finished too late, it is no longer this worker's", job.job_id)
+            if self._store.get(job.job_id) is None:
+                self._folder.remove(job)
 
     def _stopped(self, job: Job) -> None:
         """Because this worker is to end, because the job is cancelled, or because the lease was lost."""
-        if self._stop.is_set():
+        if self._stopping:
             self._store.give_back(job)
         else:
             self._store.stopped(job)
+
+    def _pause(self) -> None:
+        ends = time.monotonic() + self._config.pause_s
+        while not self._stopping and time.monotonic() < ends:
+            time.sleep(0.05)
 
 
 def worker_name(slot: str = "worker") -> str:

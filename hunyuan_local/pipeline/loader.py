@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from diffusers import HunyuanVideoPipeline
 from diffusers.utils import logging as diffusers_logging
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 from transformers.utils import logging as transformers_logging
 
-from ..config import ModelConfig, RuntimeProfile, is_offline
+from ..config import ModelConfig, RuntimeProfile
 from ..errors import ConfigError, GpuMemoryError, HunyuanLocalError, ModelLoadError
+from ..schema import Progress
+from ..weights.files import missing_files
+from ..weights.source import provide
+from .acceleration import accelerate
 from .memory import place
 from .tokenizers import load_clip_tokenizer, load_llama_tokenizer
 
@@ -32,14 +33,26 @@ class LoadedModel:
     folder: Path
 
 
-def load_model(config: ModelConfig, profile: RuntimeProfile) -> LoadedModel:
+def load_model(
+    config: ModelConfig,
+    profile: RuntimeProfile,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_note: Callable[[str], None] = lambda text: None,
+) -> LoadedModel:
     """Load all seven components in the profile's precisions and place them as it says.
 
-    The weights come from a folder, from the Hub's cache, or from the Hub; with ``HF_HUB_OFFLINE=1``
-    nothing is downloaded. Only safetensors files are read.
+    The weights come from a folder, from the Hub's cache, or, if their licence has been accepted, from
+    the Hub; with ``HF_HUB_OFFLINE=1`` nothing is downloaded. Only safetensors files are read.
+
+    Args:
+        config: which weights.
+        profile: where and in which precision.
+        on_progress: told how far a download is.
+        on_note: told what the user should know of it.
 
     Raises:
-        ConfigError: the profile needs a CUDA device and there is none; an unknown repository.
+        ConfigError: the profile needs a CUDA device and there is none; an unknown repository; weights that are not
+            here, under a licence that has not been accepted.
         ModelLoadError: weights missing, unreadable, or not of this pipeline.
         TokenizerMismatchError: the tokenizer would misread prompts.
         GpuMemoryError: the device does not hold the components.
@@ -47,7 +60,7 @@ def load_model(config: ModelConfig, profile: RuntimeProfile) -> LoadedModel:
     if profile.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"profile={profile.name!r}: needs a CUDA device and none is visible; use the profile cpu")
     with _translated_errors(config):
-        folder = find_folder(config)
+        folder = provide(config, lambda transfer: on_progress(transfer.progress), on_note)
         if missing := missing_files(folder):
             raise ModelLoadError(
                 f"model={config.model_id!r}: {folder} lacks {', '.join(missing)}; fetch the checkpoint again"
@@ -62,64 +75,9 @@ def load_model(config: ModelConfig, profile: RuntimeProfile) -> LoadedModel:
                 local_files_only=True,
             )
             place(pipe, profile)
+            profile = accelerate(pipe, profile)
     pipe.set_progress_bar_config(disable=True)
     return LoadedModel(pipe=pipe, config=config, profile=profile, folder=folder)
-
-
-def find_folder(config: ModelConfig) -> Path:
-    """The checkpoint's folder on disk, downloaded into the Hub's cache first if need be.
-
-    Without a network, or with ``HF_HUB_OFFLINE=1``, the copy in the cache is used.
-
-    Raises:
-        ConfigError: the Hub has no such repository or revision.
-        ModelLoadError: no copy in the cache, and none can be fetched.
-    """
-    if Path(config.source).is_dir():
-        return Path(config.source)
-    fetch = functools.partial(
-        HunyuanVideoPipeline.download, config.source, revision=config.revision, use_safetensors=True
-    )
-    try:
-        return Path(fetch(local_files_only=is_offline()))
-    except Exception as error:  # diffusers, the Hub's client and its HTTP library each have their own
-        _refuse_unknown(config, error)
-        with contextlib.suppress(Exception):
-            return Path(fetch(local_files_only=True))
-        reason = "HF_HUB_OFFLINE is set" if is_offline() else f"the Hub could not be reached ({_first_line(error)})"
-        raise ModelLoadError(
-            f"model={config.model_id!r}: no folder of that name, not complete in the local cache, and {reason}; "
-            "download it once on a machine with a network, or give the path of a folder that holds it"
-        ) from error
-
-
-def missing_files(folder: Path) -> list[str]:
-    """Files that a complete checkpoint has and this folder lacks, such as shards not yet downloaded."""
-    wanted = ["model_index.json", "tokenizer/tokenizer.json", "scheduler/scheduler_config.json"]
-    missing = [name for name in wanted if not (folder / name).is_file()]
-    for component in ("transformer", "vae", "text_encoder", "text_encoder_2"):
-        index = next((folder / component).glob("*.safetensors.index.json"), None)
-        if index is not None:
-            shards = set(json.loads(index.read_text())["weight_map"].values())
-            missing += [f"{component}/{name}" for name in sorted(shards) if not (index.parent / name).is_file()]
-        elif not any((folder / component).glob("*.safetensors")):
-            missing.append(f"{component}/*.safetensors")
-    return missing
-
-
-def _refuse_unknown(config: ModelConfig, error: BaseException) -> None:
-    """Raise ConfigError if anything in the chain of causes says that the name or revision is wrong."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, RevisionNotFoundError):
-            raise ConfigError(f"revision={config.revision!r}: {config.model_id} has no such revision") from error
-        if isinstance(cause, GatedRepoError):
-            raise ModelLoadError(
-                f"model={config.model_id!r}: needs its terms accepted on the Hub and a login (hf auth login)"
-            ) from error
-        if isinstance(cause, RepositoryNotFoundError):
-            raise ConfigError(f"model={config.model_id!r}: no such folder, and no such Hub repository") from error
-        cause = cause.__cause__ or cause.__context__
 
 
 def _first_line(error: BaseException) -> str:

@@ -19,6 +19,11 @@ def gpus() -> list[tuple[str, float]]:
     return [(p.name, p.total_memory / 2**30) for p in properties]
 
 
+def gpu_count() -> int:
+    """How many CUDA devices are visible; unlike :func:`gpus` takes no memory of any."""
+    return torch.cuda.device_count()
+
+
 def why_no_gpu() -> str | None:
     """Why no CUDA device can be used, or None if one can."""
     if torch.cuda.is_available():

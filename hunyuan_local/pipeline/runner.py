@@ -13,6 +13,7 @@ from diffusers import HunyuanVideoPipeline
 
 from ..errors import GenerationCancelledError, InvalidOutputError
 from ..schema import GenerationRequest, Progress
+from .acceleration import RESUMED_WITH_CACHE, step_cache
 from .checkpoint import Checkpoint, SavedState
 from .loader import LoadedModel
 from .memory import clean_device
@@ -30,6 +31,7 @@ class Denoised:
     latents: torch.Tensor
     encode_s: float
     denoise_s: float
+    steps: int = 0
 
 
 @torch.no_grad()
@@ -65,9 +67,15 @@ def denoise(
     for note in _prompt_notes(model, request):
         on_note(note)
     saved = None if checkpoint is None else _take_up(checkpoint, generator, on_note)
-    if saved is not None and saved.step == request.num_inference_steps:
+    done = 0 if saved is None else saved.step
+    if done == request.num_inference_steps:
         return Denoised(latents=saved.latents, encode_s=0.0, denoise_s=0.0)
-    with clean_device(pipe, "denoising", "ask for fewer frames or a smaller size, or use a profile with more offload"):
+    if saved is not None and model.profile.cache is not None:
+        on_note(RESUMED_WITH_CACHE)
+    with (
+        clean_device(pipe, "denoising", "ask for fewer frames or a smaller size, or use a profile with more offload"),
+        step_cache(pipe, model.profile.cache, done, request.num_inference_steps),
+    ):
         # 1. Prompts to embeddings.
         on_progress(Progress(stage="encode"))
         began = time.monotonic()
@@ -82,7 +90,6 @@ def denoise(
         # 2. The schedule: the shift belongs to the scheduler, not to the call. A video that is taken
         #    up again gets the rest of the very sigmas that the pipeline would choose.
         pipe.scheduler.set_shift(request.flow_shift)
-        done = 0 if saved is None else saved.step
         sigmas = np.linspace(1.0, 0.0, request.num_inference_steps + 1)[done:-1]
 
         # 3. The denoising loop of the pipeline itself. The noise is drawn on the CPU, so that a
@@ -103,7 +110,7 @@ def denoise(
             return_dict=False,
             callback_on_step_end=_StepWatcher(request, done, generator, checkpoint, on_progress, is_cancelled),
         )[0]
-    return Denoised(latents=latents, encode_s=encode_s, denoise_s=time.monotonic() - began)
+    return Denoised(latents, encode_s, denoise_s=time.monotonic() - began, steps=len(sigmas))
 
 
 def _take_up(checkpoint: Checkpoint, generator: torch.Generator, on_note: OnNote) -> SavedState | None:

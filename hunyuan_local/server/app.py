@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from ..jobs.folder import DataFolder
 from ..jobs.store import JobStore
 from . import documentation, faults
-from .auth import Auth
+from .auth import Auth, local_hosts
 from .config import ServerConfig
 from .metrics import Metrics
 from .middleware import BodyLimit, CatchAll, LeadingSlashes
@@ -57,7 +57,8 @@ def create_app(config: ServerConfig, folder: DataFolder, store: JobStore, webhoo
     documentation.install(app, config)
     # The last one added is the first that a call passes.
     app.add_middleware(BodyLimit, limit=config.max_body_bytes)
-    app.add_middleware(Auth, keys=config.api_keys)
+    hosts = None if config.insecure else local_hosts(config.public_url)
+    app.add_middleware(Auth, keys=config.api_keys, hosts=hosts)
     app.add_middleware(LeadingSlashes)
     app.add_middleware(CatchAll)
     return app

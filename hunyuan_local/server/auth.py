@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -26,11 +27,18 @@ def takes_bare_key(path: str) -> bool:
 
 
 class Auth:
-    """Passes on calls with ``Authorization: Bearer KEY``; without keys of its own, every call."""
+    """Passes on calls with ``Authorization: Bearer KEY``; without keys of its own, those from this machine's programs.
 
-    def __init__(self, app: ASGIApp, keys: tuple[str, ...]):
+    Args:
+        hosts: without keys, the names under which the server may be called; None is every name. A
+            web page that a browser on this machine shows can send calls here as well: they come from
+            another origin, or, where a name was bent to this machine, to another host.
+    """
+
+    def __init__(self, app: ASGIApp, keys: tuple[str, ...], hosts: frozenset[str] | None):
         self._app = app
         self._keys = [key.encode() for key in keys]
+        self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         fault = self._fault(scope) if scope["type"] == "http" else None
@@ -41,8 +49,10 @@ class Auth:
 
     def _fault(self, scope: Scope) -> Fault | None:
         path = scope["path"]
-        if not self._keys or is_open(path):
+        if is_open(path):
             return None
+        if not self._keys:
+            return self._strange(scope)
         shown = dict(scope["headers"]).get(b"authorization", b"").strip()
         scheme, _, key = shown.partition(b" ")
         if scheme.lower() != b"bearer":
@@ -54,3 +64,32 @@ class Auth:
         if any([hmac.compare_digest(key, known) for known in self._keys]):
             return None
         return Fault("unauthorized", "the API key is not one of this server's; send 'Authorization: Bearer KEY'")
+
+    def _strange(self, scope: Scope) -> Fault | None:
+        if self._hosts is None:
+            return None
+        headers = dict(scope["headers"])
+        host = headers.get(b"host", b"").decode("latin-1")
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        if _name(host) in self._hosts and (not origin or urlsplit(origin).netloc.lower() == host.lower()):
+            return None
+        said = f"the page {origin[:80]!r}" if origin else f"the host {host[:80]!r}"
+        return Fault(
+            "forbidden",
+            f"without keys the server answers programs of this machine alone, and this call is of {said}; call it as "
+            "127.0.0.1 or localhost, set keys, or start it with --insecure or --public-url",
+        )
+
+
+def local_hosts(public_url: str | None) -> frozenset[str]:
+    """The names that a server without keys answers to: this machine's own, and that of its public address."""
+    own = {"127.0.0.1", "localhost", "::1"}
+    return frozenset(own if public_url is None else own | {urlsplit(public_url).hostname or ""})
+
+
+def _name(host: str) -> str | None:
+    """The name in a Host header, without the port."""
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None

@@ -13,6 +13,7 @@ from ..errors import ConfigError
 
 GIB = 1024**3
 DAY_S = 24 * 3600.0
+MAX_VOXELS = 1280 * 720 * 257  # twice the longest video that HunyuanVideo was made for
 
 
 class ServerConfig(BaseModel):
@@ -22,9 +23,11 @@ class ServerConfig(BaseModel):
         model: what its jobs are made with.
         public_url: the address that clients see, without a trailing slash; None takes each request's own.
         api_keys: one of these must be shown; empty asks for none.
+        insecure: answer whoever asks, without keys, and under whatever host name.
         relaxed: take what the local model can do, not only a dialect's own ranges.
         max_queue: so many jobs may wait; more are answered with 429.
         max_attempts: a job whose worker dies, or fails for what may pass, is run so many times.
+        max_voxels: width x height x frames of one video, at most.
         max_prompt_characters, max_body_bytes: larger submissions are refused.
         retention_s: finished jobs are deleted with their files after so many seconds.
         video_url_ttl_s: a video's address works for so many seconds.
@@ -38,9 +41,11 @@ class ServerConfig(BaseModel):
     model: ModelConfig
     public_url: str | None = None
     api_keys: tuple[str, ...] = ()
+    insecure: bool = False
     relaxed: bool = False
     max_queue: int = 100
     max_attempts: int = 3
+    max_voxels: int = MAX_VOXELS
     max_prompt_characters: int = 5000
     max_body_bytes: int = 1024**2
     retention_s: float = 7 * DAY_S

@@ -46,9 +46,11 @@ def measure(finished: Iterable[Job]) -> dict[int, Cost]:
     """
     groups: dict[int, list[tuple[float, float, int, int]]] = {}
     for job in finished:
-        if job.status != "succeeded" or job.attempts != 1 or job.result is None:
+        if job.status != "succeeded" or job.result is None:
             continue
         timings = Timings(**job.result["timings"])
+        if timings.denoise_steps != job.request.num_inference_steps:
+            continue
         rest_s = timings.encode_s + timings.decode_s + timings.write_s
         voxels = _voxels(job.request)
         row = (timings.denoise_s, rest_s, voxels * _passes(job.request), voxels)
@@ -125,19 +127,18 @@ class Forecaster:
     def _fresh(self, job_id: str | None = None) -> Forecast:
         with self._lock:
             is_old = self._clock() - self._made_at >= _FRESH_S
-            if is_old or (job_id is not None and job_id not in self._made.seconds_left):
+            # A job that came since then; where more wait than are forecast, it may also be one behind those.
+            is_new = job_id not in self._made.seconds_left and len(self._made.seconds_left) < _MOST_QUEUED
+            if is_old or (job_id is not None and is_new):
                 self._made, self._made_at = self._make(), self._clock()
             return self._made
 
     def _make(self) -> Forecast:
-        running = self._own(self._store.list(statuses=["running"], oldest_first=True))
-        queued = self._own(self._store.list(statuses=["queued"], oldest_first=True, limit=_MOST_QUEUED))
-        recent = self._own(self._store.list(statuses=["succeeded"], limit=_RECENT_JOBS))
+        running = self._store.list(statuses=["running"], model=self._model, oldest_first=True)
+        queued = self._store.list(statuses=["queued"], model=self._model, oldest_first=True, limit=_MOST_QUEUED)
+        recent = self._store.list(statuses=["succeeded"], model=self._model, limit=_RECENT_JOBS)
         workers = sum(report.model == self._model for report in self._roster.list())
         return forecast(running, queued, measure(recent), max(workers, len(running)))
-
-    def _own(self, jobs: list[Job]) -> list[Job]:
-        return [job for job in jobs if job.model == self._model]
 
 
 def _cost_of(request: GenerationRequest, costs: dict[int, Cost]) -> Cost | None:

@@ -130,7 +130,8 @@ async def _on_our_error(request: Request, error: HunyuanLocalError) -> JSONRespo
         text = f"{'the job store cannot be used' if kind == 'unavailable' else 'it failed'}; {SEE_LOG}"
     headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, NoPlaceError) else {}
     field = error.problems[0].field if isinstance(error, InvalidRequestError) else None
-    return refusal(path, Fault(kind, text, field), headers)
+    nothing_made = not isinstance(error, StoreError)  # it may have come after the job was taken
+    return refusal(path, Fault(kind, text, field, nothing_made), headers)
 
 
 async def _on_http_error(request: Request, error: HTTPException) -> JSONResponse:

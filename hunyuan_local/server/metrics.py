@@ -86,8 +86,8 @@ class Metrics:
         timings = (job.result or {}).get("timings", {})
         for stage in _STAGES:
             self._stages.labels(stage).observe(timings.get(f"{stage}_s", 0.0))
-        if job.attempts == 1 and job.request.num_inference_steps:
-            self._steps.observe(timings.get("denoise_s", 0.0) / job.request.num_inference_steps)
+        if steps := timings.get("denoise_steps"):
+            self._steps.observe(timings["denoise_s"] / steps)
 
 
 class _Now(Collector):

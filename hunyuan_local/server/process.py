@@ -15,7 +15,7 @@ import uvicorn
 
 from ..errors import ConfigError
 from ..jobs.folder import DataFolder
-from ..jobs.housekeeping import Chore, Housekeeper, prune
+from ..jobs.housekeeping import Chore, Housekeeper, prune, sweep
 from ..jobs.outbox import Outbox
 from ..jobs.pool import WorkerPool
 from ..jobs.store import JobStore
@@ -74,7 +74,7 @@ def serve(
             Chore("workers", 1.0, pool.tick),
             Chore("leases", 2.0, store.expire),
             Chore("retention", 60.0, lambda: prune(folder, store, time.time() - config.retention_s)),
-            Chore("leftovers", 600.0, folder.sweep),
+            Chore("leftovers", 600.0, lambda: sweep(folder, store, time.time())),
         ]
     )
 

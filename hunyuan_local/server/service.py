@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -16,8 +17,9 @@ from typing import Literal
 from starlette.concurrency import run_in_threadpool
 
 from ..backends.base import with_seed
-from ..errors import FieldProblem, InvalidRequestError, QueueFullError
+from ..errors import FieldProblem, HunyuanLocalError, InvalidRequestError, QueueFullError
 from ..jobs.folder import DataFolder
+from ..jobs.housekeeping import discard
 from ..jobs.job import Job
 from ..jobs.roster import Roster
 from ..jobs.store import JobStore
@@ -29,6 +31,8 @@ from .faults import DIALECTS, DiskFullError, NoPlaceError, UnknownJobError, Vide
 from .links import LinkSigner
 from .view import view_of
 from .webhooks import WebhookCall, check_webhook, make_call
+
+logger = logging.getLogger(__name__)
 
 # How a video is handed out: by a signed address; as base64 where its submitter asked for that; or not
 # within the answer, since the dialect has a path of its own for files, good as long as they are kept.
@@ -69,6 +73,7 @@ class VideoService:
             raise DiskFullError(f"{shortage}; try again later")
         limits = DIALECTS[dialect_name].CAPABILITIES
         request = with_seed(submission.request, limits).with_defaults(dict(config.model.defaults))
+        _check_volume(request, config.max_voxels)
         origin = {"dialect": dialect_name, "base_url": base_url, "inline": submission.inline}
         try:
             return self.store.enqueue(
@@ -108,7 +113,15 @@ class VideoService:
             is_inline = deliver == "inline" and job.origin.get("inline", False)
             outputs = (self.file_base64(job) if is_inline else self.links.sign(base_url, job.job_id),)
         ttl_s = self.config.retention_s if deliver == "path" else self.links.ttl_s
-        return view_of(job, eta_s=self._forecaster.seconds_left(job), outputs=outputs, ttl_s=round(ttl_s))
+        return view_of(job, eta_s=self._eta_s(job), outputs=outputs, ttl_s=round(ttl_s))
+
+    def _eta_s(self, job: Job) -> float | None:
+        """A forecast is never worth an error: the job may have been taken in this very call."""
+        try:
+            return self._forecaster.seconds_left(job)
+        except (HunyuanLocalError, ArithmeticError) as error:
+            logger.error("no forecast for job %s: %s", job.job_id, error)
+            return None
 
     def file(self, job: Job) -> Path:
         """The file of a job that has succeeded.
@@ -143,8 +156,7 @@ class VideoService:
             if job.status in ("running", "canceled"):
                 return
         # Finished, perhaps in this very moment.
-        self.folder.remove(job)  # first: a job without its file can be deleted again, a file without its job not
-        self.store.delete(job.job_id)
+        discard(self.folder, self.store, job)
 
     def list(self, listing: Listing) -> tuple[list[Job], bool]:
         """Jobs of all dialects as asked for, and whether there are more behind them.
@@ -213,6 +225,13 @@ class VideoService:
         free = self.folder.free_bytes()
         needed = self.config.min_free_bytes
         return f"the disk has {free} bytes free, {needed} are needed" if free < needed else ""
+
+
+def _check_volume(request: GenerationRequest, limit: int) -> None:
+    voxels = request.width * request.height * request.num_frames
+    if voxels > limit:
+        rule = f"{request.width}x{request.height}x{request.num_frames} are {voxels} pixels, {limit} are taken here"
+        raise InvalidRequestError([FieldProblem("num_frames", request.num_frames, f"{rule}; ask for fewer or smaller")])
 
 
 def _check_length(request: GenerationRequest, limit: int) -> None:

@@ -7,15 +7,11 @@ beside it.
 from __future__ import annotations
 
 import os
-import re
 import secrets
-from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import ConfigError, OutputExistsError
 from .ffmpeg import ffmpeg
-
-_OWNER = re.compile(r"\.(\d+)-[0-9a-f]{8}[^.]*\.partial$")  # the process in a name of partial_path
 
 
 def check_output_path(path: Path, overwrite: bool) -> None:
@@ -46,24 +42,6 @@ def partial_path(target: Path, purpose: str = "") -> Path:
     """A new hidden name beside ``target`` that no other process takes."""
     stem = f".{target.name[:40]}.{os.getpid()}-{secrets.token_hex(4)}"
     return target.with_name(f"{stem}{purpose}.partial")
-
-
-def leftovers(folder: Path) -> Iterator[Path]:
-    """Hidden files of :func:`partial_path` in a folder whose processes, on this machine, no longer live."""
-    for path in folder.glob(".*.partial"):
-        found = _OWNER.search(path.name)
-        if found is not None and not _lives(int(found[1])):
-            yield path
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # another user's
-        return True
-    return True
 
 
 def move_into_place(partial: Path, target: Path, overwrite: bool) -> None:

@@ -245,7 +245,8 @@ def fault_headers(fault: Fault) -> dict[str, str]:
 
     Only before a job can have been made is that harmless.
     """
-    return {} if fault.kind in ("rate_limited", "unavailable") else {"x-should-retry": "false"}
+    harmless = fault.kind in ("rate_limited", "unavailable") and fault.nothing_made
+    return {} if harmless else {"x-should-retry": "false"}
 
 
 def fault_from_wire(status: int, body: object) -> Fault:

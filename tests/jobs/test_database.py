@@ -21,29 +21,28 @@ def path(tmp_path: Path) -> Path:
 
 def test_a_change_by_another_ends_the_waiting(path: Path) -> None:
     waiting, other = Database(path), Database(path)
-    waiting.wait_for_change(threading.Event(), 0.05)
+    waiting.wait_for_change(lambda: False, 0.05)
     change = "INSERT INTO workers VALUES ('w', 1, 'm', 'd', 'idle', '', NULL, NULL, 0)"
     threading.Timer(0.3, lambda: other.run(change)).start()
     began = time.monotonic()
-    waiting.wait_for_change(threading.Event(), FAR)
+    waiting.wait_for_change(lambda: False, FAR)
     assert time.monotonic() - began < FAR
 
 
 def test_a_change_between_two_waits_is_not_missed(path: Path) -> None:
     waiting, other = Database(path), Database(path)
-    waiting.wait_for_change(threading.Event(), 0.05)
+    waiting.wait_for_change(lambda: False, 0.05)
     other.run("INSERT INTO workers VALUES ('w', 1, 'm', 'd', 'idle', '', NULL, NULL, 0)")
     began = time.monotonic()
-    waiting.wait_for_change(threading.Event(), FAR)
+    waiting.wait_for_change(lambda: False, FAR)
     assert time.monotonic() - began < FAR
 
 
 def test_an_end_ends_the_waiting(path: Path) -> None:
-    waiting, ended = Database(path), threading.Event()
-    waiting.wait_for_change(ended, 0.05)
-    ended.set()
+    waiting = Database(path)
+    waiting.wait_for_change(lambda: True, 0.05)
     began = time.monotonic()
-    waiting.wait_for_change(ended, FAR)
+    waiting.wait_for_change(lambda: True, FAR)
     assert time.monotonic() - began < FAR
 
 

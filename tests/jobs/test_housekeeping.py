@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from hunyuan_local.errors import ConfigError
 from hunyuan_local.jobs.folder import DataFolder
-from hunyuan_local.jobs.housekeeping import Chore, Housekeeper, prune
+from hunyuan_local.jobs.housekeeping import Chore, Housekeeper, discard, prune, sweep
 from hunyuan_local.jobs.job import Job
 from hunyuan_local.jobs.store import JobStore
 from hunyuan_local.schema import GenerationRequest
@@ -62,13 +63,65 @@ def test_waiting_jobs_stay(folder: DataFolder, store: JobStore) -> None:
     assert store.get(job.job_id)
 
 
-def test_a_chore_that_fails_is_done_again() -> None:
+def test_a_job_that_waits_again_keeps_its_files(folder: DataFolder, store: JobStore) -> None:
+    store.enqueue(GenerationRequest(prompt="a fox"), "tiny")
+    job = store.claim("w", "tiny", 10)
+    store.fail(job, "no memory")
+    failed = store.get(job.job_id)
+    folder.unfinished(job).mkdir()
+    store.retry(job.job_id)
+    discard(folder, store, failed)
+    assert folder.unfinished(job).exists()
+
+
+def left(folder: DataFolder, name: str) -> Path:
+    """A file that looks like one of a job, or of an encoder."""
+    path = folder.root / "videos" / name
+    path.write_bytes(b"half")
+    return path
+
+
+LATER = time.time() + 10 * 3600
+
+
+def test_what_was_left_half_written_is_swept_away(folder: DataFolder, store: JobStore) -> None:
+    path = left(folder, ".a.mp4.7-0.partial")
+    sweep(folder, store, LATER)
+    assert not path.exists()
+
+
+def test_what_may_still_be_written_is_left(folder: DataFolder, store: JobStore) -> None:
+    path = left(folder, ".a.mp4.7-0.partial")
+    sweep(folder, store, time.time())
+    assert path.exists()
+
+
+def test_a_video_without_a_job_is_swept_away(folder: DataFolder, store: JobStore) -> None:
+    path = left(folder, "gone.mp4")
+    sweep(folder, store, LATER)
+    assert not path.exists()
+
+
+def test_a_state_without_a_job_is_swept_away(folder: DataFolder, store: JobStore) -> None:
+    (folder.root / "unfinished" / "gone").mkdir()
+    sweep(folder, store, LATER)
+    assert list((folder.root / "unfinished").iterdir()) == []
+
+
+def test_the_video_of_a_job_is_left(folder: DataFolder, store: JobStore) -> None:
+    job = finished(folder, store)
+    sweep(folder, store, LATER)
+    assert folder.video(job).exists()
+
+
+@pytest.mark.parametrize("error", [ConfigError("the disk is full"), ZeroDivisionError()])
+def test_a_chore_that_fails_is_done_again(error: Exception) -> None:
     done, calls = threading.Event(), []
 
     def chore() -> None:
         calls.append(1)
         if len(calls) == 1:
-            raise ConfigError("the disk is full")
+            raise error
         done.set()
 
     housekeeper = Housekeeper([Chore("a chore", 0, chore)])

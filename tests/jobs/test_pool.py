@@ -16,6 +16,7 @@ import pytest
 from hunyuan_local.backends.base import GenerationContext
 from hunyuan_local.backends.local import LocalBackend
 from hunyuan_local.config import load_model_config
+from hunyuan_local.errors import ConfigError
 from hunyuan_local.jobs.folder import DataFolder
 from hunyuan_local.jobs.pool import WorkerPool, worker_environments
 from hunyuan_local.jobs.roster import Roster, WorkerReport
@@ -110,7 +111,17 @@ def test_workers_end_when_their_parent_is_killed(folder: DataFolder, store: JobS
 
 def test_each_worker_sees_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert worker_environments(3, 2) == [{"CUDA_VISIBLE_DEVICES": n} for n in "010"]
+    assert worker_environments(2, 3) == [{"CUDA_VISIBLE_DEVICES": n} for n in "01"]
+
+
+def test_more_workers_than_gpus_are_refused() -> None:
+    with pytest.raises(ConfigError, match="2 visible GPUs"):
+        worker_environments(3, 2)
+
+
+def test_what_cuda_does_not_see_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,-1,1")
+    assert worker_environments(1, 1) == [{"CUDA_VISIBLE_DEVICES": "0"}]
 
 
 def test_only_visible_gpus_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ def make_client(stage: Stage) -> Callable[..., TestClient]:
     """Makes a client of an app; keyword arguments are the server's configuration."""
 
     def make(**config: object) -> TestClient:
-        given = {"model": MODEL, "min_free_bytes": 0} | config
+        given = {"model": MODEL, "min_free_bytes": 0, "insecure": True} | config
         return TestClient(create_app(ServerConfig(**given), stage.folder, stage.store, "whsec_secret"))
 
     return make

@@ -42,8 +42,13 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> TestClient:
     """A server that takes everything it can, and answers those who wait at once."""
     folder = DataFolder(tmp_path_factory.mktemp("data"))
     model = load_model_config("tiny")
-    config = ServerConfig(model=model, min_free_bytes=0, max_queue=10**6, relaxed=True, sync_timeout_s=0)
+    config = ServerConfig(model=model, insecure=True, min_free_bytes=0, max_queue=10**6, relaxed=True, sync_timeout_s=0)
     return TestClient(create_app(config, folder, folder.store()), raise_server_exceptions=False)
+
+
+def test_a_number_beyond_all_bounds_is_refused(client: TestClient) -> None:
+    answer = client.post("/v1/videos", json={"prompt": "a fox", "num_frames": 4 * 10**400 + 1})
+    assert answer.status_code == 400
 
 
 def judge(answer: httpx.Response) -> None:

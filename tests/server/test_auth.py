@@ -101,3 +101,35 @@ def test_a_refused_submission_makes_no_job(guarded: TestClient) -> None:
 
 def test_without_keys_nobody_is_asked(client: TestClient) -> None:
     assert client.get("/v1/videos").status_code == 200
+
+
+@pytest.fixture
+def keyless(make_client: Callable[..., TestClient]) -> TestClient:
+    """A server without keys, as it is on one's own machine."""
+    return make_client(insecure=False)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8000", "localhost", "[::1]:8000"])
+def test_without_keys_programs_of_this_machine_are_answered(keyless: TestClient, host: str) -> None:
+    assert keyless.get("/v1/videos", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["attacker.example", "127.0.0.1.attacker.example", "[", ""])
+def test_without_keys_a_name_that_was_bent_to_this_machine_is_refused(keyless: TestClient, host: str) -> None:
+    assert keyless.get("/v1/videos", headers={"host": host}).status_code == 403
+
+
+@pytest.mark.parametrize("origin", ["https://attacker.example", "http://127.0.0.1:9", "null"])
+def test_without_keys_a_page_of_another_origin_is_refused(keyless: TestClient, origin: str) -> None:
+    headers = {"host": "127.0.0.1:8000", "origin": origin}
+    assert keyless.post("/v1/videos", data={"prompt": "a fox"}, headers=headers).status_code == 403
+
+
+def test_without_keys_its_own_page_is_answered(keyless: TestClient) -> None:
+    headers = {"host": "127.0.0.1:8000", "origin": "http://127.0.0.1:8000"}
+    assert keyless.get("/v1/videos", headers=headers).status_code == 200
+
+
+def test_without_keys_the_public_name_is_answered(make_client: Callable[..., TestClient]) -> None:
+    client = make_client(insecure=False, public_url="https://video.example.org")
+    assert client.get("/v1/videos", headers={"host": "video.example.org"}).status_code == 200

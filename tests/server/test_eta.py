@@ -96,7 +96,9 @@ def test_jobs_of_the_same_size_count_before_others(stage: Stage) -> None:
 
 
 def test_failed_and_interrupted_jobs_measure_nothing(stage: Stage) -> None:
-    interrupted = stage.succeeded().model_copy(update={"attempts": 2})
+    whole = stage.succeeded()
+    timings = whole.result["timings"] | {"denoise_s": 8.0, "denoise_steps": 4}
+    interrupted = whole.model_copy(update={"result": whole.result | {"timings": timings}})
     assert measure([stage.failed(), interrupted]) == {}
 
 

@@ -27,7 +27,7 @@ def make_document() -> schemathesis.openapi.OpenApiSchema:
     folder = DataFolder(Path(FOLDER.name))
     report = WorkerReport(name="w", pid=1, model=TINY.identity, device="cpu", state="idle")
     Roster(Database(folder.root / "jobs.sqlite3", lambda: 4e9)).report(report)  # never too old
-    config = ServerConfig(model=TINY, min_free_bytes=0, max_queue=10**6, sync_timeout_s=0.1)
+    config = ServerConfig(model=TINY, insecure=True, min_free_bytes=0, max_queue=10**6, sync_timeout_s=0.1)
     return schemathesis.openapi.from_asgi("/openapi.json", create_app(config, folder, folder.store()))
 
 

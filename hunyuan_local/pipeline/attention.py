@@ -1,0 +1,209 @@
+"""Attention without a mask: the same numbers as the library's, by any kernel that works here.
+
+The library pads every prompt to 256 tokens and hides the padding behind a key mask, which no fast
+kernel takes. With one video at a time the padding can be cut off instead; no mask is left to pass.
+All is done to the transformer in hand: no class is changed, and no setting of the process. The parts
+are a processor, a forward hook of torch and one of diffusers, which offloading, quantised layers,
+layerwise casting and compiled blocks leave in place. A subclass would not do: the library finds what
+it knows of a model, such as the scales of a LoRA, by the name of its class.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from diffusers import HunyuanVideoTransformer3DModel
+from diffusers.hooks import HookRegistry, ModelHook
+from diffusers.models.attention_dispatch import AttentionBackendName, attention_backend, dispatch_attention_fn
+from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoAttnProcessor2_0
+
+from ..errors import ConfigError
+
+# Names are the library's, without the underscore that some begin with. Its kernels for text of several
+# lengths (varlen) are of no use without a mask, and those for other hardware are left out.
+EXACT = ("native", "native_cudnn", "native_flash", "native_efficient", "flash", "flash_3", "xformers")
+INEXACT = ("sage",)  # queries and keys in int8
+# Fetched from the Hub as programs, so only when asked for by name.
+FROM_HUB = ("flash_hub", "flash_3_hub", "flash_4_hub", "sage_hub")
+BACKENDS = (*EXACT, *INEXACT, *FROM_HUB)
+
+WhyNot = Callable[[str], str | None]
+
+# A length that is no multiple of a kernel's tile, as with real prompts.
+_PROBE_TOKENS = 333
+# In half precision a right kernel is off by less than 0.005; one that overlooks a single key, by more than 0.1.
+_PROBE_TOLERANCE = 0.05
+_ARGUMENTS = tuple(inspect.signature(HunyuanVideoTransformer3DModel.forward).parameters)[1:]
+
+
+def drop_padding(transformer: HunyuanVideoTransformer3DModel, backend: str) -> None:
+    """Let one video's text be cut to its true length and attended to without a mask, by this kernel.
+
+    Equal to the masked attention up to the order of additions. Calls with more than one video in the
+    batch keep their padding and their mask, with which kernels other than ``native`` may refuse to run.
+
+    Args:
+        transformer: called as a module; calling its ``forward`` directly would leave the padding in.
+        backend: one of ``BACKENDS``, of which ``find_problem`` knows no reason against it.
+    """
+    processor = _MaskFreeProcessor(_library_name(backend))
+    for module in transformer.modules():
+        if isinstance(getattr(module, "processor", None), HunyuanVideoAttnProcessor2_0):
+            module.set_processor(processor)
+    transformer.register_forward_pre_hook(_cut_padding, with_kwargs=True)
+
+
+def keep_rotary_tables(transformer: HunyuanVideoTransformer3DModel) -> None:
+    """Compute the rotary tables once a run rather than at each step.
+
+    They depend on the size of the video alone. Costs 1 KiB of the device's memory per latent token
+    until the pipeline frees its hooks. Nothing else is worth keeping: the text refiner depends on the
+    timestep, and what does not (its input layer, the pooled text, the guidance) is less than a
+    millionth of a step of the 13 B model at 1280x720x129.
+    """
+    HookRegistry.check_if_exists_or_initialize(transformer.rope).register_hook(_RotaryTables(), "kept_rotary_tables")
+
+
+def choose_backend(requested: str, fastest_first: Sequence[str], why_not: WhyNot) -> str:
+    """The kernel to use: the first that works if ``auto`` is requested, else the requested one.
+
+    Args:
+        requested: ``auto`` or one of ``BACKENDS``; a leading underscore, as the library has it, is allowed.
+        fastest_first: what ``auto`` tries, in this order.
+        why_not: why a kernel of ``BACKENDS`` cannot be used here, or None if it can.
+
+    Raises:
+        ConfigError: unknown, or of no use here; lists what works, and why the others do not.
+    """
+    if requested == "auto":
+        found = next((name for name in fastest_first if why_not(name) is None), None)
+        if found is not None:
+            return found
+        problem: str | None = "no kernel works here"
+    else:
+        name = requested.lower().removeprefix("_")
+        problem = why_not(name) if name in BACKENDS else "not known"
+        if problem is None:
+            return name
+    reasons = {other: why_not(other) for other in (*EXACT, *INEXACT)}
+    working = ", ".join(["auto", *(other for other, reason in reasons.items() if reason is None)])
+    others = "; ".join(f"{other}: {reason}" for other, reason in reasons.items() if reason is not None)
+    raise ConfigError(
+        f"attention_backend={requested!r}: {problem}. Use one that works here: {working}. The others do not "
+        f"({others}); {', '.join(FROM_HUB)} fetch their kernel from the Hub when asked for by name"
+    )
+
+
+def fastest_first(capability: tuple[int, int] | None) -> tuple[str, ...]:
+    """Exact kernels for a device, the fastest first, as their authors publish it; not measured here.
+
+    FlashAttention 3 is written for Hopper (9.0). cuDNN's kernel is ahead of FlashAttention 2 from
+    Hopper on. ``native`` lets torch choose, which without a mask is FlashAttention 2 of its own.
+
+    Args:
+        capability: CUDA compute capability; None is a CPU.
+    """
+    if capability is None:
+        return ("native",)
+    if capability < (9, 0):
+        return ("flash", "native")
+    newer = ("native_cudnn", "flash", "native")
+    return ("flash_3", *newer) if capability < (10, 0) else newer
+
+
+@torch.no_grad()
+def find_problem(backend: str, device: str, dtype: torch.dtype, head_dim: int) -> str | None:
+    """Why a kernel cannot be used on this device, in a line; None if a small call gives right values.
+
+    Args:
+        backend: one of ``BACKENDS``.
+        device: ``cpu`` or ``cuda``.
+        dtype: that of queries, keys and values.
+        head_dim: size of a head, 128 in the 13 B model.
+    """
+    if device == "cpu" and backend != "native":
+        return "needs a CUDA device"
+    generator = torch.Generator().manual_seed(0)
+    # [batch, tokens, heads, head_dim]: drawn on the CPU, so that the device's generator is left alone.
+    query, key, value = (torch.randn(1, _PROBE_TOKENS, 2, head_dim, generator=generator) for _ in range(3))
+    expected = torch.nn.functional.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (query, key, value)))
+    name = _library_name(backend)
+    try:
+        with attention_backend(name):  # checks what is installed, and fetches a kernel from the Hub
+            pass
+        found = dispatch_attention_fn(*(x.to(device, dtype) for x in (query, key, value)), backend=name).float().cpu()
+    except Exception as error:  # each kernel has errors of its own
+        return (str(error).strip() or type(error).__name__).split("\n")[0]
+    distance = (found.transpose(1, 2) - expected).abs().max().item()
+    return None if distance < _PROBE_TOLERANCE else f"wrong values, off by {distance:.3g}"
+
+
+def _library_name(backend: str) -> AttentionBackendName:
+    known = {name.value for name in AttentionBackendName}
+    return AttentionBackendName(backend if backend in known else f"_{backend}")
+
+
+class _MaskFreeProcessor(HunyuanVideoAttnProcessor2_0):
+    """The library's attention; at batch 1, where ``_cut_padding`` leaves nothing to mask, without the mask."""
+
+    def __init__(self, backend: AttentionBackendName):
+        super().__init__()
+        self._attention_backend = backend
+
+    def __call__(
+        self,
+        attn: torch.nn.Module,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        image_rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        if hidden_states.shape[0] == 1:
+            attention_mask = None
+        return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb)
+
+
+def _cut_padding(module: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    """A forward hook of the transformer: at batch 1 the text and its mask without the padded end.
+
+    Raises:
+        ValueError: the mask is not ones followed by zeros.
+    """
+    given = dict(zip(_ARGUMENTS, args, strict=False)) | kwargs
+    mask = given["encoder_attention_mask"]
+    if mask.shape[0] == 1:
+        # One small copy from the device; the pipeline waits for the device after every step anyway.
+        seen = mask[0].bool().tolist()
+        length = sum(seen)
+        if length == 0 or not all(seen[:length]):
+            raise ValueError(
+                f"encoder_attention_mask={''.join(str(int(x)) for x in seen)}: must be ones and then zeros, with at "
+                "least one 1; use a tokenizer that pads on the right"
+            )
+        given["encoder_hidden_states"] = given["encoder_hidden_states"][:, :length]
+        given["encoder_attention_mask"] = mask[:, :length]
+    return (), given
+
+
+class _RotaryTables(ModelHook):
+    """Keeps the tables of the last size; ``maybe_free_model_hooks`` of the pipeline resets it with the caches."""
+
+    _is_stateful = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._of: tuple[torch.Size, torch.device] | None = None
+        self._tables: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def new_forward(self, module: torch.nn.Module, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        wanted = (hidden_states.shape[2:], hidden_states.device)
+        if self._of != wanted:
+            self._of, self._tables = wanted, self.fn_ref.original_forward(hidden_states)
+        return self._tables
+
+    def reset_state(self, module: torch.nn.Module) -> torch.nn.Module:
+        self._of = self._tables = None
+        return module

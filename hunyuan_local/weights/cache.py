@@ -1,0 +1,84 @@
+"""Checkpoints in the Hub's cache, found without the network.
+
+The layout is the Hub client's, which documents it: ``models--OWNER--NAME`` holds ``refs/REVISION``
+with a commit, ``snapshots/COMMIT`` with links, and ``blobs`` with what they lead to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import constants, try_to_load_from_cache
+
+from ..config import ModelConfig
+from .files import MODEL_INDEX, PIPELINE_CLASS, missing_files, pipeline_class
+from .hub import Hub, translated
+
+PART = ".part"  # of a large file in blobs/ that has not wholly arrived
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One commit of a repository in the cache; ``revisions`` are the names that lead to it."""
+
+    model_id: str
+    folder: Path
+    revisions: tuple[str, ...]
+
+
+def find(config: ModelConfig, hub: Hub | None = None) -> Path | None:
+    """The folder that the model's revision leads to in the cache; None if it is not there, or not yet whole.
+
+    Raises:
+        ConfigError: the model's id cannot be one of a repository.
+    """
+    folder = find_any(config, hub)
+    return folder if folder is not None and not missing_files(folder) else None
+
+
+def find_any(config: ModelConfig, hub: Hub | None = None) -> Path | None:
+    """As :func:`find`, but a checkpoint that lacks files is found too."""
+    hub = hub or Hub.default()
+    with translated(config, f"{hub.cache} cannot be searched", "set HF_HOME to another folder"):
+        found = try_to_load_from_cache(config.model_id, MODEL_INDEX, cache_dir=hub.cache, revision=config.revision)
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def snapshots(hub: Hub, model_id: str | None = None) -> Iterator[Snapshot]:
+    """All HunyuanVideo checkpoints in the cache, or those of one repository; the newest of each first."""
+    repositories = sorted(hub.cache.glob("models--*")) if model_id is None else [hub.repository(model_id)]
+    for repository in repositories:
+        names = _names(repository)
+        folders = [path.parent for path in repository.glob(f"snapshots/*/{MODEL_INDEX}") if path.is_file()]
+        for folder in sorted(folders, key=lambda folder: folder.stat().st_mtime, reverse=True):
+            if pipeline_class(folder) == PIPELINE_CLASS:
+                identity = repository.name.removeprefix("models--").replace("--", "/")
+                yield Snapshot(identity, folder, tuple(names.get(folder.name, ())))
+
+
+def bytes_of_parts(hub: Hub, model_id: str) -> int:
+    """What has arrived of files that are not whole."""
+    return sum(path.stat().st_size for path in hub.repository(model_id).glob(f"blobs/*{PART}"))
+
+
+def name_commit(hub: Hub, model_id: str, revision: str | None, commit: str) -> None:
+    """Let a revision lead to a commit from now on, as the Hub's client would."""
+    if revision == commit:
+        return
+    path = hub.repository(model_id) / "refs" / (revision or constants.DEFAULT_REVISION)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(commit)
+    temporary.replace(path)
+
+
+def _names(repository: Path) -> dict[str, list[str]]:
+    """The names of each commit."""
+    refs = repository / "refs"
+    names: dict[str, list[str]] = {}
+    for path in sorted(refs.glob("**/*")):
+        if path.is_file():
+            names.setdefault(path.read_text().strip(), []).append(path.relative_to(refs).as_posix())
+    return names

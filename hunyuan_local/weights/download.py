@@ -1,0 +1,197 @@
+"""Brings the files of one commit into the Hub's cache, some at a time, and goes on after an interruption.
+
+Large files arrive in ``blobs`` under a name of their own until they are whole; small ones, and the
+links, are left to the Hub's client.
+"""
+
+from __future__ import annotations
+
+import queue
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from huggingface_hub import hf_hub_download, hf_hub_url
+from huggingface_hub.utils import build_hf_headers
+
+from ..config import ModelConfig
+from ..errors import ConfigError, ModelLoadError
+from ..schema import Progress
+from .cache import PART
+from .files import MODEL_INDEX, PIPELINE_CLASS, pipeline_class
+from .hub import Hub, Listing, RemoteFile
+from .transfer import TIMEOUT, TransferStoppedError, fetch_file
+
+CONNECTIONS = 4
+MARGIN_BYTES = 1_000_000_000  # left free beside the checkpoint, for videos and whatever else writes there
+_TICK_S = 0.2
+_GRACE_S = 2.0  # after an interrupt: a thread that hangs on a stalled connection is left behind
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """How far a download is, in bytes; ``seconds_left`` is None until something has been measured."""
+
+    done: int
+    total: int
+    bytes_per_s: float = 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        return (self.total - self.done) / self.bytes_per_s if self.bytes_per_s > 0 else None
+
+    @property
+    def progress(self) -> Progress:
+        """The same in percent, as every stage of a generation is told."""
+        percent = 100 * self.done // self.total if self.total else 100
+        return Progress(stage="download", step=percent, total=100, seconds_left=self.seconds_left)
+
+
+def free_bytes(folder: Path) -> int:
+    """Free space where ``folder`` is, or will be."""
+    while not folder.is_dir():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+class Download:
+    """One run: the files of a listing that are not there yet, some at a time."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        hub: Hub,
+        listing: Listing,
+        folder: Path,
+        free: Callable[[Path], int],
+        on_transfer: Callable[[Transfer], None],
+    ):
+        self._config = config
+        self._hub = hub
+        self._listing = listing
+        self._folder = folder
+        self._free = free
+        self._on_transfer = on_transfer
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._error: Exception | None = None
+        self._fetched = 0
+
+    def run(self) -> None:
+        """Fetch what is missing; an error or an interrupt leaves what has arrived."""
+        missing: dict[str, list[RemoteFile]] = {}  # files of the same content together
+        for file in sorted(self._listing.files, key=lambda file: file.size):
+            if not (self._folder / file.name).is_file():
+                missing.setdefault(file.sha256 or file.name, []).append(file)
+        needed = sum(same[0].size - self._arrived(same[0]) for same in missing.values())
+        self._check_disk(needed)
+        total = sum(file.size for file in self._listing.files)
+        self._on_transfer(Transfer(total - needed, total))
+
+        self._link_or_fetch(MODEL_INDEX)
+        self._check_class()
+        waiting: queue.SimpleQueue[list[RemoteFile]] = queue.SimpleQueue()
+        for same in missing.values():
+            waiting.put(same)
+        headers = build_hf_headers(library_name="hunyuan-local")
+        with httpx.Client(headers=headers, follow_redirects=True, timeout=TIMEOUT) as client:
+            # Daemons, so that Ctrl-C need not wait for a connection that has stalled.
+            threads = [
+                threading.Thread(target=self._work, args=(client, waiting), daemon=True) for _ in range(CONNECTIONS)
+            ]
+            self._watch(threads, total - needed, total)
+        if self._error is not None:
+            raise self._error
+        self._on_transfer(Transfer(total, total))
+
+    def _watch(self, threads: list[threading.Thread], had: int, total: int) -> None:
+        """Run the threads and tell how far they are."""
+        began = time.monotonic()
+        try:
+            for thread in threads:
+                thread.start()
+            while alive := [thread for thread in threads if thread.is_alive()]:
+                alive[0].join(_TICK_S)
+                rate = self._fetched / (time.monotonic() - began)
+                self._on_transfer(Transfer(min(total, max(0, had + self._fetched)), total, max(0.0, rate)))
+        finally:
+            self._stop.set()
+            deadline = time.monotonic() + _GRACE_S
+            for thread in threads:
+                thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _work(self, client: httpx.Client, waiting: queue.SimpleQueue[list[RemoteFile]]) -> None:
+        """What each of the threads does: file after file, until there are none or one of the threads failed."""
+        try:
+            while not self._stop.is_set():
+                same = waiting.get_nowait()
+                if same[0].sha256 is not None:
+                    self._fetch_blob(client, same[0], same[0].sha256)
+                for file in same:
+                    self._link_or_fetch(file.name)
+                if same[0].sha256 is None:
+                    self._count(same[0].size)
+        except (queue.Empty, TransferStoppedError):
+            return
+        except Exception as error:
+            with self._lock:
+                self._error = self._error or error
+            self._stop.set()
+
+    def _fetch_blob(self, client: httpx.Client, file: RemoteFile, sha256: str) -> None:
+        """Put a large file to where the Hub's client will find it, and only has to link it."""
+        blob = self._blob(sha256)
+        if blob.exists():
+            return
+        part = blob.with_name(blob.name + PART)
+        part.parent.mkdir(parents=True, exist_ok=True)
+        url = hf_hub_url(self._config.model_id, file.name, revision=self._listing.commit, endpoint=self._hub.endpoint)
+        fetch_file(client, url, part, file.size, sha256, self._count, self._stop)
+        part.replace(blob)
+
+    def _link_or_fetch(self, name: str) -> None:
+        hf_hub_download(
+            self._config.model_id, name, revision=self._listing.commit, cache_dir=self._hub.cache,
+            endpoint=self._hub.endpoint, library_name="hunyuan-local",
+        )  # fmt: skip
+
+    def _arrived(self, file: RemoteFile) -> int:
+        """How many bytes of it are in the cache, under whatever name."""
+        if file.sha256 is None:
+            return 0
+        blob = self._blob(file.sha256)
+        if blob.exists():
+            return file.size
+        part = blob.with_name(blob.name + PART)
+        return min(file.size, part.stat().st_size) if part.exists() else 0
+
+    def _blob(self, sha256: str) -> Path:
+        return self._hub.repository(self._config.model_id) / "blobs" / sha256
+
+    def _check_disk(self, needed: int) -> None:
+        folder = self._hub.cache
+        free = self._free(folder)
+        if needed and free < needed + MARGIN_BYTES:
+            raise ModelLoadError(
+                f"model={self._config.model_id!r}: {in_gb(needed)} are still to be downloaded and "
+                f"{in_gb(MARGIN_BYTES)} should stay free, but {folder} has {in_gb(free)} free; "
+                "make room, or set HF_HOME to a folder on a larger disk"
+            )
+
+    def _check_class(self) -> None:
+        """Before anything large is fetched."""
+        if (found := pipeline_class(self._folder)) != PIPELINE_CLASS:
+            raise ConfigError(f"model={self._config.model_id!r}: is a {found}, not a {PIPELINE_CLASS}")
+
+    def _count(self, count: int) -> None:
+        with self._lock:
+            self._fetched += count
+
+
+def in_gb(count: int) -> str:
+    """Bytes in the unit in which disks are sold, small ones in MB."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

@@ -1,0 +1,149 @@
+"""What models there are on this machine: the presets, the Hub's cache, folders; each with what it lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ..config import Licence, ModelConfig, load_model_config, model_names
+from ..errors import ConfigError
+from .cache import bytes_of_parts, find_any, snapshots
+from .files import MODEL_INDEX, PIPELINE_CLASS, missing_files, pipeline_class, size_on_disk
+from .hub import Hub
+from .licence import download_command, is_accepted
+
+Kind = Literal["preset", "cache", "folder"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model that ``--model`` takes.
+
+    Attributes:
+        name: what ``--model`` calls it.
+        kind: a preset of ``configs/models``, a repository in the Hub's cache, or a folder.
+        model_id, revision: of the Hub; a folder has its path and None.
+        folder: where its files are; None if there are none.
+        size_bytes: what they take on the disk, unfinished ones of a download included.
+        missing: files that a complete checkpoint has and the folder lacks.
+        problem: why it cannot be loaded, with the remedy; empty if it can.
+        licence: its terms; None where nothing has to be accepted.
+    """
+
+    name: str
+    kind: Kind
+    model_id: str
+    revision: str | None
+    folder: Path | None
+    size_bytes: int
+    missing: tuple[str, ...]
+    problem: str
+    licence: Licence | None
+
+    @property
+    def complete(self) -> bool:
+        """Whether all files are there."""
+        return self.folder is not None and not self.missing
+
+    def as_json(self) -> dict[str, Any]:
+        """All that is known, for programs."""
+        licence = None if self.licence is None else self.licence.model_dump() | {"accepted": is_accepted(self.licence)}
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "model_id": self.model_id,
+            "revision": self.revision,
+            "folder": None if self.folder is None else str(self.folder),
+            "size_bytes": self.size_bytes,
+            "complete": self.complete,
+            "missing": list(self.missing),
+            "loadable": not self.problem,
+            "problem": self.problem,
+            "licence": licence,
+        }
+
+
+def list_models(folders: Sequence[Path] = (), hub: Hub | None = None) -> list[Model]:
+    """The presets, then what else the Hub's cache holds of HunyuanVideo, then the folders' checkpoints.
+
+    Args:
+        folders: checkpoints, or folders that hold some.
+        hub: None is the Hub of the environment.
+
+    Raises:
+        ConfigError: a folder is none, or holds no checkpoint.
+    """
+    hub = hub or Hub.default()
+    presets = [describe(load_model_config(name), hub) for name in model_names()]
+    shown = {model.folder for model in presets}
+    cached = [model for model in _cached(hub) if model.folder not in shown]
+    return [*presets, *cached, *(_describe_folder(folder) for given in folders for folder in _checkpoints(given))]
+
+
+def describe(config: ModelConfig, hub: Hub | None = None) -> Model:
+    """What this machine has of a model."""
+    hub = hub or Hub.default()
+    source = Path(config.source)
+    if source.is_dir():
+        return _model(config, "preset", source, None)
+    folder = find_any(config, hub)
+    if folder is None and config.revision is None:
+        # No revision leads to an unfinished download yet.
+        unfinished = (found.folder for found in snapshots(hub, config.model_id) if not found.revisions)
+        folder = next((folder for folder in unfinished if missing_files(folder)), None)
+    return _model(config, "preset", folder, hub)
+
+
+def _cached(hub: Hub) -> Iterator[Model]:
+    for found in snapshots(hub):
+        config = load_model_config(found.model_id)
+        if "main" not in found.revisions:
+            config = config.with_revision(found.revisions[0] if found.revisions else found.folder.name)
+        yield _model(config, "cache", found.folder, hub)
+
+
+def _describe_folder(folder: Path) -> Model:
+    return _model(load_model_config(str(folder)), "folder", folder, None)
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """The folder itself, or those right inside it, that are checkpoints."""
+    found = [path.parent for path in (folder / MODEL_INDEX, *sorted(folder.glob(f"*/{MODEL_INDEX}"))) if path.is_file()]
+    if not found:
+        raise ConfigError(
+            f"folder={str(folder)!r}: neither it nor a folder in it holds a {MODEL_INDEX}; give a checkpoint in "
+            "diffusers' layout, or a folder of such"
+        )
+    return found[:1] if found[0] == folder else found
+
+
+def _model(config: ModelConfig, kind: Kind, folder: Path | None, hub: Hub | None) -> Model:
+    missing = tuple(missing_files(folder)) if folder is not None else ()
+    size = size_on_disk(folder) if folder is not None else 0
+    if hub is not None and missing:
+        size += bytes_of_parts(hub, config.model_id)
+    return Model(
+        name=config.model_id if kind == "folder" else config.name,
+        kind=kind,
+        model_id=config.source,
+        revision=config.revision,
+        folder=folder,
+        size_bytes=size,
+        missing=missing,
+        problem=_problem(config, folder, missing, on_hub=hub is not None),
+        licence=config.licence,
+    )
+
+
+def _problem(config: ModelConfig, folder: Path | None, missing: tuple[str, ...], on_hub: bool) -> str:
+    remedy = f"run: {download_command(config)}" if on_hub else "fetch the checkpoint again"
+    if folder is None:
+        return f"not downloaded; {remedy}"
+    if (found := pipeline_class(folder)) != PIPELINE_CLASS:
+        return f"is a {found}, not a {PIPELINE_CLASS}" if found else f"{MODEL_INDEX} cannot be read; {remedy}"
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        return f"lacks {', '.join(missing[:3])}{more}; {remedy}"
+    return ""
