@@ -22,6 +22,7 @@ ORDER = (
     ("server", "ui"),
     ("jobs",),
     ("backends",),
+    ("planner",),
     ("pipeline", "wires"),
     ("provenance", "weights"),
     ("capabilities", "gate", "video"),

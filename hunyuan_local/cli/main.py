@@ -16,7 +16,7 @@ import rich_click as click
 from ..errors import HunyuanLocalError, TerminationRequest
 
 _COMMANDS = (
-    "doctor", "download", "explain", "generate", "jobs", "models", "replay", "resume", "serve", "show", "smoke",
+    "doctor", "download", "explain", "generate", "jobs", "models", "plan", "replay", "resume", "serve", "show", "smoke",
     "worker",
 )  # fmt: skip
 _EPILOG = (

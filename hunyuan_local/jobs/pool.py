@@ -98,6 +98,7 @@ class WorkerPool:
             stdin=subprocess.PIPE,
             env=os.environ | slot.environment,
             start_new_session=True,  # Ctrl-C in the terminal is for this process, which then ends the workers
+            preexec_fn=_yield_cores,
         )
         slot.started = time.monotonic()
 
@@ -133,6 +134,11 @@ def worker_environments(count: int, gpus: int) -> list[dict[str, str]]:
     if count == 1 or "OMP_NUM_THREADS" in os.environ:
         return [{} for _ in range(count)]
     return [{"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // count))} for _ in range(count)]
+
+
+def _yield_cores() -> None:
+    """In the new process: let answers go before the work, where both want the same cores."""
+    os.nice(10)
 
 
 def _said(code: int) -> str:

@@ -1,0 +1,188 @@
+"""Holds the planner against what others have published: memory row by row, then times.
+
+    python benchmarks/plan_accuracy.py
+
+Each row is predicted by the planner's one model of memory from the row's own settings; no number of it
+is fitted to a row. What a row's page leaves open is an assumption, printed below the table. One
+number can be told from no configuration: how many columns of a layer's input hold outliers for
+LLM.int8 (``LlmInt8.outliers``); it was read off the row marked with a star and serves all 8-bit rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from hunyuan_local.config import load_model_config
+from hunyuan_local.planner.checkpoint import read_architecture
+from hunyuan_local.planner.cost import Kernel, estimate
+from hunyuan_local.planner.decoding import TILED, UNTILED, Tiling
+from hunyuan_local.planner.denoising import Mask
+from hunyuan_local.planner.machine import GIB, find_gpu
+from hunyuan_local.planner.memory import Forecast, Setup, Shape, forecast, needed_gpu_bytes
+from hunyuan_local.planner.modes import Offload
+from hunyuan_local.planner.quantization import FULL, LLM_INT8, NF4, Method
+
+BFLOAT16 = dict.fromkeys(("transformer", "vae", "text_encoder", "text_encoder_2"), "bfloat16")
+TOLERANCE = 0.10
+
+
+@dataclass(frozen=True)
+class Row:
+    """A published peak of a program that runs the pipeline of diffusers.
+
+    Attributes:
+        name: the setting in the publication's words.
+        gib: the peak that it gives; None where it only says that the card was too small.
+        size: (width, height, frames).
+        setup: how that program runs it.
+        source: which publication.
+    """
+
+    name: str
+    gib: float | None
+    size: tuple[int, int, int]
+    setup: Setup
+    source: str
+
+    def predicted(self) -> Forecast:
+        """What the planner expects."""
+        return predict(self.size, self.setup)
+
+    @property
+    def error(self) -> float:
+        """Relative, of the prediction."""
+        return self.predicted().gpu_peak_bytes / GIB / self.gib - 1
+
+
+def predict(size: tuple[int, int, int], setup: Setup) -> Forecast:
+    """The planner's forecast for the 13 B model."""
+    architecture = read_architecture(load_model_config("hunyuan-video"))
+    return forecast(architecture, Shape.of(architecture, *size, template_tokens=95), setup)
+
+
+def _library(
+    offload: Offload, method: Method = FULL, tiling: Tiling = UNTILED, mask: Mask = "row", text_tokens: int = 256
+) -> Setup:
+    """diffusers as it comes: all in bfloat16, decoded frames kept, padding under a mask."""
+    return Setup(
+        "cuda", offload, method, tiling, BFLOAT16, mask=mask, text_tokens=text_tokens, streams_frames=False
+    )  # fmt: skip
+
+
+def _blog(name: str, gib: float, offload: Offload, method: Method = FULL, tiling: Tiling = UNTILED) -> Row:
+    return Row(name, gib, (768, 512, 121), _library(offload, method, tiling, text_tokens=128), "blog")
+
+
+def _fastvideo(name: str, gib: float, method: Method) -> Row:
+    # Its script leaves every proj_out and norm_out in bfloat16.
+    method = method if method is FULL else replace(method, skip=("proj_out", "norm_out"))
+    return Row(name, gib, (1280, 720, 45), _library("model", method, TILED, mask="square"), "FastVideo")
+
+
+ROWS = (
+    _blog("bf16, all resident", 60.10, "none"),
+    _blog("+ VAE tiling", 43.58, "none", tiling=TILED),
+    _blog("+ model offload", 28.87, "model", tiling=TILED),
+    _blog("8-bit", 49.90, "none", LLM_INT8),
+    _blog("8-bit + model offload *", 35.66, "model", LLM_INT8),
+    _blog("8-bit + tiling", 36.92, "none", LLM_INT8, TILED),
+    _blog("8-bit + model offload + tiling", 26.18, "model", LLM_INT8, TILED),
+    _blog("4-bit", 42.96, "none", NF4),
+    _blog("4-bit + model offload", 21.99, "model", NF4),
+    _blog("4-bit + tiling", 26.42, "none", NF4, TILED),
+    _blog("4-bit + model offload + tiling", 14.15, "model", NF4, TILED),
+    Row("4-bit + model offload + tiling", 14.0, (1280, 720, 61), _library("model", NF4, TILED), "docs"),
+    _fastvideo("bf16 + model offload + tiling", 33.744, FULL),
+    _fastvideo("8-bit + model offload + tiling", 27.979, LLM_INT8),
+    _fastvideo("4-bit + model offload + tiling", 19.260, NF4),
+)
+# Reports that a card was too small, without a figure: (report, size, the card's GiB, (what is assumed, setup)...).
+TOO_SMALL = (
+    (
+        "512x320 x 61 without offload, 48 GB (xinference #2721)",
+        (512, 320, 61),
+        47.4,
+        (("", _library("none")),),
+    ),
+    (
+        "1280x720 x 129 on an A800 of 80 GB (HunyuanVideo #215)",
+        (1280, 720, 129),
+        79.15,
+        (
+            ("diffusers 0.32.1", _library("none", FULL, TILED, "square")),
+            ("0.32.2", _library("none", FULL, TILED, "row")),
+        ),
+    ),
+)
+OFFICIAL = (("1280x720 x 129", 60, (1280, 720, 129)), ("960x544 x 129", 45, (960, 544, 129)))
+NOTES = """\
+blog: huggingface.co/blog/video_gen, A100 80 GB; its figures add up as GiB. 512x768x121, at most 128 text tokens,
+  bfloat16 throughout, bitsandbytes 0.45. Rows without tiling decode whole pictures, 17 frames at a time (the library's
+  temporal tiles). "+ model offload" is the larger of denoising and decoding: with tiling or without, denoising decides.
+  8-bit modules stay on the GPU, and from the first step on keep 280 outlier columns a layer in 16 bits (*).
+docs: "requires ~14GB of VRAM", diffusers documentation, HunyuanVideo, an example of 61 frames; its unit is not certain.
+FastVideo: its README, H100; torch.cuda.max_memory_allocated in GiB, sample_t2v_diffusers_hunyuan.py, 720x1280x45,
+  diffusers 0.32.1, whose mask is [1, N, N] and is inverted and cast by every attention.
+A800: the report does not say which diffusers; it agrees with 0.32.1 alone.
+All rows mean tensors; what a card needs has the CUDA context and fragmentation on top."""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """A published time: of ``part`` of a video on one GPU."""
+
+    name: str
+    seconds: float
+    size: tuple[int, int, int]
+    steps: int
+    gpu: str
+    setup: Setup
+    kernel: Kernel
+    part: str = "total"
+
+    def predicted(self) -> float:
+        """The planner's estimate."""
+        spec = find_gpu(self.gpu)
+        return getattr(
+            estimate(predict(self.size, self.setup), self.setup, spec, self.steps, 1, self.kernel), self.part
+        )
+
+
+_FREE = _library("none", FULL, TILED, "none")
+_MASKED = _library("model", FULL, TILED, "square")
+LATENCIES = (
+    Latency("official code, H100, 50 steps (FlashAttention 2)", 1904, (1280, 720, 129), 50, "h100", _FREE, "flash2"),
+    Latency("sliding tile attention's baseline, H100, 50 steps", 945, (1280, 768, 117), 50, "h100", _FREE, "flash"),
+    Latency("ParaAttention's baseline, L20, 30 steps +", 3676, (1280, 720, 129), 30, "l20", _FREE, "flash"),
+    Latency("FastVideo bf16, H100, 6 steps +", 81, (1280, 720, 45), 6, "h100", _MASKED, "flash2", "denoise"),
+)
+LATENCY_NOTES = """\
+Times are operations at an assumed share of the GPU's peak, stated once in configs/gpus.yaml: on Hopper from the
+FlashAttention-3 paper, on Ada and for attention under a mask from the rows marked +, which therefore agree by
+construction. The first row's program differs from this pipeline; the second ran FlashAttention 3, which is a tenth
+faster than the kernel assumed. 960x544 and 512x768 and other sizes follow from the same shares."""
+
+
+def main() -> None:
+    print(f"{'peak GPU memory':34}{'source':>10}{'published':>11}{'predicted':>11}{'error':>8}")
+    for row in ROWS:
+        found = row.predicted().gpu_peak_bytes / GIB
+        mark = "" if abs(row.error) <= TOLERANCE else "  outside 10 %"
+        print(f"{row.name:34}{row.source:>10}{row.gib:11.2f}{found:11.2f}{row.error:+8.1%}{mark}")
+    print("\nreports of a card that was too small")
+    for name, size, card, cases in TOO_SMALL:
+        for assumed, setup in cases:
+            needed = needed_gpu_bytes(predict(size, setup).gpu_peak_bytes) / GIB
+            print(f"{name:56}{assumed:17} needs {needed:6.1f} of {card:.1f}")
+    print("\nthe official code is another program; beside its figure this pipeline's, all resident, with tiling")
+    for name, gib, size in OFFICIAL:
+        print(f"{name:44}{gib:11.2f}{predict(size, replace(_FREE, streams_frames=True)).gpu_peak_bytes / GIB:11.2f}")
+    print(f"\n{NOTES}\n\n{'seconds':55}{'published':>11}{'predicted':>11}{'error':>8}")
+    for row in LATENCIES:
+        found = row.predicted()
+        print(f"{row.name:55}{row.seconds:11.0f}{found:11.0f}{found / row.seconds - 1:+8.1%}")
+    print(f"\n{LATENCY_NOTES}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Reads the architecture of a checkpoint, without reading a weight or asking the network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ..config import ModelConfig, _configs_dir
+from ..errors import ModelLoadError
+from .architecture import Architecture, Autoencoder, Clip, Llama, Transformer
+
+DEFAULT = "hunyuan-video"  # every checkpoint on the Hub that this package knows has this architecture
+COMPONENTS = ("transformer", "vae", "text_encoder", "text_encoder_2")
+
+
+def read_architecture(model: ModelConfig) -> Architecture:
+    """The architecture of a checkpoint, from its folder or the Hub's cache; else that of the 13 B model.
+
+    Nothing is downloaded.
+
+    Raises:
+        ModelLoadError: a ``config.json`` is missing, unreadable or of another kind of component.
+    """
+    folder = _folder(model)
+    if folder is None:
+        path = _configs_dir() / "architectures" / f"{DEFAULT}.json"
+        return _build(_read(path), f"{DEFAULT}, as {model.model_id} is not on this machine")
+    return _build({name: _read(folder / name / "config.json") for name in COMPONENTS}, str(folder))
+
+
+def _folder(model: ModelConfig) -> Path | None:
+    """Where the checkpoint lies on this machine, whole or in part; None if nowhere."""
+    if Path(model.source).is_dir():
+        return Path(model.source)
+    from ..weights.cache import find
+
+    return find(model)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelLoadError(
+            f"{path}: cannot be read: {error}; give a folder in diffusers' layout that holds the whole checkpoint"
+        ) from error
+
+
+def _build(configs: dict[str, Any], source: str) -> Architecture:
+    classes = {
+        "transformer": (Transformer, "HunyuanVideoTransformer3DModel"),
+        "vae": (Autoencoder, "AutoencoderKLHunyuanVideo"),
+        "text_encoder": (Llama, "LlamaModel"),
+        "text_encoder_2": (Clip, "CLIPTextModel"),
+    }
+    parts: dict[str, Any] = {}
+    for name, (component, wanted) in classes.items():
+        found = configs[name].get("_class_name") or next(iter(configs[name].get("architectures", ())), "unknown")
+        # The text encoder of the official checkpoint names the whole language model whose trunk it is.
+        if found != wanted and not (name == "text_encoder" and found.startswith("Llama")):
+            raise ModelLoadError(
+                f"{source}: {name} is a {found}, and only {wanted} can be planned for; use a HunyuanVideo "
+                "text-to-video checkpoint in diffusers' layout"
+            )
+        try:
+            parts[name] = component.model_validate(configs[name])
+        except ValidationError as error:
+            problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise ModelLoadError(f"{source}: {name}/config.json cannot be planned for: {problems}") from error
+    return Architecture(**parts, source=source)

@@ -1,0 +1,49 @@
+"""What encoding a prompt costs: transformers' Llama and CLIP, traced at the moment of their peak.
+
+Beside the weights this is little; each layer's hidden state and its keys and values are kept to the end.
+"""
+
+from __future__ import annotations
+
+from .architecture import Clip, Llama
+from .trace import Cost, Trace
+
+# Limits of HunyuanVideoPipeline.encode_prompt; every prompt is padded to them.
+LLAMA_TOKENS = 256  # of the prompt; those of the template come on top
+CLIP_TOKENS = 77
+
+
+def trace_llama(config: Llama, tokens: int, each: int) -> Cost:
+    """``LlamaModel.forward(output_hidden_states=True)`` on [1, tokens], with the cache that it fills by default."""
+    trace = Trace()
+    width, inside, keys = config.hidden_size, config.intermediate_size, config.key_value_width
+    state = tokens * width * each
+    trace.make("attention mask", tokens * tokens, moves=False)
+    trace.make("hidden states", (config.num_hidden_layers + 1) * state, moves=False)
+    trace.make("keys and values", config.num_hidden_layers * 2 * tokens * keys * each, moves=False)
+    # The last layer's feed-forward: down_proj(silu(gate_proj(x)) * up_proj(x)).
+    trace.make("residual", state)
+    trace.make("normed", state)
+    trace.make("silu(gate)", tokens * inside * each)
+    trace.make("up", tokens * inside * each)
+    trace.make("product", tokens * inside * each)
+    for _ in range(config.num_hidden_layers):
+        for columns in (width, keys, keys, width, inside, inside, inside):
+            trace.matmul(tokens, width, columns)
+        trace.attention(tokens, tokens, width)
+    return trace.cost()
+
+
+def trace_clip(config: Clip, each: int) -> Cost:
+    """``CLIPTextModel.forward`` on [1, 77]; ``quick_gelu`` makes two tensors beside its input."""
+    trace = Trace()
+    width, inside = config.hidden_size, config.intermediate_size
+    for name in ("embeddings", "residual", "normed", "attended"):
+        trace.make(name, CLIP_TOKENS * width * each)
+    for name in ("fc1", "sigmoid", "product"):
+        trace.make(name, CLIP_TOKENS * inside * each)
+    for _ in range(config.num_hidden_layers):
+        for columns in (*(4 * [width]), inside, inside):
+            trace.matmul(CLIP_TOKENS, width, columns)
+        trace.attention(CLIP_TOKENS, CLIP_TOKENS, width)
+    return trace.cost()

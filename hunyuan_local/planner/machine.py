@@ -1,0 +1,195 @@
+"""The machine that is planned for: its memory, and what is known of its GPU.
+
+GPUs are data in ``configs/gpus.yaml``. Knows nothing about models.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import importlib.util
+import os
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..config import _configs_dir
+from ..errors import ConfigError
+
+GIB = 2**30
+_UNITS = {"b": 1, "kib": 2**10, "mib": 2**20, "gib": GIB, "tib": 2**40, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+# Multiplications and additions of float32 a second and core, as the built-in model reached them on a shared server.
+CPU_CORE_FLOPS = 10e9
+
+
+@dataclass(frozen=True)
+class Utilisation:
+    """Shares of a GPU's peak that kinds of work reach; ``source`` says where from."""
+
+    flash: float
+    flash2: float
+    masked: float
+    matmul: float
+    convolution: float
+    source: str
+
+
+@dataclass(frozen=True)
+class GpuSpec:
+    """One kind of GPU; see ``configs/gpus.yaml`` for each number."""
+
+    name: str
+    title: str
+    match: tuple[str, ...]
+    memory_gib: float
+    bf16_tflops: float
+    bandwidth_gbs: float
+    pcie_gbs: float
+    compute_capability: tuple[int, int]
+    source: str
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def memory_bytes(self) -> int:
+        """What torch reports as the card's total memory."""
+        return round(self.memory_gib * GIB)
+
+    @property
+    def utilisation(self) -> Utilisation:
+        """What share of its peak this GPU reaches."""
+        table = _table()[1]
+        fitting = [(least, shares) for least, shares in table if least <= self.compute_capability]
+        return max(fitting or [min(table, key=lambda item: item[0])], key=lambda item: item[0])[1]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a video is to be made.
+
+    Attributes:
+        gpu_memory_bytes: total memory of the GPU as torch reports it; None plans for the CPU.
+        host_memory_bytes: main memory; None is not known, and then not checked.
+        gpu: what kind of GPU; None where only its memory is known.
+        libraries: the optional packages that are installed there; None is not known, and then all are
+            taken to be there.
+    """
+
+    gpu_memory_bytes: int | None
+    host_memory_bytes: int | None
+    gpu: GpuSpec | None = None
+    libraries: frozenset[str] | None = None
+
+    @property
+    def device(self) -> str:
+        """``cuda`` or ``cpu``."""
+        return "cpu" if self.gpu_memory_bytes is None else "cuda"
+
+    @property
+    def reference(self) -> GpuSpec | None:
+        """The GPU whose speed is assumed: the machine's own, or where it is not known the one nearest in memory."""
+        if self.gpu is not None or self.gpu_memory_bytes is None:
+            return self.gpu
+        usual = [spec for spec in gpu_specs() if spec.name in ("3060", "4080", "4090", "5090", "l40s", "h100", "h200")]
+        return min(usual, key=lambda spec: abs(spec.memory_bytes - self.gpu_memory_bytes))
+
+
+def gpu_specs() -> tuple[GpuSpec, ...]:
+    """All GPUs of ``configs/gpus.yaml``."""
+    return _table()[0]
+
+
+def find_gpu(name: str) -> GpuSpec:
+    """The GPU of this name.
+
+    Raises:
+        ConfigError: nothing of that name; lists the names that exist.
+    """
+    wanted = re.sub(r"^(nvidia|geforce|rtx|[ -])+", "", name.lower()).replace(" ", "-")
+    for spec in gpu_specs():
+        if wanted in (spec.name, *spec.aliases):
+            return spec
+    known = ", ".join(spec.name for spec in gpu_specs())
+    raise ConfigError(f"gpu={name!r}: not known; use one of {known}, or give its memory alone (--gpu-memory 24GiB)")
+
+
+def parse_size(text: str, option: str) -> int:
+    """Bytes of a size such as ``24GiB`` or ``64GB``.
+
+    Raises:
+        ConfigError: no number with a unit, or not above 0.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]+)\s*", text)
+    unit = _UNITS.get(match[2].lower()) if match else None
+    if match is None or unit is None or float(match[1]) == 0:
+        raise ConfigError(f"{option}={text!r}: must be a number above 0 with its unit, such as 24GiB or 64GB")
+    return round(float(match[1]) * unit)
+
+
+def detect_machine() -> Machine:
+    """This machine: its first visible GPU if there is one, and its memory."""
+    host = host_memory_bytes()
+    libraries = frozenset(name for name in ("torchao", "bitsandbytes") if importlib.util.find_spec(name))
+    if not _has_cuda_driver():
+        return Machine(None, host, libraries=libraries)
+    from ..pipeline.devices import cuda_devices
+
+    devices = cuda_devices()
+    if not devices:
+        return Machine(None, host, libraries=libraries)
+    first = devices[0]
+    return Machine(first.memory_bytes, host, recognise(first.name, first.memory_bytes, first.capability), libraries)
+
+
+def recognise(name: str, memory_bytes: int, capability: tuple[int, int]) -> GpuSpec | None:
+    """What is known of a GPU that torch calls ``name``; None if it is in no table."""
+    # The longest match wins: "H100 PCIe" before "H100".
+    found = [
+        (len(text), spec) for spec in gpu_specs() for text in spec.match if re.search(rf"\b{re.escape(text)}\b", name)
+    ]
+    if not found:
+        return None
+    spec = max(found, key=lambda item: item[0])[1]
+    return dataclasses.replace(spec, title=name, memory_gib=memory_bytes / GIB, compute_capability=capability)
+
+
+def host_memory_bytes() -> int | None:
+    """Main memory of this machine, or the limit of the container if that is less; None where neither is known."""
+    found = []
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        limit = Path(path)
+        if limit.is_file() and (text := limit.read_text().strip()).isdigit():
+            found.append(int(text))
+    return min(found, default=None)
+
+
+def _has_cuda_driver() -> bool:
+    """Whether NVIDIA's driver is there at all; saves importing torch where it is not."""
+    try:
+        ctypes.CDLL("libcuda.so.1" if os.name == "posix" else "nvcuda.dll")
+    except OSError:
+        return False
+    return True
+
+
+@cache
+def _table() -> tuple[tuple[GpuSpec, ...], tuple[tuple[tuple[int, int], Utilisation], ...]]:
+    path = _configs_dir() / "gpus.yaml"
+    try:
+        content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+        gpus = tuple(
+            GpuSpec(**{key: tuple(value) if isinstance(value, list) else value for key, value in item.items()})
+            for item in content["gpus"]
+        )
+        shares = tuple(
+            (tuple(item["from"]), Utilisation(**{key: value for key, value in item.items() if key != "from"}))
+            for item in content["utilisation"]
+        )
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: cannot be read as a table of GPUs: {error}; install the package again") from error
+    return gpus, shares

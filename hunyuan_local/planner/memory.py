@@ -1,0 +1,235 @@
+"""Peak memory of each stage: the weights that are there, and what the stage makes beside them.
+
+One model for every mode and every program that runs this pipeline through diffusers. What differs
+between them is a ``Setup``. GPU bytes are those that torch allocates (``torch.cuda.max_memory_allocated``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from .architecture import Architecture
+from .decoding import UNTILED, Decode, Tiling, trace_decode
+from .denoising import Mask, Pass, trace_pass
+from .encoding import LLAMA_TOKENS, trace_clip, trace_llama
+from .machine import GIB
+from .modes import DTYPES, Offload
+from .quantization import DTYPE_BYTES, FULL, Method
+from .trace import Cost
+from .weights import Stored, store
+
+Stage = Literal["load", "encode", "denoise", "decode"]
+STAGES: tuple[Stage, ...] = ("load", "encode", "denoise", "decode")
+
+# cuBLAS's workspace, which torch allocates once a device: 8 MiB, on Hopper 32.
+BLAS_WORKSPACE = 32 * 2**20
+# A CUDA process on the GPU before its first tensor: context and kernels. FastVideo publishes 20 GB for a
+# run whose tensors peak at 19.26 GiB.
+CUDA_CONTEXT = round(0.5 * GIB)
+# Of the tensors' peak, what the allocator cannot use for being in pieces.
+FRAGMENTATION = 0.03
+# A process with the libraries loaded: measured with the built-in model on a CPU; assumed with CUDA's libraries.
+PROCESS_BYTES = {"cpu": round(0.6 * GIB), "cuda": 2 * GIB}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A video as the model sees it: (frames, height, width) of its latents, and tokens of the prompt's template."""
+
+    latents: tuple[int, int, int]
+    template_tokens: int
+
+    @classmethod
+    def of(cls, architecture: Architecture, width: int, height: int, num_frames: int, template_tokens: int) -> Shape:
+        """The shape of a video of so many pixels and frames."""
+        vae = architecture.vae
+        frames = (num_frames - 1) // vae.temporal_compression_ratio + 1
+        ratio = vae.spatial_compression_ratio
+        return cls((frames, height // ratio, width // ratio), template_tokens)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How a program runs the pipeline.
+
+    Attributes:
+        device: ``cuda`` or ``cpu``.
+        offload: see :class:`hunyuan_local.planner.modes.Mode`.
+        method: how the transformer's weights are stored.
+        tiling: how the latents are decoded.
+        dtypes: precision a component.
+        mask: how the padding of the text is hidden from the attention.
+        text_tokens: of the prompt, as the transformer sees it.
+        streams_frames: whether decoded frames leave the device piece by piece.
+    """
+
+    device: Literal["cuda", "cpu"] = "cuda"
+    offload: Offload = "none"
+    method: Method = FULL
+    tiling: Tiling = UNTILED
+    dtypes: dict[str, str] = field(default_factory=lambda: dict(DTYPES["cuda"]))
+    mask: Mask = "none"
+    text_tokens: int = LLAMA_TOKENS
+    streams_frames: bool = True
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Bytes at the peak of a stage, on the GPU and in main memory."""
+
+    gpu_bytes: int
+    host_bytes: int
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a video needs: peak and cost a stage, and the weights a component as they are stored."""
+
+    peaks: dict[Stage, Peak]
+    costs: dict[Stage, Cost]
+    stored: dict[str, Stored]
+
+    @property
+    def gpu_peak_bytes(self) -> int:
+        """The most that torch allocates on the GPU."""
+        return max(peak.gpu_bytes for peak in self.peaks.values())
+
+    @property
+    def host_peak_bytes(self) -> int:
+        """The most main memory of all stages."""
+        return max(peak.host_bytes for peak in self.peaks.values())
+
+
+def needed_gpu_bytes(peak_bytes: int) -> int:
+    """What a card must have for a peak of allocated tensors: with the CUDA context and some fragmentation."""
+    return round(peak_bytes * (1 + FRAGMENTATION)) + CUDA_CONTEXT
+
+
+def forecast(architecture: Architecture, shape: Shape, setup: Setup) -> Forecast:
+    """Peaks and costs of all stages; the cost of ``denoise`` is that of one forward pass."""
+    dtypes = setup.dtypes
+    stored = {
+        "transformer": store(architecture.transformer, dtypes["transformer"], setup.method),
+        "vae": store(architecture.vae, dtypes["vae"]),
+        "text_encoder": store(architecture.text_encoder, dtypes["text_encoder"]),
+        "text_encoder_2": store(architecture.text_encoder_2, dtypes["text_encoder_2"]),
+    }
+    costs: dict[Stage, Cost] = {
+        "encode": _encode(architecture, shape, setup),
+        "denoise": _denoise(architecture, shape, setup),
+        "decode": _decode(architecture, shape, setup),
+    }
+    beside = _beside(architecture, shape, setup)
+    weights = _on_gpu(stored, setup)
+    peaks: dict[Stage, Peak] = {}
+    for stage in STAGES:
+        activations = costs[stage].peak_bytes + beside.get(stage, 0) if stage in costs else 0
+        host = PROCESS_BYTES[setup.device] + _on_host(stored, setup, stage)
+        if setup.device == "cpu":
+            peaks[stage] = Peak(0, host + activations)
+        else:
+            workspace = BLAS_WORKSPACE if stage in costs else 0
+            peaks[stage] = Peak(weights[stage] + activations + workspace, host + _frames_on_host(shape, setup, stage))
+    return Forecast(peaks, costs, stored)
+
+
+def _encode(architecture: Architecture, shape: Shape, setup: Setup) -> Cost:
+    tokens = setup.text_tokens + shape.template_tokens
+    llama = trace_llama(architecture.text_encoder, tokens, DTYPE_BYTES[setup.dtypes["text_encoder"]])
+    return llama.then(trace_clip(architecture.text_encoder_2, DTYPE_BYTES[setup.dtypes["text_encoder_2"]]))
+
+
+def _denoise(architecture: Architecture, shape: Shape, setup: Setup) -> Cost:
+    config = architecture.transformer
+    frames, height, width = shape.latents
+    tokens = (frames // config.patch_size_t) * (height // config.patch_size) * (width // config.patch_size)
+    run = Pass(tokens, setup.text_tokens, DTYPE_BYTES[setup.dtypes["transformer"]], setup.mask, setup.method)
+    return trace_pass(config, run)
+
+
+def _decode(architecture: Architecture, shape: Shape, setup: Setup) -> Cost:
+    run = Decode(shape.latents, DTYPE_BYTES[setup.dtypes["vae"]], setup.tiling, setup.streams_frames)
+    return trace_decode(architecture.vae, run)
+
+
+def _beside(architecture: Architecture, shape: Shape, setup: Setup) -> dict[Stage, int]:
+    """Bytes of what the pipeline itself holds while a model runs.
+
+    The latents are float32 between steps. The text's embeddings are kept in the encoder's precision by
+    the caller and in the transformer's by the pipeline; the latter are traced with the transformer.
+    """
+    frames, height, width = shape.latents
+    latents = architecture.transformer.in_channels * frames * height * width * 4
+    embeddings = setup.text_tokens * architecture.transformer.text_embed_dim * DTYPE_BYTES[setup.dtypes["text_encoder"]]
+    return {"denoise": latents + embeddings, "decode": embeddings}
+
+
+def _on_gpu(stored: dict[str, Stored], setup: Setup) -> dict[Stage, int]:
+    """Bytes of weights on the GPU in each stage."""
+    transformer, vae = stored["transformer"], stored["vae"]
+    llama, clip = stored["text_encoder"], stored["text_encoder_2"]
+    grown = transformer.grown
+    if setup.offload == "none":
+        everything = sum(part.total for part in stored.values())
+        peaks = (everything, everything, everything + grown, everything + grown)
+    elif setup.offload == "model":
+        # accelerate's CpuOffload moves a whole component in and the one before it out. What cannot be moved stays.
+        stuck = 0 if setup.method.movable else transformer.total
+        active = transformer.total + grown
+        after = 0 if setup.method.movable else active
+        peaks = (stuck, stuck + max(llama.total, clip.total), active, after + vae.total)
+    elif setup.offload == "group":
+        small = clip.total + vae.total
+        peaks = (small, small + llama.streamed_peak, small + transformer.streamed_peak, small + transformer.scales)
+    else:
+        # accelerate's AlignDevicesHook puts one layer's tensors on the GPU for its forward.
+        peaks = (0, max(llama.largest, clip.largest), transformer.largest, vae.largest)
+    return dict(zip(STAGES, peaks, strict=True))
+
+
+def _on_host(stored: dict[str, Stored], setup: Setup, stage: Stage) -> int:
+    """Bytes of weights in main memory.
+
+    The pipeline is loaded there as a whole before it is placed, but for a transformer that its library
+    quantises on the GPU while reading.
+    """
+    read = {name: part.total for name, part in stored.items()}
+    if setup.method.quantized_on_gpu and (setup.offload == "none" or not setup.method.movable):
+        read["transformer"] = 0
+    everything = sum(read.values())
+    if setup.device == "cpu" or setup.offload == "sequential":
+        return everything
+    if setup.offload == "group":
+        return _pinned_on_host(stored, stage)
+    if stage == "load":
+        return everything
+    if setup.offload == "none":
+        return 0
+    active = {"encode": "text_encoder", "denoise": "transformer", "decode": "vae"}[stage]
+    return everything - read[active]
+
+
+def _pinned_on_host(stored: dict[str, Stored], stage: Stage) -> int:
+    """Bytes under group offload: page-locked copies of what is streamed.
+
+    All copies of a component are made before its plain tensors are let go (``ModuleGroup.__init__``
+    before ``initialize_hook``); the text encoder comes first, as in the pipeline's components.
+    """
+    llama, transformer = stored["text_encoder"], stored["transformer"]
+    pinned = llama.pinned + transformer.pinned
+    if stage != "load":
+        return pinned
+    small = stored["vae"].total + stored["text_encoder_2"].total
+    return small + transformer.total + max(llama.total + llama.pinned, pinned)
+
+
+def _frames_on_host(shape: Shape, setup: Setup, stage: Stage) -> int:
+    """Bytes of decoded frames in main memory: a piece in uint8 and its copy for the encoder, or all in float32."""
+    if stage != "decode":
+        return 0
+    frames, height, width = shape.latents
+    pixels = 3 * height * width * 64
+    if setup.streams_frames:
+        return 2 * pixels * min(4 * (frames - 1) + 1, setup.tiling.frames + 1)
+    return pixels * (4 * (frames - 1) + 1) * (4 + 1)

@@ -1,0 +1,203 @@
+"""The plan of a request on a machine, as data: every mode, the choice, and what would fit instead.
+
+Knows nothing about how the numbers come about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from ..errors import ConfigError, GpuMemoryError, HunyuanLocalError
+from ..schema import GenerationRequest
+from .cost import Seconds
+from .machine import GIB, Machine
+from .memory import Peak, Stage
+from .modes import Mode
+
+
+@dataclass(frozen=True)
+class ComponentWeights:
+    """One component: how many parameters, in which precision, and how many bytes that is."""
+
+    component: str
+    parameters: int
+    dtype: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class ModePlan:
+    """What one mode would need.
+
+    Attributes:
+        mode: the choices.
+        peaks: by stage.
+        gpu_peak_bytes: the most that torch allocates on the GPU; 0 on a CPU.
+        host_peak_bytes: the most main memory.
+        needed_gpu_bytes: what the card must have for it: with the CUDA context and fragmentation.
+        seconds: by stage, an estimate; None where the mode cannot run.
+        reason: why it does not fit; None if it does.
+        device, dtypes: where, and in which precision a component.
+    """
+
+    mode: Mode
+    peaks: dict[Stage, Peak]
+    gpu_peak_bytes: int
+    host_peak_bytes: int
+    needed_gpu_bytes: int
+    seconds: Seconds | None
+    reason: str | None
+    device: Literal["cuda", "cpu"]
+    dtypes: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        """The mode's name."""
+        return self.mode.name
+
+    @property
+    def fits(self) -> bool:
+        """Whether the machine can run it."""
+        return self.reason is None
+
+    @property
+    def profile_fields(self) -> dict[str, Any]:
+        """Fields of a runtime profile that runs the model like this."""
+        return {
+            "device": self.device,
+            "dtypes": self.dtypes,
+            "offload": self.mode.offload,
+            "quantization": self.mode.quantization,
+            "vae_tiling": self.mode.vae_tiling,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """The mode as one object of ``Plan.to_json``; sizes in bytes."""
+        return {
+            "name": self.name,
+            "offload": self.mode.offload,
+            "quantization": self.mode.quantization,
+            "vae_tiling": self.mode.vae_tiling,
+            "gpu_peak_bytes": self.gpu_peak_bytes,
+            "host_peak_bytes": self.host_peak_bytes,
+            "needed_gpu_bytes": self.needed_gpu_bytes,
+            "stage_peaks": {stage: asdict(peak) for stage, peak in self.peaks.items()},
+            "fits": self.fits,
+            "reason": self.reason,
+            "seconds": None if self.seconds is None else round(self.seconds.total, 1),
+        }
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """A request near the one that does not fit, which would, in this mode."""
+
+    width: int
+    height: int
+    num_frames: int
+    mode: str
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}, {self.num_frames} frames ({self.mode})"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All modes of a request on a machine.
+
+    Attributes:
+        request: every field a value but the seed.
+        model: the name of its config.
+        architecture: where the numbers of its components are from.
+        render_size: (width, height) in pixels at which the model renders.
+        machine: what was planned for.
+        weights: of each component, unquantised.
+        flops_per_step: floating-point operations of one denoising step.
+        modes: in the order of ``all_modes``.
+        assumptions: what the times and limits rest on, in words.
+        find_alternatives: looks for requests near this one that would fit.
+    """
+
+    request: GenerationRequest
+    model: str
+    architecture: str
+    render_size: tuple[int, int]
+    machine: Machine
+    weights: tuple[ComponentWeights, ...]
+    flops_per_step: int
+    modes: tuple[ModePlan, ...]
+    assumptions: tuple[str, ...]
+    find_alternatives: Callable[[], list[Alternative]]
+
+    @property
+    def choice(self) -> ModePlan | None:
+        """The fastest mode that fits; of equals the plainest."""
+        return fastest(self.modes)
+
+    @cached_property
+    def nearest(self) -> list[Alternative]:
+        """Where nothing fits: requests near this one that would."""
+        return [] if self.choice is not None else self.find_alternatives()
+
+    def require_choice(self) -> ModePlan:
+        """The choice.
+
+        Raises:
+            GpuMemoryError: no mode fits the memory; names the nearest requests that would fit.
+            ConfigError: the machine cannot run the model in any mode, whatever its memory.
+        """
+        if self.choice is None:
+            raise self._refusal()
+        return self.choice
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, sizes in bytes and times in seconds, without the prompts."""
+        return {
+            "request": self.request.model_dump(exclude={"prompt", "negative_prompt"}),
+            "modes": [plan.to_json() for plan in self.modes],
+            "choice": None if self.choice is None else self.choice.name,
+            "nearest": [asdict(alternative) for alternative in self.nearest],
+            "model": self.model,
+            "architecture": self.architecture,
+            "render_size": list(self.render_size),
+            "machine": {
+                "device": self.machine.device,
+                "gpu": None if self.machine.gpu is None else self.machine.gpu.title,
+                "gpu_memory_bytes": self.machine.gpu_memory_bytes,
+                "host_memory_bytes": self.machine.host_memory_bytes,
+            },
+            "weights": [asdict(item) for item in self.weights],
+            "flops_per_step": self.flops_per_step,
+            "assumptions": list(self.assumptions),
+        }
+
+    def _refusal(self) -> HunyuanLocalError:
+        size = f"{self.request.width}x{self.request.height}, {self.request.num_frames} frames"
+        possible = [plan for plan in self.modes if plan.seconds is not None]
+        if not possible:
+            reasons = "; ".join(dict.fromkeys(plan.reason for plan in self.modes if plan.reason))
+            return ConfigError(f"{self.model} cannot run on this machine: {reasons}; plan for another GPU (--gpu)")
+        least_gpu = min(plan.needed_gpu_bytes for plan in possible)
+        least_host = min(plan.host_peak_bytes for plan in possible)
+        have = [] if self.machine.gpu_memory_bytes is None else [
+            f"{gib(self.machine.gpu_memory_bytes)} of GPU memory (the least that any mode needs is {gib(least_gpu)})"
+        ]  # fmt: skip
+        if self.machine.host_memory_bytes is not None:
+            have.append(f"{gib(self.machine.host_memory_bytes)} of host memory (at least {gib(least_host)})")
+        found = "; or ".join(map(str, self.nearest))
+        remedy = f"what would fit: {found}" if found else "no smaller request of this model would fit either"
+        return GpuMemoryError(f"{size}: no mode of {self.model} fits {' and '.join(have)}; {remedy}")
+
+
+def fastest(modes: tuple[ModePlan, ...]) -> ModePlan | None:
+    """The fastest of the modes that fit; of equals the first."""
+    fitting = [(plan.seconds.total, index) for index, plan in enumerate(modes) if plan.fits and plan.seconds]
+    return modes[min(fitting)[1]] if fitting else None
+
+
+def gib(size: int) -> str:
+    """A size in GiB with one decimal."""
+    return f"{size / GIB:.1f} GiB"

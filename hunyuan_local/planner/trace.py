@@ -1,0 +1,99 @@
+"""A ledger of tensors: what lives at once while a stage of the pipeline runs, and what it costs to compute.
+
+A stage is described as the libraries run it, line by line: which tensor is made, and when the last
+variable that names it is gone. Knows nothing about models.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a stage needs.
+
+    Attributes:
+        peak_bytes: the most that lived at once.
+        matmul_flops, attention_flops, convolution_flops: as ``torch.utils.flop_counter`` counts them:
+            two for a multiplication with its addition, nothing for the rest.
+        moved_bytes: read and written by everything that is not one of these three: it is bound by the
+            memory's bandwidth.
+    """
+
+    peak_bytes: int = 0
+    matmul_flops: int = 0
+    attention_flops: int = 0
+    convolution_flops: int = 0
+    moved_bytes: int = 0
+
+    @property
+    def flops(self) -> int:
+        """All floating-point operations."""
+        return self.matmul_flops + self.attention_flops + self.convolution_flops
+
+    def then(self, other: Cost, times: int = 1) -> Cost:
+        """The cost of this and, afterwards, ``times`` of the other."""
+        return Cost(
+            max(self.peak_bytes, other.peak_bytes),
+            self.matmul_flops + other.matmul_flops * times,
+            self.attention_flops + other.attention_flops * times,
+            self.convolution_flops + other.convolution_flops * times,
+            self.moved_bytes + other.moved_bytes * times,
+        )
+
+
+class Trace:
+    """Live tensors by name. A name that is assigned again keeps its old tensor until the new one is there.
+
+    Attributes:
+        at_peak: name and bytes of each tensor that lived at the peak, the largest first.
+    """
+
+    def __init__(self) -> None:
+        self._live: dict[str, int] = {}
+        self._now = 0
+        self._peak = 0
+        self._matmul = self._attention = self._convolution = self._moved = 0
+        self.at_peak: list[tuple[str, int]] = []
+
+    def make(self, name: str, size: int, *, moves: bool = True) -> None:
+        """Allocate ``size`` bytes for ``name``; ``moves`` if the time is that of reading and writing so much."""
+        if moves:
+            self._moved += 2 * size
+        replaced = self._live.get(name, 0)
+        self._now += size
+        if self._now > self._peak:
+            self._peak = self._now
+            live = {**self._live, f"{name} (the one before)": replaced} if replaced else dict(self._live)
+            live[name] = size
+            self.at_peak = sorted(live.items(), key=lambda item: -item[1])
+        self._now -= replaced
+        self._live[name] = size
+
+    def drop(self, *names: str) -> None:
+        """Free these."""
+        for name in names:
+            self._now -= self._live.pop(name)
+
+    def rename(self, old: str, new: str) -> None:
+        """Let ``new`` name the tensor of ``old``; a tensor that had that name is freed."""
+        if new in self._live:
+            self.drop(new)
+        self._live[new] = self._live.pop(old)
+
+    def matmul(self, rows: int, inner: int, columns: int) -> None:
+        """Count a product of [rows, inner] and [inner, columns]."""
+        self._matmul += 2 * rows * inner * columns
+
+    def attention(self, queries: int, keys: int, width: int) -> None:
+        """Count the two products of an attention over ``width`` features in all heads."""
+        self._attention += 4 * queries * keys * width
+
+    def convolution(self, outputs: int, inner: int) -> None:
+        """Count a convolution with ``outputs`` numbers, each a sum over ``inner`` products."""
+        self._convolution += 2 * outputs * inner
+
+    def cost(self) -> Cost:
+        """Everything so far."""
+        return Cost(self._peak, self._matmul, self._attention, self._convolution, self._moved)

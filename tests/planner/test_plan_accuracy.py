@@ -1,0 +1,29 @@
+"""The planner against published figures; the table itself is benchmarks/plan_accuracy.py."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+
+from plan_accuracy import LATENCIES, ROWS, TOLERANCE, Latency, Row  # noqa: E402
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.source} {row.name}")
+def test_published_peaks_are_met_within_a_tenth(row: Row) -> None:
+    assert abs(row.error) <= TOLERANCE
+
+
+@pytest.mark.parametrize("row", LATENCIES, ids=lambda row: row.name)
+def test_published_times_are_met_within_a_fifth(row: Latency) -> None:
+    assert row.predicted() == pytest.approx(row.seconds, rel=0.2)
+
+
+def test_the_table_shows_every_row() -> None:
+    done = subprocess.run([sys.executable, BENCHMARKS / "plan_accuracy.py"], capture_output=True, text=True, check=True)
+    assert [row.name for row in (*ROWS, *LATENCIES) if row.name not in done.stdout] == []

@@ -1,0 +1,79 @@
+"""The planner's transformer against the real class: operations exactly, live bytes to a hundredth."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+import torch
+from diffusers import HunyuanVideoTransformer3DModel
+from live_tensors import LARGE, attention, counted_flops, live_peak, tiny_config, transformer, transformer_inputs
+
+from hunyuan_local.planner.architecture import Transformer
+from hunyuan_local.planner.denoising import Pass, explain_peak, trace_pass
+from hunyuan_local.planner.quantization import INT8_WEIGHT_ONLY, LLM_INT8, NF4
+
+# Of the 13 B model one block of each kind: the others cost the same.
+ONE_OF_EACH = LARGE["transformer"] | {"num_layers": 1, "num_single_layers": 1}
+LARGE_CASES = [((33, 90, 160), 256), ((31, 64, 96), 128), ((4, 20, 32), 40), ((1, 4, 4), 256)]
+TINY_CASES = [((5, 10, 18), 256), ((5, 10, 18), 12), ((1, 10, 18), 256)]
+CASES = [("large", *case) for case in LARGE_CASES] + [("tiny", *case) for case in TINY_CASES]
+
+
+@cache
+def real(kind: str) -> HunyuanVideoTransformer3DModel:
+    if kind == "large":
+        return transformer(ONE_OF_EACH, torch.bfloat16)
+    return transformer(tiny_config("transformer"), torch.float32)
+
+
+def traced(kind: str, latents: tuple[int, int, int], text_tokens: int) -> tuple[Transformer, Pass]:
+    config = Transformer.model_validate(ONE_OF_EACH if kind == "large" else tiny_config("transformer"))
+    tokens = latents[0] * latents[1] * latents[2] // 4
+    return config, Pass(tokens, text_tokens, 2 if kind == "large" else 4, "row")
+
+
+@pytest.mark.parametrize(("kind", "latents", "text_tokens"), CASES)
+def test_operations_are_those_that_torch_counts(kind: str, latents: tuple[int, int, int], text_tokens: int) -> None:
+    model = real(kind)
+    inputs = transformer_inputs(model, latents, text_tokens)
+    assert trace_pass(*traced(kind, latents, text_tokens)).flops == counted_flops(lambda: model(**inputs))
+
+
+@pytest.mark.parametrize(("kind", "latents", "text_tokens"), CASES)
+def test_the_peak_is_that_of_the_real_forward(
+    kind: str, latents: tuple[int, int, int], text_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attention)
+    model = real(kind)
+    inputs = transformer_inputs(model, latents, text_tokens)
+    peak = live_peak(model, lambda: model(**inputs), inputs)
+    assert trace_pass(*traced(kind, latents, text_tokens)).peak_bytes == pytest.approx(peak, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("latents", "petaflops"),
+    [((33, 90, 160), 12.07), ((22, 90, 160), 5.73), ((33, 68, 120), 4.29), ((16, 40, 64), 0.224)],
+)
+def test_operations_of_the_13_b_model(latents: tuple[int, int, int], petaflops: float) -> None:
+    tokens = latents[0] * latents[1] * latents[2] // 4
+    flops = trace_pass(Transformer.model_validate(LARGE["transformer"]), Pass(tokens, 256)).flops
+    assert flops / 1e15 == pytest.approx(petaflops, rel=2e-3)
+
+
+def test_at_720p_the_peak_is_where_the_keys_of_a_single_block_are_rotated() -> None:
+    names = [name for name, _ in explain_peak(Transformer.model_validate(LARGE["transformer"]), Pass(118_800, 256))]
+    assert {"mlp_hidden_states", "x_rotated * sin", "value"} <= set(names)
+
+
+def test_a_square_mask_costs_as_many_bytes_as_pairs_of_tokens() -> None:
+    config = Transformer.model_validate(LARGE["transformer"])
+    row, square = (trace_pass(config, Pass(43_200, 256, mask=mask)).peak_bytes for mask in ("row", "square"))
+    assert square - row > 43_456**2
+
+
+@pytest.mark.parametrize("method", [INT8_WEIGHT_ONLY, NF4, LLM_INT8], ids=lambda method: method.name)
+def test_quantised_layers_need_no_less_beside_the_weights(method: object) -> None:
+    config = Transformer.model_validate(LARGE["transformer"])
+    plain, quantised = trace_pass(config, Pass(118_800, 256)), trace_pass(config, Pass(118_800, 256, method=method))
+    assert quantised.peak_bytes >= plain.peak_bytes
