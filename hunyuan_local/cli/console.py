@@ -111,7 +111,7 @@ def print_summary(console: Console, result: GenerationResult) -> None:
     """Model, seed, size, frames and seconds a stage, in a small table."""
     request, video = result.request, result.video
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    stages = result.timings.model_dump(exclude={"total_s"})
+    stages = result.timings.model_dump(exclude={"total_s", "denoise_steps"})
     seconds = ", ".join(f"{name.removesuffix('_s')} {value:.1f}" for name, value in stages.items() if value)
     for name, value in (
         ("model", result.model),

@@ -122,10 +122,11 @@ def forecast(architecture: Architecture, shape: Shape, setup: Setup) -> Forecast
     }
     beside = _beside(architecture, shape, setup)
     weights = _on_gpu(stored, setup)
+    in_full = store(architecture.transformer, dtypes["transformer"]).total
     peaks: dict[Stage, Peak] = {}
     for stage in STAGES:
         activations = costs[stage].peak_bytes + beside.get(stage, 0) if stage in costs else 0
-        host = PROCESS_BYTES[setup.device] + _on_host(stored, setup, stage)
+        host = PROCESS_BYTES[setup.device] + _on_host(stored, setup, stage, in_full)
         if setup.device == "cpu":
             peaks[stage] = Peak(0, host + activations)
         else:
@@ -170,6 +171,8 @@ def _on_gpu(stored: dict[str, Stored], setup: Setup) -> dict[Stage, int]:
     transformer, vae = stored["transformer"], stored["vae"]
     llama, clip = stored["text_encoder"], stored["text_encoder_2"]
     grown = transformer.grown
+    # What is quantised on the GPU is there as a whole before offload takes it away.
+    loading = transformer.total if setup.method.quantized_on_gpu else 0
     if setup.offload == "none":
         everything = sum(part.total for part in stored.values())
         peaks = (everything, everything, everything + grown, everything + grown)
@@ -178,50 +181,50 @@ def _on_gpu(stored: dict[str, Stored], setup: Setup) -> dict[Stage, int]:
         stuck = 0 if setup.method.movable else transformer.total
         active = transformer.total + grown
         after = 0 if setup.method.movable else active
-        peaks = (stuck, stuck + max(llama.total, clip.total), active, after + vae.total)
+        peaks = (loading, stuck + max(llama.total, clip.total), active, after + vae.total)
     elif setup.offload == "group":
         small = clip.total + vae.total
-        peaks = (small, small + llama.streamed_peak, small + transformer.streamed_peak, small + transformer.scales)
+        denoise = small + transformer.streamed_peak
+        peaks = (small + loading, small + llama.streamed_peak, denoise, small + transformer.scales)
     else:
         # accelerate's AlignDevicesHook puts one layer's tensors on the GPU for its forward.
         peaks = (0, max(llama.largest, clip.largest), transformer.largest, vae.largest)
     return dict(zip(STAGES, peaks, strict=True))
 
 
-def _on_host(stored: dict[str, Stored], setup: Setup, stage: Stage) -> int:
+def _on_host(stored: dict[str, Stored], setup: Setup, stage: Stage, transformer_in_full: int) -> int:
     """Bytes of weights in main memory.
 
-    The pipeline is loaded there as a whole before it is placed, but for a transformer that its library
-    quantises on the GPU while reading.
+    The pipeline is loaded there as a whole, in full precision, before it is quantised and placed; but
+    for a transformer that its library quantises on the GPU while reading.
     """
-    read = {name: part.total for name, part in stored.items()}
+    kept = {name: part.total for name, part in stored.items()}
     if setup.method.quantized_on_gpu and (setup.offload == "none" or not setup.method.movable):
-        read["transformer"] = 0
-    everything = sum(read.values())
+        kept["transformer"] = 0
+    everything = sum(kept.values())
+    if stage == "load":
+        transformer = kept["transformer"] if setup.method.quantized_on_gpu else transformer_in_full
+        placed = _pinned_while_placed(stored) if setup.offload == "group" else everything
+        return max(everything - kept["transformer"] + transformer, placed)
     if setup.device == "cpu" or setup.offload == "sequential":
         return everything
     if setup.offload == "group":
-        return _pinned_on_host(stored, stage)
-    if stage == "load":
-        return everything
+        return stored["text_encoder"].pinned + stored["transformer"].pinned
     if setup.offload == "none":
         return 0
     active = {"encode": "text_encoder", "denoise": "transformer", "decode": "vae"}[stage]
-    return everything - read[active]
+    return everything - kept[active]
 
 
-def _pinned_on_host(stored: dict[str, Stored], stage: Stage) -> int:
-    """Bytes under group offload: page-locked copies of what is streamed.
+def _pinned_while_placed(stored: dict[str, Stored]) -> int:
+    """Bytes at the peak of group offload's setting up: page-locked copies beside what they are copies of.
 
     All copies of a component are made before its plain tensors are let go (``ModuleGroup.__init__``
     before ``initialize_hook``); the text encoder comes first, as in the pipeline's components.
     """
     llama, transformer = stored["text_encoder"], stored["transformer"]
-    pinned = llama.pinned + transformer.pinned
-    if stage != "load":
-        return pinned
     small = stored["vae"].total + stored["text_encoder_2"].total
-    return small + transformer.total + max(llama.total + llama.pinned, pinned)
+    return small + transformer.total + llama.pinned + max(llama.total, transformer.pinned)
 
 
 def _frames_on_host(shape: Shape, setup: Setup, stage: Stage) -> int:

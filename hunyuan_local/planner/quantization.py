@@ -29,7 +29,8 @@ class Method:
         min_capability: the least CUDA compute capability that it runs on.
         movable: whether model offload can take the weights off the GPU.
         offloads: the kinds of offload that it works with.
-        quantized_on_gpu: whether the weights go to the GPU as they are read, without stopping on the host.
+        quantized_on_gpu: whether the weights go to the GPU as they are read, without stopping on the host;
+            else they are read there in full precision first.
         matmul_speed: how many times as fast as bfloat16 the tensor cores multiply.
     """
 
