@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from .errors import Loss, RequestLossError
-from .schema import MAX_SEED, GenerationRequest
+from .schema import MAX_FRAMES, MAX_SEED, GenerationRequest
 
 ALL_FIELDS = frozenset(GenerationRequest.model_fields)
 
@@ -38,7 +38,7 @@ class Capabilities(BaseModel):
     fields: frozenset[str] = ALL_FIELDS
     sizes: tuple[tuple[int, int], ...] | None = None
     steps: tuple[int, int] = (1, 100)
-    frames: tuple[int, int | None] | None = (1, None)
+    frames: tuple[int, int | None] | None = (1, MAX_FRAMES)
     seeds: tuple[int, int] = (0, MAX_SEED)
     prompt_characters: int | None = None
     defaults: dict[str, Any] = {}

@@ -107,7 +107,7 @@ def test_results_have_one_shape(make: Callable[..., GenerationResult]) -> None:
 
 def test_the_total_covers_the_stages(make: Callable[..., GenerationResult]) -> None:
     timings = make().timings
-    assert sum(timings.model_dump(exclude={"total_s"}).values()) <= timings.total_s + 0.2
+    assert sum(timings.model_dump(exclude={"total_s", "denoise_steps"}).values()) <= timings.total_s + 0.2
 
 
 def test_progress_ends_with_writing(make: Callable[..., GenerationResult]) -> None:

@@ -85,7 +85,8 @@ class SubmissionBody(Body):
     prompt: str | None = None
     model: str | None = None  # a server has one model; that of another is no reason to refuse
     size: str | None = None
-    seconds: Annotated[float, Field(gt=0, le=86400), FROM_TEXT] | None = None
+    # The most frames there are at the usual rate; at a lower rate a longer video is asked for in frames.
+    seconds: Annotated[float, Field(gt=0, le=170), FROM_TEXT] | None = None
     negative_prompt: str | None = None
     width: Whole | None = None
     height: Whole | None = None
