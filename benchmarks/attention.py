@@ -136,8 +136,8 @@ def as_text(facts: dict, rows: list[Row]) -> str:
         "A denoising step on a CPU: the library's masked attention, and this package's.",
         "",
         ", ".join(f"{name} {value}" for name, value in facts.items()),
-        f"random weights, float32, {MID['num_attention_heads']} heads x {MID['attention_head_dim']}; seconds are those",
-        "of the fastest round, ratios are masked / ours",
+        f"random weights, float32, {MID['num_attention_heads']} heads x {MID['attention_head_dim']}; "
+        "seconds are those of the fastest round, ratios are masked / ours",
         "",
         "model  latent  text    rounds  masked   cut, masked  ours     fastest  within a round          largest",
         "       tokens  tokens          s        s            s        ratio    median (range)          difference",
