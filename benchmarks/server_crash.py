@@ -85,7 +85,7 @@ def run(folder: Path, kills: int, jobs: int, seed: int) -> Outcome:
         if victim == "server":
             server = ServerProcess(data, log, *OPTIONS)
             _submit(server, share[late:][:1], told)
-    server.wait_for("every job is done", lambda: not store.list(statuses=["queued", "running"], limit=1))
+    server.wait_until("every job is done", lambda: not store.list(statuses=["queued", "running"], limit=1))
     server.stop()
     return _count(store, DataFolder(data), told, killed, log.read_text(), time.monotonic() - began)
 

@@ -84,13 +84,13 @@ async def get_at_rate(url: str, rate_per_s: float, seconds: float) -> Latency:
 def measure_latency(server: ServerProcess, rate_per_s: float, seconds: float) -> Latency:
     """The first part; the job is cancelled at the end."""
     job_id = server.submit(LONG)
-    server.wait_for("the job runs", lambda: server.state(job_id) == "in_progress")
+    server.wait_until("the job runs", lambda: server.state(job_id) == "in_progress")
     time.sleep(1)
     latency = asyncio.run(get_at_rate(f"{server.url}/v1/videos/{job_id}", rate_per_s, seconds))
     if server.state(job_id) != "in_progress":
         raise RuntimeError("the job ended before the measurement; make it longer")
     server.http.delete(f"/v1/videos/{job_id}").raise_for_status()
-    server.wait_for("the job has stopped", lambda: server.state(job_id) == "failed")
+    server.wait_until("the job has stopped", lambda: server.state(job_id) == "failed")
     return latency
 
 

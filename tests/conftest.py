@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from manual_clock import ManualClock
 from standin import StandIn, sample_video
 
 from hunyuan_local.backends.local import LocalBackend
@@ -25,6 +26,12 @@ def tiny() -> LocalBackend:
 def small_request() -> GenerationRequest:
     """Five frames and two steps on the native canvas."""
     return GenerationRequest(prompt=PROMPT, width=144, height=80, num_frames=5, num_inference_steps=2, seed=7)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """A clock that the test moves."""
+    return ManualClock()
 
 
 @pytest.fixture

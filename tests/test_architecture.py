@@ -28,7 +28,7 @@ ORDER = (
     ("capabilities", "gate", "video"),
     ("config",),
     ("schema",),
-    ("errors",),
+    ("errors", "durable"),
 )
 LEVELS = {unit: level for level, units in enumerate(ORDER) for unit in units}
 HEAVY = {"torch", "diffusers", "transformers"}

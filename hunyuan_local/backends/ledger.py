@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..config import state_dir
+from ..durable import replacing
 from ..errors import ConfigError, HunyuanLocalError
 from ..schema import GenerationRequest
 
@@ -97,17 +98,10 @@ class Ledger:
             ConfigError: the folder cannot be written.
         """
         path = self._path(job.job_id)
-        temporary = path.with_suffix(".tmp")
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with open(temporary, "w", encoding="utf-8", opener=_private) as file:
+            with replacing(path) as partial, open(partial, "w", encoding="utf-8", opener=_private) as file:
                 file.write(job.model_dump_json(indent=1))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-            folder = os.open(self.folder, os.O_RDONLY)
-            os.fsync(folder)
-            os.close(folder)
         except OSError as error:
             raise ConfigError(
                 f"{self.folder}: cannot be written: {error}; without it a paid task could be lost; make it "

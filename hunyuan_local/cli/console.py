@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from pathlib import Path
@@ -38,6 +39,11 @@ def stderr() -> Console:
 def stdout() -> Console:
     """The console for tables that are a command's result; in a file or a pipe, lines stay whole."""
     return Console(highlight=False, soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 200)
+
+
+def log_to_stderr() -> None:
+    """Let a command that runs on tell what it does, a line with the time each."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
 
 
 class ProgressDisplay:

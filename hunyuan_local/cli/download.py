@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -40,8 +39,8 @@ def command(model: str, revision: str | None, accept_licence: bool) -> None:
     config = load_model_config(model)
     if revision is not None:
         config = config.with_revision(revision)
-    if Path(config.source).is_dir():
-        if missing := missing_files(Path(config.source)):
+    if config.folder is not None:
+        if missing := missing_files(config.folder):
             raise ModelLoadError(
                 f"model={model!r}: the folder lacks {', '.join(missing)}, and is no repository of the Hub; fetch it "
                 "from where it came from"

@@ -70,6 +70,22 @@ def data_dir_option(command: Callable) -> Callable:
     )(command)  # fmt: skip
 
 
+def worker_options(command: Callable) -> Callable:
+    """``--lease``, ``--checkpoint-every`` and ``--min-free-gib``: how workers work, here or under a server."""
+    command = click.option(
+        "--min-free-gib", type=click.FloatRange(min=0), default=2, show_default=True, metavar="GIB",
+        help="Take and begin no job with less free on the disk.",
+    )(command)  # fmt: skip
+    command = click.option(
+        "--checkpoint-every", type=click.IntRange(min=1), default=5, show_default=True, metavar="STEPS",
+        help="Save the state of the unfinished video after so many steps.",
+    )(command)  # fmt: skip
+    return click.option(
+        "--lease", "lease_s", type=click.FloatRange(min=1), default=30, show_default=True, metavar="SECONDS",
+        help="A worker without a sign of life loses its job after so long.",
+    )(command)  # fmt: skip
+
+
 class Duration(click.ParamType):
     """Seconds, or a number with s, m, h or d behind it."""
 

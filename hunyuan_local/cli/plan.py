@@ -10,9 +10,9 @@ import rich_click as click
 from rich.console import Console
 from rich.table import Table
 
-from ..config import ModelConfig, load_model_config, model_names
+from ..config import GIB, ModelConfig, load_model_config, model_names
 from ..planner import Machine, ModePlan, Plan, detect_machine, find_gpu, parse_size, plan
-from ..planner.machine import GIB, gpu_specs
+from ..planner.machine import gpu_specs
 from ..planner.result import gib
 from .console import stdout
 from .options import request_from, request_options

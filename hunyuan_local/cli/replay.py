@@ -83,6 +83,6 @@ def _model_of(old: Provenance) -> ModelConfig:
     """The preset that the file holds, at the very commit that its weights were of."""
     config = old.model.config
     kind, _, commit = old.model.weights.partition(":")
-    if kind == "commit" and not Path(config.source).is_dir():
+    if kind == "commit" and config.folder is None:
         return config.with_revision(commit)
     return config

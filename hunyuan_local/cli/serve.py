@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
 import rich_click as click
 
+from ..config import GIB
 from ..errors import ConfigError
-from .options import Duration, data_dir_option, model_option
-
-GIB = 1024**3
+from ..server.config import MAX_VOXELS
+from .console import log_to_stderr
+from .options import Duration, data_dir_option, model_option, worker_options
 
 
 @click.command(name="serve")
@@ -32,7 +32,7 @@ GIB = 1024**3
 @click.option("--max-attempts", type=click.IntRange(min=1), default=3, show_default=True, metavar="N",
               help="Run a job so many times if its worker dies.")  # fmt: skip
 @click.option("--max-prompt-characters", type=click.IntRange(min=1), default=5000, show_default=True, metavar="N")
-@click.option("--max-voxels", type=click.IntRange(min=1), default=1280 * 720 * 257, metavar="N", show_default=True,
+@click.option("--max-voxels", type=click.IntRange(min=1), default=MAX_VOXELS, metavar="N", show_default=True,
               help="Width x height x frames of one video.")  # fmt: skip
 @click.option("--retention", "retention_s", type=Duration(), default="7d", show_default=True, metavar="TIME",
               help="Delete finished jobs and their videos after so long.")  # fmt: skip
@@ -40,12 +40,7 @@ GIB = 1024**3
               help="How long the link to a video works.")  # fmt: skip
 @click.option("--sync-timeout", "sync_timeout_s", type=Duration(), default="10m", show_default=True, metavar="TIME",
               help="How long a call that waits for its video waits.")  # fmt: skip
-@click.option("--lease", "lease_s", type=click.FloatRange(min=1), default=30, show_default=True, metavar="SECONDS",
-              help="A worker without a sign of life loses its job after so long.")  # fmt: skip
-@click.option("--checkpoint-every", type=click.IntRange(min=1), default=5, show_default=True, metavar="STEPS",
-              help="Save the state of the unfinished video after so many steps.")  # fmt: skip
-@click.option("--min-free-gib", type=click.FloatRange(min=0), default=2, show_default=True, metavar="GIB",
-              help="Take and begin no job with less free on the disk.")  # fmt: skip
+@worker_options
 @click.option("--allow-private-webhooks", is_flag=True, help="Webhooks may lead to this machine and private networks.")
 def command(
     model: str | None,
@@ -79,7 +74,7 @@ def command(
     from ..server.process import serve
     from ..weights.source import check_obtainable
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    log_to_stderr()
     backend = LocalBackend(model, profile, revision)  # refuses unknown names before anything is started
     check_obtainable(backend.config)  # a worker that cannot load it would only say so in the log
     keys = read_api_keys(api_keys_file)

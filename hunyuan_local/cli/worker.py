@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import signal
 import threading
@@ -12,21 +11,16 @@ from types import FrameType
 
 import rich_click as click
 
+from ..config import GIB
 from ..errors import TerminationRequest
-from .options import data_dir_option, model_option
-
-GIB = 1024**3
+from .console import log_to_stderr
+from .options import data_dir_option, model_option, worker_options
 
 
 @click.command(name="worker")
 @data_dir_option
 @model_option
-@click.option("--lease", "lease_s", type=click.FloatRange(min=1), default=30, show_default=True, metavar="SECONDS",
-              help="Others take the job over after so long without a sign of life.")  # fmt: skip
-@click.option("--checkpoint-every", type=click.IntRange(min=1), default=5, show_default=True, metavar="STEPS",
-              help="Save the state of the unfinished video after so many steps.")  # fmt: skip
-@click.option("--min-free-gib", type=click.FloatRange(min=0), default=2, show_default=True, metavar="GIB",
-              help="Begin no job with less free on the disk.")  # fmt: skip
+@worker_options
 @click.option("--name", help="Of this worker in lists; must be unique.", hidden=True)
 @click.option("--end-with-stdin", is_flag=True, hidden=True, help="End when standard input is closed.")
 def command(
@@ -48,7 +42,7 @@ def command(
     from ..jobs.folder import DataFolder
     from ..jobs.worker import Worker, WorkerConfig, worker_name
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    log_to_stderr()
     folder = DataFolder(data_dir)
     config = WorkerConfig(
         name=name or worker_name(),

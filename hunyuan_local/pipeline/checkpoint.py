@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from ..durable import replacing
 from ..errors import ConfigError
 
 
@@ -71,15 +71,12 @@ class Checkpoint:
         Raises:
             ConfigError: the folder cannot be written.
         """
-        temporary = self.path.with_suffix(".tmp")
         metadata = {"step": str(state.step), "seed": str(seed), "facts": json.dumps(self.facts)}
         tensors = {"latents": state.latents.float().cpu().contiguous(), "generator": state.generator}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, temporary, metadata)
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            os.replace(temporary, self.path)
+            with replacing(self.path) as partial:
+                save_file(tensors, partial, metadata)
         except (OSError, SafetensorError) as error:
             raise ConfigError(
                 f"{self.path.parent}: the state of the video cannot be saved: {error}; check the disk, or choose "

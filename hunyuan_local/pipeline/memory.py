@@ -9,14 +9,14 @@ from collections.abc import Iterator
 import torch
 from diffusers import HunyuanVideoPipeline
 
-from ..config import RuntimeProfile, load_profile, profile_names
+from ..config import GIB, RuntimeProfile, load_profile, profile_names
 from ..errors import GpuMemoryError
 
 
 def gpus() -> list[tuple[str, float]]:
     """Name and memory in GiB of every visible CUDA device."""
     properties = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
-    return [(p.name, p.total_memory / 2**30) for p in properties]
+    return [(p.name, p.total_memory / GIB) for p in properties]
 
 
 def gpu_count() -> int:

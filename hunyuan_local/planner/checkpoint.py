@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ..config import ModelConfig, _configs_dir
+from ..config import ModelConfig, configs_dir
 from ..errors import ModelLoadError
 from .architecture import Architecture, Autoencoder, Clip, Llama, Transformer
 
@@ -24,20 +24,13 @@ def read_architecture(model: ModelConfig) -> Architecture:
     Raises:
         ModelLoadError: a ``config.json`` is missing, unreadable or of another kind of component.
     """
-    folder = _folder(model)
+    from ..weights.cache import find_here  # the Hub's client takes a while to import
+
+    folder = find_here(model)
     if folder is None:
-        path = _configs_dir() / "architectures" / f"{DEFAULT}.json"
+        path = configs_dir() / "architectures" / f"{DEFAULT}.json"
         return _build(_read(path), f"{DEFAULT}, as {model.model_id} is not on this machine")
     return _build({name: _read(folder / name / "config.json") for name in COMPONENTS}, str(folder))
-
-
-def _folder(model: ModelConfig) -> Path | None:
-    """Where the checkpoint lies on this machine, whole or in part; None if nowhere."""
-    if Path(model.source).is_dir():
-        return Path(model.source)
-    from ..weights.cache import find
-
-    return find(model)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -17,10 +17,9 @@ from typing import Any
 
 import yaml
 
-from ..config import _configs_dir
+from ..config import GIB, configs_dir
 from ..errors import ConfigError
 
-GIB = 2**30
 _UNITS = {"b": 1, "kib": 2**10, "mib": 2**20, "gib": GIB, "tib": 2**40, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 # Multiplications and additions of float32 a second and core, as the built-in model reached them on a shared server.
 CPU_CORE_FLOPS = 10e9
@@ -179,7 +178,7 @@ def _has_cuda_driver() -> bool:
 
 @cache
 def _table() -> tuple[tuple[GpuSpec, ...], tuple[tuple[tuple[int, int], Utilisation], ...]]:
-    path = _configs_dir() / "gpus.yaml"
+    path = configs_dir() / "gpus.yaml"
     try:
         content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
         gpus = tuple(

@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ..config import GIB
 from .architecture import Architecture
 from .decoding import UNTILED, Decode, Tiling, trace_decode
 from .denoising import Mask, Pass, trace_pass
 from .encoding import LLAMA_TOKENS, trace_clip, trace_llama
-from .machine import GIB
 from .modes import DTYPES, Offload
 from .quantization import DTYPE_BYTES, FULL, Method
 from .trace import Cost

@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+from ..config import GIB
 from ..errors import ConfigError, GpuMemoryError, HunyuanLocalError
 from ..schema import GenerationRequest
 from .cost import Seconds
-from .machine import GIB, Machine
+from .machine import Machine
 from .memory import Peak, Stage
 from .modes import Mode
 

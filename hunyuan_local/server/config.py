@@ -8,10 +8,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from ..config import ModelConfig
+from ..config import GIB, ModelConfig
 from ..errors import ConfigError
 
-GIB = 1024**3
 DAY_S = 24 * 3600.0
 MAX_VOXELS = 1280 * 720 * 257  # twice the longest video that HunyuanVideo was made for
 

@@ -10,6 +10,7 @@ import os
 import secrets
 from pathlib import Path
 
+from ..durable import sync
 from ..errors import ConfigError, OutputExistsError
 from .ffmpeg import ffmpeg
 
@@ -51,19 +52,11 @@ def move_into_place(partial: Path, target: Path, overwrite: bool) -> None:
         OutputExistsError: the name was taken meanwhile.
         OSError: the disk or the folder does not allow it.
     """
-    _sync(partial)
+    sync(partial)
     try:
         if not overwrite:
             os.link(partial, target)  # unlike a rename, never replaces a file
     except OSError:  # the name is taken meanwhile, or the file system has no links
         check_output_path(target, overwrite=False)
     os.replace(partial, target)
-    _sync(target.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(target.parent)

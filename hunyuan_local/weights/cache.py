@@ -13,6 +13,7 @@ from pathlib import Path
 from huggingface_hub import constants, try_to_load_from_cache
 
 from ..config import ModelConfig
+from ..durable import replacing
 from .files import MODEL_INDEX, PIPELINE_CLASS, missing_files, pipeline_class
 from .hub import Hub, translated
 
@@ -36,6 +37,11 @@ def find(config: ModelConfig, hub: Hub | None = None) -> Path | None:
     """
     folder = find_any(config, hub)
     return folder if folder is not None and not missing_files(folder) else None
+
+
+def find_here(config: ModelConfig) -> Path | None:
+    """The model's own folder, or that of :func:`find`; None where it would have to be downloaded."""
+    return config.folder or find(config)
 
 
 def find_any(config: ModelConfig, hub: Hub | None = None) -> Path | None:
@@ -69,9 +75,8 @@ def name_commit(hub: Hub, model_id: str, revision: str | None, commit: str) -> N
         return
     path = hub.repository(model_id) / "refs" / (revision or constants.DEFAULT_REVISION)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(commit)
-    temporary.replace(path)
+    with replacing(path) as partial:
+        partial.write_text(commit)
 
 
 def _names(repository: Path) -> dict[str, list[str]]:

@@ -85,9 +85,8 @@ def list_models(folders: Sequence[Path] = (), hub: Hub | None = None) -> list[Mo
 def describe(config: ModelConfig, hub: Hub | None = None) -> Model:
     """What this machine has of a model."""
     hub = hub or Hub.default()
-    source = Path(config.source)
-    if source.is_dir():
-        return _model(config, "preset", source, None)
+    if config.folder is not None:
+        return _model(config, "preset", config.folder, None)
     folder = find_any(config, hub)
     if folder is None and config.revision is None:
         # No revision leads to an unfinished download yet.

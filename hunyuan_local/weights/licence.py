@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ..config import Licence, ModelConfig, model_names, state_dir
+from ..durable import replacing
 from ..errors import ConfigError
 
 
@@ -19,12 +19,11 @@ def accept(licence: Licence) -> None:
         ConfigError: the folder of the state cannot be written.
     """
     path = _record(licence)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
     record = licence.model_dump() | {"accepted_at": datetime.now(UTC).isoformat(timespec="seconds")}
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        temporary.write_text(json.dumps(record, indent=1), encoding="utf-8")
-        os.replace(temporary, path)
+        with replacing(path) as partial:
+            partial.write_text(json.dumps(record, indent=1), encoding="utf-8")
     except OSError as error:
         raise ConfigError(
             f"{path.parent}: cannot be written: {error}; make it writable, or set HUNYUAN_LOCAL_STATE_DIR to another "

@@ -14,7 +14,7 @@ from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_b
 
 from ..config import ModelConfig, is_offline
 from ..errors import ModelLoadError
-from .cache import find, name_commit
+from .cache import find, find_here, name_commit
 from .download import Download, Transfer, free_bytes
 from .files import missing_files
 from .hub import Hub, list_files, translated
@@ -48,9 +48,7 @@ def check_obtainable(config: ModelConfig) -> Path | None:
         ConfigError: not here, and its licence not accepted.
         ModelLoadError: not here, and ``HF_HUB_OFFLINE`` is set.
     """
-    if Path(config.source).is_dir():
-        return Path(config.source)
-    if (folder := find(config)) is not None:
+    if (folder := find_here(config)) is not None:
         return folder
     if is_offline():
         raise ModelLoadError(

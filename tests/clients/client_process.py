@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running_server import local_environment
+from running_server import own_environment
 
 SCRIPTS = Path(__file__).with_name("scripts")
 # Where scripts/test puts what cannot live in the environment itself.
@@ -39,7 +39,7 @@ class ClientProcess:
             pytest.skip("there is no node on the PATH: the JavaScript clients do not run")
         if home is not None and not (home / "stamp").is_file():
             pytest.skip(f"{home} is not there or not whole: scripts/test installs it")
-        self._environment = local_environment()
+        self._environment = own_environment()
         if self.is_javascript:
             self._command = ["node", SCRIPTS / script, home]
         else:

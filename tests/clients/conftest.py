@@ -16,8 +16,8 @@ from hunyuan_local.video import probe
 def _serve(folder: Path, **options: object) -> Iterator[RunningServer]:
     running = RunningServer(folder, **options)
     yield running
-    assert running.stop() == 0, running.log
-    assert "Traceback" not in running.log
+    assert running.stop() == 0, running.said
+    assert "Traceback" not in running.said
 
 
 @pytest.fixture(scope="session")

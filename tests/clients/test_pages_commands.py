@@ -8,7 +8,7 @@ import subprocess
 from typing import Any
 
 import pytest
-from running_server import RunningServer, local_environment
+from running_server import RunningServer, own_environment
 from standin_calls import NOVITA_EXAMPLE, NOVITA_RESULT_EXAMPLE, WAVESPEED_EXAMPLE, WAVESPEED_RESULT_EXAMPLE
 
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="the commands are for curl")
@@ -21,7 +21,7 @@ def run_command(server: RunningServer, command: str, job_id: str = "") -> dict[s
     for host in ("https://api.wavespeed.ai", "https://api.novita.ai"):
         command = command.replace(host, server.url)
     variables = {"WAVESPEED_API_KEY": server.key, "requestId": job_id}
-    result = subprocess.run(["bash", "-c", command], env=local_environment() | variables, capture_output=True)
+    result = subprocess.run(["bash", "-c", command], env=own_environment() | variables, capture_output=True)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout)
 

@@ -13,11 +13,6 @@ from hunyuan_local.jobs.folder import DataFolder, default_data_dir
 from hunyuan_local.schema import GenerationRequest
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> DataFolder:
-    return DataFolder(tmp_path / "data")
-
-
 def test_the_environment_names_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HUNYUAN_LOCAL_DATA_DIR", "/somewhere")
     assert default_data_dir() == Path("/somewhere")

@@ -16,16 +16,6 @@ from hunyuan_local.jobs.store import JobStore
 from hunyuan_local.schema import GenerationRequest
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> DataFolder:
-    return DataFolder(tmp_path)
-
-
-@pytest.fixture
-def store(folder: DataFolder) -> JobStore:
-    return folder.store()
-
-
 def finished(folder: DataFolder, store: JobStore) -> Job:
     store.enqueue(GenerationRequest(prompt="a fox"), "tiny")
     job = store.claim("w", "tiny", 10)

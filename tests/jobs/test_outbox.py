@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from manual_clock import ManualClock
 
 from hunyuan_local.jobs.job import Job
 from hunyuan_local.jobs.outbox import LONGEST_WAIT_S, Outbox
@@ -17,23 +18,8 @@ REQUEST = GenerationRequest(prompt="a fox")
 URL = "https://me.example/hook"
 
 
-class Clock:
-    """A clock that the test moves."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def store(tmp_path: Path, clock: Clock) -> JobStore:
+def store(tmp_path: Path, clock: ManualClock) -> JobStore:
     return JobStore(tmp_path / "jobs.sqlite", clock)
 
 
@@ -87,7 +73,7 @@ def test_a_cancelled_job_owes_a_call(store: JobStore, outbox: Outbox) -> None:
     assert outbox.take(60).status == "canceled"
 
 
-def test_a_job_of_a_worker_that_died_for_good_owes_a_call(store: JobStore, outbox: Outbox, clock: Clock) -> None:
+def test_a_job_of_a_worker_that_died_for_good_owes_a_call(store: JobStore, outbox: Outbox, clock: ManualClock) -> None:
     store.enqueue(REQUEST, "tiny", webhook=URL, max_attempts=1)
     store.claim("w", "tiny", 10)
     clock.now += 11
@@ -109,28 +95,28 @@ def test_many_threads_take_each_call_once(store: JobStore, outbox: Outbox) -> No
     assert Counter(Counter(job.job_id for job in taken if job).values()) == {1: 40}
 
 
-def test_a_call_whose_sender_died_is_owed_again(store: JobStore, outbox: Outbox, clock: Clock) -> None:
+def test_a_call_whose_sender_died_is_owed_again(store: JobStore, outbox: Outbox, clock: ManualClock) -> None:
     finish(store)
     outbox.take(60)
     clock.now += 60
     assert outbox.take(60).webhook_attempts == 2
 
 
-def test_a_delivered_call_is_owed_no_more(store: JobStore, outbox: Outbox, clock: Clock) -> None:
+def test_a_delivered_call_is_owed_no_more(store: JobStore, outbox: Outbox, clock: ManualClock) -> None:
     job = finish(store)
     outbox.delivered(outbox.take(60))
     clock.now += 61
     assert (outbox.take(60), state(store, job)) == (None, ("delivered", ""))
 
 
-def test_a_call_that_failed_waits(store: JobStore, outbox: Outbox, clock: Clock) -> None:
+def test_a_call_that_failed_waits(store: JobStore, outbox: Outbox, clock: ManualClock) -> None:
     finish(store)
     outbox.postpone(outbox.take(60), 120, "HTTP 500")
     clock.now += 119
     assert outbox.take(60) is None
 
 
-def test_a_call_that_failed_is_due_again_after_its_wait(store: JobStore, outbox: Outbox, clock: Clock) -> None:
+def test_a_call_that_failed_is_due_again_after_its_wait(store: JobStore, outbox: Outbox, clock: ManualClock) -> None:
     finish(store)
     outbox.postpone(outbox.take(60), 120, "HTTP 500")
     clock.now += 120
@@ -138,14 +124,14 @@ def test_a_call_that_failed_is_due_again_after_its_wait(store: JobStore, outbox:
     assert (again.webhook_attempts, again.webhook_error) == (2, "HTTP 500")
 
 
-def test_a_call_that_is_given_up_keeps_the_reason(store: JobStore, outbox: Outbox, clock: Clock) -> None:
+def test_a_call_that_is_given_up_keeps_the_reason(store: JobStore, outbox: Outbox, clock: ManualClock) -> None:
     job = finish(store)
     outbox.give_up(outbox.take(60), "HTTP 410")
     clock.now += 10_000
     assert (outbox.take(60), state(store, job)) == (None, ("given up", "HTTP 410"))
 
 
-def test_first_calls_come_before_repeated_ones(store: JobStore, outbox: Outbox, clock: Clock) -> None:
+def test_first_calls_come_before_repeated_ones(store: JobStore, outbox: Outbox, clock: ManualClock) -> None:
     finish(store)
     outbox.postpone(outbox.take(60), 5, "HTTP 500")
     clock.now += 10
@@ -153,7 +139,7 @@ def test_first_calls_come_before_repeated_ones(store: JobStore, outbox: Outbox, 
     assert outbox.take(60).job_id == fresh.job_id
 
 
-def test_a_late_sender_changes_nothing(store: JobStore, outbox: Outbox, clock: Clock) -> None:
+def test_a_late_sender_changes_nothing(store: JobStore, outbox: Outbox, clock: ManualClock) -> None:
     job = finish(store)
     late = outbox.take(60)
     clock.now += 61
@@ -162,7 +148,7 @@ def test_a_late_sender_changes_nothing(store: JobStore, outbox: Outbox, clock: C
 
 
 def test_a_call_of_an_earlier_run_does_not_settle_that_of_the_next(
-    store: JobStore, outbox: Outbox, clock: Clock
+    store: JobStore, outbox: Outbox, clock: ManualClock
 ) -> None:
     store.enqueue(REQUEST, "tiny", webhook=URL)
     store.fail(store.claim("w", "tiny", 10), "no memory")
@@ -181,21 +167,21 @@ def test_a_deleted_job_owes_nothing(store: JobStore, outbox: Outbox) -> None:
     assert outbox.delivered(job) is False
 
 
-def test_a_wait_is_never_longer_than_the_longest(store: JobStore, outbox: Outbox, clock: Clock) -> None:
+def test_a_wait_is_never_longer_than_the_longest(store: JobStore, outbox: Outbox, clock: ManualClock) -> None:
     finish(store)
     outbox.postpone(outbox.take(60), 1e9, "HTTP 500")
     clock.now += LONGEST_WAIT_S
     assert outbox.take(60) is not None
 
 
-def test_a_clock_that_is_set_back_does_not_hold_a_call_up(store: JobStore, outbox: Outbox, clock: Clock) -> None:
+def test_a_clock_that_is_set_back_does_not_hold_a_call_up(store: JobStore, outbox: Outbox, clock: ManualClock) -> None:
     finish(store)
     outbox.postpone(outbox.take(60), 5, "HTTP 500")
     clock.now -= 86400
     assert outbox.take(60) is not None
 
 
-def test_owed_calls_outlive_the_process(store: JobStore, clock: Clock) -> None:
+def test_owed_calls_outlive_the_process(store: JobStore, clock: ManualClock) -> None:
     job = finish(store)
     reopened = JobStore(store.database.path, clock)
     assert Outbox(reopened.database).take(60).job_id == job.job_id

@@ -28,16 +28,6 @@ TINY = load_model_config("tiny").identity
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> DataFolder:
-    return DataFolder(tmp_path)
-
-
-@pytest.fixture
-def store(folder: DataFolder) -> JobStore:
-    return folder.store()
-
-
-@pytest.fixture
 def pool(folder: DataFolder, store: JobStore) -> Iterator[WorkerPool]:
     options = ["--model", "tiny", "--profile", "cpu", "--data-dir", str(folder.root), "--min-free-gib", "0"]
     pool = WorkerPool(store, options, worker_environments(1, 0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from manual_clock import ManualClock
 
 from hunyuan_local.jobs.database import Database
 from hunyuan_local.jobs.roster import Roster, WorkerReport
@@ -12,20 +13,8 @@ from hunyuan_local.jobs.roster import Roster, WorkerReport
 REPORT = WorkerReport(name="w", pid=7, model="tiny", device="cpu", state="idle")
 
 
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def roster(tmp_path: Path, clock: Clock) -> Roster:
+def roster(tmp_path: Path, clock: ManualClock) -> Roster:
     return Roster(Database(tmp_path / "jobs.sqlite", clock))
 
 
@@ -40,7 +29,7 @@ def test_a_later_report_replaces_it(roster: Roster) -> None:
     assert [report.state for report in roster.list()] == ["working"]
 
 
-def test_who_was_not_seen_for_long_is_left_out(roster: Roster, clock: Clock) -> None:
+def test_who_was_not_seen_for_long_is_left_out(roster: Roster, clock: ManualClock) -> None:
     roster.report(REPORT)
     clock.now += 13
     assert roster.list() == []

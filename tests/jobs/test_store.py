@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from manual_clock import ManualClock
 
 from hunyuan_local.errors import QueueFullError, StoreError
 from hunyuan_local.jobs.migrations import MIGRATIONS
@@ -21,23 +22,8 @@ from hunyuan_local.schema import GenerationRequest, Progress
 REQUEST = GenerationRequest(prompt="a fox", seed=2**64 - 1)
 
 
-class Clock:
-    """A clock that the test moves."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def store(tmp_path: Path, clock: Clock) -> JobStore:
+def store(tmp_path: Path, clock: ManualClock) -> JobStore:
     return JobStore(tmp_path / "jobs.sqlite", clock)
 
 
@@ -91,7 +77,7 @@ def test_many_threads_claim_each_job_once(store: JobStore) -> None:
     assert Counter(Counter(c.job_id for c in claims if c).values()) == {1: 60}
 
 
-def test_a_beat_prolongs_the_lease(store: JobStore, clock: Clock) -> None:
+def test_a_beat_prolongs_the_lease(store: JobStore, clock: ManualClock) -> None:
     store.enqueue(REQUEST, "tiny")
     job = store.claim("w", "tiny", 10)
     clock.now += 8
@@ -107,7 +93,7 @@ def test_a_beat_reports_progress(store: JobStore) -> None:
     assert store.get(job.job_id).progress == Progress(stage="denoise", step=2, total=8)
 
 
-def test_a_job_of_a_dead_worker_waits_again(store: JobStore, clock: Clock) -> None:
+def test_a_job_of_a_dead_worker_waits_again(store: JobStore, clock: ManualClock) -> None:
     store.enqueue(REQUEST, "tiny")
     job = store.claim("w", "tiny", 10)
     clock.now += 11
@@ -115,7 +101,7 @@ def test_a_job_of_a_dead_worker_waits_again(store: JobStore, clock: Clock) -> No
     assert store.get(job.job_id).status == "queued"
 
 
-def test_after_the_last_attempt_it_fails_with_the_reason(store: JobStore, clock: Clock) -> None:
+def test_after_the_last_attempt_it_fails_with_the_reason(store: JobStore, clock: ManualClock) -> None:
     store.enqueue(REQUEST, "tiny", max_attempts=2)
     for _ in range(2):
         job = store.claim("w7", "tiny", 10)
@@ -125,7 +111,7 @@ def test_after_the_last_attempt_it_fails_with_the_reason(store: JobStore, clock:
     assert (failed.status, failed.error) == ("failed", "the process that worked on it died (attempt 2 of 2)")
 
 
-def test_a_worker_that_lost_its_lease_is_told_to_stop(store: JobStore, clock: Clock) -> None:
+def test_a_worker_that_lost_its_lease_is_told_to_stop(store: JobStore, clock: ManualClock) -> None:
     store.enqueue(REQUEST, "tiny")
     late = store.claim("w1", "tiny", 10)
     clock.now += 11
@@ -134,7 +120,7 @@ def test_a_worker_that_lost_its_lease_is_told_to_stop(store: JobStore, clock: Cl
     assert store.beat(late, 10) is False
 
 
-def test_a_worker_that_lost_its_lease_cannot_finish(store: JobStore, clock: Clock) -> None:
+def test_a_worker_that_lost_its_lease_cannot_finish(store: JobStore, clock: ManualClock) -> None:
     store.enqueue(REQUEST, "tiny")
     late = store.claim("w1", "tiny", 10)
     clock.now += 11
@@ -162,7 +148,7 @@ def test_a_job_given_back_keeps_its_attempts(store: JobStore) -> None:
     assert store.claim("w", "tiny", 10).attempts == 1
 
 
-def test_a_clock_that_jumps_ahead_costs_an_attempt_and_no_job(store: JobStore, clock: Clock) -> None:
+def test_a_clock_that_jumps_ahead_costs_an_attempt_and_no_job(store: JobStore, clock: ManualClock) -> None:
     store.enqueue(REQUEST, "tiny")
     job = store.claim("w1", "tiny", 10)
     clock.now += 86400
@@ -170,7 +156,7 @@ def test_a_clock_that_jumps_ahead_costs_an_attempt_and_no_job(store: JobStore, c
     assert (store.claim("w2", "tiny", 10).job_id, store.succeed(job, {})) == (job.job_id, False)
 
 
-def test_a_clock_that_jumps_back_leaves_the_lease(store: JobStore, clock: Clock) -> None:
+def test_a_clock_that_jumps_back_leaves_the_lease(store: JobStore, clock: ManualClock) -> None:
     store.enqueue(REQUEST, "tiny")
     job = store.claim("w", "tiny", 10)
     clock.now -= 86400
@@ -191,7 +177,7 @@ def test_a_running_job_is_asked_to_stop(store: JobStore) -> None:
     assert store.beat(job, 10) is False
 
 
-def test_a_cancelled_job_of_a_dead_worker_is_cancelled(store: JobStore, clock: Clock) -> None:
+def test_a_cancelled_job_of_a_dead_worker_is_cancelled(store: JobStore, clock: ManualClock) -> None:
     store.enqueue(REQUEST, "tiny")
     job = store.claim("w", "tiny", 10)
     store.cancel(job.job_id)
@@ -245,14 +231,14 @@ def test_jobs_are_counted(store: JobStore) -> None:
     assert store.counts() == {"queued": 1, "running": 1}
 
 
-def test_old_jobs_are_found_for_pruning(store: JobStore, clock: Clock) -> None:
+def test_old_jobs_are_found_for_pruning(store: JobStore, clock: ManualClock) -> None:
     store.enqueue(REQUEST, "tiny")
     job = store.claim("w", "tiny", 10)
     store.succeed(job, {})
     assert [found.job_id for found in store.list(finished_before=clock.now + 1)] == [job.job_id]
 
 
-def test_a_clock_that_is_set_back_does_not_keep_a_dead_workers_job(store: JobStore, clock: Clock) -> None:
+def test_a_clock_that_is_set_back_does_not_keep_a_dead_workers_job(store: JobStore, clock: ManualClock) -> None:
     store.enqueue(REQUEST, "tiny")
     job = store.claim("w", "tiny", 10)
     clock.now -= 900

@@ -21,16 +21,6 @@ from hunyuan_local.schema import GenerationRequest, GenerationResult
 from hunyuan_local.video import probe
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> DataFolder:
-    return DataFolder(tmp_path)
-
-
-@pytest.fixture
-def store(folder: DataFolder) -> JobStore:
-    return folder.store()
-
-
 class Meddler:
     """The local backend, and what a test does in the middle of a generation, at a stage and step."""
 

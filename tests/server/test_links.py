@@ -5,26 +5,13 @@ from __future__ import annotations
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from manual_clock import ManualClock
 
 from hunyuan_local.server.links import LinkSigner
 
 
-class Clock:
-    """A clock that the test moves."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def signer(clock: Clock) -> LinkSigner:
+def signer(clock: ManualClock) -> LinkSigner:
     return LinkSigner("secret", 60, clock)
 
 
@@ -41,7 +28,7 @@ def test_an_address_works(signer: LinkSigner) -> None:
     assert signer.check("j1", *parts(signer.sign("https://host", "j1")))
 
 
-def test_it_ends_with_its_time(signer: LinkSigner, clock: Clock) -> None:
+def test_it_ends_with_its_time(signer: LinkSigner, clock: ManualClock) -> None:
     address = parts(signer.sign("https://host", "j1"))
     clock.now += 60
     assert not signer.check("j1", *address)
@@ -56,7 +43,7 @@ def test_it_is_of_no_use_for_another_video(signer: LinkSigner) -> None:
     assert not signer.check("j2", *parts(signer.sign("https://host", "j1")))
 
 
-def test_it_is_of_no_use_at_a_server_with_another_secret(signer: LinkSigner, clock: Clock) -> None:
+def test_it_is_of_no_use_at_a_server_with_another_secret(signer: LinkSigner, clock: ManualClock) -> None:
     assert not LinkSigner("other", 60, clock).check("j1", *parts(signer.sign("https://host", "j1")))
 
 

@@ -21,19 +21,6 @@ from hunyuan_local.weights.source import fetch
 TINY = REPOSITORY
 
 
-@pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No state and no cache but this test's, and a network that is on."""
-    monkeypatch.setenv("HUNYUAN_LOCAL_STATE_DIR", str(tmp_path / "state"))
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "hub"
-
-
 def names(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 

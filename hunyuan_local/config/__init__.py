@@ -1,0 +1,32 @@
+"""Models and runtime profiles as data: reading, checking and finding the YAML files of ``configs/``.
+
+A model config says which weights, which prompt template and which defaults; a runtime profile says
+where and in which precision they run. Knows nothing about torch and touches no weights.
+"""
+
+from .files import load_model_config, load_profile, model_names, profile_names
+from .models import GenerationDefaults, Licence, ModelConfig, PromptTemplate
+from .places import GIB, PACKAGE_DIR, configs_dir, is_offline, state_dir
+from .profiles import CacheConfig, ComponentDtypes, FirstBlockCache, MagCache, RuntimeProfile, TaylorSeerCache
+
+__all__ = [
+    "GIB",
+    "PACKAGE_DIR",
+    "CacheConfig",
+    "ComponentDtypes",
+    "FirstBlockCache",
+    "GenerationDefaults",
+    "Licence",
+    "MagCache",
+    "ModelConfig",
+    "PromptTemplate",
+    "RuntimeProfile",
+    "TaylorSeerCache",
+    "configs_dir",
+    "is_offline",
+    "load_model_config",
+    "load_profile",
+    "model_names",
+    "profile_names",
+    "state_dir",
+]

@@ -1,0 +1,88 @@
+"""The YAML files of ``configs/``, found, read and checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from ..errors import ConfigError
+from .models import ModelConfig
+from .places import configs_dir
+from .profiles import RuntimeProfile
+
+C = TypeVar("C", ModelConfig, RuntimeProfile)
+
+
+def load_model_config(name: str) -> ModelConfig:
+    """The config called ``name``; or, for a folder or a Hub id, the 13 B preset with those weights.
+
+    Args:
+        name: a name in ``configs/models``, a path to a config file, a folder in diffusers' layout,
+            or a Hub id such as ``someone/HunyuanVideo-finetune``.
+
+    Raises:
+        ConfigError: nothing of that name; lists the names that exist.
+    """
+    known = model_names()
+    if name in known:
+        return _read(configs_dir() / "models" / f"{name}.yaml", ModelConfig)
+    path = Path(name).expanduser()
+    if path.suffix in {".yaml", ".yml"} and path.is_file():
+        return _read(path, ModelConfig)
+    preset = _read(configs_dir() / "models" / "hunyuan-video.yaml", ModelConfig)
+    if path.is_dir():
+        if not (path / "model_index.json").is_file():
+            raise ConfigError(
+                f"model={name!r}: the folder holds no model_index.json; give a folder in diffusers' layout, "
+                "such as one made by save_pretrained"
+            )
+        resolved = str(path.resolve())
+        return preset.model_copy(update={"name": path.name, "title": resolved, "model_id": resolved, "revision": None})
+    if _looks_like_hub_id(name):
+        return preset.model_copy(update={"name": name, "title": name, "model_id": name, "revision": None})
+    raise ConfigError(
+        f"model={name!r}: not known, and no such folder; use {', '.join(known)}, a folder in diffusers' layout, "
+        "or a Hub id (owner/name)"
+    )
+
+
+def load_profile(name: str) -> RuntimeProfile:
+    """The profile called ``name`` in ``configs/profiles``.
+
+    Raises:
+        ConfigError: nothing of that name; lists the names that exist.
+    """
+    known = profile_names()
+    if name not in known:
+        raise ConfigError(f"profile={name!r}: not known; use one of {', '.join(known)}")
+    return _read(configs_dir() / "profiles" / f"{name}.yaml", RuntimeProfile)
+
+
+def model_names() -> list[str]:
+    """Names in ``configs/models``, sorted."""
+    return sorted(path.stem for path in (configs_dir() / "models").glob("*.yaml"))
+
+
+def profile_names() -> list[str]:
+    """Names in ``configs/profiles``, sorted."""
+    return sorted(path.stem for path in (configs_dir() / "profiles").glob("*.yaml"))
+
+
+def _read(path: Path, config_class: type[C]) -> C:
+    try:
+        return config_class.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as UTF-8 text: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
+        raise ConfigError(f"{path}: {problems}") from error
+
+
+def _looks_like_hub_id(name: str) -> bool:
+    owner, _, repository = name.partition("/")
+    return bool(owner and repository) and "/" not in repository and not name.startswith((".", "~", "/"))

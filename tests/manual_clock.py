@@ -1,0 +1,13 @@
+"""A clock that the test moves."""
+
+from __future__ import annotations
+
+
+class ManualClock:
+    """Seconds since 1970; stands still until ``now`` is changed."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
