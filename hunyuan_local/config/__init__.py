@@ -5,21 +5,38 @@ where and in which precision they run. Knows nothing about torch and touches no 
 """
 
 from .files import load_model_config, load_profile, model_names, profile_names
-from .models import GenerationDefaults, Licence, ModelConfig, PromptTemplate
+from .models import GenerationDefaults, LatentPreview, Licence, LoraConfig, ModelConfig, PromptTemplate
 from .places import GIB, PACKAGE_DIR, configs_dir, is_offline, state_dir
-from .profiles import CacheConfig, ComponentDtypes, FirstBlockCache, MagCache, RuntimeProfile, TaylorSeerCache
+from .profiles import (
+    CacheConfig,
+    ComponentDtypes,
+    ComponentPlacement,
+    FirstBlockCache,
+    GroupOffload,
+    MagCache,
+    OomLadder,
+    Quantization,
+    RuntimeProfile,
+    TaylorSeerCache,
+)
 
 __all__ = [
     "GIB",
     "PACKAGE_DIR",
     "CacheConfig",
     "ComponentDtypes",
+    "ComponentPlacement",
     "FirstBlockCache",
     "GenerationDefaults",
+    "GroupOffload",
+    "LatentPreview",
     "Licence",
+    "LoraConfig",
     "MagCache",
     "ModelConfig",
+    "OomLadder",
     "PromptTemplate",
+    "Quantization",
     "RuntimeProfile",
     "TaylorSeerCache",
     "configs_dir",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
@@ -74,6 +75,23 @@ class Licence(StrictConfig):
         return f"the weights are under the {self.name} of {self.version}, {self.url}{limits}"
 
 
+class LoraConfig(StrictConfig):
+    """A LoRA for the transformer: a safetensors file, or ``owner/name/file.safetensors`` on the Hub, and its scale."""
+
+    path: str
+    scale: float = Field(default=1.0, ge=-10, le=10)
+
+
+class LatentPreview(StrictConfig):
+    """A linear map from latents, as the denoising leaves them, to colours: ``rgb = latents @ factors + bias``, -1 to 1.
+
+    ``factors`` is one row of three numbers for each latent channel.
+    """
+
+    factors: tuple[tuple[float, float, float], ...]
+    bias: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+
 class ModelConfig(StrictConfig):
     """One checkpoint and what it wants to be asked for.
 
@@ -90,6 +108,11 @@ class ModelConfig(StrictConfig):
             ``render_scale``.
         notice: what a user must be told at each use, if anything.
         licence: the terms of the weights; None where nothing has to be accepted.
+        transformer_gguf: a GGUF file with the transformer's weights in the place of the checkpoint's own: a
+            path, or ``owner/name/file.gguf`` on the Hub.
+        lora: what is added to the transformer's weights.
+        latent_preview: how to see latents without decoding; None shows no previews.
+        mag_ratios: what MagCache foretells from, one number a step, measured on this checkpoint.
     """
 
     name: str
@@ -102,6 +125,10 @@ class ModelConfig(StrictConfig):
     min_render_side: int = Field(default=SIZE_MULTIPLE, ge=SIZE_MULTIPLE)
     notice: str | None = None
     licence: Licence | None = None
+    transformer_gguf: str | None = None
+    lora: tuple[LoraConfig, ...] = ()
+    latent_preview: LatentPreview | None = None
+    mag_ratios: tuple[Annotated[float, Field(gt=0)], ...] = ()
 
     @property
     def notices(self) -> list[str]:

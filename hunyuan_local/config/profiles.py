@@ -9,7 +9,10 @@ from pydantic import Field, model_validator
 from .strict import StrictConfig
 
 Dtype = Literal["float32", "bfloat16", "float16"]
-Offload = Literal["none", "model", "sequential"]
+Offload = Literal["none", "model", "group", "sequential"]
+Residence = Literal["device", "visit", "group", "sequential", "cpu"]
+# The first of each kind of number is what the planner weighs; the others are for who asks for them.
+Quantization = Literal["fp8", "fp8-weights", "fp8-dynamic", "int8", "int8-dynamic", "nf4", "llm-int8"]
 
 
 class ComponentDtypes(StrictConfig):
@@ -19,6 +22,49 @@ class ComponentDtypes(StrictConfig):
     vae: Dtype
     text_encoder: Dtype
     text_encoder_2: Dtype
+
+
+class ComponentPlacement(StrictConfig):
+    """Where the components beside the transformer are; None is what the profile's ``offload`` means for them.
+
+    ``device`` keeps a component on the device, ``visit`` takes it there for its own stage alone, ``group``
+    and ``sequential`` stream it there in pieces, ``cpu`` runs it on the CPU.
+    """
+
+    text_encoder: Residence | None = None
+    text_encoder_2: Residence | None = None
+    vae: Residence | None = None
+
+
+class GroupOffload(StrictConfig):
+    """How ``offload: group`` streams a component.
+
+    Attributes:
+        level: ``block`` moves one transformer block at a time, ``leaf`` one layer at a time: less
+            memory, more waiting.
+        stream: fetch the next piece while one runs; CUDA only, without effect elsewhere.
+        pinned: keep the weights in page-locked host memory: faster, but a copy of them all; false pins each
+            piece when it is wanted.
+        to_disk: keep the weights in files rather than in host memory: for machines with little RAM, slow.
+    """
+
+    level: Literal["block", "leaf"] = "block"
+    stream: bool = True
+    pinned: bool = True
+    to_disk: bool = False
+
+
+class OomLadder(StrictConfig):
+    """What is tried when the device's memory runs out, from the last finished step on.
+
+    Attributes:
+        attempts: how many times in all a video is begun or gone on with; 1 gives up at once.
+        quantization: precisions that the transformer may be lowered to when no offload is left; not
+            exact, so none unless asked for.
+    """
+
+    attempts: int = Field(default=5, ge=1)
+    quantization: tuple[Quantization, ...] = ()
 
 
 class _StepCache(StrictConfig):
@@ -80,13 +126,19 @@ class RuntimeProfile(StrictConfig):
         name: what ``--profile`` calls it.
         device: ``cpu`` or ``cuda``.
         dtypes: precision a component.
-        offload: ``none`` keeps all components on the device; ``model`` moves one component there at
-            a time; ``sequential`` moves one layer at a time: least memory, slowest.
-        vae_tiling: decode in spatial tiles, which needs less memory.
+        offload: ``none`` keeps the transformer and the autoencoder on the device, and the text encoders
+            while they encode; ``model`` moves one component there at a time; ``group`` streams the
+            transformer and the Llama encoder block by block; ``sequential`` moves one layer at a
+            time: least memory, slowest.
+        group: how ``group`` streams.
+        placement: where single components are, if not where ``offload`` has them.
+        quantization: how the transformer's weights are stored; None is ``dtypes.transformer``.
+        vae_tiling: decode in spatial tiles, as large as the free memory allows.
         attention_backend: the kernel of the transformer's attention; ``auto`` is the fastest exact one
             that works on the device.
         compile: compile the transformer's blocks: minutes at the first step, then faster steps.
         cache: skip steps that change little: faster, not exact.
+        on_oom: what is tried when the device's memory runs out.
         min_gpu_memory_gib: GPU memory in GiB that the profile is meant for.
     """
 
@@ -94,11 +146,34 @@ class RuntimeProfile(StrictConfig):
     device: Literal["cpu", "cuda"]
     dtypes: ComponentDtypes
     offload: Offload = "none"
+    group: GroupOffload = GroupOffload()
+    placement: ComponentPlacement = ComponentPlacement()
+    quantization: Quantization | None = None
     vae_tiling: bool = False
     attention_backend: str = "auto"
     compile: bool = False
     cache: CacheConfig | None = None
+    on_oom: OomLadder = OomLadder()
     min_gpu_memory_gib: Annotated[float, Field(ge=0)] = 0
+
+    def residence(self, component: str) -> Residence:
+        """Where a component is kept, from ``offload`` and ``placement``."""
+        own = None if component == "transformer" else getattr(self.placement, component)
+        if own is not None:
+            return own
+        if self.offload == "none":
+            return "visit" if component.startswith("text_encoder") else "device"
+        if self.offload == "model":
+            return "visit"
+        if self.offload == "group":
+            # CLIP and the autoencoder are small: 0.25 and 0.5 GB of the 13 B checkpoint's 41.
+            return "group" if component in ("transformer", "text_encoder") else "device"
+        return "sequential"
+
+    @property
+    def exact_frames(self) -> dict[str, object]:
+        """What the frames depend on: runs of profiles that agree in it can go on with each other's states."""
+        return self.model_dump(include={"device", "dtypes", "quantization", "attention_backend", "compile", "cache"})
 
     @model_validator(mode="after")
     def _can_compile(self) -> RuntimeProfile:
