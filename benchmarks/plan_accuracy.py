@@ -65,7 +65,8 @@ def _library(
 ) -> Setup:
     """diffusers as it comes: all in bfloat16, decoded frames kept, padding under a mask."""
     return Setup(
-        "cuda", offload, method, tiling, BFLOAT16, mask=mask, text_tokens=text_tokens, streams_frames=False
+        "cuda", offload, method, tiling, BFLOAT16, mask=mask, text_tokens=text_tokens, streams_frames=False,
+        loads_by_part=False,
     )  # fmt: skip
 
 

@@ -29,7 +29,7 @@ PROMPTS = (
     "a yellow triangle moving left on a navy background",
     "a white circle moving down on a grey background",
 )
-THRESHOLDS = {"first-block": (0.1, 0.2, 0.3), "magcache": (0.03, 0.06, 0.12)}
+THRESHOLDS = {"first-block": (0.06, 0.12, 0.2, 0.3), "magcache": (0.06, 0.12, 0.24)}
 INTERVALS = (2, 3, 4)
 
 

@@ -142,9 +142,16 @@ class VideoError(HunyuanLocalError):
 
 
 class GpuMemoryError(HunyuanLocalError):
-    """The GPU ran out of memory; no file was kept."""
+    """The GPU's memory does not hold the request; no file was kept.
+
+    ``stage`` is where it ran out, and ``peak_bytes`` the most that was allocated until then, if it did.
+    """
 
     exit_code = 6
+
+    def __init__(self, message: str, stage: str | None = None, peak_bytes: int | None = None):
+        self.stage, self.peak_bytes = stage, peak_bytes
+        super().__init__(message)
 
 
 class GenerationCancelledError(HunyuanLocalError):

@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from .config import ModelConfig
+from .config import ModelConfig, RuntimeProfile
 from .errors import HunyuanLocalError, VideoError
 from .schema import GenerationRequest, Timings
 from .video import read_metadata
@@ -32,8 +32,9 @@ _MAX_HEADER_BYTES = 100_000_000  # the safetensors format's own limit
 class ModelIdentity(BaseModel):
     """Which model made it; of a hosted one no more than its name is known.
 
-    ``config`` is the whole preset, with the repository or folder and the revision asked for, and
-    ``weights`` the identity of :func:`weights_identity`, what was there.
+    ``config`` is the whole preset, with the repository or folder and the revision asked for,
+    ``weights`` the identity of :func:`weights_identity`, what was there, and ``files`` the SHA-256 of what
+    was added to it (LoRAs, a GGUF file) by path.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -41,6 +42,7 @@ class ModelIdentity(BaseModel):
     name: str | None = None
     config: ModelConfig | None = None
     weights: str | None = None
+    files: dict[str, str] = {}
 
 
 class RemoteTask(BaseModel):
@@ -55,8 +57,10 @@ class RemoteTask(BaseModel):
 class Provenance(BaseModel):
     """How a video was made; None is what a hosted service does not tell, or ``remote`` of a local one.
 
-    ``render_size`` is (width, height) before the encoder scaled it up. ``frames_sha256`` is over
-    the RGB bytes of all frames: those handed to the encoder, or decoded from a hosted file.
+    ``profile`` is the name that was asked for and ``runtime`` what it came to. ``recoveries`` are changes
+    that were made because memory ran out. ``render_size`` is (width, height) before the encoder
+    scaled it up. ``frames_sha256`` is over the RGB bytes of all frames: those handed to the encoder,
+    or decoded from a hosted file.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -67,6 +71,7 @@ class Provenance(BaseModel):
     request: GenerationRequest
     model: ModelIdentity
     profile: str | None = None
+    runtime: RuntimeProfile | None = None
     device: str | None = None
     render_size: tuple[int, int] | None = None
     remote: RemoteTask | None = None
@@ -74,6 +79,7 @@ class Provenance(BaseModel):
     timings: Timings
     frames_sha256: str
     notes: list[str] = []
+    recoveries: list[str] = []
 
 
 def read_provenance(path: Path) -> Provenance:
@@ -112,7 +118,10 @@ def _comparable(provenance: Provenance) -> dict[str, object]:
     if provenance.model.config is not None:
         config = provenance.model.config.model_dump(include={"name", "model_id", "revision", "prompt_template"})
     stack = {"weights": provenance.model.weights, "profile": provenance.profile, "device": provenance.device}
-    return config | stack | provenance.versions
+    if provenance.runtime is not None:
+        del stack["profile"]
+        stack |= {f"profile.{key}": value for key, value in provenance.runtime.model_dump(exclude={"name"}).items()}
+    return config | stack | provenance.model.files | provenance.versions
 
 
 def weights_identity(folder: Path) -> str:

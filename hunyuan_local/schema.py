@@ -146,7 +146,10 @@ Stage = Literal["load", "encode", "denoise", "decode", "write", "submit", "queue
 
 
 class Progress(BaseModel):
-    """One message to a progress callback; ``step`` of ``total`` within a stage, counted from 1."""
+    """One message to a progress callback; ``step`` of ``total`` within a stage, counted from 1.
+
+    ``preview`` is a picture of the video as it stands, where one was asked for and has just been written.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -155,6 +158,7 @@ class Progress(BaseModel):
     total: int = 0
     seconds_per_step: float | None = None
     seconds_left: float | None = None
+    preview: Path | None = None
 
 
 class Timings(BaseModel):

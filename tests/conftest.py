@@ -14,6 +14,14 @@ from hunyuan_local.schema import GenerationRequest
 PROMPT = "a red circle moving right on a black background"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Encoded prompts are kept for the tests alone, not where the user's are; also by the commands they start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HUNYUAN_LOCAL_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny() -> LocalBackend:
     """The local backend with the built-in model already in memory."""

@@ -16,7 +16,15 @@ from pydantic import ValidationError
 
 from hunyuan_local.backends.base import GenerationContext
 from hunyuan_local.backends.local import LocalBackend
-from hunyuan_local.config import CacheConfig, FirstBlockCache, MagCache, RuntimeProfile, TaylorSeerCache, load_profile
+from hunyuan_local.config import (
+    CacheConfig,
+    FirstBlockCache,
+    MagCache,
+    RuntimeProfile,
+    TaylorSeerCache,
+    load_profile,
+    profile_names,
+)
 from hunyuan_local.errors import ConfigError, GenerationCancelledError, InvalidOutputError
 from hunyuan_local.pipeline import decoder, runner
 from hunyuan_local.pipeline.acceleration import RESUMED_WITH_CACHE, compile_blocks, measured_mag_ratios, step_cache
@@ -84,7 +92,7 @@ def psnr(tiny: LocalBackend, found: torch.Tensor, expected: torch.Tensor) -> flo
 # --- The profile ---
 
 
-@pytest.mark.parametrize("name", ["cpu", "gpu-24gb", "gpu-48gb", "gpu-80gb"])
+@pytest.mark.parametrize("name", profile_names())
 def test_the_shipped_profiles_neither_compile_nor_cache(name: str) -> None:
     profile = load_profile(name)
     assert (profile.attention_backend, profile.compile, profile.cache) == ("auto", False, None)

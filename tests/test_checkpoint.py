@@ -147,7 +147,7 @@ def test_a_damaged_state_is_noted_and_not_used(make: Callable, whole: str, tmp_p
 def test_a_state_of_other_weights_is_not_used(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path, "k")
     checkpoint.facts = {"weights": "a"}
-    checkpoint.save(STATE, 7)
+    checkpoint.keep(STATE, total=2, seed=7)
     other = Checkpoint(tmp_path, "k")
     other.facts = {"weights": "b"}
     state, problem = other.load()
@@ -167,7 +167,7 @@ def test_an_invalid_video_is_not_decoded_again(make: Callable, monkeypatch: pyte
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="--checkpoint-dir"):
-        Checkpoint(tmp_path / "file" / "states", "k").save(STATE, 7)
+        Checkpoint(tmp_path / "file" / "states", "k").keep(STATE, total=2, seed=7)
 
 
 def test_zero_steps_between_states_are_refused() -> None:

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from tiny import captions, optimisation, training, world  # noqa: E402
 
-from hunyuan_local.config import load_model_config, load_profile  # noqa: E402
+from hunyuan_local.config import LatentPreview, load_model_config, load_profile  # noqa: E402
 from hunyuan_local.pipeline.loader import load_model  # noqa: E402
 
 
@@ -80,14 +81,25 @@ def test_captions_vary() -> None:
     assert Counter(captions.varied(combination, rng) for _ in range(200)).most_common(1)[0][1] < 60
 
 
-def test_a_few_steps_of_every_stage_make_a_loadable_checkpoint(tmp_path: Path) -> None:
+def test_a_few_steps_of_every_stage_make_a_loadable_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     training.train(tmp_path / "work", tmp_path / "tiny", seed=0, threads=2, plan=training.QUICK)
     config = load_model_config("tiny").model_copy(update={"model_id": str(tmp_path / "tiny")})
-    shipped = load_model(load_model_config("tiny"), load_profile("cpu")).pipe
-    made = load_model(config, load_profile("cpu")).pipe
+    shipped, made = (load_model(each, load_profile("cpu")) for each in (load_model_config("tiny"), config))
+    shipped.prompts.load()
+    made.prompts.load()
     for name in ("vae", "transformer", "text_encoder", "text_encoder_2"):
-        expected = {key: value.shape for key, value in getattr(shipped, name).state_dict().items()}
-        assert {key: value.shape for key, value in getattr(made, name).state_dict().items()} == expected
+        expected = {key: value.shape for key, value in getattr(shipped.pipe, name).state_dict().items()}
+        assert {key: value.shape for key, value in getattr(made.pipe, name).state_dict().items()} == expected
+    assert "latent_preview:" in capsys.readouterr().out
+
+
+def test_the_latent_preview_is_printed_as_a_model_config_wants_it(capsys: pytest.CaptureFixture[str]) -> None:
+    training.fit_preview(load_model_config("tiny").folder, seed=0, threads=1, plan=training.QUICK)
+    quality, config = capsys.readouterr().out.split("\n", 1)
+    assert "dB on held-out clips" in quality
+    assert len(LatentPreview.model_validate(yaml.safe_load(config)["latent_preview"]).factors) == 16
 
 
 class _Stop(Exception):

@@ -36,6 +36,8 @@ class GenerationContext:
             still open; otherwise that one is continued.
         checkpoint_dir: where the local backend saves the state of the unfinished video, every
             ``checkpoint_every`` steps; the same request for the same output goes on from there.
+        preview_every: the local backend writes a picture of the unfinished video after so many steps, in the
+            place of the last one: ``<output>.preview.png``, which the progress names. 0 writes none.
         job_id, remote_id: set by a hosted backend as soon as they are known: the name under which
             the job can be resumed here, and the task's id at the service.
     """
@@ -49,6 +51,7 @@ class GenerationContext:
     submit_again: bool = False
     checkpoint_dir: Path | None = None
     checkpoint_every: int = 5
+    preview_every: int = 0
     job_id: str | None = None
     remote_id: str | None = None
 
@@ -59,6 +62,8 @@ class GenerationContext:
             self.checkpoint_dir = Path(self.checkpoint_dir)
         if self.checkpoint_every < 1:
             raise ConfigError(f"checkpoint_every={self.checkpoint_every}: must be 1 step or more")
+        if self.preview_every < 0:
+            raise ConfigError(f"preview_every={self.preview_every}: must be 1 step or more, or 0 for no pictures")
 
 
 class Explanation(BaseModel):

@@ -5,43 +5,32 @@ The order of the work is here; the work itself is in ``pipeline/``, ``gate`` and
 
 from __future__ import annotations
 
-import hashlib
+import json
 import os
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ..capabilities import Capabilities, fit
-from ..config import ModelConfig, load_model_config, load_profile
-from ..errors import GenerationCancelledError, InvalidOutputError
-from ..gate import FrameGate
-from ..provenance import ModelIdentity, Provenance, library_versions, statement, weights_identity
-from ..schema import GenerationRequest, GenerationResult, Progress, Timings
-from ..video import VideoWriter, check_output_path
+from ..config import LoraConfig, ModelConfig, RuntimeProfile, load_cache, load_model_config
+from ..errors import GpuMemoryError, InvalidOutputError
+from ..planner import Mode, detect_machine, plan
+from ..planner.modes import why_impossible
+from ..provenance import library_versions, weights_identity
+from ..schema import GenerationRequest, GenerationResult, Progress
+from ..video import check_output_path
 from .base import Explanation, GenerationContext, explanation, with_seed
+from .finishing import Run, finish
+from .ladder import OomLadder, Rung, remedy
+from .profiles import available_machine, choose_profile, named_profile, with_cache
+from .tiles import Tiles
 
 if TYPE_CHECKING:
     from ..pipeline.checkpoint import Checkpoint
     from ..pipeline.loader import LoadedModel
-    from ..pipeline.runner import Denoised
-
-
-@dataclass(frozen=True)
-class _Run:
-    """What is known of one video once its latents are there."""
-
-    request: GenerationRequest
-    output: Path
-    render_size: tuple[int, int]
-    notes: list[str]
-    context: GenerationContext
-    began: float
-    loaded: float
+    from ..pipeline.preview import Previewer
 
 
 class LocalBackend:
@@ -50,16 +39,26 @@ class LocalBackend:
     Args:
         model: a name from ``configs/models``, a folder in diffusers' layout, a Hub id, or a whole
             config. None is ``hunyuan-video`` where there is a CUDA device, else ``tiny``.
-        profile: a name from ``configs/profiles``; None chooses by the machine.
+        profile: a name from ``configs/profiles``, a YAML file, a mode of the plan such as ``group+tiling``, or a
+            whole profile. None or ``auto``: the fastest mode that the plan says fits, for each request.
         revision: branch, tag or commit of a Hub repository; None is what the model's config says.
+        lora: added to those of the model's config.
+        cache: a name from ``configs/caches``, in the place of the profile's own.
 
     Raises:
-        ConfigError: unknown model or profile, or a revision of a folder.
+        ConfigError: unknown model, profile or cache, or a revision of a folder.
     """
 
     name = "local"
 
-    def __init__(self, model: str | ModelConfig | None = None, profile: str | None = None, revision: str | None = None):
+    def __init__(
+        self,
+        model: str | ModelConfig | None = None,
+        profile: str | RuntimeProfile | None = None,
+        revision: str | None = None,
+        lora: Sequence[LoraConfig] = (),
+        cache: str | None = None,
+    ):
         if model is None:
             from ..pipeline.memory import default_model
 
@@ -67,8 +66,13 @@ class LocalBackend:
         self.config = model if isinstance(model, ModelConfig) else load_model_config(model)
         if revision is not None:
             self.config = self.config.with_revision(revision)
-        self._profile = None if profile is None else load_profile(profile)
+        self.config = self.config.model_copy(update={"lora": (*self.config.lora, *lora)})
+        self._cache = None if cache is None else load_cache(cache)
+        self._profile = profile if isinstance(profile, RuntimeProfile) else named_profile(profile)
+        if self._profile is not None:
+            self._profile = with_cache(self._profile, self._cache, self.config)
         self._loaded: LoadedModel | None = None
+        self._loaded_for: RuntimeProfile | None = None
 
     @property
     def capabilities(self) -> Capabilities:
@@ -101,119 +105,142 @@ class LocalBackend:
         return with_seed(request, self.capabilities).with_defaults(self.capabilities.defaults)
 
     def load(self, context: GenerationContext | None = None) -> LoadedModel:
-        """Load the model, or return the loaded one."""
-        from ..pipeline.loader import load_model
-        from ..pipeline.memory import default_profile
-
-        if self._loaded is None:
-            context = context or GenerationContext()
-            context.on_progress(Progress(stage="load"))
-            profile = self._profile or default_profile()
-            self._loaded = load_model(self.config, profile, context.on_progress, context.on_note)
-        return self._loaded
+        """Load the model for requests of its usual size, or return the loaded one."""
+        context = context or GenerationContext()
+        request = self.resolve(GenerationRequest(prompt="any"))
+        return self._load(self._choose(request, context.on_note), context)
 
     def generate(self, request: GenerationRequest, context: GenerationContext | None = None) -> GenerationResult:
-        """Make one video; see :class:`hunyuan_local.backends.base.Backend`."""
-        from ..pipeline.runner import denoise
+        """Make one video; see :class:`hunyuan_local.backends.base.Backend`.
 
+        Where the device's memory runs out, it is tried again in smaller pieces, from the last finished
+        step on; what was changed is in the result, and stays so for the requests to come.
+        """
         context = context or GenerationContext()
         began = time.monotonic()
 
         # 1. Everything that can be refused is refused before any weight is read. A seed that was
         #    drawn for this request before an interruption is kept.
         checkpoint = self._checkpoint(request, context)
-        if request.seed is None and checkpoint is not None:
+        if request.seed is None:
             request = request.replace(seed=checkpoint.seed())
         request = self.resolve(request)
         output = context.output or _default_output(self.config.name, request.seed)
         check_output_path(output, context.overwrite)
-        render_size = self.config.render_size(request.width, request.height)
-        notes: list[str] = []
+        run = Run(request, output, self.config.render_size(request.width, request.height), context, began)
+        for text in self._notes(request, run.render_size):
+            run.note(text)
+        ladder = OomLadder(self._choose(request, run.note), self._why_impossible)
+        tiles = Tiles(self.config, request)
 
-        def note(text: str) -> None:
-            notes.append(text)
-            context.on_note(text)
-
-        for text in self._notes(request, render_size):
-            note(text)
-
-        # 2. The model.
-        model = self.load(context)
-        loaded = time.monotonic()
-
-        # 3. Noise to latents.
-        if checkpoint is not None:
-            checkpoint.facts = self._facts(model, request, render_size)
-        denoised = denoise(model, request, render_size, context.on_progress, note, context.cancel.is_set, checkpoint)
-
-        # 4. Latents to a file; until it is there, the saved latents stay.
-        try:
-            result = self._write(_Run(request, output, render_size, notes, context, began, loaded), model, denoised)
-        except InvalidOutputError:
-            if checkpoint is not None:
-                checkpoint.delete()  # the same latents would give the same video
-            raise
-        if checkpoint is not None:
-            checkpoint.delete()
+        while True:
+            try:
+                result = self._attempt(run, ladder.profile, tiles, checkpoint)
+                break
+            except GpuMemoryError as error:
+                rung = self._climb_down(ladder, error, tiles, request)
+            # Not inside the block above: the error's frames keep the model alive.
+            run.recoveries.append(rung.text)
+            run.note(rung.text)
+            if rung.shrink_tiles:
+                tiles.shrink()
+            else:
+                self._unload()
+        checkpoint.delete()  # until the file is there, the saved latents stay
+        if self._profile is not None:
+            self._profile = ladder.profile
         return result
 
-    def _write(self, run: _Run, model: LoadedModel, denoised: Denoised) -> GenerationResult:
-        """Decode to the file piece by piece, let it say how it was made, and give it its name."""
-        request, context = run.request, run.context
-        writer = VideoWriter(
-            run.output,
-            frame_size=run.render_size,
-            size=(request.width, request.height),
-            fps=request.fps,
-            overwrite=context.overwrite,
-        )
-        with writer:
-            decode_began = time.monotonic()
-            digest, gate = hashlib.sha256(), FrameGate()
-            for frames in self._frames(model, denoised.latents, request.num_frames, context):
-                gate.check(frames)
-                digest.update(frames.tobytes())
-                writer.write(frames)
-            gate.finish()
-            decoded = time.monotonic()
-            # The time to finish the file is only known to the result.
-            timings = Timings(
-                load_s=run.loaded - run.began,
-                encode_s=denoised.encode_s,
-                denoise_s=denoised.denoise_s,
-                denoise_steps=denoised.steps,
-                decode_s=decoded - decode_began,
-                total_s=decoded - run.began,
-            )
-            provenance = self._provenance(model, run, timings, digest.hexdigest())
-            context.on_progress(Progress(stage="write"))
-            writer.finish(provenance.model_dump_json())
-        ended = time.monotonic()
-        return GenerationResult(
-            path=run.output.resolve(),
-            backend=self.name,
-            model=self.config.name,
-            seed=request.seed,
-            request=request,
-            video=writer.info,
-            timings=timings.model_copy(update={"write_s": ended - decoded, "total_s": ended - run.began}),
-            notes=run.notes,
-            provenance=provenance.model_dump(mode="json"),
-        )
+    def _attempt(self, run: Run, profile: RuntimeProfile, tiles: Tiles, checkpoint: Checkpoint) -> GenerationResult:
+        """The way from the model to the file, or what is left of it."""
+        from ..pipeline.memory import decoding_bytes
+        from ..pipeline.runner import denoise
+
+        # 2. The model.
+        context = run.context
+        model = self._load(profile, context)
+        run.loaded = run.loaded or time.monotonic()
+
+        # 3. Noise to latents.
+        checkpoint.facts = self._facts(model, run.request, run.render_size)
+        denoised = denoise(
+            model, run.request, run.render_size, context.on_progress, run.note, context.cancel.is_set, checkpoint,
+            self._previewer(run),
+        )  # fmt: skip
+
+        # 4. Latents to a file.
+        try:
+            return finish(run, model, denoised, tiles.choose(profile, decoding_bytes(model)))
+        except InvalidOutputError:
+            checkpoint.delete()  # the same latents would give the same video
+            raise
+
+    def _previewer(self, run: Run) -> Previewer | None:
+        from ..pipeline.preview import Previewer
+
+        if not run.context.preview_every:
+            return None
+        if self.config.latent_preview is None:
+            run.note(f"no previews: the config of {self.config.name} has no latent_preview, a map to colours")
+            return None
+        path = run.output.with_name(f"{run.output.name}.preview.png")
+        return Previewer(self.config.latent_preview, path, run.context.preview_every, run.note)
 
     def close(self) -> None:
         """Let go of the model and of the device memory it held."""
-        self._loaded = None
+        self._unload()
+
+    def _load(self, profile: RuntimeProfile, context: GenerationContext) -> LoadedModel:
+        """The model in this profile, loaded now unless it is there."""
+        from ..pipeline.loader import load_model
+
+        if self._loaded is not None and self._loaded_for != profile:
+            self._unload()
+        if self._loaded is None:
+            context.on_progress(Progress(stage="load"))
+            self._loaded = load_model(self.config, profile, context.on_progress, context.on_note)
+            self._loaded_for = profile
+        return self._loaded
+
+    def _unload(self) -> None:
+        if self._loaded is not None:
+            self._loaded.placement.close()
+        self._loaded = self._loaded_for = None
         from ..pipeline.memory import free_device
 
         free_device()
 
-    def _checkpoint(self, request: GenerationRequest, context: GenerationContext) -> Checkpoint | None:
+    def _choose(self, request: GenerationRequest, note: Callable[[str], None]) -> RuntimeProfile:
+        """The profile that was named, or the plan's choice for this request."""
+        if self._profile is not None:
+            return self._profile
+        choice = choose_profile(request, self.config, self._loaded_for)
+        if choice.reason is not None:
+            note(choice.reason)
+        return with_cache(choice.profile, self._cache, self.config)
+
+    def _why_impossible(self, mode: Mode) -> str | None:
+        """Why the machine cannot run a mode; on a CPU every offload runs, if to no avail."""
+        machine = detect_machine()
+        if machine.device == "cpu":
+            mode = Mode("none", mode.quantization, mode.vae_tiling)
+        return why_impossible(mode, machine)
+
+    def _climb_down(self, ladder: OomLadder, error: GpuMemoryError, tiles: Tiles, request: GenerationRequest) -> Rung:
+        """What to try next; with nothing left, the device is left empty."""
+        try:
+            return ladder.climb_down(error, tiles.can_shrink)
+        except GpuMemoryError as last:
+            self._loaded = self._loaded_for = None
+            found = plan(request, self.config, available_machine())
+            raise GpuMemoryError(f"{last}; {remedy(found)}", error.stage, error.peak_bytes) from None
+
+    def _checkpoint(self, request: GenerationRequest, context: GenerationContext) -> Checkpoint:
         """Named by what was asked, so that the same command finds it; its content is checked at the load."""
-        if context.checkpoint_dir is None:
-            return None
         from ..pipeline.checkpoint import Checkpoint, key_of
 
+        if context.checkpoint_dir is None:
+            return Checkpoint()
         output = "" if context.output is None else os.path.abspath(context.output)
         key = key_of(request.model_dump_json(), self.config.model_dump_json(), output)
         return Checkpoint(context.checkpoint_dir, key, context.checkpoint_every)
@@ -225,39 +252,10 @@ class LocalBackend:
             "request": request.model_dump_json(),
             "size": str(render_size),
             "weights": weights_identity(model.folder),
-            "profile": model.profile.model_dump_json(),
+            "profile": json.dumps(model.profile.exact_frames, sort_keys=True),
+            "files": json.dumps(model.extra_files),
             "device": self.device,
         } | {name: versions[name] for name in ("torch", "diffusers", "transformers", "tokenizers")}
-
-    def _frames(
-        self, model: LoadedModel, latents: object, num_frames: int, context: GenerationContext
-    ) -> Iterator[np.ndarray]:
-        """Decoded pieces, with progress, and a look at the cancel switch after each."""
-        from ..pipeline.decoder import decode
-
-        done = 0
-        context.on_progress(Progress(stage="decode", total=num_frames))
-        for frames in decode(model, latents):
-            if context.cancel.is_set():
-                raise GenerationCancelledError(f"cancelled while decoding, at frame {done}; no file was kept")
-            yield frames
-            done += len(frames)
-            context.on_progress(Progress(stage="decode", step=done, total=num_frames))
-
-    def _provenance(self, model: LoadedModel, run: _Run, timings: Timings, frames_sha256: str) -> Provenance:
-        from ..pipeline.memory import device_name
-
-        return statement(
-            backend=self.name,
-            request=run.request,
-            model=ModelIdentity(name=self.config.name, config=self.config, weights=weights_identity(model.folder)),
-            profile=model.profile.name,
-            device=device_name(model.profile),
-            render_size=run.render_size,
-            timings=timings,
-            frames_sha256=frames_sha256,
-            notes=run.notes,
-        )
 
     def _notes(self, request: GenerationRequest, render_size: tuple[int, int]) -> list[str]:
         notes = self.config.notices

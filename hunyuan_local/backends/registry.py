@@ -10,10 +10,12 @@ from ..errors import ConfigError
 from .base import Backend
 
 
-def _local(model: Any = None, profile: str | None = None, revision: str | None = None) -> Backend:
+def _local(
+    model: Any = None, profile: Any = None, revision: str | None = None, lora: Any = (), cache: str | None = None
+) -> Backend:
     from .local import LocalBackend
 
-    return LocalBackend(model, profile, revision)
+    return LocalBackend(model, profile, revision, lora, cache)
 
 
 def _wavespeed(api_key: str | None = None, base_url: str | None = None, timeout_s: float | None = None) -> Backend:
@@ -41,8 +43,8 @@ def get_backend(name: str, **options: Any) -> Backend:
 
     Args:
         name: one of :func:`backend_names`.
-        options: for ``local``: ``model`` (a name, folder or Hub id), ``revision`` and ``profile``;
-            for the hosted ones: ``api_key``, ``base_url`` and ``timeout_s``. None is the default.
+        options: for ``local``: ``model`` (a name, folder or Hub id), ``revision``, ``profile``, ``lora`` and
+            ``cache``; for the hosted ones: ``api_key``, ``base_url`` and ``timeout_s``. None is the default.
 
     Raises:
         ConfigError: unknown backend, model or profile, or an option of another backend.

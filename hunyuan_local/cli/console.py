@@ -63,6 +63,7 @@ class ProgressDisplay:
         self._task: TaskID | None = None
         self._stage: str | None = None
         self._logged = time.monotonic()
+        self._preview: Path | None = None
 
     def __enter__(self) -> ProgressDisplay:
         self._bars.start()
@@ -91,6 +92,9 @@ class ProgressDisplay:
             self._task = self._bars.add_task(_WORDS[progress.stage], total=progress.total or None, detail="")
             if not self._live:
                 self._console.print(f"{_WORDS[progress.stage]} ...")
+        if progress.preview is not None and progress.preview != self._preview:
+            self._preview = progress.preview
+            self.note(f"how far it is: {progress.preview}")
         if self._task is not None and progress.total:
             self._bars.update(self._task, total=progress.total, completed=progress.step, detail=_detail(progress))
             self._log_now_and_then(progress)

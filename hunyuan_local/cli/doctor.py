@@ -17,6 +17,7 @@ from rich.table import Table
 
 from ..config import is_offline, load_model_config, model_names
 from ..errors import HunyuanLocalError
+from ..schema import GenerationRequest
 
 # The versions of constraints.txt that decide what the frames look like; a test keeps them equal.
 TESTED = {
@@ -91,19 +92,19 @@ def _library(name: str, tested: str) -> Finding:
 
 
 def _devices() -> Iterator[Finding]:
-    from ..pipeline.memory import default_profile, gpus, why_no_gpu
+    from ..backends.profiles import choose_profile
+    from ..pipeline.memory import default_model, gpus, why_no_gpu
 
     for index, (name, gib) in enumerate(gpus()):
         yield Finding(f"cuda:{index}", f"{name}, {gib:.1f} GiB")
     if reason := why_no_gpu():
         yield Finding("cuda", reason, "warning", "only the built-in model tiny is usable; the 13 B model needs a GPU")
-    profile = default_profile()
-    yield Finding("profile", profile.name)
-    if gpus() and gpus()[0][1] < profile.min_gpu_memory_gib:
-        needed = f"{profile.name} is meant for {profile.min_gpu_memory_gib:g} GiB or more"
-        yield Finding(
-            "gpu memory", needed, "warning", "expect out-of-memory errors with the 13 B model; use --model tiny"
-        )
+    model = load_model_config(default_model())
+    try:
+        reason = choose_profile(GenerationRequest(prompt="any"), model).reason
+        yield Finding("profile", f"{model.name}, its usual size: {reason}")
+    except HunyuanLocalError as error:
+        yield Finding("profile", str(error), "warning", "see 'hunyuan-local plan', or use --model tiny")
 
 
 def _ffmpeg() -> Iterator[Finding]:

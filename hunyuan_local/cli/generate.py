@@ -9,7 +9,7 @@ import rich_click as click
 
 from ..backends.registry import backend_names
 from .console import ProgressDisplay, print_result, stderr
-from .options import backend_from, backend_options, model_option, request_from, request_options
+from .options import backend_from, backend_options, model_option, request_from, request_options, tuning_options
 
 
 def _list_backends(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:
@@ -22,6 +22,7 @@ def _list_backends(ctx: click.Context, parameter: click.Parameter, wanted: bool)
 @click.argument("prompt")
 @backend_options("local", "Who makes the video")
 @model_option
+@tuning_options
 @request_options
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="The mp4 file; named by model, time and seed "
               "in the current folder if left out.")  # fmt: skip
@@ -32,6 +33,8 @@ def _list_backends(ctx: click.Context, parameter: click.Parameter, wanted: bool)
 @click.option("--checkpoint-dir", type=click.Path(path_type=Path), metavar="DIR", help="Save the state of the "
               "unfinished video here; the same command goes on from it.")  # fmt: skip
 @click.option("--checkpoint-every", type=int, default=5, show_default=True, metavar="N", help="Save after N steps.")
+@click.option("--preview-every", type=click.IntRange(min=1), metavar="N", help="Write a picture of the unfinished "
+              "video after every N steps: OUTPUT.preview.png.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON, the last of stdout.")
 @click.option("--list-backends", is_flag=True, is_eager=True, expose_value=False, callback=_list_backends,
               help="Print the names of the backends and stop.")  # fmt: skip
@@ -44,6 +47,7 @@ def command(
     submit_again: bool,
     checkpoint_dir: Path | None,
     checkpoint_every: int,
+    preview_every: int | None,
     as_json: bool,
     **flags: Any,
 ) -> None:
@@ -68,6 +72,7 @@ def command(
             submit_again=submit_again,
             checkpoint_dir=checkpoint_dir,
             checkpoint_every=checkpoint_every,
+            preview_every=preview_every or 0,
         )
         result = backend.generate(request, context)
     print_result(console, result, as_json)

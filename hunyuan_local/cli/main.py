@@ -14,6 +14,7 @@ from types import FrameType
 import rich_click as click
 
 from ..errors import HunyuanLocalError, TerminationRequest
+from ..pipeline.noise import hide_import_noise
 
 _COMMANDS = (
     "doctor", "download", "explain", "generate", "jobs", "models", "plan", "replay", "resume", "serve", "show", "smoke",
@@ -50,6 +51,7 @@ def group() -> None:
 def main() -> None:
     """Run the command line and exit with a documented code; no traceback reaches a user."""
     signal.signal(signal.SIGTERM, _as_interrupt)
+    hide_import_noise()
     try:
         sys.exit(group.main(standalone_mode=False) or 0)
     except click.exceptions.Exit as error:

@@ -13,7 +13,7 @@ import rich_click as click
 
 from ..backends.base import Backend
 from ..backends.registry import backend_names, get_backend
-from ..config import model_names, profile_names
+from ..config import LoraConfig, cache_names, model_names, profile_names
 from ..errors import FieldProblem, InvalidRequestError
 from ..schema import GenerationRequest
 
@@ -52,7 +52,10 @@ def request_from(prompt: str, size: str | None, flags: dict[str, Any]) -> Genera
 def model_option(command: Callable) -> Callable:
     """``--model``, ``--revision`` and ``--profile``, with the names that exist."""
     names = ", ".join(model_names())
-    profiles = f"How to run it: {', '.join(profile_names())}. Chosen by the machine if left out."
+    profiles = (
+        f"How to run it: auto, {', '.join(profile_names())}, a YAML file, or a mode that 'hunyuan-local plan' lists, "
+        "such as group+tiling. auto, which is also taken if left out, is the fastest that the plan says fits."
+    )
     command = click.option("--profile", help=profiles)(command)
     command = click.option("--revision", help="Branch, tag or commit of a Hub repository.")(command)
     return click.option(
@@ -60,6 +63,18 @@ def model_option(command: Callable) -> Callable:
         help=f"{names}, a folder in diffusers' layout, or a Hub id. Default: hunyuan-video with a CUDA device, "
         "else tiny.",
     )(command)
+
+
+def tuning_options(command: Callable) -> Callable:
+    """``--lora`` and ``--cache``: what is added to the model and to the profile."""
+    command = click.option(
+        "--cache", metavar="NAME",
+        help=f"Skip steps that change little, which is faster and not exact: {', '.join(cache_names())}.",
+    )(command)  # fmt: skip
+    return click.option(
+        "--lora", multiple=True, type=Lora(), metavar="FILE[=SCALE]",
+        help="Add a LoRA: a safetensors file, or owner/name/file.safetensors on the Hub; may be given several times.",
+    )(command)  # fmt: skip
 
 
 def data_dir_option(command: Callable) -> Callable:
@@ -84,6 +99,23 @@ def worker_options(command: Callable) -> Callable:
         "--lease", "lease_s", type=click.FloatRange(min=1), default=30, show_default=True, metavar="SECONDS",
         help="A worker without a sign of life loses its job after so long.",
     )(command)  # fmt: skip
+
+
+class Lora(click.ParamType):
+    """A file, or a file and a scale with ``=`` between them."""
+
+    name = "lora"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> LoraConfig:
+        if isinstance(value, LoraConfig):
+            return value
+        path, equals, scale = value.rpartition("=")
+        if not equals:
+            return LoraConfig(path=value)
+        try:
+            return LoraConfig(path=path, scale=float(scale))
+        except ValueError:
+            self.fail(f"{value!r}: after = must stand a scale from -10 to 10, such as FILE=0.8", param, ctx)
 
 
 class Duration(click.ParamType):
@@ -125,13 +157,13 @@ def backend_options(default: str, help_text: str) -> Callable[[Callable], Callab
 
 
 def backend_from(flags: dict[str, Any]) -> Backend:
-    """The backend that the flags of ``model_option`` and ``backend_options`` describe; takes them out of ``flags``.
+    """The backend that the flags of the options above describe; takes them out of ``flags``.
 
     Raises:
         ConfigError: unknown names, or a flag of another backend.
     """
-    names = ("model", "revision", "profile", "api_key", "base_url", "timeout_s")
-    return get_backend(flags.pop("backend"), **{name: flags.pop(name, None) for name in names})
+    names = ("model", "revision", "profile", "lora", "cache", "api_key", "base_url", "timeout_s")
+    return get_backend(flags.pop("backend"), **{name: flags.pop(name, None) or None for name in names})
 
 
 def _value_type(annotation: Any) -> type:

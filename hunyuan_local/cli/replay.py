@@ -48,7 +48,9 @@ def command(
         )
     if output is not None:
         check_output_path(output, overwrite)
-    backend = get_backend("local", model=model or _model_of(old), revision=revision, profile=profile or old.profile)
+    backend = get_backend(
+        "local", model=model or _model_of(old), revision=revision, profile=profile or old.runtime or old.profile
+    )
     with tempfile.TemporaryDirectory() as folder, ProgressDisplay(stderr()) as display:
         target = output or Path(folder) / "replay.mp4"
         result = backend.generate(old.request, display.context(target, overwrite))

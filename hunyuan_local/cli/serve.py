@@ -7,15 +7,16 @@ from typing import Any
 
 import rich_click as click
 
-from ..config import GIB
+from ..config import GIB, LoraConfig
 from ..errors import ConfigError
 from ..server.config import MAX_VOXELS
 from .console import log_to_stderr
-from .options import Duration, data_dir_option, model_option, worker_options
+from .options import Duration, data_dir_option, model_option, tuning_options, worker_options
 
 
 @click.command(name="serve")
 @model_option
+@tuning_options
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; any other needs keys.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes any free one.")
 @data_dir_option
@@ -46,6 +47,8 @@ def command(
     model: str | None,
     revision: str | None,
     profile: str | None,
+    lora: tuple[LoraConfig, ...],
+    cache: str | None,
     host: str,
     port: int,
     data_dir: Path | None,
@@ -75,7 +78,7 @@ def command(
     from ..weights.source import check_obtainable
 
     log_to_stderr()
-    backend = LocalBackend(model, profile, revision)  # refuses unknown names before anything is started
+    backend = LocalBackend(model, profile, revision, lora, cache)  # refuses unknown names before anything is started
     check_obtainable(backend.config)  # a worker that cannot load it would only say so in the log
     keys = read_api_keys(api_keys_file)
     check_binding(host, keys, insecure)
@@ -85,22 +88,25 @@ def command(
     folder = DataFolder(data_dir)
     store = folder.store()
     # A worker that chose for itself, on a device that fails to answer, would wait for jobs of another model.
-    chosen = {"--model": model or backend.config.name, "--revision": revision, "--profile": profile}
-    options = {name: value for name, value in chosen.items() if value is not None} | {
-        "--data-dir": folder.root, "--lease": lease_s, "--checkpoint-every": checkpoint_every,
-        "--min-free-gib": min_free_gib,
-    }  # fmt: skip
+    chosen = {"--model": model or backend.config.name, "--revision": revision, "--profile": profile, "--cache": cache}
+    options = [(name, value) for name, value in chosen.items() if value is not None]
+    options += [("--lora", f"{item.path}={item.scale}") for item in lora]
+    options += [
+        ("--data-dir", folder.root), ("--lease", lease_s), ("--checkpoint-every", checkpoint_every),
+        ("--min-free-gib", min_free_gib),
+    ]  # fmt: skip
     gpus = 0 if workers == 0 else _gpus(profile)
     environments = worker_environments(max(1, gpus) if workers is None else workers, gpus)
-    pool = WorkerPool(store, [str(part) for option in options.items() for part in option], environments)
+    pool = WorkerPool(store, [str(part) for option in options for part in option], environments)
     serve(config, folder, store, pool, host=host, port=port, say=lambda text: click.echo(text, err=True))
 
 
 def _gpus(profile: str | None) -> int:
     """How many GPUs the workers may have; torch is not loaded only to learn that a profile wants none."""
-    from ..config import load_profile
+    from ..backends.profiles import named_profile
 
-    if profile is not None and load_profile(profile).device == "cpu":
+    named = named_profile(profile)
+    if named is not None and named.device == "cpu":
         return 0
     from ..pipeline.memory import gpu_count
 

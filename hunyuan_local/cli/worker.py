@@ -11,15 +11,16 @@ from types import FrameType
 
 import rich_click as click
 
-from ..config import GIB
+from ..config import GIB, LoraConfig
 from ..errors import TerminationRequest
 from .console import log_to_stderr
-from .options import data_dir_option, model_option, worker_options
+from .options import data_dir_option, model_option, tuning_options, worker_options
 
 
 @click.command(name="worker")
 @data_dir_option
 @model_option
+@tuning_options
 @worker_options
 @click.option("--name", help="Of this worker in lists; must be unique.", hidden=True)
 @click.option("--end-with-stdin", is_flag=True, hidden=True, help="End when standard input is closed.")
@@ -28,6 +29,8 @@ def command(
     model: str | None,
     revision: str | None,
     profile: str | None,
+    lora: tuple[LoraConfig, ...],
+    cache: str | None,
     lease_s: float,
     checkpoint_every: int,
     min_free_gib: float,
@@ -50,7 +53,7 @@ def command(
         checkpoint_every=checkpoint_every,
         min_free_bytes=round(min_free_gib * GIB),
     )
-    worker = Worker(folder, folder.store(), LocalBackend(model, profile, revision), config)
+    worker = Worker(folder, folder.store(), LocalBackend(model, profile, revision, lora, cache), config)
 
     def end(number: int, frame: FrameType | None) -> None:
         worker.stop()

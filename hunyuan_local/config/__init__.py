@@ -4,9 +4,9 @@ A model config says which weights, which prompt template and which defaults; a r
 where and in which precision they run. Knows nothing about torch and touches no weights.
 """
 
-from .files import load_model_config, load_profile, model_names, profile_names
+from .files import cache_names, load_cache, load_model_config, load_profile, model_names, profile_names
 from .models import GenerationDefaults, LatentPreview, Licence, LoraConfig, ModelConfig, PromptTemplate
-from .places import GIB, PACKAGE_DIR, configs_dir, is_offline, state_dir
+from .places import GIB, PACKAGE_DIR, cache_dir, configs_dir, is_offline, state_dir
 from .profiles import (
     CacheConfig,
     ComponentDtypes,
@@ -39,8 +39,11 @@ __all__ = [
     "Quantization",
     "RuntimeProfile",
     "TaylorSeerCache",
+    "cache_dir",
+    "cache_names",
     "configs_dir",
     "is_offline",
+    "load_cache",
     "load_model_config",
     "load_profile",
     "model_names",

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from ..errors import ConfigError
 from .models import ModelConfig
 from .places import configs_dir
-from .profiles import RuntimeProfile
+from .profiles import CacheConfig, RuntimeProfile
 
-C = TypeVar("C", ModelConfig, RuntimeProfile)
+C = TypeVar("C")
 
 
 def load_model_config(name: str) -> ModelConfig:
@@ -28,11 +28,11 @@ def load_model_config(name: str) -> ModelConfig:
     """
     known = model_names()
     if name in known:
-        return _read(configs_dir() / "models" / f"{name}.yaml", ModelConfig)
+        return _read_model(configs_dir() / "models" / f"{name}.yaml")
     path = Path(name).expanduser()
     if path.suffix in {".yaml", ".yml"} and path.is_file():
-        return _read(path, ModelConfig)
-    preset = _read(configs_dir() / "models" / "hunyuan-video.yaml", ModelConfig)
+        return _read_model(path)
+    preset = _read_model(configs_dir() / "models" / "hunyuan-video.yaml")
     if path.is_dir():
         if not (path / "model_index.json").is_file():
             raise ConfigError(
@@ -50,15 +50,36 @@ def load_model_config(name: str) -> ModelConfig:
 
 
 def load_profile(name: str) -> RuntimeProfile:
-    """The profile called ``name`` in ``configs/profiles``.
+    """The profile called ``name`` in ``configs/profiles``, or in a YAML file of that path.
+
+    Its ``cache`` may be a name of ``configs/caches``.
 
     Raises:
         ConfigError: nothing of that name; lists the names that exist.
     """
     known = profile_names()
+    path = Path(name).expanduser()
+    if name not in known and not (path.suffix in {".yaml", ".yml"} and path.is_file()):
+        raise ConfigError(f"profile={name!r}: not known; use one of {', '.join(known)}, or a YAML file")
+    if name in known:
+        path = configs_dir() / "profiles" / f"{name}.yaml"
+    content = _parse(path)
+    if isinstance(content, dict) and isinstance(content.get("cache"), str):
+        content["cache"] = load_cache(content["cache"])
+    return _check(path, content, TypeAdapter(RuntimeProfile))
+
+
+def load_cache(name: str) -> CacheConfig:
+    """The step cache called ``name`` in ``configs/caches``.
+
+    Raises:
+        ConfigError: nothing of that name; lists the names that exist.
+    """
+    known = cache_names()
     if name not in known:
-        raise ConfigError(f"profile={name!r}: not known; use one of {', '.join(known)}")
-    return _read(configs_dir() / "profiles" / f"{name}.yaml", RuntimeProfile)
+        raise ConfigError(f"cache={name!r}: not known; use one of {', '.join(known)}")
+    path = configs_dir() / "caches" / f"{name}.yaml"
+    return _check(path, _parse(path), TypeAdapter(CacheConfig))
 
 
 def model_names() -> list[str]:
@@ -71,13 +92,27 @@ def profile_names() -> list[str]:
     return sorted(path.stem for path in (configs_dir() / "profiles").glob("*.yaml"))
 
 
-def _read(path: Path, config_class: type[C]) -> C:
+def cache_names() -> list[str]:
+    """Names in ``configs/caches``, sorted."""
+    return sorted(path.stem for path in (configs_dir() / "caches").glob("*.yaml"))
+
+
+def _read_model(path: Path) -> ModelConfig:
+    return _check(path, _parse(path), TypeAdapter(ModelConfig))
+
+
+def _parse(path: Path) -> Any:
     try:
-        return config_class.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as UTF-8 text: {error}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from error
+
+
+def _check(path: Path, content: Any, kind: TypeAdapter[C]) -> C:
+    try:
+        return kind.validate_python(content)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
         raise ConfigError(f"{path}: {problems}") from error

@@ -138,7 +138,9 @@ class ModelConfig(StrictConfig):
     @property
     def identity(self) -> str:
         """What tells these weights from others: two folders may have the same name."""
-        return self.model_id if self.revision is None else f"{self.model_id}@{self.revision}"
+        checkpoint = self.model_id if self.revision is None else f"{self.model_id}@{self.revision}"
+        added = [self.transformer_gguf] if self.transformer_gguf else []
+        return "+".join([checkpoint, *added, *(f"{lora.path}={lora.scale:g}" for lora in self.lora)])
 
     @property
     def source(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from platformdirs import user_state_path
+from platformdirs import user_cache_path, user_state_path
 
 GIB = 2**30  # bytes
 PACKAGE_DIR = Path(__file__).resolve().parents[1]
@@ -29,3 +29,9 @@ def state_dir() -> Path:
     """The folder of what this user's commands remember: ``HUNYUAN_LOCAL_STATE_DIR``, or the system's convention."""
     root = os.environ.get("HUNYUAN_LOCAL_STATE_DIR")
     return Path(root) if root else user_state_path("hunyuan-local")
+
+
+def cache_dir() -> Path:
+    """The folder of what can be made again at any time: ``HUNYUAN_LOCAL_CACHE_DIR``, or the system's convention."""
+    root = os.environ.get("HUNYUAN_LOCAL_CACHE_DIR")
+    return Path(root) if root else user_cache_path("hunyuan-local")

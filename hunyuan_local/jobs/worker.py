@@ -91,12 +91,22 @@ class Worker:
             TerminationRequest: stopped while the model was being loaded.
         """
         with self._pulse:
-            self._backend.load()
+            self._load()
             self._loading = False
             logger.info("%s is ready: %s on %s", self._config.name, self._backend.config.name, self._backend.device)
             while not self._stopping:
                 self._store.expire()
                 self._work_or_wait()
+
+    def _load(self) -> None:
+        """Load the model, in the profile for videos of its usual size unless one was named."""
+        try:
+            self._backend.load(GenerationContext(on_note=logger.info))
+        except GpuMemoryError as error:
+            if error.stage is not None:
+                raise
+            # The plan's refusal: nothing was loaded yet.
+            logger.warning("the model's usual size: %s; it is loaded for the first job that fits", error)
 
     def _work_or_wait(self) -> None:
         config = self._config

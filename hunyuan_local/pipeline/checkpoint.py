@@ -1,8 +1,8 @@
-"""The state of one unfinished video on disk: latents, finished steps and the generator's state.
+"""The state of one unfinished video: latents, finished steps and the generator's state.
 
-Written every few steps and read by a later run of the very same request, whose frames are then the
-same as without the interruption: the sampler (Euler) keeps no state of its own. Knows nothing about
-how the state is used.
+Kept in memory after every step, and, where there is a folder for it, on disk every few steps for a later
+run of the very same request, whose frames are then the same as without the interruption: the sampler
+(Euler) keeps no state of its own. Knows nothing about how the state is used.
 """
 
 from __future__ import annotations
@@ -30,18 +30,20 @@ class SavedState:
 
 
 class Checkpoint:
-    """One file, ``latents-<key>.safetensors``, for one request.
+    """The state of one request, in memory and in one file, ``latents-<key>.safetensors``.
 
     Args:
-        folder: made if it is not there.
+        folder: made if it is not there; None keeps the state in memory alone.
         key: what tells this request from others.
         every: save after so many steps; the last step is always saved.
     """
 
-    def __init__(self, folder: Path, key: str, every: int = 5):
-        self.path = folder / f"latents-{key}.safetensors"
+    def __init__(self, folder: Path | None = None, key: str = "", every: int = 5):
+        self.path = None if folder is None else folder / f"latents-{key}.safetensors"
         self.every = every
         self.facts: dict[str, str] = {}
+        self._latest: SavedState | None = None
+        self._saved_step = 0
 
     def seed(self) -> int | None:
         """The seed of the saved state, or None where there is no readable one."""
@@ -49,9 +51,9 @@ class Checkpoint:
         return None if metadata is None else int(metadata["seed"])
 
     def load(self) -> tuple[SavedState | None, str | None]:
-        """The saved state, if it was made with the same ``facts``; else why it is of no use, if there is one."""
-        if not self.path.exists():
-            return None, None
+        """The latest state, from this run or from a file of the same ``facts``; else why a file is of no use."""
+        if self._latest is not None or self.path is None or not self.path.exists():
+            return self._latest, None
         metadata = self._metadata()
         if metadata is None:
             return None, f"{self.path} is damaged, so the video is made from the beginning"
@@ -61,18 +63,27 @@ class Checkpoint:
         with safe_open(self.path, "pt") as file:
             return SavedState(int(metadata["step"]), file.get_tensor("latents"), file.get_tensor("generator")), None
 
-    def is_due(self, step: int, total: int) -> bool:
-        """Whether to save after this step."""
-        return step == total or step % self.every == 0
-
-    def save(self, state: SavedState, seed: int) -> None:
-        """Replace the file by this state, so that at any moment one whole state is there.
+    def keep(self, state: SavedState, total: int, seed: int) -> None:
+        """Keep this state; save it if it is due, so that at any moment one whole state is on the disk.
 
         Raises:
             ConfigError: the folder cannot be written.
         """
+        self._latest = state
+        if state.step == total or state.step % self.every == 0:
+            self.save(seed)
+
+    def save(self, seed: int) -> None:
+        """Save the latest state, if there is a folder and it is not there yet.
+
+        Raises:
+            ConfigError: the folder cannot be written.
+        """
+        state = self._latest
+        if self.path is None or state is None or state.step == self._saved_step:
+            return
         metadata = {"step": str(state.step), "seed": str(seed), "facts": json.dumps(self.facts)}
-        tensors = {"latents": state.latents.float().cpu().contiguous(), "generator": state.generator}
+        tensors = {"latents": state.latents.contiguous(), "generator": state.generator}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(self.path) as partial:
@@ -82,12 +93,17 @@ class Checkpoint:
                 f"{self.path.parent}: the state of the video cannot be saved: {error}; check the disk, or choose "
                 "another --checkpoint-dir"
             ) from error
+        self._saved_step = state.step
 
     def delete(self) -> None:
         """The video is finished."""
-        self.path.unlink(missing_ok=True)
+        self._latest = None
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
 
     def _metadata(self) -> dict[str, str] | None:
+        if self.path is None:
+            return None
         try:
             with safe_open(self.path, "pt") as file:
                 metadata = file.metadata() or {}

@@ -1,29 +1,37 @@
-"""From latents to frames, a few at a time: the memory does not grow with the length of the video."""
+"""From latents to frames, a few at a time: the memory does not grow with the length of the video.
+
+How large the tiles should be is the planner's matter.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import traceback
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKLHunyuanVideo
 
+from ..config.tiling import SPATIAL_COMPRESSION, Tiling
 from ..errors import InvalidOutputError
 from .loader import LoadedModel
 from .memory import clean_device
 
 
 @torch.no_grad()
-def decode(model: LoadedModel, latents: torch.Tensor) -> Iterator[np.ndarray]:
-    """Decode latents piece by piece, exactly as ``vae.decode`` would in one call.
+def decode(model: LoadedModel, latents: torch.Tensor, tiling: Tiling | None = None) -> Iterator[np.ndarray]:
+    """Decode latents piece by piece, exactly as ``vae.decode`` would in one call with the same tiles.
 
     The library decodes long videos in overlapping temporal tiles, keeps all of them, and blends at
-    the end. Here each tile is handed on as soon as its successor is blended into it.
+    the end. Here each tile is handed on as soon as its successor is blended into it. However it ends,
+    the autoencoder is then as it was before, and of its tensors none is left, not even in the
+    traceback of an error: the same latents can be decoded again at once, in smaller tiles.
 
     Args:
         model: a loaded pipeline.
         latents: [1, 16, T, H, W] as the denoising leaves them.
+        tiling: the tiles of this decoding alone; None is what the autoencoder is set to.
 
     Yields:
         uint8 frames [n, 8*H, 8*W, 3], in order; 4*(T-1)+1 in all.
@@ -33,15 +41,13 @@ def decode(model: LoadedModel, latents: torch.Tensor) -> Iterator[np.ndarray]:
         GpuMemoryError: the device's memory does not hold a tile.
     """
     vae = model.pipe.vae
-    with clean_device(model.pipe, "decoding", "use a profile with vae_tiling and more offload, or a smaller size"):
+    with clean_device(model, "decode", "vae"), _set_up(vae, tiling, latents), _emptied_frames():
         # Latents that were saved on disk come on the CPU.
-        scaled = latents.to(model.pipe._execution_device, vae.dtype) / vae.config.scaling_factor
-        with _one_tile_at_a_time(vae):
-            for piece in _tiles(vae, scaled):
-                yield _to_uint8(piece)
+        device = model.placement.device_of("vae")
+        yield from _pieces(vae, latents.to(device, vae.dtype) / vae.config.scaling_factor)
 
 
-def _tiles(vae: AutoencoderKLHunyuanVideo, latents: torch.Tensor) -> Iterator[torch.Tensor]:
+def _pieces(vae: AutoencoderKLHunyuanVideo, latents: torch.Tensor) -> Iterator[np.ndarray]:
     """The library's temporal tiling (``_temporal_tiled_decode``), one finished piece at a time."""
     ratio = vae.temporal_compression_ratio
     num_latents = latents.shape[2]
@@ -50,7 +56,7 @@ def _tiles(vae: AutoencoderKLHunyuanVideo, latents: torch.Tensor) -> Iterator[to
     stride_latents = vae.tile_sample_stride_num_frames // ratio
     overlap = vae.tile_sample_min_num_frames - vae.tile_sample_stride_num_frames
     if num_latents <= tile_latents:
-        yield vae.decode(latents, return_dict=False)[0]
+        yield _to_uint8(vae.decode(latents, return_dict=False)[0])
         return
     emitted, previous = 0, None
     for start in range(0, num_latents, stride_latents):
@@ -61,22 +67,54 @@ def _tiles(vae: AutoencoderKLHunyuanVideo, latents: torch.Tensor) -> Iterator[to
         else:
             # The first latent of a later tile only gives context: its frame is the tile before's.
             tile = vae.blend_t(previous, tile[:, :, 1:], overlap)
-        piece = tile[:, :, : min(length, num_frames - emitted)]
-        emitted += piece.shape[2]
+        frames = _to_uint8(tile[:, :, : min(length, num_frames - emitted)])
+        emitted += len(frames)
         previous = tile[:, :, -overlap:].clone()
-        if piece.shape[2]:
-            yield piece
+        del tile  # or it would be there while the next one is decoded
+        if len(frames):
+            yield frames
 
 
 @contextlib.contextmanager
-def _one_tile_at_a_time(vae: AutoencoderKLHunyuanVideo) -> Iterator[None]:
-    """Turn the library's own temporal tiling off, so that ``vae.decode`` decodes just the tile."""
-    before = vae.use_framewise_decoding
-    vae.use_framewise_decoding = False
+def _set_up(vae: AutoencoderKLHunyuanVideo, tiling: Tiling | None, latents: torch.Tensor) -> Iterator[None]:
+    """Have ``vae.decode`` decode just one temporal tile, in these spatial tiles; afterwards as before."""
+    changes = {"use_framewise_decoding": False} | ({} if tiling is None else _attributes(tiling, *latents.shape[3:]))
+    before = {name: getattr(vae, name) for name in changes}
     try:
+        for name, value in changes.items():
+            setattr(vae, name, value)
         yield
     finally:
-        vae.use_framewise_decoding = before
+        for name, value in before.items():
+            setattr(vae, name, value)
+
+
+def _attributes(tiling: Tiling, height: int, width: int) -> dict[str, int | bool]:
+    """The autoencoder's attributes for these tiles of a picture of so many latents.
+
+    It has no tile that leaves one side whole; one as long as the picture, stride and all, is the same.
+    """
+    sides = {"height": (tiling.height, height), "width": (tiling.width, width)}
+    found: dict[str, int | bool] = {
+        "use_tiling": True,
+        "tile_sample_min_num_frames": tiling.frames,
+        "tile_sample_stride_num_frames": tiling.frames_stride,
+    }
+    for name, (tile, latents) in sides.items():
+        whole = latents * SPATIAL_COMPRESSION
+        found[f"tile_sample_min_{name}"] = whole if tile is None else tile
+        found[f"tile_sample_stride_{name}"] = whole if tile is None else tile - tiling.overlap
+    return found
+
+
+@contextlib.contextmanager
+def _emptied_frames() -> Iterator[None]:
+    """Let an error go on without the variables of the functions that it ended, which hold tiles."""
+    try:
+        yield
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)
+        raise
 
 
 def _to_uint8(piece: torch.Tensor) -> np.ndarray:

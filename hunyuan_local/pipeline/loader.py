@@ -1,48 +1,91 @@
-"""Turns a model config and a runtime profile into a pipeline that is ready on its device."""
+"""Turns a model config and a runtime profile into a pipeline that is ready on its device.
+
+The transformer, the autoencoder and the tokenizers are loaded at once; the text encoders when a prompt
+comes that the cache of encoded prompts does not know.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from diffusers import HunyuanVideoPipeline
+from diffusers import (
+    AutoencoderKLHunyuanVideo,
+    FlowMatchEulerDiscreteScheduler,
+    HunyuanVideoPipeline,
+    HunyuanVideoTransformer3DModel,
+)
 from diffusers.utils import logging as diffusers_logging
+from transformers import CLIPTextModel, LlamaModel
 from transformers.utils import logging as transformers_logging
 
-from ..config import ModelConfig, RuntimeProfile
-from ..errors import ConfigError, GpuMemoryError, HunyuanLocalError, ModelLoadError
+from ..config import ModelConfig, RuntimeProfile, cache_dir
+from ..errors import ConfigError, HunyuanLocalError, ModelLoadError
 from ..schema import Progress
-from ..weights.files import missing_files
+from ..weights.files import MODEL_INDEX, missing_files
+from ..weights.single_file import find_file, sha256_of
 from ..weights.source import provide
 from .acceleration import accelerate
-from .memory import place
+from .gguf import load_gguf_transformer, require_gguf
+from .lora import add_loras
+from .memory import out_of_memory
+from .placement import Placement
+from .prompt_cache import PromptCache, encoder_identity
+from .prompts import TEXT_ENCODERS, PromptEncoder
+from .quantization import cast_storage, require, transformer_config
 from .tokenizers import load_clip_tokenizer, load_llama_tokenizer
+
+OnNote = Callable[[str], None]
+_CLASSES = {
+    "transformer": HunyuanVideoTransformer3DModel,
+    "vae": AutoencoderKLHunyuanVideo,
+    "text_encoder": LlamaModel,
+    "text_encoder_2": CLIPTextModel,
+}
 
 
 @dataclass
 class LoadedModel:
-    """A pipeline on its device, with the config and profile that made it and its folder on disk."""
+    """A pipeline on its device, with the config and profile that made it and its folder on disk.
+
+    ``extra_files`` has the SHA-256 of each file beside the folder that went into it, by path.
+    """
 
     pipe: HunyuanVideoPipeline
     config: ModelConfig
     profile: RuntimeProfile
     folder: Path
+    placement: Placement
+    prompts: PromptEncoder
+    extra_files: dict[str, str] = field(default_factory=dict)
+
+
+class _Pipeline(HunyuanVideoPipeline):
+    """The library's pipeline, which is told where it computes: it would guess from the first component it finds."""
+
+    device_of_transformer = torch.device("cpu")
+
+    @property
+    def _execution_device(self) -> torch.device:
+        return self.device_of_transformer
 
 
 def load_model(
     config: ModelConfig,
     profile: RuntimeProfile,
     on_progress: Callable[[Progress], None] = lambda progress: None,
-    on_note: Callable[[str], None] = lambda text: None,
+    on_note: OnNote = lambda text: None,
 ) -> LoadedModel:
-    """Load all seven components in the profile's precisions and place them as it says.
+    """Load a model in the profile's precisions and place its components as the profile says.
 
     The weights come from a folder, from the Hub's cache, or, if their licence has been accepted, from
-    the Hub; with ``HF_HUB_OFFLINE=1`` nothing is downloaded. Only safetensors files are read.
+    the Hub; with ``HF_HUB_OFFLINE=1`` nothing is downloaded. Only safetensors files are read, one
+    component at a time, and those of what stays on the device go straight there.
 
     Args:
         config: which weights.
@@ -59,25 +102,116 @@ def load_model(
     """
     if profile.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"profile={profile.name!r}: needs a CUDA device and none is visible; use the profile cpu")
+    _check_precision(config, profile)
     with _translated_errors(config):
         folder = provide(config, lambda transfer: on_progress(transfer.progress), on_note)
         if missing := missing_files(folder):
             raise ModelLoadError(
                 f"model={config.model_id!r}: {folder} lacks {', '.join(missing)}; fetch the checkpoint again"
             )
-        with _quiet_libraries():
-            pipe = HunyuanVideoPipeline.from_pretrained(
-                folder,
-                tokenizer=load_llama_tokenizer(folder / "tokenizer", config.prompt_template),
-                tokenizer_2=load_clip_tokenizer(folder / "tokenizer_2"),
-                dtype={name: getattr(torch, dtype) for name, dtype in profile.dtypes.model_dump().items()},
-                use_safetensors=True,
-                local_files_only=True,
-            )
-            place(pipe, profile)
-            profile = accelerate(pipe, profile)
+        _check_classes(config, folder)
+        return _assemble(config, profile, folder, on_note)
+
+
+def _assemble(config: ModelConfig, profile: RuntimeProfile, folder: Path, on_note: OnNote) -> LoadedModel:
+    placement = Placement(profile)
+    extra_files: dict[str, str] = {}
+
+    def load(component: str) -> torch.nn.Module:
+        with _translated_errors(config), _quiet_libraries():
+            if component == "transformer":
+                module = _read_transformer(config, profile, folder, placement, on_note, extra_files)
+            else:
+                module = _read(component, folder, profile, placement)
+            placement.place(component, module.eval().requires_grad_(False))
+        return module
+
+    pipe = _Pipeline(
+        text_encoder=None,
+        text_encoder_2=None,
+        tokenizer=load_llama_tokenizer(folder / "tokenizer", config.prompt_template),
+        tokenizer_2=load_clip_tokenizer(folder / "tokenizer_2"),
+        scheduler=FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler", local_files_only=True),
+        vae=load("vae"),
+        transformer=load("transformer"),
+    )
+    pipe.device_of_transformer = placement.device_of("transformer")
     pipe.set_progress_bar_config(disable=True)
-    return LoadedModel(pipe=pipe, config=config, profile=profile, folder=folder)
+    if profile.vae_tiling:
+        pipe.vae.enable_tiling()
+    profile = accelerate(pipe, profile)
+    prompts = PromptEncoder(pipe, config.prompt_template, placement, load, _prompt_cache(config, profile, folder))
+    return LoadedModel(pipe, config, profile, folder, placement, prompts, extra_files)
+
+
+def _read(
+    component: str, folder: Path, profile: RuntimeProfile, placement: Placement, **options: object
+) -> torch.nn.Module:
+    """The weights of one component, from their file to where they are wanted, without a second copy of them all."""
+    return _CLASSES[component].from_pretrained(
+        folder / component,
+        dtype=getattr(torch, getattr(profile.dtypes, component)),
+        device_map={"": placement.loading_device(component)},
+        use_safetensors=True,
+        local_files_only=True,
+        **options,
+    )
+
+
+def _read_transformer(
+    config: ModelConfig,
+    profile: RuntimeProfile,
+    folder: Path,
+    placement: Placement,
+    on_note: OnNote,
+    extra_files: dict[str, str],
+) -> torch.nn.Module:
+    """The transformer in the profile's precision, with what the model's config adds to it."""
+    dtype = getattr(torch, profile.dtypes.transformer)
+    if config.transformer_gguf is not None:
+        file = find_file("transformer_gguf", config.transformer_gguf, ".gguf")
+        extra_files[config.transformer_gguf] = sha256_of(file)
+        transformer = load_gguf_transformer(file, folder / "transformer", dtype)
+    else:
+        quantization = transformer_config(profile.quantization, dtype)
+        transformer = _read("transformer", folder, profile, placement, quantization_config=quantization)
+    for lora in add_loras(transformer, config.lora):
+        extra_files[lora.path] = lora.sha256
+        for note in lora.notes:
+            on_note(note)
+    cast_storage(transformer, profile.quantization, dtype)
+    return transformer
+
+
+def _check_precision(config: ModelConfig, profile: RuntimeProfile) -> None:
+    """Refuse, before anything is read, a precision that this machine or these weights do not allow."""
+    capability = torch.cuda.get_device_capability() if profile.device == "cuda" else None
+    offload = profile.residence("transformer")
+    offload = {"device": "none", "visit": "model", "cpu": "none"}.get(offload, offload)
+    if config.transformer_gguf is not None:
+        require_gguf(config.transformer_gguf, profile.quantization, offload)
+    to_disk = profile.group.to_disk
+    require(profile.quantization, profile.device, capability, offload, compiled=profile.compile, to_disk=to_disk)
+
+
+def _check_classes(config: ModelConfig, folder: Path) -> None:
+    """Refuse a checkpoint of another pipeline, or of one with other components."""
+    index = json.loads((folder / MODEL_INDEX).read_text(encoding="utf-8"))
+    for component, wanted in _CLASSES.items():
+        found = (index.get(component) or [None, "nothing"])[1]
+        if found != wanted.__name__:
+            raise ModelLoadError(
+                f"model={config.model_id!r}: its {component} is {found}, and only {wanted.__name__} can be run; use a "
+                "HunyuanVideo text-to-video checkpoint in diffusers' layout"
+            )
+
+
+def _prompt_cache(config: ModelConfig, profile: RuntimeProfile, folder: Path) -> PromptCache | None:
+    if not profile.prompt_cache:
+        return None
+    dtypes = {name: getattr(profile.dtypes, name) for name in TEXT_ENCODERS}
+    devices = {name: "cpu" if profile.residence(name) == "cpu" else profile.device for name in TEXT_ENCODERS}
+    return PromptCache(cache_dir() / "prompts", encoder_identity(folder, dtypes, devices), config.prompt_template)
 
 
 def _first_line(error: BaseException) -> str:
@@ -92,10 +226,7 @@ def _translated_errors(config: ModelConfig) -> Iterator[None]:
     except HunyuanLocalError:
         raise
     except torch.OutOfMemoryError as error:
-        raise GpuMemoryError(
-            f"model={config.name!r}: the GPU's memory does not hold the weights; "
-            "use a profile with offload (--profile gpu-24gb)"
-        ) from error
+        raise out_of_memory(error, "load") from None
     except Exception as error:  # damaged files raise whatever their reader raises
         raise ModelLoadError(
             f"model={config.model_id!r}: cannot be loaded: {_first_line(error)}; if files are damaged, "

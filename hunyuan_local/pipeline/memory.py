@@ -1,16 +1,22 @@
-"""Where the components are: the profile of a machine, placement, and a device left clean."""
+"""The device's memory: how much there is, how much was taken, and a device left clean."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import traceback
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers import HunyuanVideoPipeline
 
-from ..config import GIB, RuntimeProfile, load_profile, profile_names
+from ..config import GIB, RuntimeProfile
 from ..errors import GpuMemoryError
+from ..schema import Stage
+from .devices import available_bytes
+
+if TYPE_CHECKING:
+    from .loader import LoadedModel
 
 
 def gpus() -> list[tuple[str, float]]:
@@ -31,37 +37,9 @@ def why_no_gpu() -> str | None:
     return "this build of torch has no CUDA" if torch.version.cuda is None else "no CUDA device is visible"
 
 
-def default_profile() -> RuntimeProfile:
-    """The profile for this machine: the largest that the first GPU has memory for, else ``cpu``."""
-    if not torch.cuda.is_available():
-        return load_profile("cpu")
-    return choose_profile(gpus()[0][1])
-
-
 def default_model() -> str:
     """``hunyuan-video`` on a machine with a CUDA device, else the built-in ``tiny``."""
     return "hunyuan-video" if torch.cuda.is_available() else "tiny"
-
-
-def choose_profile(gpu_memory_gib: float) -> RuntimeProfile:
-    """The CUDA profile with the most memory to use that this much GPU memory in GiB allows."""
-    profiles = sorted(
-        (p for p in map(load_profile, profile_names()) if p.device == "cuda"), key=lambda p: p.min_gpu_memory_gib
-    )
-    fitting = [p for p in profiles if p.min_gpu_memory_gib <= gpu_memory_gib]
-    return fitting[-1] if fitting else profiles[0]
-
-
-def place(pipe: HunyuanVideoPipeline, profile: RuntimeProfile) -> None:
-    """Put the components where the profile says, or hook them to be moved there when needed."""
-    if profile.vae_tiling:
-        pipe.vae.enable_tiling()
-    if profile.offload == "model":
-        pipe.enable_model_cpu_offload(device=profile.device)
-    elif profile.offload == "sequential":
-        pipe.enable_sequential_cpu_offload(device=profile.device)
-    else:
-        pipe.to(profile.device)
 
 
 def free_device() -> None:
@@ -85,16 +63,38 @@ def device_memory(profile: RuntimeProfile) -> tuple[int, int] | None:
     return torch.cuda.max_memory_reserved(0), torch.cuda.get_device_properties(0).total_memory
 
 
+def decoding_bytes(model: LoadedModel) -> int | None:
+    """Bytes of the device that the decoding may take, beside the autoencoder's weights; None on a CPU."""
+    if model.placement.device_of("vae").type != "cuda":
+        return None
+    arriving = 0
+    if model.profile.residence("vae") == "visit":
+        arriving = sum(tensor.nbytes for tensor in model.pipe.vae.parameters())
+    free_device()
+    return available_bytes() - torch.cuda.memory_allocated(0) - arriving
+
+
 @contextlib.contextmanager
-def clean_device(pipe: HunyuanVideoPipeline, doing: str, remedy: str) -> Iterator[None]:
-    """Whatever happens inside: offloaded components leave the device, and no cache stays behind.
+def clean_device(model: LoadedModel, stage: Stage, component: str) -> Iterator[None]:
+    """Have a component on the device inside; afterwards, whatever happened, no visitor, no cache and no tensor is left.
 
     Raises:
-        GpuMemoryError: the device ran out of memory while ``doing``.
+        GpuMemoryError: the device ran out of memory.
     """
     try:
-        yield
+        with model.placement.active(component):
+            yield
     except torch.OutOfMemoryError as error:
-        raise GpuMemoryError(f"the GPU's memory ran out while {doing}; {remedy} (--profile)") from error
+        raise out_of_memory(error, stage) from None
     finally:
-        pipe.maybe_free_model_hooks()
+        model.pipe.maybe_free_model_hooks()
+
+
+def out_of_memory(error: torch.OutOfMemoryError, stage: Stage) -> GpuMemoryError:
+    """The library's error as ours, without the frames that keep the tensors of the failed call alive."""
+    peak_bytes = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+    text = (str(error).strip() or "out of memory").split("\n")[0]
+    traceback.clear_frames(error.__traceback__)
+    return GpuMemoryError(
+        f"the device's memory ran out in the stage {stage} ({text})", stage=stage, peak_bytes=peak_bytes
+    )

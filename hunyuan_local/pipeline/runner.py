@@ -16,8 +16,9 @@ from ..schema import GenerationRequest, Progress
 from .acceleration import RESUMED_WITH_CACHE, step_cache
 from .checkpoint import Checkpoint, SavedState
 from .loader import LoadedModel
-from .memory import clean_device
-from .tokenizers import check_crop_start, find_truncations
+from .memory import clean_device, out_of_memory
+from .preview import Previewer
+from .prompts import prompt_notes
 
 OnProgress = Callable[[Progress], None]
 OnNote = Callable[[str], None]
@@ -43,6 +44,7 @@ def denoise(
     on_note: OnNote,
     is_cancelled: IsCancelled,
     checkpoint: Checkpoint | None = None,
+    previewer: Previewer | None = None,
 ) -> Denoised:
     """Run the whole denoising of a request whose fields are all set, or what is left of it.
 
@@ -53,7 +55,8 @@ def denoise(
         on_progress: told the stage and each finished step.
         on_note: told what of the prompts is not seen or has no effect, before the first step.
         is_cancelled: asked after every step.
-        checkpoint: where the state is saved, and taken up again.
+        checkpoint: where the state is kept, and taken up again; None begins and ends with this call.
+        previewer: writes pictures of the video as it stands; None writes none.
 
     Raises:
         GenerationCancelledError: cancelled; the device is left clean.
@@ -61,32 +64,33 @@ def denoise(
         InvalidOutputError: the latents are not finite.
         GpuMemoryError: the device's memory does not hold the request.
     """
-    pipe = model.pipe
+    pipe, checkpoint = model.pipe, checkpoint or Checkpoint()
     width, height = render_size
     generator = torch.Generator("cpu").manual_seed(request.seed)
-    for note in _prompt_notes(model, request):
+    for note in prompt_notes(pipe, model.config.prompt_template, request):
         on_note(note)
-    saved = None if checkpoint is None else _take_up(checkpoint, generator, on_note)
+    saved = _take_up(checkpoint, generator, on_note)
     done = 0 if saved is None else saved.step
     if done == request.num_inference_steps:
         return Denoised(latents=saved.latents, encode_s=0.0, denoise_s=0.0)
     if saved is not None and model.profile.cache is not None:
         on_note(RESUMED_WITH_CACHE)
+
+    # 1. Prompts to embeddings; the text encoders leave the device before anything else comes there.
+    on_progress(Progress(stage="encode"))
+    began = time.monotonic()
+    try:
+        embeds = model.prompts.encode(request, on_note)
+    except torch.OutOfMemoryError as error:
+        raise out_of_memory(error, "encode") from None
+    encode_s = time.monotonic() - began
+    if is_cancelled():
+        raise GenerationCancelledError("cancelled before the first step; no file was kept")
+
     with (
-        clean_device(pipe, "denoising", "ask for fewer frames or a smaller size, or use a profile with more offload"),
+        clean_device(model, "denoise", "transformer"),
         step_cache(pipe, model.profile.cache, done, request.num_inference_steps),
     ):
-        # 1. Prompts to embeddings.
-        on_progress(Progress(stage="encode"))
-        began = time.monotonic()
-        embeds = _encode(model, request.prompt)
-        if request.negative_prompt is not None and request.true_cfg_scale > 1:
-            negative = _encode(model, request.negative_prompt)
-            embeds |= {f"negative_{name}": value for name, value in negative.items()}
-        encode_s = time.monotonic() - began
-        if is_cancelled():
-            raise GenerationCancelledError("cancelled before the first step; no file was kept")
-
         # 2. The schedule: the shift belongs to the scheduler, not to the call. A video that is taken
         #    up again gets the rest of the very sigmas that the pipeline would choose.
         pipe.scheduler.set_shift(request.flow_shift)
@@ -108,7 +112,9 @@ def denoise(
             generator=generator,
             output_type="latent",
             return_dict=False,
-            callback_on_step_end=_StepWatcher(request, done, generator, checkpoint, on_progress, is_cancelled),
+            callback_on_step_end=_StepWatcher(
+                request, done, generator, checkpoint, previewer, on_progress, is_cancelled
+            ),
         )[0]
     return Denoised(latents, encode_s, denoise_s=time.monotonic() - began, steps=len(sigmas))
 
@@ -120,7 +126,7 @@ def _take_up(checkpoint: Checkpoint, generator: torch.Generator, on_note: OnNote
         on_note(problem)
     if saved is not None:
         generator.set_state(saved.generator)
-        on_note(f"going on after step {saved.step}, saved in {checkpoint.path}")
+        on_note(f"going on after step {saved.step}, saved in {checkpoint.path or 'memory'}")
     return saved
 
 
@@ -132,12 +138,13 @@ class _StepWatcher:
         request: GenerationRequest,
         first: int,
         generator: torch.Generator,
-        checkpoint: Checkpoint | None,
+        checkpoint: Checkpoint,
+        previewer: Previewer | None,
         on_progress: OnProgress,
         is_cancelled: IsCancelled,
     ):
         self.seed, self.total, self.first = request.seed, request.num_inference_steps, first
-        self.generator, self.checkpoint = generator, checkpoint
+        self.generator, self.checkpoint, self.previewer = generator, checkpoint, previewer
         self.on_progress, self.is_cancelled = on_progress, is_cancelled
         self.began = time.monotonic()
         on_progress(Progress(stage="denoise", step=first, total=self.total))
@@ -150,9 +157,11 @@ class _StepWatcher:
                 "overflows (the transformer must be bfloat16 or float32, never float16), damaged weights, or "
                 "weights of another model"
             )
-        saved = self.checkpoint is not None and self.checkpoint.is_due(done, self.total)
-        if saved:
-            self._save(done, tensors["latents"])
+        state = SavedState(done, tensors["latents"].float().cpu(), self.generator.get_state())
+        self.checkpoint.keep(state, self.total, self.seed)
+        preview = None
+        if self.previewer is not None:
+            preview = self.previewer.see(done, self.total, tensors["latents"], pipe.scheduler.sigmas)
         each = (time.monotonic() - self.began) / (index + 1)
         self.on_progress(
             Progress(
@@ -161,35 +170,10 @@ class _StepWatcher:
                 total=self.total,
                 seconds_per_step=each,
                 seconds_left=each * (self.total - done),
+                preview=preview,
             )
         )
         if self.is_cancelled():
-            if self.checkpoint is not None and not saved:
-                self._save(done, tensors["latents"])
+            self.checkpoint.save(self.seed)
             raise GenerationCancelledError(f"cancelled after step {done} of {self.total}; no file was kept")
         return {}
-
-    def _save(self, step: int, latents: torch.Tensor) -> None:
-        self.checkpoint.save(SavedState(step, latents, self.generator.get_state()), self.seed)
-
-
-def _encode(model: LoadedModel, prompt: str) -> dict[str, torch.Tensor]:
-    prompt_embeds, pooled, mask = model.pipe.encode_prompt(
-        prompt=prompt, prompt_template=model.config.prompt_template.model_dump()
-    )
-    return {"prompt_embeds": prompt_embeds, "pooled_prompt_embeds": pooled, "prompt_attention_mask": mask}
-
-
-def _prompt_notes(model: LoadedModel, request: GenerationRequest) -> list[str]:
-    """What the user should know about the prompts: text that is not seen or has no effect."""
-    notes = check_crop_start(model.pipe.tokenizer, model.config.prompt_template)
-    for field in ("prompt", "negative_prompt"):
-        text = getattr(request, field)
-        if text is not None:
-            found = find_truncations(model.pipe.tokenizer, model.pipe.tokenizer_2, model.config.prompt_template, text)
-            notes += [f"{field} is too long: {truncation}" for truncation in found]
-    if request.negative_prompt is not None and request.true_cfg_scale <= 1:
-        notes.append("negative_prompt has no effect without true_cfg_scale above 1")
-    if request.negative_prompt is None and request.true_cfg_scale > 1:
-        notes.append("true_cfg_scale has no effect without negative_prompt")
-    return notes

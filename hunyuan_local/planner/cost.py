@@ -59,7 +59,9 @@ def estimate(
         return Seconds(encode * passes, step * passes, step * passes * steps, decode)
     pinned, pageable = (gpu.pcie_gbs * 1e9 * share for share in (PINNED_SHARE, PAGEABLE_SHARE))
     once = 0.0
-    if setup.offload == "model":
+    if setup.offload == "none" and setup.loads_by_part:
+        encode += 2 * text / pageable  # the text encoders come for the encoding, and go
+    elif setup.offload == "model":
         # Each component goes there and, when the next one is wanted, back.
         encode += 2 * text / pageable
         once = 2 * transformer / pageable if setup.method.movable else 0.0

@@ -1,37 +1,21 @@
 """What decoding the latents costs, traced as diffusers' ``autoencoder_kl_hunyuan_video`` runs it.
 
-Three ways are described, by two switches: spatial tiles or none, and all frames kept to the end (the
-library's ``vae.decode``) or handed on piece by piece (``pipeline/decoder.py``). Temporal tiles are on in
-all of them, as they are in the library. Knows nothing about where the weights are.
+Spatial tiles of any size or none; all frames kept to the end (the library's ``vae.decode``) or handed on
+piece by piece (``pipeline/decoder.py``). Temporal tiles are always on, as they are in the library. Knows
+nothing about where the weights are.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 
+from ..config.tiling import TILED as TILED
+from ..config.tiling import UNTILED, Tiling
 from .architecture import Autoencoder
 from .trace import Cost, Trace
-
-
-@dataclass(frozen=True)
-class Tiling:
-    """Sizes of tiles in pixels and frames; the defaults are the library's.
-
-    Attributes:
-        side, side_stride: of a spatial tile; None decodes the whole picture at once.
-        frames, frames_stride: of a temporal tile, which is decoded with one latent more.
-    """
-
-    side: int | None = 256
-    side_stride: int = 192
-    frames: int = 16
-    frames_stride: int = 12
-
-
-TILED = Tiling()
-UNTILED = Tiling(side=None)
 
 
 @dataclass(frozen=True)
@@ -51,65 +35,55 @@ class Decode:
     streams: bool = True
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=4096)
 def trace_decode(config: Autoencoder, run: Decode) -> Cost:
     """The cost of decoding one video.
 
-    The peak is that of the largest tile, with everything that is kept beside it.
+    The peak is that of the tile that needs most, with everything that is kept beside it.
     """
-    tiles = _tiles(config, run)
-    largest = max(tiles, key=lambda tile: tile[0] * tile[1] * tile[2])
-    total = Cost(peak_bytes=_blending_peak(config, run))
-    for tile, count in tiles.items():
-        cost = _DecoderWalk(config, run.each, tile).trace(_kept_beside(config, run) if tile == largest else 0)
-        total = total.then(cost, count)
+    tile, beside = _heaviest_tile(config, run)
+    peak = _trace_tile(config, run.each, tile)[0].peak_bytes + beside
+    total = Cost(peak_bytes=max(peak, _blending_peak(config, run), _stitching_peak(config, run)))
+    for tile, count in _tiles(run).items():
+        total = total.then(_trace_tile(config, run.each, tile)[0], count)
     return total
 
 
-@lru_cache(maxsize=256)
 def largest_tensor(config: Autoencoder, run: Decode) -> int:
     """Elements of the largest tensor of the decoding."""
-    tile = max(_tiles(config, run), key=lambda tile: tile[0] * tile[1] * tile[2])
-    walk = _DecoderWalk(config, run.each, tile)
-    walk.trace(0)
-    return walk.largest
+    return _trace_tile(config, run.each, max(_tiles(run), key=math.prod))[1]
 
 
 def explain_peak(config: Autoencoder, run: Decode) -> list[tuple[str, int]]:
-    """Name and bytes of the tensors that live at the peak of the largest tile, the largest first."""
-    largest = max(_tiles(config, run), key=lambda tile: tile[0] * tile[1] * tile[2])
-    walk = _DecoderWalk(config, run.each, largest)
-    walk.trace(_kept_beside(config, run))
+    """Name and bytes of the tensors that live at the peak of the tile that needs most, the largest first."""
+    tile, beside = _heaviest_tile(config, run)
+    walk = _DecoderWalk(config, run.each, tile)
+    walk.trace(beside)
     return walk.at_peak
 
 
-def _tiles(config: Autoencoder, run: Decode) -> Counter[tuple[int, int, int]]:
+@lru_cache(maxsize=8192)
+def _trace_tile(config: Autoencoder, each: int, tile: tuple[int, int, int]) -> tuple[Cost, int]:
+    """Cost of one tile with nothing beside it, and elements of its largest tensor."""
+    walk = _DecoderWalk(config, each, tile)
+    return walk.trace(0), walk.largest
+
+
+def _tiles(run: Decode) -> Counter[tuple[int, int, int]]:
     """Shape in latents of each tile that is decoded, and how many there are."""
-    areas = [(h, w) for h in _cuts(config, run, run.latents[1]) for w in _cuts(config, run, run.latents[2])]
-    return Counter((length, *area) for length in _temporal_lengths(config, run) for area in areas)
+    return Counter(
+        (length, *area) for length in run.tiling.lengths(run.latents[0]) for area in run.tiling.areas(*run.latents[1:])
+    )
 
 
-def _temporal_lengths(config: Autoencoder, run: Decode) -> list[int]:
-    """Lengths in latents of the temporal tiles, in order (``_temporal_tiled_decode``)."""
-    frames, ratio = run.latents[0], config.temporal_compression_ratio
-    whole, stride = run.tiling.frames // ratio, run.tiling.frames_stride // ratio
-    if frames <= whole:
-        return [frames]
-    return [min(whole + 1, frames - start) for start in range(0, frames, stride)]
-
-
-def _cuts(config: Autoencoder, run: Decode, side: int) -> list[int]:
-    """Lengths in latents of the tiles along one side (``tiled_decode``)."""
-    ratio, tiling = config.spatial_compression_ratio, run.tiling
-    if not _is_tiled(config, run):
-        return [side]
-    return [min(tiling.side // ratio, side - start) for start in range(0, side, tiling.side_stride // ratio)]
-
-
-def _is_tiled(config: Autoencoder, run: Decode) -> bool:
-    """Whether the picture is larger than one spatial tile."""
-    side = run.tiling.side
-    return side is not None and max(run.latents[1:]) > side // config.spatial_compression_ratio
+def _heaviest_tile(config: Autoencoder, run: Decode) -> tuple[tuple[int, int, int], int]:
+    """The tile of the longest temporal tile that needs most, with bytes of what is kept beside it."""
+    length, kept, before = max(run.tiling.lengths(run.latents[0])), _kept(config, run), 0
+    beside = {}
+    for area in run.tiling.areas(*run.latents[1:]):
+        beside[length, *area] = kept + _rows(config, run, before)  # of equal tiles the last has most beside it
+        before += math.prod(area)
+    return max(beside.items(), key=lambda item: _trace_tile(config, run.each, item[0])[0].peak_bytes + item[1])
 
 
 def _pixels(config: Autoencoder, run: Decode, latent_frames: int) -> int:
@@ -119,34 +93,37 @@ def _pixels(config: Autoencoder, run: Decode, latent_frames: int) -> int:
     return config.out_channels * frames * area * run.each
 
 
-def _kept_beside(config: Autoencoder, run: Decode) -> int:
-    """Bytes that live while the last of the largest tiles is decoded: latents, and the tiles finished before it."""
-    frames, height, width = run.latents
-    latents = config.latent_channels * frames * height * width
+def _kept(config: Autoencoder, run: Decode) -> int:
+    """Bytes that live while the last of the longest temporal tiles is decoded: latents, and frames before it."""
     # Scaled, in the autoencoder's precision; this package also keeps them as the denoising left them, in float32.
-    kept = latents * (run.each + (4 if run.streams else 0))
-    lengths = _temporal_lengths(config, run)
-    if _is_tiled(config, run):
-        # tiled_decode keeps the tiles of one temporal tile in `rows`.
-        areas = [h * w for h in _cuts(config, run, height) for w in _cuts(config, run, width)]
-        kept += _pixels(config, run, lengths[0]) * sum(areas[: _last_of_largest(areas)]) // (height * width)
+    latents = config.latent_channels * math.prod(run.latents) * (run.each + (4 if run.streams else 0))
     if run.streams:
-        return kept + _pixels(config, run, 2)  # the overlap that the next piece is blended with
-    return kept + sum(_pixels(config, run, length) for length in lengths[: _last_of_largest(lengths)])
+        return latents + _pixels(config, run, 2)  # the overlap that the next piece is blended with
+    lengths = run.tiling.lengths(run.latents[0])
+    last_of_longest = len(lengths) - 1 - lengths[::-1].index(max(lengths))
+    return latents + sum(_pixels(config, run, length) for length in lengths[:last_of_longest])
 
 
-def _last_of_largest(sizes: list[int]) -> int:
-    """Index of the last among the largest."""
-    return len(sizes) - 1 - sizes[::-1].index(max(sizes))
+def _rows(config: Autoencoder, run: Decode, area: int) -> int:
+    """Bytes of decoded spatial tiles that together are so many latents large; the library calls them ``rows``."""
+    return _pixels(config, run, max(run.tiling.lengths(run.latents[0]))) * area // (run.latents[1] * run.latents[2])
+
+
+def _stitching_peak(config: Autoencoder, run: Decode) -> int:
+    """Bytes while spatial tiles are put together (``tiled_decode``): they, the strips of them, and the picture."""
+    if not run.tiling.cuts_picture(*run.latents[1:]):
+        return 0
+    tiles = _rows(config, run, sum(height * width for height, width in run.tiling.areas(*run.latents[1:])))
+    return _kept(config, run) + tiles + 2 * _pixels(config, run, max(run.tiling.lengths(run.latents[0])))
 
 
 def _blending_peak(config: Autoencoder, run: Decode) -> int:
-    """Bytes while finished tiles are put together, with no tile being decoded."""
+    """Bytes while temporal tiles are put together, with no tile being decoded."""
     frames = run.latents[0]
     if not run.streams:
         # All tiles and the video that torch.cat makes of them; or, when the tiles are gone, the video and two
         # copies in VideoProcessor.postprocess_video.
-        tiles = sum(_pixels(config, run, length) for length in _temporal_lengths(config, run))
+        tiles = sum(_pixels(config, run, length) for length in run.tiling.lengths(run.latents[0]))
         return _pixels(config, run, frames) + max(tiles, 2 * _pixels(config, run, frames))
     piece = _pixels(config, run, min(frames, run.tiling.frames // config.temporal_compression_ratio + 1))
     # _to_uint8: a float32 copy, and one for each of half, shift, clamp and the factor of 255, two at a time.

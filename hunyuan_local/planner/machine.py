@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
-import importlib.util
 import os
 import re
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any
 import yaml
 
 from ..config import GIB, configs_dir
+from ..config.quantization import installed_libraries
 from ..errors import ConfigError
 
 _UNITS = {"b": 1, "kib": 2**10, "mib": 2**20, "gib": GIB, "tib": 2**40, "mb": 10**6, "gb": 10**9, "tb": 10**12}
@@ -131,7 +131,7 @@ def parse_size(text: str, option: str) -> int:
 def detect_machine() -> Machine:
     """This machine: its first visible GPU if there is one, and its memory."""
     host = host_memory_bytes()
-    libraries = frozenset(name for name in ("torchao", "bitsandbytes") if importlib.util.find_spec(name))
+    libraries = installed_libraries()
     if not _has_cuda_driver():
         return Machine(None, host, libraries=libraries)
     from ..pipeline.devices import cuda_devices

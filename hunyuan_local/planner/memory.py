@@ -15,7 +15,7 @@ from .decoding import UNTILED, Decode, Tiling, trace_decode
 from .denoising import Mask, Pass, trace_pass
 from .encoding import LLAMA_TOKENS, trace_clip, trace_llama
 from .modes import DTYPES, Offload
-from .quantization import DTYPE_BYTES, FULL, Method
+from .quantization import DTYPE_BYTES, FULL, LayerwiseCasting, Method
 from .trace import Cost
 from .weights import Stored, store
 
@@ -62,6 +62,8 @@ class Setup:
         mask: how the padding of the text is hidden from the attention.
         text_tokens: of the prompt, as the transformer sees it.
         streams_frames: whether decoded frames leave the device piece by piece.
+        loads_by_part: whether components are read one at a time, and those that stay on the GPU straight to
+            it, with the text encoders there only while they encode; else all are read to the host first.
     """
 
     device: Literal["cuda", "cpu"] = "cuda"
@@ -72,6 +74,7 @@ class Setup:
     mask: Mask = "none"
     text_tokens: int = LLAMA_TOKENS
     streams_frames: bool = True
+    loads_by_part: bool = True
 
 
 @dataclass(frozen=True)
@@ -174,18 +177,19 @@ def _on_gpu(stored: dict[str, Stored], setup: Setup) -> dict[Stage, int]:
     # What is quantised on the GPU is there as a whole before offload takes it away.
     loading = transformer.total if setup.method.quantized_on_gpu else 0
     if setup.offload == "none":
-        everything = sum(part.total for part in stored.values())
-        peaks = (everything, everything, everything + grown, everything + grown)
+        stays = transformer.total + vae.total
+        text = max(llama.total, clip.total) if setup.loads_by_part else llama.total + clip.total
+        after = stays + grown if setup.loads_by_part else stays + text + grown
+        peaks = (stays, stays + text, after, after)
     elif setup.offload == "model":
-        # accelerate's CpuOffload moves a whole component in and the one before it out. What cannot be moved stays.
+        # A whole component is moved in, and the one before it out. What cannot be moved stays.
         stuck = 0 if setup.method.movable else transformer.total
         active = transformer.total + grown
         after = 0 if setup.method.movable else active
         peaks = (loading, stuck + max(llama.total, clip.total), active, after + vae.total)
     elif setup.offload == "group":
-        small = clip.total + vae.total
-        denoise = small + transformer.streamed_peak
-        peaks = (small + loading, small + llama.streamed_peak, denoise, small + transformer.scales)
+        encode = max(llama.streamed_peak, clip.total)
+        peaks = (loading, encode, transformer.streamed_peak, vae.total + transformer.scales)
     else:
         # accelerate's AlignDevicesHook puts one layer's tensors on the GPU for its forward.
         peaks = (0, max(llama.largest, clip.largest), transformer.largest, vae.largest)
@@ -193,38 +197,54 @@ def _on_gpu(stored: dict[str, Stored], setup: Setup) -> dict[Stage, int]:
 
 
 def _on_host(stored: dict[str, Stored], setup: Setup, stage: Stage, transformer_in_full: int) -> int:
-    """Bytes of weights in main memory.
-
-    The pipeline is loaded there as a whole, in full precision, before it is quantised and placed; but
-    for a transformer that its library quantises on the GPU while reading.
-    """
+    """Bytes of weights in main memory."""
     kept = {name: part.total for name, part in stored.items()}
     if setup.method.quantized_on_gpu and (setup.offload == "none" or not setup.method.movable):
         kept["transformer"] = 0
     everything = sum(kept.values())
     if stage == "load":
-        transformer = kept["transformer"] if setup.method.quantized_on_gpu else transformer_in_full
-        placed = _pinned_while_placed(stored) if setup.offload == "group" else everything
-        return max(everything - kept["transformer"] + transformer, placed)
+        return _while_loading(stored, setup, kept, transformer_in_full)
     if setup.device == "cpu" or setup.offload == "sequential":
         return everything
     if setup.offload == "group":
-        return stored["text_encoder"].pinned + stored["transformer"].pinned
+        pinned = stored["text_encoder"].pinned + stored["transformer"].pinned
+        return pinned + kept["vae"] + kept["text_encoder_2"]
+    text = kept["text_encoder"] + kept["text_encoder_2"]
     if setup.offload == "none":
-        return 0
+        return text if setup.loads_by_part else 0
     active = {"encode": "text_encoder", "denoise": "transformer", "decode": "vae"}[stage]
     return everything - kept[active]
 
 
-def _pinned_while_placed(stored: dict[str, Stored]) -> int:
+def _while_loading(stored: dict[str, Stored], setup: Setup, kept: dict[str, int], transformer_in_full: int) -> int:
+    """Bytes of weights in main memory at the peak of loading, the text encoders' included.
+
+    Part by part, what stays on the GPU stops on the host for a shard at most, which is not counted; a
+    transformer that is cast to float8 once it is read is there in full. Else the whole pipeline is
+    read in full precision before it is quantised and placed.
+    """
+    cast = isinstance(setup.method, LayerwiseCasting)
+    others = sum(size for name, size in kept.items() if name != "transformer")
+    if setup.offload == "group":
+        return _pinned_while_placed(stored, transformer_in_full if cast else 0)
+    if not setup.loads_by_part:
+        return others + (kept["transformer"] if setup.method.quantized_on_gpu else transformer_in_full)
+    if setup.offload == "none" and setup.device != "cpu":
+        text = kept["text_encoder"] + kept["text_encoder_2"]
+        return max(text, transformer_in_full if cast else 0)
+    # The transformer comes before the text encoders.
+    return max(sum(kept.values()), kept["vae"] + transformer_in_full if cast else 0)
+
+
+def _pinned_while_placed(stored: dict[str, Stored], transformer_in_full: int) -> int:
     """Bytes at the peak of group offload's setting up: page-locked copies beside what they are copies of.
 
     All copies of a component are made before its plain tensors are let go (``ModuleGroup.__init__``
-    before ``initialize_hook``); the text encoder comes first, as in the pipeline's components.
+    before ``initialize_hook``); the transformer comes first, the text encoder with the first prompt.
     """
     llama, transformer = stored["text_encoder"], stored["transformer"]
-    small = stored["vae"].total + stored["text_encoder_2"].total
-    return small + transformer.total + llama.pinned + max(llama.total, transformer.pinned)
+    first = max(transformer_in_full, transformer.total + transformer.pinned)
+    return stored["vae"].total + max(first, transformer.pinned + llama.total + llama.pinned)
 
 
 def _frames_on_host(shape: Shape, setup: Setup, stage: Stage) -> int:

@@ -10,11 +10,15 @@ import itertools
 from dataclasses import dataclass
 from typing import Literal
 
+from ..config import Quantization
+from ..config.quantization import dotted
 from .machine import Machine
-from .quantization import METHODS, Method, Quantization
+from .quantization import METHODS, Method
 
 Offload = Literal["none", "model", "group", "sequential"]
 OFFLOADS: tuple[Offload, ...] = ("none", "model", "group", "sequential")
+# One of each kind of number: the others are close to these in memory, and for who asks for them.
+WEIGHED: tuple[Quantization | None, ...] = (None, "fp8", "int8", "nf4")
 DTYPES = {
     "cuda": {"transformer": "bfloat16", "vae": "float16", "text_encoder": "float16", "text_encoder_2": "float16"},
     "cpu": {"transformer": "float32", "vae": "float32", "text_encoder": "float32", "text_encoder_2": "float32"},
@@ -27,7 +31,7 @@ class Mode:
 
     Attributes:
         offload: ``none`` keeps all components on the GPU; ``model`` moves one there at a time; ``group``
-            streams the transformer and the Llama encoder block by block and keeps the two small
+            streams the transformer and the Llama encoder block by block, and moves the two small
             components there; ``sequential`` moves one layer at a time.
         quantization: how the transformer's weights are stored; None is the profile's precision.
         vae_tiling: decode in spatial tiles.
@@ -50,40 +54,22 @@ class Mode:
 
 
 def all_modes() -> list[Mode]:
-    """Every combination, from the plainest on."""
+    """Every combination that is weighed, from the plainest on."""
     return [
         Mode(offload, quantization, tiling)
-        for offload, quantization, tiling in itertools.product(OFFLOADS, METHODS, (False, True))
+        for offload, quantization, tiling in itertools.product(OFFLOADS, WEIGHED, (False, True))
     ]
 
 
 def why_impossible(mode: Mode, machine: Machine, method: Method | None = None) -> str | None:
     """Why a machine cannot run a mode, whatever its memory; None if it can."""
     method = method or mode.method
-    if machine.device == "cpu":
-        if mode.offload != "none":
-            return "offload needs a CUDA device"
-        if method.needs_cuda:
-            return f"{method.name} needs a CUDA device"
+    if machine.device == "cpu" and mode.offload != "none":
+        return "offload needs a CUDA device"
     capability = None if machine.gpu is None else machine.gpu.compute_capability
-    if capability is not None:
-        if capability < (8, 0):
-            return (
-                f"compute capability {_dotted(capability)} has no bfloat16, which the transformer needs "
-                "(float16 gives black videos)"
-            )
-        if capability < method.min_capability:
-            return (
-                f"{method.name} needs compute capability {_dotted(method.min_capability)}, "
-                f"this GPU has {_dotted(capability)}"
-            )
-    if machine.libraries is not None and method.library and method.library not in machine.libraries:
-        return f"{method.library} is not installed (pip install 'hunyuan-local[quant]')"
-    if mode.offload not in method.offloads:
-        kind = "sequential offload moves plain tensors" if mode.offload == "sequential" else f"{mode.offload} offload"
-        return f"{kind}: not with {method.name}"
-    return None
-
-
-def _dotted(capability: tuple[int, int]) -> str:
-    return f"{capability[0]}.{capability[1]}"
+    if capability is not None and capability < (8, 0):
+        return (
+            f"compute capability {dotted(capability)} has no bfloat16, which the transformer needs "
+            "(float16 gives black videos)"
+        )
+    return method.needs.why_not(machine.device, capability, mode.offload, machine.libraries)

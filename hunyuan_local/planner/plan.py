@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..config import ModelConfig
+from ..config.quantization import GGUF_NEEDS
 from ..schema import SIZE_MULTIPLE, TEMPORAL_COMPRESSION, GenerationRequest
 from .architecture import Architecture
 from .checkpoint import COMPONENTS, read_architecture
@@ -90,7 +91,11 @@ class _Planner:
 
     def _weigh(self, request: GenerationRequest, mode: Mode) -> ModePlan:
         setup, found = self._setup(mode), self._forecast(request, mode)
-        impossible = why_impossible(mode, self.machine, setup.method) or self._too_many_elements(request, setup)
+        impossible = (
+            why_impossible(mode, self.machine, setup.method)
+            or self._not_with_gguf(mode)
+            or self._too_many_elements(request, setup)
+        )
         steps = request.num_inference_steps
         seconds = None if impossible else estimate(found, setup, self.machine.reference, steps, _passes(request))
         needed = needed_gpu_bytes(found.gpu_peak_bytes) if self.machine.device == "cuda" else 0
@@ -102,9 +107,15 @@ class _Planner:
             needed_gpu_bytes=needed,
             seconds=seconds,
             reason=impossible or self._too_large(needed, found),
-            device=setup.device,
-            dtypes=setup.dtypes,
         )
+
+    def _not_with_gguf(self, mode: Mode) -> str | None:
+        """Why a transformer from a GGUF file cannot be run like this."""
+        if self.model.transformer_gguf is None:
+            return None
+        if mode.quantization is not None:
+            return "the transformer is a GGUF file, which is quantised already"
+        return GGUF_NEEDS.why_not(self.machine.device, None, mode.offload, self.machine.libraries)
 
     def _too_many_elements(self, request: GenerationRequest, setup: Setup) -> str | None:
         """Whether a tensor of the decoding is beyond the indices of CUDA kernels."""
@@ -149,6 +160,8 @@ class _Planner:
                 f"GPU memory: {gib(CUDA_CONTEXT)} for the CUDA context and {FRAGMENTATION:.0%} for fragmentation on "
                 "top of the peaks shown"
             )
+        if self.model.transformer_gguf is not None:
+            yield "the GGUF file's transformer is planned in bfloat16, which is more than it takes"
         if self.machine.host_memory_bytes is None:
             yield "host memory: not given, so not checked"
 

@@ -1,20 +1,21 @@
 """How weights are stored and multiplied: full precision, and each library's ways to make them smaller.
 
-A method says how many bytes a layer takes, what lies beside it while it is multiplied, and where it
-can run and be moved. Knows nothing about whole models.
+A method says how many bytes a layer takes and what lies beside it while it is multiplied. Where it can run
+and be moved is in ``hunyuan_local.config.quantization``. Knows nothing about whole models.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
+from ..config import Quantization
+from ..config.quantization import NEEDS, Needs
 from .architecture import Layer
 from .trace import Trace
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-Quantization = Literal["fp8", "int8", "nf4"]
+_FULL_PRECISION = Needs("full precision")
 
 
 @dataclass(frozen=True)
@@ -22,27 +23,24 @@ class Method:
     """Full precision; the base of the others.
 
     Attributes:
-        name: what is quantised to, and by which library.
-        library: the package that it needs, if any.
+        needs: what it is called, and what it asks of a machine.
         skip: patterns of layer names that stay in full precision.
-        needs_cuda: whether it runs on CUDA devices alone.
-        min_capability: the least CUDA compute capability that it runs on.
         movable: whether model offload can take the weights off the GPU.
-        offloads: the kinds of offload that it works with.
         quantized_on_gpu: whether the weights go to the GPU as they are read, without stopping on the host;
             else they are read there in full precision first.
         matmul_speed: how many times as fast as bfloat16 the tensor cores multiply.
     """
 
-    name: str = "full precision"
-    library: str | None = None
+    needs: Needs = _FULL_PRECISION
     skip: tuple[str, ...] = ()
-    needs_cuda: bool = False
-    min_capability: tuple[int, int] = (0, 0)
     movable: bool = True
-    offloads: tuple[str, ...] = ("none", "model", "group", "sequential")
     quantized_on_gpu: bool = False
     matmul_speed: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """What is quantised to, and by which library."""
+        return self.needs.title
 
     def quantizes(self, layer: Layer) -> bool:
         """Whether a layer's weight is stored in fewer bits."""
@@ -90,18 +88,42 @@ class LayerwiseCasting(Method):
 
 
 @dataclass(frozen=True)
+class WeightOnlyFloat8(Method):
+    """torchao's ``Float8WeightOnlyConfig``: float8 with a float32 scale a row, made bfloat16 for each product."""
+
+    def weight_tensors(self, layer: Layer, each: int) -> list[int]:
+        """See :meth:`Method.weight_tensors`."""
+        return [layer.weight, layer.out * 4]
+
+    def multiply(self, trace: Trace, name: str, rows: int, inner: int, columns: int, each: int) -> None:
+        """See :meth:`Method.multiply`; ``_dequantize_affine_float8``, then the product, then plus the bias."""
+        trace.make("weight in float32", inner * columns * 4)
+        trace.make("scaled weight", inner * columns * 4)
+        trace.make("dequantised weight", inner * columns * each)
+        trace.drop("weight in float32", "scaled weight")
+        super().multiply(trace, "output without bias", rows, inner, columns, each)
+        trace.drop("dequantised weight")
+        trace.make(name, rows * columns * each)
+        trace.drop("output without bias")
+
+
+@dataclass(frozen=True)
 class DynamicFloat8(Method):
-    """torchao's ``Float8DynamicActivationFloat8WeightConfig`` in compiled blocks: both factors in float8."""
+    """torchao's ``Float8DynamicActivationFloat8WeightConfig``: both factors in float8, each with one scale."""
 
     def weight_tensors(self, layer: Layer, each: int) -> list[int]:
         """See :meth:`Method.weight_tensors`; one float32 scale for the whole weight."""
         return [layer.weight, 4]
 
     def multiply(self, trace: Trace, name: str, rows: int, inner: int, columns: int, each: int) -> None:
-        """See :meth:`Method.multiply`; compiled, only the rounded input is written out."""
-        trace.make("float8 input", rows * inner)
+        """See :meth:`Method.multiply`; ``_quantize_affine_float8``. Compiled blocks make less than this."""
+        steps = ("input in float32", "scaled input", "clamped input")
+        for step in steps:
+            trace.make(step, rows * inner * 4)
+        trace.make("quantised input", rows * inner)
+        trace.drop(*steps)
         super().multiply(trace, name, rows, inner, columns, each)
-        trace.drop("float8 input")
+        trace.drop("quantised input")
 
 
 @dataclass(frozen=True)
@@ -109,8 +131,8 @@ class WeightOnlyInt8(Method):
     """torchao's ``Int8WeightOnlyConfig``: int8 with a float32 scale a row, turned into bfloat16 for each product."""
 
     def weight_tensors(self, layer: Layer, each: int) -> list[int]:
-        """See :meth:`Method.weight_tensors`."""
-        return [layer.weight, layer.out * 4]
+        """See :meth:`Method.weight_tensors`; ``Int8Tensor`` keeps zero points too, which are zero: an int8 a row."""
+        return [layer.weight, layer.out * 4, layer.out]
 
     def multiply(self, trace: Trace, name: str, rows: int, inner: int, columns: int, each: int) -> None:
         """See :meth:`Method.multiply`; ``Int8Tensor``: mm with the cast weight, times the scales, plus the bias."""
@@ -122,12 +144,35 @@ class WeightOnlyInt8(Method):
 
 
 @dataclass(frozen=True)
+class DynamicInt8(WeightOnlyInt8):
+    """torchao's ``Int8DynamicActivationInt8WeightConfig``: both factors in int8, a float32 scale a row of each."""
+
+    def multiply(self, trace: Trace, name: str, rows: int, inner: int, columns: int, each: int) -> None:
+        """See :meth:`Method.multiply`; ``quantize_affine``, ``int_scaled_matmul``. Compiled blocks make less."""
+        for _ in range(4):  # times the scale's reciprocal, rounded, plus the zero point, clamped
+            trace.make("scaled input", rows * inner * 4)
+        trace.make("quantised input", rows * inner)
+        trace.drop("scaled input")
+        trace.make("contiguous weight", inner * columns)
+        trace.matmul(rows, inner, columns)
+        trace.make("int32 output", rows * columns * 4, moves=False)
+        trace.drop("contiguous weight")
+        trace.make("output of scaled rows", rows * columns * 4)
+        trace.drop("int32 output")
+        trace.make("y_dot_scaled", rows * columns * each)
+        trace.drop("output of scaled rows")
+        trace.make("output in float32", rows * columns * 4)
+        trace.make(name, rows * columns * each)
+        trace.drop("output in float32", "y_dot_scaled", "quantised input")
+
+
+@dataclass(frozen=True)
 class BlockFloat4(Method):
     """bitsandbytes' nf4: 4 bits an element and a float32 scale for every 64, turned into bfloat16 for each product."""
 
     def weight_tensors(self, layer: Layer, each: int) -> list[int]:
-        """See :meth:`Method.weight_tensors`; no double quantisation."""
-        return [-(-layer.weight // 2), -(-layer.weight // 64) * 4]
+        """See :meth:`Method.weight_tensors`; no double quantisation. Each has its own table of the 16 values."""
+        return [-(-layer.weight // 2), -(-layer.weight // 64) * 4, 16 * 4]
 
     def multiply(self, trace: Trace, name: str, rows: int, inner: int, columns: int, each: int) -> None:
         """See :meth:`Method.multiply`; ``MatMul4Bit.forward``: ``F.linear`` with ``dequantize_4bit(weight)``."""
@@ -176,35 +221,28 @@ class LlmInt8(Method):
         trace.drop("output", "out32", "CA")
 
 
+# What the libraries do if nothing else is asked of them: published figures are of these.
 FULL = Method()
 # DEFAULT_SKIP_MODULES_PATTERN of diffusers and the transformer's own _skip_layerwise_casting_patterns.
-_FLOAT8_SKIP = ("norm", "^proj_out$", "x_embedder", "context_embedder")
-_ALL_BUT_SEQUENTIAL = ("none", "model", "group")
-FP8_STORAGE = LayerwiseCasting(name="float8 storage (diffusers' layerwise casting)", skip=_FLOAT8_SKIP)
-FP8_DYNAMIC = DynamicFloat8(
-    name="dynamic float8 (torchao)",
-    library="torchao",
-    needs_cuda=True,
-    min_capability=(8, 9),
-    offloads=_ALL_BUT_SEQUENTIAL,
-    matmul_speed=2.0,
-)
-INT8_WEIGHT_ONLY = WeightOnlyInt8(name="int8 weights (torchao)", library="torchao")
-NF4 = BlockFloat4(
-    name="nf4 (bitsandbytes)",
-    library="bitsandbytes",
-    needs_cuda=True,
-    offloads=_ALL_BUT_SEQUENTIAL,
-    quantized_on_gpu=True,
-)
-# diffusers leaves 8-bit modules of bitsandbytes before 0.48 out of model offload.
-LLM_INT8 = LlmInt8(
-    name="LLM.int8 (bitsandbytes)",
-    library="bitsandbytes",
-    needs_cuda=True,
-    movable=False,
-    offloads=("none", "model"),
-    quantized_on_gpu=True,
-)
+FP8_STORAGE = LayerwiseCasting(NEEDS["fp8"], skip=("norm", "^proj_out$", "x_embedder", "context_embedder"))
+FP8_WEIGHT_ONLY = WeightOnlyFloat8(NEEDS["fp8-weights"])
+FP8_DYNAMIC = DynamicFloat8(NEEDS["fp8-dynamic"], matmul_speed=2.0)
+INT8_WEIGHT_ONLY = WeightOnlyInt8(NEEDS["int8"])
+INT8_DYNAMIC = DynamicInt8(NEEDS["int8-dynamic"], matmul_speed=2.0)
+NF4 = BlockFloat4(NEEDS["nf4"], quantized_on_gpu=True)
+LLM_INT8 = LlmInt8(NEEDS["llm-int8"], movable=False, quantized_on_gpu=True)
+# What hunyuan_local/pipeline/quantization.py keeps in full precision, and why.
+_OUTSIDE_THE_BLOCKS = ("^context_embedder", "^time_text_embed", "^norm_out", "^proj_out$")
+_FEW_ROWS = (r"\.norm", "add_[qkv]_proj$", "to_add_out$", "ff_context")
 # What each word of a profile means in this package.
-METHODS: dict[Quantization | None, Method] = {None: FULL, "fp8": FP8_STORAGE, "int8": INT8_WEIGHT_ONLY, "nf4": NF4}
+METHODS: dict[Quantization | None, Method] = {
+    None: FULL,
+    "fp8": FP8_STORAGE,
+    "fp8-weights": replace(FP8_WEIGHT_ONLY, skip=_OUTSIDE_THE_BLOCKS),
+    "fp8-dynamic": replace(FP8_DYNAMIC, skip=_OUTSIDE_THE_BLOCKS),
+    "int8": replace(INT8_WEIGHT_ONLY, skip=_OUTSIDE_THE_BLOCKS),
+    "int8-dynamic": replace(INT8_DYNAMIC, skip=(*_OUTSIDE_THE_BLOCKS, *_FEW_ROWS)),
+    "nf4": replace(NF4, skip=_OUTSIDE_THE_BLOCKS),
+    # bitsandbytes 0.50 keeps no columns in full precision from one product to the next.
+    "llm-int8": replace(LLM_INT8, skip=_OUTSIDE_THE_BLOCKS, outliers=0),
+}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 from ..config import GIB
 from ..errors import ConfigError, GpuMemoryError, HunyuanLocalError
@@ -16,7 +16,10 @@ from ..schema import GenerationRequest
 from .cost import Seconds
 from .machine import Machine
 from .memory import Peak, Stage
-from .modes import Mode
+from .modes import OFFLOADS, Mode
+
+# Times that are nearer to each other than this share are taken for the same: the estimates are no better.
+SAME_TIME = 0.02
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,6 @@ class ModePlan:
         needed_gpu_bytes: what the card must have for it: with the CUDA context and fragmentation.
         seconds: by stage, an estimate; None where the mode cannot run.
         reason: why it does not fit; None if it does.
-        device, dtypes: where, and in which precision a component.
     """
 
     mode: Mode
@@ -51,8 +53,6 @@ class ModePlan:
     needed_gpu_bytes: int
     seconds: Seconds | None
     reason: str | None
-    device: Literal["cuda", "cpu"]
-    dtypes: dict[str, str]
 
     @property
     def name(self) -> str:
@@ -63,17 +63,6 @@ class ModePlan:
     def fits(self) -> bool:
         """Whether the machine can run it."""
         return self.reason is None
-
-    @property
-    def profile_fields(self) -> dict[str, Any]:
-        """Fields of a runtime profile that runs the model like this."""
-        return {
-            "device": self.device,
-            "dtypes": self.dtypes,
-            "offload": self.mode.offload,
-            "quantization": self.mode.quantization,
-            "vae_tiling": self.mode.vae_tiling,
-        }
 
     def to_json(self) -> dict[str, Any]:
         """The mode as one object of ``Plan.to_json``; sizes in bytes."""
@@ -135,7 +124,7 @@ class Plan:
 
     @property
     def choice(self) -> ModePlan | None:
-        """The fastest mode that fits; of equals the plainest."""
+        """The fastest mode that fits; of those that differ by less than the estimate can tell, the plainest."""
         return fastest(self.modes)
 
     @cached_property
@@ -194,9 +183,20 @@ class Plan:
 
 
 def fastest(modes: tuple[ModePlan, ...]) -> ModePlan | None:
-    """The fastest of the modes that fit; of equals the first."""
-    fitting = [(plan.seconds.total, index) for index, plan in enumerate(modes) if plan.fits and plan.seconds]
-    return modes[min(fitting)[1]] if fitting else None
+    """The fastest of the modes that fit; of those within ``SAME_TIME`` of it the plainest.
+
+    Full precision is plainer than any other, then less offload, then no tiling.
+    """
+    fitting = [mode for mode in modes if mode.fits and mode.seconds is not None]
+    if not fitting:
+        return None
+    limit = min(mode.seconds.total for mode in fitting) * (1 + SAME_TIME)
+    return min((mode for mode in fitting if mode.seconds.total <= limit), key=_plainness)
+
+
+def _plainness(plan: ModePlan) -> tuple[bool, int, bool, float]:
+    mode = plan.mode
+    return mode.quantization is not None, OFFLOADS.index(mode.offload), mode.vae_tiling, plan.seconds.total
 
 
 def gib(size: int) -> str:

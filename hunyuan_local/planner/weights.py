@@ -26,8 +26,8 @@ class Stored:
         blocks: bytes of each streamed block, in the order of execution.
         rest: bytes outside the blocks.
         largest: bytes of the largest layer.
-        pinned: bytes of page-locked host memory for a copy: torch's host allocator rounds each tensor up to a
-            power of two.
+        pinned: bytes of page-locked host memory for a copy: torch's host allocator rounds each tensor of up to
+            1 MiB, as it is set here, up to a power of two.
         scales: bytes that stay on the GPU under group offload.
         grown: bytes that the first step adds.
     """
@@ -61,7 +61,7 @@ def store(component: Component, dtype: str, method: Method = FULL) -> Stored:
         tensors = method.layer_tensors(layer, dtype)
         size = sum(tensors)
         total, largest = total + size, max(largest, size)
-        pinned += sum(_power_of_two(tensor) for tensor in tensors)
+        pinned += sum(_pinned(tensor) for tensor in tensors)
         if match := _BLOCK.match(layer.name):
             blocks[match[0]] = blocks.get(match[0], 0) + size
         else:
@@ -77,5 +77,6 @@ def _scales(layer: Layer, method: Method, dtype: str) -> int:
     return 0
 
 
-def _power_of_two(size: int) -> int:
-    return 1 << (size - 1).bit_length() if size > 1 else size
+def _pinned(size: int) -> int:
+    """Bytes of the block that the allocator takes (``pinned_max_round_threshold_mb:1``)."""
+    return 1 << (size - 1).bit_length() if 1 < size <= 2**20 else size

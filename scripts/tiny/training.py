@@ -1,4 +1,4 @@
-"""The whole training in order: autoencoder, then text encoders and transformer, then the checkpoint."""
+"""The whole training in order: autoencoder, text encoders and transformer, the checkpoint, its latent preview."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import autoencoder, denoiser, text
+from . import autoencoder, denoiser, preview, text
 from .export import export
 
 
@@ -23,6 +23,8 @@ class Plan:
     check_clips: int
     denoiser_cycles: tuple[denoiser.Cycle, ...]
     buckets: tuple[denoiser.Bucket, ...]
+    preview_clips: int
+    preview_check_clips: int
 
 
 FULL = Plan(
@@ -33,11 +35,12 @@ FULL = Plan(
     12,
     denoiser.CYCLES,
     denoiser.BUCKETS,
+    preview.CLIPS,
+    preview.CHECK_CLIPS,
 )
 QUICK_CYCLES = (denoiser.Cycle(1), denoiser.Cycle(1, peak=0.5, emphasis=2.0))
-QUICK = Plan(
-    3, 2, (1, 1), 2, 1, QUICK_CYCLES, tuple(replace(bucket, clips=8, batch=2) for bucket in denoiser.BUCKETS[:2])
-)
+QUICK_BUCKETS = tuple(replace(bucket, clips=8, batch=2) for bucket in denoiser.BUCKETS[:2])
+QUICK = Plan(3, 2, (1, 1), 2, 1, QUICK_CYCLES, QUICK_BUCKETS, 2, 1)
 
 
 def train(work_dir: Path, output: Path, *, seed: int, threads: int, plan: Plan) -> None:
@@ -55,3 +58,10 @@ def train(work_dir: Path, output: Path, *, seed: int, threads: int, plan: Plan) 
     denoiser.train(transformer, stack, vae, work_dir, seed, plan.denoiser_cycles, plan.buckets)
     export(output, stack, transformer, vae)
     print(f"written to {output}; crop_start of its template is {stack.crop_start}", flush=True)
+    fit_preview(output, seed=seed, threads=threads, plan=plan)
+
+
+def fit_preview(checkpoint: Path, *, seed: int, threads: int, plan: Plan) -> None:
+    """Fit and print the latent preview of a finished checkpoint."""
+    torch.set_num_threads(threads)
+    preview.fit_checkpoint(checkpoint, seed, plan.preview_clips, plan.preview_check_clips)

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from hunyuan_local.config import RuntimeProfile, load_model_config
+from hunyuan_local.config import load_model_config
 from hunyuan_local.errors import ConfigError, GpuMemoryError, ModelLoadError
 from hunyuan_local.planner import Machine, Plan, find_gpu, parse_size, plan
 from hunyuan_local.planner.machine import detect_machine, gpu_specs, recognise
@@ -36,12 +36,31 @@ def test_every_combination_is_a_mode() -> None:
 @pytest.mark.parametrize("memory", ["16GiB", "24GiB", "48GiB", "80GiB", "141GiB"])
 def test_the_choice_is_the_fastest_that_fits(memory: str) -> None:
     found = planned(memory)
-    assert found.choice.seconds.total == min(x.seconds.total for x in found.modes if x.fits)
+    assert found.choice.seconds.total <= 1.02 * min(x.seconds.total for x in found.modes if x.fits)
+
+
+@pytest.mark.parametrize("memory", ["16GiB", "24GiB", "48GiB", "80GiB"])
+def test_of_modes_as_fast_as_each_other_the_plainest_is_taken(memory: str) -> None:
+    assert planned(memory).choice.mode.quantization is None
+
+
+def test_the_text_encoders_leave_before_the_denoising() -> None:
+    peaks = {x.name: x for x in planned("80GiB").modes}["none+tiling"].peaks
+    text_encoder_bytes = 15_000_000_000
+    assert peaks["encode"].gpu_bytes > peaks["load"].gpu_bytes + 0.9 * text_encoder_bytes
+    assert peaks["denoise"].gpu_bytes < peaks["load"].gpu_bytes + 0.9 * text_encoder_bytes
+
+
+def test_a_gguf_file_is_not_quantised_again() -> None:
+    model = load_model_config("accvideo")
+    found = plan(GenerationRequest(prompt="any"), model, Machine(80 * GIB, None))
+    assert {x.mode.quantization for x in found.modes if x.fits} == {None}
+    assert [text for text in found.assumptions if "GGUF" in text]
 
 
 def test_what_does_not_fit_says_how_much_it_needs_and_where() -> None:
     found = {x.name: x for x in planned("24GiB").modes}["none+tiling"]
-    assert found.reason == "denoise: needs 53.0 GiB of GPU memory, there are 24.0 GiB"
+    assert found.reason == "encode: needs 40.2 GiB of GPU memory, there are 24.0 GiB"
 
 
 def test_a_card_that_holds_the_tensors_but_not_the_context_does_not_fit() -> None:
@@ -60,8 +79,8 @@ def test_stage_peaks_are_below_the_peak_of_the_mode() -> None:
 
 
 def test_host_memory_is_checked_where_it_is_known() -> None:
-    found = {x.name: x for x in planned("80GiB", host="32GiB").modes}["none+tiling"]
-    assert found.reason == "load: needs 40.5 GiB of host memory, there are 32.0 GiB"
+    found = {x.name: x for x in planned("80GiB", host="32GiB").modes}["sequential+tiling"]
+    assert found.reason == "load: needs 40.6 GiB of host memory, there are 32.0 GiB"
 
 
 def test_nothing_fitting_is_refused_with_requests_that_would() -> None:
@@ -191,12 +210,6 @@ def test_a_folder_with_another_kind_of_text_encoder_is_refused(tmp_path: object)
     (tmp_path / "model_index.json").write_text("{}")
     with pytest.raises(ModelLoadError, match="is a T5EncoderModel, and only"):
         plan(REQUEST, load_model_config(str(tmp_path)), Machine(80 * GIB, None))
-
-
-def test_a_choice_that_a_profile_can_hold_makes_one() -> None:
-    fields = planned("80GiB").choice.profile_fields
-    del fields["quantization"]
-    assert RuntimeProfile(name="auto", **fields).offload == "none"
 
 
 def test_json_has_finite_numbers_alone() -> None:

@@ -9,50 +9,87 @@ import torch
 from diffusers import AutoencoderKLHunyuanVideo
 from live_tensors import LARGE, attention, autoencoder, counted_flops, live_peak, tiny_config
 
+from hunyuan_local.backends.local import LocalBackend
+from hunyuan_local.config.tiling import TILED, UNTILED, Tiling
+from hunyuan_local.pipeline.decoder import decode as stream
 from hunyuan_local.planner.architecture import Autoencoder
-from hunyuan_local.planner.decoding import TILED, UNTILED, Decode, explain_peak, largest_tensor, trace_decode
+from hunyuan_local.planner.decoding import Decode, explain_peak, largest_tensor, trace_decode
 
 LARGE_VAE = Autoencoder.model_validate(LARGE["vae"])
+CONFIGS = {
+    "large": LARGE["vae"],
+    "tiny": tiny_config("vae"),
+    "narrow": tiny_config("vae") | {"block_out_channels": (2, 2, 2, 2)},
+}
 CASES = [
-    ("large", (5, 90, 160), False),
-    ("large", (17, 34, 60), False),
-    ("large", (9, 36, 40), True),
-    ("large", (3, 16, 16), True),
-    ("tiny", (5, 10, 18), False),
-    ("tiny", (9, 36, 40), True),
+    ("large", (5, 90, 160), UNTILED),
+    ("large", (17, 34, 60), UNTILED),
+    ("large", (9, 36, 40), TILED),
+    ("large", (3, 16, 16), TILED),
+    ("large", (6, 36, 40), Tiling(height=208, width=None)),
+    ("large", (6, 36, 40), Tiling(height=None, width=224, frames=8)),
+    ("tiny", (5, 10, 18), UNTILED),
+    ("tiny", (9, 36, 40), TILED),
+    # So many tiles, so cheap, that putting them together takes more than decoding one.
+    ("narrow", (2, 24, 38), Tiling(height=128, width=144)),
 ]
 
 
 @cache
 def real(kind: str) -> AutoencoderKLHunyuanVideo:
-    if kind == "large":
-        return autoencoder(LARGE["vae"], torch.float16)
-    return autoencoder(tiny_config("vae"), torch.float32)
+    return autoencoder(CONFIGS[kind], torch.float16 if kind == "large" else torch.float32)
 
 
-def decode(kind: str, latents: tuple[int, int, int], tiled: bool) -> torch.Tensor:
+def decode(kind: str, latents: tuple[int, int, int], tiling: Tiling) -> torch.Tensor:
+    """The library's own decoding; a side that is to stay whole is one tile, as long as the picture."""
     model = real(kind)
-    model.use_tiling = tiled
+    model.enable_tiling(
+        tile_sample_min_height=tiling.height or 8 * latents[1],
+        tile_sample_min_width=tiling.width or 8 * latents[2],
+        tile_sample_min_num_frames=tiling.frames,
+        tile_sample_stride_height=tiling.height - 64 if tiling.height else 8 * latents[1],
+        tile_sample_stride_width=tiling.width - 64 if tiling.width else 8 * latents[2],
+        tile_sample_stride_num_frames=tiling.frames - 4,
+    )
     return model.decode(torch.empty(1, 16, *latents, dtype=model.dtype, device="meta"), return_dict=False)[0]
 
 
-def traced(kind: str, latents: tuple[int, int, int], tiled: bool) -> tuple[Autoencoder, Decode]:
-    config = LARGE_VAE if kind == "large" else Autoencoder.model_validate(tiny_config("vae"))
-    return config, Decode(latents, 2 if kind == "large" else 4, TILED if tiled else UNTILED, streams=False)
+def traced(kind: str, latents: tuple[int, int, int], tiling: Tiling) -> tuple[Autoencoder, Decode]:
+    return Autoencoder.model_validate(CONFIGS[kind]), Decode(
+        latents, 2 if kind == "large" else 4, tiling, streams=False
+    )
 
 
-@pytest.mark.parametrize(("kind", "latents", "tiled"), CASES)
-def test_operations_are_those_that_torch_counts(kind: str, latents: tuple[int, int, int], tiled: bool) -> None:
-    assert trace_decode(*traced(kind, latents, tiled)).flops == counted_flops(lambda: decode(kind, latents, tiled))
+@pytest.mark.parametrize(("kind", "latents", "tiling"), CASES)
+def test_operations_are_those_that_torch_counts(kind: str, latents: tuple[int, int, int], tiling: Tiling) -> None:
+    assert trace_decode(*traced(kind, latents, tiling)).flops == counted_flops(lambda: decode(kind, latents, tiling))
 
 
-@pytest.mark.parametrize(("kind", "latents", "tiled"), CASES)
+@pytest.mark.parametrize(("kind", "latents", "tiling"), CASES)
 def test_the_peak_is_that_of_the_real_decoding(
-    kind: str, latents: tuple[int, int, int], tiled: bool, monkeypatch: pytest.MonkeyPatch
+    kind: str, latents: tuple[int, int, int], tiling: Tiling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attention)
-    peak = live_peak(real(kind), lambda: decode(kind, latents, tiled))
-    assert trace_decode(*traced(kind, latents, tiled)).peak_bytes == pytest.approx(peak, rel=0.01)
+    peak = live_peak(real(kind), lambda: decode(kind, latents, tiling))
+    assert trace_decode(*traced(kind, latents, tiling)).peak_bytes == pytest.approx(peak, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("latents", "tiling"),
+    [
+        ((5, 4, 20), Tiling(height=None, width=128)),
+        ((8, 4, 8), UNTILED),
+        ((9, 4, 8), Tiling(height=None, width=None, frames=8)),
+    ],
+)
+def test_the_peak_of_streamed_frames_is_that_of_this_packages_decoder(
+    tiny: LocalBackend, latents: tuple[int, int, int], tiling: Tiling
+) -> None:
+    model = tiny.load()
+    given = torch.randn(1, 16, *latents, generator=torch.Generator().manual_seed(0))
+    peak = live_peak(model.pipe.vae, lambda: [len(piece) for piece in stream(model, given, tiling)], given)
+    config = Autoencoder.model_validate(tiny_config("vae"))
+    assert trace_decode(config, Decode(latents, 4, tiling)).peak_bytes == pytest.approx(peak, rel=0.01)
 
 
 def test_tiling_lowers_the_peak() -> None:

@@ -45,9 +45,9 @@ def test_streaming_holds_two_blocks_and_the_rest() -> None:
     assert stored.streamed_peak == 2 * max(stored.blocks) + stored.rest
 
 
-def test_page_locked_copies_are_rounded_up_to_powers_of_two() -> None:
+def test_page_locked_copies_of_large_tensors_take_their_own_size() -> None:
     stored = store(TRANSFORMER, "bfloat16", FULL)
-    assert 1.2 < stored.pinned / stored.total < 2
+    assert 1 < stored.pinned / stored.total < 1.001
 
 
 @pytest.mark.parametrize("tokens", [270, 351])

@@ -1,0 +1,84 @@
+"""The attention kernels that work here, one call each at the lengths of real videos, and the library's masked one."""
+
+from __future__ import annotations
+
+import functools
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
+
+from hunyuan_local.pipeline.attention import EXACT, INEXACT, find_problem
+
+MASKED = "native, masked"
+# Of the text's 256 tokens, those that a short prompt leaves as padding.
+_PADDING = 200
+_CALLS, _MOST_SECONDS = 5, 20.0
+
+
+def compare(task: dict[str, Any], record: dict[str, Any], save: Callable[[], None]) -> None:
+    """Time every kernel at every length, and fill ``record``.
+
+    Args:
+        task: ``device``, ``tokens`` (the lengths), ``heads`` and ``head_dim``.
+        record: gets ``problems``, why a kernel cannot be used here, by kernel; and ``rows``, each with
+            ``tokens``, ``kernel``, ``milliseconds`` (median of a call) and ``tflops`` (achieved), or ``error``.
+        save: keeps the record as it is.
+    """
+    device, heads, head_dim = task["device"], task["heads"], task["head_dim"]
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    problems = {name: find_problem(name, device, dtype, head_dim) for name in (*EXACT, *INEXACT)}
+    record |= {
+        "heads": heads,
+        "head_dim": head_dim,
+        "problems": {name: problem for name, problem in problems.items() if problem is not None},
+        "rows": [],
+    }
+    working = [name for name, problem in problems.items() if problem is None]
+    for tokens in task["tokens"]:
+        for kernel in (*working, MASKED):
+            row: dict[str, Any] = {"tokens": tokens, "kernel": kernel}
+            try:
+                seconds = _time(kernel, (1, tokens, heads, head_dim), device, dtype)
+                # Two products of [tokens, head_dim] and [tokens, tokens] a head, two operations an element.
+                operations = 4 * tokens**2 * heads * head_dim
+                row |= {"milliseconds": seconds * 1e3, "tflops": operations / seconds / 1e12}
+            except Exception as error:  # each kernel has errors of its own
+                row["error"] = (str(error).strip() or type(error).__name__).split("\n")[0]
+            record["rows"].append(row)
+            save()
+
+
+@torch.no_grad()
+def _time(kernel: str, shape: tuple[int, int, int, int], device: str, dtype: torch.dtype) -> float:
+    """Seconds of one call, the median of a few after a first one."""
+    query, key, value = (torch.randn(shape, device=device, dtype=dtype) for _ in range(3))
+    mask = None
+    if kernel == MASKED:  # [1, 1, 1, tokens], as HunyuanVideoTransformer3DModel.forward makes it
+        mask = torch.ones(1, 1, 1, shape[1], device=device, dtype=torch.bool)
+        mask[..., -_PADDING:] = False
+    backend = _library_name("native" if mask is not None else kernel)
+    call = functools.partial(dispatch_attention_fn, query, key, value, attn_mask=mask, backend=backend)
+    _timed(call, device)
+    seconds: list[float] = []
+    while len(seconds) < _CALLS and sum(seconds) < _MOST_SECONDS:
+        seconds.append(_timed(call, device))
+    return statistics.median(seconds)
+
+
+def _timed(call: Callable[[], torch.Tensor], device: str) -> float:
+    synchronise = torch.cuda.synchronize if device == "cuda" else lambda: None
+    synchronise()
+    began = time.perf_counter()
+    call()
+    synchronise()
+    return time.perf_counter() - began
+
+
+def _library_name(kernel: str) -> AttentionBackendName:
+    """Some of the library's names begin with an underscore, which the package's leave out."""
+    known = {name.value for name in AttentionBackendName}
+    return AttentionBackendName(kernel if kernel in known else f"_{kernel}")

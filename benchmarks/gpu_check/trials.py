@@ -1,0 +1,154 @@
+"""What is measured: modes at sizes, chosen by the plan, and what the plan expects of each.
+
+Reads configurations alone, and needs no torch.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from hunyuan_local.config import ModelConfig
+from hunyuan_local.config.tiling import Tiling
+from hunyuan_local.errors import ConfigError
+from hunyuan_local.planner import Machine, Mode, ModePlan, Plan, plan
+from hunyuan_local.planner.checkpoint import read_architecture
+from hunyuan_local.planner.cost import estimate
+from hunyuan_local.planner.encoding import LLAMA_TOKENS
+from hunyuan_local.planner.memory import Setup, Shape, forecast
+from hunyuan_local.planner.modes import DTYPES, OFFLOADS, all_modes
+from hunyuan_local.schema import SIZE_MULTIPLE, TEMPORAL_COMPRESSION, GenerationRequest
+
+
+@dataclass(frozen=True)
+class VideoSize:
+    """Pixels and frames of a video."""
+
+    width: int
+    height: int
+    num_frames: int
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}x{self.num_frames}"
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that each attention layer sees: one for 16 x 16 pixels and four frames, and the text's 256."""
+        frames = (self.num_frames - 1) // TEMPORAL_COMPRESSION + 1
+        return frames * (self.width // SIZE_MULTIPLE) * (self.height // SIZE_MULTIPLE) + LLAMA_TOKENS
+
+    def request(self, steps: int) -> GenerationRequest:
+        """A request of this size.
+
+        Raises:
+            InvalidRequestError: a size that the model cannot make.
+        """
+        return GenerationRequest(
+            prompt="any", width=self.width, height=self.height, num_frames=self.num_frames, num_inference_steps=steps
+        )
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One mode at one size; ``predicted`` is None for a mode that the plan does not know."""
+
+    size: VideoSize
+    mode: str
+    flops_per_step: int
+    predicted: dict[str, Any] | None
+
+
+def parse_video_size(text: str) -> VideoSize:
+    """The size of ``512x320x61``.
+
+    Raises:
+        ConfigError: not three numbers.
+        InvalidRequestError: a size that the model cannot make.
+    """
+    match = re.fullmatch(r"(\d+)x(\d+)x(\d+)", text)
+    if match is None:
+        raise ConfigError(f"size={text!r}: must be WIDTHxHEIGHTxFRAMES, such as 512x320x61")
+    size = VideoSize(*map(int, match.groups()))
+    size.request(steps=1)
+    return size
+
+
+def find_plans(model: ModelConfig, machine: Machine, sizes: Sequence[VideoSize], steps: int) -> dict[VideoSize, Plan]:
+    """The plan of each size on a machine."""
+    return {size: plan(size.request(steps), model, machine) for size in sizes}
+
+
+def choose_trials(plans: dict[VideoSize, Plan], quick: bool, modes: Sequence[str] = ()) -> list[Trial]:
+    """What to measure: the modes that fit by the plan, or, whatever it says, those that are named.
+
+    Args:
+        plans: see ``find_plans``.
+        quick: only the plan's choice, and the fastest mode of each kind of offload.
+        modes: names of modes.
+    """
+    trials = []
+    for size, found in plans.items():
+        known = {item.name: item for item in found.modes}
+        for name in modes or _names(found, quick):
+            predicted = None if name not in known else _predicted(known[name], found.machine.device)
+            trials.append(Trial(size, name, found.flops_per_step, predicted))
+    return trials
+
+
+def expected_seconds(trials: Sequence[Trial]) -> float:
+    """Seconds of all trials by the plan, without loading; those of which it knows no time count as nothing."""
+    known = [trial.predicted["seconds"] for trial in trials if trial.predicted and trial.predicted["seconds"]]
+    return sum(seconds["encode"] + seconds["denoise"] + seconds["decode"] for seconds in known)
+
+
+def with_tiling(trial: Trial, model: ModelConfig, machine: Machine, tiling: Tiling) -> Trial:
+    """The trial with the plan's figures for the tiles that it was really decoded in: those depend on what was free.
+
+    Args:
+        trial: planned with the library's tiles, or with none.
+        model: that was run, whose folder is there.
+        machine: what was planned for.
+        tiling: what was decoded in.
+    """
+    mode = next((mode for mode in all_modes() if mode.name == trial.mode), None)
+    if mode is None or trial.predicted is None:
+        return trial
+    architecture, size = read_architecture(model), trial.size
+    setup = Setup(machine.device, mode.offload, mode.method, tiling, dict(DTYPES[machine.device]))
+    crop_start = model.prompt_template.crop_start
+    shape = Shape.of(architecture, size.width, size.height, size.num_frames, crop_start)
+    found = forecast(architecture, shape, setup)
+    predicted, peak = copy.deepcopy(trial.predicted), found.peaks["decode"]
+    predicted["host_bytes"]["decode"] = peak.host_bytes
+    if machine.device == "cuda":
+        predicted["gpu_bytes"]["decode"] = peak.gpu_bytes
+    if predicted["seconds"] is not None:
+        predicted["seconds"]["decode"] = estimate(found, setup, machine.reference, steps=1).decode
+    return replace(trial, predicted=predicted)
+
+
+def _names(found: Plan, quick: bool) -> list[str]:
+    if found.machine.device == "cpu":  # to no avail there, but the code is the same: for trying this script out
+        return [Mode(offload).name for offload in OFFLOADS]
+    fitting = [item for item in found.modes if item.fits]
+    if not quick:
+        return [item.name for item in fitting]
+    chosen = [] if found.choice is None else [found.choice.name]
+    for offload in OFFLOADS:
+        own = [item for item in fitting if item.mode.offload == offload]
+        chosen += [min(own, key=lambda item: item.seconds.total).name] if own else []
+    return list(dict.fromkeys(chosen))
+
+
+def _predicted(item: ModePlan, device: str) -> dict[str, Any]:
+    """What the plan expects: bytes by stage, and seconds, which a mode that cannot run has not."""
+    return {
+        "gpu_bytes": {stage: peak.gpu_bytes for stage, peak in item.peaks.items()} if device == "cuda" else {},
+        "host_bytes": {stage: peak.host_bytes for stage, peak in item.peaks.items()},
+        "needed_gpu_bytes": item.needed_gpu_bytes,
+        "seconds": None if item.seconds is None else asdict(item.seconds),
+        "does_not_fit": item.reason,
+    }

@@ -1,0 +1,108 @@
+"""What to try when the device's memory runs out: smaller tiles, then the next offload, then less precision.
+
+Each rung is tried once, and only a bounded number of them. Decides, and loads nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..config import Quantization, RuntimeProfile
+from ..errors import GpuMemoryError
+from ..planner import Mode, Plan
+from ..planner.modes import OFFLOADS
+from ..planner.result import gib
+
+# Why a mode cannot run on this machine, or None if it can.
+WhyImpossible = Callable[[Mode], str | None]
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One change of how the model is run, and what to tell of it."""
+
+    profile: RuntimeProfile
+    shrink_tiles: bool
+    text: str
+
+
+class OomLadder:
+    """The rungs below one profile, for one video.
+
+    Args:
+        profile: where it begins; its ``on_oom`` bounds the rungs.
+        why_impossible: leaves out what the machine cannot do at all.
+    """
+
+    def __init__(self, profile: RuntimeProfile, why_impossible: WhyImpossible):
+        self.profile = profile
+        self._why_impossible = why_impossible
+        self._taken: list[str] = []
+
+    @property
+    def taken(self) -> list[str]:
+        """What was changed so far, one sentence each."""
+        return list(self._taken)
+
+    def climb_down(self, error: GpuMemoryError, can_shrink: bool) -> Rung:
+        """The next thing to try after this error.
+
+        Args:
+            error: says in which stage the memory ran out.
+            can_shrink: whether the autoencoder's tiles can be made smaller.
+
+        Raises:
+            GpuMemoryError: nothing is left to try; with the stage, the peak and what was tried.
+        """
+        rung = None
+        if len(self._taken) + 1 < self.profile.on_oom.attempts:
+            rung = self._next(error, can_shrink)
+        if rung is None:
+            raise GpuMemoryError(self._give_up(error), error.stage, error.peak_bytes)
+        self._taken.append(rung.text)
+        self.profile = rung.profile
+        return rung
+
+    def _next(self, error: GpuMemoryError, can_shrink: bool) -> Rung | None:
+        profile, where = self.profile, f"the device's memory ran out in the stage {error.stage}"
+        if error.stage == "decode" and can_shrink:
+            tiled = profile.model_copy(update={"vae_tiling": True})
+            return Rung(tiled, True, f"{where}: went on with smaller tiles in the decoding")
+        for offload in OFFLOADS[OFFLOADS.index(profile.offload) + 1 :]:
+            if self._possible(Mode(offload, profile.quantization, profile.vae_tiling)):
+                # Compiled blocks cannot be moved layer by layer.
+                compiled = profile.compile and offload != "sequential"
+                lower = profile.model_copy(update={"offload": offload, "compile": compiled})
+                return Rung(lower, False, f"{where}: went on with offload {offload} in the place of {profile.offload}")
+        for quantization in self._untried():
+            for offload in reversed(OFFLOADS):
+                if self._possible(Mode(offload, quantization, profile.vae_tiling)):
+                    lower = profile.model_copy(update={"offload": offload, "quantization": quantization})
+                    text = f"{where}: went on with the transformer in {quantization}, which changes the frames"
+                    return Rung(lower, False, text)
+        return None
+
+    def _untried(self) -> tuple[Quantization, ...]:
+        """Precisions that are allowed and come after the present one."""
+        allowed, present = self.profile.on_oom.quantization, self.profile.quantization
+        return allowed[allowed.index(present) + 1 :] if present in allowed else allowed
+
+    def _possible(self, mode: Mode) -> bool:
+        return self._why_impossible(mode) is None
+
+    def _give_up(self, error: GpuMemoryError) -> str:
+        peak = "" if error.peak_bytes is None else f"; {gib(error.peak_bytes)} were allocated at the peak"
+        tried = f"; tried before: {'; '.join(self._taken)}" if self._taken else ""
+        return f"{error}{peak}{tried}"
+
+
+def remedy(found: Plan) -> str:
+    """What to do by the plan when everything has been tried."""
+    if found.choice is not None:
+        return (
+            f"the plan expects {found.choice.name} to fit: other programs may hold the memory; or ask for fewer "
+            "frames or a smaller size, or allow less precision (on_oom: {quantization: [fp8]} in a profile)"
+        )
+    nearest = "; or ".join(map(str, found.nearest))
+    return f"what should fit: {nearest}" if nearest else "no smaller request of this model would fit either"

@@ -1,0 +1,136 @@
+"""Which profile a request runs in: one that was named, a mode of the plan, or what the plan chooses.
+
+Reads configurations alone, so all is decided before any weight is read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from pydantic import ValidationError
+
+from ..config import CacheConfig, MagCache, ModelConfig, RuntimeProfile, load_profile, profile_names
+from ..errors import ConfigError
+from ..planner import Machine, ModePlan, Plan, detect_machine, plan
+from ..planner.memory import CUDA_CONTEXT
+from ..planner.modes import DTYPES, Mode, all_modes
+from ..planner.result import gib
+from ..schema import GenerationRequest
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A profile, and in a sentence why it was taken; no reason where the user named it."""
+
+    profile: RuntimeProfile
+    reason: str | None = None
+
+
+def named_profile(name: str | None) -> RuntimeProfile | None:
+    """The profile of this name: a file of ``configs/profiles``, a YAML file, or a mode such as ``group+fp8+tiling``.
+
+    None for ``auto`` and for no name: then the plan of each request decides.
+
+    Raises:
+        ConfigError: nothing of that name; lists the names that exist.
+    """
+    if name is None or name == AUTO:
+        return None
+    found = next((mode for mode in all_modes() if mode.name == name), None)
+    if found is not None:
+        return _profile(name, found, detect_machine().device)
+    try:
+        return load_profile(name)
+    except ConfigError as error:
+        if name in profile_names() or name.endswith((".yaml", ".yml")):
+            raise
+        raise ConfigError(f"{error}, {AUTO}, or a mode that 'hunyuan-local plan' lists, such as group+tiling") from None
+
+
+def with_cache(profile: RuntimeProfile, cache: CacheConfig | None, model: ModelConfig) -> RuntimeProfile:
+    """The profile with this step cache, or with its own; MagCache takes the model's ratios where it has none.
+
+    Raises:
+        ConfigError: the cache does not go with the profile, or was not measured on the model.
+    """
+    cache = cache or profile.cache
+    if isinstance(cache, MagCache) and not cache.mag_ratios:
+        if len(model.mag_ratios) < 2:
+            raise ConfigError(
+                f"cache.kind='magcache': {model.name} has no mag_ratios, one a step, which must be measured on this "
+                "very checkpoint with benchmarks/step_caches.py --calibrate; or use a first-block cache"
+            )
+        cache = cache.model_copy(update={"mag_ratios": model.mag_ratios})
+    if cache == profile.cache:
+        return profile
+    try:
+        return RuntimeProfile(**(dict(profile) | {"cache": cache}))
+    except ValidationError as error:
+        raise ConfigError("; ".join(problem["msg"] for problem in error.errors())) from error
+
+
+def available_machine() -> Machine:
+    """This machine, with the GPU memory that other processes leave."""
+    machine = detect_machine()
+    if machine.gpu_memory_bytes is None:
+        return machine
+    from ..pipeline.devices import available_bytes
+
+    # The plan counts the CUDA context, which is there already when the driver is asked.
+    return replace(machine, gpu_memory_bytes=min(machine.gpu_memory_bytes, available_bytes() + CUDA_CONTEXT))
+
+
+def choose_profile(request: GenerationRequest, model: ModelConfig, loaded: RuntimeProfile | None = None) -> Choice:
+    """The profile of the fastest mode that fits this machine; the loaded one as long as that fits.
+
+    Args:
+        request: fields that it leaves open take the model's defaults.
+        model: which checkpoint.
+        loaded: what the model runs in already: to load it again costs more than a faster mode saves.
+
+    Raises:
+        GpuMemoryError: no mode fits; names the nearest requests that would.
+        ConfigError: the machine cannot run the model in any mode.
+    """
+    found = plan(request, model, available_machine())
+    if loaded is not None and _fits(found, loaded):
+        return Choice(loaded)
+    mode = found.require_choice()
+    return Choice(_profile(AUTO, mode.mode, found.machine.device), _reason(found, mode))
+
+
+def _profile(name: str, mode: Mode, device: str) -> RuntimeProfile:
+    return RuntimeProfile(
+        name=name, device=device, dtypes=DTYPES[device], offload=mode.offload, quantization=mode.quantization,
+        vae_tiling=mode.vae_tiling,
+    )  # fmt: skip
+
+
+def _fits(found: Plan, profile: RuntimeProfile) -> bool:
+    mode = Mode(profile.offload, profile.quantization, profile.vae_tiling)
+    return any(item.fits and item.mode == mode for item in found.modes)
+
+
+def _reason(found: Plan, mode: ModePlan) -> str:
+    """What was chosen and why, in one sentence."""
+    machine = found.machine
+    fitting = sum(item.fits for item in found.modes)
+    if machine.gpu_memory_bytes is None:
+        where = f"on the CPU, which needs {gib(mode.host_peak_bytes)} of main memory"
+    else:
+        where = f"needs {gib(mode.needed_gpu_bytes)} of {gib(machine.gpu_memory_bytes)} of GPU memory"
+    lossy = ""
+    if mode.mode.quantization is not None:
+        exact = [item for item in found.modes if item.fits and item.mode.quantization is None]
+        instead = f"; in full precision: --profile {min(exact, key=_seconds).name}" if exact else ""
+        lossy = f"; {mode.mode.method.name} changes the frames a little{instead}"
+    return (
+        f"profile {AUTO}: {mode.name}, {where}; the fastest of {fitting} modes that fit, about "
+        f"{mode.seconds.total:,.0f} s without loading{lossy}"
+    )
+
+
+def _seconds(item: ModePlan) -> float:
+    return item.seconds.total

@@ -1,0 +1,65 @@
+"""The tiles in which one video is decoded: as large as the free memory allows, smaller after it ran out."""
+
+from __future__ import annotations
+
+from ..config import ModelConfig, RuntimeProfile
+from ..config.tiling import TILED, UNTILED, Tiling
+from ..planner.architecture import Autoencoder
+from ..planner.checkpoint import read_architecture
+from ..planner.memory import Shape
+from ..planner.plan import MAX_ELEMENTS
+from ..planner.quantization import DTYPE_BYTES
+from ..planner.tiles import choose_tiling, smaller
+from ..schema import GenerationRequest
+
+
+class Tiles:
+    """The choice for one video of one model.
+
+    Args:
+        model: its autoencoder's configuration is read when it is first needed.
+        request: with its size and length.
+    """
+
+    def __init__(self, model: ModelConfig, request: GenerationRequest):
+        self._model, self._request = model, request
+        self._tiling: Tiling | None = None
+        self._limit: Tiling | None = None
+        self._profile: RuntimeProfile | None = None
+
+    def choose(self, profile: RuntimeProfile, free_bytes: int | None) -> Tiling:
+        """The cheapest tiling that the profile and the free memory allow.
+
+        Args:
+            profile: without ``vae_tiling`` the picture is not cut, unless memory ran out before.
+            free_bytes: of the device, beside the autoencoder's weights; None where it does not count.
+        """
+        self._profile = profile
+        if self._limit is not None:
+            self._tiling = self._limit
+        elif not profile.vae_tiling:
+            self._tiling = UNTILED
+        else:
+            limit = MAX_ELEMENTS if profile.device == "cuda" else None
+            self._tiling = choose_tiling(*self._decoding(), free_bytes, max_elements=limit, default=TILED)
+        return self._tiling
+
+    @property
+    def can_shrink(self) -> bool:
+        """Whether there are smaller tiles than the last ones chosen."""
+        return self._next() is not None
+
+    def shrink(self) -> None:
+        """Choose clearly smaller tiles from now on."""
+        self._limit = self._next() or self._limit
+
+    def _next(self) -> Tiling | None:
+        return None if self._tiling is None else smaller(self._tiling, *self._decoding())
+
+    def _decoding(self) -> tuple[Autoencoder, tuple[int, int, int], int]:
+        """The autoencoder, the latents' (frames, height, width), and bytes of an activation's element."""
+        architecture = read_architecture(self._model)
+        width, height = self._model.render_size(self._request.width, self._request.height)
+        crop_start = self._model.prompt_template.crop_start
+        shape = Shape.of(architecture, width, height, self._request.num_frames, crop_start)
+        return architecture.vae, shape.latents, DTYPE_BYTES[self._profile.dtypes.vae]

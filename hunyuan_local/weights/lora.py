@@ -1,0 +1,132 @@
+"""Which layers of diffusers' transformer the keys of a LoRA file speak of.
+
+Three spellings of layers are in use: diffusers' own, that of Tencent's code, and ComfyUI's, each with
+dots or, in the manner of kohya's trainers, with underscores. diffusers' reader knows the first, and the
+second only for files that hold the image stream's attention. Knows nothing about tensors.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+_PREFIXES = ("transformer.", "model.diffusion_model.", "diffusion_model.", "lora_unet_", "lora_transformer_")
+# What a key holds, from its end: the two factors of the change, the number it is scaled by, the change of the bias.
+_KINDS = {
+    "lora_A.weight": "down",
+    "lora_B.weight": "up",
+    "lora_A.default.weight": "down",
+    "lora_B.default.weight": "up",
+    "lora_down.weight": "down",
+    "lora_up.weight": "up",
+    "lora.down.weight": "down",
+    "lora.up.weight": "up",
+    "alpha": "alpha",
+    "diff_b": "bias",
+}
+
+# diffusers' names in Tencent's spelling, from the conversion of whole checkpoints in diffusers
+# (loaders/single_file_utils.py); first the block, then the layer in it.
+_BLOCKS = (
+    (r"transformer_blocks\.(\d+)\.", r"double_blocks.\1."),
+    (r"single_transformer_blocks\.(\d+)\.", r"single_blocks.\1."),
+    (r"context_embedder\.token_refiner\.refiner_blocks\.(\d+)\.", r"txt_in.individual_token_refiner.blocks.\1."),
+    ("", ""),
+)
+_LAYERS = {
+    "double_blocks": {
+        r"attn\.to_[qkv]": "img_attn_qkv",
+        r"attn\.to_out\.0": "img_attn_proj",
+        r"attn\.add_[qkv]_proj": "txt_attn_qkv",
+        r"attn\.to_add_out": "txt_attn_proj",
+        r"norm1\.linear": "img_mod.linear",
+        r"norm1_context\.linear": "txt_mod.linear",
+        r"ff\.net\.0\.proj": "img_mlp.fc1",
+        r"ff\.net\.2": "img_mlp.fc2",
+        r"ff_context\.net\.0\.proj": "txt_mlp.fc1",
+        r"ff_context\.net\.2": "txt_mlp.fc2",
+    },
+    "single_blocks": {
+        r"attn\.to_[qkv]|proj_mlp": "linear1",
+        "proj_out": "linear2",
+        r"norm\.linear": "modulation.linear",
+    },
+    "txt_in": {
+        r"attn\.to_[qkv]": "self_attn_qkv",
+        r"attn\.to_out\.0": "self_attn_proj",
+        r"ff\.net\.0\.proj": "mlp.fc1",
+        r"ff\.net\.2": "mlp.fc2",
+        r"norm_out\.linear": "adaLN_modulation.1",
+    },
+    "": {
+        r"context_embedder\.proj_in": "txt_in.input_embedder",
+        r"context_embedder\.time_text_embed\.timestep_embedder\.linear_1": "txt_in.t_embedder.mlp.0",
+        r"context_embedder\.time_text_embed\.timestep_embedder\.linear_2": "txt_in.t_embedder.mlp.2",
+        r"context_embedder\.time_text_embed\.text_embedder\.linear_1": "txt_in.c_embedder.linear_1",
+        r"context_embedder\.time_text_embed\.text_embedder\.linear_2": "txt_in.c_embedder.linear_2",
+        r"time_text_embed\.timestep_embedder\.linear_1": "time_in.mlp.0",
+        r"time_text_embed\.timestep_embedder\.linear_2": "time_in.mlp.2",
+        r"time_text_embed\.guidance_embedder\.linear_1": "guidance_in.mlp.0",
+        r"time_text_embed\.guidance_embedder\.linear_2": "guidance_in.mlp.2",
+        r"time_text_embed\.text_embedder\.linear_1": "vector_in.in_layer",
+        r"time_text_embed\.text_embedder\.linear_2": "vector_in.out_layer",
+        r"norm_out\.linear": "final_layer.adaLN_modulation.1",
+        "proj_out": "final_layer.linear",
+    },
+}
+# Tencent's names in ComfyUI's spelling.
+_COMFY = (
+    (r"_attn_(qkv|proj)$", r"_attn.\1"),
+    (r"(_mod|\.modulation)\.linear$", r"\1.lin"),
+    (r"mlp\.fc1$", "mlp.0"),
+    (r"mlp\.fc2$", "mlp.2"),
+    (r"(time_in|guidance_in|t_embedder)\.mlp\.0$", r"\1.in_layer"),
+    (r"(time_in|guidance_in|t_embedder)\.mlp\.2$", r"\1.out_layer"),
+    (r"c_embedder\.linear_1$", "c_embedder.in_layer"),
+    (r"c_embedder\.linear_2$", "c_embedder.out_layer"),
+)
+# Layers that Tencent's code has as one, in the order of their rows there.
+_ROWS = ("to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj", "proj_mlp")
+
+
+def parse_key(key: str) -> tuple[str, str] | None:
+    """(layer as the file spells it, ``down``, ``up``, ``alpha`` or ``bias``); None for any other key."""
+    for end, kind in _KINDS.items():
+        if key.endswith(f".{end}"):
+            layer = key.removesuffix(f".{end}")
+            prefix = next((prefix for prefix in _PREFIXES if layer.startswith(prefix)), "")
+            return layer.removeprefix(prefix), kind
+    return None
+
+
+def spellings(layers: Iterable[str]) -> dict[str, list[str]]:
+    """Every spelling of a layer to diffusers' names of it: several, in the order of their rows, where they are one."""
+    found: dict[str, list[str]] = {}
+    for layer in sorted(layers, key=_row):
+        names = {layer}
+        if (original := original_name(layer)) is not None:
+            comfy = original
+            for pattern, replacement in _COMFY:
+                comfy = re.sub(pattern, replacement, comfy)
+            names |= {original, comfy}
+        for name in names | {name.replace(".", "_") for name in names}:
+            found.setdefault(name, []).append(layer)
+    return found
+
+
+def original_name(layer: str) -> str | None:
+    """The layer, or the larger one that it is a part of, in Tencent's code; None if there is none."""
+    for block, replacement in _BLOCKS:
+        if (match := re.match(block, layer)) is None:
+            continue
+        start = match.expand(replacement)
+        rest = layer[match.end() :]
+        for pattern, name in _LAYERS[start.split(".")[0]].items():
+            if re.fullmatch(pattern, rest):
+                return start + name
+    return None
+
+
+def _row(layer: str) -> int:
+    last = layer.rpartition(".")[2]
+    return _ROWS.index(last) if last in _ROWS else 0
