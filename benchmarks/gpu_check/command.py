@@ -131,7 +131,7 @@ def _check(options: argparse.Namespace, card: dict[str, Any], path: Path) -> int
     configs = read_configs(options.architecture or FULL_SIZE)
     machine = machine_of(card)
     with without_weights(configs) as model:
-        plans = find_plans(model, machine, sizes, steps)
+        plans = find_plans(model, machine, sizes)
     trials = choose_trials(plans, options.quick, options.mode)
     if not trials:
         plans[sizes[0]].require_choice()
@@ -141,7 +141,7 @@ def _check(options: argparse.Namespace, card: dict[str, Any], path: Path) -> int
     folder = provide(options.work_dir, configs, _say, 60 * options.timeout)
     try:
         # 2. The attention kernels.
-        minutes = expected_seconds(trials) / 60
+        minutes = expected_seconds(trials, steps) / 60
         _say(f"runs to make: {len(trials)}, {minutes:.0f} minutes by the plan, and the loading; results go to {path}")
         tokens = sorted({trial.size.tokens for trial in trials})
         found["attention"] = _attention(options, configs["transformer"], tokens)

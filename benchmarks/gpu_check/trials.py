@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hunyuan_local.config import ModelConfig
@@ -21,6 +21,8 @@ from hunyuan_local.planner.encoding import LLAMA_TOKENS
 from hunyuan_local.planner.memory import Setup, Shape, forecast
 from hunyuan_local.planner.modes import DTYPES, OFFLOADS, all_modes
 from hunyuan_local.schema import SIZE_MULTIPLE, TEMPORAL_COMPRESSION, GenerationRequest
+
+_TIMES = ("encode", "step", "decode")
 
 
 @dataclass(frozen=True)
@@ -40,15 +42,13 @@ class VideoSize:
         frames = (self.num_frames - 1) // TEMPORAL_COMPRESSION + 1
         return frames * (self.width // SIZE_MULTIPLE) * (self.height // SIZE_MULTIPLE) + LLAMA_TOKENS
 
-    def request(self, steps: int) -> GenerationRequest:
-        """A request of this size.
+    def request(self) -> GenerationRequest:
+        """A request of this size with the model's usual steps, by which the plan chooses as for a real video.
 
         Raises:
             InvalidRequestError: a size that the model cannot make.
         """
-        return GenerationRequest(
-            prompt="any", width=self.width, height=self.height, num_frames=self.num_frames, num_inference_steps=steps
-        )
+        return GenerationRequest(prompt="any", width=self.width, height=self.height, num_frames=self.num_frames)
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,13 @@ def parse_video_size(text: str) -> VideoSize:
     if match is None:
         raise ConfigError(f"size={text!r}: must be WIDTHxHEIGHTxFRAMES, such as 512x320x61")
     size = VideoSize(*map(int, match.groups()))
-    size.request(steps=1)
+    size.request()
     return size
 
 
-def find_plans(model: ModelConfig, machine: Machine, sizes: Sequence[VideoSize], steps: int) -> dict[VideoSize, Plan]:
+def find_plans(model: ModelConfig, machine: Machine, sizes: Sequence[VideoSize]) -> dict[VideoSize, Plan]:
     """The plan of each size on a machine."""
-    return {size: plan(size.request(steps), model, machine) for size in sizes}
+    return {size: plan(size.request(), model, machine) for size in sizes}
 
 
 def choose_trials(plans: dict[VideoSize, Plan], quick: bool, modes: Sequence[str] = ()) -> list[Trial]:
@@ -98,10 +98,10 @@ def choose_trials(plans: dict[VideoSize, Plan], quick: bool, modes: Sequence[str
     return trials
 
 
-def expected_seconds(trials: Sequence[Trial]) -> float:
+def expected_seconds(trials: Sequence[Trial], steps: int) -> float:
     """Seconds of all trials by the plan, without loading; those of which it knows no time count as nothing."""
     known = [trial.predicted["seconds"] for trial in trials if trial.predicted and trial.predicted["seconds"]]
-    return sum(seconds["encode"] + seconds["denoise"] + seconds["decode"] for seconds in known)
+    return sum(seconds["encode"] + steps * seconds["step"] + seconds["decode"] for seconds in known)
 
 
 def with_tiling(trial: Trial, model: ModelConfig, machine: Machine, tiling: Tiling) -> Trial:
@@ -149,6 +149,6 @@ def _predicted(item: ModePlan, device: str) -> dict[str, Any]:
         "gpu_bytes": {stage: peak.gpu_bytes for stage, peak in item.peaks.items()} if device == "cuda" else {},
         "host_bytes": {stage: peak.host_bytes for stage, peak in item.peaks.items()},
         "needed_gpu_bytes": item.needed_gpu_bytes,
-        "seconds": None if item.seconds is None else asdict(item.seconds),
+        "seconds": None if item.seconds is None else {name: getattr(item.seconds, name) for name in _TIMES},
         "does_not_fit": item.reason,
     }

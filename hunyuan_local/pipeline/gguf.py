@@ -74,7 +74,6 @@ def load_gguf_transformer(path: Path, config_folder: Path, dtype: torch.dtype) -
             tensors,
             config=str(config_folder),
             quantization_config=GGUFQuantizationConfig(compute_dtype=dtype),
-            dtype=dtype,
             local_files_only=True,
         )
     except Exception as error:

@@ -80,7 +80,7 @@ def test_stage_peaks_are_below_the_peak_of_the_mode() -> None:
 
 def test_host_memory_is_checked_where_it_is_known() -> None:
     found = {x.name: x for x in planned("80GiB", host="32GiB").modes}["sequential+tiling"]
-    assert found.reason == "load: needs 40.6 GiB of host memory, there are 32.0 GiB"
+    assert found.reason == "decode: needs 40.6 GiB of host memory, there are 32.0 GiB"
 
 
 def test_nothing_fitting_is_refused_with_requests_that_would() -> None:

@@ -142,6 +142,7 @@ def test_a_picture_that_cannot_be_cut_can_still_be_cut_in_time() -> None:
         ({"height": 100}, "height=100"),
         ({"width": 0}, "width=0"),
         ({"overlap": 20}, "overlap=20"),
+        ({"overlap": 0}, "overlap=0"),
         ({"frames": 10}, "frames=10"),
         ({"frames_overlap": 3}, "frames_overlap=3"),
         ({"width": 120}, "width=120"),
