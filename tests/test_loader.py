@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from diffusers import HunyuanVideoTransformer3DModel
 
 from hunyuan_local.config import ModelConfig, load_model_config, load_profile
 from hunyuan_local.errors import ConfigError, ModelLoadError
@@ -132,3 +136,40 @@ def test_a_cuda_profile_without_cuda_is_refused(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ConfigError, match="needs a CUDA device"):
         load_model(TINY, load_profile("gpu-80gb"))
+
+
+READ_ONE_COMPONENT = """
+import json, resource, sys
+from pathlib import Path
+from hunyuan_local.config import load_profile
+from hunyuan_local.pipeline import loader
+from hunyuan_local.pipeline.placement import Placement
+
+profile = load_profile("cpu")
+profile = profile.model_copy(update={"dtypes": profile.dtypes.model_copy(update={"transformer": sys.argv[2]})})
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+before = peak()
+module = loader._read("transformer", Path(sys.argv[1]), profile, Placement(profile))
+weights = sum(parameter.nbytes for parameter in module.parameters())
+print(json.dumps({"grown": peak() - before, "weights": weights}))
+"""
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    """A transformer of 139 MiB in shards, and the bytes of the largest."""
+    config = dict(HunyuanVideoTransformer3DModel.load_config(TINY.folder / "transformer"))
+    larger = config | {"num_layers": 8, "num_single_layers": 16, "num_attention_heads": 8}
+    folder = tmp_path_factory.mktemp("sharded")
+    HunyuanVideoTransformer3DModel.from_config(larger).save_pretrained(folder / "transformer", max_shard_size="40MB")
+    shards = [path.stat().st_size for path in (folder / "transformer").glob("*.safetensors")]
+    assert len(shards) > 3
+    return folder, max(shards)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_loading_takes_no_more_memory_than_the_weights_and_a_shard(sharded: tuple[Path, int], dtype: str) -> None:
+    folder, shard = sharded
+    command = [sys.executable, "-c", READ_ONE_COMPONENT, str(folder), dtype]
+    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert found["grown"] < found["weights"] + shard

@@ -178,3 +178,11 @@ def test_the_users_allocator_settings_are_left_alone(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(placement_module, "apply_group_offloading", lambda module, **options: None)
     Placement(profile(offload="group")).place("text_encoder", torch.nn.Linear(2, 2))
     assert told == []
+
+
+def test_what_bitsandbytes_holds_in_4_bits_is_streamed_from_where_it_was_loaded(streamed: dict[str, object]) -> None:
+    log: list[tuple[str, str]] = []
+    module = Moved("transformer", log)
+    module.is_loaded_in_4bit = True
+    Placement(profile(offload="group", quantization="nf4")).place("transformer", module)
+    assert log == [] and streamed["offload_type"] == "block_level"

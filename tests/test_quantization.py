@@ -26,7 +26,6 @@ from hunyuan_local.pipeline.attention import drop_padding, keep_rotary_tables
 from hunyuan_local.pipeline.quantization import (
     cast_storage,
     finish_quantization,
-    library_config,
     require,
     transformer_config,
 )
@@ -347,12 +346,7 @@ def test_the_last_layer_is_found_among_several_files(maker: Maker, tmp_path: Pat
 
 @pytest.mark.parametrize("method", [None, "fp8"])
 def test_no_library_is_asked(method: str | None) -> None:
-    assert library_config(method, torch.bfloat16) is None
-
-
-@pytest.mark.parametrize("method", [name for name in NEEDS if name != "fp8"])
-def test_the_transformer_alone_is_quantised(method: str) -> None:
-    assert list(library_config(method, torch.bfloat16).quant_mapping) == ["transformer"]
+    assert transformer_config(method, torch.bfloat16) is None
 
 
 def test_nf4_is_asked_for_by_name_and_computes_in_the_profiles_precision() -> None:

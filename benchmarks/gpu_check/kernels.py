@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
+from diffusers.models.attention_dispatch import dispatch_attention_fn
 
-from hunyuan_local.pipeline.attention import EXACT, INEXACT, find_problem
+from hunyuan_local.pipeline.attention import EXACT, INEXACT, find_problem, library_name
 
 MASKED = "native, masked"
 # Of the text's 256 tokens, those that a short prompt leaves as padding.
@@ -60,7 +60,7 @@ def _time(kernel: str, shape: tuple[int, int, int, int], device: str, dtype: tor
     if kernel == MASKED:  # [1, 1, 1, tokens], as HunyuanVideoTransformer3DModel.forward makes it
         mask = torch.ones(1, 1, 1, shape[1], device=device, dtype=torch.bool)
         mask[..., -_PADDING:] = False
-    backend = _library_name("native" if mask is not None else kernel)
+    backend = library_name("native" if mask is not None else kernel)
     call = functools.partial(dispatch_attention_fn, query, key, value, attn_mask=mask, backend=backend)
     _timed(call, device)
     seconds: list[float] = []
@@ -76,9 +76,3 @@ def _timed(call: Callable[[], torch.Tensor], device: str) -> float:
     call()
     synchronise()
     return time.perf_counter() - began
-
-
-def _library_name(kernel: str) -> AttentionBackendName:
-    """Some of the library's names begin with an underscore, which the package's leave out."""
-    known = {name.value for name in AttentionBackendName}
-    return AttentionBackendName(kernel if kernel in known else f"_{kernel}")

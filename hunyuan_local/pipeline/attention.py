@@ -49,7 +49,7 @@ def drop_padding(transformer: HunyuanVideoTransformer3DModel, backend: str) -> N
         transformer: called as a module; calling its ``forward`` directly would leave the padding in.
         backend: one of ``BACKENDS``, of which ``find_problem`` knows no reason against it.
     """
-    processor = _MaskFreeProcessor(_library_name(backend))
+    processor = _MaskFreeProcessor(library_name(backend))
     for module in transformer.modules():
         if isinstance(getattr(module, "processor", None), HunyuanVideoAttnProcessor2_0):
             module.set_processor(processor)
@@ -130,7 +130,7 @@ def find_problem(backend: str, device: str, dtype: torch.dtype, head_dim: int) -
     # [batch, tokens, heads, head_dim]: drawn on the CPU, so that the device's generator is left alone.
     query, key, value = (torch.randn(1, _PROBE_TOKENS, 2, head_dim, generator=generator) for _ in range(3))
     expected = torch.nn.functional.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (query, key, value)))
-    name = _library_name(backend)
+    name = library_name(backend)
     try:
         with attention_backend(name):  # checks what is installed, and fetches a kernel from the Hub
             pass
@@ -141,7 +141,8 @@ def find_problem(backend: str, device: str, dtype: torch.dtype, head_dim: int) -
     return None if distance < _PROBE_TOLERANCE else f"wrong values, off by {distance:.3g}"
 
 
-def _library_name(backend: str) -> AttentionBackendName:
+def library_name(backend: str) -> AttentionBackendName:
+    """The library's name of one of ``BACKENDS``; some of its names begin with an underscore, which ours leave out."""
     known = {name.value for name in AttentionBackendName}
     return AttentionBackendName(backend if backend in known else f"_{backend}")
 

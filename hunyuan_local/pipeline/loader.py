@@ -37,7 +37,7 @@ from .memory import out_of_memory
 from .placement import Placement
 from .prompt_cache import PromptCache, encoder_identity
 from .prompts import TEXT_ENCODERS, PromptEncoder
-from .quantization import cast_storage, require, transformer_config
+from .quantization import cast_storage, finish_quantization, require, transformer_config
 from .tokenizers import load_clip_tokenizer, load_llama_tokenizer
 
 OnNote = Callable[[str], None]
@@ -175,6 +175,7 @@ def _read_transformer(
     else:
         quantization = transformer_config(profile.quantization, dtype)
         transformer = _read("transformer", folder, profile, placement, quantization_config=quantization)
+        finish_quantization(transformer, profile.quantization, dtype)
     for lora in add_loras(transformer, config.lora):
         extra_files[lora.path] = lora.sha256
         for note in lora.notes:

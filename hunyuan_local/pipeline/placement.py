@@ -65,7 +65,9 @@ class Placement:
                 module.to("cpu")
                 self._visiting[component] = module
         elif residence == "group":
-            module.to("cpu")
+            # Streaming brings the weights of bitsandbytes back to the GPU and not the scales beside them: they stay.
+            if not getattr(module, "is_loaded_in_4bit", False):
+                module.to("cpu")
             self._stream(component, module)
         elif residence == "sequential":
             # Buffers of the component itself are not moved by the hooks of its layers.

@@ -25,7 +25,7 @@ from ..config.quantization import NEEDS, installed_libraries
 from ..errors import ConfigError, ModelLoadError
 
 if TYPE_CHECKING:
-    from diffusers import HunyuanVideoTransformer3DModel, PipelineQuantizationConfig
+    from diffusers import HunyuanVideoTransformer3DModel
     from diffusers.quantizers.quantization_config import QuantizationConfigMixin
 
 _OUTSIDE_THE_BLOCKS = ("context_embedder", "time_text_embed", "norm_out")
@@ -111,16 +111,6 @@ def transformer_config(method: Quantization | None, dtype: torch.dtype) -> Quant
     skip = [*_OUTSIDE_THE_BLOCKS, f"{_LAST_LAYER}.weight", *(_FEW_ROWS if method == "int8-dynamic" else ())]
     # Inductor's settings are the process's, and none of a layer's business.
     return TorchAoConfig(configs[method](set_inductor_config=False), modules_to_not_convert=skip)
-
-
-def library_config(method: Quantization | None, dtype: torch.dtype) -> PipelineQuantizationConfig | None:
-    """``transformer_config`` for a pipeline that is loaded as a whole; no other component is quantised."""
-    config = transformer_config(method, dtype)
-    if config is None:
-        return None
-    from diffusers import PipelineQuantizationConfig
-
-    return PipelineQuantizationConfig(quant_mapping={"transformer": config})
 
 
 def finish_quantization(

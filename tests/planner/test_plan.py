@@ -36,7 +36,7 @@ def test_every_combination_is_a_mode() -> None:
 @pytest.mark.parametrize("memory", ["16GiB", "24GiB", "48GiB", "80GiB", "141GiB"])
 def test_the_choice_is_the_fastest_that_fits(memory: str) -> None:
     found = planned(memory)
-    assert found.choice.seconds.total <= 1.02 * min(x.seconds.total for x in found.modes if x.fits)
+    assert found.choice.seconds.total <= 1.05 * min(x.seconds.total for x in found.modes if x.fits)
 
 
 @pytest.mark.parametrize("memory", ["16GiB", "24GiB", "48GiB", "80GiB"])
