@@ -98,7 +98,10 @@ def table_of_seconds(model: LoadedModel, config: Autoencoder, rounds: int) -> It
     for _ in range(rounds):
         for taken, tiling in zip(seconds, tilings, strict=True):
             taken.append(cpu_seconds(model, latents, tiling))
-    yield f"{TIMED[0]}x{TIMED[1]}, {FRAMES} frames, the built-in model in float32; torch {torch.__version__}, CPU seconds, {rounds} rounds"
+    yield (
+        f"{TIMED[0]}x{TIMED[1]}, {FRAMES} frames, the built-in model in float32; "
+        f"torch {torch.__version__}, CPU seconds, {rounds} rounds"
+    )
     yield ""
     yield f"{'free memory':16}{'tiles':26}{'seconds':>8}{'of the library':>16}{'operations':>12}"
     for label, tiling, taken in zip(("", *(f"{share:g} x needed" for share in SHARES)), tilings, seconds, strict=True):
@@ -112,8 +115,8 @@ def table_of_seconds(model: LoadedModel, config: Autoencoder, rounds: int) -> It
 def table_of_seams(model: LoadedModel) -> Iterator[str]:
     """Frames in tiles against frames in one piece."""
     clips = {"four objects": four_scenes(SEAMS, FRAMES), "one large object": one_scene(SEAMS, FRAMES, 30, 2.5)}
-    yield f"{SEAMS[0]}x{SEAMS[1]}, {FRAMES} frames, against one piece in space; largest difference of 255 levels, share of"
-    yield "pixels that differ by more than 8; and each, as the piece itself, against the clip that was encoded"
+    yield f"{SEAMS[0]}x{SEAMS[1]}, {FRAMES} frames, against one piece in space: largest difference of 255 levels, share"
+    yield "of pixels that differ by more than 8; and each, as the piece itself, against the clip that was encoded"
     for title, clip in clips.items():
         latents = encoded(model, clip)
         whole = frames_of(model, latents, UNTILED)

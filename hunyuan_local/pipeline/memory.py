@@ -46,7 +46,11 @@ def free_device() -> None:
     """Return memory that no component holds any longer."""
     gc.collect()
     if torch.cuda.is_available():
+        torch.cuda.synchronize()
         torch.cuda.empty_cache()
+        # Page-locked copies of weights are kept by an allocator of their own.
+        empty_host_cache = getattr(torch.accelerator, "empty_host_cache", None) or torch._C._host_emptyCache
+        empty_host_cache()
 
 
 def device_name(profile: RuntimeProfile) -> str:

@@ -128,9 +128,11 @@ class Placement:
 def _round_pinned_memory_little() -> None:
     """Let page-locked copies above 1 MiB take their own size rather than the next power of two.
 
-    That is up to twice the host memory. A setting of the process's allocator, which the environment
-    variable PYTORCH_ALLOC_CONF overrules; torch before 2.9 has no such setting.
+    That is up to twice the host memory. A setting of the process's allocator, which a user's own settings
+    in the environment overrule; torch before 2.13 knows no such key, and then the copies are rounded.
     """
     setter = getattr(torch._C, "_accelerator_setAllocatorSettings", None)
-    if setter is not None and not os.environ.get("PYTORCH_ALLOC_CONF"):
-        setter("pinned_max_round_threshold_mb:1")
+    theirs = any(os.environ.get(name) for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"))
+    if setter is not None and not theirs:
+        with contextlib.suppress(ValueError, RuntimeError):
+            setter("pinned_max_round_threshold_mb:1")
