@@ -235,12 +235,12 @@ def quality(way: Way, count: int) -> float:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """One line a way."""
-    lines = [f"{'way':34}{'largest':>8}{'PSNR dB':>9}  {'bound':14}{'held':6}{'all right':>9}"]
+    lines = [f"{'way':32}{'largest':>8}{'PSNR dB':>9}  {'bound':13}{'held':5}{'all right':>9}"]
     for row in rows:
         psnr = "inf" if math.isinf(row["psnr_db"]) else f"{row['psnr_db']:.1f}"
         right = "" if row["quality"] is None else f"{row['quality']:.0f} %"
         held = "yes" if row["held"] else "NO"
-        lines.append(f"{row['way']:34}{row['largest']:>8}{psnr:>9}  {row['bound']:14}{held:6}{right:>9}")
+        lines.append(f"{row['way']:32}{row['largest']:>8}{psnr:>9}  {row['bound']:13}{held:5}{right:>9}")
     return "\n".join(line.rstrip() for line in lines)
 
 

@@ -214,6 +214,7 @@ def test_it_goes_with_ways_to_save_memory(place: Callable, placed_first: bool) -
 @pytest.fixture(scope="module")
 def stock_pipe(tiny: LocalBackend) -> HunyuanVideoPipeline:
     """The built-in checkpoint with the library's own transformer, and the other components shared."""
+    tiny.load().prompts.load()
     transformer = HunyuanVideoTransformer3DModel.from_pretrained(tiny.load().folder / "transformer")
     pipe = HunyuanVideoPipeline(**tiny.load().pipe.components | {"transformer": transformer})
     pipe.set_progress_bar_config(disable=True)

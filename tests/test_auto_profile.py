@@ -68,7 +68,7 @@ def test_a_choice_that_is_not_exact_says_so(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_loaded_profile_stays_while_it_fits(card: None) -> None:
     loaded = named_profile("sequential+tiling")
-    assert choose_profile(FULL_SIZE, LARGE, loaded).profile is loaded
+    assert choose_profile(FULL_SIZE, LARGE, loaded).profile == loaded
 
 
 def test_a_loaded_profile_that_is_too_small_is_replaced(card: None) -> None:

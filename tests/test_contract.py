@@ -100,7 +100,7 @@ def test_results_have_one_shape(make: Callable[..., GenerationResult]) -> None:
         *(f"video.{name}" for name in ("width", "height", "num_frames", "fps", "duration_s", "codec", "pixel_format")),
         *(f"provenance.{name}" for name in (
             "format", "created_at", "backend", "request", "model", "profile", "device", "render_size", "remote",
-            "versions", "timings", "frames_sha256", "notes",
+            "runtime", "versions", "timings", "frames_sha256", "notes", "recoveries",
         )),
     }  # fmt: skip
 

@@ -12,8 +12,8 @@ import torch
 from hunyuan_local.backends.base import GenerationContext
 from hunyuan_local.backends.ladder import OomLadder
 from hunyuan_local.backends.local import LocalBackend
+from hunyuan_local.config import GroupOffload, RuntimeProfile, load_model_config, load_profile
 from hunyuan_local.config import OomLadder as Limits
-from hunyuan_local.config import RuntimeProfile, load_profile
 from hunyuan_local.errors import GpuMemoryError
 from hunyuan_local.pipeline import loader
 from hunyuan_local.schema import GenerationRequest, GenerationResult, Progress
@@ -213,7 +213,7 @@ def test_when_nothing_is_left_the_device_is_clean_and_no_file_is_kept(
 ) -> None:
     short_of("denoise", set(range(100)))
     backend = LocalBackend(model="tiny", profile=CPU)
-    with pytest.raises(GpuMemoryError, match="the plan expects none to fit"):
+    with pytest.raises(GpuMemoryError, match="the plan expects --profile none to fit"):
         backend.generate(request_, GenerationContext(tmp_path / "a.mp4"))
     assert backend.device == "not loaded" and list(tmp_path.iterdir()) == []
 
@@ -233,5 +233,62 @@ def test_smaller_tiles_decode_what_larger_ones_could_not(
     request_: GenerationRequest, short_of: Callable, tmp_path: Path
 ) -> None:
     short_of("decode", {1})
-    result, _ = generate(request_.replace(width=304, height=208), tmp_path, vae_tiling=True)
-    assert "smaller tiles" in result.provenance["recoveries"][0]
+    loads = short_of("load", set())
+    result, _ = generate(request_.replace(num_frames=17), tmp_path, vae_tiling=True)
+    assert result.provenance["recoveries"][0].endswith("smaller tiles: whole width x whole height, 8 frames")
+    assert loads.count == 4  # each component once: for other tiles nothing is loaded again
+
+
+def test_the_next_video_of_that_size_begins_with_the_smaller_tiles(
+    request_: GenerationRequest, short_of: Callable, tmp_path: Path
+) -> None:
+    short_of("decode", {1})
+    backend = LocalBackend(model="tiny", profile=CPU)
+    backend.generate(request_.replace(num_frames=17), GenerationContext(tmp_path / "a.mp4"))
+    again = backend.generate(request_.replace(num_frames=17), GenerationContext(tmp_path / "b.mp4"))
+    assert again.provenance["recoveries"] == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA error: out of memory"),  # page-locked memory
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
+    ],
+)
+def test_memory_runs_out_in_other_words_too(
+    request_: GenerationRequest, undisturbed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    real, errors = loader.HunyuanVideoTransformer3DModel.forward, [error]
+
+    def forward(*args: object, **kwargs: object) -> object:
+        if errors:
+            raise errors.pop()
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(loader.HunyuanVideoTransformer3DModel, "forward", forward)
+    result, _ = generate(request_, tmp_path)
+    assert result.provenance["frames_sha256"] == undisturbed and result.provenance["recoveries"]
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(
+    request_: GenerationRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forward(*args: object, **kwargs: object) -> object:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(loader.HunyuanVideoTransformer3DModel, "forward", forward)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        generate(request_, tmp_path)
+
+
+@pytest.mark.parametrize("quantization", [None, "int8"])
+def test_rungs_that_the_loader_would_refuse_are_left_out(tmp_path: Path, quantization: str | None) -> None:
+    config = load_model_config("tiny")
+    if quantization is None:
+        config = config.model_copy(update={"transformer_gguf": str(tmp_path / "t.gguf")})
+    profile = CPU.model_copy(update={"quantization": quantization, "group": GroupOffload(to_disk=True)})
+    backend = LocalBackend(config, profile)
+    tried = offloads(OomLadder(profile, backend._why_impossible), "denoise")
+    assert tried == (["model", "group"] if quantization is None else ["model", "sequential"])

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 from ..config import Quantization, RuntimeProfile
 from ..errors import GpuMemoryError
-from ..planner import Mode, Plan
+from ..planner import Plan
 from ..planner.modes import OFFLOADS
 from ..planner.result import gib
 
-# Why a mode cannot run on this machine, or None if it can.
-WhyImpossible = Callable[[Mode], str | None]
+# Why a profile cannot run on this machine, or None if it can.
+WhyImpossible = Callable[[RuntimeProfile], str | None]
 
 
 @dataclass(frozen=True)
@@ -68,17 +68,19 @@ class OomLadder:
         profile, where = self.profile, f"the device's memory ran out in the stage {error.stage}"
         if error.stage == "decode" and can_shrink:
             tiled = profile.model_copy(update={"vae_tiling": True})
-            return Rung(tiled, True, f"{where}: went on with smaller tiles in the decoding")
+            return Rung(tiled, True, f"{where}: went on with smaller tiles")
         for offload in OFFLOADS[OFFLOADS.index(profile.offload) + 1 :]:
-            if self._possible(Mode(offload, profile.quantization, profile.vae_tiling)):
-                # Compiled blocks cannot be moved layer by layer.
-                compiled = profile.compile and offload != "sequential"
-                lower = profile.model_copy(update={"offload": offload, "compile": compiled})
+            # Compiled blocks cannot be moved layer by layer.
+            compiled = profile.compile and offload != "sequential"
+            lower = profile.model_copy(update={"offload": offload, "compile": compiled})
+            if self._why_impossible(lower) is None:
                 return Rung(lower, False, f"{where}: went on with offload {offload} in the place of {profile.offload}")
         for quantization in self._untried():
             for offload in reversed(OFFLOADS):
-                if self._possible(Mode(offload, quantization, profile.vae_tiling)):
-                    lower = profile.model_copy(update={"offload": offload, "quantization": quantization})
+                compiled = profile.compile and offload != "sequential"
+                changes = {"offload": offload, "quantization": quantization, "compile": compiled}
+                lower = profile.model_copy(update=changes)
+                if self._why_impossible(lower) is None:
                     text = f"{where}: went on with the transformer in {quantization}, which changes the frames"
                     return Rung(lower, False, text)
         return None
@@ -87,9 +89,6 @@ class OomLadder:
         """Precisions that are allowed and come after the present one."""
         allowed, present = self.profile.on_oom.quantization, self.profile.quantization
         return allowed[allowed.index(present) + 1 :] if present in allowed else allowed
-
-    def _possible(self, mode: Mode) -> bool:
-        return self._why_impossible(mode) is None
 
     def _give_up(self, error: GpuMemoryError) -> str:
         peak = "" if error.peak_bytes is None else f"; {gib(error.peak_bytes)} were allocated at the peak"
@@ -101,8 +100,8 @@ def remedy(found: Plan) -> str:
     """What to do by the plan when everything has been tried."""
     if found.choice is not None:
         return (
-            f"the plan expects {found.choice.name} to fit: other programs may hold the memory; or ask for fewer "
-            "frames or a smaller size, or allow less precision (on_oom: {quantization: [fp8]} in a profile)"
+            f"the plan expects --profile {found.choice.name} to fit: other programs may hold the memory; or ask for "
+            "fewer frames or a smaller size, or allow less precision (on_oom: {quantization: [fp8]} in a profile)"
         )
     nearest = "; or ".join(map(str, found.nearest))
     return f"what should fit: {nearest}" if nearest else "no smaller request of this model would fit either"

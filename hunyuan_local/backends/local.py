@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 
 from ..capabilities import Capabilities, fit
 from ..config import LoraConfig, ModelConfig, RuntimeProfile, load_cache, load_model_config
-from ..errors import GpuMemoryError, InvalidOutputError
-from ..planner import Mode, detect_machine, plan
-from ..planner.modes import why_impossible
+from ..errors import ConfigError, GpuMemoryError, InvalidOutputError
+from ..planner import plan
 from ..provenance import library_versions, weights_identity
 from ..schema import GenerationRequest, GenerationResult, Progress
 from ..video import check_output_path
@@ -73,6 +72,7 @@ class LocalBackend:
             self._profile = with_cache(self._profile, self._cache, self.config)
         self._loaded: LoadedModel | None = None
         self._loaded_for: RuntimeProfile | None = None
+        self._tiles: dict[tuple[tuple[int, int], int], Tiles] = {}
 
     @property
     def capabilities(self) -> Capabilities:
@@ -131,7 +131,7 @@ class LocalBackend:
         for text in self._notes(request, run.render_size):
             run.note(text)
         ladder = OomLadder(self._choose(request, run.note), self._why_impossible)
-        tiles = Tiles(self.config, request)
+        tiles = self._tiles.setdefault((run.render_size, request.num_frames), Tiles(self.config, request))
 
         while True:
             try:
@@ -140,11 +140,10 @@ class LocalBackend:
             except GpuMemoryError as error:
                 rung = self._climb_down(ladder, error, tiles, request)
             # Not inside the block above: the error's frames keep the model alive.
-            run.recoveries.append(rung.text)
-            run.note(rung.text)
-            if rung.shrink_tiles:
-                tiles.shrink()
-            else:
+            text = f"{rung.text}: {tiles.shrink()}" if rung.shrink_tiles else rung.text
+            run.recoveries.append(text)
+            run.note(text)
+            if not rung.shrink_tiles:
                 self._unload()
         checkpoint.delete()  # until the file is there, the saved latents stay
         if self._profile is not None:
@@ -161,15 +160,15 @@ class LocalBackend:
         model = self._load(profile, context)
         run.loaded = run.loaded or time.monotonic()
 
-        # 3. Noise to latents.
         checkpoint.facts = self._facts(model, run.request, run.render_size)
-        denoised = denoise(
-            model, run.request, run.render_size, context.on_progress, run.note, context.cancel.is_set, checkpoint,
-            self._previewer(run),
-        )  # fmt: skip
-
-        # 4. Latents to a file.
         try:
+            # 3. Noise to latents.
+            denoised = denoise(
+                model, run.request, run.render_size, context.on_progress, run.note, context.cancel.is_set, checkpoint,
+                self._previewer(run),
+            )  # fmt: skip
+
+            # 4. Latents to a file.
             return finish(run, model, denoised, tiles.choose(profile, decoding_bytes(model)))
         except InvalidOutputError:
             checkpoint.delete()  # the same latents would give the same video
@@ -194,12 +193,14 @@ class LocalBackend:
         """The model in this profile, loaded now unless it is there."""
         from ..pipeline.loader import load_model
 
-        if self._loaded is not None and self._loaded_for != profile:
+        # Tiles are chosen for each decoding, so they are no reason to load a model again.
+        untiled = profile.model_copy(update={"vae_tiling": False})
+        if self._loaded is None or self._loaded_for != untiled:
             self._unload()
-        if self._loaded is None:
             context.on_progress(Progress(stage="load"))
             self._loaded = load_model(self.config, profile, context.on_progress, context.on_note)
-            self._loaded_for = profile
+            self._loaded_for = untiled
+        self._loaded.profile = self._loaded.profile.model_copy(update={"vae_tiling": profile.vae_tiling})
         return self._loaded
 
     def _unload(self) -> None:
@@ -219,19 +220,26 @@ class LocalBackend:
             note(choice.reason)
         return with_cache(choice.profile, self._cache, self.config)
 
-    def _why_impossible(self, mode: Mode) -> str | None:
-        """Why the machine cannot run a mode; on a CPU every offload runs, if to no avail."""
-        machine = detect_machine()
-        if machine.device == "cpu":
-            mode = Mode("none", mode.quantization, mode.vae_tiling)
-        return why_impossible(mode, machine)
+    def _why_impossible(self, profile: RuntimeProfile) -> str | None:
+        """Why the loader would refuse a profile here, or None if it would not."""
+        from ..pipeline.loader import check_precision
+
+        try:
+            check_precision(self.config, profile)
+        except ConfigError as error:
+            return str(error)
+        return None
 
     def _climb_down(self, ladder: OomLadder, error: GpuMemoryError, tiles: Tiles, request: GenerationRequest) -> Rung:
-        """What to try next; with nothing left, the device is left empty."""
+        """What to try next.
+
+        Raises:
+            GpuMemoryError: nothing is left; with the remedy.
+        """
         try:
             return ladder.climb_down(error, tiles.can_shrink)
         except GpuMemoryError as last:
-            self._loaded = self._loaded_for = None
+            self._unload()
             found = plan(request, self.config, available_machine())
             raise GpuMemoryError(f"{last}; {remedy(found)}", error.stage, error.peak_bytes) from None
 

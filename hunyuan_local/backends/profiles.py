@@ -12,9 +12,10 @@ from pydantic import ValidationError
 from ..config import CacheConfig, MagCache, ModelConfig, RuntimeProfile, load_profile, profile_names
 from ..errors import ConfigError
 from ..planner import Machine, ModePlan, Plan, detect_machine, plan
+from ..planner.machine import has_cuda_driver
 from ..planner.memory import CUDA_CONTEXT
 from ..planner.modes import DTYPES, Mode, all_modes
-from ..planner.result import gib
+from ..planner.result import fastest, gib
 from ..schema import GenerationRequest
 
 AUTO = "auto"
@@ -40,7 +41,7 @@ def named_profile(name: str | None) -> RuntimeProfile | None:
         return None
     found = next((mode for mode in all_modes() if mode.name == name), None)
     if found is not None:
-        return _profile(name, found, detect_machine().device)
+        return _profile(name, found, "cuda" if has_cuda_driver() else "cpu")
     try:
         return load_profile(name)
     except ConfigError as error:
@@ -95,8 +96,8 @@ def choose_profile(request: GenerationRequest, model: ModelConfig, loaded: Runti
         ConfigError: the machine cannot run the model in any mode.
     """
     found = plan(request, model, available_machine())
-    if loaded is not None and _fits(found, loaded):
-        return Choice(loaded)
+    if loaded is not None and (same := _as_loaded(found, loaded)) is not None:
+        return Choice(loaded.model_copy(update={"vae_tiling": same.mode.vae_tiling}))
     mode = found.require_choice()
     return Choice(_profile(AUTO, mode.mode, found.machine.device), _reason(found, mode))
 
@@ -108,9 +109,10 @@ def _profile(name: str, mode: Mode, device: str) -> RuntimeProfile:
     )  # fmt: skip
 
 
-def _fits(found: Plan, profile: RuntimeProfile) -> bool:
-    mode = Mode(profile.offload, profile.quantization, profile.vae_tiling)
-    return any(item.fits and item.mode == mode for item in found.modes)
+def _as_loaded(found: Plan, profile: RuntimeProfile) -> ModePlan | None:
+    """The fastest mode that fits of those that differ from the profile in nothing that is loaded: in tiling alone."""
+    loaded = (profile.offload, profile.quantization)
+    return fastest(tuple(item for item in found.modes if (item.mode.offload, item.mode.quantization) == loaded))
 
 
 def _reason(found: Plan, mode: ModePlan) -> str:

@@ -37,11 +37,10 @@ class Tiles:
         self._profile = profile
         if self._limit is not None:
             self._tiling = self._limit
-        elif not profile.vae_tiling:
-            self._tiling = UNTILED
+        elif profile.vae_tiling:
+            self._tiling = choose_tiling(*self._decoding(), free_bytes, max_elements=self._max_elements, default=TILED)
         else:
-            limit = MAX_ELEMENTS if profile.device == "cuda" else None
-            self._tiling = choose_tiling(*self._decoding(), free_bytes, max_elements=limit, default=TILED)
+            self._tiling = choose_tiling(*self._decoding(), None, max_elements=self._max_elements, default=UNTILED)
         return self._tiling
 
     @property
@@ -49,12 +48,21 @@ class Tiles:
         """Whether there are smaller tiles than the last ones chosen."""
         return self._next() is not None
 
-    def shrink(self) -> None:
-        """Choose clearly smaller tiles from now on."""
+    def shrink(self) -> str:
+        """Choose clearly smaller tiles from now on, and say which."""
         self._limit = self._next() or self._limit
+        width, height = self._limit.width or "whole width", self._limit.height or "whole height"
+        return f"{width} x {height}, {self._limit.frames} frames"
 
     def _next(self) -> Tiling | None:
-        return None if self._tiling is None else smaller(self._tiling, *self._decoding())
+        return (
+            None if self._tiling is None else smaller(self._tiling, *self._decoding(), max_elements=self._max_elements)
+        )
+
+    @property
+    def _max_elements(self) -> int | None:
+        """The most that a tensor may have for CUDA's kernels."""
+        return MAX_ELEMENTS if self._profile.device == "cuda" else None
 
     def _decoding(self) -> tuple[Autoencoder, tuple[int, int, int], int]:
         """The autoencoder, the latents' (frames, height, width), and bytes of an activation's element."""

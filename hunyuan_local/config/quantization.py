@@ -26,6 +26,7 @@ class Needs:
         compiled_capability: the least one on which blocks that hold it can be compiled.
         offloads: the kinds of offload that it works with.
         to_disk: whether group offload can keep it in files.
+        unstreamed: whether group offload can move it without a stream.
     """
 
     title: str
@@ -35,6 +36,7 @@ class Needs:
     compiled_capability: tuple[int, int] = (0, 0)
     offloads: tuple[Offload, ...] = ("none", "model", "group", "sequential")
     to_disk: bool = True
+    unstreamed: bool = True
 
     def why_not(
         self,
@@ -45,6 +47,7 @@ class Needs:
         *,
         compiled: bool = False,
         to_disk: bool = False,
+        streamed: bool = True,
     ) -> str | None:
         """Why it cannot be used like this, or None if it can.
 
@@ -55,6 +58,7 @@ class Needs:
             libraries: the optional packages that are installed; None is not known, and then not checked.
             compiled: whether the transformer's blocks are compiled.
             to_disk: whether group offload keeps the weights in files.
+            streamed: whether group offload uses a stream.
         """
         if device == "cpu" and self.needs_cuda:
             return f"{self.title} needs a CUDA device"
@@ -69,6 +73,8 @@ class Needs:
             return f"{self.title} cannot be moved by {offload} offload, only with {', '.join(self.offloads)}"
         if offload == "group" and to_disk and not self.to_disk:
             return f"{self.title} cannot be kept in files: group.to_disk must be false"
+        if offload == "group" and not streamed and not self.unstreamed:
+            return f"{self.title} cannot be moved without a stream: group.stream must be true"
         return None
 
 
@@ -86,7 +92,8 @@ NEEDS: dict[Quantization, Needs] = {
     "int8-dynamic": Needs("dynamic int8 (torchao)", "torchao", to_disk=False),
     # bitsandbytes itself runs on a CPU, but its loader in diffusers refuses to ("No GPU found"). The scales lie beside
     # the tensor, where accelerate's hooks of single layers do not find them (diffusers #10800, bitsandbytes #1525).
-    "nf4": Needs("nf4 (bitsandbytes)", "bitsandbytes", needs_cuda=True, offloads=_ALL_BUT_SEQUENTIAL),
+    # Without a stream, group offload takes the scales off the GPU and does not bring them back.
+    "nf4": Needs("nf4 (bitsandbytes)", "bitsandbytes", needs_cuda=True, offloads=_ALL_BUT_SEQUENTIAL, unstreamed=False),
     # From the first product on, the weights are also held by ``Linear8bitLt.state``, which does not follow them: what
     # has once run stays on the GPU. With offload ``model`` the other components are moved, and it is not.
     "llm-int8": Needs("LLM.int8 (bitsandbytes)", "bitsandbytes", needs_cuda=True, offloads=("none", "model")),

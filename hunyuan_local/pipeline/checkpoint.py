@@ -11,6 +11,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -48,7 +49,7 @@ class Checkpoint:
     def seed(self) -> int | None:
         """The seed of the saved state, or None where there is no readable one."""
         metadata = self._metadata()
-        return None if metadata is None else int(metadata["seed"])
+        return None if metadata is None else metadata["seed"]
 
     def load(self) -> tuple[SavedState | None, str | None]:
         """The latest state, from this run or from a file of the same ``facts``; else why a file is of no use."""
@@ -57,11 +58,11 @@ class Checkpoint:
         metadata = self._metadata()
         if metadata is None:
             return None, f"{self.path} is damaged, so the video is made from the beginning"
-        saved = json.loads(metadata["facts"])
+        saved = metadata["facts"]
         if changed := [name for name, value in self.facts.items() if saved.get(name) != value]:
             return None, f"{self.path} was made with another {', '.join(changed)}: made anew from the beginning"
         with safe_open(self.path, "pt") as file:
-            return SavedState(int(metadata["step"]), file.get_tensor("latents"), file.get_tensor("generator")), None
+            return SavedState(metadata["step"], file.get_tensor("latents"), file.get_tensor("generator")), None
 
     def keep(self, state: SavedState, total: int, seed: int) -> None:
         """Keep this state; save it if it is due, so that at any moment one whole state is on the disk.
@@ -101,15 +102,18 @@ class Checkpoint:
         if self.path is not None:
             self.path.unlink(missing_ok=True)
 
-    def _metadata(self) -> dict[str, str] | None:
+    def _metadata(self) -> dict[str, Any] | None:
+        """``step``, ``seed`` and ``facts`` of the file; None if it is not there, or damaged."""
         if self.path is None:
             return None
         try:
             with safe_open(self.path, "pt") as file:
-                metadata = file.metadata() or {}
-                whole = {"latents", "generator"} <= set(file.keys()) and {"step", "seed", "facts"} <= metadata.keys()
-                return metadata if whole else None
-        except (OSError, SafetensorError):
+                found = file.metadata() or {}
+                if not {"latents", "generator"} <= set(file.keys()):
+                    return None
+            facts = dict(json.loads(found["facts"]))
+            return {"step": int(found["step"]), "seed": int(found["seed"]), "facts": facts}
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
             return None
 
 

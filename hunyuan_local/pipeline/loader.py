@@ -33,7 +33,7 @@ from ..weights.source import provide
 from .acceleration import accelerate
 from .gguf import load_gguf_transformer, require_gguf
 from .lora import add_loras
-from .memory import out_of_memory
+from .memory import is_out_of_memory, out_of_memory
 from .placement import Placement
 from .prompt_cache import PromptCache, encoder_identity
 from .prompts import TEXT_ENCODERS, PromptEncoder
@@ -102,7 +102,7 @@ def load_model(
     """
     if profile.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"profile={profile.name!r}: needs a CUDA device and none is visible; use the profile cpu")
-    _check_precision(config, profile)
+    check_precision(config, profile)
     with _translated_errors(config):
         folder = provide(config, lambda transfer: on_progress(transfer.progress), on_note)
         if missing := missing_files(folder):
@@ -184,15 +184,21 @@ def _read_transformer(
     return transformer
 
 
-def _check_precision(config: ModelConfig, profile: RuntimeProfile) -> None:
-    """Refuse, before anything is read, a precision that this machine or these weights do not allow."""
+def check_precision(config: ModelConfig, profile: RuntimeProfile) -> None:
+    """Refuse, before anything is read, a precision that this machine or these weights do not allow.
+
+    Raises:
+        ConfigError: names what cannot be used, why, and what can.
+    """
     capability = torch.cuda.get_device_capability() if profile.device == "cuda" else None
     offload = profile.residence("transformer")
     offload = {"device": "none", "visit": "model", "cpu": "none"}.get(offload, offload)
     if config.transformer_gguf is not None:
         require_gguf(config.transformer_gguf, profile.quantization, offload)
-    to_disk = profile.group.to_disk
-    require(profile.quantization, profile.device, capability, offload, compiled=profile.compile, to_disk=to_disk)
+    require(
+        profile.quantization, profile.device, capability, offload,
+        compiled=profile.compile, to_disk=profile.group.to_disk, streamed=profile.group.stream,
+    )  # fmt: skip
 
 
 def _check_classes(config: ModelConfig, folder: Path) -> None:
@@ -226,9 +232,9 @@ def _translated_errors(config: ModelConfig) -> Iterator[None]:
         yield
     except HunyuanLocalError:
         raise
-    except torch.OutOfMemoryError as error:
-        raise out_of_memory(error, "load") from None
     except Exception as error:  # damaged files raise whatever their reader raises
+        if is_out_of_memory(error):
+            raise out_of_memory(error, "load") from None
         raise ModelLoadError(
             f"model={config.model_id!r}: cannot be loaded: {_first_line(error)}; if files are damaged, "
             "fetch the checkpoint again"

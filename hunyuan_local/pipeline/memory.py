@@ -18,6 +18,11 @@ from .devices import available_bytes
 if TYPE_CHECKING:
     from .loader import LoadedModel
 
+# Page-locked memory, cuBLAS's and cuDNN's workspaces; cuDNN finds no engine where its workspace does not fit.
+_SHORTAGES = (
+    "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "unable to find an engine",
+)  # fmt: skip
+
 
 def gpus() -> list[tuple[str, float]]:
     """Name and memory in GiB of every visible CUDA device."""
@@ -86,15 +91,34 @@ def clean_device(model: LoadedModel, stage: Stage, component: str) -> Iterator[N
         GpuMemoryError: the device ran out of memory.
     """
     try:
-        with model.placement.active(component):
+        with translated_shortage(stage), model.placement.active(component):
             yield
-    except torch.OutOfMemoryError as error:
-        raise out_of_memory(error, stage) from None
     finally:
         model.pipe.maybe_free_model_hooks()
 
 
-def out_of_memory(error: torch.OutOfMemoryError, stage: Stage) -> GpuMemoryError:
+@contextlib.contextmanager
+def translated_shortage(stage: Stage) -> Iterator[None]:
+    """What the libraries raise inside for want of memory is raised as :class:`GpuMemoryError`.
+
+    Raises:
+        GpuMemoryError: the device, or page-locked memory of the host, ran out.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # torch's own class of error is one of several
+        if not is_out_of_memory(error):
+            raise
+        raise out_of_memory(error, stage) from None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch, cuBLAS or cuDNN is for want of memory; only torch's allocator has a class for it."""
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(word in text for word in _SHORTAGES)
+
+
+def out_of_memory(error: BaseException, stage: Stage) -> GpuMemoryError:
     """The library's error as ours, without the frames that keep the tensors of the failed call alive."""
     peak_bytes = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
     text = (str(error).strip() or "out of memory").split("\n")[0]

@@ -45,6 +45,7 @@ def require(
     *,
     compiled: bool = False,
     to_disk: bool = False,
+    streamed: bool = True,
 ) -> None:
     """Refuse a quantisation that cannot be used here, before any weight is read.
 
@@ -55,6 +56,7 @@ def require(
         offload: how the transformer is moved.
         compiled: whether its blocks are compiled.
         to_disk: whether group offload keeps it in files.
+        streamed: whether group offload uses a stream.
 
     Raises:
         ConfigError: its library is missing, the device cannot run it, or the offload cannot move it; names what can
@@ -65,7 +67,9 @@ def require(
     libraries = installed_libraries()
 
     def problem(name: Quantization) -> str | None:
-        return NEEDS[name].why_not(device, capability, offload, libraries, compiled=compiled, to_disk=to_disk)
+        return NEEDS[name].why_not(
+            device, capability, offload, libraries, compiled=compiled, to_disk=to_disk, streamed=streamed
+        )
 
     reason = problem(method)
     if reason is not None:

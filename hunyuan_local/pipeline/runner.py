@@ -16,7 +16,7 @@ from ..schema import GenerationRequest, Progress
 from .acceleration import RESUMED_WITH_CACHE, step_cache
 from .checkpoint import Checkpoint, SavedState
 from .loader import LoadedModel
-from .memory import clean_device, out_of_memory
+from .memory import clean_device, translated_shortage
 from .preview import Previewer
 from .prompts import prompt_notes
 
@@ -79,10 +79,8 @@ def denoise(
     # 1. Prompts to embeddings; the text encoders leave the device before anything else comes there.
     on_progress(Progress(stage="encode"))
     began = time.monotonic()
-    try:
+    with translated_shortage("encode"):
         embeds = model.prompts.encode(request, on_note)
-    except torch.OutOfMemoryError as error:
-        raise out_of_memory(error, "encode") from None
     encode_s = time.monotonic() - began
     if is_cancelled():
         raise GenerationCancelledError("cancelled before the first step; no file was kept")

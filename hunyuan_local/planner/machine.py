@@ -132,7 +132,7 @@ def detect_machine() -> Machine:
     """This machine: its first visible GPU if there is one, and its memory."""
     host = host_memory_bytes()
     libraries = installed_libraries()
-    if not _has_cuda_driver():
+    if not has_cuda_driver():
         return Machine(None, host, libraries=libraries)
     from ..pipeline.devices import cuda_devices
 
@@ -167,7 +167,7 @@ def host_memory_bytes() -> int | None:
     return min(found, default=None)
 
 
-def _has_cuda_driver() -> bool:
+def has_cuda_driver() -> bool:
     """Whether NVIDIA's driver is there at all; saves importing torch where it is not."""
     try:
         ctypes.CDLL("libcuda.so.1" if os.name == "posix" else "nvcuda.dll")
