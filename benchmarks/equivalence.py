@@ -127,24 +127,31 @@ def make(way: Way, request: GenerationRequest, backend: LocalBackend) -> np.ndar
     return np.concatenate(list(decode(model, latents, way.tiling)))
 
 
-@torch.no_grad()
-def reference(
-    pipe: HunyuanVideoPipeline, backend: LocalBackend, request: GenerationRequest, mosaic: bool = False
-) -> np.ndarray:
-    """The library's own call and its own decoding, whole."""
+def library_latents(pipe: HunyuanVideoPipeline, backend: LocalBackend, request: GenerationRequest) -> torch.Tensor:
+    """float32 latents [1, 16, T, H, W] of the library's own call."""
     request = backend.resolve(request)
     pipe.scheduler.set_shift(request.flow_shift)
-    latents = pipe(
+    return pipe(
         prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
         width=request.width,
         height=request.height,
         num_frames=request.num_frames,
         num_inference_steps=request.num_inference_steps,
         guidance_scale=request.guidance_scale,
+        true_cfg_scale=request.true_cfg_scale,
         generator=torch.Generator("cpu").manual_seed(request.seed),
         prompt_template=backend.config.prompt_template.model_dump(),
         output_type="latent",
     ).frames
+
+
+@torch.no_grad()
+def reference(
+    pipe: HunyuanVideoPipeline, backend: LocalBackend, request: GenerationRequest, mosaic: bool = False
+) -> np.ndarray:
+    """The library's own call and its own decoding, whole."""
+    latents = library_latents(pipe, backend, request)
     if mosaic:
         latents = latents.repeat(1, 1, 1, MOSAIC, MOSAIC)
     video = pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample

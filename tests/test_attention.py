@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,10 @@ from diffusers import HunyuanVideoPipeline, HunyuanVideoTransformer3DModel
 from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+
+from equivalence import library_latents
 
 from hunyuan_local.backends.local import LocalBackend
 from hunyuan_local.config import load_model_config, load_profile
@@ -235,19 +241,7 @@ def test_a_whole_run_equals_the_librarys(
 ) -> None:
     request = tiny.resolve(small_request.replace(**changes))
     found = runner.denoise(tiny.load(), request, (144, 80), lambda _: None, lambda _: None, lambda: False).latents
-    expected = stock_pipe(
-        prompt=request.prompt,
-        negative_prompt=request.negative_prompt,
-        width=144,
-        height=80,
-        num_frames=request.num_frames,
-        num_inference_steps=request.num_inference_steps,
-        guidance_scale=request.guidance_scale,
-        true_cfg_scale=request.true_cfg_scale,
-        generator=torch.Generator("cpu").manual_seed(request.seed),
-        prompt_template=tiny.config.prompt_template.model_dump(),
-        output_type="latent",
-    ).frames
+    expected = library_latents(stock_pipe, tiny, request)
     # Latents reach about 4; a step's rounding is scaled by the guidance and added up over the steps.
     np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=0, atol=2e-5)
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from diffusers import HunyuanVideoPipeline
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+
+from equivalence import library_pipeline, reference
 
 from hunyuan_local.backends.local import LocalBackend
 from hunyuan_local.errors import GenerationCancelledError, GpuMemoryError, InvalidOutputError
@@ -29,32 +36,7 @@ def ours(tiny: LocalBackend, request: GenerationRequest) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def library(tiny: LocalBackend) -> HunyuanVideoPipeline:
-    """The library's pipeline with weights of its own; only the tokenizers, which it would misread, are ours."""
-    pipe = tiny.load().pipe
-    return HunyuanVideoPipeline.from_pretrained(
-        tiny.config.source, tokenizer=pipe.tokenizer, tokenizer_2=pipe.tokenizer_2
-    )
-
-
-def stock(pipe: HunyuanVideoPipeline, tiny: LocalBackend, request: GenerationRequest) -> np.ndarray:
-    """The library's own call."""
-    request = tiny.resolve(request)
-    pipe.set_progress_bar_config(disable=True)
-    pipe.scheduler.set_shift(request.flow_shift)
-    frames = pipe(
-        prompt=request.prompt,
-        negative_prompt=request.negative_prompt,
-        width=request.width,
-        height=request.height,
-        num_frames=request.num_frames,
-        num_inference_steps=request.num_inference_steps,
-        guidance_scale=request.guidance_scale,
-        true_cfg_scale=request.true_cfg_scale,
-        generator=torch.Generator("cpu").manual_seed(request.seed),
-        prompt_template=tiny.config.prompt_template.model_dump(),
-        output_type="np",
-    ).frames[0]
-    return (frames * 255).round().astype(np.uint8)
+    return library_pipeline(tiny)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +54,7 @@ def test_frames_equal_stock_diffusers(
     tiny: LocalBackend, library: HunyuanVideoPipeline, small_request: GenerationRequest, changes: dict
 ) -> None:
     request = small_request.replace(**changes)
-    expected, found = stock(library, tiny, request), ours(tiny, request)
+    expected, found = reference(library, tiny, request), ours(tiny, request)
     assert found.shape == expected.shape == (request.num_frames, request.height, request.width, 3)
     assert np.abs(found.astype(int) - expected.astype(int)).max() <= 1
 

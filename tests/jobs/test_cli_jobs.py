@@ -26,16 +26,6 @@ Run = Callable[..., subprocess.CompletedProcess]
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> DataFolder:
-    return DataFolder(tmp_path / "data")
-
-
-@pytest.fixture
-def store(folder: DataFolder) -> JobStore:
-    return folder.store()
-
-
-@pytest.fixture
 def job(store: JobStore, small_request: GenerationRequest) -> Job:
     return store.enqueue(small_request, TINY)
 
