@@ -15,7 +15,7 @@ import rich_click as click
 from rich.console import Console
 from rich.table import Table
 
-from ..config import is_offline, load_model_config, model_names
+from ..config import GIB, is_offline, load_model_config, model_names
 from ..errors import HunyuanLocalError
 from ..schema import GenerationRequest
 
@@ -93,10 +93,11 @@ def _library(name: str, tested: str) -> Finding:
 
 def _devices() -> Iterator[Finding]:
     from ..backends.profiles import choose_profile
-    from ..pipeline.memory import default_model, gpus, why_no_gpu
+    from ..pipeline.devices import cuda_devices
+    from ..pipeline.memory import default_model, why_no_gpu
 
-    for index, (name, gib) in enumerate(gpus()):
-        yield Finding(f"cuda:{index}", f"{name}, {gib:.1f} GiB")
+    for index, device in enumerate(cuda_devices()):
+        yield Finding(f"cuda:{index}", f"{device.name}, {device.memory_bytes / GIB:.1f} GiB")
     if reason := why_no_gpu():
         yield Finding("cuda", reason, "warning", "only the built-in model tiny is usable; the 13 B model needs a GPU")
     model = load_model_config(default_model())

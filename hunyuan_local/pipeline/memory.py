@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..config import GIB, RuntimeProfile
+from ..config import RuntimeProfile
 from ..errors import GpuMemoryError
 from ..schema import Stage
 from .devices import available_bytes
@@ -24,14 +24,8 @@ _SHORTAGES = (
 )  # fmt: skip
 
 
-def gpus() -> list[tuple[str, float]]:
-    """Name and memory in GiB of every visible CUDA device."""
-    properties = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
-    return [(p.name, p.total_memory / GIB) for p in properties]
-
-
 def gpu_count() -> int:
-    """How many CUDA devices are visible; unlike :func:`gpus` takes no memory of any."""
+    """How many CUDA devices are visible; unlike :func:`.devices.cuda_devices` takes no memory of any."""
     return torch.cuda.device_count()
 
 
