@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..errors import ConfigError
-from .roster import Roster
 from .store import JobStore
 from .worker import worker_name
 
@@ -107,7 +106,7 @@ class WorkerPool:
         process, slot.process = slot.process, None
         process.stdin.close()
         self._store.expire(slot.name)
-        Roster(self._store.database).leave(slot.name)
+        self._store.roster.leave(slot.name)
         if self._ending:
             return
         lived_s = time.monotonic() - slot.started

@@ -17,7 +17,7 @@ from ..backends.local import LocalBackend
 from ..errors import StoreError
 from ..schema import Progress
 from .job import Job
-from .roster import Roster, WorkerReport
+from .roster import WorkerReport
 from .store import JobStore
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ class Pulse:
     def __init__(self, store: JobStore, name: str, backend: LocalBackend, *, lease_s: float, beat_s: float):
         self._store, self._name, self._backend = store, name, backend
         self._lease_s, self._beat_s = lease_s, beat_s
-        self._roster = Roster(store.database)
+        self._roster = store.roster
         self._state, self._note = "loading", ""
         self._held: tuple[Job, GenerationContext] | None = None
         self._progress: Progress | None = None

@@ -18,6 +18,7 @@ from ..errors import QueueFullError
 from ..schema import FailureKind, GenerationRequest, JobStatus, Progress
 from .database import Database
 from .job import FINISHED, Job, read_job
+from .roster import Roster
 
 
 class JobStore:
@@ -33,6 +34,7 @@ class JobStore:
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time):
         self.database = Database(path, clock)
+        self.roster = Roster(self.database)
 
     def enqueue(
         self,
@@ -210,6 +212,10 @@ class JobStore:
         """How many jobs have each status."""
         rows = self.database.run("SELECT status, COUNT(*) AS jobs FROM jobs GROUP BY status")
         return {row["status"]: row["jobs"] for row in rows}
+
+    def wait_for_change(self, ended: Callable[[], bool], limit_s: float) -> None:
+        """Return when anything was changed since this thread's last wait, when ``ended`` says so, or at the limit."""
+        self.database.wait_for_change(ended, limit_s)
 
     def close(self) -> None:
         """Close this thread's connection."""

@@ -118,7 +118,7 @@ class Worker:
         self._pulse.idle()
         job = self._store.claim(config.name, self._backend.config.identity, config.lease_s)
         if job is None:
-            self._store.database.wait_for_change(lambda: self._stopping, config.poll_s)
+            self._store.wait_for_change(lambda: self._stopping, config.poll_s)
         else:
             self._work(job)
 

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from ..jobs.folder import DataFolder
 from ..jobs.job import Job
-from ..jobs.roster import Roster, WorkerReport
+from ..jobs.roster import WorkerReport
 from ..jobs.store import JobStore
 from ..schema import JobStatus
 
@@ -95,7 +95,7 @@ class _Now(Collector):
 
     def __init__(self, folder: DataFolder, store: JobStore):
         self._folder, self._store = folder, store
-        self._roster = Roster(store.database)
+        self._roster = store.roster
 
     def collect(self) -> Iterator[Metric]:
         """Jobs, disk and workers."""

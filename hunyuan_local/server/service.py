@@ -18,15 +18,14 @@ from starlette.concurrency import run_in_threadpool
 
 from ..backends.base import with_seed
 from ..errors import FieldProblem, HunyuanLocalError, InvalidRequestError, QueueFullError
+from ..jobs.eta import Forecaster
 from ..jobs.folder import DataFolder
 from ..jobs.housekeeping import discard
 from ..jobs.job import Job
-from ..jobs.roster import Roster
 from ..jobs.store import JobStore
 from ..schema import GenerationRequest, JobView
 from ..wires.base import Listing, Submission
 from .config import ServerConfig
-from .eta import Forecaster
 from .faults import DIALECTS, DiskFullError, NoPlaceError, UnknownJobError, VideoNotReadyError
 from .links import LinkSigner
 from .view import view_of
@@ -53,7 +52,7 @@ class VideoService:
         self.config, self.folder, self.store = config, folder, store
         self.webhook_secret = webhook_secret
         self.links = LinkSigner(folder.secret("links"), round(min(config.video_url_ttl_s, config.retention_s)))
-        self._roster = Roster(store.database)
+        self._roster = store.roster
         self._forecaster = Forecaster(store, config.model.identity)
 
     def submit(self, dialect_name: str, submission: Submission, base_url: str) -> Job:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from server_stage import Stage
 
 from hunyuan_local.jobs.folder import DataFolder
 from hunyuan_local.jobs.store import JobStore
@@ -18,3 +19,8 @@ def folder(tmp_path: Path) -> DataFolder:
 @pytest.fixture
 def store(folder: DataFolder) -> JobStore:
     return folder.store()
+
+
+@pytest.fixture
+def stage(folder: DataFolder, store: JobStore) -> Stage:
+    return Stage(folder, store)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from server_stage import MODEL, REQUEST, Stage
 
+from hunyuan_local.jobs.eta import Cost, Forecaster, forecast, measure
 from hunyuan_local.jobs.job import Job
 from hunyuan_local.jobs.roster import Roster, WorkerReport
 from hunyuan_local.schema import Progress
-from hunyuan_local.server.eta import Cost, Forecaster, forecast, measure
 
 VOXELS = 64 * 48 * 5
 # 10 steps took 20 s; encoding, decoding and writing 4 s.

@@ -13,10 +13,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from ..jobs.job import Job
-from ..jobs.roster import Roster
-from ..jobs.store import JobStore
 from ..schema import GenerationRequest, Timings
+from .job import Job
+from .store import JobStore
 
 _RECENT_JOBS = 20
 _MOST_QUEUED = 1000
@@ -109,7 +108,7 @@ class Forecaster:
 
     def __init__(self, store: JobStore, model: str, clock: Callable[[], float] = time.monotonic):
         self._store, self._model, self._clock = store, model, clock
-        self._roster = Roster(store.database)
+        self._roster = store.roster
         self._lock = threading.Lock()
         self._made_at = -_FRESH_S
         self._made = Forecast({}, None)
