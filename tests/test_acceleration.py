@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from hunyuan_local.backends.base import GenerationContext
 from hunyuan_local.backends.local import LocalBackend
+from hunyuan_local.backends.resuming import facts_of
 from hunyuan_local.config import (
     CacheConfig,
     FirstBlockCache,
@@ -349,7 +350,7 @@ def test_going_on_without_a_cache_is_exact_and_says_nothing(tiny: LocalBackend, 
 def test_the_state_of_a_run_with_a_cache_is_not_taken_up_without_it(tiny: LocalBackend) -> None:
     model, request = tiny.load(), tiny.resolve(REQUEST)
     cached = replace(model, profile=model.profile.model_copy(update={"cache": CACHES["taylorseer"]}))
-    facts = [tiny._facts(m, request, (144, 80)) for m in (model, cached)]
+    facts = [facts_of(m, request, (144, 80)) for m in (model, cached)]
     assert facts[0].keys() == facts[1].keys()
     assert {name for name in facts[0] if facts[0][name] != facts[1][name]} == {"profile"}
 

@@ -93,9 +93,43 @@ def test_visitors_come_one_at_a_time_and_leave() -> None:
         own.place(name, Moved(name, log))
     log.clear()
     with own.active("transformer"):
-        assert log == [("vae", "cpu"), ("transformer", "cuda")]
+        assert log == [("transformer", "cuda")]
         log.clear()
-    assert log == [("transformer", "cpu"), ("vae", "cpu")]
+    assert log == [("transformer", "cpu")]
+
+
+@pytest.fixture
+def guests() -> tuple[Placement, list[tuple[str, str]]]:
+    """A transformer that has worked and was asked to stay, beside the other visitors; and the moves from then on."""
+    log: list[tuple[str, str]] = []
+    own = Placement(profile(offload="model"))
+    for name in ("transformer", "vae", "text_encoder"):
+        own.place(name, Moved(name, log))
+    own.let_stay("transformer")
+    with own.active("transformer"):
+        log.clear()
+    return own, log
+
+
+def test_a_visitor_that_was_asked_to_stay_is_not_moved_between_videos(guests: tuple) -> None:
+    own, log = guests
+    for component in ("vae", "transformer", "vae"):
+        with own.active(component):
+            pass
+    assert log == [("vae", "cuda"), ("vae", "cpu")] * 2
+
+
+def test_a_transformer_that_stays_leaves_for_the_text_encoder(guests: tuple) -> None:
+    own, log = guests
+    with own.active("text_encoder"):
+        assert log == [("transformer", "cpu"), ("text_encoder", "cuda")]
+
+
+def test_a_visitor_that_stays_can_be_dismissed(guests: tuple) -> None:
+    own, log = guests
+    assert own.has_guests
+    own.dismiss()
+    assert log == [("transformer", "cpu")] and not own.has_guests
 
 
 def test_a_visitor_leaves_when_it_runs_out_of_memory() -> None:

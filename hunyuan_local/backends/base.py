@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
@@ -95,12 +95,30 @@ class Backend(Protocol):
     name: str
 
     @property
+    def identity(self) -> str:
+        """What two backends share that make the same videos: of which model, or of which service."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """What it runs on, in words; ``not loaded`` before that is known."""
+        ...
+
+    @property
     def capabilities(self) -> Capabilities:
         """Sizes, steps, frames and seeds that it takes, and its price if known."""
         ...
 
     def explain(self, request: GenerationRequest) -> Explanation:
         """What ``generate`` would do with this request; sends nothing and reads no weight."""
+        ...
+
+    def load(self, context: GenerationContext | None = None) -> object:
+        """Do now what the first video would have to wait for; does nothing the second time."""
+        ...
+
+    def memory(self) -> tuple[int, int] | None:
+        """The most bytes of the device that were taken so far, and all it has; None where it does not count."""
         ...
 
     def generate(self, request: GenerationRequest, context: GenerationContext | None = None) -> GenerationResult:
@@ -113,6 +131,27 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Give back memory and connections; the backend may not be used afterwards."""
+        ...
+
+
+class Pending(Protocol):
+    """A video whose making needs the backend no longer."""
+
+    def result(self) -> GenerationResult:
+        """Wait for the file; raises what :meth:`Backend.generate` would."""
+        ...
+
+
+@runtime_checkable
+class StagedBackend(Backend, Protocol):
+    """A backend that can do parts of its work for many videos together."""
+
+    def encode_ahead(self, requests: Sequence[GenerationRequest], folder: Path, context: GenerationContext) -> None:
+        """Encode the prompts of requests to come, into a folder."""
+        ...
+
+    def start(self, request: GenerationRequest, context: GenerationContext | None = None) -> Pending:
+        """As ``generate``, but return as soon as the next video can be begun."""
         ...
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from ..config.tiling import Tiling
     from ..pipeline.loader import LoadedModel
     from ..pipeline.runner import Denoised
+
+# Decoded pieces that wait for the encoder, 12 frames each: at 1280x720 33 MB.
+_MOST_PIECES = 16
 
 
 @dataclass
@@ -54,6 +59,26 @@ class Run:
             self.context.on_note(text)
 
 
+class PendingVideo:
+    """A video whose frames are all decoded, while its file may still be being written."""
+
+    def __init__(self, result: Future[GenerationResult], encoding: _Encoding):
+        self._result, self._encoding = result, encoding
+
+    def result(self) -> GenerationResult:
+        """Wait for the file.
+
+        Raises:
+            VideoError: the file cannot be written.
+            OutputExistsError: the name was taken meanwhile.
+        """
+        try:
+            return self._result.result()
+        except BaseException:  # also a signal to this process: no file is to come after it
+            self._encoding.abort()
+            raise
+
+
 def finish(run: Run, model: LoadedModel, denoised: Denoised, tiling: Tiling) -> GenerationResult:
     """Decode to the file piece by piece, let it say how it was made, and give it its name.
 
@@ -63,6 +88,21 @@ def finish(run: Run, model: LoadedModel, denoised: Denoised, tiling: Tiling) -> 
         GenerationCancelledError: cancelled while decoding.
         VideoError: the file cannot be written.
     """
+    return decode_to_file(run, model, denoised, tiling).result()
+
+
+def decode_to_file(
+    run: Run, model: LoadedModel, denoised: Denoised, tiling: Tiling, on_done: Callable[[], None] = lambda: None
+) -> PendingVideo:
+    """As :func:`finish`, but return when the last frame is decoded; the file is finished meanwhile.
+
+    Args:
+        on_done: called when the file has its name, in another thread.
+
+    Raises:
+        InvalidOutputError, GpuMemoryError, GenerationCancelledError, VideoError: see :func:`finish`; what goes
+            wrong with the file after the last frame is raised by :meth:`PendingVideo.result`.
+    """
     request, context = run.request, run.context
     writer = VideoWriter(
         run.output,
@@ -71,13 +111,13 @@ def finish(run: Run, model: LoadedModel, denoised: Denoised, tiling: Tiling) -> 
         fps=request.fps,
         overwrite=context.overwrite,
     )
-    with writer:
+    encoding = _Encoding(writer)
+    try:
         decode_began = time.monotonic()
-        digest, gate = hashlib.sha256(), FrameGate()
+        gate = FrameGate()
         for frames in _frames(run, model, denoised, tiling):
             gate.check(frames)
-            digest.update(frames.tobytes())
-            writer.write(frames)
+            encoding.add(frames)
         gate.finish()
         decoded = time.monotonic()
         # The time to finish the file is only known to the result.
@@ -89,21 +129,76 @@ def finish(run: Run, model: LoadedModel, denoised: Denoised, tiling: Tiling) -> 
             decode_s=decoded - decode_began,
             total_s=decoded - run.began,
         )
-        provenance = _provenance(run, model, timings, digest.hexdigest())
+        provenance = _provenance(run, model, timings)
         context.on_progress(Progress(stage="write"))
-        writer.finish(provenance.model_dump_json())
-    ended = time.monotonic()
-    return GenerationResult(
-        path=run.output.resolve(),
-        backend="local",
-        model=model.config.name,
-        seed=request.seed,
-        request=request,
-        video=writer.info,
-        timings=timings.model_copy(update={"write_s": ended - decoded, "total_s": ended - run.began}),
-        notes=run.notes,
-        provenance=provenance.model_dump(mode="json"),
-    )
+    except BaseException:
+        encoding.abort()
+        raise
+
+    def write() -> GenerationResult:
+        statement = provenance.model_copy(update={"frames_sha256": encoding.digest.hexdigest()})
+        writer.finish(statement.model_dump_json())
+        on_done()
+        ended = time.monotonic()
+        return GenerationResult(
+            path=run.output.resolve(),
+            backend="local",
+            model=statement.model.name,
+            seed=request.seed,
+            request=request,
+            video=writer.info,
+            timings=timings.model_copy(update={"write_s": ended - decoded, "total_s": ended - run.began}),
+            notes=statement.notes,
+            provenance=statement.model_dump(mode="json"),
+        )
+
+    return PendingVideo(encoding.close(write), encoding)
+
+
+class _Encoding:
+    """Hands frames to the encoder in a thread of its own: neither the decoding nor the next video waits for it."""
+
+    def __init__(self, writer: VideoWriter):
+        self.digest = hashlib.sha256()
+        self._writer = writer
+        self._thread = ThreadPoolExecutor(1, "encoding")
+        self._pieces: deque[Future[None]] = deque()
+
+    def add(self, frames: np.ndarray) -> None:
+        """Encode uint8 frames [n, height, width, 3]; waits while too many are not encoded yet.
+
+        Raises:
+            VideoError: the encoder has failed.
+        """
+        self._pieces.append(self._thread.submit(self._write, frames))
+        while self._pieces[0].done() or len(self._pieces) > _MOST_PIECES:
+            self._pieces.popleft().result()
+            if not self._pieces:
+                break
+
+    def close(self, write: Callable[[], GenerationResult]) -> Future[GenerationResult]:
+        """No more frames will come; ``write`` is called in the thread when all are encoded."""
+
+        def write_if_all_went_well() -> GenerationResult:
+            try:
+                for piece in self._pieces:
+                    piece.result()
+                return write()
+            finally:
+                self._writer.abort()
+
+        future = self._thread.submit(write_if_all_went_well)
+        self._thread.shutdown(wait=False)
+        return future
+
+    def abort(self) -> None:
+        """Give up; when this returns, nothing is left of the file and none will come."""
+        self._writer.abort()
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def _write(self, frames: np.ndarray) -> None:
+        self.digest.update(frames.tobytes())
+        self._writer.write(frames)
 
 
 def _frames(run: Run, model: LoadedModel, denoised: Denoised, tiling: Tiling) -> Iterator[np.ndarray]:
@@ -120,7 +215,8 @@ def _frames(run: Run, model: LoadedModel, denoised: Denoised, tiling: Tiling) ->
         context.on_progress(Progress(stage="decode", step=done, total=total))
 
 
-def _provenance(run: Run, model: LoadedModel, timings: Timings, frames_sha256: str) -> Provenance:
+def _provenance(run: Run, model: LoadedModel, timings: Timings) -> Provenance:
+    """All but the digest of the frames, which is known when they are all encoded."""
     from ..pipeline.memory import device_name
 
     return statement(
@@ -135,7 +231,7 @@ def _provenance(run: Run, model: LoadedModel, timings: Timings, frames_sha256: s
         device=device_name(model.profile),
         render_size=run.render_size,
         timings=timings,
-        frames_sha256=frames_sha256,
-        notes=run.notes,
+        frames_sha256="",
+        notes=list(run.notes),
         recoveries=run.recoveries,
     )  # fmt: skip

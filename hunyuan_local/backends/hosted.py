@@ -84,6 +84,24 @@ class HostedBackend(ABC):
         """See :class:`hunyuan_local.backends.base.Backend`."""
         return self.wire.CAPABILITIES
 
+    @property
+    def identity(self) -> str:
+        """See :class:`hunyuan_local.backends.base.Backend`: the service and its address."""
+        return f"{self.name} {self.base_url}"
+
+    @property
+    def device(self) -> str:
+        """See :class:`hunyuan_local.backends.base.Backend`: the service's address."""
+        return self.base_url
+
+    def load(self, context: GenerationContext | None = None) -> None:
+        """See :class:`hunyuan_local.backends.base.Backend`: nothing is to be loaded."""
+        return
+
+    def memory(self) -> None:
+        """See :class:`hunyuan_local.backends.base.Backend`: of a service it is not known."""
+        return
+
     def explain(self, request: GenerationRequest) -> Explanation:
         """See :class:`hunyuan_local.backends.base.Backend`; needs no key."""
         fitted = fit(request, self.name, self.capabilities)

@@ -5,8 +5,6 @@ The order of the work is here; the work itself is in ``pipeline/``, ``gate`` and
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -17,16 +15,17 @@ from ..capabilities import Capabilities, fit
 from ..config import LoraConfig, ModelConfig, RuntimeProfile, load_cache, load_model_config
 from ..errors import ConfigError, GpuMemoryError, InvalidOutputError
 from ..planner import plan
-from ..provenance import library_versions, weights_identity
 from ..schema import GenerationRequest, GenerationResult, Progress
 from ..video import check_output_path
 from .base import Explanation, GenerationContext, explanation, with_seed
-from .finishing import Run, finish
+from .finishing import PendingVideo, Run, decode_to_file
 from .ladder import OomLadder, Rung, remedy
 from .profiles import available_machine, choose_profile, named_profile, with_cache
+from .resuming import facts_of, open_checkpoint
 from .tiles import Tiles
 
 if TYPE_CHECKING:
+    from ..config.tiling import Tiling
     from ..pipeline.checkpoint import Checkpoint
     from ..pipeline.loader import LoadedModel
     from ..pipeline.preview import Previewer
@@ -72,12 +71,18 @@ class LocalBackend:
             self._profile = with_cache(self._profile, self._cache, self.config)
         self._loaded: LoadedModel | None = None
         self._loaded_for: RuntimeProfile | None = None
+        self._encoded: Path | None = None
         self._tiles: dict[tuple[tuple[int, int], int], Tiles] = {}
 
     @property
     def capabilities(self) -> Capabilities:
         """See :class:`hunyuan_local.backends.base.Backend`: all that a request allows."""
         return Capabilities(defaults=dict(self.config.defaults))
+
+    @property
+    def identity(self) -> str:
+        """See :class:`hunyuan_local.backends.base.Backend`."""
+        return self.config.identity
 
     @property
     def device(self) -> str:
@@ -110,8 +115,37 @@ class LocalBackend:
         request = self.resolve(GenerationRequest(prompt="any"))
         return self._load(self._choose(request, context.on_note), context)
 
+    def encode_ahead(self, requests: Sequence[GenerationRequest], folder: Path, context: GenerationContext) -> None:
+        """Encode the prompts of requests to come into a folder, all at once; then the text encoders leave.
+
+        From now on the transformer stays on the device between videos, where there is room for it. Stops,
+        without an error, when the context is cancelled. See :meth:`.prompts.PromptEncoder.encode_ahead`.
+
+        Raises:
+            ConfigError: the folder cannot be written.
+            HunyuanLocalError: the model cannot be loaded, or the device does not hold the text encoders.
+        """
+        from ..pipeline.memory import translated_shortage
+
+        if not requests:
+            return
+        largest = max((self.resolve(request) for request in requests), key=_voxels)
+        model = self._load(self._choose(largest, context.on_note), context)
+        try:
+            with translated_shortage("encode"):
+                model.prompts.encode_ahead(
+                    folder, requests, context.on_progress, context.on_note, context.cancel.is_set
+                )
+        except OSError as error:
+            raise ConfigError(f"{folder}: encoded prompts cannot be kept: {error}; check the disk") from error
+        self._encoded = folder
+
     def generate(self, request: GenerationRequest, context: GenerationContext | None = None) -> GenerationResult:
-        """Make one video; see :class:`hunyuan_local.backends.base.Backend`.
+        """Make one video; see :class:`hunyuan_local.backends.base.Backend` and :meth:`start`."""
+        return self.start(request, context).result()
+
+    def start(self, request: GenerationRequest, context: GenerationContext | None = None) -> PendingVideo:
+        """As :meth:`generate`, but return when the last frame is decoded: the next video need not wait for the file.
 
         Where the device's memory runs out, it is tried again in smaller pieces, from the last finished
         step on; what was changed is in the result, and stays so for the requests to come.
@@ -121,7 +155,7 @@ class LocalBackend:
 
         # 1. Everything that can be refused is refused before any weight is read. A seed that was
         #    drawn for this request before an interruption is kept.
-        checkpoint = self._checkpoint(request, context)
+        checkpoint = open_checkpoint(request, self.config, context)
         if request.seed is None:
             request = request.replace(seed=checkpoint.seed())
         request = self.resolve(request)
@@ -135,9 +169,12 @@ class LocalBackend:
 
         while True:
             try:
-                result = self._attempt(run, ladder.profile, tiles, checkpoint)
+                pending = self._attempt(run, ladder.profile, tiles, checkpoint)
                 break
             except GpuMemoryError as error:
+                if error.stage == "decode" and self._loaded.placement.has_guests:
+                    self._loaded.placement.dismiss()
+                    continue
                 rung = self._climb_down(ladder, error, tiles, request)
             # Not inside the block above: the error's frames keep the model alive.
             text = f"{rung.text}: {tiles.shrink()}" if rung.shrink_tiles else rung.text
@@ -145,14 +182,12 @@ class LocalBackend:
             run.note(text)
             if not rung.shrink_tiles:
                 self._unload()
-        checkpoint.delete()  # until the file is there, the saved latents stay
         if self._profile is not None:
             self._profile = ladder.profile
-        return result
+        return pending
 
-    def _attempt(self, run: Run, profile: RuntimeProfile, tiles: Tiles, checkpoint: Checkpoint) -> GenerationResult:
+    def _attempt(self, run: Run, profile: RuntimeProfile, tiles: Tiles, checkpoint: Checkpoint) -> PendingVideo:
         """The way from the model to the file, or what is left of it."""
-        from ..pipeline.memory import decoding_bytes
         from ..pipeline.runner import denoise
 
         # 2. The model.
@@ -160,7 +195,7 @@ class LocalBackend:
         model = self._load(profile, context)
         run.loaded = run.loaded or time.monotonic()
 
-        checkpoint.facts = self._facts(model, run.request, run.render_size)
+        checkpoint.facts = facts_of(model, run.request, run.render_size)
         try:
             # 3. Noise to latents.
             denoised = denoise(
@@ -168,8 +203,8 @@ class LocalBackend:
                 self._previewer(run),
             )  # fmt: skip
 
-            # 4. Latents to a file.
-            return finish(run, model, denoised, tiles.choose(profile, decoding_bytes(model)))
+            # 4. Latents to a file; until it is there, the saved latents stay.
+            return decode_to_file(run, model, denoised, _choose_tiles(tiles, model, profile), checkpoint.delete)
         except InvalidOutputError:
             checkpoint.delete()  # the same latents would give the same video
             raise
@@ -200,6 +235,8 @@ class LocalBackend:
             context.on_progress(Progress(stage="load"))
             self._loaded = load_model(self.config, profile, context.on_progress, context.on_note)
             self._loaded_for = untiled
+            if self._encoded is not None:
+                self._loaded.prompts.use(self._encoded)
         self._loaded.profile = self._loaded.profile.model_copy(update={"vae_tiling": profile.vae_tiling})
         return self._loaded
 
@@ -243,28 +280,6 @@ class LocalBackend:
             found = plan(request, self.config, available_machine())
             raise GpuMemoryError(f"{last}; {remedy(found)}", error.stage, error.peak_bytes) from None
 
-    def _checkpoint(self, request: GenerationRequest, context: GenerationContext) -> Checkpoint:
-        """Named by what was asked, so that the same command finds it; its content is checked at the load."""
-        from ..pipeline.checkpoint import Checkpoint, key_of
-
-        if context.checkpoint_dir is None:
-            return Checkpoint()
-        output = "" if context.output is None else os.path.abspath(context.output)
-        key = key_of(request.model_dump_json(), self.config.model_dump_json(), output)
-        return Checkpoint(context.checkpoint_dir, key, context.checkpoint_every)
-
-    def _facts(self, model: LoadedModel, request: GenerationRequest, render_size: tuple[int, int]) -> dict[str, str]:
-        """What must be the same for the rest of the steps to give the same frames."""
-        versions = library_versions()
-        return {
-            "request": request.model_dump_json(),
-            "size": str(render_size),
-            "weights": weights_identity(model.folder),
-            "profile": json.dumps(model.profile.exact_frames, sort_keys=True),
-            "files": json.dumps(model.extra_files),
-            "device": self.device,
-        } | {name: versions[name] for name in ("torch", "diffusers", "transformers", "tokenizers")}
-
     def _notes(self, request: GenerationRequest, render_size: tuple[int, int]) -> list[str]:
         notes = self.config.notices
         if render_size != (request.width, request.height):
@@ -274,6 +289,21 @@ class LocalBackend:
                 f"{factor:.1f} times to {request.width}x{request.height}"
             )
         return notes
+
+
+def _choose_tiles(tiles: Tiles, model: LoadedModel, profile: RuntimeProfile) -> Tiling:
+    """The tiles that the free memory allows; a transformer that was to stay leaves if there is no room beside it."""
+    from ..pipeline.memory import decoding_bytes
+
+    tiling, placement = tiles.choose(profile, free_bytes := decoding_bytes(model)), model.placement
+    if placement.has_guests and free_bytes is not None and tiles.needed_bytes > free_bytes:
+        placement.dismiss()
+        tiling = tiles.choose(profile, decoding_bytes(model))
+    return tiling
+
+
+def _voxels(request: GenerationRequest) -> int:
+    return request.width * request.height * request.num_frames
 
 
 def _default_output(model: str, seed: int | None) -> Path:

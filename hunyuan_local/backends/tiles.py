@@ -6,10 +6,11 @@ from ..config import ModelConfig, RuntimeProfile
 from ..config.tiling import TILED, UNTILED, Tiling
 from ..planner.architecture import Autoencoder
 from ..planner.checkpoint import read_architecture
+from ..planner.decoding import Decode, trace_decode
 from ..planner.memory import Shape
 from ..planner.plan import MAX_ELEMENTS
 from ..planner.quantization import DTYPE_BYTES
-from ..planner.tiles import choose_tiling, smaller
+from ..planner.tiles import choose_tiling, needed_bytes, smaller
 from ..schema import GenerationRequest
 
 
@@ -42,6 +43,12 @@ class Tiles:
         else:
             self._tiling = choose_tiling(*self._decoding(), None, max_elements=self._max_elements, default=UNTILED)
         return self._tiling
+
+    @property
+    def needed_bytes(self) -> int:
+        """What must be free for the last tiles chosen, beside the autoencoder's weights."""
+        config, latents, each = self._decoding()
+        return needed_bytes(trace_decode(config, Decode(latents, each, self._tiling)).peak_bytes)
 
     @property
     def can_shrink(self) -> bool:

@@ -57,6 +57,11 @@ class DataFolder:
         """The folder with the saved state of a job that has not."""
         return self.root / "unfinished" / job.job_id
 
+    @property
+    def prompts(self) -> Path:
+        """The folder of prompts that were encoded ahead; not there before one was."""
+        return self.root / "prompts"
+
     def remove(self, job: Job) -> None:
         """Delete all files of a job; those that are not there are no error."""
         self.video(job).unlink(missing_ok=True)

@@ -10,10 +10,9 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from dataclasses import dataclass
 
-from ..backends.base import GenerationContext
-from ..backends.local import LocalBackend
+from ..backends.base import Backend, GenerationContext
 from ..errors import StoreError
 from ..schema import Progress
 from .job import Job
@@ -25,16 +24,27 @@ logger = logging.getLogger(__name__)
 _SECONDS_BETWEEN_REPORTS = 5.0
 
 
-class Pulse:
-    """Beats while it is entered; a job that is held is kept alive, and its context told to stop."""
+@dataclass
+class _Held:
+    """A job at work, or whose file is being finished, and what it was heard of last."""
 
-    def __init__(self, store: JobStore, name: str, backend: LocalBackend, *, lease_s: float, beat_s: float):
+    job: Job
+    context: GenerationContext
+    progress: Progress | None = None
+
+    def note(self, progress: Progress) -> None:
+        self.progress = progress
+
+
+class Pulse:
+    """Beats while it is entered; each job that is held is kept alive, and its context told to stop."""
+
+    def __init__(self, store: JobStore, name: str, backend: Backend, *, lease_s: float, beat_s: float):
         self._store, self._name, self._backend = store, name, backend
         self._lease_s, self._beat_s = lease_s, beat_s
         self._roster = store.roster
         self._state, self._note = "loading", ""
-        self._held: tuple[Job, GenerationContext] | None = None
-        self._progress: Progress | None = None
+        self._held: dict[str, _Held] = {}
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat_until_ended, name="pulse", daemon=True)
@@ -54,26 +64,26 @@ class Pulse:
         """The model is loaded, and no job is at work."""
         self._set("idle")
 
+    def prepare(self, what: str) -> None:
+        """The model is being made ready, and so far ``what`` was done."""
+        self._set("loading", what)
+
     def wait_for(self, what: str) -> None:
         """No job is taken until something passes."""
         self._set("waiting", what)
 
-    @contextlib.contextmanager
-    def holding(self, job: Job, context: GenerationContext) -> Iterator[None]:
+    def hold(self, job: Job, context: GenerationContext) -> None:
         """Keep ``job`` alive; ``context.cancel`` is set as soon as it is cancelled, or no longer this worker's."""
-        context.on_progress = self._note_progress
-        self._progress = None
+        held = _Held(job, context)
+        context.on_progress = held.note
         with self._lock:
-            self._held = (job, context)
+            self._held[job.job_id] = held
         self._set("working", job.job_id)
-        try:
-            yield
-        finally:
-            with self._lock:  # a beat that is under way ends first
-                self._held = None
 
-    def _note_progress(self, progress: Progress) -> None:
-        self._progress = progress
+    def let_go(self, job: Job) -> None:
+        """The job is brought to an end, or back into the queue."""
+        with self._lock:  # a beat that is under way ends first
+            self._held.pop(job.job_id, None)
 
     def _set(self, state: str, note: str = "") -> None:
         if (state, note) != (self._state, self._note):
@@ -84,20 +94,20 @@ class Pulse:
         since_report = 0.0
         while not self._ended.wait(self._beat_s):
             with self._lock:
-                if self._held is not None:
-                    self._beat(*self._held)
+                for held in self._held.values():
+                    self._beat(held)
             since_report += self._beat_s
             if since_report >= _SECONDS_BETWEEN_REPORTS:
                 since_report = 0.0
                 self._report()
         self._store.close()
 
-    def _beat(self, job: Job, context: GenerationContext) -> None:
+    def _beat(self, held: _Held) -> None:
         try:
-            if not self._store.beat(job, self._lease_s, self._progress):
-                context.cancel.set()
+            if not self._store.beat(held.job, self._lease_s, held.progress):
+                held.context.cancel.set()
         except StoreError as error:
-            logger.warning("job %s: no sign of life could be given: %s", job.job_id, error)
+            logger.warning("job %s: no sign of life could be given: %s", held.job.job_id, error)
 
     def _report(self) -> None:
         try:
@@ -106,7 +116,7 @@ class Pulse:
                 WorkerReport(
                     name=self._name,
                     pid=os.getpid(),
-                    model=self._backend.config.identity,
+                    model=self._backend.identity,
                     device=self._backend.device,
                     state=self._state,
                     note=self._note,

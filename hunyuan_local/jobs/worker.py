@@ -1,28 +1,40 @@
 """One worker: takes job after job from a store and makes the videos, under a lease that it keeps alive.
 
-The model stays loaded between jobs. Whatever happens to this process, its job is run again by
-whoever comes next, from the last saved step. Knows nothing about dialects or the network.
+The model stays loaded between jobs, and the file of one is finished while the next one is begun.
+Whatever happens to this process, its jobs are run again by whoever comes next, from the last saved
+step. Knows nothing about dialects or the network.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import random
 import shutil
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
-from ..backends.base import GenerationContext
-from ..backends.local import LocalBackend
+from ..backends.base import Backend, GenerationContext, StagedBackend
 from ..errors import (
+    AuthenticationError,
     GenerationCancelledError,
     GpuMemoryError,
     HunyuanLocalError,
     InvalidOutputError,
     InvalidRequestError,
+    RequestRefusedError,
+    SubmissionLostError,
+    TaskFailedError,
     TerminationRequest,
+    VideoError,
 )
-from ..schema import GenerationResult
+from ..provenance import read_provenance
+from ..schema import GenerationResult, Progress
+from ..video import probe
 from .folder import DataFolder
 from .job import Job
 from .pulse import Pulse
@@ -31,7 +43,12 @@ from .store import JobStore
 logger = logging.getLogger(__name__)
 
 # The same request would end the same way; anything else may pass, such as a full disk.
-_FINAL_ERRORS = (InvalidRequestError, InvalidOutputError, GpuMemoryError)
+_FINAL_ERRORS = (
+    InvalidRequestError, InvalidOutputError, GpuMemoryError,
+    # Of a service: what it has said no to, and what would be billed again.
+    AuthenticationError, RequestRefusedError, SubmissionLostError, TaskFailedError,
+)  # fmt: skip
+_MOST_AHEAD = 100_000
 
 
 @dataclass(frozen=True)
@@ -46,6 +63,7 @@ class WorkerConfig:
         pause_s: after a failure that may pass, and while the disk is full.
         checkpoint_every: save the unfinished video after so many steps.
         min_free_bytes: no job is begun with less free on the disk.
+        encode_ahead: encode the prompts of all waiting jobs first.
     """
 
     name: str
@@ -55,12 +73,13 @@ class WorkerConfig:
     pause_s: float = 5.0
     checkpoint_every: int = 5
     min_free_bytes: int = 0
+    encode_ahead: bool = False
 
 
 class Worker:
     """Works on the jobs of one folder with one model, one job at a time."""
 
-    def __init__(self, folder: DataFolder, store: JobStore, backend: LocalBackend, config: WorkerConfig):
+    def __init__(self, folder: DataFolder, store: JobStore, backend: Backend, config: WorkerConfig):
         self._folder = folder
         self._store = store
         self._backend = backend
@@ -69,6 +88,8 @@ class Worker:
         self._stopping = False
         self._loading = True
         self._context: GenerationContext | None = None
+        self._files = ThreadPoolExecutor(1, "files")
+        self._file: Future[None] | None = None
         self._pulse = Pulse(store, config.name, backend, lease_s=config.lease_s, beat_s=config.beat_s)
 
     def stop(self) -> None:
@@ -90,13 +111,30 @@ class Worker:
             HunyuanLocalError: the model cannot be loaded, or the store cannot be used.
             TerminationRequest: stopped while the model was being loaded.
         """
-        with self._pulse:
-            self._load()
+        with self._pulse, self._files:
+            self._prepare()
             self._loading = False
-            logger.info("%s is ready: %s on %s", self._config.name, self._backend.config.name, self._backend.device)
+            logger.info("%s is ready: %s on %s", self._config.name, self._backend.identity, self._backend.device)
             while not self._stopping:
                 self._store.expire()
                 self._work_or_wait()
+            self._wait_for_file()
+            self._files.submit(self._store.close)
+
+    def _prepare(self) -> None:
+        """Load the model, and encode the waiting prompts if that is wanted."""
+        if not (self._config.encode_ahead and isinstance(self._backend, StagedBackend)):
+            self._load()
+            return
+        waiting = self._store.list(statuses=["queued", "running"], model=self._backend.identity, limit=_MOST_AHEAD)
+        requests = [job.request for job in waiting]
+        random.shuffle(requests)  # so that several workers seldom encode the same prompt at the same time
+        context = GenerationContext(on_note=logger.info, on_progress=self._tell_how_far)
+        self._backend.encode_ahead(requests, self._folder.prompts, context)
+
+    def _tell_how_far(self, progress: Progress) -> None:
+        if progress.stage == "encode":
+            self._pulse.prepare(f"{progress.step} of {progress.total} prompts encoded")
 
     def _load(self) -> None:
         """Load the model, in the profile for videos of its usual size unless one was named."""
@@ -116,27 +154,78 @@ class Worker:
             self._pause()
             return
         self._pulse.idle()
-        job = self._store.claim(config.name, self._backend.config.identity, config.lease_s)
+        job = self._store.claim(config.name, self._backend.identity, config.lease_s)
         if job is None:
+            self._wait_for_file()
             self._store.wait_for_change(lambda: self._stopping, config.poll_s)
         else:
             self._work(job)
 
     def _work(self, job: Job) -> None:
-        """Bring one job to an end, or back into the queue."""
+        """Bring one job to its file; that is finished while the next job is begun."""
         logger.info("job %s: attempt %s of %s", job.job_id, job.attempts, job.max_attempts)
-        self._context = context = GenerationContext(
+        self._context = context = self._context_of(job)
+        self._pulse.hold(job, context)
+        pending = None
+        try:
+            with self._settled(job):
+                if self._stopping:  # the signal came before there was something to cancel
+                    raise GenerationCancelledError("stopped before the first step")
+                pending = self._begin(job, context)
+        finally:
+            self._context = None
+            if pending is None:
+                self._pulse.let_go(job)
+        if pending is not None:
+            self._wait_for_file()
+            self._file = self._files.submit(self._finish, job, pending)
+
+    def _context_of(self, job: Job) -> GenerationContext:
+        is_local = self._backend.name == "local"  # a service's task is taken up again without a state of ours
+        return GenerationContext(
             self._folder.video(job),
             overwrite=True,  # an earlier attempt may have died between the file and the store
-            checkpoint_dir=self._folder.unfinished(job),
+            checkpoint_dir=self._folder.unfinished(job) if is_local else None,
             checkpoint_every=self._config.checkpoint_every,
             on_note=lambda text: logger.debug("job %s: %s", job.job_id, text),  # the result has them
         )
+
+    def _begin(self, job: Job, context: GenerationContext) -> Callable[[], GenerationResult]:
+        """Make the video; returns what waits for its file."""
+        if (found := _finished_before(job, self._folder.video(job))) is not None:
+            logger.info("job %s: an earlier attempt had finished the file", job.job_id)
+            return lambda: found
+        if isinstance(self._backend, StagedBackend):
+            return self._backend.start(job.request, context).result
+        result = self._backend.generate(job.request, context)
+        return lambda: result
+
+    def _finish(self, job: Job, wait: Callable[[], GenerationResult]) -> None:
+        """Tell the store when the file is there; in a thread of its own."""
         try:
-            with self._pulse.holding(job, context):
-                if self._stopping:  # the signal came before there was something to cancel
-                    raise GenerationCancelledError("stopped before the first step")
-                result = self._backend.generate(job.request, context)
+            with self._settled(job):
+                result = wait()
+                if self._store.succeed(job, result.model_dump(mode="json", exclude={"path"})):
+                    shutil.rmtree(self._folder.unfinished(job), ignore_errors=True)
+                    logger.info("job %s: done in %.1f s", job.job_id, result.timings.total_s)
+                else:
+                    logger.warning("job %s: finished too late, it is no longer this worker's", job.job_id)
+                    if self._store.get(job.job_id) is None:
+                        self._folder.remove(job)
+        finally:
+            self._pulse.let_go(job)
+
+    def _wait_for_file(self) -> None:
+        """At most one file is on its way; an error that nobody foresaw there ends this worker too."""
+        file, self._file = self._file, None
+        if file is not None:
+            file.result()
+
+    @contextlib.contextmanager
+    def _settled(self, job: Job) -> Iterator[None]:
+        """What is raised inside becomes the end of the job, or its way back into the queue."""
+        try:
+            yield
         except GenerationCancelledError as error:
             logger.info("job %s: %s", job.job_id, error)
             self._stopped(job)
@@ -154,19 +243,6 @@ class Worker:
             logger.error("job %s: unexpected %s: %s", job.job_id, type(error).__name__, error)
             self._store.release(job, f"unexpected {type(error).__name__}; the worker's log says more")
             raise
-        else:
-            self._finish(job, result)
-        finally:
-            self._context = None
-
-    def _finish(self, job: Job, result: GenerationResult) -> None:
-        if self._store.succeed(job, result.model_dump(mode="json", exclude={"path"})):
-            shutil.rmtree(self._folder.unfinished(job), ignore_errors=True)
-            logger.info("job %s: done in %.1f s", job.job_id, result.timings.total_s)
-        else:
-            logger.warning("job %s: finished too late, it is no longer this worker's", job.job_id)
-            if self._store.get(job.job_id) is None:
-                self._folder.remove(job)
 
     def _stopped(self, job: Job) -> None:
         """Because this worker is to end, because the job is cancelled, or because the lease was lost."""
@@ -179,6 +255,29 @@ class Worker:
         ends = time.monotonic() + self._config.pause_s
         while not self._stopping and time.monotonic() < ends:
             time.sleep(0.05)
+
+
+def _finished_before(job: Job, path: Path) -> GenerationResult | None:
+    """The video of an attempt that died between the file and the store; None if there is none."""
+    if not path.exists():
+        return None
+    try:
+        said, info = read_provenance(path), probe(path)
+    except VideoError:
+        return None
+    if said.request != job.request:
+        return None
+    return GenerationResult(
+        path=path,
+        backend=said.backend,
+        model=said.model.name or "",
+        seed=said.request.seed,
+        request=said.request,
+        video=info,
+        timings=said.timings,
+        notes=said.notes,
+        provenance=said.model_dump(mode="json"),
+    )
 
 
 def worker_name(slot: str = "worker") -> str:

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from diffusers import (
@@ -40,6 +41,9 @@ from .prompts import TEXT_ENCODERS, PromptEncoder
 from .quantization import cast_storage, finish_quantization, require, transformer_config
 from .tokenizers import load_clip_tokenizer, load_llama_tokenizer
 
+if TYPE_CHECKING:
+    from .team import Team
+
 OnNote = Callable[[str], None]
 _CLASSES = {
     "transformer": HunyuanVideoTransformer3DModel,
@@ -53,7 +57,8 @@ _CLASSES = {
 class LoadedModel:
     """A pipeline on its device, with the config and profile that made it and its folder on disk.
 
-    ``extra_files`` has the SHA-256 of each file beside the folder that went into it, by path.
+    ``extra_files`` has the SHA-256 of each file beside the folder that went into it, by path. ``team`` is
+    that of a model which several processes run together.
     """
 
     pipe: HunyuanVideoPipeline
@@ -63,6 +68,7 @@ class LoadedModel:
     placement: Placement
     prompts: PromptEncoder
     extra_files: dict[str, str] = field(default_factory=dict)
+    team: Team | None = None
 
 
 class _Pipeline(HunyuanVideoPipeline):
@@ -140,7 +146,11 @@ def _assemble(config: ModelConfig, profile: RuntimeProfile, folder: Path, on_not
     if profile.vae_tiling:
         pipe.vae.enable_tiling()
     profile = accelerate(pipe, profile)
-    prompts = PromptEncoder(pipe, config.prompt_template, placement, load, _prompt_cache(config, profile, folder))
+    prompts = PromptEncoder(
+        pipe, config.prompt_template, placement, load,
+        cache=_prompt_cache(config, profile, folder, cache_dir() / "prompts") if profile.prompt_cache else None,
+        staged=lambda place: _prompt_cache(config, profile, folder, place, max_bytes=None),
+    )  # fmt: skip
     return LoadedModel(pipe, config, profile, folder, placement, prompts, extra_files)
 
 
@@ -213,12 +223,12 @@ def _check_classes(config: ModelConfig, folder: Path) -> None:
             )
 
 
-def _prompt_cache(config: ModelConfig, profile: RuntimeProfile, folder: Path) -> PromptCache | None:
-    if not profile.prompt_cache:
-        return None
+def _prompt_cache(
+    config: ModelConfig, profile: RuntimeProfile, folder: Path, place: Path, **limits: int | None
+) -> PromptCache:
     dtypes = {name: getattr(profile.dtypes, name) for name in TEXT_ENCODERS}
     devices = {name: "cpu" if profile.residence(name) == "cpu" else profile.device for name in TEXT_ENCODERS}
-    return PromptCache(cache_dir() / "prompts", encoder_identity(folder, dtypes, devices), config.prompt_template)
+    return PromptCache(place, encoder_identity(folder, dtypes, devices), config.prompt_template, **limits)
 
 
 def _first_line(error: BaseException) -> str:

@@ -79,7 +79,9 @@ def decoding_bytes(model: LoadedModel) -> int | None:
 
 @contextlib.contextmanager
 def clean_device(model: LoadedModel, stage: Stage, component: str) -> Iterator[None]:
-    """Have a component on the device inside; afterwards, whatever happened, no visitor, no cache and no tensor is left.
+    """Have a component on the device inside; afterwards, whatever happened, no cache and no tensor is left.
+
+    Nor is a visitor, unless it was asked to stay.
 
     Raises:
         GpuMemoryError: the device ran out of memory.

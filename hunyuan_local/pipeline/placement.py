@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import accelerate
 import torch
@@ -19,6 +19,14 @@ from ..config import RuntimeProfile, cache_dir
 
 # bitsandbytes turns weights into 4 or 8 bits as they reach the GPU, so they must be loaded there.
 _QUANTIZED_ON_DEVICE = ("nf4", "llm-int8")
+
+# Which components that were asked to stay are left on the device while another one works. The transformer
+# leaves for the large text encoder: the two together need more than cards that offload have.
+_NEIGHBOURS = {
+    "text_encoder": frozenset({"text_encoder_2"}),
+    "text_encoder_2": frozenset({"text_encoder"}),
+    "vae": frozenset({"transformer"}),
+}
 
 
 class Placement:
@@ -34,6 +42,8 @@ class Placement:
         self._profile = profile
         self._device = torch.device(profile.device)
         self._visiting: dict[str, torch.nn.Module] = {}
+        self._present: set[str] = set()
+        self._staying: frozenset[str] = frozenset()
         self._folders: list[tempfile.TemporaryDirectory] = []
 
     def device_of(self, component: str) -> torch.device:
@@ -75,26 +85,50 @@ class Placement:
 
     @contextlib.contextmanager
     def active(self, component: str) -> Iterator[None]:
-        """Have a component on the device inside, and of the visitors no other; afterwards no visitor at all."""
-        self._send_away(but=component)
+        """Have a component on the device inside, and of the visitors no other; afterwards no visitor at all.
+
+        What was asked to stay stays afterwards, and meanwhile where there is room for it beside this one.
+        """
+        self._send_away(but={component} | (self._staying & _NEIGHBOURS.get(component, frozenset())))
         try:
-            if component in self._visiting:
+            if component in self._visiting and component not in self._present:
+                self._present.add(component)  # also if only a part of it arrives
                 self._visiting[component].to(self._device)
             yield
         finally:
-            self._send_away()
+            self._send_away(but=self._staying)
+
+    def let_stay(self, *components: str) -> None:
+        """From now on let these visitors, and no others, stay after their own stage, for the next video."""
+        self._staying = frozenset(components)
+        self._send_away(but=self._staying)
+
+    @property
+    def has_guests(self) -> bool:
+        """Whether a visitor that was asked to stay is on the device."""
+        return bool(self._present & self._staying)
+
+    def dismiss(self) -> None:
+        """Send every visitor away, also those that were asked to stay: their room is needed now."""
+        self._send_away()
+
+    def forget(self, component: str) -> None:
+        """A component is let go of."""
+        self._visiting.pop(component, None)
+        self._present.discard(component)
 
     def close(self) -> None:
         """Delete the files that weights were streamed from; the components are of no use afterwards."""
         self._visiting.clear()
+        self._present.clear()
         for folder in self._folders:
             folder.cleanup()
         self._folders.clear()
 
-    def _send_away(self, but: str | None = None) -> None:
-        for name, module in self._visiting.items():
-            if name != but:
-                module.to("cpu")
+    def _send_away(self, but: Collection[str] = ()) -> None:
+        for name in self._present.difference(but):
+            self._visiting[name].to("cpu")
+            self._present.remove(name)
 
     def _stream(self, component: str, module: torch.nn.Module) -> None:
         """diffusers' group offload: one block a group, so that two are on the device with a stream."""

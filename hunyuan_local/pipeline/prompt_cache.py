@@ -34,11 +34,16 @@ class PromptCache:
         folder: made when the first prompt is kept.
         encoder: what else the embeddings depend on; see :func:`encoder_identity`.
         template: around every prompt.
+        max_bytes: of all files; None sets no limit.
     """
 
-    def __init__(self, folder: Path, encoder: str, template: PromptTemplate, max_bytes: int = MAX_BYTES):
+    def __init__(self, folder: Path, encoder: str, template: PromptTemplate, max_bytes: int | None = MAX_BYTES):
         self._folder, self._max_bytes = folder, max_bytes
         self._shared = [encoder, template.model_dump_json()]
+
+    def has(self, prompt: str) -> bool:
+        """Whether the embeddings of a prompt are there; they may yet turn out to be damaged."""
+        return self._path(prompt).exists()
 
     def load(self, prompt: str) -> Embeddings | None:
         """The embeddings of a prompt, on the CPU; None if they are not there, or damaged."""
@@ -64,7 +69,8 @@ class PromptCache:
         self._folder.mkdir(parents=True, exist_ok=True)
         with replacing(self._path(prompt)) as partial:
             save_file({name: embeddings[name].cpu().contiguous() for name in NAMES}, partial)
-        self._prune()
+        if self._max_bytes is not None:
+            self._prune()
 
     def _path(self, prompt: str) -> Path:
         key = hashlib.sha256(json.dumps([prompt, *self._shared]).encode()).hexdigest()

@@ -78,15 +78,18 @@ class VideoWriter:
             self._close_encoder()
             copy_with_comment(self._encoded, self._finished, metadata, named=self.path)
             self.info = self._check()
+            if self._closed:  # by another thread: no file is to come any more
+                raise VideoError(f"{self.path}: given up; no file was kept")
             move_into_place(self._finished, self._target, self._overwrite)
         except OSError as error:
             raise VideoError(f"{self.path}: cannot be written: {error}; check the disk and the folder") from error
         finally:
             self.abort()
+            self._delete_partial_files()
         return self.path
 
     def abort(self) -> None:
-        """Stop the encoder and delete what is unfinished; does nothing the second time."""
+        """Stop the encoder and delete what is unfinished; from any thread; does nothing the second time."""
         if self._closed:
             return
         self._closed = True
@@ -95,6 +98,9 @@ class VideoWriter:
             self._encoder.stdin.close()
         self._encoder.wait()
         self._messages.close()
+        self._delete_partial_files()
+
+    def _delete_partial_files(self) -> None:
         self._encoded.unlink(missing_ok=True)
         self._finished.unlink(missing_ok=True)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hunyuan_local.backends.base import GenerationContext
+from hunyuan_local.backends.finishing import PendingVideo
 from hunyuan_local.backends.local import LocalBackend
 from hunyuan_local.errors import VideoError
 from hunyuan_local.jobs.folder import DataFolder
@@ -30,7 +31,7 @@ class Meddler:
     def __getattr__(self, name: str) -> object:
         return getattr(self._backend, name)
 
-    def generate(self, request: GenerationRequest, context: GenerationContext) -> GenerationResult:
+    def start(self, request: GenerationRequest, context: GenerationContext) -> PendingVideo:
         told = context.on_progress
 
         def meddle(progress) -> None:
@@ -40,7 +41,7 @@ class Meddler:
                 self._do()
 
         context.on_progress = meddle
-        return self._backend.generate(request, context)
+        return self._backend.start(request, context)
 
 
 def work_until(store: JobStore, worker: Worker, done: Callable[[], bool]) -> None:
@@ -194,6 +195,88 @@ def test_a_worker_that_lost_its_lease_changes_nothing(
     worker = Worker(folder, store, Meddler(tiny, ("decode", 0), take_away), WorkerConfig("w"))
     worker.run()
     assert (store.get(job.job_id).status, store.get(job.job_id).worker) == ("running", "another")
+
+
+class SlowFiles(Meddler):
+    """The local backend, whose first file is not finished before the second video is begun."""
+
+    def __init__(self, backend: LocalBackend):
+        super().__init__(backend, ("", 0), lambda: None)
+        self._second = threading.Event()
+        self.starts = 0
+
+    def start(self, request: GenerationRequest, context: GenerationContext) -> PendingVideo | SlowFiles:
+        self.starts += 1
+        if self.starts == 2:
+            self._second.set()
+        pending = self._backend.start(request, context)
+        return pending if self.starts > 1 else Later(pending, self._second)
+
+
+class Later:
+    """A pending video that must not be waited for too early."""
+
+    def __init__(self, pending: PendingVideo, event: threading.Event):
+        self._pending, self._event = pending, event
+
+    def result(self) -> GenerationResult:
+        assert self._event.wait(60), "the next video is not begun before this file is finished"
+        return self._pending.result()
+
+
+def test_the_next_video_is_begun_while_a_file_is_finished(
+    folder: DataFolder, store: JobStore, tiny: LocalBackend, small_request: GenerationRequest
+) -> None:
+    jobs = [store.enqueue(small_request.replace(seed=seed), tiny.config.identity) for seed in (1, 2)]
+    make(folder, store, SlowFiles(tiny), jobs[1])
+    assert [store.get(job.job_id).status for job in jobs] == ["succeeded", "succeeded"]
+
+
+def test_a_file_that_an_earlier_attempt_finished_is_not_made_again(
+    folder: DataFolder, store: JobStore, tiny: LocalBackend, small_request: GenerationRequest
+) -> None:
+    request = tiny.resolve(small_request)
+    job = store.enqueue(request, tiny.config.identity)
+    tiny.generate(request, GenerationContext(folder.video(job)))
+    made_at = folder.video(job).stat().st_mtime_ns
+    done = make(folder, store, tiny, job)
+    assert (done.status, folder.video(job).stat().st_mtime_ns) == ("succeeded", made_at)
+
+
+def test_a_file_of_another_request_is_no_reason_not_to_make_it(
+    folder: DataFolder, store: JobStore, tiny: LocalBackend, small_request: GenerationRequest
+) -> None:
+    job = store.enqueue(tiny.resolve(small_request), tiny.config.identity)
+    tiny.generate(small_request.replace(seed=77), GenerationContext(folder.video(job)))
+    make(folder, store, tiny, job)
+    assert read_provenance(folder.video(job)).request == job.request
+
+
+@pytest.fixture
+def ahead(folder: DataFolder, store: JobStore, small_request: GenerationRequest) -> LocalBackend:
+    """A backend of its own, after a worker that encoded the prompts of three jobs, two of them alike, first."""
+    backend = LocalBackend("tiny", "cpu")
+    prompts = ("a red circle", "a blue square", "a red circle")
+    jobs = [store.enqueue(small_request.replace(prompt=prompt), backend.identity) for prompt in prompts]
+    make(folder, store, backend, jobs[-1], encode_ahead=True)
+    return backend
+
+
+def test_each_distinct_prompt_is_encoded_once(folder: DataFolder, ahead: LocalBackend) -> None:
+    assert len(list(folder.prompts.glob("prompt-*.safetensors"))) == 2
+
+
+def test_after_the_encoding_ahead_the_text_encoders_are_gone(ahead: LocalBackend) -> None:
+    pipe = ahead.load().pipe
+    assert (pipe.text_encoder, pipe.text_encoder_2) == (None, None)
+
+
+def test_the_frames_are_the_same_with_prompts_encoded_ahead(
+    folder: DataFolder, store: JobStore, ahead: LocalBackend, tiny: LocalBackend, tmp_path: Path
+) -> None:
+    job = store.list()[0]
+    whole = tiny.generate(job.request, GenerationContext(tmp_path / "whole.mp4"))
+    assert frames_hash(folder, job) == whole.provenance["frames_sha256"]
 
 
 def test_no_job_is_begun_on_a_full_disk(folder: DataFolder, store: JobStore, tiny: LocalBackend, job: Job) -> None:
