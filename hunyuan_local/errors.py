@@ -22,6 +22,8 @@
     |  `- SubmissionLostError    15  the answer to a submission was lost: a task may exist, and be billed
     |- StoreError                16  the job store is damaged or cannot be written
     |- QueueFullError            17  too many jobs are waiting
+    |- BatchIncompleteError      18  a batch has ended, and not all of its videos are there
+    |- SpendingLimitError        19  another hosted video would cost more than was allowed
     `- GenerationCancelledError  130 stopped on request
 
 Each message names what was wrong, its value, what is allowed and the remedy, so that the command
@@ -237,3 +239,15 @@ class QueueFullError(HunyuanLocalError):
 def _shorten(value: object, limit: int = 60) -> str:
     text = repr(value)
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+class BatchIncompleteError(HunyuanLocalError):
+    """A batch has ended, and not all of its videos are there; the message counts them."""
+
+    exit_code = 18
+
+
+class SpendingLimitError(HunyuanLocalError):
+    """Another video at a hosted service would cost more than the user has allowed; nothing was sent."""
+
+    exit_code = 19

@@ -19,7 +19,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 ORDER = (
     ("__main__",),
     ("cli",),
-    ("server", "ui"),
+    ("batch", "server", "ui"),
     ("jobs",),
     ("backends",),
     ("planner",),

@@ -20,6 +20,22 @@ def _ignore(told: Progress | str) -> None:
     """The callback of a caller who does not ask."""
 
 
+class Spending(Protocol):
+    """Decides whether another task may be paid for, and keeps the account."""
+
+    def reserve(self) -> None:
+        """A task is about to be submitted.
+
+        Raises:
+            SpendingLimitError: it would cost more than is allowed.
+        """
+        ...
+
+    def give_back(self) -> None:
+        """The service has made nothing of the task that was reserved last by this thread."""
+        ...
+
+
 @dataclass
 class GenerationContext:
     """What belongs to one run rather than to the video.
@@ -32,6 +48,8 @@ class GenerationContext:
             result holds those that are about the video.
         cancel: set it, from any thread, to stop within one step.
         allow_loss: let a backend leave out or change what it cannot hold, and say so in a note.
+        keep_remote: when cancelled, leave a hosted task open, to be continued later, rather than cancel it too.
+        spending: asked before a hosted service is sent a task that costs money; None asks nobody.
         submit_again: start a new task at a hosted service even if one of the very same request is
             still open; otherwise that one is continued.
         checkpoint_dir: where the local backend saves the state of the unfinished video, every
@@ -48,6 +66,8 @@ class GenerationContext:
     on_note: Callable[[str], None] = _ignore
     cancel: threading.Event = field(default_factory=threading.Event)
     allow_loss: bool = False
+    keep_remote: bool = False
+    spending: Spending | None = None
     submit_again: bool = False
     checkpoint_dir: Path | None = None
     checkpoint_every: int = 5

@@ -27,6 +27,7 @@ from ..errors import (
     HunyuanLocalError,
     InvalidAnswerError,
     OutputExistsError,
+    SpendingLimitError,
     SubmissionLostError,
     TaskFailedError,
     TerminationRequest,
@@ -241,6 +242,12 @@ class HostedBackend(ABC):
     def _submit(self, service: Service, job: OpenJob, body: dict[str, Any], context: GenerationContext) -> OpenJob:
         """The one POST; afterwards the task's id is on disk, or it is said why not."""
         began = time.monotonic()
+        if context.spending is not None:
+            try:
+                context.spending.reserve()
+            except SpendingLimitError:
+                self._ledger.forget(job)
+                raise
         try:
             answer = service.post(self.wire.SUBMIT_PATH, body)
             context.remote_id = self.wire.submission_from_wire(answer)
@@ -250,6 +257,8 @@ class HostedBackend(ABC):
             raise GenerationCancelledError(f"cancelled in mid-submission. {_lost_advice(self.name, job)}") from error
         except HostedError:
             self._ledger.forget(job)  # the service has made nothing of it
+            if context.spending is not None:
+                context.spending.give_back()
             raise
         job = job.model_copy(update={"remote_id": context.remote_id, "submit_s": time.monotonic() - began})
         try:
@@ -269,8 +278,10 @@ class HostedBackend(ABC):
             check_output_path(job.output, job.overwrite)
             result = delivery.run()
         except TerminationRequest as error:
-            raise GenerationCancelledError(f"stopped; task {job.remote_id} goes on at {self.name}; {hint}") from error
+            raise GenerationCancelledError(_stopped(self.name, job, hint)) from error
         except (KeyboardInterrupt, GenerationCancelledError) as error:
+            if context.keep_remote:
+                raise GenerationCancelledError(_stopped(self.name, job, hint)) from error
             if delivery.is_done:  # paid for, and nothing is saved by deleting it
                 raise GenerationCancelledError(f"cancelled; the video is ready at {self.name}; {hint}") from error
             raise GenerationCancelledError(self._cancel(service, job, hint)) from error
@@ -298,6 +309,10 @@ class HostedBackend(ABC):
             return f"cancelled here; {self.name} did not stop task {job.remote_id}; {hint}"
         self._ledger.forget(job)
         return f"cancelled; task {job.remote_id} was deleted at {self.name}; no file was kept"
+
+
+def _stopped(name: str, job: OpenJob, hint: str) -> str:
+    return f"stopped; task {job.remote_id} goes on at {name}; {hint}"
 
 
 def _lost_advice(name: str, job: OpenJob) -> str:

@@ -14,11 +14,11 @@ from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from ..backends.base import GenerationContext
+from ..backends.base import Backend, GenerationContext
 from ..schema import GenerationResult, Progress
 
 SECONDS_BETWEEN_LINES = 10
-_WORDS = {
+STAGE_WORDS = {
     "load": "loading the model",
     "encode": "reading the prompt",
     "denoise": "denoising",
@@ -44,6 +44,14 @@ def stdout() -> Console:
 def log_to_stderr() -> None:
     """Let a command that runs on tell what it does, a line with the time each."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+
+
+def note_default_model(console: Console, backend: Backend, chosen: str | None) -> None:
+    """Say that it is the built-in model, where nobody has asked for that."""
+    if backend.name == "local" and chosen is None and backend.config.name == "tiny":
+        console.print(
+            "no CUDA device: using the built-in test model tiny; for real videos run on a machine with a CUDA GPU"
+        )
 
 
 class ProgressDisplay:
@@ -89,9 +97,9 @@ class ProgressDisplay:
             self._finish_stage()
             self._stage = progress.stage
             self._logged = time.monotonic()
-            self._task = self._bars.add_task(_WORDS[progress.stage], total=progress.total or None, detail="")
+            self._task = self._bars.add_task(STAGE_WORDS[progress.stage], total=progress.total or None, detail="")
             if not self._live:
-                self._console.print(f"{_WORDS[progress.stage]} ...")
+                self._console.print(f"{STAGE_WORDS[progress.stage]} ...")
         if progress.preview is not None and progress.preview != self._preview:
             self._preview = progress.preview
             self.note(f"how far it is: {progress.preview}")
@@ -103,7 +111,7 @@ class ProgressDisplay:
         """Where there is no terminal: a plain line every ten seconds, for logs."""
         if not self._live and time.monotonic() - self._logged > SECONDS_BETWEEN_LINES:
             self._logged = time.monotonic()
-            self._console.print(f"{_WORDS[progress.stage]} {_detail(progress)}")
+            self._console.print(f"{STAGE_WORDS[progress.stage]} {_detail(progress)}")
 
     def _finish_stage(self) -> None:
         if self._task is not None:

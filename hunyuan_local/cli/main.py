@@ -17,8 +17,8 @@ from ..errors import HunyuanLocalError, TerminationRequest
 from ..pipeline.noise import hide_import_noise
 
 _COMMANDS = (
-    "doctor", "download", "explain", "generate", "jobs", "models", "plan", "replay", "resume", "serve", "show", "smoke",
-    "worker",
+    "batch", "doctor", "download", "explain", "generate", "jobs", "models", "plan", "replay", "resume", "serve", "show",
+    "smoke", "worker",
 )  # fmt: skip
 _EPILOG = (
     "Exit codes: 0 done; 1 a replay differs, the doctor found a fault, or an unexpected error; 2 bad input; "
@@ -26,7 +26,7 @@ _EPILOG = (
     "4 the video came out invalid; 5 a video file cannot be written or read; 6 GPU memory; of a hosted service: "
     "7 the key, 8 too many requests, 9 refused, 10 the task failed, 11 the time limit, 12 not reachable, 13 an answer "
     "that is not understood, 14 the download, 15 the answer to a submission was lost; of a job store: "
-    "16 it cannot be used, 17 too many jobs wait; 130 cancelled."
+    "16 it cannot be used, 17 too many jobs wait; of a batch: 18 videos are missing; 130 cancelled."
 )
 
 

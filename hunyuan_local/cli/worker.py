@@ -22,6 +22,7 @@ from .options import data_dir_option, model_option, tuning_options, worker_optio
 @model_option
 @tuning_options
 @worker_options
+@click.option("--encode-ahead", is_flag=True, help="Encode the prompts of all waiting jobs first.")
 @click.option("--name", help="Of this worker in lists; must be unique.", hidden=True)
 @click.option("--end-with-stdin", is_flag=True, hidden=True, help="End when standard input is closed.")
 def command(
@@ -34,6 +35,7 @@ def command(
     lease_s: float,
     checkpoint_every: int,
     min_free_gib: float,
+    encode_ahead: bool,
     name: str | None,
     end_with_stdin: bool,
 ) -> None:
@@ -52,6 +54,7 @@ def command(
         lease_s=lease_s,
         checkpoint_every=checkpoint_every,
         min_free_bytes=round(min_free_gib * GIB),
+        encode_ahead=encode_ahead,
     )
     worker = Worker(folder, folder.store(), LocalBackend(model, profile, revision, lora, cache), config)
 

@@ -35,7 +35,7 @@ class Cost:
 
     def total_of(self, request: GenerationRequest) -> float:
         """Seconds from begin to end."""
-        return self.step_s * _voxels(request) * _passes(request) + self.rest_of(request)
+        return self.step_s * work_of(request) + self.rest_of(request)
 
 
 def measure(finished: Iterable[Job]) -> dict[int, Cost]:
@@ -52,7 +52,7 @@ def measure(finished: Iterable[Job]) -> dict[int, Cost]:
             continue
         rest_s = timings.encode_s + timings.decode_s + timings.write_s
         voxels = _voxels(job.request)
-        row = (timings.denoise_s, rest_s, voxels * _passes(job.request), voxels)
+        row = (timings.denoise_s, rest_s, work_of(job.request), voxels)
         for size in (0, voxels):
             groups.setdefault(size, []).append(row)
     totals = {size: [sum(column) for column in zip(*rows, strict=True)] for size, rows in groups.items()}
@@ -151,3 +151,8 @@ def _voxels(request: GenerationRequest) -> int:
 def _passes(request: GenerationRequest) -> int:
     """How often the transformer runs; true guidance runs it twice a step."""
     return request.num_inference_steps * (2 if request.true_cfg_scale > 1 and request.negative_prompt else 1)
+
+
+def work_of(request: GenerationRequest) -> int:
+    """What the steps of a request are measured by: voxels times runs of the transformer."""
+    return _voxels(request) * _passes(request)

@@ -7,6 +7,7 @@ is a pipe from here.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import subprocess
@@ -14,6 +15,8 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Protocol
 
 from ..errors import ConfigError
 from .store import JobStore
@@ -38,20 +41,57 @@ class _Slot:
     due: float = field(default=0.0)
 
 
+class Pool(Protocol):
+    """Workers on the jobs of a store, wherever they are.
+
+    Attributes:
+        size: how many there are to be.
+        deaths: how many have ended that nobody asked to.
+        last_words: what the last of those said, if that is known.
+        has_ended: no job will be worked on any more.
+    """
+
+    size: int
+    deaths: int
+    last_words: str
+    has_ended: bool
+
+    def tick(self) -> None:
+        """Start what is not running and due; to be called every second or so."""
+        ...
+
+    def ask_to_end(self) -> None:
+        """Tell every worker to save its state and end; returns at once, and may be called from a signal handler."""
+        ...
+
+    def stop(self, grace_s: float) -> None:
+        """End every worker; one that takes longer than ``grace_s`` seconds is killed."""
+        ...
+
+
 class WorkerPool:
-    """``count`` workers, one a visible GPU where there are some.
+    """``count`` workers, one a visible GPU where there are some; see :class:`Pool`.
 
     Args:
         store: theirs; a dead worker's job is given back at once, without waiting for its lease.
         options: command-line options of ``hunyuan-local worker``.
         environments: variables for each worker, such as the GPU it sees.
+        log_dir: where each worker's log goes, ``worker0.log`` and so on; None is this process's standard error.
     """
 
-    def __init__(self, store: JobStore, options: Sequence[str], environments: Sequence[dict[str, str]]):
+    def __init__(
+        self,
+        store: JobStore,
+        options: Sequence[str],
+        environments: Sequence[dict[str, str]],
+        log_dir: Path | None = None,
+    ):
         self._store = store
         self._options = list(options)
         self._slots = [_Slot(f"worker{number}", dict(env)) for number, env in enumerate(environments)]
+        self._log_dir = log_dir
         self._ending = False
+        self.size, self.deaths, self.last_words, self.has_ended = len(self._slots), 0, "", False
 
     def tick(self) -> None:
         """Start what is not running and due; to be called every second or so."""
@@ -92,14 +132,29 @@ class WorkerPool:
     def _spawn(self, slot: _Slot) -> None:
         slot.name = worker_name(slot.label)
         command = [sys.executable, "-m", "hunyuan_local", "worker", *self._options]
-        slot.process = subprocess.Popen(
-            [*command, "--name", slot.name, "--end-with-stdin"],
-            stdin=subprocess.PIPE,
-            env=os.environ | slot.environment,
-            start_new_session=True,  # Ctrl-C in the terminal is for this process, which then ends the workers
-            preexec_fn=_yield_cores,
-        )
+        with self._log_of(slot) as log:
+            slot.process = subprocess.Popen(
+                [*command, "--name", slot.name, "--end-with-stdin"],
+                stdin=subprocess.PIPE,
+                stderr=log,
+                env=os.environ | slot.environment,
+                start_new_session=True,  # Ctrl-C in the terminal is for this process, which then ends the workers
+                preexec_fn=_yield_cores,
+            )
         slot.started = time.monotonic()
+
+    def _log_of(self, slot: _Slot) -> contextlib.AbstractContextManager[IO[bytes] | None]:
+        """The file for what a worker says."""
+        if self._log_dir is None:
+            return contextlib.nullcontext()
+        self._log_dir.mkdir(parents=True, exist_ok=True)
+        return (self._log_dir / f"{slot.label}.log").open("ab")
+
+    def _last_line(self, slot: _Slot) -> str:
+        if self._log_dir is None:
+            return ""
+        text = (self._log_dir / f"{slot.label}.log").read_text(encoding="utf-8", errors="replace")
+        return (text.strip().splitlines() or [""])[-1]
 
     def _bury(self, slot: _Slot) -> None:
         """Give back what a dead worker held, and set when the next one starts."""
@@ -109,6 +164,8 @@ class WorkerPool:
         self._store.roster.leave(slot.name)
         if self._ending:
             return
+        self.deaths += 1
+        self.last_words = self._last_line(slot)
         lived_s = time.monotonic() - slot.started
         slot.pause_s = 1.0 if lived_s > _HEALTHY_S else min(2 * slot.pause_s, _LONGEST_PAUSE_S)
         slot.due = time.monotonic() + slot.pause_s

@@ -18,7 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..backends.base import Backend, GenerationContext, StagedBackend
+from ..backends.base import Backend, GenerationContext, Spending, StagedBackend
 from ..errors import (
     AuthenticationError,
     GenerationCancelledError,
@@ -27,6 +27,7 @@ from ..errors import (
     InvalidOutputError,
     InvalidRequestError,
     RequestRefusedError,
+    SpendingLimitError,
     SubmissionLostError,
     TaskFailedError,
     TerminationRequest,
@@ -64,6 +65,7 @@ class WorkerConfig:
         checkpoint_every: save the unfinished video after so many steps.
         min_free_bytes: no job is begun with less free on the disk.
         encode_ahead: encode the prompts of all waiting jobs first.
+        allow_loss, submit_again: see :class:`hunyuan_local.backends.base.GenerationContext`.
     """
 
     name: str
@@ -74,16 +76,26 @@ class WorkerConfig:
     checkpoint_every: int = 5
     min_free_bytes: int = 0
     encode_ahead: bool = False
+    allow_loss: bool = False
+    submit_again: bool = False
 
 
 class Worker:
     """Works on the jobs of one folder with one model, one job at a time."""
 
-    def __init__(self, folder: DataFolder, store: JobStore, backend: Backend, config: WorkerConfig):
+    def __init__(
+        self,
+        folder: DataFolder,
+        store: JobStore,
+        backend: Backend,
+        config: WorkerConfig,
+        spending: Spending | None = None,
+    ):
         self._folder = folder
         self._store = store
         self._backend = backend
         self._config = config
+        self._spending = spending
         # A plain flag: a signal handler must not wait for a lock that the thread it interrupts may hold.
         self._stopping = False
         self._loading = True
@@ -102,6 +114,7 @@ class Worker:
         if self._loading:
             raise TerminationRequest
         if self._context is not None:
+            self._context.keep_remote = True  # nobody has cancelled the job
             self._context.cancel.set()
 
     def run(self) -> None:
@@ -187,6 +200,9 @@ class Worker:
             overwrite=True,  # an earlier attempt may have died between the file and the store
             checkpoint_dir=self._folder.unfinished(job) if is_local else None,
             checkpoint_every=self._config.checkpoint_every,
+            allow_loss=self._config.allow_loss,
+            submit_again=self._config.submit_again,
+            spending=self._spending,
             on_note=lambda text: logger.debug("job %s: %s", job.job_id, text),  # the result has them
         )
 
@@ -233,6 +249,10 @@ class Worker:
             logger.warning("job %s: failed: %s", job.job_id, error)
             kind = "invalid" if isinstance(error, InvalidRequestError) else "execution"
             self._store.fail(job, str(error), kind)
+        except SpendingLimitError as error:
+            logger.info("job %s: %s", job.job_id, error)
+            self._stopping = True
+            self._store.give_back(job)
         except HunyuanLocalError as error:
             logger.warning("job %s: attempt %s failed: %s", job.job_id, job.attempts, error)
             self._store.release(job, str(error))

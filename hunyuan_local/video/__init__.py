@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from ..schema import VideoInfo
 from .output import check_output_path, partial_path
+from .poster import read_poster
 from .reader import probe, read_frames, read_metadata
 from .tagging import publish
 from .writer import VideoWriter
@@ -21,4 +22,5 @@ __all__ = [
     "publish",
     "read_frames",
     "read_metadata",
+    "read_poster",
 ]

@@ -1,0 +1,87 @@
+"""What a batch has spent at a hosted service, on disk, and the limit that it keeps.
+
+Every submission is written down before it is made, so that neither a crash nor the next run of the
+same batch forgets it. One whose fate is not known counts.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+from ..durable import replacing
+from ..errors import ConfigError, SpendingLimitError
+
+
+class Budget:
+    """The account of one batch; see :class:`hunyuan_local.backends.base.Spending`.
+
+    Args:
+        path: the file; made at the first submission.
+        price_usd: of one video in US dollars; None is not known.
+        limit_usd: of the whole batch, with its earlier runs; None sets no limit.
+
+    Raises:
+        ConfigError: there is a limit, and the price is not known; the limit is not above 0; the file is damaged.
+    """
+
+    def __init__(self, path: Path, price_usd: float | None, limit_usd: float | None):
+        if limit_usd is not None and price_usd is None:
+            raise ConfigError(
+                f"max_cost={limit_usd:g}: cannot be kept, since the price of a video is not known for this backend; "
+                "leave it out, or set a limit at the service"
+            )
+        if limit_usd is not None and not limit_usd > 0:
+            raise ConfigError(f"max_cost={limit_usd:g}: must be above 0 US dollars")
+        self._path, self._price_usd, self._limit_usd = path, price_usd, limit_usd
+        self._lock = threading.Lock()
+        try:
+            self._submissions = int(json.loads(path.read_text())["submissions"]) if path.exists() else 0
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"{path}: the account of the batch is damaged: {error}; look at your account at the service, then "
+                "delete the file to count from 0"
+            ) from error
+
+    @property
+    def submissions(self) -> int:
+        """How many tasks were submitted, in all runs of the batch."""
+        return self._submissions
+
+    @property
+    def spent_usd(self) -> float | None:
+        """What they cost at most; None where the price is not known."""
+        return None if self._price_usd is None else self._submissions * self._price_usd
+
+    def reserve(self) -> None:
+        """Write down one more submission.
+
+        Raises:
+            SpendingLimitError: it would cost more than the limit.
+            ConfigError: the account cannot be written.
+        """
+        with self._lock:
+            if self._limit_usd is not None:
+                after = (self._submissions + 1) * self._price_usd
+                if after > self._limit_usd + 1e-9:
+                    raise SpendingLimitError(
+                        f"max_cost={self._limit_usd:g}: {self._submissions} videos at {self._price_usd:g} US dollars "
+                        f"were submitted, and another would make {after:.2f}; give a higher --max-cost to go on"
+                    )
+            self._count(1)
+
+    def give_back(self) -> None:
+        """The service has made nothing of a submission."""
+        with self._lock:
+            self._count(-1)
+
+    def _count(self, more: int) -> None:
+        found = self._submissions + more
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(self._path) as partial:
+                partial.write_text(json.dumps({"submissions": found}))
+        except OSError as error:
+            raise ConfigError(f"{self._path}: the account cannot be written: {error}; check the disk") from error
+        self._submissions = found

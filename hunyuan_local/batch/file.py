@@ -1,0 +1,233 @@
+"""Reads a batch file: which videos it asks for, and what is wrong with each bad line.
+
+The whole file is checked before anything is made. Knows nothing about how or where the videos are made; a seed
+that nobody gave stays open.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError, FieldProblem, InvalidRequestError
+from ..schema import MAX_SEED, GenerationRequest
+from .formats import Format, Record, read_csv, read_json_lines, read_text
+
+_SIZE = re.compile(r"([0-9]{1,9})[*x]([0-9]{1,9})")
+_SUFFIXES: dict[str, Format] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv"}
+
+
+class _LineError(Exception):
+    """Nothing can be made of a line; the message says everything that is wrong with it."""
+
+
+@dataclass(frozen=True)
+class BatchItem:
+    """One video to be made.
+
+    Attributes:
+        line: where the file asks for it, from 1; in CSV the line where the record begins.
+        request: the line over the defaults; what nobody gave is None, also the seed.
+        copy: how many items before this one ask for the very same request without a seed; 0 with a seed.
+    """
+
+    line: int
+    request: GenerationRequest
+    copy: int = 0
+
+
+@dataclass(frozen=True)
+class BadLine:
+    """A line that asks for nothing that can be made, and why, in words that may be printed."""
+
+    line: int
+    problem: str
+
+
+@dataclass(frozen=True)
+class BatchFile:
+    """What a file asks for, in its order; ``notes`` say what was left out since it is there already."""
+
+    items: tuple[BatchItem, ...]
+    bad_lines: tuple[BadLine, ...]
+    notes: tuple[str, ...]
+
+
+def read_batch(
+    path: str,
+    *,
+    format: Format | None = None,
+    defaults: Mapping[str, Any] = {},
+    seeds: Sequence[int] = (),
+    num_videos_per_prompt: int = 1,
+) -> BatchFile:
+    """Read and check a whole batch file.
+
+    Args:
+        path: the file, or ``-`` for standard input; UTF-8, with or without a byte order mark.
+        format: how it is written. If left out, the suffix tells (.jsonl and .ndjson, .csv and .tsv, else text), and
+            of standard input the first character: ``{`` is JSON lines, anything else text.
+        defaults: fields, or ``size``, for the lines that do not give them; None is not given.
+        seeds: a line without a seed is made once with each of them.
+        num_videos_per_prompt: so many videos a line. One with the seed s gets s, s+1 and so on; one without a
+            seed becomes so many items without a seed.
+
+    Raises:
+        ConfigError: the file cannot be read, is not of its format or asks for nothing; seeds that contradict
+            something else.
+        InvalidRequestError: a default or one of ``seeds`` is not allowed.
+    """
+    defaults = _check_options(defaults, seeds, num_videos_per_prompt)
+    name = "the batch on standard input" if path == "-" else f"batch file {path}"
+    text = _read(path, name)
+    items: list[BatchItem] = []
+    bad_lines: list[BadLine] = []
+    notes: list[str] = []
+    copies: Counter[GenerationRequest] = Counter()
+    first_line: dict[GenerationRequest, int] = {}
+    for record in _records(text, format or _format_of(path, text, name), path, name):
+        try:
+            requests = _requests(record, defaults, seeds, num_videos_per_prompt)
+        except _LineError as error:
+            bad_lines.append(BadLine(record.line, _printable(str(error))))
+            continue
+        for request in requests:
+            if request.seed is None:
+                items.append(BatchItem(record.line, request, copies[request]))
+                copies[request] += 1
+            elif (earlier := first_line.setdefault(request, record.line)) != record.line:
+                what = f"line {record.line} asks for the same video as line {earlier}"
+                notes.append(f"{what}, with the seed {request.seed}: it is made once")
+            else:
+                items.append(BatchItem(record.line, request))
+    if not items and not bad_lines:
+        raise ConfigError(f"{name}: asks for no video; write at least one prompt into it")
+    return BatchFile(tuple(items), tuple(bad_lines), tuple(notes))
+
+
+def parse_size(size: object) -> tuple[int, int]:
+    """Width and height of a text such as 1280*720 or 1280x720.
+
+    Raises:
+        InvalidRequestError: it is no such text.
+    """
+    match = _SIZE.fullmatch(size) if isinstance(size, str) else None
+    if match is None:
+        raise InvalidRequestError([FieldProblem("size", size, "must be WIDTH*HEIGHT, such as 1280*720")])
+    return int(match[1]), int(match[2])
+
+
+def _check_options(defaults: Mapping[str, Any], seeds: Sequence[int], num_videos_per_prompt: int) -> dict[str, Any]:
+    """The defaults that are given, with a size taken apart."""
+    if num_videos_per_prompt < 1:
+        raise ConfigError(f"num_videos_per_prompt={num_videos_per_prompt}: must be 1 or more")
+    if seeds and num_videos_per_prompt > 1:
+        raise ConfigError(
+            f"{len(seeds)} seeds and num_videos_per_prompt={num_videos_per_prompt} both say how many videos a line is "
+            "made into; give one or the other"
+        )
+    if "prompt" in defaults:
+        raise ConfigError("prompt: is no default; each line gives its own")
+    defaults, problems = _split_size({name: value for name, value in defaults.items() if value is not None})
+    if problems:
+        raise InvalidRequestError(problems)
+    GenerationRequest(prompt="any", **defaults)
+    if seeds and "seed" in defaults:
+        raise ConfigError(f"seed={defaults['seed']} and a list of seeds contradict each other; give one or the other")
+    for seed in seeds:
+        GenerationRequest(prompt="any", seed=seed)
+        if seeds.count(seed) > 1:
+            raise ConfigError(f"seeds: {seed} is there more than once; give each seed once")
+    return defaults
+
+
+def _read(path: str, name: str) -> str:
+    try:
+        data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+    except FileNotFoundError:
+        raise ConfigError(f"{name}: there is no such file; check the path, or give - for standard input") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{name}: is a folder; name the file in it") from None
+    except OSError as error:
+        raise ConfigError(f"{name}: cannot be read: {error.strerror or error}; check its permissions") from error
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise ConfigError(f"{name}: is UTF-16; save it as UTF-8, for example with iconv -f UTF-16 -t UTF-8")
+    if (place := data.find(b"\0")) >= 0:
+        line = data.count(b"\n", 0, place) + 1
+        raise ConfigError(f"{name}: line {line} holds a NUL byte, so it is no text file; save it as UTF-8 text")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(
+            f"{name}: line {line} is not UTF-8: the byte 0x{data[error.start]:02x} cannot be read; save it as UTF-8, "
+            "for example with iconv -f WINDOWS-1252 -t UTF-8"
+        ) from error
+    if not text.strip():
+        raise ConfigError(f"{name}: is empty; write at least one prompt into it")
+    return text
+
+
+def _format_of(path: str, text: str, name: str) -> Format:
+    if path == "-":
+        return "jsonl" if text.lstrip().startswith("{") else "text"
+    suffix = Path(path).suffix.lower()
+    if suffix == ".json":  # as text, each of its lines would be a prompt
+        raise ConfigError(f"{name}: is JSON; write one object a line and name it {Path(path).stem}.jsonl")
+    return _SUFFIXES.get(suffix, "text")
+
+
+def _records(text: str, format: Format, path: str, name: str) -> Iterator[Record]:
+    if format == "jsonl":
+        return read_json_lines(text)
+    if format == "csv":
+        return read_csv(text, name, "\t" if Path(path).suffix.lower() == ".tsv" else ",")
+    return read_text(text)
+
+
+def _requests(
+    record: Record, defaults: dict[str, Any], seeds: Sequence[int], num_videos_per_prompt: int
+) -> list[GenerationRequest]:
+    """What one record asks for, one request a video; _LineError with everything wrong with it."""
+    if record.fields is None:
+        raise _LineError("; ".join(record.problems))
+    fields, size_problems = _split_size(record.fields)
+    problems = [*record.problems, *map(str, size_problems)]
+    try:
+        request = GenerationRequest(**(defaults | fields))
+    except InvalidRequestError as error:
+        raise _LineError("; ".join([*problems, *map(str, error.problems)])) from error
+    if problems:
+        raise _LineError("; ".join(problems))
+    if request.seed is None:
+        return [request.replace(seed=seed) for seed in seeds] or [request] * num_videos_per_prompt
+    last = request.seed + num_videos_per_prompt - 1
+    if last > MAX_SEED:
+        rule = f"{num_videos_per_prompt} videos need seeds up to {last}; the largest is 2^64-1, so start lower"
+        raise _LineError(str(FieldProblem("seed", request.seed, rule)))
+    return [request, *(request.replace(seed=seed) for seed in range(request.seed + 1, last + 1))]
+
+
+def _split_size(fields: dict[str, Any]) -> tuple[dict[str, Any], list[FieldProblem]]:
+    """The fields with width and height in the place of ``size``, and what is wrong with that."""
+    if "size" not in fields:
+        return fields, []
+    others = {name: value for name, value in fields.items() if name != "size"}
+    if others.keys() & {"width", "height"}:
+        rule = "says the same as width and height; give one or the other"
+        return others, [FieldProblem("size", fields["size"], rule)]
+    try:
+        width, height = parse_size(fields["size"])
+    except InvalidRequestError as error:
+        return others, error.problems
+    return others | {"width": width, "height": height}, []
+
+
+def _printable(text: str) -> str:
+    """Without what a terminal would act on or could not show; keys of a line stand in messages as they are."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

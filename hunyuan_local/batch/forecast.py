@@ -1,0 +1,35 @@
+"""How long a batch will take yet, from what steps of each size have cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..jobs.eta import Cost, forecast, measure, work_of
+from ..jobs.job import Job
+from .run import Batch
+
+_RECENT_JOBS = 20
+
+
+def seconds_left(batch: Batch, running: Sequence[Job], workers: int) -> float | None:
+    """Seconds until the last video; None while no step was measured.
+
+    Args:
+        running: as they stand now.
+        workers: how many videos are made at a time.
+    """
+    recent = batch.store.list(statuses=["succeeded"], model=batch.identity, limit=_RECENT_JOBS)
+    costs = measure(recent) or _first_steps(running)
+    at_work = {job.job_id for job in running}
+    waiting = [job for job in batch.unfinished() if job.job_id not in at_work]
+    left = forecast(running, waiting, costs, max(workers, len(running))).seconds_left.values()
+    return None if any(seconds is None for seconds in left) else max(left, default=0.0)
+
+
+def _first_steps(running: Sequence[Job]) -> dict[int, Cost]:
+    """Costs from the steps of the first videos, before one is finished."""
+    for job in running:
+        if job.progress is not None and job.progress.seconds_per_step is not None:
+            per_voxel = job.progress.seconds_per_step * job.request.num_inference_steps / work_of(job.request)
+            return {0: Cost(step_s=per_voxel, rest_s=0.0)}
+    return {}

@@ -1,0 +1,210 @@
+"""The three ways to write a batch down: JSON lines, CSV and plain text.
+
+Turns the text of a file into one record a video, with the line that it begins at. Says what is no record of its
+format and what is no number; knows nothing about which values are allowed.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import json
+import math
+import re
+import types
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, NoReturn
+
+from ..errors import ConfigError, FieldProblem
+from ..schema import GenerationRequest
+
+Format = Literal["jsonl", "csv", "text"]
+COLUMNS = (*GenerationRequest.model_fields, "size")
+MAX_DIGITS = 100  # of a whole number; Python itself reads no more than 4300, and says so in its own terms
+_WHOLE_NUMBER = re.compile(rf"[+-]?[0-9]{{1,{MAX_DIGITS}}}")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What stands in one line, or in the lines of one CSV record.
+
+    Attributes:
+        line: where it begins, from 1.
+        fields: what it gives; None where it cannot be read at all.
+        problems: what is wrong with it so far, in words.
+    """
+
+    line: int
+    fields: dict[str, Any] | None
+    problems: tuple[str, ...] = ()
+
+
+def read_text(text: str) -> Iterator[Record]:
+    """One prompt a line, without the white space around it; blank lines are skipped."""
+    for line, prompt in _lines(text):
+        yield Record(line, {"prompt": prompt.strip()})
+
+
+def read_json_lines(text: str) -> Iterator[Record]:
+    """One JSON object a line; blank lines are skipped and a null is as if the key were not there."""
+    decoder = json.JSONDecoder(
+        object_pairs_hook=_to_dict, parse_constant=_refuse_constant, parse_float=_to_float, parse_int=_to_int
+    )
+    for line, content in _lines(text):
+        try:
+            value = decoder.decode(content)
+        except json.JSONDecodeError as error:
+            yield _unreadable(line, f"is no JSON: {error.msg[:1].lower()}{error.msg[1:]} at column {error.colno}")
+        except RecursionError:
+            yield _unreadable(line, "is nested too deeply; a request holds only texts and numbers")
+        except ValueError as error:
+            yield _unreadable(line, str(error))
+        else:
+            if isinstance(value, dict):
+                yield Record(line, {name: entry for name, entry in value.items() if entry is not None})
+            else:
+                kind = {list: "a list", str: "a text"}.get(type(value), json.dumps(value)[:40])
+                yield _unreadable(line, f'is {kind}; a line must be an object such as {{"prompt": "a red circle"}}')
+
+
+def read_csv(text: str, name: str, delimiter: str) -> Iterator[Record]:
+    """One record a video below a line that names the columns; records without any value are skipped.
+
+    Raises:
+        ConfigError: a column is unknown, there twice or without a name, or none is the prompt; the message speaks of
+            the file ``name``.
+    """
+    rows = _csv_rows(text, delimiter)
+    header: list[str] | None = None
+    for line, row in rows:
+        if header is None:
+            if isinstance(row, str):
+                raise ConfigError(f"{name}: line {line}, which must name the columns, {row}")
+            header = _check_header([cell.strip() for cell in row], name, line, delimiter)
+        elif isinstance(row, str):
+            yield _unreadable(line, row)
+        elif len(row) != len(header):
+            many = "more" if len(row) > len(header) else "fewer"
+            yield _unreadable(
+                line,
+                f"has {len(row)} cells, {many} than the {len(header)} columns; "
+                "put a cell that holds the delimiter into double quotes",
+            )
+        else:
+            yield _convert(line, {column: cell for column, cell in zip(header, row, strict=True) if cell.strip()})
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    """The lines that are not blank, with their numbers; other than str.splitlines, cut only at line breaks."""
+    for line, content in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), 1):
+        if content.strip():
+            yield line, content
+
+
+def _csv_rows(text: str, delimiter: str) -> Iterator[tuple[int, list[str] | str]]:
+    """(line where it begins, its cells or what is wrong with it) of each record that is not blank."""
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    while True:
+        line = rows.line_num + 1
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield line, _csv_problem(str(error), delimiter)
+        else:
+            if any(cell.strip() for cell in row):
+                yield line, row
+
+
+def _csv_problem(message: str, delimiter: str) -> str:
+    if "unexpected end" in message:
+        return "opens a double quote that is never closed"
+    if "expected after" in message:
+        between = "a tab" if delimiter == "\t" else repr(delimiter)
+        return f"has text after a closing double quote; write a quote inside a cell twice, and {between} between cells"
+    if "limit" in message:
+        return f"has a cell of more than {csv.field_size_limit()} characters"
+    return f"is no CSV: {message}"
+
+
+def _check_header(header: list[str], name: str, line: int, delimiter: str) -> list[str]:
+    for place, column in enumerate(header, 1):
+        if not column:
+            raise ConfigError(f"{name}: line {line}: column {place} has no name; name it or remove it")
+        if column not in COLUMNS:
+            wanted = column.lower().replace(" ", "_")
+            near = [name for name in COLUMNS if wanted in name] or difflib.get_close_matches(wanted, COLUMNS, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            if delimiter == "," and re.search("[;\t|]", column):
+                hint = "separate the cells by commas, or by tabs in a file whose name ends in .tsv; "
+            raise ConfigError(
+                f"{name}: line {line}: unknown column {column[:60]!r}; {hint}the first line must name the columns, of "
+                f"{', '.join(COLUMNS)}"
+            )
+        if column in header[: place - 1]:
+            raise ConfigError(f"{name}: line {line}: there are two columns {column}; keep one")
+    if "prompt" not in header:
+        raise ConfigError(f"{name}: line {line}: there is no column prompt; add one that says what each video shows")
+    return header
+
+
+def _convert(line: int, cells: dict[str, str]) -> Record:
+    """The cells of a CSV record as the types of their fields; those that cannot be are left out and named."""
+    fields, problems = {}, []
+    for column, cell in cells.items():
+        kind, text = _TYPES.get(column, str), cell.strip()
+        if kind is str:
+            fields[column] = cell
+        elif kind is int and _WHOLE_NUMBER.fullmatch(text):
+            fields[column] = int(text)
+        elif kind is float and _NUMBER.fullmatch(text):
+            fields[column] = float(text)
+        else:
+            rule = "a whole number, such as 24" if kind is int else "a number with a decimal point, such as 7.0"
+            problems.append(str(FieldProblem(column, cell, f"must be {rule}")))
+    return Record(line, fields, tuple(problems))
+
+
+def _value_type(annotation: Any) -> type:
+    """``int`` for ``int | None`` and so on."""
+    if isinstance(annotation, types.UnionType):
+        annotation = next(part for part in typing.get_args(annotation) if part is not type(None))
+    return annotation
+
+
+_TYPES = {name: _value_type(field.annotation) for name, field in GenerationRequest.model_fields.items()}
+
+
+def _unreadable(line: int, problem: str) -> Record:
+    return Record(line, None, (problem,))
+
+
+def _to_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"gives {twice!r} more than once; give it once")
+    return fields
+
+
+def _refuse_constant(constant: str) -> NoReturn:
+    raise ValueError(f"holds {constant}, which is no JSON number")
+
+
+def _to_int(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"holds a whole number of {len(text)} digits, {text[:20]} and so on, which is too large")
+    return int(text)
+
+
+def _to_float(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"holds the number {text[:20]}, which is too large")
+    return number

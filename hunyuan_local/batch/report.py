@@ -1,0 +1,189 @@
+"""The page of a batch: each video with its settings, its times and what went wrong, in one HTML file.
+
+The file needs no network and no script. Everything on it is escaped, for prompts and messages may come from
+anybody. Knows nothing about how the videos were made.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from ..durable import replacing
+from ..errors import ConfigError, VideoError
+from ..schema import GenerationRequest, Timings
+from ..video import read_poster
+
+_TEMPLATE = Path(__file__).with_name("report.html.j2")
+_WEB_ADDRESS = re.compile(r"https?://", re.IGNORECASE)
+_STAGES = ("load", "encode", "denoise", "decode", "write", "submit", "queue", "run", "download")
+_SETTINGS = {
+    "num_frames": "Frames",
+    "num_inference_steps": "Steps",
+    "seed": "Seed",
+    "guidance_scale": "Guidance",
+    "true_cfg_scale": "True CFG",
+    "flow_shift": "Flow shift",
+    "fps": "Frames a second",
+    "negative_prompt": "Negative prompt",
+}
+
+
+@dataclass(frozen=True)
+class ReportRow:
+    """One video of the page.
+
+    Attributes:
+        line: where the batch file asks for it.
+        status: a ``JobStatus``.
+        video: the finished file, a path or an http(s) address; None where there is none.
+        poster: a local mp4 whose middle frame is shown before the video is played; None for no picture.
+        error: why it failed, else empty.
+        cost_usd: what a service charged for it, where it says.
+        attempts: how often it was begun.
+    """
+
+    line: int
+    status: str
+    request: GenerationRequest
+    video: str | None
+    poster: Path | None
+    timings: Timings | None
+    error: str
+    notes: list[str]
+    cost_usd: float | None
+    attempts: int
+    device: str | None
+
+
+def write_report(path: Path, rows: Sequence[ReportRow], *, title: str, facts: Mapping[str, str]) -> None:
+    """Write the page, in the place of an older one.
+
+    Videos below the page's folder are linked relative to it, so that the folder may be moved as a whole; others
+    by their absolute path. A picture that cannot be taken is left out, and the page says why.
+
+    Args:
+        path: the HTML file; its folder exists.
+        facts: what holds for the whole batch, in words, such as {"Model": "tiny"}; shown in this order.
+
+    Raises:
+        ConfigError: the page cannot be written; an older one is as it was.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    folder = Path(os.path.abspath(path)).parent
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # each picture is a process of its own
+        pictures = list(pool.map(_picture, [row.poster for row in rows]))
+    cards = [_card(f"video-{i}", row, pictures[i], folder) for i, row in enumerate(rows)]
+    counts = Counter(row.status for row in rows)
+    page = template.render(title=title, facts=facts, counts=counts, cards=cards)
+    try:
+        with replacing(path) as partial:
+            # A file name that is no UTF-8 may stand in a message.
+            partial.write_bytes(page.encode("utf-8", "backslashreplace"))
+    except OSError as error:
+        raise ConfigError(
+            f"report {path}: cannot be written: {error.strerror or error}; check the disk and the folder"
+        ) from error
+
+
+def _card(name: str, row: ReportRow, picture: tuple[str | None, str], folder: Path) -> dict[str, Any]:
+    """What the template shows of a row, as texts and numbers."""
+    href, missing = _link(row.video, folder)
+    width, height = row.request.width, row.request.height
+    return {
+        "id": name,
+        "row": row,
+        "href": href,
+        "file": row.video.split("?")[0].rsplit("/", 1)[-1] if href else "",
+        "missing": missing,
+        "picture": picture[0],
+        "no_picture": picture[1],
+        "ratio": f"{width} / {height}" if width and height else "16 / 9",
+        "settings": _settings(row),
+        "stages": _stages(row.timings) if row.timings else [],
+        "total": _duration(row.timings.total_s) if row.timings else "",
+    }
+
+
+def _picture(video: Path | None) -> tuple[str | None, str]:
+    """A data: address of the middle frame, or None and why there is none."""
+    if video is None:
+        return None, ""
+    try:
+        return f"data:image/jpeg;base64,{base64.b64encode(read_poster(video)).decode()}", ""
+    except VideoError as error:
+        return None, str(error)
+
+
+def _link(video: str | None, folder: Path) -> tuple[str | None, str]:
+    """An address that a page in ``folder`` can link to, or None and the path where no file is."""
+    if video is None:
+        return None, ""
+    if _WEB_ADDRESS.match(video):
+        return video, ""
+    target = Path(os.path.abspath(video))
+    if not target.exists():
+        return None, str(target)
+    if not target.is_relative_to(folder):
+        return target.as_uri(), ""
+    return quote(os.fsencode(target.relative_to(folder))), ""  # its colons too: none begins a scheme
+
+
+def _settings(row: ReportRow) -> list[tuple[str, str]]:
+    """Name and value of what was asked for beside the prompt, and of what it took."""
+    given = row.request.model_dump(exclude_none=True)
+    if row.request.true_cfg_scale == 1.0:  # off
+        del given["true_cfg_scale"]
+    sides = (row.request.width, row.request.height)
+    settings = [("Size", " \N{MULTIPLICATION SIGN} ".join(str(side or "?") for side in sides))] if any(sides) else []
+    settings += [(name, _number(given[field])) for field, name in _SETTINGS.items() if field in given]
+    if row.device:
+        settings.append(("Device", row.device))
+    if row.attempts > 1:
+        settings.append(("Attempts", str(row.attempts)))
+    if row.cost_usd is not None:
+        settings.append(("Cost", f"{row.cost_usd:.4f} US$"))
+    return settings
+
+
+def _stages(timings: Timings) -> list[dict[str, Any]]:
+    """Name, duration, and place on a bar of 100 of each stage that took any time."""
+    seconds = {stage: getattr(timings, f"{stage}_s") for stage in _STAGES}
+    whole = max(timings.total_s, sum(seconds.values()))
+    stages, start = [], 0.0
+    for stage, spent in seconds.items():
+        if spent > 0:
+            width = 100 * spent / whole
+            steps = f", {timings.denoise_steps} steps" if stage == "denoise" and timings.denoise_steps else ""
+            label = f"{_duration(spent)}{steps}"
+            stages.append({"name": stage, "label": label, "start": f"{start:.2f}", "width": f"{width:.2f}"})
+            start += width
+    return stages
+
+
+def _duration(seconds: float) -> str:
+    """Such as 0.4 s, 42 s, 3 min 5 s or 2 h 5 min."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if not minutes:
+        return f"{rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def _number(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

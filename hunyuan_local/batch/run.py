@@ -1,0 +1,223 @@
+"""A batch at work: what is missing is put into a job store of its own, made by workers, and brought to its place.
+
+All that is known of a batch is on disk: whoever dies, the same command goes on. Who the workers are is
+not known here.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ..backends.base import with_seed
+from ..capabilities import Capabilities
+from ..errors import HunyuanLocalError, VideoError
+from ..jobs.folder import DataFolder
+from ..jobs.housekeeping import sweep
+from ..jobs.job import Job
+from ..jobs.pool import Pool
+from .destination import Destination
+from .items import WantedItem
+
+MAX_ATTEMPTS = 3
+GRACE_S = 20.0  # for the workers to save the state of their videos
+_LOOK_S = 0.5
+# So many deaths of a worker in a row, without a job having ended: there is something that a new one will not mend.
+_DEATHS_IN_A_ROW = 3
+_ALL = 1_000_000
+_LARGEST_SEED = 2**32 - 1  # of those drawn: they stand in the names of the files
+_ANY_AGE_S = 1e10
+
+
+@dataclass(frozen=True)
+class ItemState:
+    """How far one item is.
+
+    Attributes:
+        item: what is wanted.
+        job: its last job; None if it has none yet.
+        name: of its file; empty without a job.
+        is_there: the video is at its place.
+        problem: why a video that is made is not at its place.
+    """
+
+    item: WantedItem
+    job: Job | None
+    name: str
+    is_there: bool
+    problem: str = ""
+
+    @property
+    def status(self) -> str:
+        """``done``, ``failed``, ``running`` or ``waiting``; a video that is not at its place yet is not done."""
+        if self.is_there:
+            return "done"
+        if self.job is None or self.job.status in ("queued", "canceled"):
+            return "waiting"
+        if self.job.status == "failed" or self.problem:
+            return "failed"
+        return "running"
+
+
+class Batch:
+    """The items that are wanted, and what has become of them so far.
+
+    Args:
+        items: with distinct keys.
+        destination: held by the caller; see :meth:`Destination.hold`.
+        identity: of who makes the videos, by which workers find their jobs.
+        limits: the seeds that may be drawn.
+    """
+
+    def __init__(self, items: Sequence[WantedItem], destination: Destination, identity: str, limits: Capabilities):
+        self.items = list(items)
+        self.destination, self.identity = destination, identity
+        low, high = limits.seeds
+        self._limits = limits.model_copy(update={"seeds": (low, min(high, _LARGEST_SEED))})
+        self.folder = DataFolder(destination.state)
+        self.store = self.folder.store()
+        self._jobs: dict[str, Job] = {}
+        self._there: set[str] = set()
+        self._problems: dict[str, str] = {}
+        self._finished_at = 0.0
+        self.made: list[str] = []  # keys of the items whose videos came to their place in this run, in that order
+
+    def prepare(self, *, retry_failed: bool = False) -> None:
+        """Take up what earlier runs have left, and put what is missing into the queue.
+
+        Args:
+            retry_failed: also what failed for good.
+
+        Raises:
+            VideoError: the destination does not answer.
+            StoreError: the job store cannot be used.
+        """
+        self._take_from_the_dead()
+        sweep(self.folder, self.store, time.time())
+        wanted = {item.key for item in self.items}
+        for job in self.store.list(limit=_ALL, oldest_first=True):
+            if job.origin["key"] in wanted:
+                self._jobs[job.origin["key"]] = job
+            elif not job.is_finished:
+                self.store.cancel(job.job_id)  # a line that was changed or taken out
+        self._there = self.destination.names()
+        for item in self.items:
+            self._prepare(item, retry_failed)
+
+    def _prepare(self, item: WantedItem, retry_failed: bool) -> None:
+        job = self._jobs.get(item.key)
+        if job is None:
+            job = self._enqueue(item, with_seed(item.request, self._limits))
+        elif job.status == "succeeded":
+            if self.folder.video(job).exists():
+                self._deliver(item, job)
+            elif item.name_of(job.request.seed) not in self._there:
+                job = self._enqueue(item, job.request)  # somebody has deleted it: the very same again
+        elif job.status == "canceled" or (job.status == "failed" and retry_failed):
+            job = self.store.retry(job.job_id) or job
+        self._jobs[item.key] = job
+
+    def states(self) -> list[ItemState]:
+        """How far each item is, in the file's order."""
+        return [self._state(item) for item in self.items]
+
+    def work(self, pool: Pool, stopping: threading.Event, watch: Callable[[], None]) -> None:
+        """Let the workers make what is missing; returns when nothing is left to do, or soon after ``stopping``.
+
+        Args:
+            pool: started, watched and ended here.
+            stopping: the workers save the state of their videos and end.
+            watch: called about twice a second, from this thread.
+
+        Raises:
+            HunyuanLocalError: the workers die of something that a new one would not mend.
+        """
+        deaths, ended = pool.deaths, len(self._jobs)
+        try:
+            while not stopping.is_set() and self.unfinished():
+                pool.tick()
+                self.store.expire()
+                left = self._look()
+                watch()
+                if left != ended:
+                    deaths, ended = pool.deaths, left
+                if pool.deaths - deaths >= _DEATHS_IN_A_ROW * pool.size:
+                    raise HunyuanLocalError(f"the workers cannot work: {pool.last_words or 'they die again and again'}")
+                if pool.has_ended:
+                    break
+                self.store.wait_for_change(stopping.is_set, _LOOK_S)
+        finally:
+            pool.stop(GRACE_S)
+            self._look()
+            watch()
+        if not self.unfinished():
+            shutil.rmtree(self.folder.prompts, ignore_errors=True)
+
+    def running(self) -> list[tuple[WantedItem, Job]]:
+        """The items at work now, with their progress."""
+        by_key = {item.key: item for item in self.items}
+        jobs = self.store.list(statuses=["running"], model=self.identity, oldest_first=True)
+        return [(by_key[job.origin["key"]], job) for job in jobs if job.origin["key"] in by_key]
+
+    def unfinished(self) -> list[Job]:
+        """The jobs that have not ended, as they stood when they were put into the queue."""
+        return [job for job in self._jobs.values() if not job.is_finished]
+
+    def _look(self) -> int:
+        """Take note of the jobs that have ended since the last look, and bring their videos to their place.
+
+        Returns:
+            How many jobs are not finished.
+        """
+        unfinished = {job.job_id: key for key, job in self._jobs.items() if not job.is_finished}
+        by_key = {item.key: item for item in self.items}
+        # Two jobs may end at the same moment, and clocks are set back: those just before are looked at again.
+        ended = self.store.list(finished_after=self._finished_at - 60, limit=_ALL) if unfinished else []
+        for job in ended:
+            self._finished_at = max(self._finished_at, job.finished_at or 0.0)
+            if (key := unfinished.pop(job.job_id, None)) is not None:
+                self._jobs[key] = job
+                if job.status == "succeeded":
+                    self._deliver(by_key[key], job)
+        return len(unfinished)
+
+    def _deliver(self, item: WantedItem, job: Job) -> None:
+        name = item.name_of(job.request.seed)
+        try:
+            self.destination.deliver(self.folder.video(job), name)
+        except VideoError as error:
+            self._problems[item.key] = str(error)  # it stays here, and the next run tries it again
+        else:
+            self._there.add(name)
+            self.made.append(item.key)
+
+    def _state(self, item: WantedItem) -> ItemState:
+        job = self._jobs.get(item.key)
+        name = "" if job is None else item.name_of(job.request.seed)
+        is_there = job is not None and job.status == "succeeded" and name in self._there
+        return ItemState(item, job, name, is_there, self._problems.get(item.key, ""))
+
+    def _enqueue(self, item: WantedItem, request: object) -> Job:
+        origin = {"key": item.key, "line": item.line}
+        return self.store.enqueue(request, self.identity, origin, max_attempts=MAX_ATTEMPTS)
+
+    def _take_from_the_dead(self) -> None:
+        """Give back at once what workers held that are no longer there, rather than wait for their leases."""
+        for report in self.store.roster.list(within_s=_ANY_AGE_S):
+            if not _is_alive(report.pid):
+                self.store.expire(report.name)
+                self.store.roster.leave(report.name)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

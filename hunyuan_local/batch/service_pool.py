@@ -1,0 +1,80 @@
+"""Workers at a hosted service: threads of this process, since they only wait."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable
+
+from ..backends.base import Backend
+from ..errors import HunyuanLocalError, TerminationRequest
+from ..jobs.folder import DataFolder
+from ..jobs.store import JobStore
+from ..jobs.worker import Worker, WorkerConfig, worker_name
+from .budget import Budget
+
+logger = logging.getLogger(__name__)
+
+
+class ServicePool:
+    """So many tasks at a time; see :class:`hunyuan_local.jobs.pool.Pool`.
+
+    Args:
+        folder, store: of the batch.
+        make_backend: makes a backend for one thread; backends are not for concurrent use.
+        concurrency: how many threads, and so tasks at the service.
+        budget: asked before each submission; a thread that is refused ends.
+        settings: of :class:`WorkerConfig`.
+    """
+
+    def __init__(
+        self,
+        folder: DataFolder,
+        store: JobStore,
+        make_backend: Callable[[], Backend],
+        concurrency: int,
+        budget: Budget,
+        **settings: object,
+    ):
+        self.size, self.deaths, self.last_words = concurrency, 0, ""
+        self._workers = [
+            Worker(folder, store, make_backend(), WorkerConfig(worker_name(f"task{number}"), **settings), budget)
+            for number in range(concurrency)
+        ]
+        self._threads: list[threading.Thread] = []
+
+    def tick(self) -> None:
+        """Begin, the first time."""
+        if not self._threads:
+            self._threads = [threading.Thread(target=self._run, args=(worker,)) for worker in self._workers]
+            for thread in self._threads:
+                thread.start()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether every thread has ended, such as for the spending limit."""
+        return bool(self._threads) and not any(thread.is_alive() for thread in self._threads)
+
+    def ask_to_end(self) -> None:
+        """Tell every thread to end; open tasks stay open at the service, and the next run goes on with them."""
+        for worker in self._workers:
+            with contextlib.suppress(TerminationRequest):  # nothing is loaded that could not be left
+                worker.stop()
+
+    def stop(self, grace_s: float) -> None:
+        """End every thread; a call to the service that is under way is waited for."""
+        self.ask_to_end()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, worker: Worker) -> None:
+        try:
+            worker.run()
+        except HunyuanLocalError as error:
+            self.deaths += 1
+            self.last_words = str(error)
+        except Exception as error:
+            self.deaths += 1
+            self.last_words = f"unexpected {type(error).__name__}: {error}"
+            logger.exception("a thread of the batch has ended")

@@ -1,0 +1,93 @@
+"""How a batch has ended: counts, seconds and reasons, and the rows of its page."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from ..schema import Timings
+from .report import ReportRow
+from .run import Batch, ItemState
+
+_STATUS_WORDS = {"done": "succeeded", "failed": "failed", "running": "running", "waiting": "queued"}
+
+
+class Summary:
+    """What is to be said of a batch after a run.
+
+    Args:
+        batch: after its work.
+        seconds: of this run.
+        spent_usd: at a service, in all runs; None where it is not known.
+
+    Attributes:
+        counts: items by status: ``done``, ``failed``, ``running`` and ``waiting``.
+        made: how many of the done came in this run.
+        failures: line, file name and reason of each that has failed.
+    """
+
+    def __init__(self, batch: Batch, seconds: float, spent_usd: float | None = None):
+        self._states = batch.states()
+        self._where = batch.destination
+        self.seconds, self.spent_usd = seconds, spent_usd
+        self.counts = Counter(state.status for state in self._states)
+        self.made = len(batch.made)
+        self.failures = [(state.item.line, _reason(state)) for state in self._states if state.status == "failed"]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every video is at its place."""
+        return self.counts["done"] == len(self._states)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, with every item, as JSON values; times in seconds."""
+        return {
+            "videos": len(self._states),
+            "done": self.counts["done"],
+            "made": self.made,
+            "failed": self.counts["failed"],
+            "left": self.counts["waiting"] + self.counts["running"],
+            "seconds": round(self.seconds, 3),
+            "spent_usd": self.spent_usd,
+            "items": [self._item(state) for state in self._states],
+        }
+
+    def rows(self) -> list[ReportRow]:
+        """What the page shows, item by item."""
+        return [self._row(state) for state in self._states]
+
+    def _item(self, state: ItemState) -> dict[str, Any]:
+        job = state.job
+        return {
+            "line": state.item.line,
+            "key": state.item.key,
+            "status": state.status,
+            "video": self._where.location(state.name) if state.is_there else None,
+            "seed": None if job is None else job.request.seed,
+            "attempts": 0 if job is None else job.attempts,
+            "seconds": None if job is None or not job.result else job.result["timings"]["total_s"],
+            "frames_sha256": None if job is None or not job.result else job.result["provenance"]["frames_sha256"],
+            "error": _reason(state) if state.status == "failed" else "",
+        }
+
+    def _row(self, state: ItemState) -> ReportRow:
+        job, result = state.job, (state.job.result or {}) if state.job else {}
+        place = self._where.location(state.name) if state.is_there else None
+        return ReportRow(
+            line=state.item.line,
+            status=_STATUS_WORDS[state.status],
+            request=state.item.request if job is None else job.request,
+            video=place,
+            poster=Path(place) if place and self._where.is_local else None,
+            timings=Timings(**result["timings"]) if result else None,
+            error=_reason(state) if state.status == "failed" else "",
+            notes=result.get("notes", []),
+            cost_usd=None,
+            attempts=0 if job is None else job.attempts,
+            device=result.get("provenance", {}).get("device"),
+        )
+
+
+def _reason(state: ItemState) -> str:
+    return state.problem or (state.job.error if state.job else "")

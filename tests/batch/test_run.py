@@ -1,0 +1,211 @@
+"""A batch at work with the built-in model: only what is missing is made, whatever has happened before."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hunyuan_local.backends.local import LocalBackend
+from hunyuan_local.batch.destination import Destination
+from hunyuan_local.batch.file import BatchItem
+from hunyuan_local.batch.forecast import seconds_left
+from hunyuan_local.batch.items import Maker, wanted_items
+from hunyuan_local.batch.run import Batch
+from hunyuan_local.batch.service_pool import ServicePool
+from hunyuan_local.batch.summary import Summary
+from hunyuan_local.errors import HunyuanLocalError, InvalidOutputError
+from hunyuan_local.jobs.roster import WorkerReport
+from hunyuan_local.provenance import read_provenance
+from hunyuan_local.schema import GenerationRequest
+
+FAST = {"beat_s": 0.05, "poll_s": 0.05, "pause_s": 0.05}
+
+
+class Counting:
+    """The local backend, with how many videos it was asked for, and a prompt that it fails at."""
+
+    def __init__(self, backend: LocalBackend):
+        self._backend, self.asked, self.fails_at = backend, [], ""
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._backend, name)
+
+    def start(self, request: GenerationRequest, context: object) -> object:
+        self.asked.append(request)
+        if request.prompt == self.fails_at:
+            raise InvalidOutputError("every frame is black")
+        return self._backend.start(request, context)
+
+
+class Stage:
+    """One destination, and runs of batches for it."""
+
+    def __init__(self, folder: Path, tiny: LocalBackend, request: GenerationRequest):
+        self.folder, self.backend, self._request = folder, Counting(tiny), request
+
+    def batch(self, *prompts: str, **fields: object) -> Batch:
+        items = [
+            BatchItem(line, self._request.replace(prompt=prompt, **fields)) for line, prompt in enumerate(prompts, 1)
+        ]
+        maker = Maker(self.backend.identity, "weights", dict(self.backend.capabilities.defaults))
+        wanted, _ = wanted_items(items, maker)
+        return Batch(wanted, Destination(str(self.folder)), self.backend.identity, self.backend.capabilities)
+
+    def work(self, batch: Batch, *, retry_failed: bool = False, watch: Callable[[], None] = lambda: None) -> Summary:
+        batch.prepare(retry_failed=retry_failed)
+        batch.work(self.pool(batch), threading.Event(), watch)
+        return Summary(batch, 1.0)
+
+    def pool(self, batch: Batch) -> ServicePool:
+        return ServicePool(batch.folder, batch.store, lambda: self.backend, 1, None, **FAST)
+
+    @property
+    def videos(self) -> list[Path]:
+        return sorted(self.folder.glob("*.mp4"))
+
+
+@pytest.fixture
+def stage(tmp_path: Path, tiny: LocalBackend, small_request: GenerationRequest) -> Stage:
+    return Stage(tmp_path / "out", tiny, small_request)
+
+
+def test_every_item_becomes_a_file(stage: Stage) -> None:
+    summary = stage.work(stage.batch("a red circle", "a blue square"))
+    assert (len(stage.videos), summary.counts["done"], summary.is_complete) == (2, 2, True)
+
+
+def test_the_file_says_what_was_asked_for(stage: Stage) -> None:
+    stage.work(stage.batch("a red circle"))
+    assert read_provenance(stage.videos[0]).request.prompt == "a red circle"
+
+
+def test_the_same_batch_again_makes_nothing(stage: Stage) -> None:
+    stage.work(stage.batch("a red circle"))
+    summary = stage.work(stage.batch("a red circle"))
+    assert (len(stage.backend.asked), summary.made, summary.is_complete) == (1, 0, True)
+
+
+def test_a_line_that_is_added_is_all_that_is_made(stage: Stage) -> None:
+    stage.work(stage.batch("a red circle"))
+    stage.work(stage.batch("a red circle", "a blue square"))
+    assert [request.prompt for request in stage.backend.asked] == ["a red circle", "a blue square"]
+
+
+def test_a_changed_line_is_made_beside_the_old_video(stage: Stage) -> None:
+    stage.work(stage.batch("a red circle"))
+    stage.work(stage.batch("a blue circle"))
+    assert len(stage.videos) == 2
+
+
+def test_a_line_that_was_taken_out_is_no_longer_made(stage: Stage) -> None:
+    stage.batch("a red circle", "a blue square").prepare()
+    stage.work(stage.batch("a blue square"))
+    assert [request.prompt for request in stage.backend.asked] == ["a blue square"]
+
+
+def test_a_line_that_comes_back_is_made(stage: Stage) -> None:
+    stage.batch("a red circle").prepare()
+    stage.batch("a blue square").prepare()
+    assert stage.work(stage.batch("a red circle")).is_complete
+
+
+def test_a_deleted_file_is_made_again_with_the_same_seed(stage: Stage) -> None:
+    stage.work(stage.batch("a red circle", seed=None))
+    (first,) = stage.videos
+    before = read_provenance(first).frames_sha256
+    first.unlink()
+    stage.work(stage.batch("a red circle", seed=None))
+    assert (stage.videos, read_provenance(first).frames_sha256) == ([first], before)
+
+
+def test_a_seed_that_was_drawn_is_kept_over_an_interruption(stage: Stage) -> None:
+    stage.batch("a red circle", seed=None).prepare()
+    again = stage.batch("a red circle", seed=None)
+    again.prepare()
+    assert len(again.store.list()) == 1
+
+
+def test_one_failed_item_does_not_stop_the_rest(stage: Stage) -> None:
+    stage.backend.fails_at = "a red circle"
+    summary = stage.work(stage.batch("a red circle", "a blue square"))
+    assert (summary.counts["done"], summary.failures) == (1, [(1, "every frame is black")])
+
+
+def test_what_has_failed_is_not_tried_again_by_itself(stage: Stage) -> None:
+    stage.backend.fails_at = "a red circle"
+    stage.work(stage.batch("a red circle"))
+    summary = stage.work(stage.batch("a red circle"))
+    assert (len(stage.backend.asked), summary.counts["failed"]) == (1, 1)
+
+
+def test_what_has_failed_is_tried_again_on_request(stage: Stage) -> None:
+    stage.backend.fails_at = "a red circle"
+    stage.work(stage.batch("a red circle"))
+    stage.backend.fails_at = ""
+    assert stage.work(stage.batch("a red circle"), retry_failed=True).is_complete
+
+
+def test_a_video_that_was_made_and_not_delivered_is_only_delivered(stage: Stage) -> None:
+    batch = stage.batch("a red circle")
+    batch.prepare()
+    batch.destination.deliver = lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)  # the process ends there
+    with pytest.raises(KeyboardInterrupt):
+        batch.work(stage.pool(batch), threading.Event(), lambda: None)
+    summary = stage.work(stage.batch("a red circle"))
+    assert (len(stage.backend.asked), len(stage.videos), summary.is_complete) == (1, 1, True)
+
+
+def test_a_job_of_a_worker_that_is_dead_is_not_waited_for(stage: Stage) -> None:
+    batch = stage.batch("a red circle")
+    batch.prepare()
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    report = WorkerReport(name="w", pid=gone.pid, model=batch.identity, device="cpu", state="working")
+    batch.store.roster.report(report)
+    batch.store.claim("w", batch.identity, 3600)
+    assert stage.work(stage.batch("a red circle")).is_complete
+
+
+def test_a_batch_that_is_stopped_goes_on_with_the_next_run(stage: Stage) -> None:
+    batch, stopping = stage.batch("a red circle", "a blue square"), threading.Event()
+    batch.prepare()
+    batch.work(stage.pool(batch), stopping, lambda: stopping.set() if batch.made else None)
+    assert stage.work(stage.batch("a red circle", "a blue square")).is_complete
+
+
+def test_workers_that_die_again_and_again_end_the_batch(stage: Stage) -> None:
+    batch = stage.batch("a red circle")
+    batch.prepare()
+
+    class Dying:
+        size, deaths, last_words, has_ended = 1, 0, "the model cannot be loaded", False
+
+        def tick(self) -> None:
+            self.deaths += 1
+
+        def stop(self, grace_s: float) -> None:
+            pass
+
+    with pytest.raises(HunyuanLocalError, match="the model cannot be loaded"):
+        batch.work(Dying(), threading.Event(), lambda: None)
+
+
+@pytest.fixture
+def watched(stage: Stage) -> Iterator[list[float | None]]:
+    """What was forecast in the course of a batch of two."""
+    batch, found = stage.batch("a red circle", "a blue square"), []
+    stage.work(batch, watch=lambda: found.append(seconds_left(batch, [job for _, job in batch.running()], 1)))
+    yield found
+
+
+def test_the_time_left_is_forecast_once_a_step_was_measured(watched: list[float | None]) -> None:
+    assert any(seconds for seconds in watched if seconds is not None)
+
+
+def test_at_the_end_no_time_is_left(watched: list[float | None]) -> None:
+    assert watched[-1] == 0
