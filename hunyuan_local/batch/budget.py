@@ -22,6 +22,9 @@ class Budget:
         price_usd: of one video in US dollars; None is not known.
         limit_usd: of the whole batch, with its earlier runs; None sets no limit.
 
+    Attributes:
+        refusal: why a submission was refused; empty as long as none was.
+
     Raises:
         ConfigError: there is a limit, and the price is not known; the limit is not above 0; the file is damaged.
     """
@@ -36,6 +39,7 @@ class Budget:
             raise ConfigError(f"max_cost={limit_usd:g}: must be above 0 US dollars")
         self._path, self._price_usd, self._limit_usd = path, price_usd, limit_usd
         self._lock = threading.Lock()
+        self.refusal = ""
         try:
             self._submissions = int(json.loads(path.read_text())["submissions"]) if path.exists() else 0
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -65,10 +69,11 @@ class Budget:
             if self._limit_usd is not None:
                 after = (self._submissions + 1) * self._price_usd
                 if after > self._limit_usd + 1e-9:
-                    raise SpendingLimitError(
+                    self.refusal = (
                         f"max_cost={self._limit_usd:g}: {self._submissions} videos at {self._price_usd:g} US dollars "
                         f"were submitted, and another would make {after:.2f}; give a higher --max-cost to go on"
                     )
+                    raise SpendingLimitError(self.refusal)
             self._count(1)
 
     def give_back(self) -> None:

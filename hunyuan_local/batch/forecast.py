@@ -1,24 +1,30 @@
-"""How long a batch will take yet, from what steps of each size have cost."""
+"""How long a batch will take yet: here from what steps of each size have cost, at a service from whole videos."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from ..jobs.eta import Cost, forecast, measure, work_of
 from ..jobs.job import Job
+from ..schema import GenerationRequest
 from .run import Batch
 
 _RECENT_JOBS = 20
 
 
 def seconds_left(batch: Batch, running: Sequence[Job], workers: int) -> float | None:
-    """Seconds until the last video; None while no step was measured.
+    """Seconds until the last video; None while nothing was measured.
 
     Args:
         running: as they stand now.
         workers: how many videos are made at a time.
     """
     recent = batch.store.list(statuses=["succeeded"], model=batch.identity, limit=_RECENT_JOBS)
+    if not all(_has_size(job.request) for job in [*recent, *batch.unfinished()]):
+        # A service that does not say what it makes: videos take as long as they took.
+        took = [job.result["timings"]["total_s"] for job in recent]
+        return math.ceil(len(batch.unfinished()) / workers) * sum(took) / len(took) if took else None
     costs = measure(recent) or _first_steps(running)
     at_work = {job.job_id for job in running}
     waiting = [job for job in batch.unfinished() if job.job_id not in at_work]
@@ -33,3 +39,7 @@ def _first_steps(running: Sequence[Job]) -> dict[int, Cost]:
             per_voxel = job.progress.seconds_per_step * job.request.num_inference_steps / work_of(job.request)
             return {0: Cost(step_s=per_voxel, rest_s=0.0)}
     return {}
+
+
+def _has_size(request: GenerationRequest) -> bool:
+    return None not in (request.width, request.height, request.num_frames, request.num_inference_steps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import threading
 import time
@@ -146,11 +147,14 @@ def _make(
     batch.prepare(retry_failed=retry_failed)
     states = batch.states()
     todo = len(batch.unfinished())
+    _log_to(batch.folder.root / "logs" / "batch.log")
     console.print(f"{len(states)} videos in {destination.where}, {todo} of them to be made", markup=False)
     if todo:
         pool = _pool(batch, backend, flags, budget)
         with _stopping_on_signals(pool) as stopping, BatchDisplay(console, batch, pool.size) as display:
             batch.work(pool, stopping, display.update)
+        if budget is not None and budget.refusal:
+            console.print(f"note: {budget.refusal}", markup=False)
         if stopping.is_set():
             done = sum(state.is_there for state in batch.states())
             raise GenerationCancelledError(
@@ -176,6 +180,14 @@ def _pool(batch: Batch, backend: Backend, flags: dict[str, Any], budget: Budget 
         batch.store, batch.folder, model=flags["model"] or backend.config.name, **{name: flags[name] for name in names},
         extra=["--encode-ahead"], log_dir=batch.folder.root / "logs",
     )  # fmt: skip
+
+
+def _log_to(path: Path) -> None:
+    """What this process has to log goes to a file: the terminal shows the progress."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    logging.basicConfig(
+        filename=path, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"
+    )
 
 
 def _weights(console: Console, backend: Backend) -> str:

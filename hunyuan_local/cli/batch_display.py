@@ -106,7 +106,7 @@ class BatchDisplay:
     def _preparing(self) -> str:
         """What the workers do while no video is at work."""
         notes = [report.note for report in self._batch.store.roster.list() if report.note]
-        return notes[0] if notes else "the model is loaded"
+        return notes[0] if notes else "the workers begin"
 
 
 def print_batch_summary(console: Console, summary: Summary) -> None:

@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..backends.base import Backend, GenerationContext, Spending, StagedBackend
 from ..errors import (
@@ -31,13 +30,11 @@ from ..errors import (
     SubmissionLostError,
     TaskFailedError,
     TerminationRequest,
-    VideoError,
 )
-from ..provenance import read_provenance
 from ..schema import GenerationResult, Progress
-from ..video import probe
 from .folder import DataFolder
 from .job import Job
+from .leftover import finished_before
 from .pulse import Pulse
 from .store import JobStore
 
@@ -208,7 +205,7 @@ class Worker:
 
     def _begin(self, job: Job, context: GenerationContext) -> Callable[[], GenerationResult]:
         """Make the video; returns what waits for its file."""
-        if (found := _finished_before(job, self._folder.video(job))) is not None:
+        if (found := finished_before(job, self._folder.video(job))) is not None:
             logger.info("job %s: an earlier attempt had finished the file", job.job_id)
             return lambda: found
         if isinstance(self._backend, StagedBackend):
@@ -275,29 +272,6 @@ class Worker:
         ends = time.monotonic() + self._config.pause_s
         while not self._stopping and time.monotonic() < ends:
             time.sleep(0.05)
-
-
-def _finished_before(job: Job, path: Path) -> GenerationResult | None:
-    """The video of an attempt that died between the file and the store; None if there is none."""
-    if not path.exists():
-        return None
-    try:
-        said, info = read_provenance(path), probe(path)
-    except VideoError:
-        return None
-    if said.request != job.request:
-        return None
-    return GenerationResult(
-        path=path,
-        backend=said.backend,
-        model=said.model.name or "",
-        seed=said.request.seed,
-        request=said.request,
-        video=info,
-        timings=said.timings,
-        notes=said.notes,
-        provenance=said.model_dump(mode="json"),
-    )
 
 
 def worker_name(slot: str = "worker") -> str:

@@ -85,6 +85,7 @@ def test_tabs_separate_the_cells_of_a_tsv_file(write: Write) -> None:
 def test_a_text_file_has_a_prompt_a_line(write: Write) -> None:
     batch = read_batch(write("a.txt", "\n  a red circle \n\t\n{not json}\x0b\x0c"))
     assert [(item.line, item.request.prompt) for item in batch.items] == [(2, "a red circle"), (4, "{not json}")]
+    assert batch.bad_lines == ()
 
 
 @pytest.mark.parametrize("content", [b"\xef\xbb\xbfa\r\nb\r\n", b"a\rb", b"a\nb", "\ufeffa\n\n\nb".encode()])

@@ -1,0 +1,34 @@
+"""What an attempt that died has left, and is still of use beside the saved states."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import VideoError
+from ..provenance import read_provenance
+from ..schema import GenerationResult
+from ..video import probe
+from .job import Job
+
+
+def finished_before(job: Job, path: Path) -> GenerationResult | None:
+    """The video of an attempt that died between the file and the store; None if there is none."""
+    if not path.exists():
+        return None
+    try:
+        said, info = read_provenance(path), probe(path)
+    except VideoError:
+        return None
+    if said.request != job.request:
+        return None
+    return GenerationResult(
+        path=path,
+        backend=said.backend,
+        model=said.model.name or "",
+        seed=said.request.seed,
+        request=said.request,
+        video=info,
+        timings=said.timings,
+        notes=said.notes,
+        provenance=said.model_dump(mode="json"),
+    )

@@ -1,0 +1,116 @@
+"""A batch of 24 prompts that is killed three times: nothing is lost, nothing is made twice, no frame differs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from hunyuan_local.backends.base import GenerationContext
+from hunyuan_local.backends.local import LocalBackend
+from hunyuan_local.jobs.folder import DataFolder
+from hunyuan_local.provenance import read_provenance
+from hunyuan_local.schema import GenerationRequest
+
+COLOURS = ("red", "green", "blue", "yellow", "purple", "white")
+PROMPTS = [
+    f"a {colour} {shape} moves {way}"
+    for colour in COLOURS
+    for shape in ("circle", "square")
+    for way in ("left", "right")
+]
+REQUESTS = [
+    GenerationRequest(prompt=prompt, width=96, height=64, num_frames=5, num_inference_steps=2, seed=100 + number)
+    for number, prompt in enumerate(PROMPTS)
+]
+LIMIT_S = 240.0
+
+
+class Killed:
+    """The folder of a batch that was killed after 4, 10 and 16 videos, and then left to end."""
+
+    def __init__(self, folder: Path):
+        self.out = folder / "out"
+        self._file = folder / "prompts.jsonl"
+        self._file.write_text("".join(request.model_dump_json(exclude_none=True) + "\n" for request in REQUESTS))
+        for videos, what in ((4, "all"), (10, "parent"), (16, "worker and parent")):
+            self._kill_after(videos, what)
+        done = subprocess.run(self._command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+        assert done.returncode == 0, done.stderr
+        self.summary = json.loads(done.stdout.splitlines()[-1])
+
+    @property
+    def _command(self) -> list[str]:
+        options = ["--model", "tiny", "--profile", "cpu", "--min-free-gib", "0.1", "--checkpoint-every", "1", "--json"]
+        return [
+            sys.executable,
+            "-m",
+            "hunyuan_local",
+            "batch",
+            str(self._file),
+            "--output-dir",
+            str(self.out),
+            *options,
+        ]
+
+    def _kill_after(self, videos: int, what: str) -> None:
+        batch = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + LIMIT_S
+        while len(list(self.out.glob("*.mp4"))) < videos:
+            assert batch.poll() is None and time.monotonic() < deadline, "the batch did not get so far"
+            time.sleep(0.05)
+        workers = psutil.Process(batch.pid).children(recursive=True)
+        killed = [psutil.Process(batch.pid)] if what == "parent" else [*workers, psutil.Process(batch.pid)]
+        for process in killed:
+            process.kill()
+        batch.wait()
+        psutil.wait_procs(workers, timeout=60)  # orphans save their state and end by themselves
+
+    @property
+    def videos(self) -> list[Path]:
+        return sorted(self.out.glob("*.mp4"))
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killed]:
+    yield Killed(tmp_path_factory.mktemp("killed"))
+
+
+def test_there_are_as_many_files_as_prompts(killed: Killed) -> None:
+    assert len(killed.videos) == 24
+
+
+def test_nothing_else_is_left_in_the_folder(killed: Killed) -> None:
+    assert {path.name for path in killed.out.iterdir()} - {video.name for video in killed.videos} == {".hunyuan-local"}
+
+
+def test_no_item_was_made_twice(killed: Killed) -> None:
+    jobs = DataFolder(killed.out / ".hunyuan-local").store().list(limit=1000)
+    made = Counter(job.origin["key"] for job in jobs if job.status == "succeeded")
+    assert (len(jobs), len(made), set(made.values())) == (24, 24, {1})
+
+
+def test_no_file_was_finished_twice(killed: Killed) -> None:
+    log = "".join(path.read_text() for path in (killed.out / ".hunyuan-local" / "logs").glob("*.log"))
+    finished = Counter(line.split("job ")[1][:36] for line in log.splitlines() if ": done in" in line)
+    assert set(finished.values()) == {1}
+
+
+def test_the_last_run_made_only_what_was_missing(killed: Killed) -> None:
+    assert killed.summary["made"] <= 24 - 16 and killed.summary["done"] == 24
+
+
+def test_the_frames_are_those_of_an_undisturbed_run(killed: Killed, tiny: LocalBackend, tmp_path: Path) -> None:
+    expected = {}
+    for request in REQUESTS:
+        result = tiny.generate(request, GenerationContext(tmp_path / f"{request.seed}.mp4"))
+        expected[request.seed] = result.provenance["frames_sha256"]
+    found = {said.request.seed: said.frames_sha256 for said in map(read_provenance, killed.videos)}
+    assert found == expected
