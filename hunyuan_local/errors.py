@@ -24,6 +24,7 @@
     |- QueueFullError            17  too many jobs are waiting
     |- BatchIncompleteError      18  a batch has ended, and not all of its videos are there
     |- SpendingLimitError        19  another hosted video would cost more than was allowed
+    |- RankFailedError           20  one of several processes that make a video together has died or failed
     `- GenerationCancelledError  130 stopped on request
 
 Each message names what was wrong, its value, what is allowed and the remedy, so that the command
@@ -251,3 +252,9 @@ class SpendingLimitError(HunyuanLocalError):
     """Another video at a hosted service would cost more than the user has allowed; nothing was sent."""
 
     exit_code = 19
+
+
+class RankFailedError(HunyuanLocalError):
+    """One of the processes that make a video together has died, or failed in a way that nobody foresaw."""
+
+    exit_code = 20

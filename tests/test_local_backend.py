@@ -101,7 +101,7 @@ def test_a_refused_path_loads_no_model(small_request: GenerationRequest, tmp_pat
     backend = LocalBackend(model="tiny")
     with pytest.raises(ConfigError):
         backend.generate(small_request, GenerationContext(tmp_path / "no" / "a.mp4"))
-    assert backend._loaded is None
+    assert backend.loaded is None
 
 
 @pytest.mark.parametrize("stage", ["encode", "denoise", "decode"])
@@ -174,7 +174,7 @@ def test_closing_lets_go_of_the_model(small_request: GenerationRequest) -> None:
     backend = LocalBackend(model="tiny", profile="cpu")
     backend.load()
     backend.close()
-    assert backend._loaded is None
+    assert backend.loaded is None
 
 
 def test_an_unknown_backend_names_the_known_ones() -> None:

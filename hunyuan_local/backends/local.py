@@ -65,11 +65,11 @@ class LocalBackend:
         if revision is not None:
             self.config = self.config.with_revision(revision)
         self.config = self.config.model_copy(update={"lora": (*self.config.lora, *lora)})
-        self._cache = None if cache is None else load_cache(cache)
-        self._profile = profile if isinstance(profile, RuntimeProfile) else named_profile(profile)
-        if self._profile is not None:
-            self._profile = with_cache(self._profile, self._cache, self.config)
-        self._loaded: LoadedModel | None = None
+        self.cache = None if cache is None else load_cache(cache)
+        self.profile = profile if isinstance(profile, RuntimeProfile) else named_profile(profile)
+        if self.profile is not None:
+            self.profile = with_cache(self.profile, self.cache, self.config)
+        self.loaded: LoadedModel | None = None
         self._loaded_for: RuntimeProfile | None = None
         self._encoded: Path | None = None
         self._tiles: dict[tuple[tuple[int, int], int], Tiles] = {}
@@ -89,19 +89,19 @@ class LocalBackend:
         """What the model runs on, once it is loaded."""
         from ..pipeline.memory import device_name
 
-        return "not loaded" if self._loaded is None else device_name(self._loaded.profile)
+        return "not loaded" if self.loaded is None else device_name(self.loaded.profile)
 
     def memory(self) -> tuple[int, int] | None:
         """The most bytes of the device that were taken so far, and all it has; None where it does not count."""
         from ..pipeline.memory import device_memory
 
-        return None if self._loaded is None else device_memory(self._loaded.profile)
+        return None if self.loaded is None else device_memory(self.loaded.profile)
 
     def explain(self, request: GenerationRequest) -> Explanation:
         """See :class:`hunyuan_local.backends.base.Backend`; the body is the request, complete."""
         fitted = fit(request, self.name, self.capabilities)
         resolved = self.resolve(fitted.request)
-        notes = self._notes(resolved, self.config.render_size(resolved.width, resolved.height))
+        notes = self.notes(resolved, self.config.render_size(resolved.width, resolved.height))
         body = resolved.model_dump()
         return explanation(self.name, fitted, self.capabilities, url=None, body=body, notes=notes)
 
@@ -113,7 +113,7 @@ class LocalBackend:
         """Load the model for requests of its usual size, or return the loaded one."""
         context = context or GenerationContext()
         request = self.resolve(GenerationRequest(prompt="any"))
-        return self._load(self._choose(request, context.on_note), context)
+        return self.load_in(self._choose(request, context.on_note), context)
 
     def encode_ahead(self, requests: Sequence[GenerationRequest], folder: Path, context: GenerationContext) -> None:
         """Encode the prompts of requests to come into a folder, all at once; then the text encoders leave.
@@ -130,7 +130,7 @@ class LocalBackend:
         if not requests:
             return
         largest = max((self.resolve(request) for request in requests), key=_voxels)
-        model = self._load(self._choose(largest, context.on_note), context)
+        model = self.load_in(self._choose(largest, context.on_note), context)
         try:
             with translated_shortage("encode"):
                 model.prompts.encode_ahead(
@@ -159,10 +159,10 @@ class LocalBackend:
         if request.seed is None:
             request = request.replace(seed=checkpoint.seed())
         request = self.resolve(request)
-        output = context.output or _default_output(self.config.name, request.seed)
+        output = context.output or default_output(self.config.name, request.seed)
         check_output_path(output, context.overwrite)
         run = Run(request, output, self.config.render_size(request.width, request.height), context, began)
-        for text in self._notes(request, run.render_size):
+        for text in self.notes(request, run.render_size):
             run.note(text)
         ladder = OomLadder(self._choose(request, run.note), self._why_impossible)
         tiles = self._tiles.setdefault((run.render_size, request.num_frames), Tiles(self.config, request))
@@ -172,8 +172,8 @@ class LocalBackend:
                 pending = self._attempt(run, ladder.profile, tiles, checkpoint)
                 break
             except GpuMemoryError as error:
-                if error.stage == "decode" and self._loaded.placement.has_guests:
-                    self._loaded.placement.dismiss()
+                if error.stage == "decode" and self.loaded.placement.has_guests:
+                    self.loaded.placement.dismiss()
                     continue
                 rung = self._climb_down(ladder, error, tiles, request)
             # Not inside the block above: the error's frames keep the model alive.
@@ -182,8 +182,8 @@ class LocalBackend:
             run.note(text)
             if not rung.shrink_tiles:
                 self._unload()
-        if self._profile is not None:
-            self._profile = ladder.profile
+        if self.profile is not None:
+            self.profile = ladder.profile
         return pending
 
     def _attempt(self, run: Run, profile: RuntimeProfile, tiles: Tiles, checkpoint: Checkpoint) -> PendingVideo:
@@ -192,7 +192,7 @@ class LocalBackend:
 
         # 2. The model.
         context = run.context
-        model = self._load(profile, context)
+        model = self.load_in(profile, context)
         run.loaded = run.loaded or time.monotonic()
 
         checkpoint.facts = facts_of(model, run.request, run.render_size)
@@ -200,7 +200,7 @@ class LocalBackend:
             # 3. Noise to latents.
             denoised = denoise(
                 model, run.request, run.render_size, context.on_progress, run.note, context.cancel.is_set, checkpoint,
-                self._previewer(run),
+                self.previewer(run),
             )  # fmt: skip
 
             # 4. Latents to a file; until it is there, the saved latents stay.
@@ -209,7 +209,8 @@ class LocalBackend:
             checkpoint.delete()  # the same latents would give the same video
             raise
 
-    def _previewer(self, run: Run) -> Previewer | None:
+    def previewer(self, run: Run) -> Previewer | None:
+        """What writes pictures of the unfinished video, where they are asked for and can be made."""
         from ..pipeline.preview import Previewer
 
         if not run.context.preview_every:
@@ -224,38 +225,38 @@ class LocalBackend:
         """Let go of the model and of the device memory it held."""
         self._unload()
 
-    def _load(self, profile: RuntimeProfile, context: GenerationContext) -> LoadedModel:
+    def load_in(self, profile: RuntimeProfile, context: GenerationContext) -> LoadedModel:
         """The model in this profile, loaded now unless it is there."""
         from ..pipeline.loader import load_model
 
         # Tiles are chosen for each decoding, so they are no reason to load a model again.
         untiled = profile.model_copy(update={"vae_tiling": False})
-        if self._loaded is None or self._loaded_for != untiled:
+        if self.loaded is None or self._loaded_for != untiled:
             self._unload()
             context.on_progress(Progress(stage="load"))
-            self._loaded = load_model(self.config, profile, context.on_progress, context.on_note)
+            self.loaded = load_model(self.config, profile, context.on_progress, context.on_note)
             self._loaded_for = untiled
             if self._encoded is not None:
-                self._loaded.prompts.use(self._encoded)
-        self._loaded.profile = self._loaded.profile.model_copy(update={"vae_tiling": profile.vae_tiling})
-        return self._loaded
+                self.loaded.prompts.use(self._encoded)
+        self.loaded.profile = self.loaded.profile.model_copy(update={"vae_tiling": profile.vae_tiling})
+        return self.loaded
 
     def _unload(self) -> None:
-        if self._loaded is not None:
-            self._loaded.placement.close()
-        self._loaded = self._loaded_for = None
+        if self.loaded is not None:
+            self.loaded.placement.close()
+        self.loaded = self._loaded_for = None
         from ..pipeline.memory import free_device
 
         free_device()
 
     def _choose(self, request: GenerationRequest, note: Callable[[str], None]) -> RuntimeProfile:
         """The profile that was named, or the plan's choice for this request."""
-        if self._profile is not None:
-            return self._profile
+        if self.profile is not None:
+            return self.profile
         choice = choose_profile(request, self.config, self._loaded_for)
         if choice.reason is not None:
             note(choice.reason)
-        return with_cache(choice.profile, self._cache, self.config)
+        return with_cache(choice.profile, self.cache, self.config)
 
     def _why_impossible(self, profile: RuntimeProfile) -> str | None:
         """Why the loader would refuse a profile here, or None if it would not."""
@@ -280,7 +281,8 @@ class LocalBackend:
             found = plan(request, self.config, available_machine())
             raise GpuMemoryError(f"{last}; {remedy(found)}", error.stage, error.peak_bytes) from None
 
-    def _notes(self, request: GenerationRequest, render_size: tuple[int, int]) -> list[str]:
+    def notes(self, request: GenerationRequest, render_size: tuple[int, int]) -> list[str]:
+        """What the user should know of the model, and of a size at which it does not render."""
         notes = self.config.notices
         if render_size != (request.width, request.height):
             factor = min(request.width / render_size[0], request.height / render_size[1])
@@ -306,5 +308,6 @@ def _voxels(request: GenerationRequest) -> int:
     return request.width * request.height * request.num_frames
 
 
-def _default_output(model: str, seed: int | None) -> Path:
+def default_output(model: str, seed: int | None) -> Path:
+    """A name by model, time and seed in the current folder."""
     return Path(f"{Path(model).name}-{datetime.now():%Y%m%d-%H%M%S}-{seed}.mp4")

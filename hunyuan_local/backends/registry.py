@@ -11,11 +11,26 @@ from .base import Backend
 
 
 def _local(
-    model: Any = None, profile: Any = None, revision: str | None = None, lora: Any = (), cache: str | None = None
+    model: Any = None,
+    profile: Any = None,
+    revision: str | None = None,
+    lora: Any = (),
+    cache: str | None = None,
+    context_parallel: int | None = None,
+    context_parallel_mode: str | None = None,
 ) -> Backend:
-    from .local import LocalBackend
+    from ..config import RuntimeProfile
+    from . import degrees, profiles
 
-    return LocalBackend(model, profile, revision, lora, cache)
+    found = profile if isinstance(profile, RuntimeProfile) else profiles.named_profile(profile)
+    found, shared = degrees.context_parallel(found, context_parallel, context_parallel_mode)
+    if shared is None:
+        from .local import LocalBackend
+
+        return LocalBackend(model, found, revision, lora, cache)
+    from .parallel import ParallelBackend
+
+    return ParallelBackend(shared, model, found, revision, lora, cache)
 
 
 def _wavespeed(api_key: str | None = None, base_url: str | None = None, timeout_s: float | None = None) -> Backend:
@@ -43,8 +58,10 @@ def get_backend(name: str, **options: Any) -> Backend:
 
     Args:
         name: one of :func:`backend_names`.
-        options: for ``local``: ``model`` (a name, folder or Hub id), ``revision``, ``profile``, ``lora`` and
-            ``cache``; for the hosted ones: ``api_key``, ``base_url`` and ``timeout_s``. None is the default.
+        options: for ``local``: ``model`` (a name, folder or Hub id), ``revision``, ``profile``, ``lora``,
+            ``cache``, ``context_parallel`` (over how many GPUs one video is shared out) and
+            ``context_parallel_mode`` (``ulysses`` or ``ring``); for the hosted ones: ``api_key``, ``base_url`` and
+            ``timeout_s``. None is the default.
 
     Raises:
         ConfigError: unknown backend, model or profile, or an option of another backend.

@@ -30,7 +30,15 @@ from ..jobs.pool import Pool
 from ..schema import GenerationRequest
 from .batch_display import BatchDisplay, print_batch_summary
 from .console import ProgressDisplay, note_default_model, stderr
-from .options import backend_from, backend_options, model_option, request_options, tuning_options, worker_options
+from .options import (
+    backend_from,
+    backend_options,
+    context_parallel_options,
+    model_option,
+    request_options,
+    tuning_options,
+    worker_options,
+)
 from .pools import executor_options, make_pool
 
 _LOCAL_ONLY = ("workers", "executor", "ray_address", "num_replicas")
@@ -70,6 +78,7 @@ class Seeds(click.ParamType):
 @click.option("--submit-again", is_flag=True, help="Submit a new task, and pay for it, where one may be open already.")
 @model_option
 @tuning_options
+@context_parallel_options
 @executor_options
 @worker_options
 @request_options
@@ -174,7 +183,7 @@ def _pool(batch: Batch, backend: Backend, flags: dict[str, Any], budget: Budget 
         )  # fmt: skip
     names = (
         "revision", "profile", "lora", "cache", "lease_s", "checkpoint_every", "min_free_gib", "workers", "executor",
-        "ray_address", "num_replicas",
+        "ray_address", "num_replicas", "context_parallel", "context_parallel_mode",
     )  # fmt: skip
     return make_pool(
         batch.store, batch.folder, model=flags["model"] or backend.config.name, **{name: flags[name] for name in names},

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import rich_click as click
 
 from ..backends.registry import backend_names
-from .console import ProgressDisplay, print_result, stderr
-from .options import backend_from, backend_options, model_option, request_from, request_options, tuning_options
+from .console import ProgressDisplay, note_default_model, print_result, stderr
+from .options import (
+    backend_from,
+    backend_options,
+    context_parallel_options,
+    model_option,
+    request_from,
+    request_options,
+    tuning_options,
+)
 
 
 def _list_backends(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:
@@ -23,6 +32,7 @@ def _list_backends(ctx: click.Context, parameter: click.Parameter, wanted: bool)
 @backend_options("local", "Who makes the video")
 @model_option
 @tuning_options
+@context_parallel_options
 @request_options
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="The mp4 file; named by model, time and seed "
               "in the current folder if left out.")  # fmt: skip
@@ -59,20 +69,17 @@ def command(
     console = stderr()
     request = request_from(prompt, size, flags)
     chosen = flags["model"]
-    backend = backend_from(flags)
-    if backend.name == "local" and chosen is None and backend.config.name == "tiny":
-        console.print(
-            "no CUDA device: using the built-in test model tiny; for real videos run on a machine with a CUDA GPU"
-        )
-    with ProgressDisplay(console) as display:
-        context = display.context(
-            output,
-            overwrite,
-            allow_loss=allow_loss,
-            submit_again=submit_again,
-            checkpoint_dir=checkpoint_dir,
-            checkpoint_every=checkpoint_every,
-            preview_every=preview_every or 0,
-        )
-        result = backend.generate(request, context)
-    print_result(console, result, as_json)
+    with contextlib.closing(backend_from(flags)) as backend:
+        note_default_model(console, backend, chosen)
+        with ProgressDisplay(console) as display:
+            context = display.context(
+                output,
+                overwrite,
+                allow_loss=allow_loss,
+                submit_again=submit_again,
+                checkpoint_dir=checkpoint_dir,
+                checkpoint_every=checkpoint_every,
+                preview_every=preview_every or 0,
+            )
+            result = backend.generate(request, context)
+        print_result(console, result, as_json)

@@ -26,7 +26,8 @@ _EPILOG = (
     "4 the video came out invalid; 5 a video file cannot be written or read; 6 GPU memory; of a hosted service: "
     "7 the key, 8 too many requests, 9 refused, 10 the task failed, 11 the time limit, 12 not reachable, 13 an answer "
     "that is not understood, 14 the download, 15 the answer to a submission was lost; of a job store: "
-    "16 it cannot be used, 17 too many jobs wait; of a batch: 18 videos are missing; 130 cancelled."
+    "16 it cannot be used, 17 too many jobs wait; of a batch: 18 videos are missing; "
+    "20 one of several processes that make a video together has died; 130 cancelled."
 )
 
 

@@ -77,6 +77,19 @@ def tuning_options(command: Callable) -> Callable:
     )(command)  # fmt: skip
 
 
+def context_parallel_options(command: Callable) -> Callable:
+    """``--context-parallel`` and ``--context-parallel-mode``: one video over several GPUs."""
+    command = click.option(
+        "--context-parallel-mode", type=click.Choice(["ulysses", "ring"]),
+        help="How they share the attention: ulysses, which is also taken if left out, each some of the heads; ring, "
+        "each some of the tokens, for numbers of GPUs that cannot share the heads.",
+    )(command)  # fmt: skip
+    return click.option(
+        "--context-parallel", type=click.IntRange(min=1), metavar="N",
+        help="Make the video on N GPUs of this machine together; with a CPU profile in N processes.",
+    )(command)  # fmt: skip
+
+
 def data_dir_option(command: Callable) -> Callable:
     """``--data-dir``, the folder of a job store."""
     return click.option(
@@ -162,7 +175,10 @@ def backend_from(flags: dict[str, Any]) -> Backend:
     Raises:
         ConfigError: unknown names, or a flag of another backend.
     """
-    names = ("model", "revision", "profile", "lora", "cache", "api_key", "base_url", "timeout_s")
+    names = (
+        "model", "revision", "profile", "lora", "cache", "context_parallel", "context_parallel_mode",
+        "api_key", "base_url", "timeout_s",
+    )  # fmt: skip
     return get_backend(flags.pop("backend"), **{name: flags.pop(name, None) or None for name in names})
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import rich_click as click
 
@@ -11,17 +12,25 @@ from ..config import GIB, LoraConfig
 from ..errors import ConfigError
 from ..server.config import MAX_VOXELS
 from .console import log_to_stderr
-from .options import Duration, data_dir_option, model_option, tuning_options, worker_options
+from .options import (
+    Duration,
+    context_parallel_options,
+    data_dir_option,
+    model_option,
+    tuning_options,
+    worker_options,
+)
+from .pools import executor_options, make_pool
 
 
 @click.command(name="serve")
 @model_option
 @tuning_options
+@context_parallel_options
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; any other needs keys.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes any free one.")
 @data_dir_option
-@click.option("--workers", type=click.IntRange(min=0), metavar="N", help="Worker processes; one a visible GPU if left "
-              "out, one without a GPU. 0 leaves the work to 'hunyuan-local worker'.")  # fmt: skip
+@partial(executor_options, fewest_workers=0)
 @click.option("--api-keys-file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="Keys, one a line, of which a client must show one; HUNYUAN_LOCAL_API_KEYS has more.")  # fmt: skip
 @click.option("--insecure", is_flag=True, help="Listen for other machines without keys.")
@@ -49,10 +58,15 @@ def command(
     profile: str | None,
     lora: tuple[LoraConfig, ...],
     cache: str | None,
+    context_parallel: int | None,
+    context_parallel_mode: str | None,
     host: str,
     port: int,
     data_dir: Path | None,
     workers: int | None,
+    executor: Literal["processes", "ray"],
+    ray_address: str | None,
+    num_replicas: int | None,
     api_keys_file: Path | None,
     insecure: bool,
     lease_s: float,
@@ -60,7 +74,7 @@ def command(
     min_free_gib: float,
     **limits: Any,
 ) -> None:
-    """Serve WaveSpeed's, Novita's and OpenAI's video formats, with the work done by processes of its own.
+    """Serve WaveSpeed's, Novita's and OpenAI's video formats, with the work done by workers of its own.
 
     Jobs are on disk before their ids are told; after a crash or a restart they go on. SIGTERM and
     Ctrl-C save the state of the unfinished video and end the server.
@@ -72,7 +86,6 @@ def command(
         raise ConfigError(f"serve needs the extra 'server': pip install 'hunyuan-local[server]' ({error})") from error
     from ..backends.local import LocalBackend
     from ..jobs.folder import DataFolder
-    from ..jobs.pool import WorkerPool, worker_environments
     from ..server.config import ServerConfig, check_binding, read_api_keys
     from ..server.process import serve
     from ..weights.source import check_obtainable
@@ -87,27 +100,10 @@ def command(
     )
     folder = DataFolder(data_dir)
     store = folder.store()
-    # A worker that chose for itself, on a device that fails to answer, would wait for jobs of another model.
-    chosen = {"--model": model or backend.config.name, "--revision": revision, "--profile": profile, "--cache": cache}
-    options = [(name, value) for name, value in chosen.items() if value is not None]
-    options += [("--lora", f"{item.path}={item.scale}") for item in lora]
-    options += [
-        ("--data-dir", folder.root), ("--lease", lease_s), ("--checkpoint-every", checkpoint_every),
-        ("--min-free-gib", min_free_gib),
-    ]  # fmt: skip
-    gpus = 0 if workers == 0 else _gpus(profile)
-    environments = worker_environments(max(1, gpus) if workers is None else workers, gpus)
-    pool = WorkerPool(store, [str(part) for option in options for part in option], environments)
+    pool = make_pool(
+        store, folder, model=model or backend.config.name, revision=revision, profile=profile, lora=lora, cache=cache,
+        lease_s=lease_s, checkpoint_every=checkpoint_every, min_free_gib=min_free_gib, workers=workers,
+        executor=executor, ray_address=ray_address, num_replicas=num_replicas,
+        context_parallel=context_parallel, context_parallel_mode=context_parallel_mode,
+    )  # fmt: skip
     serve(config, folder, store, pool, host=host, port=port, say=lambda text: click.echo(text, err=True))
-
-
-def _gpus(profile: str | None) -> int:
-    """How many GPUs the workers may have; torch is not loaded only to learn that a profile wants none."""
-    from ..backends.profiles import named_profile
-
-    named = named_profile(profile)
-    if named is not None and named.device == "cpu":
-        return 0
-    from ..pipeline.memory import gpu_count
-
-    return gpu_count()

@@ -14,13 +14,14 @@ import rich_click as click
 from ..config import GIB, LoraConfig
 from ..errors import TerminationRequest
 from .console import log_to_stderr
-from .options import data_dir_option, model_option, tuning_options, worker_options
+from .options import context_parallel_options, data_dir_option, model_option, tuning_options, worker_options
 
 
 @click.command(name="worker")
 @data_dir_option
 @model_option
 @tuning_options
+@context_parallel_options
 @worker_options
 @click.option("--encode-ahead", is_flag=True, help="Encode the prompts of all waiting jobs first.")
 @click.option("--name", help="Of this worker in lists; must be unique.", hidden=True)
@@ -32,6 +33,8 @@ def command(
     profile: str | None,
     lora: tuple[LoraConfig, ...],
     cache: str | None,
+    context_parallel: int | None,
+    context_parallel_mode: str | None,
     lease_s: float,
     checkpoint_every: int,
     min_free_gib: float,
@@ -43,7 +46,7 @@ def command(
 
     The state of the unfinished video is saved then, and whoever takes the job next goes on from it.
     """
-    from ..backends.local import LocalBackend
+    from ..backends.registry import get_backend
     from ..jobs.folder import DataFolder
     from ..jobs.worker import Worker, WorkerConfig, worker_name
 
@@ -56,7 +59,11 @@ def command(
         min_free_bytes=round(min_free_gib * GIB),
         encode_ahead=encode_ahead,
     )
-    worker = Worker(folder, folder.store(), LocalBackend(model, profile, revision, lora, cache), config)
+    backend = get_backend(
+        "local", model=model, profile=profile, revision=revision, lora=lora, cache=cache,
+        context_parallel=context_parallel, context_parallel_mode=context_parallel_mode,
+    )  # fmt: skip
+    worker = Worker(folder, folder.store(), backend, config)
 
     def end(number: int, frame: FrameType | None) -> None:
         worker.stop()

@@ -67,6 +67,18 @@ class OomLadder(StrictConfig):
     quantization: tuple[Quantization, ...] = ()
 
 
+class ContextParallel(StrictConfig):
+    """One video made by several processes of this machine together, each with a GPU of its own.
+
+    Attributes:
+        degree: how many.
+        mode: how they share the attention: ``ulysses`` each some of the heads, ``ring`` each some of the tokens.
+    """
+
+    degree: int = Field(ge=2)
+    mode: Literal["ulysses", "ring"] = "ulysses"
+
+
 class _StepCache(StrictConfig):
     """Which steps of a run may be skipped: from the share ``start`` of all steps up to the share ``end``."""
 
@@ -132,6 +144,7 @@ class RuntimeProfile(StrictConfig):
         cache: skip steps that change little: faster, not exact.
         prompt_cache: keep encoded prompts on disk, so that one that was seen before needs no text encoder.
         on_oom: what is tried when the device's memory runs out.
+        context_parallel: several processes share the tokens of one video; None is one process.
     """
 
     name: str
@@ -147,6 +160,7 @@ class RuntimeProfile(StrictConfig):
     cache: CacheConfig | None = None
     prompt_cache: bool = True
     on_oom: OomLadder = OomLadder()
+    context_parallel: ContextParallel | None = None
 
     def residence(self, component: str) -> Residence:
         """Where a component is kept, from ``offload`` and ``placement``."""
@@ -164,8 +178,14 @@ class RuntimeProfile(StrictConfig):
 
     @property
     def exact_frames(self) -> dict[str, object]:
-        """What the frames depend on: runs of profiles that agree in it can go on with each other's states."""
-        return self.model_dump(include={"device", "dtypes", "quantization", "attention_backend", "compile", "cache"})
+        """What the frames depend on: runs of profiles that agree in it can go on with each other's states.
+
+        ``context_parallel`` is among it, as sums are made in another order, but only where it is used.
+        """
+        decisive = {"device", "dtypes", "quantization", "attention_backend", "compile", "cache"}
+        if self.context_parallel is not None:
+            decisive.add("context_parallel")
+        return self.model_dump(include=decisive)
 
     @model_validator(mode="after")
     def _can_compile(self) -> RuntimeProfile:

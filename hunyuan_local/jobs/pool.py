@@ -172,24 +172,27 @@ class WorkerPool:
         logger.warning("%s ended with %s; a new one in %.0f s", slot.name, _said(process.returncode), slot.pause_s)
 
 
-def worker_environments(count: int, gpus: int) -> list[dict[str, str]]:
-    """Variables for each of ``count`` workers: on a machine with GPUs one of them each, else a share of the cores.
+def worker_environments(count: int, gpus: int, each: int = 1) -> list[dict[str, str]]:
+    """Variables for each of ``count`` workers: on a machine with GPUs ``each`` of them, else a share of the cores.
 
     Raises:
-        ConfigError: there are fewer GPUs than workers.
+        ConfigError: there are fewer GPUs than the workers need.
     """
     if gpus:
-        if count > gpus:
+        if count * each > gpus:
+            onto = "onto one" if each == 1 else f"onto each of {each}"
             raise ConfigError(
                 f"workers={count}: this machine has {gpus} visible GPUs, and each worker loads the whole model "
-                f"onto one; give --workers {gpus} or fewer"
+                f"{onto}; give --workers {gpus // each} or fewer"
             )
         visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
         names = visible[:gpus] or [str(number) for number in range(gpus)]  # CUDA stops at the first that is none
-        return [{"CUDA_VISIBLE_DEVICES": name} for name in names[:count]]
-    if count == 1 or "OMP_NUM_THREADS" in os.environ:
+        shares = [names[number * each : (number + 1) * each] for number in range(count)]
+        return [{"CUDA_VISIBLE_DEVICES": ",".join(share)} for share in shares]
+    processes = count * each
+    if processes == 1 or "OMP_NUM_THREADS" in os.environ:
         return [{} for _ in range(count)]
-    return [{"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // count))} for _ in range(count)]
+    return [{"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // processes))} for _ in range(count)]
 
 
 def _yield_cores() -> None:

@@ -17,6 +17,7 @@ from ..config.tiling import SPATIAL_COMPRESSION, Tiling
 from ..errors import InvalidOutputError
 from .loader import LoadedModel
 from .memory import clean_device
+from .team import Team, help_with_tiles, tiles_of_team
 
 
 @torch.no_grad()
@@ -44,35 +45,62 @@ def decode(model: LoadedModel, latents: torch.Tensor, tiling: Tiling | None = No
     with clean_device(model, "decode", "vae"), _set_up(vae, tiling, latents), _emptied_frames():
         # Latents that were saved on disk come on the CPU.
         device = model.placement.device_of("vae")
-        yield from _pieces(vae, latents.to(device, vae.dtype) / vae.config.scaling_factor)
+        yield from _pieces(vae, latents.to(device, vae.dtype) / vae.config.scaling_factor, model.team)
 
 
-def _pieces(vae: AutoencoderKLHunyuanVideo, latents: torch.Tensor) -> Iterator[np.ndarray]:
+@torch.no_grad()
+def help_decoding(model: LoadedModel, latents: torch.Tensor, tiling: Tiling) -> None:
+    """Decode this process's share of the tiles, while the leader of the team runs :func:`decode` with the very same.
+
+    Returns when the leader has all it wants, which may be early.
+
+    Raises:
+        GpuMemoryError: the device's memory does not hold a tile.
+    """
+    vae = model.pipe.vae
+    with clean_device(model, "decode", "vae"), _set_up(vae, tiling, latents), _emptied_frames():
+        latents = latents.to(model.placement.device_of("vae"), vae.dtype) / vae.config.scaling_factor
+        cuts = _cuts(vae, latents)
+        if len(cuts) > 1:
+            help_with_tiles(model.team, cuts, lambda cut: vae.decode(cut, return_dict=False)[0])
+
+
+def _pieces(vae: AutoencoderKLHunyuanVideo, latents: torch.Tensor, team: Team | None) -> Iterator[np.ndarray]:
     """The library's temporal tiling (``_temporal_tiled_decode``), one finished piece at a time."""
-    ratio = vae.temporal_compression_ratio
-    num_latents = latents.shape[2]
-    num_frames = (num_latents - 1) * ratio + 1
-    tile_latents = vae.tile_sample_min_num_frames // ratio
-    stride_latents = vae.tile_sample_stride_num_frames // ratio
+    num_frames = (latents.shape[2] - 1) * vae.temporal_compression_ratio + 1
     overlap = vae.tile_sample_min_num_frames - vae.tile_sample_stride_num_frames
-    if num_latents <= tile_latents:
+    cuts = _cuts(vae, latents)
+    if len(cuts) == 1:
         yield _to_uint8(vae.decode(latents, return_dict=False)[0])
         return
-    emitted, previous = 0, None
-    for start in range(0, num_latents, stride_latents):
-        tile = vae.decode(latents[:, :, start : start + tile_latents + 1], return_dict=False)[0]
-        length = vae.tile_sample_stride_num_frames
-        if previous is None:
-            length += 1
-        else:
-            # The first latent of a later tile only gives context: its frame is the tile before's.
-            tile = vae.blend_t(previous, tile[:, :, 1:], overlap)
-        frames = _to_uint8(tile[:, :, : min(length, num_frames - emitted)])
-        emitted += len(frames)
-        previous = tile[:, :, -overlap:].clone()
-        del tile  # or it would be there while the next one is decoded
-        if len(frames):
-            yield frames
+    if team is None:
+        tiles = (vae.decode(cut, return_dict=False)[0] for cut in cuts)
+    else:
+        tiles = tiles_of_team(team, cuts, lambda cut: vae.decode(cut, return_dict=False)[0])
+    with contextlib.closing(tiles):
+        emitted, previous = 0, None
+        for tile in tiles:
+            length = vae.tile_sample_stride_num_frames
+            if previous is None:
+                length += 1
+            else:
+                # The first latent of a later tile only gives context: its frame is the tile before's.
+                tile = vae.blend_t(previous, tile[:, :, 1:], overlap)
+            frames = _to_uint8(tile[:, :, : min(length, num_frames - emitted)])
+            emitted += len(frames)
+            previous = tile[:, :, -overlap:].clone()
+            del tile  # or it would be there while the next one is decoded
+            if len(frames):
+                yield frames
+
+
+def _cuts(vae: AutoencoderKLHunyuanVideo, latents: torch.Tensor) -> list[torch.Tensor]:
+    """The latents of each temporal tile, in order; a later one begins with a latent of the one before."""
+    ratio = vae.temporal_compression_ratio
+    tile, stride = vae.tile_sample_min_num_frames // ratio, vae.tile_sample_stride_num_frames // ratio
+    if latents.shape[2] <= tile:
+        return [latents]
+    return [latents[:, :, start : start + tile + 1] for start in range(0, latents.shape[2], stride)]
 
 
 @contextlib.contextmanager

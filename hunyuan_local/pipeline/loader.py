@@ -108,6 +108,11 @@ def load_model(
     """
     if profile.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"profile={profile.name!r}: needs a CUDA device and none is visible; use the profile cpu")
+    if profile.context_parallel is not None:
+        raise ConfigError(
+            f"profile={profile.name!r}: its context_parallel is for several processes, and this is one; use "
+            "'hunyuan-local generate' or get_backend, or leave context_parallel out of the profile"
+        )
     check_precision(config, profile)
     with _translated_errors(config):
         folder = provide(config, lambda transfer: on_progress(transfer.progress), on_note)

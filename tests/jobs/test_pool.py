@@ -104,6 +104,30 @@ def test_each_worker_sees_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert worker_environments(2, 3) == [{"CUDA_VISIBLE_DEVICES": n} for n in "01"]
 
 
+def test_workers_that_share_a_video_over_gpus_have_several_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,6,7")
+    assert worker_environments(2, 4, each=2) == [{"CUDA_VISIBLE_DEVICES": n} for n in ("3,5", "6,7")]
+
+
+def test_the_cores_are_shared_by_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)))
+    assert worker_environments(2, 0, each=2) == [{"OMP_NUM_THREADS": "2"}] * 2
+
+
+def test_too_few_gpus_for_what_each_worker_needs_are_refused() -> None:
+    with pytest.raises(ConfigError, match="give --workers 1 or fewer"):
+        worker_environments(2, 3, each=2)
+
+
+def test_what_a_worker_says_goes_to_its_log(folder: DataFolder, store: JobStore, tmp_path: Path) -> None:
+    options = ["--model", str(tmp_path / "no-such-model"), "--data-dir", str(folder.root)]
+    pool = WorkerPool(store, options, worker_environments(1, 0), tmp_path / "logs")
+    wait_until(pool, lambda: pool.deaths)
+    pool.stop(grace_s=20)
+    assert "no-such-model" in pool.last_words and "no-such-model" in (tmp_path / "logs" / "worker0.log").read_text()
+
+
 def test_more_workers_than_gpus_are_refused() -> None:
     with pytest.raises(ConfigError, match="2 visible GPUs"):
         worker_environments(3, 2)

@@ -1,0 +1,134 @@
+"""Run as a program: how far what two processes compute together is from what one computes alone.
+
+Prints one line of JSON: the largest difference by case, as a share of the largest value.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator
+
+import torch
+from diffusers import HunyuanVideoTransformer3DModel
+from torch.distributed.device_mesh import init_device_mesh
+
+from hunyuan_local.config import (
+    ContextParallel,
+    MagCache,
+    RuntimeProfile,
+    TaylorSeerCache,
+    load_model_config,
+    load_profile,
+)
+from hunyuan_local.pipeline.attention import drop_padding
+from hunyuan_local.pipeline.loader import LoadedModel, load_model
+from hunyuan_local.pipeline.parallel import join
+from hunyuan_local.pipeline.parallel_attention import split_tokens
+from hunyuan_local.pipeline.runner import denoise
+from hunyuan_local.pipeline.team import Team
+from hunyuan_local.schema import GenerationRequest
+
+# (frames, height, width) of the latents and tokens of the text. 45 and 27 tokens do not divide by 2, nor do 7 and 1.
+SIZES = {"even": ((2, 6, 8), 6), "odd": ((3, 6, 10), 7), "one-token-text": ((3, 6, 6), 1)}
+CONFIG, CPU = load_model_config("tiny"), load_profile("cpu")
+REQUEST = GenerationRequest(
+    prompt="a red circle moving right on a black background", negative_prompt="", true_cfg_scale=2.0, width=144,
+    height=80, num_frames=5, num_inference_steps=4, seed=7,
+).with_defaults(dict(CONFIG.defaults))  # fmt: skip
+PROFILES = {
+    "plain": CPU,
+    "group-offload": CPU.model_copy(update={"offload": "group"}),
+    "sequential-offload": CPU.model_copy(update={"offload": "sequential"}),
+    "fp8": CPU.model_copy(update={"quantization": "fp8"}),
+    "taylorseer": CPU.model_copy(update={"cache": TaylorSeerCache(kind="taylorseer", interval=2, start=0.0)}),
+    "magcache": CPU.model_copy(
+        update={"cache": MagCache(kind="magcache", threshold=0.9, start=0.2, mag_ratios=CONFIG.mag_ratios)}
+    ),
+}
+
+ALONE: dict[str, torch.Tensor] = {}  # latents of one process, by its profile
+
+
+def toy(heads: int) -> HunyuanVideoTransformer3DModel:
+    """A small transformer with weights drawn at random, its padding dropped."""
+    torch.manual_seed(0)
+    transformer = HunyuanVideoTransformer3DModel(
+        num_attention_heads=heads, attention_head_dim=32, num_layers=1, num_single_layers=1, num_refiner_layers=1,
+        text_embed_dim=24, pooled_projection_dim=16, rope_axes_dim=(8, 12, 12),
+    )  # fmt: skip
+    drop_padding(transformer.eval(), "native")
+    return transformer
+
+
+def inputs(size: tuple[int, int, int], text: int) -> dict[str, torch.Tensor]:
+    """What the pipeline would call the transformer with."""
+    draw = torch.Generator().manual_seed(1)
+    mask = torch.zeros(1, 16, dtype=torch.long)
+    mask[:, :text] = 1
+    return {
+        "hidden_states": torch.randn(1, 16, *size, generator=draw),
+        "timestep": torch.tensor([500.0]),
+        "encoder_hidden_states": torch.randn(1, 16, 24, generator=draw),
+        "encoder_attention_mask": mask,
+        "pooled_projections": torch.randn(1, 16, generator=draw),
+        "guidance": torch.tensor([6000.0]),
+    }
+
+
+def latents(profile: RuntimeProfile, prepare: Callable[[LoadedModel], None]) -> torch.Tensor:
+    """The latents of the request, after four steps with true classifier-free guidance and a text of one token."""
+    model = load_model(CONFIG, profile)
+    prepare(model)
+    return denoise(model, REQUEST, (144, 80), lambda _: None, lambda _: None, lambda: False).latents
+
+
+@torch.no_grad()
+def transformer_cases(team: Team) -> Iterator[tuple[str, float]]:
+    """Single calls, of sizes that do not divide; Ulysses also with three heads for two processes."""
+    for heads in (4, 3) if team.shared.mode == "ulysses" else (4,):
+        alone, shared = toy(heads), toy(heads)
+        split_tokens(shared, team, "native", torch.device("cpu"))
+        for name, (size, text) in SIZES.items():
+            given = inputs(size, text)
+            yield f"{heads}-heads-{name}", _apart(shared(**given)[0], alone(**given)[0])
+
+
+def denoising_cases(team: Team, names: list[str]) -> Iterator[tuple[str, float]]:
+    """Whole denoisings in profiles by name; offloading alone changes nothing, so one process needs none."""
+    for name in names:
+        alone = PROFILES[name].model_copy(update={"offload": "none"})
+        key = alone.model_dump_json()
+        if key not in ALONE:
+            ALONE[key] = latents(alone, lambda model: None)
+        found = latents(PROFILES[name], lambda model: join(model, team, "auto"))
+        yield name, _apart(found, ALONE[key])
+
+
+def _apart(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return ((found - expected).abs().max() / expected.abs().max()).item()
+
+
+def rank_main(rank: int, port: int) -> None:
+    """All cases of both modes in one group of processes."""
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    ulysses = Team.form("cpu", ContextParallel(degree=2))
+    ring_mesh = init_device_mesh("cpu", (2, 1), mesh_dim_names=("ring", "ulysses"))
+    ring = Team(ulysses.rank, ContextParallel(degree=2, mode="ring"), ring_mesh)
+    found = {f"ulysses-{name}": apart for name, apart in transformer_cases(ulysses)}
+    found |= {f"ring-{name}": apart for name, apart in transformer_cases(ring)}
+    found |= {f"ulysses-{name}": apart for name, apart in denoising_cases(ulysses, list(PROFILES))}
+    found |= {f"ring-{name}": apart for name, apart in denoising_cases(ring, ["plain"])}
+    if ulysses.is_leader:
+        print(json.dumps(found), flush=True)
+    ulysses.leave()
+
+
+if __name__ == "__main__":
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        number = free.getsockname()[1]
+    # Forked rather than started anew: importing the libraries takes longer than all cases.
+    torch.multiprocessing.start_processes(rank_main, (number,), nprocs=2, start_method="fork")
