@@ -150,18 +150,74 @@ class Latency:
 
 
 _FREE = _library("none", FULL, TILED, "none")
-_MASKED = _library("model", FULL, TILED, "square")
+_MASKED = _library("none", FULL, TILED, "square")  # the time of the loop alone
 LATENCIES = (
     Latency("official code, H100, 50 steps (FlashAttention 2)", 1904, (1280, 720, 129), 50, "h100", _FREE, "flash2"),
     Latency("sliding tile attention's baseline, H100, 50 steps", 945, (1280, 768, 117), 50, "h100", _FREE, "flash"),
     Latency("ParaAttention's baseline, L20, 30 steps +", 3676, (1280, 720, 129), 30, "l20", _FREE, "flash"),
     Latency("FastVideo bf16, H100, 6 steps +", 81, (1280, 720, 45), 6, "h100", _MASKED, "flash2", "denoise"),
 )
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A published time of one video on several cards.
+
+    Attributes:
+        name, seconds: of the publication.
+        row: the same program on one card.
+        cards: that share each step.
+        steps_share: what a step cache leaves of the steps' time.
+        shares_decoding: whether the program shares the decoding out too, which this package does not.
+    """
+
+    name: str
+    seconds: float
+    row: Latency
+    cards: int
+    steps_share: float = 1.0
+    shares_decoding: bool = False
+
+    def predicted(self) -> float:
+        """The planner's estimate."""
+        row = self.row
+        setup = replace(row.setup, cards=self.cards)
+        found = estimate(predict(row.size, setup), setup, find_gpu(row.gpu), row.steps, 1, row.kernel)
+        decode = found.decode / (self.cards if self.shares_decoding else 1)
+        return found.encode + found.denoise * self.steps_share + decode
+
+
+def _cached_share() -> float:
+    """What first-block cache leaves of the steps' time: from its published times on one card."""
+    row = LATENCIES[2]
+    found = estimate(predict(row.size, row.setup), row.setup, find_gpu(row.gpu), row.steps, 1, row.kernel)
+    beside = found.encode + found.decode
+    return (2271 - beside) / (row.seconds - beside)
+
+
+SHARED = (
+    Shared("official code + xDiT, 1 H100", 1904, LATENCIES[0], 1),
+    Shared("official code + xDiT, 2 H100", 934, LATENCIES[0], 2),
+    Shared("official code + xDiT, 4 H100", 514, LATENCIES[0], 4),
+    Shared("official code + xDiT, 8 H100", 338, LATENCIES[0], 8),
+    Shared("ParaAttention + first-block cache, 1 L20", 2271, LATENCIES[2], 1, _cached_share(), True),
+    Shared("ParaAttention + first-block cache, 2 L20", 1133, LATENCIES[2], 2, _cached_share(), True),
+    Shared("ParaAttention + first-block cache, 4 L20", 718, LATENCIES[2], 4, _cached_share(), True),
+    Shared("ParaAttention + first-block cache, 8 L20", 649, LATENCIES[2], 8, _cached_share(), True),
+)
+SHARED_NOTES = """\
+Context parallel, Ulysses: 1280x720 x 129, 50 steps on H100 (HunyuanVideo's README), 30 on L20 (ParaAttention's
+documentation). Two numbers of hunyuan_local/planner/cost.py are read off these rows: PARALLEL_LOSS off the H100's, and
+SLOTS_SHARE, what cards without NVLink have together for swapping, off the L20's. What first-block cache leaves of the
+steps is taken from 2271 of 3676 s on one card, so that its first row agrees by construction; ParaAttention shares the
+decoding out too. On two cards both programs became at least twice as fast, which sharing alone does not
+explain."""
 LATENCY_NOTES = """\
 Times are operations at an assumed share of the GPU's peak, stated once in configs/gpus.yaml: on Hopper from the
-FlashAttention-3 paper, on Ada and for attention under a mask from the rows marked +, which therefore agree by
-construction. The first row's program differs from this pipeline; the second ran FlashAttention 3, which is a tenth
-faster than the kernel assumed. 960x544 and 512x768 and other sizes follow from the same shares."""
+FlashAttention-3 paper and from gpu_check on an H100, on Ada and for attention under a mask of all pairs from the rows
+marked +, which therefore agree by construction. The first row's program differs from this pipeline; the second ran
+FlashAttention 3, which is a tenth faster than the kernel assumed. 960x544 and 512x768 and other sizes follow from the
+same shares."""
 
 
 def main() -> None:
@@ -182,7 +238,14 @@ def main() -> None:
     for row in LATENCIES:
         found = row.predicted()
         print(f"{row.name:55}{row.seconds:11.0f}{found:11.0f}{found / row.seconds - 1:+8.1%}")
-    print(f"\n{LATENCY_NOTES}")
+    heading = f"{'seconds on several cards':45}{'published':>11}{'predicted':>11}{'ratio':>8}{'speed-up':>16}"
+    print(f"\n{LATENCY_NOTES}\n\n{heading}")
+    for row in SHARED:
+        found = row.predicted()
+        one = next(other for other in SHARED if other.row is row.row)
+        faster = f"{one.seconds / row.seconds:.2f} / {one.predicted() / found:.2f}"
+        print(f"{row.name:45}{row.seconds:11.0f}{found:11.0f}{found / row.seconds:8.2f}{faster:>16}")
+    print(f"\n{SHARED_NOTES}")
 
 
 if __name__ == "__main__":

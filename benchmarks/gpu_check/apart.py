@@ -25,6 +25,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "gpu_check"
 _KINDS = {
     "card": "card:describe",
     "attention": "kernels:compare",
+    "copies": "copies:measure",
     "mode": "measure:measure",
     "weights": "weights:write",
 }

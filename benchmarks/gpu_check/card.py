@@ -31,6 +31,7 @@ def describe(task: dict[str, Any], record: dict[str, Any], save: Callable[[], No
         "host_memory_bytes": machine.host_memory_bytes,
         "versions": library_versions() | _optional_versions(),
         "libraries": sorted(machine.libraries or ()),
+        "allocator": os.environ.get("PYTORCH_ALLOC_CONF") or os.environ.get("PYTORCH_CUDA_ALLOC_CONF"),
     }
 
 

@@ -140,11 +140,12 @@ def _check(options: argparse.Namespace, card: dict[str, Any], path: Path) -> int
 
     folder = provide(options.work_dir, configs, _say, 60 * options.timeout)
     try:
-        # 2. The attention kernels.
+        # 2. The attention kernels, and copies between main memory and the GPU.
         minutes = expected_seconds(trials, steps) / 60
         _say(f"runs to make: {len(trials)}, {minutes:.0f} minutes by the plan, and the loading; results go to {path}")
         tokens = sorted({trial.size.tokens for trial in trials})
         found["attention"] = _attention(options, configs["transformer"], tokens)
+        found["copies"] = apart.run({"kind": "copies", "device": options.device}, 60 * options.timeout)
         report.save(found, path)
 
         # 3. The whole pipeline in each mode.

@@ -26,6 +26,7 @@ def start(card: dict[str, Any], settings: dict[str, Any], plans: dict[VideoSize,
         "settings": settings,
         "plans": {str(size): _plan(found) for size, found in plans.items()},
         "attention": None,
+        "copies": None,
         "runs": [],
     }
 
@@ -83,6 +84,7 @@ def as_text(report: dict[str, Any]) -> str:
         lines += ["", "measured / predicted", *_ratio_table(runs)]
         lines += [_cut(f"! {run['mode']}: {_failure(run['error'])}", 3 * _WIDTH) for run in runs if run["error"]]
     lines += _attention_table(report["attention"] or {})
+    lines += _copies_table(report.get("copies") or {})
     return "\n".join(line for long in lines for line in _wrapped(long)) + "\n"
 
 
@@ -171,6 +173,15 @@ def _attention_table(attention: dict[str, Any]) -> list[str]:
     lines += [_cut(f"{name}: {why}", 2 * _WIDTH) for name, why in attention.get("problems", {}).items()]
     if attention.get("error"):
         lines.append(f"! attention: {_failure(attention['error'])}")
+    return lines
+
+
+def _copies_table(copies: dict[str, Any]) -> list[str]:
+    """GB/s of each way, the median of the rounds."""
+    lines = ["", "copies, GB/s"] if copies.get("rows") else []
+    lines += [f"{row['way']:<50}{_number(row['median']):>8}" for row in copies.get("rows", ())]
+    if copies.get("error"):
+        lines.append(f"! copies: {_failure(copies['error'])}")
     return lines
 
 

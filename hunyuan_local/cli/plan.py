@@ -11,11 +11,12 @@ from rich.console import Console
 from rich.table import Table
 
 from ..config import GIB, ModelConfig, load_model_config, model_names
-from ..planner import Machine, ModePlan, Plan, detect_machine, find_gpu, parse_size, plan
+from ..planner import BatchPlan, Machine, ModePlan, Plan, detect_machine, find_gpu, parse_size, plan, plan_batch
 from ..planner.machine import gpu_specs
-from ..planner.result import gib
+from ..planner.result import duration, gib
 from .console import stdout
 from .options import request_from, request_options
+from .plan_batch import print_batch
 
 _ANY_PROMPT = "any"  # every prompt is padded to the same length
 
@@ -36,6 +37,8 @@ _ANY_PROMPT = "any"  # every prompt is padded to the same length
 )
 @click.option("--gpu-memory", metavar="SIZE", help="Total memory of the GPU, such as 24GiB.")
 @click.option("--host-memory", metavar="SIZE", help="Main memory, such as 64GiB; not checked if left out beside a GPU.")
+@click.option("--num-gpus", type=int, metavar="N", help="Plan for so many such GPUs in one machine.")
+@click.option("--videos", type=int, metavar="M", help="Plan for so many videos like this one. Default: 1.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as one line of JSON, the last of stdout.")
 def command(
     prompt: str,
@@ -45,6 +48,8 @@ def command(
     gpu: str | None,
     gpu_memory: str | None,
     host_memory: str | None,
+    num_gpus: int | None,
+    videos: int | None,
     as_json: bool,
     **flags: Any,
 ) -> None:
@@ -52,14 +57,28 @@ def command(
 
     Reads configurations alone: nothing is downloaded and no weight is loaded. Exit code 6 if nothing
     fits; the message names the nearest requests that would. Times are estimates.
+
+    With --videos and --num-gpus: how long so many videos take on so many GPUs, a video a GPU (replicas) against
+    every video over all GPUs (context parallel), and which of the two to take.
     """
     request = request_from(prompt, size, flags)
     machine = _machine(gpu, gpu_memory, host_memory)
-    found = plan(request, _model(model, revision, machine), machine)
-    if as_json:
-        print(json.dumps(found.to_json(), ensure_ascii=False))
+    config = _model(model, revision, machine)
+    found: Plan | BatchPlan
+    if num_gpus is None and videos is None:
+        found = single = plan(request, config, machine)
+        document = single.to_json()
     else:
-        _print(stdout(), found)
+        found = plan_batch(request, config, machine, num_gpus, 1 if videos is None else videos)
+        single = found.single
+        document = single.to_json() | {"batch": found.to_json()}
+    if as_json:
+        print(json.dumps(document, ensure_ascii=False))
+    elif isinstance(found, BatchPlan):
+        _print_head(stdout(), single, found.num_gpus)
+        print_batch(stdout(), found)
+    else:
+        _print(stdout(), single)
     found.require_choice()
 
 
@@ -79,7 +98,8 @@ def _model(name: str | None, revision: str | None, machine: Machine) -> ModelCon
     return config if revision is None else config.with_revision(revision)
 
 
-def _print(console: Console, found: Plan) -> None:
+def _print_head(console: Console, found: Plan, num_gpus: int | None = None) -> None:
+    """The request and the machine."""
     request, machine = found.request, found.machine
     width, height = found.render_size
     scaled = "" if (width, height) == (request.width, request.height) else f", rendered at {width}x{height}"
@@ -88,8 +108,12 @@ def _print(console: Console, found: Plan) -> None:
         f"{request.num_inference_steps} steps of {_flops(found.flops_per_step)}",
         markup=False,
     )
-    console.print(_describe(machine), markup=False)
+    console.print(f"{'' if num_gpus is None else f'{num_gpus} x '}{_describe(machine)}", markup=False)
     console.print()
+
+
+def _print(console: Console, found: Plan) -> None:
+    _print_head(console, found)
     console.print(_weights(found))
     console.print()
     footnotes: dict[str, int] = {}
@@ -100,7 +124,7 @@ def _print(console: Console, found: Plan) -> None:
     for text in found.assumptions:
         console.print(text, markup=False, soft_wrap=False, width=80)
     if (choice := found.choice) is not None:
-        console.print(f"\n{choice.name}: about {_duration(choice.seconds.total)}", markup=False)
+        console.print(f"\n{choice.name}: about {duration(choice.seconds.total)}", markup=False)
 
 
 def _weights(found: Plan) -> Table:
@@ -126,7 +150,7 @@ def _modes(found: Plan, footnotes: dict[str, int]) -> Table:
         peaks = [item.peaks[stage] for stage in ("encode", "denoise", "decode")]
         sizes = [peak.gpu_bytes if on_gpu else peak.host_bytes for peak in peaks]
         host = [f"{item.host_peak_bytes / GIB:.1f}"] if on_gpu else []
-        time = "-" if item.seconds is None else _duration(item.seconds.total)
+        time = "-" if item.seconds is None else duration(item.seconds.total)
         chosen = item is choice
         table.add_row(
             f"{'>' if chosen else ' '} {item.name}",
@@ -166,11 +190,3 @@ def _flops(count: int) -> str:
         if count >= 0.01 * factor:
             return f"{count / factor:.2f} {unit}"
     return f"{count / 1e9:.2f} GFLOP"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

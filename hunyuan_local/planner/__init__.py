@@ -1,9 +1,11 @@
 """How much memory and time a request needs in each mode, before any weight is read.
 
-``plan(request, model, machine)`` gives a :class:`Plan` with ``modes`` and ``choice``; ``detect_machine``
-describes this machine. Needs neither torch nor weights.
+``plan(request, model, machine)`` gives a :class:`Plan` with ``modes`` and ``choice``; ``plan_batch`` a
+:class:`BatchPlan` of many videos on several cards; ``detect_machine`` describes this machine. Needs neither
+torch nor weights.
 """
 
+from .batch import BatchOption, BatchPlan, BatchSeconds, makespan, plan_batch, seconds_of
 from .machine import GpuSpec, Machine, detect_machine, find_gpu, parse_size
 from .modes import Mode
 from .plan import plan
@@ -11,6 +13,9 @@ from .result import Alternative, ModePlan, Plan
 
 __all__ = [
     "Alternative",
+    "BatchOption",
+    "BatchPlan",
+    "BatchSeconds",
     "GpuSpec",
     "Machine",
     "Mode",
@@ -18,6 +23,9 @@ __all__ = [
     "Plan",
     "detect_machine",
     "find_gpu",
+    "makespan",
     "parse_size",
     "plan",
+    "plan_batch",
+    "seconds_of",
 ]

@@ -7,11 +7,13 @@ where the weights are.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
 from .architecture import Transformer
+from .context_parallel import heads_a_card, swap_in, swap_out
+from .elementwise import gated_sum, modulate, rms_norm, rotate
 from .quantization import FULL, Method
 from .trace import Cost, Trace
 
@@ -29,6 +31,7 @@ class Pass:
         each: bytes of an activation's element.
         mask: how padding is hidden.
         method: how the linear layers are stored and multiplied.
+        cards: that share the tokens; costs are then those of the card that has most.
     """
 
     latent_tokens: int
@@ -36,19 +39,33 @@ class Pass:
     each: int = 2
     mask: Mask = "none"
     method: Method = FULL
+    cards: int = 1
 
     @property
     def tokens(self) -> int:
         """Of the video and its text."""
         return self.latent_tokens + self.text_tokens
 
+    @property
+    def part(self) -> Pass:
+        """What one card has of it: video and text are shared out, each by itself."""
+        latent, text = (-(-count // self.cards) for count in (self.latent_tokens, self.text_tokens))
+        return replace(self, latent_tokens=latent, text_tokens=text)
+
 
 @lru_cache(maxsize=256)
 def trace_pass(config: Transformer, run: Pass) -> Cost:
     """The cost of ``HunyuanVideoTransformer3DModel.forward`` at batch 1."""
+    parts = trace_parts(config, run)
+    cost = parts["ends"].then(parts["dual"], config.num_layers)
+    return cost.then(parts["single"], config.num_single_layers)
+
+
+@lru_cache(maxsize=256)
+def trace_parts(config: Transformer, run: Pass) -> dict[str, Cost]:
+    """The cost of what is outside the blocks (``ends``) and of one ``dual`` and one ``single`` block."""
     walk = _Walk(config, run)
-    cost = walk.ends().then(walk.dual_block(), config.num_layers)
-    return cost.then(walk.single_block(), config.num_single_layers)
+    return {"ends": walk.ends(), "dual": walk.dual_block(), "single": walk.single_block()}
 
 
 def explain_peak(config: Transformer, run: Pass) -> list[tuple[str, int]]:
@@ -63,10 +80,11 @@ class _Walk:
 
     def __init__(self, config: Transformer, run: Pass):
         self.config, self.run = config, run
+        self.own = own = run.part
         self.at_peak: list[tuple[str, int]] = []
         width = config.width * run.each
-        # [B, N, width] of the video's tokens, of the text's, and of both.
-        self.video, self.text, self.both = (n * width for n in (run.latent_tokens, run.text_tokens, run.tokens))
+        # [B, N, width] of one card's part: of the video's tokens, of the text's, and of both.
+        self.video, self.text, self.both = (n * width for n in (own.latent_tokens, own.text_tokens, own.tokens))
 
     def ends(self) -> Cost:
         """The embedders before the blocks and the projection after them."""
@@ -74,27 +92,31 @@ class _Walk:
         d, patch = config.width, config.patch_size_t * config.patch_size**2
         self._conditions(t, "temb", 256, config.pooled_projection_dim, guidance=config.guidance_embeds)
         t.convolution(run.latent_tokens * d, config.in_channels * patch)
-        t.make("hidden_states", self.video)
+        t.make("hidden_states of all cards", run.latent_tokens * d * run.each)
         self._refine_text(t)
+        t.drop("hidden_states of all cards")
+        t.make("hidden_states", self.video, moves=False)
         # norm_out: AdaLayerNormContinuous; proj_out; then the patches are put in their places by a copy.
         t.matmul(1, d, 2 * d)
-        self._modulate(t, "hidden_states", "hidden_states", self.video)
+        modulate(t, "hidden_states", "hidden_states", self.video)
         out = run.latent_tokens * patch * config.out_channels * run.each
-        t.matmul(run.latent_tokens, d, patch * config.out_channels)
+        t.matmul(self.own.latent_tokens, d, patch * config.out_channels)
         t.make("proj_out", out, moves=False)
         t.make("sample", out)
         return self._end(t)
 
     def dual_block(self) -> Cost:
         """``HunyuanVideoTransformerBlock``: video and text apart, joined in attention alone."""
-        run, t = self.run, self._begin()
+        own, t = self.own, self._begin()
+        if own.cards > 1:  # the first block's input is a part of what the embedder made
+            t.make("hidden_states of all cards", self.run.latent_tokens * self.config.width * own.each, moves=False)
         t.make("hidden_states of the block before", self.video, moves=False)
         t.make("encoder_hidden_states of the block before", self.text, moves=False)
         # 1. Input normalization
         for source, size in (("hidden_states", self.video), ("encoder_hidden_states", self.text)):
             self._linear(t, "emb", 1, self.config.width, 6 * self.config.width)
             t.drop("emb")
-            self._modulate(t, f"{source} of the block before", f"norm_{source}", size)
+            modulate(t, f"{source} of the block before", f"norm_{source}", size)
         # 2. Joint attention
         self._attend_jointly(t)
         # 3. Modulation and residual connection
@@ -102,47 +124,47 @@ class _Walk:
             ("hidden_states", "attn_output", self.video),
             ("encoder_hidden_states", "context_attn_output", self.text),
         ):
-            self._gated_sum(t, source, output, size)
+            gated_sum(t, source, output, size)
             # norm2 and its modulation replace the normed input.
-            self._modulate(t, source, f"norm_{source}", size)
+            modulate(t, source, f"norm_{source}", size)
         # 4. Feed-forward
         for name, size, rows in (
-            ("hidden_states", self.video, run.latent_tokens),
-            ("encoder_hidden_states", self.text, run.text_tokens),
+            ("hidden_states", self.video, own.latent_tokens),
+            ("encoder_hidden_states", self.text, own.text_tokens),
         ):
             self._feed_forward(t, f"ff of {name}", rows, self.config.mlp_width)
-            self._gated_sum(t, f"next {name}", f"ff of {name}", size)
+            gated_sum(t, f"next {name}", f"ff of {name}", size)
         return self._end(t)
 
     def single_block(self) -> Cost:
         """``HunyuanVideoSingleTransformerBlock``: all tokens in one stream, attention beside feed-forward."""
-        run, t, both = self.run, self._begin(), self.both
+        own, t, both = self.own, self._begin(), self.both
         d, inside = self.config.width, self.config.mlp_width
         t.make("hidden_states of the block before", both, moves=False)
         t.make("hidden_states and residual", both)
         # 1. Input normalization; proj_mlp's output is an argument of act_mlp and lives until that returns.
         self._linear(t, "emb", 1, d, 3 * d)
         t.drop("emb")
-        self._modulate(t, "hidden_states and residual", "norm_hidden_states", both)
-        self._linear(t, "proj_mlp", run.tokens, d, inside)
-        t.make("mlp_hidden_states", run.tokens * inside * run.each)
+        modulate(t, "hidden_states and residual", "norm_hidden_states", both)
+        self._linear(t, "proj_mlp", own.tokens, d, inside)
+        t.make("mlp_hidden_states", own.tokens * inside * own.each)
         t.drop("proj_mlp")
         # 2. Attention, whose input is joined again from the slices of norm_hidden_states
         t.make("hidden_states of the processor", both)
         for name in ("query", "key", "value"):
-            self._linear(t, name, run.tokens, d, d)
+            self._linear(t, name, own.tokens, d, d)
         for name in ("query", "key"):
-            self._rms_norm(t, name, run.tokens)
+            rms_norm(t, name, own.tokens * d, own.each)
         for name in ("query", "key"):
-            self._rotate(t, name)
+            rotate(t, name, own.latent_tokens * d, own.each)
             t.make(name, both)  # cat of the rotated video and the text
             t.drop("out")
         self._attention(t, "attn_output and context_attn_output")
         t.drop("hidden_states of the processor", "query", "key", "value")
         t.make("attn_output", both)  # cat of the two
         # 3. Modulation and residual connection
-        t.make("cat of attn_output and mlp_hidden_states", run.tokens * (d + inside) * run.each)
-        self._linear(t, "proj_out", run.tokens, d + inside, d)
+        t.make("cat of attn_output and mlp_hidden_states", own.tokens * (d + inside) * own.each)
+        self._linear(t, "proj_out", own.tokens, d + inside, d)
         t.make("gated", both)
         t.drop("proj_out", "cat of attn_output and mlp_hidden_states")
         t.make("next hidden_states", both)
@@ -166,80 +188,25 @@ class _Walk:
     def _linear(self, t: Trace, name: str, rows: int, inner: int, columns: int) -> None:
         self.run.method.multiply(t, name, rows, inner, columns, self.run.each)
 
-    def _modulate(self, t: Trace, source: str, name: str, size: int) -> None:
-        """``norm(x) * (1 + scale) + shift``: three tensors, of which two live at a time beside the result before."""
-        t.make("norm", size)
-        t.make("scaled", size)
-        t.drop("norm")
-        t.make("shifted", size)
-        t.drop("scaled")
-        t.rename("shifted", name)
-
-    def _gated_sum(self, t: Trace, name: str, output: str, size: int) -> None:
-        """``x + output * gate``."""
-        t.make("gated", size)
-        t.make(name, size)
-        t.drop("gated")
-
-    def _rms_norm(self, t: Trace, name: str, tokens: int) -> None:
-        """diffusers' ``RMSNorm`` of queries or keys, which squares and scales in float32."""
-        own, single = tokens * self.config.width * self.run.each, tokens * self.config.width * 4
-        half = self.run.each < 4
-        if half:
-            t.make("to(float32)", single)
-        t.make("pow(2)", single)
-        t.drop("pow(2)", *(["to(float32)"] if half else []))
-        t.make("normed", single)
-        if half:
-            t.make("normed", own)  # .to(weight.dtype)
-        t.make("weighted", own)
-        t.drop("normed")
-        t.rename("weighted", name)
-
-    def _rotate(self, t: Trace, name: str) -> None:
-        """``apply_rotary_emb`` of the video's queries or keys: ``x.float() * cos + x_rotated.float() * sin``."""
-        single = self.run.latent_tokens * self.config.width * 4
-        half = self.run.each < 4
-        t.make("-x_imag", self.video // 2)
-        t.make("x_rotated", self.video)
-        t.drop("-x_imag")
-        if half:
-            t.make("x.float()", single)
-        t.make("x * cos", single)
-        if half:
-            t.drop("x.float()")
-            t.make("x_rotated.float()", single)
-        t.make("x_rotated * sin", single)
-        if half:
-            t.drop("x_rotated.float()")
-        t.make("sum", single)
-        t.drop("x * cos", "x_rotated * sin")
-        if half:
-            t.make("out", self.video)
-            t.drop("sum")
-        else:
-            t.rename("sum", "out")
-        t.drop("x_rotated")
-
     def _attend_jointly(self, t: Trace) -> None:
         """``HunyuanVideoAttnProcessor2_0`` of a dual block."""
-        run, d = self.run, self.config.width
+        own, d = self.own, self.config.width
         for name in ("query", "key", "value"):
-            self._linear(t, name, run.latent_tokens, d, d)
+            self._linear(t, name, own.latent_tokens, d, d)
         for name in ("query", "key"):
-            self._rms_norm(t, name, run.latent_tokens)
+            rms_norm(t, name, own.latent_tokens * d, own.each)
         for name in ("query", "key"):
-            self._rotate(t, name)
+            rotate(t, name, own.latent_tokens * d, own.each)
             t.rename("out", name)
         for name in ("encoder_query", "encoder_key", "encoder_value"):
-            self._linear(t, name, run.text_tokens, d, d)
+            self._linear(t, name, own.text_tokens, d, d)
         for name in ("encoder_query", "encoder_key"):
-            self._rms_norm(t, name, run.text_tokens)
+            rms_norm(t, name, own.text_tokens * d, own.each)
         for name in ("query", "key", "value"):
             t.make(name, self.both)  # cat with the text's
         self._attention(t, "attention")
-        self._linear(t, "attn_output", run.latent_tokens, d, d)
-        self._linear(t, "context_attn_output", run.text_tokens, d, d)
+        self._linear(t, "attn_output", own.latent_tokens, d, d)
+        self._linear(t, "context_attn_output", own.text_tokens, d, d)
         t.drop("query", "key", "value", "encoder_query", "encoder_key", "encoder_value", "attention")
 
     def _attention(self, t: Trace, name: str) -> None:
@@ -247,17 +214,24 @@ class _Walk:
 
         They keep a float32 sum a query and head. A boolean mask is inverted and made into numbers of
         the queries' precision before the kernel runs (``convert_boolean_attn_mask``); a row of it is
-        spread over queries and heads without a copy.
+        spread over queries and heads without a copy. With other cards each attends over all tokens for
+        its own heads.
         """
-        run = self.run
+        run, total = self.run, self.config.num_attention_heads
+        heads, given = heads_a_card(total, run.cards), ("query", "key", "value")
+        made = name if run.cards == 1 else f"{name} of the card's heads"
+        if run.cards > 1:
+            swap_in(t, given, self.both, total, run.cards)
         if run.mask == "square":
             t.make("inverted mask", run.tokens**2)
             t.make("mask in numbers", run.tokens**2 * run.each)
             t.drop("inverted mask")
-        t.attention(run.tokens, run.tokens, self.config.width)
-        t.make("logsumexp", run.tokens * self.config.num_attention_heads * 4, moves=False)
-        t.make(name, self.both, moves=False)
+        t.attention(run.tokens, run.tokens, heads * self.config.attention_head_dim)
+        t.make("logsumexp", run.tokens * heads * 4, moves=False)
+        t.make(made, run.tokens * heads * self.config.attention_head_dim * run.each, moves=False)
         t.drop("logsumexp", *(["mask in numbers"] if run.mask == "square" else []))
+        if run.cards > 1:
+            swap_out(t, name, given, self.both, total, run.cards)
 
     def _feed_forward(self, t: Trace, name: str, rows: int, inside: int) -> None:
         """diffusers' ``FeedForward``; the input of an activation lives until the activation returns."""
@@ -278,7 +252,8 @@ class _Walk:
 
     def _refine_text(self, t: Trace) -> None:
         """``context_embedder``: the text's tokens among themselves, under a boolean mask [L, L]."""
-        config, rows, d, text = self.config, self.run.text_tokens, self.config.width, self.text
+        config, rows, d = self.config, self.run.text_tokens, self.config.width
+        text = rows * d * self.run.each
         self._conditions(t, "text temb", 256, config.text_embed_dim, guidance=False)
         # (hidden_states * mask_float).sum(): in float32
         t.make("masked text", rows * config.text_embed_dim * 4)
@@ -292,8 +267,8 @@ class _Walk:
             t.attention(rows, rows, d)
             t.matmul(1, d, 2 * d)
             t.drop("query", "key", "value")
-            self._gated_sum(t, "encoder_hidden_states", "text attention", text)
+            gated_sum(t, "encoder_hidden_states", "text attention", text)
             self._feed_forward(t, "ff of text", rows, 4 * d)
-            self._gated_sum(t, "encoder_hidden_states", "ff of text", text)
+            gated_sum(t, "encoder_hidden_states", "ff of text", text)
             t.drop("normed text", "text attention", "ff of text")
         t.drop("masks")

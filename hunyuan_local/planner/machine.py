@@ -32,6 +32,7 @@ class Utilisation:
     flash: float
     flash2: float
     masked: float
+    square: float
     matmul: float
     convolution: float
     source: str
@@ -50,6 +51,7 @@ class GpuSpec:
     pcie_gbs: float
     compute_capability: tuple[int, int]
     source: str
+    nvlink_gbs: float = 0.0
     aliases: tuple[str, ...] = ()
 
     @property
@@ -152,7 +154,11 @@ def recognise(name: str, memory_bytes: int, capability: tuple[int, int]) -> GpuS
     if not found:
         return None
     spec = max(found, key=lambda item: item[0])[1]
-    return dataclasses.replace(spec, title=name, memory_gib=memory_bytes / GIB, compute_capability=capability)
+    # Cards for slots have NVLink only as a bridge between two of them, where somebody has bought one.
+    nvlink = 0.0 if "PCIE" in name.upper() else spec.nvlink_gbs
+    return dataclasses.replace(
+        spec, title=name, memory_gib=memory_bytes / GIB, compute_capability=capability, nvlink_gbs=nvlink
+    )
 
 
 def host_memory_bytes() -> int | None:

@@ -12,7 +12,7 @@ from typing import Literal
 from ..config import GIB
 from .architecture import Architecture
 from .decoding import UNTILED, Decode, Tiling, trace_decode
-from .denoising import Mask, Pass, trace_pass
+from .denoising import Mask, Pass, trace_parts, trace_pass
 from .encoding import LLAMA_TOKENS, trace_clip, trace_llama
 from .modes import DTYPES, Offload
 from .quantization import DTYPE_BYTES, FULL, LayerwiseCasting, Method
@@ -64,6 +64,8 @@ class Setup:
         streams_frames: whether decoded frames leave the device piece by piece.
         loads_by_part: whether components are read one at a time, and those that stay on the GPU straight to
             it, with the text encoders there only while they encode; else all are read to the host first.
+        cards: that share each forward pass of the transformer (context parallel), each with all the weights.
+            Memory is then one card's, and main memory that of its process.
     """
 
     device: Literal["cuda", "cpu"] = "cuda"
@@ -75,6 +77,7 @@ class Setup:
     text_tokens: int = LLAMA_TOKENS
     streams_frames: bool = True
     loads_by_part: bool = True
+    cards: int = 1
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,13 @@ def forecast(architecture: Architecture, shape: Shape, setup: Setup) -> Forecast
             peaks[stage] = Peak(0, host + activations)
         else:
             workspace = BLAS_WORKSPACE if stage in costs else 0
-            peaks[stage] = Peak(weights[stage] + activations + workspace, host + _frames_on_host(shape, setup, stage))
+            gpu = weights[stage] + activations + workspace
+            if setup.offload == "sequential" and stage in ("encode", "denoise"):
+                # The largest layer runs while the activations are few, and their peak is between two layers.
+                gpu = max(weights[stage], activations) + workspace
+            elif setup.offload == "group" and stage == "denoise":
+                gpu = _streamed_peak(architecture, shape, setup, stored["transformer"]) + beside[stage] + workspace
+            peaks[stage] = Peak(gpu, host + _frames_on_host(shape, setup, stage))
     return Forecast(peaks, costs, stored)
 
 
@@ -145,11 +154,26 @@ def _encode(architecture: Architecture, shape: Shape, setup: Setup) -> Cost:
 
 
 def _denoise(architecture: Architecture, shape: Shape, setup: Setup) -> Cost:
+    return trace_pass(architecture.transformer, _pass(architecture, shape, setup))
+
+
+def _streamed_peak(architecture: Architecture, shape: Shape, setup: Setup, stored: Stored) -> int:
+    """Bytes at the peak of a pass with streamed blocks: each kind of block with its own weights."""
+    config, parts = architecture.transformer, trace_parts(architecture.transformer, _pass(architecture, shape, setup))
+    dual, total = config.num_layers, config.num_layers + config.num_single_layers
+    return max(
+        stored.streamed_beside(0, 1) + parts["ends"].peak_bytes,
+        stored.streamed_beside(0, dual) + parts["dual"].peak_bytes,
+        stored.streamed_beside(dual, total) + parts["single"].peak_bytes,
+    )
+
+
+def _pass(architecture: Architecture, shape: Shape, setup: Setup) -> Pass:
     config = architecture.transformer
     frames, height, width = shape.latents
     tokens = (frames // config.patch_size_t) * (height // config.patch_size) * (width // config.patch_size)
-    run = Pass(tokens, setup.text_tokens, DTYPE_BYTES[setup.dtypes["transformer"]], setup.mask, setup.method)
-    return trace_pass(config, run)
+    each = DTYPE_BYTES[setup.dtypes["transformer"]]
+    return Pass(tokens, setup.text_tokens, each, setup.mask, setup.method, setup.cards)
 
 
 def _decode(architecture: Architecture, shape: Shape, setup: Setup) -> Cost:
@@ -180,7 +204,7 @@ def _on_gpu(stored: dict[str, Stored], setup: Setup) -> dict[Stage, int]:
         stays = transformer.total + vae.total
         text = max(llama.total, clip.total) if setup.loads_by_part else llama.total + clip.total
         after = stays + grown if setup.loads_by_part else stays + text + grown
-        peaks = (stays, stays + text, after, after)
+        peaks = (stays + transformer.quantizing, stays + text, after, after)
     elif setup.offload == "model":
         # A whole component is moved in, and the one before it out. What cannot be moved stays.
         stuck = 0 if setup.method.movable else transformer.total

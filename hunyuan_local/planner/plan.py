@@ -13,6 +13,7 @@ from ..config.quantization import GGUF_NEEDS
 from ..schema import SIZE_MULTIPLE, TEMPORAL_COMPRESSION, GenerationRequest
 from .architecture import Architecture
 from .checkpoint import COMPONENTS, read_architecture
+from .context_parallel import why_not as cannot_share
 from .cost import estimate
 from .decoding import TILED, UNTILED, Decode, largest_tensor
 from .machine import CPU_CORE_FLOPS, Machine
@@ -33,6 +34,7 @@ def plan(
     machine: Machine,
     *,
     methods: dict[str, Method] | None = None,
+    cards: int = 1,
 ) -> Plan:
     """Weigh every mode of a request on a machine.
 
@@ -41,13 +43,25 @@ def plan(
         model: which checkpoint; its configuration is read where it is on this machine.
         machine: what to plan for; see ``detect_machine``.
         methods: other meanings of ``fp8``, ``int8`` and ``nf4`` than the package's own.
+        cards: such cards that make the video together (context parallel); memory is that of one of them
+            and of its process.
 
     Raises:
         ModelLoadError: a configuration of the checkpoint is unreadable or of other classes.
     """
     request = request.with_defaults(dict(model.defaults))
-    planner = _Planner(read_architecture(model), model, machine, methods or {})
+    planner = _Planner(read_architecture(model), model, machine, methods or {}, cards)
     return planner.plan(request)
+
+
+def weigh(request: GenerationRequest, model: ModelConfig, machine: Machine, mode: Mode, cards: int = 1) -> ModePlan:
+    """One mode of a request, of all those that ``plan`` weighs or of another precision.
+
+    Raises:
+        ModelLoadError: as for ``plan``.
+    """
+    request = request.with_defaults(dict(model.defaults))
+    return _Planner(read_architecture(model), model, machine, {}, cards).weigh(request, mode)
 
 
 @dataclass(frozen=True)
@@ -58,10 +72,11 @@ class _Planner:
     model: ModelConfig
     machine: Machine
     methods: dict[str, Method]
+    cards: int = 1
 
     def plan(self, request: GenerationRequest) -> Plan:
         """The plan of a request whose fields are all set."""
-        modes = tuple(self._weigh(request, mode) for mode in all_modes())
+        modes = tuple(self.weigh(request, mode) for mode in all_modes())
         plain = self._forecast(request, Mode())
         return Plan(
             request=request,
@@ -80,7 +95,7 @@ class _Planner:
         device = self.machine.device
         method = self.methods.get(mode.quantization or "", mode.method)
         tiling = TILED if mode.vae_tiling else UNTILED
-        return Setup(device, mode.offload, method, tiling, dict(DTYPES[device]))
+        return Setup(device, mode.offload, method, tiling, dict(DTYPES[device]), cards=self.cards)
 
     def _shape(self, request: GenerationRequest) -> Shape:
         width, height = self.model.render_size(request.width, request.height)
@@ -89,10 +104,12 @@ class _Planner:
     def _forecast(self, request: GenerationRequest, mode: Mode) -> Forecast:
         return forecast(self.architecture, self._shape(request), self._setup(mode))
 
-    def _weigh(self, request: GenerationRequest, mode: Mode) -> ModePlan:
+    def weigh(self, request: GenerationRequest, mode: Mode) -> ModePlan:
+        """One mode of a request whose fields are all set."""
         setup, found = self._setup(mode), self._forecast(request, mode)
         impossible = (
             why_impossible(mode, self.machine, setup.method)
+            or cannot_share(self.architecture.transformer.num_attention_heads, self.cards)
             or self._not_with_gguf(mode)
             or self._too_many_elements(request, setup)
         )
@@ -183,7 +200,7 @@ class _Planner:
 
     def _fitting(self, request: GenerationRequest, **changes: int) -> Alternative | None:
         changed = request.replace(**changes)
-        found = fastest(tuple(self._weigh(changed, mode) for mode in all_modes()))
+        found = fastest(tuple(self.weigh(changed, mode) for mode in all_modes()))
         return None if found is None else Alternative(changed.width, changed.height, changed.num_frames, found.name)
 
 

@@ -20,6 +20,8 @@ from .modes import OFFLOADS, Mode
 
 # Times nearer to each other than this share are taken for the same: published times are met to 13 % (plan_accuracy.py).
 SAME_TIME = 0.05
+# So are those nearer than this many seconds: to read the model takes longer, in every mode.
+SAME_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -183,20 +185,34 @@ class Plan:
 
 
 def fastest(modes: tuple[ModePlan, ...]) -> ModePlan | None:
-    """The fastest of the modes that fit; of those within ``SAME_TIME`` of it the plainest.
+    """The fastest of the modes that fit; of those about as fast the plainest (``as_fast``).
 
     Full precision is plainer than any other, then less offload, then no tiling.
     """
     fitting = [mode for mode in modes if mode.fits and mode.seconds is not None]
     if not fitting:
         return None
-    limit = min(mode.seconds.total for mode in fitting) * (1 + SAME_TIME)
-    return min((mode for mode in fitting if mode.seconds.total <= limit), key=_plainness)
+    limit = as_fast(min(mode.seconds.first for mode in fitting))
+    return min((mode for mode in fitting if mode.seconds.first <= limit), key=_plainness)
+
+
+def as_fast(best: float) -> float:
+    """The most seconds that are taken for the same as the best."""
+    return max(best * (1 + SAME_TIME), best + SAME_SECONDS)
 
 
 def _plainness(plan: ModePlan) -> tuple[bool, int, bool, float]:
     mode = plan.mode
     return mode.quantization is not None, OFFLOADS.index(mode.offload), mode.vae_tiling, plan.seconds.total
+
+
+def duration(seconds: float) -> str:
+    """A time for people, such as ``4.2 s``, ``18:49`` (minutes) or ``3:20:00`` (hours)."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def gib(size: int) -> str:

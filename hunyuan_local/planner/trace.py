@@ -19,6 +19,7 @@ class Cost:
             two for a multiplication with its addition, nothing for the rest.
         moved_bytes: read and written by everything that is not one of these three: it is bound by the
             memory's bandwidth.
+        exchanged_bytes: sent to other cards.
     """
 
     peak_bytes: int = 0
@@ -26,6 +27,7 @@ class Cost:
     attention_flops: int = 0
     convolution_flops: int = 0
     moved_bytes: int = 0
+    exchanged_bytes: int = 0
 
     @property
     def flops(self) -> int:
@@ -40,6 +42,7 @@ class Cost:
             self.attention_flops + other.attention_flops * times,
             self.convolution_flops + other.convolution_flops * times,
             self.moved_bytes + other.moved_bytes * times,
+            self.exchanged_bytes + other.exchanged_bytes * times,
         )
 
 
@@ -54,7 +57,7 @@ class Trace:
         self._live: dict[str, int] = {}
         self._now = 0
         self._peak = 0
-        self._matmul = self._attention = self._convolution = self._moved = 0
+        self._matmul = self._attention = self._convolution = self._moved = self._exchanged = 0
         self.at_peak: list[tuple[str, int]] = []
 
     def make(self, name: str, size: int, *, moves: bool = True) -> None:
@@ -94,6 +97,10 @@ class Trace:
         """Count a convolution with ``outputs`` numbers, each a sum over ``inner`` products."""
         self._convolution += 2 * outputs * inner
 
+    def exchange(self, size: int) -> None:
+        """Count ``size`` bytes sent to other cards."""
+        self._exchanged += size
+
     def cost(self) -> Cost:
         """Everything so far."""
-        return Cost(self._peak, self._matmul, self._attention, self._convolution, self._moved)
+        return Cost(self._peak, self._matmul, self._attention, self._convolution, self._moved, self._exchanged)

@@ -30,6 +30,7 @@ class Stored:
             1 MiB, as it is set here, up to a power of two.
         scales: bytes that stay on the GPU under group offload.
         grown: bytes that the first step adds.
+        quantizing: bytes beside the largest layer while it is quantised.
     """
 
     total: int
@@ -39,15 +40,20 @@ class Stored:
     pinned: int
     scales: int
     grown: int
+    quantizing: int = 0
 
     @property
     def streamed_peak(self) -> int:
-        """Bytes on the GPU while the blocks are streamed.
+        """Bytes on the GPU while the blocks are streamed."""
+        return self.streamed_beside(0, len(self.blocks))
+
+    def streamed_beside(self, first: int, last: int) -> int:
+        """Bytes on the GPU while the blocks from ``first`` up to ``last`` run, one after the other.
 
         The block that runs, the next one, which a stream fetches meanwhile, and all outside the
         blocks (diffusers' ``_apply_group_offloading_block_level``, one block a group).
         """
-        pairs = [self.blocks[i] + self.blocks[i + 1] for i in range(len(self.blocks) - 1)]
+        pairs = [sum(self.blocks[i : i + 2]) for i in range(first, last)]
         return self.rest + max(pairs, default=sum(self.blocks)) + self.scales
 
 
@@ -67,7 +73,10 @@ def store(component: Component, dtype: str, method: Method = FULL) -> Stored:
         else:
             rest += size
         scales += _scales(layer, method, dtype)
-    return Stored(total, tuple(blocks.values()), rest, largest, pinned, scales, method.grown_by(layers))
+    quantizing = max((layer.weight * method.quantizing_bytes for layer in layers if method.quantizes(layer)), default=0)
+    return Stored(
+        total, tuple(blocks.values()), rest, largest, pinned, scales, method.grown_by(layers), quantizing
+    )  # fmt: skip
 
 
 def _scales(layer: Layer, method: Method, dtype: str) -> int:

@@ -15,7 +15,7 @@ MODE_KEYS = {"name", "offload", "quantization", "vae_tiling", "gpu_peak_bytes", 
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"COLUMNS": "80"}
+    environment = os.environ | {"COLUMNS": "80", "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.run([*PROGRAM, "plan", *arguments], env=environment, capture_output=True, text=True)
 
 
@@ -92,6 +92,33 @@ def test_a_refusal_prints_its_json_too(refused: subprocess.CompletedProcess[str]
     assert found["choice"] is None and found["nearest"]
 
 
+@pytest.fixture(scope="module")
+def batch() -> subprocess.CompletedProcess[str]:
+    return run("--gpu", "h100", "--num-gpus", "8", "--videos", "24", "--host-memory", "1TiB")
+
+
+def test_a_batchs_table_fits_in_80_columns(batch: subprocess.CompletedProcess[str]) -> None:
+    assert batch.returncode == 0 and max(map(len, batch.stdout.splitlines())) <= 80
+
+
+def test_a_batchs_recommendation_comes_first_and_the_other_way_after_it(
+    batch: subprocess.CompletedProcess[str],
+) -> None:
+    text = " ".join(batch.stdout.split())
+    assert text.index("replicas, none+tiling: about") < text.index("context parallel, none+tiling: about")
+    assert "for 24 videos on 8 replicas" in text
+
+
+def test_json_has_the_batch_beside_the_plan() -> None:
+    found = json.loads(run("--gpu", "h100", "--num-gpus", "2", "--json").stdout)
+    assert (found["choice"], found["batch"]["num_gpus"], found["batch"]["videos"]) == ("none+tiling", 2, 1)
+
+
+def test_videos_alone_are_planned_for_the_cpu() -> None:
+    text = run("--model", "tiny", "--host-memory", "4GiB", "--videos", "5").stdout
+    assert "for 5 videos" in text and "one at a time" in text
+
+
 def test_without_a_gpu_tiny_is_planned_for_the_cpu() -> None:
     found = json.loads(run("--model", "tiny", "--host-memory", "4GiB", "--json").stdout)
     assert found["choice"] is not None
@@ -103,6 +130,9 @@ def test_without_a_gpu_tiny_is_planned_for_the_cpu() -> None:
         (("--gpu", "voodoo"), "gpu='voodoo'"),
         (("--gpu-memory", "24"), "gpu_memory='24'"),
         (("--gpu", "4090", "--num-frames", "84"), "num_frames=84"),
+        (("--gpu", "4090", "--num-gpus", "0"), "num_gpus=0"),
+        (("--gpu", "4090", "--videos", "-3"), "videos=-3"),
+        (("--model", "tiny", "--num-gpus", "2"), "num_gpus=2"),
         (("--gpu", "4090", "--model", "nothing"), "model='nothing'"),
     ],
 )

@@ -153,9 +153,21 @@ def test_operations_a_step_of_the_13_b_model() -> None:
     assert planned("80GiB").flops_per_step / 1e15 == pytest.approx(12.07, rel=1e-3)
 
 
-def test_group_offload_hides_the_bus_behind_the_computation() -> None:
+def test_group_offload_takes_as_long_as_the_computation_and_the_copies_together() -> None:
     modes = {x.name: x for x in planned(gpu="4090").modes}
-    assert modes["group+tiling"].seconds.step == modes["none+tiling"].seconds.step
+    copies = modes["group+tiling"].seconds.step - modes["none+tiling"].seconds.step
+    assert copies == pytest.approx(25.64e9 / (31.5e9 * 0.8), rel=0.01)
+
+
+def test_group_offload_copies_the_weights_into_page_locked_memory_first() -> None:
+    modes = {x.name: x for x in planned(gpu="4090").modes}
+    assert modes["group+tiling"].seconds.first > modes["group+tiling"].seconds.total + 20
+    assert modes["none+tiling"].seconds.first == modes["none+tiling"].seconds.total
+
+
+def test_a_short_video_is_not_streamed_where_the_model_fits() -> None:
+    small = {"width": 512, "height": 320, "num_frames": 17, "num_inference_steps": 4}
+    assert planned(gpu="h100", **small).choice.mode.offload == "none"
 
 
 def test_sequential_offload_waits_for_the_bus() -> None:

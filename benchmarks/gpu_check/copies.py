@@ -1,0 +1,62 @@
+"""How fast weights travel between main memory and the GPU: the rates that the plan of every offload rests on."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+# As many bytes as four blocks of the transformer, in pieces of about the size of its matrices.
+PIECES, PIECE_BYTES = 32, 64 * 2**20
+_ROUNDS = 4
+
+
+def measure(task: dict[str, Any], record: dict[str, Any], save: Callable[[], None]) -> None:
+    """Time each way, and fill ``record``.
+
+    Args:
+        task: ``device``; optionally ``pieces`` and ``piece_bytes``.
+        record: gets ``bytes``, and ``rows``, each with ``way``, ``gb_per_s`` of every round, in order, and their
+            ``median``.
+        save: keeps the record as it is.
+    """
+    device = torch.device(task["device"])
+    pieces, size = task.get("pieces", PIECES), task.get("piece_bytes", PIECE_BYTES)
+    plain = [torch.ones(size, dtype=torch.uint8) for _ in range(pieces)]
+    there = [piece.to(device) for piece in plain]
+    # Copied into memory that is new every time, as module.to("cpu") does, and into memory that is there.
+    ways: dict[str, Callable[[], Any]] = {
+        "to the device, from plain memory": lambda: _copy(plain, there),
+        "from the device, to new plain memory": lambda: [piece.to("cpu", copy=True) for piece in there],
+        "from the device, to plain memory that is there": lambda: _copy(there, plain),
+    }
+    if device.type == "cuda":
+        locked = [piece.pin_memory() for piece in plain]
+        ways |= {
+            "to the device, from page-locked memory": lambda: _copy(locked, there),
+            "from the device, to page-locked memory": lambda: _copy(there, locked),
+            "page-locking a copy": lambda: [piece.pin_memory() for piece in plain],
+        }
+    record |= {"bytes": pieces * size, "rows": []}
+    for way, do in ways.items():
+        rates = [pieces * size / _timed(do, device) / 1e9 for _ in range(_ROUNDS)]
+        record["rows"].append({"way": way, "gb_per_s": rates, "median": statistics.median(rates)})
+        save()
+
+
+def _copy(given: list[torch.Tensor], there: list[torch.Tensor]) -> None:
+    for source, target in zip(given, there, strict=True):
+        target.copy_(source, non_blocking=True)
+
+
+def _timed(do: Callable[[], Any], device: torch.device) -> float:
+    """Seconds until the device has done all; what was made is let go within that time too."""
+    synchronise = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    synchronise()
+    began = time.perf_counter()
+    do()
+    synchronise()
+    return time.perf_counter() - began

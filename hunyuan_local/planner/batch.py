@@ -1,0 +1,287 @@
+"""How long a batch of videos takes on several cards: a video a card, or every video over all cards.
+
+``plan_batch`` weighs both in every mode, from configurations alone. Knows nothing about files and processes.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from ..config import ModelConfig, RuntimeProfile
+from ..errors import ConfigError, GpuMemoryError
+from ..schema import GenerationRequest
+from .assumptions import of_batch
+from .checkpoint import read_architecture
+from .cost import DISK_GBS, Seconds
+from .machine import Machine
+from .modes import OFFLOADS, Mode
+from .plan import plan, weigh
+from .result import ModePlan, Plan, as_fast, gib
+
+# ``one-at-a-time``: one card, each video from prompt to frames; ``staged``: one card, all prompts first;
+# ``replicas``: as staged, on each card with a model of its own; ``context-parallel``: each video over all cards.
+Strategy = Literal["one-at-a-time", "staged", "replicas", "context-parallel"]
+# The plainest first: of strategies as fast as each other it is recommended.
+STRATEGIES: tuple[Strategy, ...] = ("one-at-a-time", "staged", "replicas", "context-parallel")
+# Cards that one machine can have; plans are for one machine.
+MOST_CARDS = 64
+MOST_VIDEOS = 1_000_000
+
+
+@dataclass(frozen=True)
+class BatchSeconds:
+    """A batch's time, in the order of the work.
+
+    Attributes:
+        load: the files from disk, for all cards at once, and page-locked copies of what is streamed.
+        encode: the prompts, as many as one card has; of ``one-at-a-time`` one prompt after another between videos.
+        videos: denoising and decoding, round after round.
+        first: from the start to the first video's last frame.
+        each: of one video alone, with its prompt encoded: its latency once the model is there.
+    """
+
+    load: float
+    encode: float
+    videos: float
+    first: float
+    each: float
+
+    @property
+    def total(self) -> float:
+        """From the start to the last frame of the last video."""
+        return self.load + self.encode + self.videos
+
+
+@dataclass(frozen=True)
+class BatchOption:
+    """One strategy in one mode.
+
+    Attributes:
+        strategy: how the cards share the work.
+        plan: the mode on one of the cards; ``host_peak_bytes`` is that of one process.
+        cards: that work; replicas without a video stay idle.
+        rounds: videos that each card makes, one after the other.
+        host_bytes: main memory of all processes together.
+        seconds: an estimate; None where the mode cannot run.
+        reason: why it does not fit; None if it does.
+    """
+
+    strategy: Strategy
+    plan: ModePlan
+    cards: int
+    rounds: int
+    host_bytes: int
+    seconds: BatchSeconds | None
+    reason: str | None
+
+    @property
+    def fits(self) -> bool:
+        """Whether the machine can run it."""
+        return self.reason is None
+
+    def to_json(self) -> dict[str, Any]:
+        """As one object of ``BatchPlan.to_json``; sizes in bytes, times in seconds."""
+        seconds = None
+        if self.seconds is not None:
+            seconds = {name: round(value, 1) for name, value in asdict(self.seconds).items()}
+            seconds["total"] = round(self.seconds.total, 1)
+        return {
+            "strategy": self.strategy,
+            "mode": self.plan.name,
+            "cards": self.cards,
+            "rounds": self.rounds,
+            "gpu_peak_bytes": self.plan.gpu_peak_bytes,
+            "needed_gpu_bytes": self.plan.needed_gpu_bytes,
+            "host_bytes": self.host_bytes,
+            "stage_peaks": {stage: asdict(peak) for stage, peak in self.plan.peaks.items()},
+            "seconds": seconds,
+            "fits": self.fits,
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """Every strategy in every mode.
+
+    Attributes:
+        single: the plan of one video on one card.
+        num_gpus: cards; None plans for the CPU.
+        videos: to be made.
+        options: mode by mode, in the order of ``STRATEGIES``.
+        assumptions: what the times rest on beside those of ``single``, in words.
+    """
+
+    single: Plan
+    num_gpus: int | None
+    videos: int
+    options: tuple[BatchOption, ...]
+    assumptions: tuple[str, ...]
+
+    @property
+    def choice(self) -> BatchOption | None:
+        """The fastest that fits; of those that differ by less than the estimate can tell, the plainest."""
+        fitting = [option for option in self.options if option.fits and option.seconds is not None]
+        if not fitting:
+            return None
+        limit = as_fast(min(option.seconds.total for option in fitting))
+        return min((option for option in fitting if option.seconds.total <= limit), key=_plainness)
+
+    def best(self, strategy: Strategy) -> BatchOption | None:
+        """The same of one strategy alone."""
+        return BatchPlan(self.single, self.num_gpus, self.videos, self.of(strategy), ()).choice
+
+    def of(self, strategy: Strategy) -> tuple[BatchOption, ...]:
+        """The options of one strategy."""
+        return tuple(option for option in self.options if option.strategy == strategy)
+
+    def require_choice(self) -> BatchOption:
+        """The choice.
+
+        Raises:
+            GpuMemoryError: nothing fits; names the requests that would on one card, or what main memory lacks.
+            ConfigError: the machine cannot run the model in any mode.
+        """
+        if self.choice is None:
+            self.single.require_choice()
+            least = min(option.plan.host_peak_bytes for option in self.options if option.seconds is not None)
+            have = self.single.machine.host_memory_bytes
+            raise GpuMemoryError(
+                f"num_gpus={self.num_gpus}: the process of each card needs at least {gib(least)} of host memory, there "
+                f"are {gib(have)}; use fewer cards (--num-gpus {have // least})"
+            )
+        return self.choice
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but ``single``, sizes in bytes and times in seconds."""
+        choice = self.choice
+        return {
+            "num_gpus": self.num_gpus,
+            "videos": self.videos,
+            "options": [option.to_json() for option in self.options],
+            "choice": None if choice is None else {"strategy": choice.strategy, "mode": choice.plan.name},
+            "assumptions": list(self.assumptions),
+        }
+
+
+def plan_batch(
+    request: GenerationRequest, model: ModelConfig, machine: Machine, num_gpus: int | None = None, videos: int = 1
+) -> BatchPlan:
+    """Weigh every way to make so many videos like this request's.
+
+    Args:
+        request: of each of them; fields that it leaves open take the model's defaults.
+        model: which checkpoint.
+        machine: with one card of those that are there; its main memory is that of all processes.
+        num_gpus: how many such cards; None is one, or the CPU where the machine has no GPU.
+        videos: how many.
+
+    Raises:
+        ConfigError: a number out of range, or ``num_gpus`` for a machine without a GPU.
+        ModelLoadError: as for ``plan``.
+    """
+    _check("num_gpus", num_gpus, MOST_CARDS, "the cards of one machine; plan for each machine by itself")
+    _check("videos", videos, MOST_VIDEOS, "the videos of the batch")
+    if num_gpus is not None and machine.device == "cpu":
+        raise ConfigError(
+            f"num_gpus={num_gpus}: this plan is for a CPU, and processes beside each other would only share its cores; "
+            "name the card (--gpu 4090), or leave --num-gpus out"
+        )
+    cards = num_gpus or 1
+    single = plan(request, model, machine)
+    load = sum(weights.bytes for weights in single.weights) / (DISK_GBS * 1e9)
+    options: list[BatchOption] = []
+    together = plan(request, model, machine, cards=cards).modes if cards > 1 else single.modes
+    for mode, shared in zip(single.modes, together, strict=True):
+        if cards == 1:
+            options += [_option(strategy, mode, 1, videos, load, machine) for strategy in STRATEGIES[:2]]
+        else:
+            options += [
+                _option("replicas", mode, cards, videos, load, machine),
+                _option("context-parallel", shared, cards, videos, load, machine),
+            ]
+    heads = read_architecture(model).transformer.num_attention_heads
+    saved = single.modes[0].peaks["denoise"].gpu_bytes - together[0].peaks["denoise"].gpu_bytes
+    return BatchPlan(single, num_gpus, videos, tuple(options), tuple(of_batch(machine, heads, cards, videos, saved)))
+
+
+def seconds_of(
+    request: GenerationRequest, model: ModelConfig, machine: Machine, run: Mode | RuntimeProfile, cards: int = 1
+) -> Seconds:
+    """Seconds of one request in a given mode, for batches of requests that differ; see ``makespan``.
+
+    Args:
+        request: fields that it leaves open take the model's defaults.
+        model: which checkpoint.
+        machine: where; for a profile of the CPU its GPU is not looked at.
+        run: a mode, or a profile, of which device, offload, precision and tiling count. What a profile says of single
+            components, and a cache that skips steps, is not counted.
+        cards: that share the video (context parallel).
+
+    Returns:
+        Times by stage; ``encode - visit`` is the encoding of a prompt while the text encoders are there.
+
+    Raises:
+        ConfigError: the machine cannot run it so, whatever its memory.
+    """
+    _check("cards", cards, MOST_CARDS, "the cards of one machine")
+    if isinstance(run, RuntimeProfile):
+        if run.device == "cpu":
+            machine = Machine(None, machine.host_memory_bytes, libraries=machine.libraries)
+        run = Mode(run.offload, run.quantization, run.vae_tiling)
+    found = weigh(request, model, machine, run, cards)
+    if found.seconds is None:
+        raise ConfigError(f"mode={run.name!r}: {found.reason}; 'hunyuan-local plan' lists the modes that can be run")
+    return found.seconds
+
+
+def makespan(seconds: Sequence[float], replicas: int) -> float:
+    """Seconds until the last of several videos is done, each taken in order by the first replica that is free.
+
+    Raises:
+        ConfigError: fewer than one replica.
+    """
+    _check("replicas", replicas, MOST_VIDEOS, "at least one")
+    free = [0.0] * min(replicas, max(1, len(seconds)))
+    for item in seconds:
+        heapq.heapreplace(free, free[0] + item)
+    return max(free)
+
+
+def _check(name: str, value: int | None, most: int, what: str) -> None:
+    """Refuse a number out of range; None is one that was left out."""
+    if value is not None and not 1 <= value <= most:
+        raise ConfigError(f"{name}={value}: must be from 1 to {most:,}, {what}")
+
+
+def _option(strategy: Strategy, mode: ModePlan, cards: int, videos: int, load: float, machine: Machine) -> BatchOption:
+    together = strategy == "context-parallel"
+    working = cards if together else min(cards, videos)
+    rounds = videos if together else math.ceil(videos / cards)
+    host = mode.host_peak_bytes * working
+    reason = mode.reason
+    if reason is None and machine.host_memory_bytes is not None and host > machine.host_memory_bytes:
+        reason = f"{working} processes need {gib(host)} of host memory, there are {gib(machine.host_memory_bytes)}"
+    seconds = None if mode.seconds is None else _seconds(strategy, mode.seconds, rounds, load + mode.seconds.pinning)
+    return BatchOption(strategy, mode, working, rounds, host, seconds, reason)
+
+
+def _seconds(strategy: Strategy, one: Seconds, rounds: int, load: float) -> BatchSeconds:
+    """The batch's time from one video's; each card makes ``rounds`` of them."""
+    each = one.denoise + one.decode
+    if strategy == "one-at-a-time":
+        return BatchSeconds(load, one.encode * rounds, each * rounds, load + one.encode + each, each)
+    encode = one.visit + (one.encode - one.visit) * rounds
+    return BatchSeconds(load, encode, each * rounds, load + encode + each, each)
+
+
+def _plainness(option: BatchOption) -> tuple[bool, int, int, bool, float]:
+    mode = option.plan.mode
+    return (
+        mode.quantization is not None, STRATEGIES.index(option.strategy), OFFLOADS.index(mode.offload),
+        mode.vae_tiling, option.seconds.total,
+    )  # fmt: skip
