@@ -168,7 +168,7 @@ class Shared:
         row: the same program on one card.
         cards: that share each step.
         steps_share: what a step cache leaves of the steps' time.
-        shares_decoding: whether the program shares the decoding out too, which this package does not.
+        shares_decoding: whether the program shares the decoding out too.
     """
 
     name: str

@@ -53,7 +53,7 @@ def _of_sharing(machine: Machine, heads: int, cards: int, saved_bytes: int) -> s
     own = heads_a_card(heads, cards)
     return (
         f"context parallel: Ulysses; each card has all weights, {own} heads{uneven} and a share of the tokens, which "
-        f"saves it {saved_bytes / GIB:.1f} GiB while denoising; encoding and decoding are not shared; what the cards "
-        f"swap goes {link}; each further card costs {PARALLEL_LOSS:.0%} of a step (read off HunyuanVideo's README, 1 "
-        "to 8 H100); nothing of it is measured with this package"
+        f"saves it {saved_bytes / GIB:.1f} GiB while denoising; they decode a piece of the video each, and one encodes "
+        f"the prompts; what the cards swap goes {link}; each further card costs {PARALLEL_LOSS:.0%} of a step (read "
+        "off HunyuanVideo's README, 1 to 8 H100); nothing of it is measured with this package"
     )

@@ -8,12 +8,13 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from ..config import ModelConfig, RuntimeProfile
+from ..config.tiling import UNTILED
 from ..errors import ConfigError, GpuMemoryError
-from ..schema import GenerationRequest
+from ..schema import TEMPORAL_COMPRESSION, GenerationRequest
 from .assumptions import of_batch
 from .checkpoint import read_architecture
 from .cost import DISK_GBS, Seconds
@@ -195,7 +196,13 @@ def plan_batch(
     single = plan(request, model, machine)
     load = sum(weights.bytes for weights in single.weights) / (DISK_GBS * 1e9)
     options: list[BatchOption] = []
-    together = plan(request, model, machine, cards=cards).modes if cards > 1 else single.modes
+    together = single.modes
+    if cards > 1:
+        frames = single.request.num_frames
+        together = tuple(
+            replace(mode, seconds=mode.seconds and _with_shared_decoding(mode.seconds, frames, cards))
+            for mode in plan(request, model, machine, cards=cards).modes
+        )
     for mode, shared in zip(single.modes, together, strict=True):
         if cards == 1:
             options += [_option(strategy, mode, 1, videos, load, machine) for strategy in STRATEGIES[:2]]
@@ -236,7 +243,7 @@ def seconds_of(
     found = weigh(request, model, machine, run, cards)
     if found.seconds is None:
         raise ConfigError(f"mode={run.name!r}: {found.reason}; 'hunyuan-local plan' lists the modes that can be run")
-    return found.seconds
+    return _with_shared_decoding(found.seconds, request.with_defaults(dict(model.defaults)).num_frames, cards)
 
 
 def makespan(seconds: Sequence[float], replicas: int) -> float:
@@ -250,6 +257,12 @@ def makespan(seconds: Sequence[float], replicas: int) -> float:
     for item in seconds:
         heapq.heapreplace(free, free[0] + item)
     return max(free)
+
+
+def _with_shared_decoding(seconds: Seconds, num_frames: int, cards: int) -> Seconds:
+    """The temporal tiles of the decoding are shared out in rounds, a tile a card."""
+    tiles = len(UNTILED.lengths((num_frames - 1) // TEMPORAL_COMPRESSION + 1))
+    return replace(seconds, decode=seconds.decode * math.ceil(tiles / cards) / tiles)
 
 
 def _check(name: str, value: int | None, most: int, what: str) -> None:

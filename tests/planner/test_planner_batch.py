@@ -62,6 +62,13 @@ def test_replicas_do_not_shorten_the_wait_for_the_first_video() -> None:
     assert option(planned(8, 8), "replicas").seconds.first == pytest.approx(alone.seconds.first)
 
 
+def test_the_cards_share_the_decoding_by_temporal_tiles() -> None:
+    request = GenerationRequest(prompt="any", num_frames=129)  # 33 latents: 11 tiles
+    machine, mode = Machine(80 * GIB, None, find_gpu("h100")), Mode("none", None, True)
+    one, four = (seconds_of(request, LARGE, machine, mode, cards).decode for cards in (1, 4))
+    assert four / one == pytest.approx(3 / 11)
+
+
 def test_context_parallel_saves_activations_and_no_weights() -> None:
     found = planned(4, 4)
     one, four = (option(found, name).plan.peaks for name in ("replicas", "context-parallel"))
@@ -148,7 +155,7 @@ def test_the_largest_numbers_are_taken() -> None:
 
 def test_what_the_times_rest_on_is_said() -> None:
     text = " ".join(planned(4, 2).assumptions)
-    assert all(part in text for part in ("2 GB/s from disk", "450 GB/s", "idle cards: 2 of 4", "not shared"))
+    assert all(part in text for part in ("2 GB/s from disk", "450 GB/s", "idle cards: 2 of 4", "decode a piece"))
 
 
 def test_json_has_every_option_and_the_choice() -> None:
