@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_line import run_here
 
 from hunyuan_local.backends.base import GenerationContext
 from hunyuan_local.backends.local import LocalBackend
@@ -49,10 +49,10 @@ def make(tiny: LocalBackend, tmp_path: Path) -> Callable[..., GenerationResult]:
     return make
 
 
-@pytest.fixture
-def whole(tiny: LocalBackend, tmp_path: Path) -> str:
+@pytest.fixture(scope="module")
+def whole(tiny: LocalBackend, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The hash of the frames of an undisturbed run."""
-    result = tiny.generate(REQUEST, GenerationContext(tmp_path / "whole.mp4"))
+    result = tiny.generate(REQUEST, GenerationContext(tmp_path_factory.mktemp("whole") / "whole.mp4"))
     return result.provenance["frames_sha256"]
 
 
@@ -177,14 +177,14 @@ def test_zero_steps_between_states_are_refused() -> None:
 
 def test_after_kill_9_the_same_command_goes_on(tmp_path: Path) -> None:
     program = [sys.executable, "-c", "from hunyuan_local.cli.main import main; main()"]
-    command = [*program, "generate", REQUEST.prompt, "--model", "tiny", "--size", "144*80", "--num-frames", "33",
-               "--num-inference-steps", "60", "--seed", "1", "-o", "a.mp4", "--checkpoint-dir", "s",
+    command = ["generate", REQUEST.prompt, "--model", "tiny", "--size", "144*80", "--num-frames", "9",
+               "--num-inference-steps", "100", "--seed", "1", "-o", "a.mp4", "--checkpoint-dir", "s",
                "--checkpoint-every", "1"]  # fmt: skip
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([*program, *command], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 200
     while not list(tmp_path.glob("s/*.safetensors")) and time.monotonic() < deadline:
         time.sleep(0.01)
     process.kill()
     process.wait()
-    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ)
+    again = run_here(*command, cwd=tmp_path)
     assert again.returncode == 0 and "going on after step" in again.stderr

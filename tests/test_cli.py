@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from command_line import run_here
 from safetensors.torch import load_file, save_file
 
 from hunyuan_local.backends.base import GenerationContext
@@ -27,6 +28,7 @@ SMALL = ["--size", "144*80", "--num-frames", "5", "--num-inference-steps", "2", 
 
 
 def run(*arguments: str | Path, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run the command as a process of its own."""
     environment = os.environ | {"COLUMNS": "80"} | variables
     return subprocess.run([*PROGRAM, *map(str, arguments)], cwd=cwd, env=environment, capture_output=True, text=True)
 
@@ -74,23 +76,28 @@ def test_another_process_makes_the_same_frames(
     assert here.provenance["frames_sha256"] == there.frames_sha256
 
 
-def test_without_a_gpu_the_default_model_is_said(tmp_path: Path) -> None:
-    result = run("generate", "a red circle", *SMALL, "-o", "a.mp4", cwd=tmp_path, CUDA_VISIBLE_DEVICES="")
-    assert "no CUDA device" in result.stderr and "CUDA GPU" in result.stderr
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """Without a model, a profile or a GPU: what is hidden from CUDA must be hidden when the process starts."""
+    folder = tmp_path_factory.mktemp("bare")
+    return run("generate", "a red circle", *SMALL, "-o", "a.mp4", cwd=folder, CUDA_VISIBLE_DEVICES=""), folder
 
 
-def test_without_json_the_path_is_printed(tmp_path: Path) -> None:
-    result = run("generate", "a red circle", *SMALL, "-o", "a.mp4", "--model", "tiny", cwd=tmp_path)
-    assert result.stdout.splitlines() == [str((tmp_path / "a.mp4").resolve())]
+def test_without_a_gpu_the_default_model_is_said(bare: tuple) -> None:
+    assert "no CUDA device" in bare[0].stderr and "CUDA GPU" in bare[0].stderr
+
+
+def test_without_json_the_path_is_printed(bare: tuple) -> None:
+    assert bare[0].stdout.splitlines() == [str((bare[1] / "a.mp4").resolve())]
 
 
 def test_show_prints_the_statement(generated: tuple) -> None:
-    result = run("show", "a.mp4", cwd=generated[1])
+    result = run_here("show", "a.mp4", cwd=generated[1])
     assert json.loads(result.stdout)["request"]["seed"] == 7
 
 
 def test_replay_is_identical(generated: tuple) -> None:
-    result = run("replay", "a.mp4", cwd=generated[1])
+    result = run_here("replay", "a.mp4", cwd=generated[1])
     assert (result.returncode, result.stdout.splitlines()[0]) == (
         0,
         "identical: the frames are the same, to the last bit",
@@ -98,7 +105,7 @@ def test_replay_is_identical(generated: tuple) -> None:
 
 
 def test_replay_with_other_weights_says_how_far_apart(generated: tuple, tmp_path: Path) -> None:
-    result = run("replay", generated[1] / "a.mp4", "--model", _altered_model(tmp_path), "--json", cwd=tmp_path)
+    result = run_here("replay", generated[1] / "a.mp4", "--model", _altered_model(tmp_path), "--json", cwd=tmp_path)
     answer = json.loads(result.stdout.splitlines()[-1])
     assert result.returncode == 1
     assert not answer["identical"] and answer["psnr_db"] > 5
@@ -122,9 +129,9 @@ def test_replay_of_a_file_made_by_a_preset_of_ones_own(tmp_path: Path) -> None:
     preset = tmp_path / "mine.yaml"
     config = load_model_config("tiny")
     preset.write_text(yaml.safe_dump(config.model_dump() | {"name": "mine", "model_id": config.source}))
-    run("generate", "a red circle", *SMALL, "-o", "m.mp4", "--model", preset, "--profile", "cpu", cwd=tmp_path)
+    run_here("generate", "a red circle", *SMALL, "-o", "m.mp4", "--model", preset, "--profile", "cpu", cwd=tmp_path)
     preset.unlink()
-    assert run("replay", "m.mp4", cwd=tmp_path).stdout.startswith("identical")
+    assert run_here("replay", "m.mp4", cwd=tmp_path).stdout.startswith("identical")
 
 
 def test_psnr_of_a_file_with_itself_is_infinite(generated: tuple) -> None:
@@ -150,7 +157,7 @@ def test_psnr_of_a_file_with_itself_is_infinite(generated: tuple) -> None:
     ],
 )
 def test_bad_input_is_one_clear_message_and_exit_code_2(arguments: list[str], words: list[str], tmp_path: Path) -> None:
-    result = run(*arguments, cwd=tmp_path)
+    result = run_here(*arguments, cwd=tmp_path)
     assert result.returncode == 2
     assert [word for word in words if word not in result.stderr] == []
     assert "Traceback" not in result.stderr
@@ -158,7 +165,7 @@ def test_bad_input_is_one_clear_message_and_exit_code_2(arguments: list[str], wo
 
 @pytest.mark.parametrize("command", ["show", "replay"])
 def test_a_missing_file_is_exit_code_5(command: str, tmp_path: Path) -> None:
-    result = run(command, "gone.mp4", cwd=tmp_path)
+    result = run_here(command, "gone.mp4", cwd=tmp_path)
     assert result.returncode == 5
     assert "gone.mp4" in result.stderr and "Traceback" not in result.stderr
 
@@ -187,12 +194,16 @@ def test_a_signal_stops_within_a_step_and_leaves_no_file(number: signal.Signals,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_smoke_says_what_it_made(tmp_path: Path) -> None:
-    result = run("smoke", "--model", "tiny", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith("ok: tiny made 5 frames of 144x80")
+@pytest.fixture(scope="module")
+def smoked(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:
+    folder = tmp_path_factory.mktemp("smoke")
+    return run_here("smoke", "--model", "tiny", cwd=folder), folder
 
 
-def test_smoke_leaves_nothing(tmp_path: Path) -> None:
-    run("smoke", "--model", "tiny", cwd=tmp_path)
-    assert list(tmp_path.iterdir()) == []
+def test_smoke_says_what_it_made(smoked: tuple) -> None:
+    assert smoked[0].returncode == 0, smoked[0].stderr
+    assert smoked[0].stdout.startswith("ok: tiny made 5 frames of 144x80")
+
+
+def test_smoke_leaves_nothing(smoked: tuple) -> None:
+    assert list(smoked[1].iterdir()) == []

@@ -1,4 +1,4 @@
-"""The command line with hosted backends, as processes of their own: shapes, crashes, Ctrl-C, exit codes."""
+"""The command line with hosted backends: shapes, exit codes, and as processes of their own crashes and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from command_line import run_here
 from standin import StandIn, sample_video
 
 PROGRAM = [sys.executable, "-c", "from hunyuan_local.cli.main import main; main()"]
@@ -27,23 +28,27 @@ def slow() -> Iterator[StandIn]:
         yield service
 
 
+def variables(service: StandIn, folder: Path) -> dict[str, str]:
+    """An environment with the stand-in's addresses and keys, and the open jobs in a folder."""
+    return {
+        "WAVESPEED_API_KEY": service.key,
+        "NOVITA_API_KEY": service.key,
+        "WAVESPEED_BASE_URL": service.url,
+        "NOVITA_BASE_URL": service.url,
+        "HUNYUAN_LOCAL_STATE_DIR": str(folder / "state"),
+        "COLUMNS": "80",
+    }
+
+
 @pytest.fixture
 def start(tmp_path: Path) -> Start:
-    """Starts the program against a stand-in, with its keys in the environment, in an own folder."""
+    """Starts the program as a process against a stand-in, in an own folder."""
 
     def start(service: StandIn, *arguments: str) -> subprocess.Popen:
-        environment = os.environ | {
-            "WAVESPEED_API_KEY": service.key,
-            "NOVITA_API_KEY": service.key,
-            "WAVESPEED_BASE_URL": service.url,
-            "NOVITA_BASE_URL": service.url,
-            "HUNYUAN_LOCAL_STATE_DIR": str(tmp_path / "state"),
-            "COLUMNS": "80",
-        }
         return subprocess.Popen(
             [*PROGRAM, *arguments],
             cwd=tmp_path,
-            env=environment,
+            env=os.environ | variables(service, tmp_path),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -53,13 +58,11 @@ def start(tmp_path: Path) -> Start:
 
 
 @pytest.fixture
-def run(start: Start) -> Run:
-    """Runs the program to its end."""
+def run(tmp_path: Path) -> Run:
+    """Runs the program here to its end, in the folder and environment of ``start``."""
 
     def run(service: StandIn, *arguments: str) -> subprocess.CompletedProcess:
-        process = start(service, *arguments)
-        out, err = process.communicate(timeout=200)
-        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+        return run_here(*arguments, cwd=tmp_path, **variables(service, tmp_path))
 
     return run
 

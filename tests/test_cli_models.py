@@ -66,6 +66,7 @@ def owner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
     with LocalHub() as hub:
         owner = User(hub, tmp_path_factory.mktemp("owner"))
         owner.downloaded = owner.types("download", "--model", "someone/tiny", "--accept-licence")
+    owner.listed = owner.models()
     yield owner
 
 
@@ -167,23 +168,23 @@ def test_generate_does_not_download_under_a_licence_that_was_not_accepted(user: 
 
 
 def test_the_presets_are_listed_without_a_network(owner: User) -> None:
-    assert {"fast-hunyuan", "hunyuan-video", "tiny"} <= owner.models().keys()
+    assert {"fast-hunyuan", "hunyuan-video", "tiny"} <= owner.listed.keys()
 
 
 def test_the_built_in_model_can_be_loaded(owner: User) -> None:
-    tiny = owner.models()["tiny"]
+    tiny = owner.listed["tiny"]
     assert (tiny["loadable"], tiny["complete"], tiny["folder"], tiny["licence"]) == (True, True, str(TINY), None)
     assert 12 * MB < tiny["size_bytes"] < 13 * MB
 
 
 def test_a_model_that_is_not_here_comes_with_the_command(owner: User) -> None:
-    model = owner.models()["hunyuan-video"]
+    model = owner.listed["hunyuan-video"]
     assert (model["loadable"], model["folder"], model["size_bytes"]) == (False, None, 0)
     assert "hunyuan-local download --model hunyuan-video" in model["problem"]
 
 
 def test_an_accepted_licence_is_said(owner: User) -> None:
-    assert owner.models()["hunyuan-video"]["licence"]["accepted"] is True
+    assert owner.listed["hunyuan-video"]["licence"]["accepted"] is True
 
 
 def test_a_licence_that_was_not_accepted_is_said(user: User) -> None:
@@ -191,7 +192,7 @@ def test_a_licence_that_was_not_accepted_is_said(user: User) -> None:
 
 
 def test_what_else_is_in_the_cache_is_listed(owner: User) -> None:
-    model = owner.models()["someone/tiny"]
+    model = owner.listed["someone/tiny"]
     assert (model["kind"], model["folder"], model["loadable"]) == ("cache", str(owner.snapshot), True)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from hosted_settings import QUICK
-from standin import StandIn
+from standin import StandIn, sample_video
 
 from hunyuan_local.backends.base import Backend, GenerationContext
 from hunyuan_local.backends.ledger import Ledger
@@ -33,15 +33,42 @@ class Subject:
     request: GenerationRequest
 
 
-@pytest.fixture(params=["local", "novita", "wavespeed"])
-def subject(request: pytest.FixtureRequest, tiny: LocalBackend, standin: StandIn, tmp_path: Path) -> Iterator[Subject]:
+@pytest.fixture(scope="module")
+def services() -> Iterator[StandIn]:
+    """Both hosted services for all tests of this file, none of which disturbs them."""
+    with StandIn(sample_video()) as service:
+        yield service
+
+
+@pytest.fixture(params=["local", "novita", "wavespeed"], scope="module")
+def subject(
+    request: pytest.FixtureRequest, tiny: LocalBackend, services: StandIn, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Subject]:
     hosted = {"novita": NovitaBackend, "wavespeed": WaveSpeedBackend}
     if request.param == "local":
         yield Subject(tiny, REQUEST.replace(**SMALL))
         return
-    backend = hosted[request.param](standin.key, standin.url, pacing=QUICK, ledger=Ledger(tmp_path / "state"))
+    ledger = Ledger(tmp_path_factory.mktemp("state"))
+    backend = hosted[request.param](services.key, services.url, pacing=QUICK, ledger=ledger)
     yield Subject(backend, REQUEST)
     backend.close()
+
+
+@dataclass
+class Made:
+    """A finished video, the path that was asked for, and what was told on the way."""
+
+    result: GenerationResult
+    path: Path
+    told: list[Progress]
+
+
+@pytest.fixture(scope="module")
+def made(subject: Subject, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """The small video, made once for all that is said of it."""
+    path, told = tmp_path_factory.mktemp("made") / "a.mp4", []
+    result = subject.backend.generate(subject.request, GenerationContext(path, on_progress=told.append))
+    return Made(result, path, told)
 
 
 @pytest.fixture
@@ -58,21 +85,20 @@ def test_every_backend_is_under_this_contract() -> None:
     assert backend_names() == ["local", "novita", "wavespeed"]
 
 
-def test_the_file_is_where_it_was_asked_for(make: Callable[..., GenerationResult], tmp_path: Path) -> None:
-    assert make().path == tmp_path / "a.mp4"
+def test_the_file_is_where_it_was_asked_for(made: Made) -> None:
+    assert made.result.path == made.path
 
 
-def test_the_result_says_what_the_file_holds(make: Callable[..., GenerationResult]) -> None:
-    result = make()
-    assert result.video == probe(result.path)
+def test_the_result_says_what_the_file_holds(made: Made) -> None:
+    assert made.result.video == probe(made.path)
 
 
-def test_the_result_names_the_backend(make: Callable[..., GenerationResult], subject: Subject) -> None:
-    assert make().backend == subject.backend.name
+def test_the_result_names_the_backend(made: Made, subject: Subject) -> None:
+    assert made.result.backend == subject.backend.name
 
 
-def test_the_seed_is_the_one_that_was_asked_for(make: Callable[..., GenerationResult]) -> None:
-    assert make().seed == 7
+def test_the_seed_is_the_one_that_was_asked_for(made: Made) -> None:
+    assert made.result.seed == 7
 
 
 def test_a_drawn_seed_is_reported(subject: Subject, tmp_path: Path) -> None:
@@ -81,18 +107,17 @@ def test_a_drawn_seed_is_reported(subject: Subject, tmp_path: Path) -> None:
     assert result.seed == result.request.seed >= 0
 
 
-def test_what_was_left_open_is_filled_in(make: Callable[..., GenerationResult]) -> None:
-    request = make().request
+def test_what_was_left_open_is_filled_in(made: Made) -> None:
+    request = made.result.request
     assert None not in (request.width, request.height, request.num_inference_steps)
 
 
-def test_the_file_carries_the_statement_of_the_result(make: Callable[..., GenerationResult]) -> None:
-    result = make()
-    assert read_provenance(result.path).model_dump(mode="json") == result.provenance
+def test_the_file_carries_the_statement_of_the_result(made: Made) -> None:
+    assert read_provenance(made.path).model_dump(mode="json") == made.result.provenance
 
 
-def test_results_have_one_shape(make: Callable[..., GenerationResult]) -> None:
-    document = make().model_dump(mode="json")
+def test_results_have_one_shape(made: Made) -> None:
+    document = made.result.model_dump(mode="json")
     assert _shape(document) == {
         *(f"{name}" for name in GenerationResult.model_fields),
         *(f"request.{name}" for name in GenerationRequest.model_fields),
@@ -105,15 +130,13 @@ def test_results_have_one_shape(make: Callable[..., GenerationResult]) -> None:
     }  # fmt: skip
 
 
-def test_the_total_covers_the_stages(make: Callable[..., GenerationResult]) -> None:
-    timings = make().timings
+def test_the_total_covers_the_stages(made: Made) -> None:
+    timings = made.result.timings
     assert sum(timings.model_dump(exclude={"total_s", "denoise_steps"}).values()) <= timings.total_s + 0.2
 
 
-def test_progress_ends_with_writing(make: Callable[..., GenerationResult]) -> None:
-    told: list[Progress] = []
-    make(on_progress=told.append)
-    assert told[-1].stage == "write"
+def test_progress_ends_with_writing(made: Made) -> None:
+    assert made.told[-1].stage == "write"
 
 
 def test_a_taken_name_is_refused(make: Callable[..., GenerationResult], tmp_path: Path) -> None:

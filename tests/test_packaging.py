@@ -104,7 +104,7 @@ def test_clean_venv_generates_a_video_without_the_network(clean_venv: Path, tmp_
     cwd, cache = tmp_path / "empty", tmp_path / "cache"
     cwd.mkdir()
     prompt = "a red circle moving right on a black background"
-    options = ["--model", "tiny", "--num-inference-steps", "2", "--output", "x.mp4", "--json"]
+    options = ["--model", "tiny", "--num-frames", "5", "--num-inference-steps", "2", "--output", "x.mp4", "--json"]
     command = [clean_venv / "bin" / "hunyuan-local", "generate", prompt, *options]
     result = _run_cleanly(command, cwd, HF_HUB_OFFLINE="1", HF_HOME=str(cache))
     assert result.returncode == 0, result.stderr

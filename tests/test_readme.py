@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from command_line import run_here
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
 COMMANDS = [
-    line for kind, block in BLOCKS if kind == "bash" for line in block.splitlines() if line.startswith("hunyuan-local")
+    line
+    for kind, block in BLOCKS
+    if kind == "bash"
+    for line in block.splitlines()
+    if line.startswith(("hunyuan-local", "printf"))  # printf makes a file for the command below it
 ]
 SCRIPTS = [
     line.split()[0] for kind, block in BLOCKS if kind == "bash" for line in block.splitlines() if "scripts/" in line
@@ -42,19 +45,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_commands_run_one_after_the_other(folder: Path) -> None:
-    program = [sys.executable, "-c", "from hunyuan_local.cli.main import main; main()"]
     assert COMMANDS
     for command in COMMANDS:
+        if command.startswith("printf"):
+            subprocess.run(["bash", "-c", command], cwd=folder, check=True)
+            continue
         arguments = shlex.split(command, comments=True)[1:]
-        environment = os.environ | {"HUNYUAN_LOCAL_STATE_DIR": str(folder / "state")}
-        result = subprocess.run([*program, *arguments], cwd=folder, env=environment, capture_output=True, text=True)
+        result = run_here(*arguments, cwd=folder, HUNYUAN_LOCAL_STATE_DIR=str(folder / "state"))
         assert result.returncode == 0, f"{command}\n{result.stderr}"
 
 
 @pytest.mark.parametrize("block", [block for kind, block in BLOCKS if kind == "python"])
-def test_every_python_example_runs(block: str, folder: Path) -> None:
-    result = subprocess.run([sys.executable, "-c", block], cwd=folder, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+def test_every_python_example_runs(block: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    exec(compile(block, "README.md", "exec"), {"__name__": "__main__"})
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\((?!http)([^)#]+)\)", README))))

@@ -13,11 +13,10 @@ import rich_click as click
 
 from ..backends.base import Backend
 from ..backends.registry import backend_names, get_backend
+from ..batch.file import parse_size
 from ..config import LoraConfig, cache_names, model_names, profile_names
 from ..errors import FieldProblem, InvalidRequestError
 from ..schema import GenerationRequest
-
-_SIZE = re.compile(r"(\d+)[*x](\d+)")
 
 
 def request_options(command: Callable) -> Callable:
@@ -39,13 +38,11 @@ def request_from(prompt: str, size: str | None, flags: dict[str, Any]) -> Genera
     """
     given = {name: flags[name] for name in GenerationRequest.model_fields if flags.get(name) is not None}
     if size is not None:
-        match = _SIZE.fullmatch(size)
-        if match is None:
-            raise InvalidRequestError([FieldProblem("size", size, "must be WIDTH*HEIGHT, such as 1280*720")])
+        width, height = parse_size(size)
         if given.keys() & {"width", "height"}:
             rule = "says the same as --width and --height; give one or the other"
             raise InvalidRequestError([FieldProblem("size", size, rule)])
-        given |= {"width": int(match[1]), "height": int(match[2])}
+        given |= {"width": width, "height": height}
     return GenerationRequest(prompt=prompt, **given)
 
 
