@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import sys
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,12 +32,10 @@ class BatchItem:
     Attributes:
         line: where the file asks for it, from 1; in CSV the line where the record begins.
         request: the line over the defaults; what nobody gave is None, also the seed.
-        copy: how many items before this one ask for the very same request without a seed; 0 with a seed.
     """
 
     line: int
     request: GenerationRequest
-    copy: int = 0
 
 
 @dataclass(frozen=True)
@@ -51,11 +48,10 @@ class BadLine:
 
 @dataclass(frozen=True)
 class BatchFile:
-    """What a file asks for, in its order; ``notes`` say what was left out since it is there already."""
+    """What a file asks for, in its order; the same video may be asked for more than once."""
 
     items: tuple[BatchItem, ...]
     bad_lines: tuple[BadLine, ...]
-    notes: tuple[str, ...]
 
 
 def read_batch(
@@ -87,27 +83,16 @@ def read_batch(
     text = _read(path, name)
     items: list[BatchItem] = []
     bad_lines: list[BadLine] = []
-    notes: list[str] = []
-    copies: Counter[GenerationRequest] = Counter()
-    first_line: dict[GenerationRequest, int] = {}
     for record in _records(text, format or _format_of(path, text, name), path, name):
         try:
             requests = _requests(record, defaults, seeds, num_videos_per_prompt)
         except _LineError as error:
             bad_lines.append(BadLine(record.line, _printable(str(error))))
             continue
-        for request in requests:
-            if request.seed is None:
-                items.append(BatchItem(record.line, request, copies[request]))
-                copies[request] += 1
-            elif (earlier := first_line.setdefault(request, record.line)) != record.line:
-                what = f"line {record.line} asks for the same video as line {earlier}"
-                notes.append(f"{what}, with the seed {request.seed}: it is made once")
-            else:
-                items.append(BatchItem(record.line, request))
+        items += [BatchItem(record.line, request) for request in requests]
     if not items and not bad_lines:
         raise ConfigError(f"{name}: asks for no video; write at least one prompt into it")
-    return BatchFile(tuple(items), tuple(bad_lines), tuple(notes))
+    return BatchFile(tuple(items), tuple(bad_lines))
 
 
 def parse_size(size: object) -> tuple[int, int]:

@@ -68,7 +68,7 @@ def wanted_items(items: Iterable[BatchItem], maker: Maker) -> tuple[list[WantedI
         request = item.request.with_defaults(dict(maker.defaults))
         same = lines.setdefault(request, [])
         if same and request.seed is not None:
-            notes.append(f"line {item.line} asks for the same video as line {same[0]}: it is made once")
+            notes.append(f"line {item.line} asks for the same video as line {same[0]}, seed {request.seed}: made once")
             continue
         parts = [request.model_dump(), len(same), maker.identity, maker.weights]
         same.append(item.line)

@@ -105,8 +105,6 @@ def command(
     console = stderr()
     defaults = {name: flags.pop(name, None) for name in ("size", *GenerationRequest.model_fields) if name != "prompt"}
     found = read_batch(file, format=format, defaults=defaults, seeds=seeds, num_videos_per_prompt=num_videos_per_prompt)
-    for note in found.notes:
-        console.print(f"note: {note}", markup=False)
     chosen = dict(flags)
     backend = backend_from(flags)
     note_default_model(console, backend, chosen["model"])
