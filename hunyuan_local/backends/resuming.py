@@ -25,7 +25,8 @@ def open_checkpoint(request: GenerationRequest, config: ModelConfig, context: Ge
 
     if context.checkpoint_dir is None:
         return Checkpoint()
-    output = "" if context.output is None else os.path.abspath(context.output)
+    # Where it is as seen from here, so that a state may be taken to another machine with its folder.
+    output = "" if context.output is None else os.path.relpath(context.output, context.checkpoint_dir)
     key = key_of(request.model_dump_json(), config.model_dump_json(), output)
     return Checkpoint(context.checkpoint_dir, key, context.checkpoint_every)
 

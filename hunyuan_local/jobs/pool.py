@@ -179,6 +179,10 @@ def worker_environments(count: int, gpus: int, each: int = 1) -> list[dict[str, 
         ConfigError: there are fewer GPUs than the workers need.
     """
     if gpus:
+        if each > gpus:
+            raise ConfigError(
+                f"context_parallel={each}: this machine has {gpus} visible GPUs; give --context-parallel {gpus} or fewer"
+            )
         if count * each > gpus:
             onto = "onto one" if each == 1 else f"onto each of {each}"
             raise ConfigError(

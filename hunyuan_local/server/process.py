@@ -17,7 +17,7 @@ from ..errors import ConfigError
 from ..jobs.folder import DataFolder
 from ..jobs.housekeeping import Chore, Housekeeper, prune, sweep
 from ..jobs.outbox import Outbox
-from ..jobs.pool import WorkerPool
+from ..jobs.pool import Pool
 from ..jobs.store import JobStore
 from .app import create_app
 from .config import ServerConfig
@@ -50,7 +50,7 @@ def serve(
     config: ServerConfig,
     folder: DataFolder,
     store: JobStore,
-    pool: WorkerPool,
+    pool: Pool,
     *,
     host: str,
     port: int,

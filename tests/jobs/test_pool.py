@@ -120,6 +120,11 @@ def test_too_few_gpus_for_what_each_worker_needs_are_refused() -> None:
         worker_environments(2, 3, each=2)
 
 
+def test_fewer_gpus_than_one_video_is_to_have_are_refused() -> None:
+    with pytest.raises(ConfigError, match="context_parallel=4: this machine has 3 visible GPUs"):
+        worker_environments(1, 3, each=4)
+
+
 def test_what_a_worker_says_goes_to_its_log(folder: DataFolder, store: JobStore, tmp_path: Path) -> None:
     options = ["--model", str(tmp_path / "no-such-model"), "--data-dir", str(folder.root)]
     pool = WorkerPool(store, options, worker_environments(1, 0), tmp_path / "logs")
