@@ -181,7 +181,7 @@ def worker_environments(count: int, gpus: int, each: int = 1) -> list[dict[str, 
     if gpus:
         if each > gpus:
             raise ConfigError(
-                f"context_parallel={each}: this machine has {gpus} visible GPUs; give --context-parallel {gpus} or fewer"
+                f"context_parallel={each}: this machine has {gpus} visible GPUs; give --context-parallel {gpus} at most"
             )
         if count * each > gpus:
             onto = "onto one" if each == 1 else f"onto each of {each}"
