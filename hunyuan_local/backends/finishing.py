@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -235,3 +236,8 @@ def _provenance(run: Run, model: LoadedModel, timings: Timings) -> Provenance:
         notes=list(run.notes),
         recoveries=run.recoveries,
     )  # fmt: skip
+
+
+def default_output(model: str, seed: int | None) -> Path:
+    """A name by model, time and seed in the current folder."""
+    return Path(f"{Path(model).name}-{datetime.now():%Y%m%d-%H%M%S}-{seed}.mp4")

@@ -27,7 +27,6 @@ from ..errors import (
     HunyuanLocalError,
     InvalidAnswerError,
     OutputExistsError,
-    SpendingLimitError,
     SubmissionLostError,
     TaskFailedError,
     TerminationRequest,
@@ -96,8 +95,12 @@ class HostedBackend(ABC):
         return self.base_url
 
     def load(self, context: GenerationContext | None = None) -> None:
-        """See :class:`hunyuan_local.backends.base.Backend`: nothing is to be loaded."""
-        return
+        """See :class:`hunyuan_local.backends.base.Backend`: a missing key is found now.
+
+        Raises:
+            AuthenticationError: there is no key.
+        """
+        self._connect(context or GenerationContext())
 
     def memory(self) -> None:
         """See :class:`hunyuan_local.backends.base.Backend`: of a service it is not known."""
@@ -245,7 +248,7 @@ class HostedBackend(ABC):
         if context.spending is not None:
             try:
                 context.spending.reserve()
-            except SpendingLimitError:
+            except HunyuanLocalError:  # nothing was sent
                 self._ledger.forget(job)
                 raise
         try:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,14 +17,13 @@ from ..planner import plan
 from ..schema import GenerationRequest, GenerationResult, Progress
 from ..video import check_output_path
 from .base import Explanation, GenerationContext, explanation, with_seed
-from .finishing import PendingVideo, Run, decode_to_file
+from .finishing import PendingVideo, Run, decode_to_file, default_output
 from .ladder import OomLadder, Rung, remedy
-from .profiles import available_machine, choose_profile, named_profile, with_cache
+from .profiles import available_machine, choose_profile, for_the_largest, named_profile, with_cache
 from .resuming import facts_of, open_checkpoint
-from .tiles import Tiles
+from .tiles import Tiles, choose_for
 
 if TYPE_CHECKING:
-    from ..config.tiling import Tiling
     from ..pipeline.checkpoint import Checkpoint
     from ..pipeline.loader import LoadedModel
     from ..pipeline.preview import Previewer
@@ -127,10 +125,10 @@ class LocalBackend:
         """
         from ..pipeline.memory import translated_shortage
 
-        if not requests:
+        profile = for_the_largest(map(self.resolve, requests), lambda request: self._choose(request, context.on_note))
+        if profile is None:  # each of them will be told by itself
             return
-        largest = max((self.resolve(request) for request in requests), key=_voxels)
-        model = self.load_in(self._choose(largest, context.on_note), context)
+        model = self.load_in(profile, context)
         try:
             with translated_shortage("encode"):
                 model.prompts.encode_ahead(
@@ -204,7 +202,7 @@ class LocalBackend:
             )  # fmt: skip
 
             # 4. Latents to a file; until it is there, the saved latents stay.
-            return decode_to_file(run, model, denoised, _choose_tiles(tiles, model, profile), checkpoint.delete)
+            return decode_to_file(run, model, denoised, choose_for(model, tiles, profile), checkpoint.delete)
         except InvalidOutputError:
             checkpoint.delete()  # the same latents would give the same video
             raise
@@ -291,23 +289,3 @@ class LocalBackend:
                 f"{factor:.1f} times to {request.width}x{request.height}"
             )
         return notes
-
-
-def _choose_tiles(tiles: Tiles, model: LoadedModel, profile: RuntimeProfile) -> Tiling:
-    """The tiles that the free memory allows; a transformer that was to stay leaves if there is no room beside it."""
-    from ..pipeline.memory import decoding_bytes
-
-    tiling, placement = tiles.choose(profile, free_bytes := decoding_bytes(model)), model.placement
-    if placement.has_guests and free_bytes is not None and tiles.needed_bytes > free_bytes:
-        placement.dismiss()
-        tiling = tiles.choose(profile, decoding_bytes(model))
-    return tiling
-
-
-def _voxels(request: GenerationRequest) -> int:
-    return request.width * request.height * request.num_frames
-
-
-def default_output(model: str, seed: int | None) -> Path:
-    """A name by model, time and seed in the current folder."""
-    return Path(f"{Path(model).name}-{datetime.now():%Y%m%d-%H%M%S}-{seed}.mp4")

@@ -18,8 +18,8 @@ from ..video import check_output_path
 from .base import Explanation, GenerationContext
 from .channel import Message
 from .degrees import check_degree
-from .finishing import Run
-from .local import LocalBackend, default_output
+from .finishing import Run, default_output
+from .local import LocalBackend
 from .orders import Order
 from .profiles import choose_profile, with_cache
 from .rank import remove_unfinished

@@ -5,12 +5,15 @@ Reads configurations alone, so all is decided before any weight is read.
 
 from __future__ import annotations
 
+import contextlib
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 
 from ..config import CacheConfig, MagCache, ModelConfig, RuntimeProfile, load_profile, profile_names
-from ..errors import ConfigError
+from ..errors import ConfigError, GpuMemoryError
 from ..planner import Machine, ModePlan, Plan, detect_machine, plan
 from ..planner.machine import has_cuda_driver
 from ..planner.memory import CUDA_CONTEXT
@@ -100,6 +103,22 @@ def choose_profile(request: GenerationRequest, model: ModelConfig, loaded: Runti
         return Choice(loaded.model_copy(update={"vae_tiling": same.mode.vae_tiling}))
     mode = found.require_choice()
     return Choice(_profile(AUTO, mode.mode, found.machine.device), _reason(found, mode))
+
+
+def for_the_largest(
+    requests: Iterable[GenerationRequest], choose: Callable[[GenerationRequest], RuntimeProfile]
+) -> RuntimeProfile | None:
+    """The profile of the largest request that fits, since that serves the others too; None if none fits.
+
+    Args:
+        requests: every field a value.
+        choose: the profile of one request; raises GpuMemoryError if none is large enough.
+    """
+    by_size = {(r.width, r.height, r.num_frames, r.true_cfg_scale > 1): r for r in requests}
+    for _, request in sorted(by_size.items(), key=lambda item: math.prod(item[0][:3]), reverse=True):
+        with contextlib.suppress(GpuMemoryError):
+            return choose(request)
+    return None
 
 
 def _profile(name: str, mode: Mode, device: str) -> RuntimeProfile:

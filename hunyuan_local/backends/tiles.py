@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ..config import ModelConfig, RuntimeProfile
 from ..config.tiling import TILED, UNTILED, Tiling
 from ..planner.architecture import Autoencoder
@@ -12,6 +14,9 @@ from ..planner.plan import MAX_ELEMENTS
 from ..planner.quantization import DTYPE_BYTES
 from ..planner.tiles import choose_tiling, needed_bytes, smaller
 from ..schema import GenerationRequest
+
+if TYPE_CHECKING:
+    from ..pipeline.loader import LoadedModel
 
 
 class Tiles:
@@ -78,3 +83,14 @@ class Tiles:
         crop_start = self._model.prompt_template.crop_start
         shape = Shape.of(architecture, width, height, self._request.num_frames, crop_start)
         return architecture.vae, shape.latents, DTYPE_BYTES[self._profile.dtypes.vae]
+
+
+def choose_for(model: LoadedModel, tiles: Tiles, profile: RuntimeProfile) -> Tiling:
+    """The tiles that the free memory allows; a transformer that was to stay leaves if there is no room beside it."""
+    from ..pipeline.memory import decoding_bytes
+
+    tiling, placement = tiles.choose(profile, free_bytes := decoding_bytes(model)), model.placement
+    if placement.has_guests and free_bytes is not None and tiles.needed_bytes > free_bytes:
+        placement.dismiss()
+        tiling = tiles.choose(profile, decoding_bytes(model))
+    return tiling

@@ -41,7 +41,8 @@ class Budget:
         self._lock = threading.Lock()
         self.refusal = ""
         try:
-            self._submissions = int(json.loads(path.read_text())["submissions"]) if path.exists() else 0
+            found = json.loads(path.read_text()) if path.exists() else {"submissions": 0, "usd": 0.0}
+            self._submissions, self._usd = int(found["submissions"]), float(found["usd"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(
                 f"{path}: the account of the batch is damaged: {error}; look at your account at the service, then "
@@ -55,8 +56,8 @@ class Budget:
 
     @property
     def spent_usd(self) -> float | None:
-        """What they cost at most; None where the price is not known."""
-        return None if self._price_usd is None else self._submissions * self._price_usd
+        """What they cost at most, each at the price of its day; None where the price is not known."""
+        return None if self._price_usd is None else self._usd
 
     def reserve(self) -> None:
         """Write down one more submission.
@@ -67,11 +68,11 @@ class Budget:
         """
         with self._lock:
             if self._limit_usd is not None:
-                after = (self._submissions + 1) * self._price_usd
+                after = self._usd + self._price_usd
                 if after > self._limit_usd + 1e-9:
                     self.refusal = (
-                        f"max_cost={self._limit_usd:g}: {self._submissions} videos at {self._price_usd:g} US dollars "
-                        f"were submitted, and another would make {after:.2f}; give a higher --max-cost to go on"
+                        f"max_cost={self._limit_usd:g}: {self._submissions} videos were submitted for {self._usd:.2f} "
+                        f"US dollars, and another would make {after:.2f}; give a higher --max-cost to go on"
                     )
                     raise SpendingLimitError(self.refusal)
             self._count(1)
@@ -82,11 +83,11 @@ class Budget:
             self._count(-1)
 
     def _count(self, more: int) -> None:
-        found = self._submissions + more
+        found, usd = self._submissions + more, self._usd + more * (self._price_usd or 0.0)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(self._path) as partial:
-                partial.write_text(json.dumps({"submissions": found}))
+                partial.write_text(json.dumps({"submissions": found, "usd": usd}))
         except OSError as error:
             raise ConfigError(f"{self._path}: the account cannot be written: {error}; check the disk") from error
-        self._submissions = found
+        self._submissions, self._usd = found, usd

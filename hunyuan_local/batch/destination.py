@@ -53,29 +53,28 @@ class Destination:
         """Keep other processes from working on the batch.
 
         Raises:
-            ConfigError: another one does.
+            ConfigError: another one does, or the folder of the state cannot be written.
         """
-        self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = FileLock(self.state / "batch.lock", timeout=0)
         try:
-            with FileLock(self.state / "batch.lock", timeout=0):
-                yield
+            self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock.acquire()
         except Timeout as error:
             raise ConfigError(
                 f"output_dir={self.where!r}: another process works on this batch; wait for it, or stop it"
             ) from error
-
-    def has(self, name: str) -> bool:
-        """Whether a video is there, and not empty.
-
-        Raises:
-            VideoError: the place does not answer.
-        """
-        with self._translated(name):
-            path = self._path(name)
-            return bool(self._files.exists(path) and self._files.info(path)["size"])
+        except OSError as error:
+            raise ConfigError(
+                f"output_dir={self.where!r}: its state cannot be kept in {self.state}: {error}; check the permissions, "
+                "or set HUNYUAN_LOCAL_STATE_DIR"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def names(self) -> set[str]:
-        """The names of all files that are there; cheaper than :meth:`has` for many.
+        """The names of all files that are there and not empty.
 
         Raises:
             VideoError: the place does not answer.

@@ -21,11 +21,12 @@ def seconds_left(batch: Batch, running: Sequence[Job], workers: int) -> float | 
         workers: how many videos are made at a time.
     """
     recent = batch.store.list(statuses=["succeeded"], model=batch.identity, limit=_RECENT_JOBS)
-    if not all(_has_size(job.request) for job in [*recent, *batch.unfinished()]):
-        # A service that does not say what it makes: videos take as long as they took.
+    measured = measure(recent)
+    if not measured and (recent or not all(_has_size(job.request) for job in batch.unfinished())):
+        # A service, whose steps nobody has seen: videos take as long as they took.
         took = [job.result["timings"]["total_s"] for job in recent]
         return math.ceil(len(batch.unfinished()) / workers) * sum(took) / len(took) if took else None
-    costs = measure(recent) or _first_steps(running)
+    costs = measured or _first_steps(running)
     at_work = {job.job_id for job in running}
     waiting = [job for job in batch.unfinished() if job.job_id not in at_work]
     left = forecast(running, waiting, costs, max(workers, len(running))).seconds_left.values()

@@ -47,8 +47,11 @@ class WantedItem:
     request: GenerationRequest
     key: str
 
-    def name_of(self, seed: int) -> str:
-        """The file's name: the line, the prompt's beginning, the seed, and enough of the key to be unique."""
+    def name_for(self, seed: int) -> str:
+        """A name for the file: line, the prompt's beginning, seed, and enough of the key to be unique.
+
+        It is chosen once, for the first job: lines move, and files stay.
+        """
         slug = re.sub(r"[\W_]+", "-", self.request.prompt.lower())[:_SLUG_CHARACTERS].strip("-")
         while len(slug.encode()) > 2 * _SLUG_CHARACTERS:  # of a name no more than 255 bytes are allowed
             slug = slug[:-1]

@@ -24,6 +24,7 @@ from ..video import read_poster
 
 _TEMPLATE = Path(__file__).with_name("report.html.j2")
 _WEB_ADDRESS = re.compile(r"https?://", re.IGNORECASE)
+_OTHER_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)  # such as s3://, which no browser opens
 _STAGES = ("load", "encode", "denoise", "decode", "write", "submit", "queue", "run", "download")
 _SETTINGS = {
     "num_frames": "Frames",
@@ -45,7 +46,7 @@ class ReportRow:
         line: where the batch file asks for it.
         status: a ``JobStatus``.
         video: the finished file, a path or an http(s) address; None where there is none.
-        poster: a local mp4 whose middle frame is shown before the video is played; None for no picture.
+        poster: a local mp4 whose middle frame is shown before the video is played, or a JPEG; None for no picture.
         error: why it failed, else empty.
         cost_usd: what a service charged for it, where it says.
         attempts: how often it was begun.
@@ -109,6 +110,7 @@ def _card(name: str, row: ReportRow, picture: tuple[str | None, str], folder: Pa
         "href": href,
         "file": row.video.split("?")[0].rsplit("/", 1)[-1] if href else "",
         "missing": missing,
+        "place": row.video if row.video and not href and not missing else "",
         "picture": picture[0],
         "no_picture": picture[1],
         "ratio": f"{width} / {height}" if width and height else "16 / 9",
@@ -123,8 +125,9 @@ def _picture(video: Path | None) -> tuple[str | None, str]:
     if video is None:
         return None, ""
     try:
-        return f"data:image/jpeg;base64,{base64.b64encode(read_poster(video)).decode()}", ""
-    except VideoError as error:
+        picture = video.read_bytes() if video.suffix == ".jpg" else read_poster(video)
+        return f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}", ""
+    except (VideoError, OSError) as error:
         return None, str(error)
 
 
@@ -134,6 +137,9 @@ def _link(video: str | None, folder: Path) -> tuple[str | None, str]:
         return None, ""
     if _WEB_ADDRESS.match(video):
         return video, ""
+    video = video.removeprefix("file://")
+    if _OTHER_ADDRESS.match(video):
+        return None, ""
     target = Path(os.path.abspath(video))
     if not target.exists():
         return None, str(target)

@@ -6,12 +6,14 @@ not known here.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..backends.base import with_seed
 from ..capabilities import Capabilities
@@ -20,12 +22,15 @@ from ..jobs.folder import DataFolder
 from ..jobs.housekeeping import sweep
 from ..jobs.job import Job
 from ..jobs.pool import Pool
+from ..schema import GenerationRequest
+from ..video import read_poster
 from .destination import Destination
 from .items import WantedItem
 
 MAX_ATTEMPTS = 3
 GRACE_S = 20.0  # for the workers to save the state of their videos
-_LOOK_S = 0.5
+_LEAST_S, _LOOK_S = 0.2, 0.5
+_SUSPENDED_S = 5.0  # so long between two looks: the machine slept, or this process was stopped
 # So many deaths of a worker in a row, without a job having ended: there is something that a new one will not mend.
 _DEATHS_IN_A_ROW = 3
 _ALL = 1_000_000
@@ -83,7 +88,6 @@ class Batch:
         self._jobs: dict[str, Job] = {}
         self._there: set[str] = set()
         self._problems: dict[str, str] = {}
-        self._finished_at = 0.0
         self.made: list[str] = []  # keys of the items whose videos came to their place in this run, in that order
 
     def prepare(self, *, retry_failed: bool = False) -> None:
@@ -114,8 +118,8 @@ class Batch:
             job = self._enqueue(item, with_seed(item.request, self._limits))
         elif job.status == "succeeded":
             if self.folder.video(job).exists():
-                self._deliver(item, job)
-            elif item.name_of(job.request.seed) not in self._there:
+                self._deliver(item.key, job)
+            elif job.origin["name"] not in self._there:
                 job = self._enqueue(item, job.request)  # somebody has deleted it: the very same again
         elif job.status == "canceled" or (job.status == "failed" and retry_failed):
             job = self.store.retry(job.job_id) or job
@@ -137,18 +141,25 @@ class Batch:
             HunyuanLocalError: the workers die of something that a new one would not mend.
         """
         deaths, ended = pool.deaths, len(self._jobs)
+        looked_at = time.time()
         try:
             while not stopping.is_set() and self.unfinished():
                 pool.tick()
-                self.store.expire()
+                if time.time() - looked_at < _SUSPENDED_S:
+                    self.store.expire()
+                looked_at = time.time()  # after a suspension the workers give signs of life before leases end
                 left = self._look()
                 watch()
                 if left != ended:
                     deaths, ended = pool.deaths, left
-                if pool.deaths - deaths >= _DEATHS_IN_A_ROW * pool.size:
-                    raise HunyuanLocalError(f"the workers cannot work: {pool.last_words or 'they die again and again'}")
+                hopeless = pool.deaths - deaths >= _DEATHS_IN_A_ROW * pool.size
+                if hopeless or (pool.has_ended and pool.deaths and left):
+                    raise pool.error or HunyuanLocalError(
+                        f"the workers cannot work: {pool.last_words or 'they die again and again'}"
+                    )
                 if pool.has_ended:
                     break
+                stopping.wait(_LEAST_S)
                 self.store.wait_for_change(stopping.is_set, _LOOK_S)
         finally:
             pool.stop(GRACE_S)
@@ -174,42 +185,63 @@ class Batch:
             How many jobs are not finished.
         """
         unfinished = {job.job_id: key for key, job in self._jobs.items() if not job.is_finished}
-        by_key = {item.key: item for item in self.items}
-        # Two jobs may end at the same moment, and clocks are set back: those just before are looked at again.
-        ended = self.store.list(finished_after=self._finished_at - 60, limit=_ALL) if unfinished else []
-        for job in ended:
-            self._finished_at = max(self._finished_at, job.finished_at or 0.0)
-            if (key := unfinished.pop(job.job_id, None)) is not None:
-                self._jobs[key] = job
-                if job.status == "succeeded":
-                    self._deliver(by_key[key], job)
-        return len(unfinished)
+        open_ids = self.store.open_ids() if unfinished else set()
+        for job_id in unfinished.keys() - open_ids:
+            key, job = unfinished[job_id], self.store.get(job_id)
+            if job is None:  # deleted by hand
+                del self._jobs[key]
+                continue
+            if not job.is_finished:  # put back into the queue in this moment
+                continue
+            self._jobs[key] = job
+            if job.status == "succeeded":
+                self._deliver(key, job)
+        return len(unfinished.keys() & open_ids)
 
-    def _deliver(self, item: WantedItem, job: Job) -> None:
-        name = item.name_of(job.request.seed)
+    def _deliver(self, key: str, job: Job) -> None:
+        name = job.origin["name"]
+        if not self.destination.is_local:
+            self._keep_picture(job)
         try:
             self.destination.deliver(self.folder.video(job), name)
         except VideoError as error:
-            self._problems[item.key] = str(error)  # it stays here, and the next run tries it again
+            self._problems[key] = str(error)  # it stays here, and the next run tries it again
         else:
             self._there.add(name)
-            self.made.append(item.key)
+            self.made.append(key)
+
+    def _keep_picture(self, job: Job) -> None:
+        """For the page: the video itself will no longer be here."""
+        with contextlib.suppress(VideoError, OSError):  # a page without the picture is as good
+            path = self.picture(job)
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(read_poster(self.folder.video(job)))
+
+    def picture(self, job: Job) -> Path:
+        """Where a small picture of a video is kept that is brought to a URL."""
+        return self.folder.root / "pictures" / f"{job.job_id}.jpg"
 
     def _state(self, item: WantedItem) -> ItemState:
         job = self._jobs.get(item.key)
-        name = "" if job is None else item.name_of(job.request.seed)
+        name = "" if job is None else job.origin["name"]
         is_there = job is not None and job.status == "succeeded" and name in self._there
         return ItemState(item, job, name, is_there, self._problems.get(item.key, ""))
 
-    def _enqueue(self, item: WantedItem, request: object) -> Job:
-        origin = {"key": item.key, "line": item.line}
+    def _enqueue(self, item: WantedItem, request: GenerationRequest) -> Job:
+        origin = {"key": item.key, "line": item.line, "name": item.name_for(request.seed)}
         return self.store.enqueue(request, self.identity, origin, max_attempts=MAX_ATTEMPTS)
 
     def _take_from_the_dead(self) -> None:
-        """Give back at once what workers held that are no longer there, rather than wait for their leases."""
+        """Give back at once what workers held that are no longer there, rather than wait for their leases.
+
+        They died with an earlier run, for which no item is to blame, so no attempt is counted.
+        """
+        held = self.store.list(statuses=["running"], limit=_ALL)
         for report in self.store.roster.list(within_s=_ANY_AGE_S):
             if not _is_alive(report.pid):
-                self.store.expire(report.name)
+                for job in held:
+                    if job.worker == report.name:
+                        self.store.give_back(job)
                 self.store.roster.leave(report.name)
 
 

@@ -24,7 +24,7 @@ class ServicePool:
         folder, store: of the batch.
         make_backend: makes a backend for one thread; backends are not for concurrent use.
         concurrency: how many threads, and so tasks at the service.
-        budget: asked before each submission; a thread that is refused ends.
+        budget: asked before each submission.
         settings: of :class:`WorkerConfig`.
     """
 
@@ -38,22 +38,25 @@ class ServicePool:
         **settings: object,
     ):
         self.size, self.deaths, self.last_words = concurrency, 0, ""
+        self.error: HunyuanLocalError | None = None
+        self._backends = [make_backend() for _ in range(concurrency)]
         self._workers = [
-            Worker(folder, store, make_backend(), WorkerConfig(worker_name(f"task{number}"), **settings), budget)
-            for number in range(concurrency)
+            Worker(folder, store, backend, WorkerConfig(worker_name(f"task{number}"), **settings), budget)
+            for number, backend in enumerate(self._backends)
         ]
         self._threads: list[threading.Thread] = []
 
     def tick(self) -> None:
         """Begin, the first time."""
         if not self._threads:
-            self._threads = [threading.Thread(target=self._run, args=(worker,)) for worker in self._workers]
+            pairs = zip(self._workers, self._backends, strict=True)
+            self._threads = [threading.Thread(target=self._run, args=pair) for pair in pairs]
             for thread in self._threads:
                 thread.start()
 
     @property
     def has_ended(self) -> bool:
-        """Whether every thread has ended, such as for the spending limit."""
+        """Whether every thread has ended, such as for want of a key."""
         return bool(self._threads) and not any(thread.is_alive() for thread in self._threads)
 
     def ask_to_end(self) -> None:
@@ -68,12 +71,13 @@ class ServicePool:
         for thread in self._threads:
             thread.join()
 
-    def _run(self, worker: Worker) -> None:
+    def _run(self, worker: Worker, backend: Backend) -> None:
         try:
-            worker.run()
+            with contextlib.closing(backend):
+                worker.run()
         except HunyuanLocalError as error:
             self.deaths += 1
-            self.last_words = str(error)
+            self.last_words, self.error = str(error), error
         except Exception as error:
             self.deaths += 1
             self.last_words = f"unexpected {type(error).__name__}: {error}"

@@ -20,6 +20,7 @@ class Summary:
         batch: after its work.
         seconds: of this run.
         spent_usd: at a service, in all runs; None where it is not known.
+        price_usd: of one video there.
 
     Attributes:
         counts: items by status: ``done``, ``failed``, ``running`` and ``waiting``.
@@ -27,9 +28,9 @@ class Summary:
         failures: line, file name and reason of each that has failed.
     """
 
-    def __init__(self, batch: Batch, seconds: float, spent_usd: float | None = None):
-        self._states = batch.states()
-        self._where = batch.destination
+    def __init__(self, batch: Batch, seconds: float, spent_usd: float | None = None, price_usd: float | None = None):
+        self._batch, self._states = batch, batch.states()
+        self._where, self._price_usd = batch.destination, price_usd
         self.seconds, self.spent_usd = seconds, spent_usd
         self.counts = Counter(state.status for state in self._states)
         self.made = len(batch.made)
@@ -79,14 +80,20 @@ class Summary:
             status=_STATUS_WORDS[state.status],
             request=state.item.request if job is None else job.request,
             video=place,
-            poster=Path(place) if place and self._where.is_local else None,
+            poster=self._picture(state, place),
             timings=Timings(**result["timings"]) if result else None,
             error=_reason(state) if state.status == "failed" else "",
             notes=result.get("notes", []),
-            cost_usd=None,
+            cost_usd=self._price_usd if state.is_there else None,
             attempts=0 if job is None else job.attempts,
             device=result.get("provenance", {}).get("device"),
         )
+
+    def _picture(self, state: ItemState, place: str | None) -> Path | None:
+        if place is None or self._where.is_local:
+            return None if place is None else Path(place)
+        kept = self._batch.picture(state.job)
+        return kept if kept.exists() else None
 
 
 def _reason(state: ItemState) -> str:

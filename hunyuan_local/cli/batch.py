@@ -7,7 +7,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -25,11 +25,12 @@ from ..batch.items import Maker, wanted_items
 from ..batch.report import write_report
 from ..batch.run import Batch
 from ..batch.summary import Summary
-from ..errors import BatchIncompleteError, ConfigError, GenerationCancelledError
+from ..errors import BatchIncompleteError, ConfigError, GenerationCancelledError, HunyuanLocalError
 from ..jobs.pool import Pool
 from ..schema import GenerationRequest
 from .batch_display import BatchDisplay, print_batch_summary
-from .console import ProgressDisplay, note_default_model, stderr
+from .batch_makers import make_batch_pool, refuse_foreign, size_check, weights_of
+from .console import note_default_model, stderr
 from .options import (
     backend_from,
     backend_options,
@@ -39,9 +40,7 @@ from .options import (
     tuning_options,
     worker_options,
 )
-from .pools import executor_options, make_pool
-
-_LOCAL_ONLY = ("workers", "executor", "ray_address", "num_replicas")
+from .pools import executor_options
 
 
 class Seeds(click.ParamType):
@@ -108,16 +107,15 @@ def command(
     chosen = dict(flags)
     backend = backend_from(flags)
     note_default_model(console, backend, chosen["model"])
-    _refuse_foreign(backend, chosen, max_cost_usd)
-    items, refused = check_items(
-        found.items, backend, allow_loss=flags["allow_loss"], check_size=_size_check(backend, chosen)
-    )
+    refuse_foreign(backend, chosen, max_cost_usd)
+    with size_check(backend, chosen) as check_size:
+        items, refused = check_items(found.items, backend, allow_loss=flags["allow_loss"], check_size=check_size)
     _tell_bad_lines(console, [*found.bad_lines, *refused], skip_invalid)
     destination = Destination(output_dir)
     if report is not None and not (folder := report.resolve().parent).is_dir():
         raise ConfigError(f"report={str(report)!r}: the folder {folder} does not exist; create it first")
     with destination.hold():
-        summary = _make(console, backend, items, destination, chosen, max_cost_usd, retry_failed)
+        summary, problem = _make(console, backend, items, destination, chosen, max_cost_usd, retry_failed)
         print_batch_summary(console, summary)
         if report is not None:
             facts = _facts(backend, chosen, destination, summary)
@@ -125,10 +123,10 @@ def command(
             console.print(f"report: {report}", markup=False)
     if as_json:
         print(json.dumps(summary.to_json(), ensure_ascii=False))
+    if problem is not None:
+        raise problem
     if not summary.is_complete:
-        missing = sum(summary.counts.values()) - summary.counts["done"]
-        remedy = "; --retry-failed tries the failed ones again" if summary.counts["failed"] else ""
-        raise BatchIncompleteError(f"{missing} videos are missing; the same command goes on{remedy}")
+        raise BatchIncompleteError(_what_is_missing(summary))
 
 
 def _make(
@@ -139,14 +137,14 @@ def _make(
     flags: dict[str, Any],
     max_cost_usd: float | None,
     retry_failed: bool,
-) -> Summary:
-    """Everything from the checked items to the summary."""
+) -> tuple[Summary, HunyuanLocalError | None]:
+    """Everything from the checked items to the summary, and what has ended the work before its end."""
     began = time.monotonic()
     limits = backend.capabilities
     budget = None
     if backend.name != "local":
         budget = Budget(destination.state / "spent.json", limits.price_usd, max_cost_usd)
-    maker = Maker(backend.identity, _weights(console, backend), dict(limits.defaults))
+    maker = Maker(backend.identity, weights_of(console, backend), dict(limits.defaults))
     wanted, notes = wanted_items(items, maker)
     for note in notes:
         console.print(f"note: {note}", markup=False)
@@ -156,37 +154,22 @@ def _make(
     todo = len(batch.unfinished())
     _log_to(batch.folder.root / "logs" / "batch.log")
     console.print(f"{len(states)} videos in {destination.where}, {todo} of them to be made", markup=False)
+    problem: HunyuanLocalError | None = None
     if todo:
-        pool = _pool(batch, backend, flags, budget)
+        if budget is not None:
+            backend.load()  # a missing key is better missed now
+        pool = make_batch_pool(batch, backend, flags, budget)
         with _stopping_on_signals(pool) as stopping, BatchDisplay(console, batch, pool.size) as display:
-            batch.work(pool, stopping, display.update)
+            try:
+                batch.work(pool, stopping, display.update)
+            except HunyuanLocalError as error:
+                problem = error
         if budget is not None and budget.refusal:
             console.print(f"note: {budget.refusal}", markup=False)
-        if stopping.is_set():
-            done = sum(state.is_there for state in batch.states())
-            raise GenerationCancelledError(
-                f"stopped with {done} of {len(states)} videos; the same command goes on where this one was"
-            )
-    return Summary(batch, time.monotonic() - began, None if budget is None else budget.spent_usd)
-
-
-def _pool(batch: Batch, backend: Backend, flags: dict[str, Any], budget: Budget | None) -> Pool:
-    """Whoever makes the videos."""
-    if budget is not None:
-        from ..batch.service_pool import ServicePool
-
-        return ServicePool(
-            batch.folder, batch.store, lambda: backend_from(dict(flags)), flags["concurrency"] or 1, budget,
-            allow_loss=flags["allow_loss"], submit_again=flags["submit_again"], lease_s=flags["lease_s"],
-        )  # fmt: skip
-    names = (
-        "revision", "profile", "lora", "cache", "lease_s", "checkpoint_every", "min_free_gib", "workers", "executor",
-        "ray_address", "num_replicas", "context_parallel", "context_parallel_mode",
-    )  # fmt: skip
-    return make_pool(
-        batch.store, batch.folder, model=flags["model"] or backend.config.name, **{name: flags[name] for name in names},
-        extra=["--encode-ahead"], log_dir=batch.folder.root / "logs",
-    )  # fmt: skip
+        if stopping.is_set() and batch.unfinished():
+            problem = GenerationCancelledError("stopped; the same command goes on where this one was")
+    spent_usd = None if budget is None else budget.spent_usd
+    return Summary(batch, time.monotonic() - began, spent_usd, limits.price_usd), problem
 
 
 def _log_to(path: Path) -> None:
@@ -197,36 +180,13 @@ def _log_to(path: Path) -> None:
     )
 
 
-def _weights(console: Console, backend: Backend) -> str:
-    """Identity of the local weights, which are downloaded now if they are not here."""
-    if backend.name != "local":
-        return ""
-    from ..provenance import weights_identity
-    from ..weights.source import provide
-
-    with ProgressDisplay(console) as display:
-        return weights_identity(provide(backend.config, lambda transfer: display(transfer.progress), display.note))
-
-
-def _size_check(backend: Backend, flags: dict[str, Any]) -> Callable[[GenerationRequest], object] | None:
-    """What speaks against a size on this machine; a profile that was named is its user's own decision."""
-    if backend.name != "local" or flags["executor"] == "ray":
-        return None
-    from ..backends.profiles import choose_profile, named_profile
-
-    if named_profile(flags["profile"]) is not None:
-        return None
-    return lambda request: choose_profile(request, backend.config)
-
-
-def _refuse_foreign(backend: Backend, flags: dict[str, Any], max_cost_usd: float | None) -> None:
-    """Options that say nothing to this backend."""
-    if backend.name == "local":
-        given = {"concurrency": flags["concurrency"], "max_cost": max_cost_usd}
-    else:
-        given = {name: flags[name] for name in _LOCAL_ONLY if flags[name] != "processes"}
-    if wrong := [f"--{name.replace('_', '-')}" for name, value in given.items() if value]:
-        raise ConfigError(f"{', '.join(wrong)}: no option of the backend {backend.name}; leave it out")
+def _what_is_missing(summary: Summary) -> str:
+    counts = summary.counts
+    left = counts["waiting"] + counts["running"]
+    remedies = ["the same command goes on"] if left else []
+    if counts["failed"]:
+        remedies.append("--retry-failed tries the failed ones again")
+    return f"{counts['failed'] + left} videos are missing; {', '.join(remedies)}"
 
 
 def _tell_bad_lines(console: Console, bad_lines: list[BadLine], skip: bool) -> None:

@@ -105,7 +105,8 @@ class BatchDisplay:
 
     def _preparing(self) -> str:
         """What the workers do while no video is at work."""
-        notes = [report.note for report in self._batch.store.roster.list() if report.note]
+        reports = self._batch.store.roster.list()
+        notes = [report.note for report in reports if report.note and report.state in ("loading", "waiting")]
         return notes[0] if notes else "the workers begin"
 
 

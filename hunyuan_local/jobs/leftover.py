@@ -19,7 +19,8 @@ def finished_before(job: Job, path: Path) -> GenerationResult | None:
         said, info = read_provenance(path), probe(path)
     except VideoError:
         return None
-    if said.request != job.request:
+    # The path is this job's alone. A service may have been asked for less, or have used another seed.
+    if said.backend == "local" and said.request != job.request:
         return None
     return GenerationResult(
         path=path,

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol
 
-from ..errors import ConfigError
+from ..errors import ConfigError, HunyuanLocalError
 from .store import JobStore
 from .worker import worker_name
 
@@ -49,12 +49,14 @@ class Pool(Protocol):
         deaths: how many have ended that nobody asked to.
         last_words: what the last of those said, if that is known.
         has_ended: no job will be worked on any more.
+        error: why the last of those ended, where that is known as an error of ours.
     """
 
     size: int
     deaths: int
     last_words: str
     has_ended: bool
+    error: HunyuanLocalError | None
 
     def tick(self) -> None:
         """Start what is not running and due; to be called every second or so."""
@@ -92,6 +94,7 @@ class WorkerPool:
         self._log_dir = log_dir
         self._ending = False
         self.size, self.deaths, self.last_words, self.has_ended = len(self._slots), 0, "", False
+        self.error: HunyuanLocalError | None = None
 
     def tick(self) -> None:
         """Start what is not running and due; to be called every second or so."""

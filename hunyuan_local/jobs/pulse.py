@@ -105,6 +105,10 @@ class Pulse:
     def _beat(self, held: _Held) -> None:
         try:
             if not self._store.beat(held.job, self._lease_s, held.progress):
+                found = self._store.get(held.job.job_id)
+                # Not cancelled by anybody, but lost, such as after the machine was suspended: whoever has the job
+                # now goes on with what a service has begun.
+                held.context.keep_remote = found is not None and not found.cancel_requested
                 held.context.cancel.set()
         except StoreError as error:
             logger.warning("job %s: no sign of life could be given: %s", held.job.job_id, error)

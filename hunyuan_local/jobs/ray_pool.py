@@ -82,6 +82,7 @@ class RayPool:
         self._slots = [_Slot(f"replica{number}") for number in range(num_replicas)]
         self._ending = False
         self.size, self.deaths, self.last_words, self.has_ended = num_replicas, 0, "", False
+        self.error: HunyuanLocalError | None = None
         self._ray = ray = import_ray()
         self._keeper = None
         self._joined = not ray.is_initialized()  # else it is the caller's, and stays

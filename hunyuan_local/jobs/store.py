@@ -104,9 +104,9 @@ class JobStore:
         """End a job that cannot be done; as :meth:`succeed`."""
         return self._finish(job, "failed", error=error, failure=failure)
 
-    def stopped(self, job: Job) -> bool:
-        """The worker has stopped on request; as :meth:`succeed`."""
-        return self._finish(job, "canceled", error="cancelled", failure="canceled")
+    def stopped(self, job: Job, why: str = "cancelled") -> bool:
+        """The worker has stopped on request, or has set the job aside; as :meth:`succeed`."""
+        return self._finish(job, "canceled", error=why, failure="canceled")
 
     def give_back(self, job: Job) -> bool:
         """Return a job that was not worked to its end, without counting the attempt; as :meth:`succeed`."""
@@ -207,6 +207,11 @@ class JobStore:
         return self._run(
             f"SELECT * FROM jobs WHERE {where} ORDER BY number {order} LIMIT ? OFFSET ?", (*values, limit, offset)
         )
+
+    def open_ids(self) -> set[str]:
+        """The ids of all jobs that wait or run."""
+        rows = self.database.run("SELECT job_id FROM jobs WHERE status IN ('queued', 'running')")
+        return {row["job_id"] for row in rows}
 
     def counts(self) -> dict[JobStatus, int]:
         """How many jobs have each status."""

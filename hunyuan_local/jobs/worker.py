@@ -25,11 +25,13 @@ from ..errors import (
     HunyuanLocalError,
     InvalidOutputError,
     InvalidRequestError,
+    RateLimitError,
     RequestRefusedError,
     SpendingLimitError,
     SubmissionLostError,
     TaskFailedError,
     TerminationRequest,
+    UnreachableError,
 )
 from ..schema import GenerationResult, Progress
 from .folder import DataFolder
@@ -44,9 +46,10 @@ logger = logging.getLogger(__name__)
 _FINAL_ERRORS = (
     InvalidRequestError, InvalidOutputError, GpuMemoryError,
     # Of a service: what it has said no to, and what would be billed again.
-    AuthenticationError, RequestRefusedError, SubmissionLostError, TaskFailedError,
+    RequestRefusedError, SubmissionLostError, TaskFailedError,
 )  # fmt: skip
 _MOST_AHEAD = 100_000
+_LONGEST_PAUSE_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class WorkerConfig:
         checkpoint_every: save the unfinished video after so many steps.
         min_free_bytes: no job is begun with less free on the disk.
         encode_ahead: encode the prompts of all waiting jobs first.
+        patience_s: a service that cannot be reached, or has too many requests, is asked again for so long.
         allow_loss, submit_again: see :class:`hunyuan_local.backends.base.GenerationContext`.
     """
 
@@ -73,6 +77,7 @@ class WorkerConfig:
     checkpoint_every: int = 5
     min_free_bytes: int = 0
     encode_ahead: bool = False
+    patience_s: float = 1800.0
     allow_loss: bool = False
     submit_again: bool = False
 
@@ -97,6 +102,8 @@ class Worker:
         self._stopping = False
         self._loading = True
         self._context: GenerationContext | None = None
+        self._failing_since: float | None = None
+        self._pause_s = config.pause_s
         self._files = ThreadPoolExecutor(1, "files")
         self._file: Future[None] | None = None
         self._pulse = Pulse(store, config.name, backend, lease_s=config.lease_s, beat_s=config.beat_s)
@@ -221,6 +228,7 @@ class Worker:
                 if self._store.succeed(job, result.model_dump(mode="json", exclude={"path"})):
                     shutil.rmtree(self._folder.unfinished(job), ignore_errors=True)
                     logger.info("job %s: done in %.1f s", job.job_id, result.timings.total_s)
+                    self._failing_since, self._pause_s = None, self._config.pause_s
                 else:
                     logger.warning("job %s: finished too late, it is no longer this worker's", job.job_id)
                     if self._store.get(job.job_id) is None:
@@ -248,8 +256,14 @@ class Worker:
             self._store.fail(job, str(error), kind)
         except SpendingLimitError as error:
             logger.info("job %s: %s", job.job_id, error)
-            self._stopping = True
+            self._store.stopped(job, str(error))  # set aside: those behind it may have a task that is paid for
+        except AuthenticationError:
+            self._store.give_back(job)  # no other job would fare better
+            raise
+        except (RateLimitError, UnreachableError) as error:
+            logger.warning("job %s: %s", job.job_id, error)
             self._store.give_back(job)
+            self._wait_for_service(error)
         except HunyuanLocalError as error:
             logger.warning("job %s: attempt %s failed: %s", job.job_id, job.attempts, error)
             self._store.release(job, str(error))
@@ -261,6 +275,21 @@ class Worker:
             self._store.release(job, f"unexpected {type(error).__name__}; the worker's log says more")
             raise
 
+    def _wait_for_service(self, error: RateLimitError | UnreachableError) -> None:
+        """Wait longer each time in a row.
+
+        Raises:
+            RateLimitError, UnreachableError: it has lasted too long.
+        """
+        now = time.monotonic()
+        self._failing_since = self._failing_since or now
+        if now - self._failing_since > self._config.patience_s:
+            raise error
+        self._pulse.wait_for(str(error))
+        asked_for_s = getattr(error, "retry_after_s", None) or 0.0
+        self._pause(max(asked_for_s, self._pause_s))
+        self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+
     def _stopped(self, job: Job) -> None:
         """Because this worker is to end, because the job is cancelled, or because the lease was lost."""
         if self._stopping:
@@ -268,8 +297,8 @@ class Worker:
         else:
             self._store.stopped(job)
 
-    def _pause(self) -> None:
-        ends = time.monotonic() + self._config.pause_s
+    def _pause(self, seconds: float | None = None) -> None:
+        ends = time.monotonic() + (self._config.pause_s if seconds is None else seconds)
         while not self._stopping and time.monotonic() < ends:
             time.sleep(0.05)
 

@@ -14,7 +14,7 @@ def test_as_many_as_the_limit_pays_for_may_be_submitted(tmp_path: Path) -> None:
     budget = Budget(tmp_path / "spent.json", 0.1, 0.3)
     for _ in range(3):
         budget.reserve()
-    with pytest.raises(SpendingLimitError, match=r"max_cost=0\.3: 3 videos at 0\.1 US dollars"):
+    with pytest.raises(SpendingLimitError, match=r"max_cost=0\.3: 3 videos were submitted for 0\.30 US dollars"):
         budget.reserve()
 
 

@@ -88,6 +88,7 @@ def test_bad_lines_can_be_skipped(batch: Command, tmp_path: Path) -> None:
     [
         (("nosuch.txt", "-o", "out"), "there is no such file"),
         (("-", "-o", "out", "--max-cost", "5"), "--max-cost: no option of the backend local"),
+        (("-", "-o", "out", "--allow-loss"), "--allow-loss: no option of the backend local"),
         (("-", "-o", "out", "--backend", "wavespeed", "--workers", "2"), "--workers: no option of the backend"),
         (("-", "-o", "out", "--seeds", "1,x"), "whole numbers with commas"),
         (("-", "-o", "out", "--report", "no/report.html"), "does not exist"),
@@ -116,7 +117,7 @@ def test_ctrl_c_keeps_what_was_made_and_the_same_command_goes_on(batch: Command,
         time.sleep(0.05)
     running.send_signal(signal.SIGINT)
     said = running.communicate(timeout=100)[1]
-    assert running.returncode == 130 and "the same command goes on" in said
+    assert running.returncode == 130 and "the same command goes on" in said and "videos   6" in said
     assert batch(*arguments).returncode == 0 and len(list((tmp_path / "out").glob("*.mp4"))) == 6
 
 
@@ -141,6 +142,15 @@ def test_no_more_is_submitted_than_may_be_spent(hosted: Command, tmp_path: Path,
     done = hosted("--concurrency", "2", "--seeds", "1,2,3", "--max-cost", "0.8", text="a cat\n")
     assert (done.returncode, len(list((tmp_path / "out").glob("*.mp4")))) == (18, 2), done.stderr
     assert "max_cost=0.8" in done.stderr
+
+
+def test_a_missing_key_ends_the_batch_at_once_and_fails_no_line(
+    batch: Command, standin: StandIn, tmp_path: Path
+) -> None:
+    environment = os.environ | {"WAVESPEED_BASE_URL": standin.url, "HUNYUAN_LOCAL_STATE_DIR": str(tmp_path / "state")}
+    environment.pop("WAVESPEED_API_KEY", None)
+    done = batch("-", "-o", "out", "--backend", "wavespeed", text="a cat\n", env=environment)
+    assert (done.returncode, "WAVESPEED_API_KEY" in done.stderr, standin.submissions) == (7, True, [])
 
 
 def test_the_same_batch_at_a_service_submits_nothing_twice(hosted: Command, standin: StandIn) -> None:

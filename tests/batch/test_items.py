@@ -51,7 +51,7 @@ def test_equal_lines_with_a_seed_are_one_video() -> None:
 
 
 def name(prompt: str) -> str:
-    return wanted_items([item(line=12, prompt=prompt)], MAKER)[0][0].name_of(42)
+    return wanted_items([item(line=12, prompt=prompt)], MAKER)[0][0].name_for(42)
 
 
 def test_the_name_begins_with_line_and_prompt_and_ends_with_seed_and_key() -> None:

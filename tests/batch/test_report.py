@@ -265,6 +265,11 @@ def test_only_web_addresses_and_files_are_linked(page: Page, video: str) -> None
     assert page(row(video=video)).all("a") == []
 
 
+def test_a_video_at_an_address_that_no_browser_opens_is_named(page: Page) -> None:
+    text = page(row(video="s3://bucket/night/a.mp4")).text
+    assert "s3://bucket/night/a.mp4" in text and "not there any more" not in text
+
+
 def test_a_file_named_like_a_script_is_linked_as_a_file(
     page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

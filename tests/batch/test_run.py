@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from hunyuan_local.batch.items import Maker, wanted_items
 from hunyuan_local.batch.run import Batch
 from hunyuan_local.batch.service_pool import ServicePool
 from hunyuan_local.batch.summary import Summary
-from hunyuan_local.errors import HunyuanLocalError, InvalidOutputError
+from hunyuan_local.errors import AuthenticationError, HunyuanLocalError, InvalidOutputError
 from hunyuan_local.jobs.roster import WorkerReport
 from hunyuan_local.provenance import read_provenance
 from hunyuan_local.schema import GenerationRequest
@@ -31,14 +32,18 @@ class Counting:
 
     def __init__(self, backend: LocalBackend):
         self._backend, self.asked, self.fails_at = backend, [], ""
+        self.error: Exception = InvalidOutputError("every frame is black")
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._backend, name)
 
+    def close(self) -> None:
+        """The backend is the whole session's."""
+
     def start(self, request: GenerationRequest, context: object) -> object:
         self.asked.append(request)
         if request.prompt == self.fails_at:
-            raise InvalidOutputError("every frame is black")
+            raise self.error
         return self._backend.start(request, context)
 
 
@@ -47,6 +52,7 @@ class Stage:
 
     def __init__(self, folder: Path, tiny: LocalBackend, request: GenerationRequest):
         self.folder, self.backend, self._request = folder, Counting(tiny), request
+        self.where = str(folder)
 
     def batch(self, *prompts: str, **fields: object) -> Batch:
         items = [
@@ -54,7 +60,7 @@ class Stage:
         ]
         maker = Maker(self.backend.identity, "weights", dict(self.backend.capabilities.defaults))
         wanted, _ = wanted_items(items, maker)
-        return Batch(wanted, Destination(str(self.folder)), self.backend.identity, self.backend.capabilities)
+        return Batch(wanted, Destination(self.where), self.backend.identity, self.backend.capabilities)
 
     def work(self, batch: Batch, *, retry_failed: bool = False, watch: Callable[[], None] = lambda: None) -> Summary:
         batch.prepare(retry_failed=retry_failed)
@@ -100,6 +106,14 @@ def test_a_changed_line_is_made_beside_the_old_video(stage: Stage) -> None:
     stage.work(stage.batch("a red circle"))
     stage.work(stage.batch("a blue circle"))
     assert len(stage.videos) == 2
+
+
+def test_a_line_that_is_put_above_others_makes_none_of_them_again(stage: Stage) -> None:
+    stage.work(stage.batch("a red circle"))
+    summary = stage.work(stage.batch("a blue square", "a red circle"))
+    assert ([request.prompt for request in stage.backend.asked], summary.is_complete) == (
+        ["a red circle", "a blue square"], True,
+    )  # fmt: skip
 
 
 def test_a_line_that_was_taken_out_is_no_longer_made(stage: Stage) -> None:
@@ -171,6 +185,58 @@ def test_a_job_of_a_worker_that_is_dead_is_not_waited_for(stage: Stage) -> None:
     assert stage.work(stage.batch("a red circle")).is_complete
 
 
+def test_a_run_that_dies_costs_an_item_no_attempt(stage: Stage) -> None:
+    batch = stage.batch("a red circle")
+    batch.prepare()
+    for _ in range(5):
+        gone = subprocess.Popen([sys.executable, "-c", ""])
+        gone.wait()
+        report = WorkerReport(name="w", pid=gone.pid, model=batch.identity, device="cpu", state="working")
+        batch.store.roster.report(report)
+        batch.store.claim("w", batch.identity, 3600)
+        batch = stage.batch("a red circle")
+        batch.prepare()
+    assert stage.work(stage.batch("a red circle")).is_complete
+
+
+def test_a_clock_that_was_set_back_hides_no_end(stage: Stage) -> None:
+    stage.work(stage.batch("a red circle"))
+    stage.batch().store.database.run("UPDATE jobs SET finished_at = finished_at + 100000", ())
+    assert stage.work(stage.batch("a red circle", "a blue square")).is_complete
+
+
+def test_a_job_that_was_deleted_by_hand_ends_the_wait(stage: Stage) -> None:
+    batch = stage.batch("a red circle")
+    batch.prepare()
+    batch.store.cancel(batch.unfinished()[0].job_id)
+    batch.store.delete(batch.unfinished()[0].job_id)
+    batch.work(stage.pool(batch), threading.Event(), lambda: None)
+    assert batch.states()[0].status == "waiting"
+
+
+def test_a_video_that_went_to_a_url_has_its_picture_on_the_page(stage: Stage) -> None:
+    stage.where = f"memory://batch-{uuid.uuid4()}"
+    (row,) = stage.work(stage.batch("a red circle")).rows()
+    assert row.video.startswith("memory://") and row.poster.read_bytes().startswith(b"\xff\xd8")
+
+
+def test_threads_that_end_of_something_unforeseen_say_so(stage: Stage) -> None:
+    stage.backend.fails_at, stage.backend.error = "a red circle", ZeroDivisionError("oh")
+    batch = stage.batch("a red circle")
+    batch.prepare()
+    with pytest.raises(HunyuanLocalError, match="unexpected ZeroDivisionError: oh"):
+        batch.work(stage.pool(batch), threading.Event(), lambda: None)
+
+
+def test_threads_that_end_of_an_error_of_ours_end_the_batch_with_it(stage: Stage) -> None:
+    stage.backend.fails_at, stage.backend.error = "a red circle", AuthenticationError("no such key")
+    batch = stage.batch("a red circle", "a blue square")
+    batch.prepare()
+    with pytest.raises(AuthenticationError, match="no such key"):
+        batch.work(stage.pool(batch), threading.Event(), lambda: None)
+    assert [state.status for state in batch.states()] == ["waiting", "waiting"]
+
+
 def test_a_batch_that_is_stopped_goes_on_with_the_next_run(stage: Stage) -> None:
     batch, stopping = stage.batch("a red circle", "a blue square"), threading.Event()
     batch.prepare()
@@ -183,7 +249,7 @@ def test_workers_that_die_again_and_again_end_the_batch(stage: Stage) -> None:
     batch.prepare()
 
     class Dying:
-        size, deaths, last_words, has_ended = 1, 0, "the model cannot be loaded", False
+        size, deaths, last_words, has_ended, error = 1, 0, "the model cannot be loaded", False, None
 
         def tick(self) -> None:
             self.deaths += 1

@@ -11,7 +11,7 @@ import pytest
 from hunyuan_local.backends.base import GenerationContext
 from hunyuan_local.backends.finishing import PendingVideo
 from hunyuan_local.backends.local import LocalBackend
-from hunyuan_local.errors import VideoError
+from hunyuan_local.errors import GenerationCancelledError, SpendingLimitError, UnreachableError, VideoError
 from hunyuan_local.jobs.folder import DataFolder
 from hunyuan_local.jobs.job import Job
 from hunyuan_local.jobs.roster import Roster
@@ -169,6 +169,39 @@ def test_after_the_last_attempt_the_reason_is_told(
     assert (done.status, done.error) == ("failed", "the disk is full (attempt 1 of 1)")
 
 
+def test_a_service_that_cannot_be_reached_is_asked_again_and_costs_no_attempt(
+    folder: DataFolder, store: JobStore, tiny: LocalBackend, job: Job
+) -> None:
+    meddler = Meddler(tiny, ("decode", 0), fail_once(UnreachableError("no route")))
+    done = make(folder, store, meddler, job)
+    assert (done.status, done.attempts) == ("succeeded", 1)
+
+
+def test_a_service_that_stays_away_ends_the_worker_and_gives_the_job_back(
+    folder: DataFolder, store: JobStore, tiny: LocalBackend, job: Job
+) -> None:
+    class Away(Meddler):
+        def start(self, request: GenerationRequest, context: GenerationContext) -> PendingVideo:
+            raise UnreachableError("no route")
+
+    config = WorkerConfig("w", pause_s=0.05, patience_s=0.2)
+    with pytest.raises(UnreachableError):
+        Worker(folder, store, Away(tiny, ("", 0), lambda: None), config).run()
+    assert (store.get(job.job_id).status, store.get(job.job_id).attempts) == ("queued", 0)
+
+
+def test_what_may_not_be_paid_for_is_set_aside_and_the_next_job_is_made(
+    folder: DataFolder, store: JobStore, tiny: LocalBackend, job: Job, small_request: GenerationRequest
+) -> None:
+    second = store.enqueue(small_request, tiny.identity)
+    meddler = Meddler(tiny, ("decode", 0), fail_once(SpendingLimitError("max_cost=1: no more")))
+    make(folder, store, meddler, second)
+    first = store.get(job.job_id)
+    assert (first.status, first.error, store.get(second.job_id).status) == (
+        "canceled", "max_cost=1: no more", "succeeded",
+    )  # fmt: skip
+
+
 def test_what_nobody_foresaw_ends_the_worker(folder: DataFolder, store: JobStore, tiny: LocalBackend, job: Job) -> None:
     worker = Worker(folder, store, Meddler(tiny, ("decode", 0), fail_once(ZeroDivisionError("oh"))), WorkerConfig("w"))
     with pytest.raises(ZeroDivisionError):
@@ -277,6 +310,27 @@ def test_the_frames_are_the_same_with_prompts_encoded_ahead(
     job = store.list()[0]
     whole = tiny.generate(job.request, GenerationContext(tmp_path / "whole.mp4"))
     assert frames_hash(folder, job) == whole.provenance["frames_sha256"]
+
+
+@pytest.mark.parametrize(("is_cancelled", "keeps"), [(False, True), (True, False)])
+def test_a_lost_job_leaves_the_services_task_open_and_a_cancelled_one_does_not(
+    folder: DataFolder, store: JobStore, tiny: LocalBackend, job: Job, is_cancelled: bool, keeps: bool
+) -> None:
+    seen: list[GenerationContext] = []
+
+    class Hosted(Meddler):
+        def start(self, request: GenerationRequest, context: GenerationContext) -> PendingVideo:
+            seen.append(context)
+            store.cancel(job.job_id) if is_cancelled else store.give_back(store.get(job.job_id))
+            context.cancel.wait(60)
+            keeps_remote.append(context.keep_remote)
+            worker.stop()
+            raise GenerationCancelledError("stopped")
+
+    keeps_remote: list[bool] = []
+    worker = Worker(folder, store, Hosted(tiny, ("", 0), lambda: None), WorkerConfig("w", beat_s=0.05, poll_s=0.05))
+    worker.run()
+    assert (len(seen), keeps_remote) == (1, [keeps])
 
 
 def test_no_job_is_begun_on_a_full_disk(folder: DataFolder, store: JobStore, tiny: LocalBackend, job: Job) -> None:
