@@ -16,13 +16,14 @@ from typing import Any
 from starlette.testclient import TestClient
 
 from hunyuan_local.backends.base import GenerationContext
+from hunyuan_local.backends.finishing import PendingVideo
 from hunyuan_local.backends.local import LocalBackend
 from hunyuan_local.config import load_model_config
 from hunyuan_local.errors import StoreError
 from hunyuan_local.jobs.folder import DataFolder
 from hunyuan_local.jobs.worker import Worker, WorkerConfig
 from hunyuan_local.provenance import read_provenance
-from hunyuan_local.schema import GenerationRequest, GenerationResult, Progress
+from hunyuan_local.schema import GenerationRequest, Progress
 from hunyuan_local.server.app import create_app
 from hunyuan_local.server.config import ServerConfig
 
@@ -73,7 +74,7 @@ class FillsTheDisk:
     def __getattr__(self, name: str) -> object:
         return getattr(self._backend, name)
 
-    def generate(self, request: GenerationRequest, context: GenerationContext) -> GenerationResult:
+    def start(self, request: GenerationRequest, context: GenerationContext) -> PendingVideo:
         told = context.on_progress
 
         def meddle(progress: Progress) -> None:
@@ -82,7 +83,7 @@ class FillsTheDisk:
                 fill(self._root)
 
         context.on_progress = meddle
-        return self._backend.generate(request, context)
+        return self._backend.start(request, context)
 
 
 def write(root: Path) -> dict[str, Any]:
@@ -116,10 +117,10 @@ class EndsAfterOne:
     def __getattr__(self, name: str) -> object:
         return getattr(self._backend, name)
 
-    def generate(self, request: GenerationRequest, context: GenerationContext) -> GenerationResult:
-        result = self._backend.generate(request, context)
+    def start(self, request: GenerationRequest, context: GenerationContext) -> PendingVideo:
+        pending = self._backend.start(request, context)
         self._end()
-        return result
+        return pending
 
 
 def read_only(root: Path) -> dict[str, Any]:
