@@ -21,7 +21,8 @@ from hunyuan_local.backends.local import LocalBackend
 from hunyuan_local.config import load_model_config
 from hunyuan_local.errors import StoreError
 from hunyuan_local.jobs.folder import DataFolder
-from hunyuan_local.jobs.worker import Worker, WorkerConfig
+from hunyuan_local.jobs.worker import Worker
+from hunyuan_local.jobs.worker_config import WorkerConfig
 from hunyuan_local.provenance import read_provenance
 from hunyuan_local.schema import GenerationRequest, Progress
 from hunyuan_local.server.app import create_app

@@ -9,6 +9,7 @@ from __future__ import annotations
 from ..config import ContextParallel, FirstBlockCache, ModelConfig, RuntimeProfile
 from ..errors import ConfigError
 from ..planner.checkpoint import read_architecture
+from ..planner.context_parallel import can_share
 from ..planner.memory import Shape
 from ..schema import GenerationRequest
 
@@ -66,8 +67,8 @@ def check_degree(
     architecture = read_architecture(model)
     transformer, degree = architecture.transformer, shared.degree
     heads = transformer.num_attention_heads
-    if shared.mode == "ulysses" and not shares_heads(heads, degree):
-        possible = ", ".join(str(number) for number in range(2, heads + 1) if shares_heads(heads, number))
+    if shared.mode == "ulysses" and not can_share(heads, degree):
+        possible = ", ".join(str(number) for number in range(2, heads + 1) if can_share(heads, number))
         raise ConfigError(
             f"context_parallel={degree}: the {heads} attention heads of {model.name} cannot be shared out so that each "
             f"process has some; use {possible}, or --context-parallel-mode ring"
@@ -81,15 +82,6 @@ def check_degree(
             f"context_parallel={degree}: {request.num_frames} frames of {width}x{height} are {tokens} image tokens, "
             f"and each process needs one; use at most {tokens}, or ask for a larger video"
         )
-
-
-def shares_heads(heads: int, degree: int) -> bool:
-    """Whether Ulysses can: diffusers fills up the last process, but only while it has a head of its own.
-
-    ``_maybe_pad_qkv_head`` of ``diffusers.models.attention_dispatch``.
-    """
-    each = -(-heads // degree)
-    return each * degree - heads < each
 
 
 def _check_devices(shared: ContextParallel, profile: RuntimeProfile, gpus: int) -> None:

@@ -11,7 +11,8 @@ from ..backends.base import Backend
 from ..errors import HunyuanLocalError, TerminationRequest
 from ..jobs.folder import DataFolder
 from ..jobs.store import JobStore
-from ..jobs.worker import Worker, WorkerConfig, worker_name
+from ..jobs.worker import Worker
+from ..jobs.worker_config import WorkerConfig, worker_name
 from .budget import Budget
 
 logger = logging.getLogger(__name__)

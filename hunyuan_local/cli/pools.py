@@ -146,7 +146,7 @@ def _for_nodes(lora: Sequence[LoraConfig]) -> tuple[LoraConfig, ...]:
 
 def _as_fields(options: Sequence[str]) -> dict[str, bool]:
     """Switches of ``hunyuan-local worker`` as fields of a worker's config: ``--encode-ahead`` is ``encode_ahead``."""
-    from ..jobs.worker import WorkerConfig
+    from ..jobs.worker_config import WorkerConfig
 
     known = {field.name for field in dataclasses.fields(WorkerConfig) if field.default is False}
     switches = {option.removeprefix("--").replace("-", "_"): True for option in options}

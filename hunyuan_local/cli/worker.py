@@ -48,7 +48,8 @@ def command(
     """
     from ..backends.registry import get_backend
     from ..jobs.folder import DataFolder
-    from ..jobs.worker import Worker, WorkerConfig, worker_name
+    from ..jobs.worker import Worker
+    from ..jobs.worker_config import WorkerConfig, worker_name
 
     log_to_stderr()
     folder = DataFolder(data_dir)

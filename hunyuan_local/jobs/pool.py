@@ -20,7 +20,7 @@ from typing import IO, Protocol
 
 from ..errors import ConfigError, HunyuanLocalError
 from .store import JobStore
-from .worker import worker_name
+from .worker_config import worker_name
 
 logger = logging.getLogger(__name__)
 

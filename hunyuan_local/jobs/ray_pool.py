@@ -21,7 +21,7 @@ from .ray_cluster import connect, import_ray, in_one_line
 from .replica import Replica, ReplicaConfig
 from .store import JobStore
 from .store_keeper import StoreKeeper
-from .worker import worker_name
+from .worker_config import worker_name
 
 logger = logging.getLogger(__name__)
 

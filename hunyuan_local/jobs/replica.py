@@ -23,7 +23,8 @@ from ..config import LoraConfig, ModelConfig, RuntimeProfile
 from ..errors import ConfigError, TerminationRequest
 from ..provenance import library_versions
 from .remote_store import Keeper, RemoteFolder, RemoteStore
-from .worker import Worker, WorkerConfig
+from .worker import Worker
+from .worker_config import WorkerConfig
 
 logger = logging.getLogger(__name__)
 

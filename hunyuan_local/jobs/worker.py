@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import random
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 
 from ..backends.base import Backend, GenerationContext, Spending, StagedBackend
 from ..errors import (
@@ -39,6 +37,7 @@ from .job import Job
 from .leftover import finished_before
 from .pulse import Pulse
 from .store import JobStore
+from .worker_config import WorkerConfig
 
 logger = logging.getLogger(__name__)
 
@@ -50,36 +49,6 @@ _FINAL_ERRORS = (
 )  # fmt: skip
 _MOST_AHEAD = 100_000
 _LONGEST_PAUSE_S = 300.0
-
-
-@dataclass(frozen=True)
-class WorkerConfig:
-    """How a worker works; times in seconds.
-
-    Attributes:
-        name: unique among all workers of a store.
-        lease_s: a job is given to another worker after so long without a sign of life.
-        beat_s: between two signs of life; also how soon a cancellation is seen.
-        poll_s: between two looks for a job, unless the store changes.
-        pause_s: after a failure that may pass, and while the disk is full.
-        checkpoint_every: save the unfinished video after so many steps.
-        min_free_bytes: no job is begun with less free on the disk.
-        encode_ahead: encode the prompts of all waiting jobs first.
-        patience_s: a service that cannot be reached, or has too many requests, is asked again for so long.
-        allow_loss, submit_again: see :class:`hunyuan_local.backends.base.GenerationContext`.
-    """
-
-    name: str
-    lease_s: float = 30.0
-    beat_s: float = 1.0
-    poll_s: float = 1.0
-    pause_s: float = 5.0
-    checkpoint_every: int = 5
-    min_free_bytes: int = 0
-    encode_ahead: bool = False
-    patience_s: float = 1800.0
-    allow_loss: bool = False
-    submit_again: bool = False
 
 
 class Worker:
@@ -301,8 +270,3 @@ class Worker:
         ends = time.monotonic() + (self._config.pause_s if seconds is None else seconds)
         while not self._stopping and time.monotonic() < ends:
             time.sleep(0.05)
-
-
-def worker_name(slot: str = "worker") -> str:
-    """A name that no other worker has: the slot, the process and a random part."""
-    return f"{slot}-{os.getpid()}-{os.urandom(3).hex()}"

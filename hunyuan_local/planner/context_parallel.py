@@ -21,13 +21,19 @@ def wasted_share(heads: int, cards: int) -> float:
 
 def why_not(heads: int, cards: int) -> str | None:
     """Why so many cards cannot share so many heads; None if they can."""
-    if _shares(heads, cards):
+    if can_share(heads, cards):
         return None
-    *possible, last = [number for number in range(2, heads + 1) if _shares(heads, number)]
+    *possible, last = [number for number in range(2, heads + 1) if can_share(heads, number)]
     return (
         f"context parallel: {cards} cards cannot share {heads} heads, as not all would get one; "
         f"{', '.join(map(str, possible))} or {last} can"
     )
+
+
+def can_share(heads: int, cards: int) -> bool:
+    """What the library asks: fewer padding heads than each card has (``_maybe_pad_qkv_head``)."""
+    own = heads_a_card(heads, cards)
+    return own * cards - heads < own
 
 
 def swap_in(t: Trace, names: tuple[str, ...], size: int, heads: int, cards: int) -> None:
@@ -62,12 +68,6 @@ def swap_out(t: Trace, name: str, given: tuple[str, ...], size: int, heads: int,
     t.exchange(padded * (cards - 1) // cards)
     t.make(name, padded)
     t.drop(*(f"{part} of the card's heads" for part in (name, *given)), f"{name} in the order of cards")
-
-
-def _shares(heads: int, cards: int) -> bool:
-    """What the library asks: fewer padding heads than each card has (``_maybe_pad_qkv_head``)."""
-    own = heads_a_card(heads, cards)
-    return own * cards - heads < own
 
 
 def _padded(size: int, heads: int, cards: int) -> int:

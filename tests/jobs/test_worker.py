@@ -16,7 +16,8 @@ from hunyuan_local.jobs.folder import DataFolder
 from hunyuan_local.jobs.job import Job
 from hunyuan_local.jobs.roster import Roster
 from hunyuan_local.jobs.store import JobStore
-from hunyuan_local.jobs.worker import Worker, WorkerConfig
+from hunyuan_local.jobs.worker import Worker
+from hunyuan_local.jobs.worker_config import WorkerConfig
 from hunyuan_local.provenance import read_provenance
 from hunyuan_local.schema import GenerationRequest, GenerationResult
 from hunyuan_local.video import probe
