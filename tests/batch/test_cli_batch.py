@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from command_line import run_here
 from standin import StandIn
 
 SMALL = ["--size", "144x80", "--num-frames", "5", "--num-inference-steps", "2", "--min-free-gib", "0.1"]
@@ -20,12 +21,12 @@ Command = Callable[..., subprocess.CompletedProcess]
 
 
 @pytest.fixture
-def batch(tmp_path: Path) -> Command:
-    """Runs the command in an empty folder."""
+def batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Runs the command in an empty folder, with a text as its standard input."""
 
-    def run(*arguments: str, text: str = "", **options: object) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-m", "hunyuan_local", "batch", *arguments]
-        return subprocess.run(command, cwd=tmp_path, input=text, capture_output=True, text=True, timeout=200, **options)
+    def run(*arguments: str, text: str = "", **variables: str) -> subprocess.CompletedProcess:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+        return run_here("batch", *arguments, cwd=tmp_path, **variables)
 
     return run
 
@@ -124,13 +125,14 @@ def test_ctrl_c_keeps_what_was_made_and_the_same_command_goes_on(batch: Command,
 @pytest.fixture
 def hosted(batch: Command, standin: StandIn, tmp_path: Path) -> Command:
     """The command at the stand-in of a hosted service."""
-    environment = os.environ | {
+    variables = {
         "WAVESPEED_API_KEY": standin.key,
         "WAVESPEED_BASE_URL": standin.url,
         "HUNYUAN_LOCAL_STATE_DIR": str(tmp_path / "state"),
     }
-    return lambda *arguments, text: batch("-", "-o", "out", "--backend", "wavespeed", *arguments, text=text,
-                                          env=environment)  # fmt: skip
+    return lambda *arguments, text: batch(
+        "-", "-o", "out", "--backend", "wavespeed", *arguments, text=text, **variables
+    )
 
 
 def test_a_service_makes_the_batch(hosted: Command, tmp_path: Path) -> None:
@@ -144,12 +146,12 @@ def test_no_more_is_submitted_than_may_be_spent(hosted: Command, tmp_path: Path,
     assert "max_cost=0.8" in done.stderr
 
 
-def test_a_missing_key_ends_the_batch_at_once_and_fails_no_line(
-    batch: Command, standin: StandIn, tmp_path: Path
+def test_a_missing_key_ends_the_batch_and_fails_no_line(
+    batch: Command, standin: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    environment = os.environ | {"WAVESPEED_BASE_URL": standin.url, "HUNYUAN_LOCAL_STATE_DIR": str(tmp_path / "state")}
-    environment.pop("WAVESPEED_API_KEY", None)
-    done = batch("-", "-o", "out", "--backend", "wavespeed", text="a cat\n", env=environment)
+    monkeypatch.delenv("WAVESPEED_API_KEY", raising=False)
+    variables = {"WAVESPEED_BASE_URL": standin.url, "HUNYUAN_LOCAL_STATE_DIR": str(tmp_path / "state")}
+    done = batch("-", "-o", "out", "--backend", "wavespeed", text="a cat\n", **variables)
     assert (done.returncode, "WAVESPEED_API_KEY" in done.stderr, standin.submissions) == (7, True, [])
 
 
