@@ -14,7 +14,7 @@ from server_crash import Outcome, run
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    return run(tmp_path_factory.mktemp("crash"), kills=4, jobs=16, seed=3)
+    return run(tmp_path_factory.mktemp("crash"), kills=2, jobs=6, seed=3)
 
 
 @pytest.mark.timeout(600)
