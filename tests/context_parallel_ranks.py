@@ -49,6 +49,7 @@ PROFILES = {
 }
 
 ALONE: dict[str, torch.Tensor] = {}  # latents of one process, by its profile
+DECODER: dict[str, torch.nn.Module] = {}
 
 
 def toy(heads: int) -> HunyuanVideoTransformer3DModel:
@@ -104,6 +105,17 @@ def denoising_cases(team: Team, names: list[str]) -> Iterator[tuple[str, float]]
             ALONE[key] = latents(alone, lambda model: None)
         found = latents(PROFILES[name], lambda model: join(model, team, "auto"))
         yield name, _apart(found, ALONE[key])
+        if name == "plain":
+            yield f"{name}-frames", (frames(found) - frames(ALONE[key])).abs().max().item()
+
+
+@torch.no_grad()
+def frames(denoised: torch.Tensor) -> torch.Tensor:
+    """What is decoded from latents, in float32 from 0 to 1, before it is rounded to bytes."""
+    if "vae" not in DECODER:
+        DECODER["vae"] = load_model(CONFIG, PROFILES["plain"]).pipe.vae
+    vae = DECODER["vae"]
+    return (vae.decode(denoised / vae.config.scaling_factor, return_dict=False)[0] / 2 + 0.5).clamp(0, 1)
 
 
 def _apart(found: torch.Tensor, expected: torch.Tensor) -> float:

@@ -34,6 +34,11 @@ def test_latents_with_a_negative_prompt_are_those_of_one_process(differences: di
     assert differences[f"{mode}-plain"] < 1e-5
 
 
+@pytest.mark.parametrize("mode", ["ulysses", "ring"])
+def test_frames_are_those_of_one_process(differences: dict[str, float], mode: str) -> None:
+    assert differences[f"{mode}-plain-frames"] < 1e-5  # of a range of 1
+
+
 @pytest.mark.parametrize("profile", ["group-offload", "sequential-offload", "fp8", "taylorseer", "magcache"])
 def test_the_profiles_that_may_be_combined_with_it_are_exact(differences: dict[str, float], profile: str) -> None:
     assert differences[f"ulysses-{profile}"] < 1e-5
