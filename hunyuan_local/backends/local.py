@@ -111,7 +111,7 @@ class LocalBackend:
         """Load the model for requests of its usual size, or return the loaded one."""
         context = context or GenerationContext()
         request = self.resolve(GenerationRequest(prompt="any"))
-        return self.load_in(self._choose(request, context.on_note), context)
+        return self.load_in(self.choose(request, context.on_note, self._loaded_for), context)
 
     def encode_ahead(self, requests: Sequence[GenerationRequest], folder: Path, context: GenerationContext) -> None:
         """Encode the prompts of requests to come into a folder, all at once; then the text encoders leave.
@@ -125,7 +125,9 @@ class LocalBackend:
         """
         from ..pipeline.memory import translated_shortage
 
-        profile = for_the_largest(map(self.resolve, requests), lambda request: self._choose(request, context.on_note))
+        profile = for_the_largest(
+            map(self.resolve, requests), lambda request: self.choose(request, context.on_note, self._loaded_for)
+        )
         if profile is None:  # each of them will be told by itself
             return
         model = self.load_in(profile, context)
@@ -162,7 +164,7 @@ class LocalBackend:
         run = Run(request, output, self.config.render_size(request.width, request.height), context, began)
         for text in self.notes(request, run.render_size):
             run.note(text)
-        ladder = OomLadder(self._choose(request, run.note), self._why_impossible)
+        ladder = OomLadder(self.choose(request, run.note, self._loaded_for), self._why_impossible)
         tiles = self._tiles.setdefault((run.render_size, request.num_frames), Tiles(self.config, request))
 
         while True:
@@ -247,11 +249,13 @@ class LocalBackend:
 
         free_device()
 
-    def _choose(self, request: GenerationRequest, note: Callable[[str], None]) -> RuntimeProfile:
-        """The profile that was named, or the plan's choice for this request."""
+    def choose(
+        self, request: GenerationRequest, note: Callable[[str], None], loaded: RuntimeProfile | None
+    ) -> RuntimeProfile:
+        """The profile that was named, or the plan's choice for this request where the model is loaded in ``loaded``."""
         if self.profile is not None:
             return self.profile
-        choice = choose_profile(request, self.config, self._loaded_for)
+        choice = choose_profile(request, self.config, loaded)
         if choice.reason is not None:
             note(choice.reason)
         return with_cache(choice.profile, self.cache, self.config)

@@ -21,7 +21,6 @@ from .degrees import check_degree
 from .finishing import Run, default_output
 from .local import LocalBackend
 from .orders import Order
-from .profiles import choose_profile, with_cache
 from .rank import remove_unfinished
 from .rank_group import RankGroup
 from .resuming import open_checkpoint
@@ -151,13 +150,7 @@ class ParallelBackend:
 
     def _choose(self, request: GenerationRequest, note: Callable[[str], None]) -> RuntimeProfile:
         """The profile that was named, or the plan's choice for a single process; checked against the degree."""
-        if self._local.profile is not None:
-            profile = self._local.profile
-        else:
-            choice = choose_profile(request, self.config, self._profile)
-            if choice.reason is not None:
-                note(choice.reason)
-            profile = with_cache(choice.profile, self._local.cache, self.config)
+        profile = self._local.choose(request, note, self._profile)
         check_degree(self.shared, self.config, request, profile, _gpus(profile))
         return profile.model_copy(update={"context_parallel": self.shared})
 

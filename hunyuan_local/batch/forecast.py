@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ..jobs.eta import Cost, forecast, measure, work_of
+from ..jobs.eta import RECENT_JOBS, Cost, forecast, measure, work_of
 from ..jobs.job import Job
 from ..schema import GenerationRequest
 from .run import Batch
-
-_RECENT_JOBS = 20
 
 
 def seconds_left(batch: Batch, running: Sequence[Job], workers: int) -> float | None:
@@ -20,15 +18,15 @@ def seconds_left(batch: Batch, running: Sequence[Job], workers: int) -> float | 
         running: as they stand now.
         workers: how many videos are made at a time.
     """
-    recent = batch.store.list(statuses=["succeeded"], model=batch.identity, limit=_RECENT_JOBS)
-    measured = measure(recent)
-    if not measured and (recent or not all(_has_size(job.request) for job in batch.unfinished())):
+    recent = batch.store.list(statuses=["succeeded"], model=batch.identity, limit=RECENT_JOBS)
+    measured, unfinished = measure(recent), batch.unfinished()
+    if not measured and (recent or not all(_has_size(job.request) for job in unfinished)):
         # A service, whose steps nobody has seen: videos take as long as they took.
         took = [job.result["timings"]["total_s"] for job in recent]
-        return math.ceil(len(batch.unfinished()) / workers) * sum(took) / len(took) if took else None
+        return math.ceil(len(unfinished) / workers) * sum(took) / len(took) if took else None
     costs = measured or _first_steps(running)
     at_work = {job.job_id for job in running}
-    waiting = [job for job in batch.unfinished() if job.job_id not in at_work]
+    waiting = [job for job in unfinished if job.job_id not in at_work]
     left = forecast(running, waiting, costs, max(workers, len(running))).seconds_left.values()
     return None if any(seconds is None for seconds in left) else max(left, default=0.0)
 

@@ -80,6 +80,7 @@ class Batch:
 
     def __init__(self, items: Sequence[WantedItem], destination: Destination, identity: str, limits: Capabilities):
         self.items = list(items)
+        self._by_key = {item.key: item for item in self.items}
         self.destination, self.identity = destination, identity
         low, high = limits.seeds
         self._limits = limits.model_copy(update={"seeds": (low, min(high, _LARGEST_SEED))})
@@ -102,9 +103,8 @@ class Batch:
         """
         self._take_from_the_dead()
         sweep(self.folder, self.store, time.time())
-        wanted = {item.key for item in self.items}
         for job in self.store.list(limit=_ALL, oldest_first=True):
-            if job.origin["key"] in wanted:
+            if job.origin["key"] in self._by_key:
                 self._jobs[job.origin["key"]] = job
             elif not job.is_finished:
                 self.store.cancel(job.job_id)  # a line that was changed or taken out
@@ -170,9 +170,8 @@ class Batch:
 
     def running(self) -> list[tuple[WantedItem, Job]]:
         """The items at work now, with their progress."""
-        by_key = {item.key: item for item in self.items}
         jobs = self.store.list(statuses=["running"], model=self.identity, oldest_first=True)
-        return [(by_key[job.origin["key"]], job) for job in jobs if job.origin["key"] in by_key]
+        return [(self._by_key[key], job) for job in jobs if (key := job.origin["key"]) in self._by_key]
 
     def unfinished(self) -> list[Job]:
         """The jobs that have not ended, as they stood when they were put into the queue."""
@@ -236,12 +235,9 @@ class Batch:
 
         They died with an earlier run, for which no item is to blame, so no attempt is counted.
         """
-        held = self.store.list(statuses=["running"], limit=_ALL)
         for report in self.store.roster.list(within_s=_ANY_AGE_S):
             if not _is_alive(report.pid):
-                for job in held:
-                    if job.worker == report.name:
-                        self.store.give_back(job)
+                self.store.give_back_all_of(report.name)
                 self.store.roster.leave(report.name)
 
 
@@ -251,5 +247,5 @@ def _is_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
+        pass  # another user's
     return True

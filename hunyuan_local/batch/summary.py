@@ -41,6 +41,11 @@ class Summary:
         """Whether every video is at its place."""
         return self.counts["done"] == len(self._states)
 
+    @property
+    def left(self) -> int:
+        """Items that are neither done nor failed."""
+        return self.counts["waiting"] + self.counts["running"]
+
     def to_json(self) -> dict[str, Any]:
         """All of it, with every item, as JSON values; times in seconds."""
         return {
@@ -48,7 +53,7 @@ class Summary:
             "done": self.counts["done"],
             "made": self.made,
             "failed": self.counts["failed"],
-            "left": self.counts["waiting"] + self.counts["running"],
+            "left": self.left,
             "seconds": round(self.seconds, 3),
             "spent_usd": self.spent_usd,
             "items": [self._item(state) for state in self._states],

@@ -182,11 +182,10 @@ def _log_to(path: Path) -> None:
 
 def _what_is_missing(summary: Summary) -> str:
     counts = summary.counts
-    left = counts["waiting"] + counts["running"]
-    remedies = ["the same command goes on"] if left else []
+    remedies = ["the same command goes on"] if summary.left else []
     if counts["failed"]:
         remedies.append("--retry-failed tries the failed ones again")
-    return f"{counts['failed'] + left} videos are missing; {', '.join(remedies)}"
+    return f"{counts['failed'] + summary.left} videos are missing; {', '.join(remedies)}"
 
 
 def _tell_bad_lines(console: Console, bad_lines: list[BadLine], skip: bool) -> None:

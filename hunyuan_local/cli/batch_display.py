@@ -114,12 +114,11 @@ def print_batch_summary(console: Console, summary: Summary) -> None:
     """Counts, seconds and the reason of each failure."""
     counts = summary.counts
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    left = counts["waiting"] + counts["running"]
     rows = [
         ("videos", str(sum(counts.values()))),
         ("done", f"{counts['done']}, {summary.made} of them now"),
         ("failed", str(counts["failed"])),
-        ("left", str(left)),
+        ("left", str(summary.left)),
         ("seconds", f"{summary.seconds:.1f}"),
     ]
     if summary.spent_usd is not None:

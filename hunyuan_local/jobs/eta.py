@@ -17,7 +17,7 @@ from ..schema import GenerationRequest, Timings
 from .job import Job
 from .store import JobStore
 
-_RECENT_JOBS = 20
+RECENT_JOBS = 20  # whose cost is measured
 _MOST_QUEUED = 1000
 _FRESH_S = 1.0
 
@@ -135,7 +135,7 @@ class Forecaster:
     def _make(self) -> Forecast:
         running = self._store.list(statuses=["running"], model=self._model, oldest_first=True)
         queued = self._store.list(statuses=["queued"], model=self._model, oldest_first=True, limit=_MOST_QUEUED)
-        recent = self._store.list(statuses=["succeeded"], model=self._model, limit=_RECENT_JOBS)
+        recent = self._store.list(statuses=["succeeded"], model=self._model, limit=RECENT_JOBS)
         workers = sum(report.model == self._model for report in self._roster.list())
         return forecast(running, queued, measure(recent), max(workers, len(running)))
 

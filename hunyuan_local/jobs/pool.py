@@ -127,9 +127,7 @@ class WorkerPool:
                 logger.warning("%s did not end within %.0f s and is killed", slot.name, grace_s)
                 slot.process.kill()
                 slot.process.wait()
-                for job in self._store.list(statuses=["running"]):
-                    if job.worker == slot.name:
-                        self._store.give_back(job)  # that it was ended from here is no failed attempt
+                self._store.give_back_all_of(slot.name)  # that it was ended from here is no failed attempt
             self._bury(slot)
 
     def _spawn(self, slot: _Slot) -> None:

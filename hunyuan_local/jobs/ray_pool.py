@@ -29,7 +29,6 @@ _LONGEST_PAUSE_S = 60.0
 _HEALTHY_S = 60.0  # a replica that lived so long starts again at once
 _PLACING_S = 30.0  # a process of Ray's has started by then, if it has a place
 _LOOK_S = 0.2
-_ALL = 1_000_000
 
 
 @dataclass
@@ -182,9 +181,7 @@ class RayPool:
         self._ray.kill(slot.actor)  # the process outlives the end of its work
         slot.actor = None
         if self._ending:
-            for job in self._store.list(statuses=["running"], limit=_ALL):
-                if job.worker == slot.name:
-                    self._store.give_back(job)  # that it was ended from here is no failed attempt
+            self._store.give_back_all_of(slot.name)  # that it was ended from here is no failed attempt
         self._store.expire(slot.name)
         self._store.roster.leave(slot.name)
         if self._ending:

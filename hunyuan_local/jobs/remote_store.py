@@ -172,9 +172,9 @@ class RemoteStore:
         self._forget(job)
         return done
 
-    def stopped(self, job: Job) -> bool:
+    def stopped(self, job: Job, why: str = "cancelled") -> bool:
         """See :meth:`JobStore.stopped`."""
-        done = self._ask("stopped", job)
+        done = self._ask("stopped", job, why)
         self._forget(job)
         return done
 

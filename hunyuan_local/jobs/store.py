@@ -110,17 +110,11 @@ class JobStore:
 
     def give_back(self, job: Job) -> bool:
         """Return a job that was not worked to its end, without counting the attempt; as :meth:`succeed`."""
-        return bool(
-            self._run(
-                """UPDATE jobs SET status = CASE WHEN cancel_requested THEN 'canceled' ELSE 'queued' END,
-                       finished_at = CASE WHEN cancel_requested THEN ? END,
-                       failure = CASE WHEN cancel_requested THEN 'canceled' END,
-                       error = CASE WHEN cancel_requested THEN 'cancelled' ELSE '' END,
-                       worker = NULL, lease_until = NULL, attempts = attempts - 1
-                   WHERE job_id = ? AND status = 'running' AND worker = ? AND attempts = ? RETURNING *""",
-                (self._now(), *self._hold(job)),
-            )
-        )
+        return bool(self._give_back("job_id = ? AND worker = ? AND attempts = ?", self._hold(job)))
+
+    def give_back_all_of(self, worker: str) -> list[Job]:
+        """As :meth:`give_back`, all that a worker holds, which is known to have ended through no fault of its jobs."""
+        return self._give_back("worker = ?", (worker,))
 
     def release(self, job: Job, error: str) -> bool:
         """Return a job that failed for what may pass: to be run again, or failed after the last attempt."""
@@ -242,6 +236,17 @@ class JobStore:
                    worker = NULL, lease_until = NULL
                WHERE status = 'running' AND {which} RETURNING *""",
             (now, error, *values),
+        )
+
+    def _give_back(self, which: str, values: tuple) -> list[Job]:
+        return self._run(
+            f"""UPDATE jobs SET status = CASE WHEN cancel_requested THEN 'canceled' ELSE 'queued' END,
+                   finished_at = CASE WHEN cancel_requested THEN ? END,
+                   failure = CASE WHEN cancel_requested THEN 'canceled' END,
+                   error = CASE WHEN cancel_requested THEN 'cancelled' ELSE '' END,
+                   worker = NULL, lease_until = NULL, attempts = attempts - 1
+               WHERE status = 'running' AND {which} RETURNING *""",
+            (self._now(), *values),
         )
 
     def _finish(
