@@ -19,7 +19,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 ORDER = (
     ("__main__",),
     ("cli",),
-    ("batch", "server", "ui"),
+    ("batch", "bench", "server", "ui"),
     ("jobs",),
     ("backends",),
     ("planner",),
