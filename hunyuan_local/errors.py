@@ -25,6 +25,7 @@
     |- BatchIncompleteError      18  a batch has ended, and not all of its videos are there
     |- SpendingLimitError        19  another hosted video would cost more than was allowed
     |- RankFailedError           20  one of several processes that make a video together has died or failed
+    |- BenchIncompleteError      21  a bench has ended, and not all of its runs succeeded
     `- GenerationCancelledError  130 stopped on request
 
 Each message names what was wrong, its value, what is allowed and the remedy, so that the command
@@ -100,6 +101,11 @@ class Loss(FieldProblem):
     def fate(self) -> str:
         """What becomes of the field with permission."""
         return "left out" if self.becomes is None else f"changed to {self.becomes}"
+
+    @property
+    def note(self) -> str:
+        """What is said of it where it was permitted."""
+        return f"{self.field}={self.value!r} was {self.fate}: {self.rule}"
 
 
 class RequestLossError(InvalidRequestError):
@@ -258,3 +264,9 @@ class RankFailedError(HunyuanLocalError):
     """One of the processes that make a video together has died, or failed in a way that nobody foresaw."""
 
     exit_code = 20
+
+
+class BenchIncompleteError(HunyuanLocalError):
+    """A bench has ended, and not all of its runs succeeded; the message says what became of the others."""
+
+    exit_code = 21

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +25,7 @@ TEMPORAL_COMPRESSION = 4
 MAX_SIDE = 16384  # the H.264 encoder takes no larger picture
 MAX_FRAMES = 4097  # nearly three minutes at 24 a second, far more than any checkpoint was trained for
 MAX_SEED = 2**64 - 1
+_SIZE = re.compile(r"([0-9]{1,9})[*x]([0-9]{1,9})")
 
 
 class GenerationRequest(BaseModel):
@@ -142,6 +144,18 @@ class GenerationRequest(BaseModel):
         return type(self)(**(defaults | given))
 
 
+def parse_size(size: object) -> tuple[int, int]:
+    """Width and height of a text such as 1280*720 or 1280x720.
+
+    Raises:
+        InvalidRequestError: it is no such text.
+    """
+    match = _SIZE.fullmatch(size) if isinstance(size, str) else None
+    if match is None:
+        raise InvalidRequestError([FieldProblem("size", size, "must be WIDTH*HEIGHT, such as 1280*720")])
+    return int(match[1]), int(match[2])
+
+
 Stage = Literal["load", "encode", "denoise", "decode", "write", "submit", "queue", "run", "download"]
 
 
@@ -165,8 +179,11 @@ class Timings(BaseModel):
     """Seconds a stage; a stage that a backend does not have is 0, as is loading a loaded model.
 
     Writing overlaps decoding: ``write_s`` is what remained to be written after the last frame. The
-    last four seconds are a hosted service's: ``run_s`` is its own figure where it gives one, else, like
-    ``queue_s``, what was seen from here, to the polling interval.
+    last five seconds are a hosted service's: ``run_s`` is its own figure where it gives one, else, like
+    ``queue_s``, what was seen from here, to the polling interval. ``poll_s`` is the longest that the finished task can
+    have waited to be seen: no service says when a task ended, but the look before found it unfinished, and it ran for
+    ``run_s`` after it was last seen waiting. It is told only beside a service's own ``run_s``; without one it lies in
+    ``run_s``, and is 0.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -180,6 +197,7 @@ class Timings(BaseModel):
     submit_s: float = 0.0
     queue_s: float = 0.0
     run_s: float = 0.0
+    poll_s: float = 0.0
     download_s: float = 0.0
     total_s: float = 0.0
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from hunyuan_local.errors import InvalidRequestError
-from hunyuan_local.schema import GenerationRequest
+from hunyuan_local.schema import GenerationRequest, parse_size
 
 
 def problems(**fields: object) -> str:
@@ -108,3 +108,14 @@ def test_json_round_trip() -> None:
 def test_half_of_a_surrogate_pair_is_refused_with_its_place(field: str) -> None:
     with pytest.raises(InvalidRequestError, match=f"{field}=.*character 3 is half of a surrogate pair"):
         GenerationRequest(**{"prompt": "a fox", field: "a \ud800 fox"})
+
+
+@pytest.mark.parametrize("size", ["1280*720", "1280x720"])
+def test_a_size_is_width_and_height(size: str) -> None:
+    assert parse_size(size) == (1280, 720)
+
+
+@pytest.mark.parametrize("size", ["1280", "1280:720", " 1280*720", f"{'9' * 5000}*720", 1280, None])
+def test_what_is_no_size_is_refused(size: object) -> None:
+    with pytest.raises(InvalidRequestError, match=r"size=.*: must be WIDTH"):
+        parse_size(size)

@@ -40,7 +40,7 @@ class Delivery:
         limit_s: float,
     ):
         self._service, self._model, self._job, self._ask, self._context = service, model, job, ask, context
-        self._last_queued = time.monotonic()
+        self._last_queued = self._last_unfinished = time.monotonic()
         self._deadline = time.monotonic() + limit_s
         self._download_s = 0.0
         self.is_done = False
@@ -83,8 +83,9 @@ class Delivery:
             if not view.outputs:
                 raise InvalidAnswerError(f"{name} says that task {job.remote_id} is done, and names no video")
             return view
+        self._last_unfinished = time.monotonic()
         if view.status == "queued":
-            self._last_queued = time.monotonic()
+            self._last_queued = self._last_unfinished
         known = view.status == "running" and view.progress_percent is not None
         self._context.on_progress(
             Progress(
@@ -124,15 +125,25 @@ class Delivery:
             raise DownloadError(f"what {self._job.backend} gave is not a whole mp4 video; try again later") from error
 
     def _timings(self, view: JobView, finished: float) -> Timings:
-        """Seconds since the submission; the running is the service's own figure where it gives one."""
+        """Seconds since the submission; the running is the service's own figure where it gives one.
+
+        In that case the task ended no sooner than the look before, and no sooner than that long after it was last seen
+        waiting: what is left until ``finished`` is the most that polling can have added.
+        """
         submit_s, download_s = self._job.submit_s, self._download_s
         since = (datetime.now(UTC) - self._job.created_at).total_seconds() - (time.monotonic() - finished)
         waited = max(0.0, since - submit_s)
-        run_s = finished - self._last_queued if view.inference_s is None else view.inference_s
+        if view.inference_s is None:
+            run_s, poll_s = finished - self._last_queued, 0.0
+        else:
+            run_s = view.inference_s
+            earliest_end = max(self._last_unfinished, self._last_queued + run_s)
+            poll_s = min(max(0.0, finished - earliest_end), max(0.0, waited - run_s))
         return Timings(
             submit_s=submit_s,
-            queue_s=max(0.0, waited - run_s),
+            queue_s=max(0.0, waited - run_s - poll_s),
             run_s=run_s,
+            poll_s=poll_s,
             download_s=download_s,
             total_s=submit_s + waited + download_s,
         )

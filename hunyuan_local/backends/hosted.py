@@ -221,7 +221,7 @@ class HostedBackend(ABC):
         sent = self.wire.request_to_wire(with_seed(wanted.request, self.capabilities))
         output = context.output or Path(f"{self.name}-{datetime.now():%Y%m%d-%H%M%S}-{sent.request.seed}.mp4")
         check_output_path(output, context.overwrite)
-        notes = [f"{loss.field}={loss.value!r} was {loss.fate}: {loss.rule}" for loss in wanted.losses]
+        notes = [loss.note for loss in wanted.losses]
         service = self._connect(context)
         for note in notes:
             context.on_note(note)

@@ -6,7 +6,6 @@ that nobody gave stays open.
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, FieldProblem, InvalidRequestError
-from ..schema import MAX_SEED, GenerationRequest
+from ..schema import MAX_SEED, GenerationRequest, parse_size
 from .formats import Format, Record, read_csv, read_json_lines, read_text
 
-_SIZE = re.compile(r"([0-9]{1,9})[*x]([0-9]{1,9})")
 _SUFFIXES: dict[str, Format] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv"}
 
 
@@ -93,18 +91,6 @@ def read_batch(
     if not items and not bad_lines:
         raise ConfigError(f"{name}: asks for no video; write at least one prompt into it")
     return BatchFile(tuple(items), tuple(bad_lines))
-
-
-def parse_size(size: object) -> tuple[int, int]:
-    """Width and height of a text such as 1280*720 or 1280x720.
-
-    Raises:
-        InvalidRequestError: it is no such text.
-    """
-    match = _SIZE.fullmatch(size) if isinstance(size, str) else None
-    if match is None:
-        raise InvalidRequestError([FieldProblem("size", size, "must be WIDTH*HEIGHT, such as 1280*720")])
-    return int(match[1]), int(match[2])
 
 
 def _check_options(defaults: Mapping[str, Any], seeds: Sequence[int], num_videos_per_prompt: int) -> dict[str, Any]:

@@ -8,12 +8,12 @@ import threading
 from collections.abc import Callable
 
 from ..backends.base import Backend
+from ..backends.budget import Budget
 from ..errors import HunyuanLocalError, TerminationRequest
 from ..jobs.folder import DataFolder
 from ..jobs.store import JobStore
 from ..jobs.worker import Worker
 from ..jobs.worker_config import WorkerConfig, worker_name
-from .budget import Budget
 
 logger = logging.getLogger(__name__)
 

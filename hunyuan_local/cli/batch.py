@@ -17,7 +17,7 @@ import rich_click as click
 from rich.console import Console
 
 from ..backends.base import Backend
-from ..batch.budget import Budget
+from ..backends.budget import Budget
 from ..batch.check import check_items
 from ..batch.destination import Destination
 from ..batch.file import BadLine, BatchItem, read_batch

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from ..backends.base import Backend
-from ..batch.budget import Budget
+from ..backends.budget import Budget
 from ..batch.check import CheckSize
 from ..batch.run import Batch
 from ..config import GIB

@@ -1,6 +1,6 @@
 """Entry point: the group of commands, and the one border where errors become exit codes.
 
-No command imports torch before it needs it, so that ``--help`` is quick.
+A command is imported when it is used, and torch when that needs it, so that ``--help`` is quick.
 """
 
 from __future__ import annotations
@@ -16,10 +16,26 @@ import rich_click as click
 from ..errors import HunyuanLocalError, TerminationRequest
 from ..pipeline.noise import hide_import_noise
 
-_COMMANDS = (
-    "batch", "doctor", "download", "explain", "generate", "jobs", "models", "plan", "replay", "resume", "serve", "show",
-    "smoke", "worker",
-)  # fmt: skip
+# The first paragraph of each command's own help, which a list shows without importing the command.
+_SUMMARIES = {
+    "batch": "Make a video of every line of FILE; - is standard input.",
+    "bench": "Measure backends with the same requests, and write a report.",
+    "doctor": "Look at Python, the libraries, GPUs, tokenizers, weights and ffmpeg.",
+    "download": "Fetch a model into the Hub's cache, and print its folder; afterwards no network is needed.",
+    "explain": "Say what each backend would do with this request: take it, adjust it, or refuse it.",
+    "generate": "Make a video from PROMPT.",
+    "jobs": "See, cancel, retry and delete the jobs of a server or of workers.",
+    "models": (
+        "List the models: those known by name, HunyuanVideo checkpoints in the Hub's cache, and those in each DIR."
+    ),
+    "plan": "Weigh every way to run the model: memory of each stage, time, and which of them fit.",
+    "replay": "Make FILE again from what it says of itself, and say whether the frames are identical.",
+    "resume": "Wait for the task of JOB and fetch its video; nothing is submitted.",
+    "serve": "Serve WaveSpeed's, Novita's and OpenAI's video formats, with the work done by workers of its own.",
+    "show": "Print how FILE was made, as JSON.",
+    "smoke": "Load the model, make two steps at the smallest size, decode, encode and check the file.",
+    "worker": "Take jobs from the store of a server, or of other workers, until Ctrl-C or SIGTERM.",
+}
 _EPILOG = (
     "Exit codes: 0 done; 1 a replay differs, the doctor found a fault, or an unexpected error; 2 bad input; "
     "3 the model cannot be loaded; "
@@ -27,22 +43,26 @@ _EPILOG = (
     "7 the key, 8 too many requests, 9 refused, 10 the task failed, 11 the time limit, 12 not reachable, 13 an answer "
     "that is not understood, 14 the download, 15 the answer to a submission was lost; of a job store: "
     "16 it cannot be used, 17 too many jobs wait; of a batch: 18 videos are missing; "
-    "20 one of several processes that make a video together has died; 130 cancelled."
+    "20 one of several processes that make a video together has died; 21 not all runs of a bench succeeded; "
+    "130 cancelled."
 )
 
 
 class _LazyGroup(click.RichGroup):
-    """Imports a command's module when the command is used or listed."""
+    """Lists commands by their summaries, and imports a command's module when the command is used."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return importlib.import_module(f".{cmd_name}", __package__).command if cmd_name in _COMMANDS else None
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, listed, rest = super().resolve_command(ctx, args)
+        return name, listed and importlib.import_module(f".{name}", __package__).command, rest
 
 
 @click.group(
-    cls=_LazyGroup, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+    cls=_LazyGroup,
+    commands={name: click.Command(name, help=summary) for name, summary in _SUMMARIES.items()},
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(package_name="hunyuan-local")
 def group() -> None:

@@ -13,10 +13,9 @@ import rich_click as click
 
 from ..backends.base import Backend
 from ..backends.registry import backend_names, get_backend
-from ..batch.file import parse_size
 from ..config import LoraConfig, cache_names, model_names, profile_names
 from ..errors import FieldProblem, InvalidRequestError
-from ..schema import GenerationRequest
+from ..schema import GenerationRequest, parse_size
 
 
 def request_options(command: Callable) -> Callable:
@@ -102,8 +101,9 @@ def worker_options(command: Callable) -> Callable:
         help="Take and begin no job with less free on the disk.",
     )(command)  # fmt: skip
     command = click.option(
-        "--checkpoint-every", type=click.IntRange(min=1), default=5, show_default=True, metavar="STEPS",
-        help="Save the state of the unfinished video after so many steps.",
+        "--checkpoint-every", type=click.IntRange(min=1), metavar="STEPS",
+        help="Save the state of the unfinished video after so many steps; if left out, after the step with which a "
+        "crash would cost 30 seconds of work.",
     )(command)  # fmt: skip
     return click.option(
         "--lease", "lease_s", type=click.FloatRange(min=1), default=30, show_default=True, metavar="SECONDS",

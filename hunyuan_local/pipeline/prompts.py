@@ -111,6 +111,10 @@ class PromptEncoder:
             if getattr(self._pipe, name) is None:
                 self._pipe.register_modules(**{name: self._load(name)})
 
+    def forget(self) -> None:
+        """Encode the next prompt even if it is the last one's, unless it is kept on disk."""
+        self._last = {}
+
     def _release(self) -> None:
         """Let go of the text encoders; a prompt that is not known would have them loaded again."""
         for name in TEXT_ENCODERS:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hunyuan_local.batch.file import BadLine, BatchFile, parse_size, read_batch
+from hunyuan_local.batch.file import BadLine, BatchFile, read_batch
 from hunyuan_local.batch.formats import read_csv, read_json_lines
 from hunyuan_local.errors import ConfigError, InvalidRequestError
 from hunyuan_local.schema import MAX_SEED
@@ -295,17 +295,6 @@ def test_a_bad_default_is_refused_once(write: Write, defaults: dict[str, object]
 def test_a_prompt_is_no_default(write: Write) -> None:
     with pytest.raises(ConfigError, match="prompt: is no default"):
         read_batch(write("a.txt", "a"), defaults={"prompt": "b"})
-
-
-@pytest.mark.parametrize("size", ["1280*720", "1280x720"])
-def test_a_size_is_width_and_height(size: str) -> None:
-    assert parse_size(size) == (1280, 720)
-
-
-@pytest.mark.parametrize("size", ["1280", "1280:720", " 1280*720", f"{'9' * 5000}*720", 1280, None])
-def test_what_is_no_size_is_refused(size: object) -> None:
-    with pytest.raises(InvalidRequestError, match=r"size=.*: must be WIDTH"):
-        parse_size(size)
 
 
 # ---- seeds, copies and duplicates ------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The account of a batch at a hosted service."""
+"""The account of what was spent at hosted services."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hunyuan_local.batch.budget import Budget
+from hunyuan_local.backends.budget import Budget
 from hunyuan_local.errors import ConfigError, SpendingLimitError
 
 
@@ -18,7 +18,7 @@ def test_as_many_as_the_limit_pays_for_may_be_submitted(tmp_path: Path) -> None:
         budget.reserve()
 
 
-def test_the_next_run_of_the_batch_remembers(tmp_path: Path) -> None:
+def test_the_next_run_remembers(tmp_path: Path) -> None:
     Budget(tmp_path / "spent.json", 0.1, 0.1).reserve()
     with pytest.raises(SpendingLimitError):
         Budget(tmp_path / "spent.json", 0.1, 0.1).reserve()
@@ -50,3 +50,13 @@ def test_a_damaged_account_is_not_taken_for_an_empty_one(tmp_path: Path) -> None
     (tmp_path / "spent.json").write_text("{")
     with pytest.raises(ConfigError, match="damaged"):
         Budget(tmp_path / "spent.json", 0.1, 1.0)
+
+
+def test_services_with_prices_of_their_own_share_an_account(tmp_path: Path) -> None:
+    cheap, dear = (Budget(tmp_path / "spent.json", price, 1.0) for price in (0.1, 0.6))
+    dear.reserve()
+    cheap.reserve()
+    with pytest.raises(SpendingLimitError, match=r"2 videos were submitted for 0\.70 .* would make 1\.30"):
+        dear.reserve()
+    cheap.reserve()
+    assert dear.spent_usd == pytest.approx(0.8)

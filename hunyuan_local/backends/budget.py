@@ -1,7 +1,7 @@
-"""What a batch has spent at a hosted service, on disk, and the limit that it keeps.
+"""What was spent at hosted services, on disk, and the limit that it keeps.
 
 Every submission is written down before it is made, so that neither a crash nor the next run of the
-same batch forgets it. One whose fate is not known counts.
+same work forgets it. One whose fate is not known counts.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ from ..errors import ConfigError, SpendingLimitError
 
 
 class Budget:
-    """The account of one batch; see :class:`hunyuan_local.backends.base.Spending`.
+    """The account of one piece of work; see :class:`hunyuan_local.backends.base.Spending`.
+
+    Services with prices of their own share an account where their budgets have one path, in one process and one
+    thread at a time; several threads share one budget.
 
     Args:
         path: the file; made at the first submission.
         price_usd: of one video in US dollars; None is not known.
-        limit_usd: of the whole batch, with its earlier runs; None sets no limit.
+        limit_usd: of all that the file counts, earlier runs included; None sets no limit.
 
     Attributes:
         refusal: why a submission was refused; empty as long as none was.
@@ -40,24 +43,17 @@ class Budget:
         self._path, self._price_usd, self._limit_usd = path, price_usd, limit_usd
         self._lock = threading.Lock()
         self.refusal = ""
-        try:
-            found = json.loads(path.read_text()) if path.exists() else {"submissions": 0, "usd": 0.0}
-            self._submissions, self._usd = int(found["submissions"]), float(found["usd"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ConfigError(
-                f"{path}: the account of the batch is damaged: {error}; look at your account at the service, then "
-                "delete the file to count from 0"
-            ) from error
+        self._read()
 
     @property
     def submissions(self) -> int:
-        """How many tasks were submitted, in all runs of the batch."""
-        return self._submissions
+        """How many tasks were submitted, in all runs."""
+        return self._read()[0]
 
     @property
     def spent_usd(self) -> float | None:
         """What they cost at most, each at the price of its day; None where the price is not known."""
-        return None if self._price_usd is None else self._usd
+        return None if self._price_usd is None else self._read()[1]
 
     def reserve(self) -> None:
         """Write down one more submission.
@@ -68,10 +64,11 @@ class Budget:
         """
         with self._lock:
             if self._limit_usd is not None:
-                after = self._usd + self._price_usd
+                submissions, usd = self._read()
+                after = usd + self._price_usd
                 if after > self._limit_usd + 1e-9:
                     self.refusal = (
-                        f"max_cost={self._limit_usd:g}: {self._submissions} videos were submitted for {self._usd:.2f} "
+                        f"max_cost={self._limit_usd:g}: {submissions} videos were submitted for {usd:.2f} "
                         f"US dollars, and another would make {after:.2f}; give a higher --max-cost to go on"
                     )
                     raise SpendingLimitError(self.refusal)
@@ -82,12 +79,23 @@ class Budget:
         with self._lock:
             self._count(-1)
 
+    def _read(self) -> tuple[int, float]:
+        """How many submissions, and what they cost in US dollars."""
+        try:
+            found = json.loads(self._path.read_text()) if self._path.exists() else {"submissions": 0, "usd": 0.0}
+            return int(found["submissions"]), float(found["usd"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"{self._path}: the account of what was spent is damaged: {error}; look at your account at the "
+                "service, then delete the file to count from 0"
+            ) from error
+
     def _count(self, more: int) -> None:
-        found, usd = self._submissions + more, self._usd + more * (self._price_usd or 0.0)
+        submissions, usd = self._read()
+        found = {"submissions": submissions + more, "usd": usd + more * (self._price_usd or 0.0)}
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(self._path) as partial:
-                partial.write_text(json.dumps({"submissions": found, "usd": usd}))
+                partial.write_text(json.dumps(found))
         except OSError as error:
             raise ConfigError(f"{self._path}: the account cannot be written: {error}; check the disk") from error
-        self._submissions, self._usd = found, usd
