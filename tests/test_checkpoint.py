@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 from command_line import run_here
+from manual_clock import ManualClock
 
 from hunyuan_local.backends.base import GenerationContext
 from hunyuan_local.backends.local import LocalBackend
 from hunyuan_local.errors import ConfigError, GenerationCancelledError, InvalidOutputError
 from hunyuan_local.pipeline import decoder
-from hunyuan_local.pipeline.checkpoint import Checkpoint, SavedState
+from hunyuan_local.pipeline.checkpoint import UNSAVED_S, Checkpoint, SavedState
 from hunyuan_local.provenance import read_provenance
 from hunyuan_local.schema import GenerationRequest, GenerationResult, Progress
 
@@ -135,6 +137,85 @@ def test_the_state_is_saved_every_n_steps(make: Callable, tmp_path: Path) -> Non
     assert saved == [False, True, True, True]
 
 
+@pytest.fixture
+def by_time(tmp_path: Path, clock: ManualClock) -> Checkpoint:
+    """A checkpoint that saves by time, of a video that is begun now."""
+    return Checkpoint(tmp_path, "k", clock=clock)
+
+
+def state_after(step: int) -> SavedState:
+    return SavedState(step, STATE.latents, STATE.generator)
+
+
+def test_steps_of_less_than_half_a_minute_are_not_saved(by_time: Checkpoint, clock: ManualClock) -> None:
+    clock.now += UNSAVED_S - 1
+    by_time.keep(state_after(100), total=100, seed=7)
+    assert not by_time.path.exists()
+
+
+def test_the_step_with_which_half_a_minute_is_over_is_saved(by_time: Checkpoint, clock: ManualClock) -> None:
+    clock.now += UNSAVED_S
+    by_time.keep(state_after(1), total=100, seed=7)
+    assert Checkpoint(by_time.path.parent, "k").load()[0].step == 1
+
+
+def test_half_a_minute_counts_from_the_last_saved_state(by_time: Checkpoint, clock: ManualClock) -> None:
+    for step in (1, 2, 3):
+        clock.now += UNSAVED_S * 2 / 3
+        by_time.keep(state_after(step), total=100, seed=7)
+    assert Checkpoint(by_time.path.parent, "k").load()[0].step == 2
+
+
+def test_a_step_that_takes_long_is_saved_each_time(by_time: Checkpoint, clock: ManualClock) -> None:
+    saved = []
+    for step in (1, 2, 3):
+        clock.now += 10 * UNSAVED_S
+        by_time.keep(state_after(step), total=100, seed=7)
+        saved.append(Checkpoint(by_time.path.parent, "k").load()[0].step)
+    assert saved == [1, 2, 3]
+
+
+def test_by_time_a_short_video_is_not_saved(make: Callable, tmp_path: Path) -> None:
+    saved: list[bool] = []
+    make(checkpoint_every=None, on_progress=lambda _: saved.append(any(tmp_path.glob("states/*.safetensors"))))
+    assert not any(saved)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_by_time_a_cancelled_video_loses_no_step(make: Callable, whole: str, steps: int) -> None:
+    with pytest.raises(GenerationCancelledError):
+        make(stop_after=steps, checkpoint_every=None)
+    result = make(checkpoint_every=None)
+    assert result.provenance["frames_sha256"] == whole
+    assert [note for note in result.notes if f"going on after step {steps}," in note]
+
+
+def test_by_time_a_video_that_is_cancelled_while_it_is_decoded_loses_no_step(make: Callable, whole: str) -> None:
+    stop = threading.Event()
+
+    def on_progress(progress: Progress) -> None:
+        if progress.stage == "decode":
+            stop.set()
+
+    with pytest.raises(GenerationCancelledError):
+        make(checkpoint_every=None, on_progress=on_progress, cancel=stop)
+    stages: list[str] = []
+    again = make(checkpoint_every=None, on_progress=lambda p: stages.append(p.stage))
+    assert "denoise" not in stages and again.provenance["frames_sha256"] == whole
+
+
+def test_a_state_that_cannot_be_saved_does_not_hide_what_went_wrong(
+    make: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("the driver is gone")
+
+    monkeypatch.setattr(decoder, "decode", fail)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RuntimeError, match="the driver is gone"):
+        make(checkpoint_every=None, checkpoint_dir=tmp_path / "file" / "states")
+
+
 def test_a_damaged_state_is_noted_and_not_used(make: Callable, whole: str, tmp_path: Path) -> None:
     with pytest.raises(GenerationCancelledError):
         make(stop_after=2)
@@ -145,7 +226,7 @@ def test_a_damaged_state_is_noted_and_not_used(make: Callable, whole: str, tmp_p
 
 
 def test_a_state_of_other_weights_is_not_used(tmp_path: Path) -> None:
-    checkpoint = Checkpoint(tmp_path, "k")
+    checkpoint = Checkpoint(tmp_path, "k", every=1)
     checkpoint.facts = {"weights": "a"}
     checkpoint.keep(STATE, total=2, seed=7)
     other = Checkpoint(tmp_path, "k")
@@ -167,7 +248,7 @@ def test_an_invalid_video_is_not_decoded_again(make: Callable, monkeypatch: pyte
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="--checkpoint-dir"):
-        Checkpoint(tmp_path / "file" / "states", "k").keep(STATE, total=2, seed=7)
+        Checkpoint(tmp_path / "file" / "states", "k", every=1).keep(STATE, total=2, seed=7)
 
 
 def test_zero_steps_between_states_are_refused() -> None:

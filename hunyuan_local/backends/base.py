@@ -52,8 +52,11 @@ class GenerationContext:
         spending: asked before a hosted service is sent a task that costs money; None asks nobody.
         submit_again: start a new task at a hosted service even if one of the very same request is
             still open; otherwise that one is continued.
-        checkpoint_dir: where the local backend saves the state of the unfinished video, every
-            ``checkpoint_every`` steps; the same request for the same output goes on from there.
+        checkpoint_dir: where the local backend saves the state of the unfinished video; the same request for the
+            same output goes on from there.
+        checkpoint_every: save it after so many steps, and after the last one. None saves it by time: after the step
+            with which 30 seconds of work would be lost. Either way it is saved at once when the video is cancelled
+            or fails for what may pass; a crash or a power cut costs the work since it was saved last.
         preview_every: the local backend writes a picture of the unfinished video after so many steps, in the
             place of the last one: ``<output>.preview.png``, which the progress names. 0 writes none.
         job_id, remote_id: set by a hosted backend as soon as they are known: the name under which
@@ -70,7 +73,7 @@ class GenerationContext:
     spending: Spending | None = None
     submit_again: bool = False
     checkpoint_dir: Path | None = None
-    checkpoint_every: int = 5
+    checkpoint_every: int | None = None
     preview_every: int = 0
     job_id: str | None = None
     remote_id: str | None = None
@@ -80,8 +83,10 @@ class GenerationContext:
             self.output = Path(self.output)
         if self.checkpoint_dir is not None:
             self.checkpoint_dir = Path(self.checkpoint_dir)
-        if self.checkpoint_every < 1:
-            raise ConfigError(f"checkpoint_every={self.checkpoint_every}: must be 1 step or more")
+        if self.checkpoint_every is not None and self.checkpoint_every < 1:
+            raise ConfigError(
+                f"checkpoint_every={self.checkpoint_every}: must be 1 step or more; leave it out to save by time"
+            )
         if self.preview_every < 0:
             raise ConfigError(f"preview_every={self.preview_every}: must be 1 step or more, or 0 for no pictures")
 

@@ -208,6 +208,9 @@ class LocalBackend:
         except InvalidOutputError:
             checkpoint.delete()  # the same latents would give the same video
             raise
+        except BaseException:  # cancelled, or the disk is full: while this process lives, no finished step is lost
+            checkpoint.rescue(run.request.seed)
+            raise
 
     def previewer(self, run: Run) -> Previewer | None:
         """What writes pictures of the unfinished video, where they are asked for and can be made."""

@@ -136,6 +136,9 @@ class Rank:
         except InvalidOutputError:
             checkpoint.delete()  # the same latents would give the same video
             raise
+        except BaseException:  # as of one process: no finished step is lost
+            checkpoint.rescue(request.seed)
+            raise
         checkpoint.delete()
         return result
 

@@ -42,7 +42,8 @@ def _list_backends(ctx: click.Context, parameter: click.Parameter, wanted: bool)
               "very command is still open; otherwise that one is continued.")  # fmt: skip
 @click.option("--checkpoint-dir", type=click.Path(path_type=Path), metavar="DIR", help="Save the state of the "
               "unfinished video here; the same command goes on from it.")  # fmt: skip
-@click.option("--checkpoint-every", type=int, default=5, show_default=True, metavar="N", help="Save after N steps.")
+@click.option("--checkpoint-every", type=int, metavar="N", help="Save after N steps; if left out, after the step "
+              "with which a crash would cost 30 seconds of work.")  # fmt: skip
 @click.option("--preview-every", type=click.IntRange(min=1), metavar="N", help="Write a picture of the unfinished "
               "video after every N steps: OUTPUT.preview.png.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON, the last of stdout.")
@@ -56,7 +57,7 @@ def command(
     allow_loss: bool,
     submit_again: bool,
     checkpoint_dir: Path | None,
-    checkpoint_every: int,
+    checkpoint_every: int | None,
     preview_every: int | None,
     as_json: bool,
     **flags: Any,

@@ -49,7 +49,7 @@ def make_pool(
     lora: Sequence[LoraConfig],
     cache: str | None,
     lease_s: float,
-    checkpoint_every: int,
+    checkpoint_every: int | None,
     min_free_gib: float,
     workers: int | None,
     executor: Literal["processes", "ray"] = "processes",
@@ -97,12 +97,12 @@ def make_pool(
     chosen = {
         "--model": model, "--revision": revision, "--profile": profile, "--cache": cache,
         "--context-parallel": context_parallel, "--context-parallel-mode": context_parallel_mode,
+        "--checkpoint-every": checkpoint_every,
     }  # fmt: skip
     options = [(name, value) for name, value in chosen.items() if value is not None]
     options += [("--lora", f"{item.path}={item.scale}") for item in lora]
     options += [
-        ("--data-dir", folder.root), ("--lease", lease_s), ("--checkpoint-every", checkpoint_every),
-        ("--min-free-gib", min_free_gib),
+        ("--data-dir", folder.root), ("--lease", lease_s), ("--min-free-gib", min_free_gib),
     ]  # fmt: skip
     gpus = 0 if workers == 0 else _gpus(profile)
     environments = worker_environments(max(1, gpus // each) if workers is None else workers, gpus, each)

@@ -70,7 +70,7 @@ def command(
     api_keys_file: Path | None,
     insecure: bool,
     lease_s: float,
-    checkpoint_every: int,
+    checkpoint_every: int | None,
     min_free_gib: float,
     **limits: Any,
 ) -> None:

@@ -36,7 +36,7 @@ def command(
     context_parallel: int | None,
     context_parallel_mode: str | None,
     lease_s: float,
-    checkpoint_every: int,
+    checkpoint_every: int | None,
     min_free_gib: float,
     encode_ahead: bool,
     name: str | None,

@@ -67,14 +67,17 @@ class Forecast:
     seconds_to_place: float | None
 
 
-def forecast(running: Sequence[Job], queued: Sequence[Job], costs: dict[int, Cost], workers: int) -> Forecast:
+def forecast(
+    running: Sequence[Job], queued: Sequence[Job], costs: dict[int, Cost], workers: int, now: float | None = None
+) -> Forecast:
     """What becomes of unfinished jobs if each worker takes the next one as soon as it is free.
 
     Args:
         queued: in the order in which they will be taken.
         workers: how many there are, with those that are at work.
+        now: seconds since 1970; None takes the running jobs as they were last heard of.
     """
-    left = {job.job_id: _left_of(job, _cost_of(job.request, costs)) for job in running}
+    left = {job.job_id: _left_of(job, _cost_of(job.request, costs), now) for job in running}
     known = all(seconds is not None for seconds in left.values())
     free = [seconds for seconds in left.values() if seconds is not None] + [0.0] * (workers - len(running))
     heapq.heapify(free)
@@ -91,7 +94,16 @@ def forecast(running: Sequence[Job], queued: Sequence[Job], costs: dict[int, Cos
     return Forecast(left, to_place)
 
 
-def _left_of(job: Job, cost: Cost | None) -> float | None:
+def _left_of(job: Job, cost: Cost | None, now: float | None) -> float | None:
+    told = _told(job, cost)
+    if told is None or now is None:
+        return told
+    heard_at = job.lease_until - job.lease_s  # a lease is prolonged with each sign of life
+    return max(0.0, told - max(0.0, now - heard_at))
+
+
+def _told(job: Job, cost: Cost | None) -> float | None:
+    """Seconds that were left when the job was last heard of."""
     progress = job.progress
     if progress is not None and progress.stage == "denoise" and progress.seconds_left is not None:
         return progress.seconds_left + (cost.rest_of(job.request) if cost else 0.0)
@@ -117,7 +129,8 @@ class Forecaster:
         """Until this job is done; None also where it is finished, or another model's."""
         if job.is_finished or job.model != self._model:
             return None
-        return self._fresh(job.job_id).seconds_left.get(job.job_id)
+        left = self._fresh(job.job_id).seconds_left.get(job.job_id)
+        return None if left is None else max(0.0, left - (self._clock() - self._made_at))
 
     def seconds_to_place(self) -> float | None:
         """Until the first of the waiting jobs is taken."""
@@ -137,7 +150,8 @@ class Forecaster:
         queued = self._store.list(statuses=["queued"], model=self._model, oldest_first=True, limit=_MOST_QUEUED)
         recent = self._store.list(statuses=["succeeded"], model=self._model, limit=RECENT_JOBS)
         workers = sum(report.model == self._model for report in self._roster.list())
-        return forecast(running, queued, measure(recent), max(workers, len(running)))
+        now = self._store.database.clock()
+        return forecast(running, queued, measure(recent), max(workers, len(running)), now)
 
 
 def _cost_of(request: GenerationRequest, costs: dict[int, Cost]) -> Cost | None:

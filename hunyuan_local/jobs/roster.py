@@ -1,6 +1,7 @@
 """Who works on the jobs of a store, as the workers themselves say it now and then.
 
-What stands here is for people and for metrics; nothing is decided by it. Leases decide.
+What stands here is for people and for metrics; nothing is decided by it. Leases decide. So nobody waits for the
+disk either.
 """
 
 from __future__ import annotations
@@ -44,11 +45,11 @@ class Roster:
         fields = report.model_dump() | {"seen_at": self._database.clock()}
         names = ", ".join(fields)
         marks = ", ".join(f":{name}" for name in fields)
-        self._database.run(f"INSERT OR REPLACE INTO workers ({names}) VALUES ({marks})", fields)
+        self._database.run(f"INSERT OR REPLACE INTO workers ({names}) VALUES ({marks})", fields, durable=False)
 
     def leave(self, name: str) -> None:
         """A worker has ended."""
-        self._database.run("DELETE FROM workers WHERE name = ?", (name,))
+        self._database.run("DELETE FROM workers WHERE name = ?", (name,), durable=False)
 
     def list(self, within_s: float = 12.0) -> list[WorkerReport]:
         """Those that were seen in the last ``within_s`` seconds, by name; a living one reports every 5 s."""

@@ -93,6 +93,7 @@ class JobStore:
             """UPDATE jobs SET lease_until = ?, progress = COALESCE(?, progress)
                WHERE job_id = ? AND status = 'running' AND worker = ? AND attempts = ? RETURNING *""",
             (self._now() + lease_s, progress and progress.model_dump_json(), *self._hold(job)),
+            durable=False,  # no worker outlives a power cut
         )
         return bool(rows) and not rows[0].cancel_requested
 
@@ -267,8 +268,8 @@ class JobStore:
     def _now(self) -> float:
         return self.database.clock()
 
-    def _run(self, statement: str, values: Any) -> list[Job]:
-        return [read_job(row) for row in self.database.run(statement, values)]
+    def _run(self, statement: str, values: Any, *, durable: bool = True) -> list[Job]:
+        return [read_job(row) for row in self.database.run(statement, values, durable=durable)]
 
 
 def _new_id() -> str:

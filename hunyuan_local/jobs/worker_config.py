@@ -16,7 +16,8 @@ class WorkerConfig:
         beat_s: between two signs of life; also how soon a cancellation is seen.
         poll_s: between two looks for a job, unless the store changes.
         pause_s: after a failure that may pass, and while the disk is full.
-        checkpoint_every: save the unfinished video after so many steps.
+        checkpoint_every: save the unfinished video after so many steps; None by time, see
+            :class:`hunyuan_local.backends.base.GenerationContext`.
         min_free_bytes: no job is begun with less free on the disk.
         encode_ahead: encode the prompts of all waiting jobs first.
         patience_s: a service that cannot be reached, or has too many requests, is asked again for so long.
@@ -28,7 +29,7 @@ class WorkerConfig:
     beat_s: float = 1.0
     poll_s: float = 1.0
     pause_s: float = 5.0
-    checkpoint_every: int = 5
+    checkpoint_every: int | None = None
     min_free_bytes: int = 0
     encode_ahead: bool = False
     patience_s: float = 1800.0

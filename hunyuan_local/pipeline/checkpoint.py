@@ -1,14 +1,17 @@
 """The state of one unfinished video: latents, finished steps and the generator's state.
 
-Kept in memory after every step, and, where there is a folder for it, on disk every few steps for a later
+Kept in memory after every step, and, where there is a folder for it, on disk now and then for a later
 run of the very same request, whose frames are then the same as without the interruption: the sampler
 (Euler) keeps no state of its own. Knows nothing about how the state is used.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,8 @@ from safetensors.torch import save_file
 
 from ..durable import replacing
 from ..errors import ConfigError
+
+UNSAVED_S = 30.0  # the work that a crash may cost, up to the end of the step in which it is reached
 
 
 @dataclass(frozen=True)
@@ -36,15 +41,25 @@ class Checkpoint:
     Args:
         folder: made if it is not there; None keeps the state in memory alone.
         key: what tells this request from others.
-        every: save after so many steps; the last step is always saved.
+        every: save after so many steps, and after the last one. None saves after the step with which ``UNSAVED_S``
+            seconds have passed since the last time, or the beginning.
+        clock: seconds that never go back.
     """
 
-    def __init__(self, folder: Path | None = None, key: str = "", every: int = 5):
+    def __init__(
+        self,
+        folder: Path | None = None,
+        key: str = "",
+        every: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
         self.path = None if folder is None else folder / f"latents-{key}.safetensors"
         self.every = every
         self.facts: dict[str, str] = {}
+        self._clock = clock
         self._latest: SavedState | None = None
         self._saved_step = 0
+        self._saved_at = clock()
 
     def seed(self) -> int | None:
         """The seed of the saved state, or None where there is no readable one."""
@@ -71,8 +86,13 @@ class Checkpoint:
             ConfigError: the folder cannot be written.
         """
         self._latest = state
-        if state.step == total or state.step % self.every == 0:
+        if self._is_due(state.step, total):
             self.save(seed)
+
+    def _is_due(self, step: int, total: int) -> bool:
+        if self.every is not None:
+            return step == total or step % self.every == 0
+        return self._clock() - self._saved_at >= UNSAVED_S
 
     def save(self, seed: int) -> None:
         """Save the latest state, if there is a folder and it is not there yet.
@@ -94,7 +114,12 @@ class Checkpoint:
                 f"{self.path.parent}: the state of the video cannot be saved: {error}; check the disk, or choose "
                 "another --checkpoint-dir"
             ) from error
-        self._saved_step = state.step
+        self._saved_step, self._saved_at = state.step, self._clock()
+
+    def rescue(self, seed: int) -> None:
+        """As :meth:`save` where something has gone wrong already: that is to be told, not that this failed too."""
+        with contextlib.suppress(ConfigError):
+            self.save(seed)
 
     def delete(self) -> None:
         """The video is finished."""

@@ -105,6 +105,11 @@ class SharedCheckpoint(Checkpoint):
         if self._team.is_leader:
             self._own.save(seed)
 
+    def rescue(self, seed: int) -> None:
+        """See :class:`Checkpoint`."""
+        if self._team.is_leader:
+            self._own.rescue(seed)
+
     def delete(self) -> None:
         """See :class:`Checkpoint`."""
         if self._team.is_leader:

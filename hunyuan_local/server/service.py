@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -28,7 +29,7 @@ from ..wires.base import Listing, Submission
 from .config import ServerConfig
 from .faults import DIALECTS, DiskFullError, NoPlaceError, UnknownJobError, VideoNotReadyError
 from .links import LinkSigner
-from .view import view_of
+from .view import pause_s, view_of
 from .webhooks import WebhookCall, check_webhook, make_call
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,6 @@ logger = logging.getLogger(__name__)
 # within the answer, since the dialect has a path of its own for files, good as long as they are kept.
 Delivery = Literal["link", "inline", "path"]
 
-_FIRST_POLL_S, _LONGEST_POLL_S = 0.1, 1.0
 _UNKNOWN_WAIT_S = 10.0  # for a place in the queue, while nothing was measured
 
 
@@ -192,14 +192,17 @@ class VideoService:
             UnknownJobError: it was deleted meanwhile.
         """
         deadline = time.monotonic() + timeout_s
-        pause = _FIRST_POLL_S
         while True:
-            job = await run_in_threadpool(self.get, job_id)
+            job, pause = await run_in_threadpool(self._look, job_id)
             left = deadline - time.monotonic()
             if job.is_finished or left <= 0 or stopping.is_set() or await is_disconnected():
                 return job
             await asyncio.sleep(min(pause, left))
-            pause = min(pause * 1.5, _LONGEST_POLL_S)
+
+    def _look(self, job_id: str) -> tuple[Job, float]:
+        """A job as it stands, and when to look again."""
+        job = self.get(job_id)
+        return job, pause_s(self.view(job, "", "path"), datetime.now(UTC))
 
     def problems(self) -> list[str]:
         """Why jobs would not be worked on now, in words; empty if they would.

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from ..jobs.job import Job
+from ..jobs.job import FINISHED, Job
 from ..schema import JobView, Progress
 
 # Percent that each stage begins with and the steps of which fill the rest up to the next one.
 _STAGES = {"load": (0, 0), "encode": (1, 1), "denoise": (2, 95), "decode": (95, 99), "write": (99, 99)}
+
+# Before a job is asked for again: half of what is left, but a second at most, and a hundredth of what was waited for
+# so far at least. So the end is seen with little delay, and the asking costs the machine that does the work little.
+_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 1.0
+_FIRST_PAUSE_S = 0.1  # where nobody knows what is left; then a third of what was waited for so far
 
 _COMPUTATION = ("encode_s", "denoise_s", "decode_s", "write_s")
 
@@ -51,6 +56,15 @@ def view_of(job: Job, *, eta_s: float | None, outputs: tuple[str, ...], ttl_s: i
         inference_s=None if timings is None else sum(timings[stage] for stage in _COMPUTATION),
         seed=result.get("seed", job.request.seed),
     )
+
+
+def pause_s(view: JobView, now: datetime) -> float:
+    """Seconds after which it is worth the while to ask for a job again."""
+    if view.status in FINISHED:
+        return _LONGEST_PAUSE_S
+    waited_s = max(0.0, (now - view.created_at).total_seconds())
+    wanted_s = max(_FIRST_PAUSE_S, waited_s / 3) if view.eta_s is None else max(view.eta_s / 2, waited_s / 100)
+    return min(_LONGEST_PAUSE_S, max(_SHORTEST_PAUSE_S, wanted_s))
 
 
 def _percent(job: Job) -> int:

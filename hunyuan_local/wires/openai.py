@@ -38,7 +38,6 @@ SUBMIT_PATH = "/v1/videos"
 RESULT_PATH = "/v1/videos/{job_id}"
 CONTENT_PATH = "/v1/videos/{job_id}/content"
 POLL_AFTER_HEADER = "openai-poll-after-ms"
-POLL_AFTER_MS = 1000
 CAPABILITIES = Capabilities()
 
 # What SGLang and vLLM-Omni take where only the length in seconds is given.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from pathlib import Path
@@ -49,3 +50,18 @@ def test_an_end_ends_the_waiting(path: Path) -> None:
 def test_a_wrong_statement_is_told_with_the_file(path: Path) -> None:
     with pytest.raises(StoreError, match=r"jobs\.sqlite cannot be used"):
         Database(path).run("SELECT nothing FROM nowhere")
+
+
+def test_a_change_that_need_not_survive_a_power_cut_is_seen_by_others(path: Path) -> None:
+    one, other = Database(path), Database(path)
+    one.run("INSERT INTO workers VALUES ('w', 1, 'm', 'd', 'idle', '', NULL, NULL, 0)", durable=False)
+    assert [row["name"] for row in other.run("SELECT name FROM workers")] == ["w"]
+
+
+@pytest.mark.parametrize("hasty", ["DELETE FROM workers", "DELETE FROM nowhere"])
+def test_after_such_a_change_the_disk_is_waited_for_again(path: Path, hasty: str) -> None:
+    database = Database(path)
+    with contextlib.suppress(StoreError):
+        database.run(hasty, durable=False)
+    full = 2
+    assert database.run("PRAGMA synchronous")[0][0] == full

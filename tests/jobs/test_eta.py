@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from manual_clock import ManualClock
 from server_stage import MODEL, REQUEST, Stage
 
 from hunyuan_local.jobs.eta import Cost, Forecaster, forecast, measure
+from hunyuan_local.jobs.folder import DataFolder
 from hunyuan_local.jobs.job import Job
 from hunyuan_local.jobs.roster import Roster, WorkerReport
+from hunyuan_local.jobs.store import JobStore
 from hunyuan_local.schema import Progress
 
 VOXELS = 64 * 48 * 5
@@ -102,7 +105,33 @@ def test_failed_and_interrupted_jobs_measure_nothing(stage: Stage) -> None:
     assert measure([stage.failed(), interrupted]) == {}
 
 
+def test_what_has_passed_since_a_job_was_heard_of_is_not_left(stage: Stage) -> None:
+    job = stage.running(HALFWAY)
+    now = job.lease_until - job.lease_s + 3
+    assert forecast([job], [], COSTS, 1, now).seconds_left[job.job_id] == pytest.approx(14 - 3)
+
+
+def test_a_job_that_is_late_needs_no_time_below_0(stage: Stage) -> None:
+    job = stage.running(HALFWAY)
+    assert forecast([job], [], COSTS, 1, job.lease_until + 3600).seconds_left[job.job_id] == 0
+
+
 # From the store
+
+
+@pytest.fixture
+def store(folder: DataFolder, clock: ManualClock) -> JobStore:
+    """A store whose clock stands still."""
+    return JobStore(folder.root / "jobs.sqlite3", clock)
+
+
+def test_a_forecast_grows_old(stage: Stage) -> None:
+    stage.succeeded()
+    job, clock = stage.running(), ManualClock()
+    forecaster = Forecaster(stage.store, MODEL.identity, clock)
+    assert forecaster.seconds_left(job) == pytest.approx(24)
+    clock.now += 0.75
+    assert forecaster.seconds_left(job) == pytest.approx(24 - 0.75)
 
 
 def test_finished_jobs_and_reported_workers_are_enough(stage: Stage) -> None:
@@ -111,7 +140,7 @@ def test_finished_jobs_and_reported_workers_are_enough(stage: Stage) -> None:
         WorkerReport(name="w", pid=1, model=MODEL.identity, device="CPU", state="working")
     )
     job = stage.queued()
-    assert Forecaster(stage.store, MODEL.identity).seconds_left(job) == pytest.approx(24)
+    assert Forecaster(stage.store, MODEL.identity, lambda: 0.0).seconds_left(job) == pytest.approx(24)
 
 
 def test_a_job_that_came_after_the_last_forecast_is_in_the_next(stage: Stage) -> None:
@@ -128,7 +157,7 @@ def test_jobs_of_another_model_are_none_of_it(stage: Stage) -> None:
     stage.running()
     stage.store.enqueue(REQUEST, "another")
     job = stage.queued()
-    assert Forecaster(stage.store, MODEL.identity).seconds_left(job) == pytest.approx(48)
+    assert Forecaster(stage.store, MODEL.identity, lambda: 0.0).seconds_left(job) == pytest.approx(48)
 
 
 def test_a_finished_job_has_no_seconds_left(stage: Stage) -> None:

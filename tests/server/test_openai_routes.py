@@ -67,7 +67,7 @@ def test_a_submission_is_answered_with_the_video_object(client: TestClient) -> N
 def test_clients_are_told_when_to_ask_again(client: TestClient) -> None:
     made = client.post("/v1/videos", json={"prompt": "a fox"})
     asked = client.get(f"/v1/videos/{made.json()['id']}")
-    assert [answer.headers["openai-poll-after-ms"] for answer in (made, asked)] == ["1000", "1000"]
+    assert [1 <= int(answer.headers["openai-poll-after-ms"]) <= 1000 for answer in (made, asked)] == [True, True]
 
 
 def test_a_finished_video_expires_with_its_file(make_client: Callable[..., TestClient], stage: Stage) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from server_stage import Stage
 
 from hunyuan_local.jobs.job import Job
 from hunyuan_local.schema import JobView, Progress
-from hunyuan_local.server.view import percent_of, view_of
+from hunyuan_local.server.view import pause_s, percent_of, view_of
 
 LIFE = [
     None,
@@ -82,6 +84,31 @@ def test_times_have_a_zone(stage: Stage) -> None:
 
 def test_the_seed_is_told_from_the_beginning(stage: Stage) -> None:
     assert viewed(stage.queued()).seed == 7
+
+
+@pytest.mark.parametrize(
+    ("waited_s", "eta_s", "pause"),
+    [
+        (0, 60, 1.0),  # far from the end
+        (3, 1, 0.5),  # half of what is left
+        (3, 0.01, 0.03),  # nearly done: a hundredth of what was waited for
+        (0.5, 0, 0.02),  # but not without a pause
+        (600, 0, 1.0),  # a long job is not asked for all the time because it is late
+        (0, None, 0.1),
+        (1.5, None, 0.5),
+        (60, None, 1.0),
+    ],
+)
+def test_it_is_asked_for_more_often_towards_the_end(
+    stage: Stage, waited_s: float, eta_s: float | None, pause: float
+) -> None:
+    view = viewed(stage.queued(), eta_s)
+    assert pause_s(view, view.created_at + timedelta(seconds=waited_s)) == pytest.approx(pause)
+
+
+def test_a_finished_job_need_not_be_asked_for_again_soon(stage: Stage) -> None:
+    view = viewed(stage.succeeded())
+    assert pause_s(view, view.created_at) == 1.0
 
 
 @pytest.mark.parametrize(("eta_s", "told"), [(-0.5, 0.0), (3.5, 3.5), (None, None)])

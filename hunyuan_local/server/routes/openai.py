@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
@@ -10,6 +12,7 @@ from ...wires import openai, openai_library, schemas
 from ..bodies import JsonOrFormBody
 from ..documentation import query, refusals
 from ..downloads import MP4, WEBP, VideoResponse, thumbnail
+from ..view import pause_s
 from . import BaseUrl, Service, take
 
 router = APIRouter(tags=["OpenAI"])
@@ -74,5 +77,5 @@ def content(job_id: str, request: Request, service: Service) -> Response:
 
 def _state(view: JobView, base_url: str) -> JSONResponse:
     """The state of a video, with the pause that its client should make before it asks again."""
-    pause = {openai.POLL_AFTER_HEADER: str(openai.POLL_AFTER_MS)}
-    return JSONResponse(openai.job_to_wire(view, base_url), headers=pause)
+    pause_ms = round(1000 * pause_s(view, datetime.now(UTC)))
+    return JSONResponse(openai.job_to_wire(view, base_url), headers={openai.POLL_AFTER_HEADER: str(pause_ms)})
