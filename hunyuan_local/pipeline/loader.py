@@ -32,6 +32,7 @@ from ..weights.files import MODEL_INDEX, missing_files
 from ..weights.single_file import find_file, sha256_of
 from ..weights.source import provide
 from .acceleration import accelerate
+from .allocator import keep_freed_memory
 from .gguf import load_gguf_transformer, require_gguf
 from .lora import add_loras
 from .memory import is_out_of_memory, out_of_memory
@@ -91,7 +92,8 @@ def load_model(
 
     The weights come from a folder, from the Hub's cache, or, if their licence has been accepted, from
     the Hub; with ``HF_HUB_OFFLINE=1`` nothing is downloaded. Only safetensors files are read, one
-    component at a time, and those of what stays on the device go straight there.
+    component at a time, and those of what stays on the device go straight there. On a CPU the process keeps
+    freed memory from then on: see :func:`.allocator.keep_freed_memory`.
 
     Args:
         config: which weights.
@@ -114,6 +116,8 @@ def load_model(
             "'hunyuan-local generate' or get_backend, or leave context_parallel out of the profile"
         )
     check_precision(config, profile)
+    if profile.device == "cpu":
+        keep_freed_memory()
     with _translated_errors(config):
         folder = provide(config, lambda transfer: on_progress(transfer.progress), on_note)
         if missing := missing_files(folder):

@@ -13,6 +13,7 @@ import torch
 from ..config import RuntimeProfile
 from ..errors import GpuMemoryError
 from ..schema import Stage
+from .allocator import give_back_memory
 from .devices import available_bytes
 
 if TYPE_CHECKING:
@@ -91,6 +92,8 @@ def clean_device(model: LoadedModel, stage: Stage, component: str) -> Iterator[N
             yield
     finally:
         model.pipe.maybe_free_model_hooks()
+        if model.profile.device == "cpu":
+            give_back_memory()
 
 
 @contextlib.contextmanager
