@@ -1,8 +1,9 @@
 """Throughput of a batch: one against two replicas, and staged against one command for each prompt, as ratios.
 
 The same prompts every time, with seeds of their own; each way is run by turns, so that a machine that
-grows slower does so for all. Whole commands are timed, and of batches also the work alone: from the
-moment the first job is taken to the end of the last.
+grows slower does so for all, and ratios are of medians. Whole commands are timed, and of batches also the work
+alone: from the moment the first job is taken to the end of the last. ``--replicas 1`` leaves the comparison of
+replicas out.
 """
 
 from __future__ import annotations
@@ -109,23 +110,27 @@ def _table(ways: dict[str, Way], arguments: argparse.Namespace) -> str:
     if "several" in ways:
         many = ways["several"]
         lines.append(
-            f"{arguments.replicas} replicas against 1: {_ratio(one.work_s, many.work_s)} of the throughput at work, "
-            f"{_ratio(one.command_s, many.command_s)} with starting and loading"
+            f"{arguments.replicas} replicas against 1: {_ratio(one.work_s, many.work_s)} times the throughput at work, "
+            f"{_ratio(one.command_s, many.command_s)} times with starting and loading"
         )
     commands = ways["commands"]
-    lines.append(f"staged batch against one command a prompt: {_ratio(commands.command_s, one.command_s)}")
+    lines.append(
+        f"batch of {arguments.videos} prompts: {_ratio(one.command_s, commands.command_s, 3)} of {arguments.videos} "
+        "separate commands"
+    )
     return "\n".join(lines)
 
 
-def _ratio(slow: list[float], fast: list[float]) -> str:
+def _ratio(of: list[float], to: list[float], digits: int = 2) -> str:
     """The ratio of the medians, and between which the ratios of single rounds lie."""
-    each = [a / b for a, b in zip(slow, fast, strict=True)]
-    return f"{statistics.median(slow) / statistics.median(fast):.2f}x ({min(each):.2f} to {max(each):.2f})"
+    each = [a / b for a, b in zip(of, to, strict=True)]
+    ratio = statistics.median(of) / statistics.median(to)
+    return f"{ratio:.{digits}f} ({min(each):.{digits}f} to {max(each):.{digits}f})"
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--videos", type=int, default=12)
+    parser.add_argument("--videos", type=int, default=16)
     parser.add_argument("--replicas", type=int, default=2, help="1 leaves the comparison of replicas out")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1, help="of each process")

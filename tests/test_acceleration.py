@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import HunyuanVideoTransformer3DModel
+from diffusers.hooks import TaylorSeerCacheConfig
 from pydantic import ValidationError
 
 from hunyuan_local.backends.base import GenerationContext
@@ -29,7 +30,13 @@ from hunyuan_local.config import (
 )
 from hunyuan_local.errors import ConfigError, GenerationCancelledError, InvalidOutputError
 from hunyuan_local.pipeline import decoder, runner
-from hunyuan_local.pipeline.acceleration import RESUMED_WITH_CACHE, compile_blocks, measured_mag_ratios, step_cache
+from hunyuan_local.pipeline.acceleration import (
+    RESUMED_WITH_CACHE,
+    compile_blocks,
+    measured_mag_ratios,
+    resampled_ratios,
+    step_cache,
+)
 from hunyuan_local.pipeline.attention import drop_padding, keep_rotary_tables
 from hunyuan_local.schema import GenerationRequest, Progress
 
@@ -37,7 +44,7 @@ REQUEST = GenerationRequest(
     prompt="a red circle moving right on a black background", width=144, height=80, num_frames=5,
     num_inference_steps=8, seed=7,
 )  # fmt: skip
-# Measured with benchmarks/step_caches.py --calibrate.
+# Measured with benchmarks/caches.py --calibrate --steps 8.
 MAG_RATIOS = (1.0, 1.0, 1.0, 0.96, 0.94, 0.91, 0.87, 0.74)
 CACHES = {
     "first-block": FirstBlockCache(kind="first-block", threshold=0.2),
@@ -317,6 +324,7 @@ def test_true_cfg_keeps_a_cache_for_each_prompt(
         # As high a threshold as there is: every step that may be skipped is skipped.
         (FirstBlockCache(kind="first-block", threshold=0.999, start=0.5, end=0.75), 6),
         (FirstBlockCache(kind="first-block", threshold=0.999, start=0.25), 2),
+        (FirstBlockCache(kind="first-block", threshold=0.999, start=0.15), 2),  # step 1 begins at 0.125
         (MagCache(kind="magcache", mag_ratios=(1.0,) * 8, start=0.5, end=0.75), 6),
         (MagCache(kind="magcache", mag_ratios=(1.0, 1.0), max_skips=9, start=0.25), 2),
         (TaylorSeerCache(kind="taylorseer", interval=8, start=0.25, end=0.75), 5),  # step 3 is the series' next
@@ -326,6 +334,41 @@ def test_true_cfg_keeps_a_cache_for_each_prompt(
 def test_steps_are_skipped_only_between_start_and_end(run: Run, cache: CacheConfig, full_steps: int) -> None:
     run(cache)
     assert run.full_steps == full_steps
+
+
+def test_taylorseer_skips_as_the_librarys_lite_mode_does_but_embeds_nothing(run: Run) -> None:
+    found = run(CACHES["taylorseer"])
+    embedded: list[None] = []
+    run.transformer.enable_cache(
+        TaylorSeerCacheConfig(
+            cache_interval=3, disable_cache_before_step=2, disable_cache_after_step=8, max_order=1,
+            taylor_factors_dtype=torch.float32, use_lite_mode=True,
+        )
+    )  # fmt: skip
+    try:
+        assert torch.equal(run(None), found)
+    finally:
+        run.transformer.disable_cache()
+    with ExitStack() as stack:
+        for module in (run.transformer.x_embedder.proj, run.transformer.context_embedder.proj_in):
+            stack.callback(module.register_forward_hook(lambda *call: embedded.append(None)).remove)
+        run(CACHES["taylorseer"])
+    assert len(embedded) == 2 * run.full_steps < 16
+
+
+def test_ratios_of_as_many_steps_are_kept() -> None:
+    np.testing.assert_allclose(resampled_ratios(MAG_RATIOS, 8), MAG_RATIOS, rtol=1e-6)
+
+
+def test_ratios_of_many_steps_foretell_those_of_few(tiny: LocalBackend) -> None:
+    assert len(tiny.config.mag_ratios) == 30
+    np.testing.assert_allclose(resampled_ratios(tiny.config.mag_ratios, 8), MAG_RATIOS, atol=0.03)
+
+
+def test_ratios_of_twice_as_many_steps_multiply_to_the_same() -> None:
+    found = resampled_ratios((1.0, 0.9, 0.8, 0.7), 8)
+    np.testing.assert_allclose(found[1::2][:3] * found[2::2], (0.9, 0.8, 0.7), rtol=1e-6)
+    assert found[0] == 1 and found[7] == pytest.approx(0.7**0.5)
 
 
 @pytest.mark.parametrize("kind", CACHES)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 
-from ..config import CacheConfig, MagCache, ModelConfig, RuntimeProfile, load_profile, profile_names
+from ..config import CacheConfig, FirstBlockCache, MagCache, ModelConfig, RuntimeProfile, load_profile, profile_names
 from ..errors import ConfigError, GpuMemoryError
 from ..planner import Machine, ModePlan, Plan, detect_machine, plan
 from ..planner.machine import has_cuda_driver
@@ -54,7 +54,10 @@ def named_profile(name: str | None) -> RuntimeProfile | None:
 
 
 def with_cache(profile: RuntimeProfile, cache: CacheConfig | None, model: ModelConfig) -> RuntimeProfile:
-    """The profile with this step cache, or with its own; MagCache takes the model's ratios where it has none.
+    """The profile with this step cache, or with its own, in what it depends on the model.
+
+    A first-block cache takes the threshold that it has for the model, if any; MagCache takes the model's ratios
+    where it has none.
 
     Raises:
         ConfigError: the cache does not go with the profile, or was not measured on the model.
@@ -64,9 +67,12 @@ def with_cache(profile: RuntimeProfile, cache: CacheConfig | None, model: ModelC
         if len(model.mag_ratios) < 2:
             raise ConfigError(
                 f"cache.kind='magcache': {model.name} has no mag_ratios, one a step, which must be measured on this "
-                "very checkpoint with benchmarks/step_caches.py --calibrate; or use a first-block cache"
+                "very checkpoint with benchmarks/caches.py --calibrate; or use a first-block cache"
             )
         cache = cache.model_copy(update={"mag_ratios": model.mag_ratios})
+    if isinstance(cache, FirstBlockCache) and cache.thresholds:
+        threshold = cache.thresholds.get(model.name, cache.threshold)
+        cache = cache.model_copy(update={"threshold": threshold, "thresholds": {}})
     if cache == profile.cache:
         return profile
     try:

@@ -80,7 +80,7 @@ class ContextParallel(StrictConfig):
 
 
 class _StepCache(StrictConfig):
-    """Which steps of a run may be skipped: from the share ``start`` of all steps up to the share ``end``."""
+    """Which steps of a run may be skipped: those that begin from the share ``start`` of all on, and before ``end``."""
 
     start: float = Field(default=0.2, ge=0, le=1)
     end: float = Field(default=1.0, ge=0, le=1)
@@ -93,10 +93,15 @@ class _StepCache(StrictConfig):
 
 
 class FirstBlockCache(_StepCache):
-    """Skip a step where the first block's residual differs by less than ``threshold`` from the last full step's."""
+    """Skip a step where the first block's residual differs by less than ``threshold`` from the last full step's.
+
+    How much a first block tells of the others depends on the model: ``thresholds`` are of models by name, in the
+    place of ``threshold``.
+    """
 
     kind: Literal["first-block"]
     threshold: float = Field(default=0.05, gt=0, lt=1)
+    thresholds: dict[str, Annotated[float, Field(gt=0, lt=1)]] = Field(default_factory=dict)
 
 
 class TaylorSeerCache(_StepCache):
@@ -110,8 +115,8 @@ class TaylorSeerCache(_StepCache):
 class MagCache(_StepCache):
     """Skip while the error that ``mag_ratios`` foretell adds up to less than ``threshold``, ``max_skips`` at most.
 
-    ``mag_ratios`` are one number a step, measured on the checkpoint: how the blocks' residual grows. Left out,
-    they are the model's own.
+    ``mag_ratios`` are one number a step, measured on the checkpoint: how the blocks' residual grows. They are
+    converted to the number of steps of a run. Left out, they are the model's own.
     """
 
     kind: Literal["magcache"]

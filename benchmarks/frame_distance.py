@@ -1,0 +1,54 @@
+"""How far the frames of one video are from those of another: PSNR and SSIM, of 8 bits a channel.
+
+Knows nothing about how they were made.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+LEVELS = 255
+# The window and the constants of Wang et al., Image Quality Assessment: From Error Visibility to Structural
+# Similarity, IEEE Transactions on Image Processing 13 (4), 2004: 11 pixels wide, sigma 1.5, K1 and K2.
+SIGMA, RADIUS, K1, K2 = 1.5, 5, 0.01, 0.03
+
+
+def squared_error(found: np.ndarray, expected: np.ndarray) -> float:
+    """Mean over all frames, pixels and channels, in levels squared."""
+    return float(np.mean((found.astype(float) - expected) ** 2))
+
+
+def psnr(error: float) -> float:
+    """In dB, of a mean squared error; infinite where nothing differs."""
+    return math.inf if error == 0 else 10 * math.log10(LEVELS**2 / error)
+
+
+def ssim(found: np.ndarray, expected: np.ndarray) -> float:
+    """Mean structural similarity of frames uint8 [n, H, W, channels], each frame and channel a picture; 1 is equal.
+
+    Windows that do not lie within the picture are left out, as the authors do.
+
+    Raises:
+        ValueError: the shapes differ, or a picture is smaller than a window.
+    """
+    if found.shape != expected.shape or min(found.shape[1:3]) <= 2 * RADIUS:
+        raise ValueError(
+            f"frames {found.shape} and {expected.shape}: must be of one shape, with pictures above {2 * RADIUS} pixels"
+        )
+    a, b = found.astype(float), expected.astype(float)
+    mean_a, mean_b = _local_mean(a), _local_mean(b)
+    variance_a, variance_b = _local_mean(a * a) - mean_a**2, _local_mean(b * b) - mean_b**2
+    covariance = _local_mean(a * b) - mean_a * mean_b
+    c1, c2 = (K1 * LEVELS) ** 2, (K2 * LEVELS) ** 2
+    similarity = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
+    similarity /= (mean_a**2 + mean_b**2 + c1) * (variance_a + variance_b + c2)
+    return float(similarity.mean())
+
+
+def _local_mean(frames: np.ndarray) -> np.ndarray:
+    """Weighted means over the windows, [n, H-10, W-10, channels]."""
+    means = gaussian_filter(frames, sigma=(0, SIGMA, SIGMA, 0), radius=(0, RADIUS, RADIUS, 0))
+    return means[:, RADIUS:-RADIUS, RADIUS:-RADIUS]
