@@ -33,6 +33,7 @@ from ..weights.single_file import find_file, sha256_of
 from ..weights.source import provide
 from .acceleration import accelerate
 from .allocator import keep_freed_memory
+from .convolution import prefer_onednn
 from .gguf import load_gguf_transformer, require_gguf
 from .lora import add_loras
 from .memory import is_out_of_memory, out_of_memory
@@ -154,6 +155,8 @@ def _assemble(config: ModelConfig, profile: RuntimeProfile, folder: Path, on_not
     pipe.set_progress_bar_config(disable=True)
     if profile.vae_tiling:
         pipe.vae.enable_tiling()
+    if profile.device == "cpu":
+        prefer_onednn(pipe.vae)
     profile = accelerate(pipe, profile)
     prompts = PromptEncoder(
         pipe, config.prompt_template, placement, load,

@@ -1,0 +1,32 @@
+"""Convolutions over time and space by oneDNN, which torch leaves aside on a CPU where the input seems small to it.
+
+torch asks how many elements the first four dimensions have, and does not look at the width: a small picture, or a tile
+of one, gets its slow kernel (``use_mkldnn`` in ATen/native/Convolution.cpp). The autoencoder of the built-in
+model decodes in half the time without it; frames move by rounding alone. Knows nothing about GPUs.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+
+
+def prefer_onednn(module: torch.nn.Module) -> None:
+    """Have every 3D convolution of a module on the CPU done by oneDNN, where this build of torch has it."""
+    if not torch.backends.mkldnn.is_available():
+        return
+    for convolution in module.modules():
+        if isinstance(convolution, torch.nn.Conv3d) and convolution.padding_mode == "zeros":
+            convolution._conv_forward = functools.partial(_convolve, convolution)
+
+
+def _convolve(
+    convolution: torch.nn.Conv3d, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """In the place of ``Conv3d._conv_forward``; what oneDNN does not take goes the usual way."""
+    sizes = (convolution.stride, convolution.padding, convolution.dilation, convolution.groups)
+    stride, padding, dilation, groups = sizes
+    if input.device.type != "cpu" or input.dtype != torch.float32 or isinstance(padding, str):
+        return torch.nn.functional.conv3d(input, weight, bias, *sizes)
+    return torch.ops.aten.mkldnn_convolution(input, weight, bias, padding, stride, dilation, groups)
