@@ -50,7 +50,7 @@ def write(task: dict[str, Any], record: dict[str, Any], save: Callable[[], None]
     record["parameters"] = {}
     for name in COMPONENTS:
         model = on_meta(name, task["configs"][name])
-        _write_component(model, STORED[name], folder / name, task["shard_bytes"])
+        write_component(model, STORED[name], folder / name, task["shard_bytes"])
         record["parameters"][name] = sum(parameter.numel() for parameter in model.parameters())
         save()
 
@@ -83,7 +83,7 @@ def _draw_one(dtype: torch.dtype, name: str, shape: torch.Size, seed: int) -> to
     return torch.empty(shape, dtype=dtype).normal_(0, STANDARD_DEVIATION, generator=generator)
 
 
-def _write_component(model: torch.nn.Module, precision: str, folder: Path, shard_bytes: int) -> None:
+def write_component(model: torch.nn.Module, precision: str, folder: Path, shard_bytes: int) -> None:
     """Config and weights, in files named as the component's library names them."""
     if isinstance(model, HunyuanVideoTransformer3DModel | AutoencoderKLHunyuanVideo):
         model.save_config(folder)

@@ -1,0 +1,70 @@
+"""Latents to a finished file, by the plain script's calls and by ours; each in a process of its own.
+
+Run as ``python -m versus.decoding JOB.json stock|tiled|ours LATENTS.pt VIDEO.mp4 STAGES.json``. ``tiled`` is the plain
+script with the library's own spatial tiles, which it leaves off unless it is told.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from .job import Job
+from .ours import make_backend
+from .stages import Stages
+
+WAYS = ("stock", "tiled", "ours")
+
+
+@torch.no_grad()
+def plain(job: Job, latents: torch.Tensor, output: Path, stages: Stages, tiled: bool) -> None:
+    """vae.decode, then export_to_video, as the pipeline and its documentation do it."""
+    from diffusers import AutoencoderKLHunyuanVideo
+    from diffusers.utils import export_to_video
+    from diffusers.video_processor import VideoProcessor
+
+    stages.enter("load")
+    vae = AutoencoderKLHunyuanVideo.from_pretrained(job.folder, subfolder="vae")
+    if tiled:
+        vae.enable_tiling()
+    stages.enter("decode")
+    video = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
+    frames = VideoProcessor(vae_scale_factor=8).postprocess_video(video, output_type="pil")[0]
+    stages.enter("write")
+    export_to_video(frames, str(output), fps=job.request["fps"])
+
+
+def ours(job: Job, latents: torch.Tensor, output: Path, stages: Stages) -> None:
+    """The last two stages of ``generate``, in tiles."""
+    from hunyuan_local.backends.base import GenerationContext
+    from hunyuan_local.backends.finishing import Run, finish
+    from hunyuan_local.config.tiling import TILED
+    from hunyuan_local.pipeline.runner import Denoised
+    from hunyuan_local.schema import GenerationRequest
+
+    stages.enter("load")
+    model, request = make_backend(job).load(), GenerationRequest(**job.request)
+    context = GenerationContext(output, overwrite=True, on_progress=lambda progress: stages.enter(progress.stage))
+    now = time.monotonic()
+    finish(
+        Run(request, output, (request.width, request.height), context, now, now), model, Denoised(latents, 0, 0), TILED
+    )
+
+
+def main() -> None:
+    """Decode and write."""
+    way, paths = sys.argv[2], [Path(name) for name in sys.argv[3:]]
+    job, latents, stages = Job.load(Path(sys.argv[1])), torch.load(paths[0]), Stages()
+    if way == "ours":
+        ours(job, latents, paths[1], stages)
+    else:
+        plain(job, latents, paths[1], stages, tiled=way == "tiled")
+    stages.enter(None)
+    stages.save(paths[2])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""The same video by this package, as its users' scripts call it: a backend, a request, ``generate``.
+
+Run as ``python -m versus.ours JOB.json VIDEO.mp4 STAGES.json``.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from .job import Job
+from .stages import Stages
+
+
+def make_backend(job: Job) -> Any:
+    """The local backend with the job's weights, on the CPU."""
+    from hunyuan_local.backends.local import LocalBackend
+    from hunyuan_local.config import RuntimeProfile, load_model_config
+
+    model = load_model_config("tiny").model_copy(
+        update={"name": Path(job.folder).name, "model_id": job.folder, "render_scale": 1.0}
+    )
+    others = dict.fromkeys(("vae", "text_encoder", "text_encoder_2"), "float32")
+    profile = RuntimeProfile(
+        name="versus",
+        device="cpu",
+        dtypes={"transformer": job.transformer} | others,
+        compile=job.compile,
+        prompt_cache=False,  # or the prompts of the first run would be there for the second
+    )
+    return LocalBackend(model, profile)
+
+
+def main() -> None:
+    """Make the video."""
+    job, output, record = Job.load(Path(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[3])
+    stages = Stages()
+    stages.enter("import")
+    import hunyuan_local.pipeline.runner  # noqa: F401  what generate would import
+    from hunyuan_local.backends.base import GenerationContext
+    from hunyuan_local.schema import GenerationRequest
+
+    stages.enter("load")
+    backend = make_backend(job)
+    context = GenerationContext(output, on_progress=lambda progress: stages.enter(progress.stage))
+    backend.generate(GenerationRequest(**job.request), context)
+    stages.enter(None)
+    stages.save(record)
+
+
+if __name__ == "__main__":
+    main()
