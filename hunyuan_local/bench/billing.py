@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..backends.budget import Budget
+from ..capabilities import Capabilities
 from ..errors import ConfigError
 from .makers import HostedMaker
 from .plan import PlannedRun
@@ -56,15 +57,20 @@ def make_bills(todo: Iterable[PlannedRun], makers: Iterable[HostedMaker]) -> lis
     return bills
 
 
-def set_budgets(makers: Sequence[HostedMaker], max_cost_usd: float | None, path: Path) -> None:
-    """Have every submission that is billed counted in a file, and refused above the limit of them all.
+def make_budgets(billed: Mapping[str, Capabilities], max_cost_usd: float | None, path: Path) -> dict[str, Budget]:
+    """What counts the submissions to each target that is billed, in one file, and keeps the limit of them all.
+
+    Args:
+        billed: by label, with the price.
+
+    Returns:
+        By label.
 
     Raises:
         ConfigError: a limit where nothing is billed, or where a price is not known; the file is damaged.
     """
-    billed = [maker for maker in makers if maker.target.is_billed]
     if max_cost_usd is not None:
-        unknown = [maker.target.label for maker in billed if maker.limits.price_usd is None]
+        unknown = [label for label, limits in billed.items() if limits.price_usd is None]
         if unknown:
             raise ConfigError(
                 f"max_cost={max_cost_usd:g}: cannot be kept, since the price of a video is not known of "
@@ -72,5 +78,4 @@ def set_budgets(makers: Sequence[HostedMaker], max_cost_usd: float | None, path:
             )
         if not billed:
             raise ConfigError(f"max_cost={max_cost_usd:g}: no backend of this bench is billed; leave it out")
-    for maker in billed:
-        maker.spending = Budget(path, maker.limits.price_usd, max_cost_usd)
+    return {label: Budget(path, limits.price_usd, max_cost_usd) for label, limits in billed.items()}

@@ -15,6 +15,7 @@ from .result import BenchResult, Target, load_result
 from .scenarios import ScenarioFile
 
 RESULT = "result.json"
+_LOCK = ".bench.lock"
 
 
 @contextlib.contextmanager
@@ -22,11 +23,12 @@ def held(folder: Path) -> Iterator[None]:
     """Make the folder, and keep other processes from working in it.
 
     Raises:
-        ConfigError: another one does, or it cannot be written.
+        ConfigError: another one does, it holds something else, or it cannot be written.
     """
-    lock = FileLock(folder / ".bench.lock", timeout=0)
+    lock = FileLock(folder / _LOCK, timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _check_is_ours(folder)
         lock.acquire()
     except Timeout as error:
         raise ConfigError(
@@ -38,6 +40,31 @@ def held(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, if it is not there.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be made: {error.strerror or error}; check the disk") from error
+
+
+def _check_is_ours(folder: Path) -> None:
+    """Refuse a folder of something else, in which reports and videos would be replaced.
+
+    A bench writes its result before its first run.
+    """
+    found = sorted(path.name for path in folder.iterdir() if path.name != _LOCK)
+    if found and RESULT not in found:
+        raise ConfigError(
+            f"output_dir={str(folder)!r}: holds something else than a bench ({', '.join(found[:3])}"
+            f"{', ...' if len(found) > 3 else ''}); give a new folder, or that of a bench to go on with"
+        )
 
 
 def earlier_result(folder: Path) -> BenchResult | None:

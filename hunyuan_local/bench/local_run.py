@@ -1,7 +1,9 @@
 """The process that makes a bench's local videos: it keeps the model loaded, and tells time and memory of each run.
 
 Prompts are encoded in every run: neither the cache on disk nor the last prompt's embeddings are used, or a repeat
-would measure less than a new prompt costs. What is imported before the first run is in no run's time.
+would measure less than a new prompt costs. Nor does a run begin with memory that an earlier one
+kept to use again, which would be counted as its own. Of the libraries, those for the machine card are imported before
+the first run, and the model's with its loading.
 """
 
 from __future__ import annotations
@@ -84,14 +86,13 @@ def _listen(connection: Connection, put: Callable[[tuple[Any, ...]], None], canc
 
 def _run(backend: UncachedBackend, request: GenerationRequest, output: Path, cancel: threading.Event) -> Outcome:
     """One video, with the time that the call took and the most memory."""
-    from ..pipeline.devices import reset_peak
-
     notes: list[str] = []
-    context = GenerationContext(output, overwrite=True, on_note=notes.append, cancel=cancel)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    backend.forget_prompts()
-    reset_peak()
-    counts_memory = _reset_resident_peak()
+    stages: set[str] = set()
+    context = GenerationContext(
+        output, overwrite=True, on_note=notes.append, cancel=cancel,
+        on_progress=lambda progress: stages.add(progress.stage),
+    )  # fmt: skip
+    counts_memory = _begin_anew(backend)
     result, found = None, {}
     began = time.monotonic()
     try:
@@ -111,7 +112,25 @@ def _run(backend: UncachedBackend, request: GenerationRequest, output: Path, can
         found |= {"peak_memory_bytes": peak, "memory_of": "process"}
     else:
         notes.append("peak memory: not known, since this system does not count that of one run")
-    return Outcome(result, total_s=total_s, notes=notes, device=backend.device, **found)
+    return Outcome(result, total_s=total_s, notes=notes, device=backend.device, has_loaded="load" in stages, **found)
+
+
+def _begin_anew(backend: UncachedBackend) -> bool:
+    """Let go of what the run before has left, but for the model, and count memory from here.
+
+    Returns:
+        Whether the peak of the resident set can be counted.
+    """
+    from ..pipeline.allocator import give_back_memory
+    from ..pipeline.devices import reset_peak
+    from ..pipeline.memory import free_device
+
+    backend.forget_prompts()
+    if backend.loaded is not None:  # else there is no device in use, and asking for one would take memory of it
+        free_device()
+    give_back_memory()
+    reset_peak()
+    return _reset_resident_peak()
 
 
 def _reset_resident_peak() -> bool:

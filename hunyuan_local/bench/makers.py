@@ -9,6 +9,7 @@ from typing import Any
 from ..backends.base import GenerationContext, Spending
 from ..backends.hosted import HostedBackend
 from ..backends.ledger import Ledger, fingerprint
+from ..backends.service import Service
 from ..capabilities import Capabilities
 from ..errors import (
     AuthenticationError,
@@ -19,12 +20,13 @@ from ..errors import (
     VideoError,
 )
 from ..provenance import read_provenance
-from ..schema import GenerationResult
+from ..schema import GenerationResult, JobView
 from ..video import probe
+from .folder import make_folder
 from .outcome import Outcome
 from .plan import PlannedRun, folder_name
 from .process import LocalProcess, ProcessDied
-from .result import Target
+from .result import LOADED, Target
 
 _UNFINISHED = ".*.partial"
 
@@ -41,24 +43,32 @@ class LocalMaker:
         self.target, self.limits = target, limits
         self._folder, self._process = folder / folder_name(target), process
         self._has_died = False
+        self._made_by: int | None = None  # the process of the run before
 
     def make(self, run: PlannedRun) -> Outcome:
         """See :class:`.outcome.Maker`; a process that dies is a failed run, and the next one starts another."""
-        notes = []
-        if self._has_died:
-            notes.append("the process before this one died, so loading the model is part of this run")
-        self._has_died = False
+        make_folder(self._folder)
         try:
-            outcome = self._process.ask("generate", run.request, self._folder / run.file_name)
+            output = (self._folder / run.file_name).absolute()  # the process may be elsewhere
+            outcome = self._process.ask("generate", run.request, output)
         except ProcessDied as error:
             self._has_died = True
             remove_unfinished(self._folder)
-            return Outcome(error=str(error), error_kind="ProcessDied", notes=notes)
+            return Outcome(error=str(error), error_kind="ProcessDied")
         except BaseException:
             remove_unfinished(self._folder)
             raise
-        outcome.notes[:0] = notes
+        if outcome.has_loaded and run.kind == "measured":
+            outcome.notes.insert(0, f"{LOADED}: {self._why_loaded()}")
+        self._has_died, self._made_by = False, self._process.pid
         return outcome
+
+    def _why_loaded(self) -> str:
+        if self._has_died or self._made_by not in (None, self._process.pid):
+            return "the process before this one died"
+        if self._made_by is not None:
+            return "this request wanted another profile, or memory ran out"
+        return "no warm-up came before it; 'warmup: {local: 1}' in the scenario file keeps loading apart"
 
     def close(self) -> None:
         """End the process."""
@@ -90,6 +100,24 @@ class HostedMaker:
         self.spending = spending
         self._backend, self._folder, self._began_at = backend, folder / folder_name(target), began_at
         self._allow_loss, self._ledger = allow_loss, ledger or Ledger()
+        self._tells_running = False
+        look = backend.ask
+
+        def ask(service: Service, remote_id: str) -> JobView:
+            """Look, and remember what the timings do not say: whether their poll_s of 0 is known."""
+            view = look(service, remote_id)
+            self._tells_running = view.inference_s is not None
+            return view
+
+        backend.ask = ask
+
+    def check_key(self) -> None:
+        """Find out before anything runs whether there is a key.
+
+        Raises:
+            AuthenticationError: there is none.
+        """
+        self._backend.load()
 
     def is_open(self, run: PlannedRun) -> bool:
         """Whether a task of this run is open at the service, or its video is there already."""
@@ -112,7 +140,8 @@ class HostedMaker:
             self._folder / run.file_name, overwrite=True, on_note=notes.append, allow_loss=self._allow_loss,
             keep_remote=True, spending=self.spending,
         )  # fmt: skip
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder)
+        self._tells_running = False
         result, found = None, {}
         began = time.monotonic()
         try:
@@ -126,7 +155,8 @@ class HostedMaker:
         total_s = None if continued else time.monotonic() - began
         if result is not None:  # how it would have been resumed is of no more use
             notes = [note for note in notes if not note.startswith(f"task {context.remote_id} at ")]
-        return Outcome(result, total_s=total_s, notes=notes, continued=continued, **found)
+        told = {"continued": continued, "tells_running": self._tells_running}
+        return Outcome(result, total_s=total_s, notes=notes, **told, **found)
 
     def close(self) -> None:
         """Close the connections."""

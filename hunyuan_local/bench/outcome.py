@@ -24,6 +24,8 @@ class Outcome:
         notes: what was said meanwhile.
         peak_memory_bytes, memory_of: see :class:`.result.BenchRun`.
         device: what it ran on.
+        tells_running: the service said how long it ran, so that what polling added is known, be it 0.
+        has_loaded: the model was loaded meanwhile, so that time and memory hold that.
         continued: it is of an earlier, interrupted run of the bench, so that no time means anything.
         ends_target: no further run of this target could succeed.
         is_refused: the request would be refused each time.
@@ -37,6 +39,8 @@ class Outcome:
     peak_memory_bytes: int | None = None
     memory_of: Literal["gpu", "process"] | None = None
     device: str | None = None
+    tells_running: bool = False
+    has_loaded: bool = False
     continued: bool = False
     ends_target: bool = False
     is_refused: bool = False
@@ -91,7 +95,7 @@ def row_of(
         update={
             "status": "interrupted" if outcome.continued else "succeeded",
             "made": result.request,
-            "stages": Stages() if outcome.continued else _stages(target, result, outcome.total_s),
+            "stages": Stages() if outcome.continued else _stages(target, result, outcome),
             "seconds_per_step": None if outcome.continued else _seconds_per_step(target, result),
             "cost_usd": cost_usd,
             "cost_source": cost_source,
@@ -106,16 +110,17 @@ def _cost(maker: Maker, outcome: Outcome, costs: Costs | None) -> tuple[float | 
     return local_cost(costs, outcome.total_s or 0.0)
 
 
-def _stages(target: Target, result: GenerationResult, total_s: float | None) -> Stages:
+def _stages(target: Target, result: GenerationResult, outcome: Outcome) -> Stages:
     """Those that this kind of backend has."""
-    found = result.timings
+    found, total_s = result.timings, outcome.total_s
     if target.backend == LOCAL:
         return Stages(
             load_s=found.load_s, encode_s=found.encode_s, denoise_s=found.denoise_s, decode_s=found.decode_s,
             write_s=found.write_s, total_s=total_s,
         )  # fmt: skip
     return Stages(
-        submit_s=found.submit_s, queue_s=found.queue_s, run_s=found.run_s, poll_s=found.poll_s or None,
+        submit_s=found.submit_s, queue_s=found.queue_s, run_s=found.run_s,
+        poll_s=found.poll_s if outcome.tells_running else None,
         download_s=found.download_s, write_s=found.write_s, total_s=total_s,
     )  # fmt: skip
 

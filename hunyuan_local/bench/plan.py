@@ -8,16 +8,19 @@ Knows nothing about how a run is made.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from ..errors import ConfigError
 from ..schema import GenerationRequest
 from .result import BenchRun, Target
 from .scenarios import ScenarioFile
 from .targets import LOCAL
 
+MAX_RUNS = 10_000  # after each of which the whole file of results is written anew
 Key = tuple[str, str, GenerationRequest, str, int]
 
 
@@ -49,8 +52,33 @@ def key_of(run: BenchRun) -> Key:
 
 
 def folder_name(target: Target) -> str:
-    """Of a target's videos."""
-    return _slug(target.label)
+    """Of a target's videos; no two labels have the same."""
+    slug = _slug(target.label)
+    return slug if slug == target.label else f"{slug}-{hashlib.sha256(target.label.encode()).hexdigest()[:6]}"
+
+
+def check_number(file: ScenarioFile, backends: Sequence[str], repeats: int) -> None:
+    """Refuse a bench without a run, or with more than a bench is made for.
+
+    Args:
+        backends: the name of each target's backend.
+
+    Raises:
+        ConfigError: says how many there would be.
+    """
+    runs = repeats * sum(
+        scenario.count for scenario in file.scenarios for name in backends if name in (scenario.backends or [name])
+    )
+    if runs == 0:
+        wanted = sorted({name for scenario in file.scenarios for name in scenario.backends})
+        raise ConfigError(
+            f"backends: no scenario of {file.name} is for {', '.join(backends)}; all are for {', '.join(wanted)}"
+        )
+    if runs > MAX_RUNS:
+        raise ConfigError(
+            f"{runs} runs ({sum(scenario.count for scenario in file.scenarios)} requests, {repeats} repeats, "
+            f"{len(backends)} backends): a bench has at most {MAX_RUNS}; take some out, or make several benches of them"
+        )
 
 
 def measured_runs(file: ScenarioFile, targets: Sequence[Target], repeats: int) -> list[PlannedRun]:

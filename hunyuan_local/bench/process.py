@@ -30,7 +30,7 @@ class LocalProcess:
     """
 
     def __init__(self, options: dict[str, Any]):
-        self._options = options
+        self.options = options
         self._process: SpawnProcess | None = None
         self._connection: Connection | None = None
 
@@ -74,13 +74,15 @@ class LocalProcess:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         # daemon: it ends with this process even where that forgets it.
-        self._process = context.Process(target=serve, args=(theirs, self._options), daemon=True)
+        self._process = context.Process(target=serve, args=(theirs, self.options), daemon=True)
         with _no_interrupt():
             self._process.start()
         theirs.close()  # so that its end is seen here
 
     def _stop(self) -> None:
         """Let it leave its files in order, within a step; then end it."""
+        if self._process is None:  # stopped while it was being started
+            return
         with contextlib.suppress(OSError, EOFError):
             self._connection.send((CANCEL,))
             if self._connection.poll(_GRACE_S):

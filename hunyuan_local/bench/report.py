@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from . import amounts, plots
 from . import report_tables as tables
 from .compare import COMPARED
 from .markdown import code
-from .result import BenchResult, BenchRun
-from .statistics import CONFIDENCE, FEW_FOR_P95, STAGES, Group, Request, summarise
+from .result import LOADED, BenchResult, BenchRun
+from .statistics import CONFIDENCE, FEW_FOR_P95, STAGES, Group, Request, request_of, summarise
 
 _TEMPLATE = Path(__file__).with_name("report.md.j2")
 _MAX_PROMPTS = 20  # of a scenario; the others are in the JSON file
@@ -99,7 +99,7 @@ def _content(result: BenchResult, made: dict[str, Path | str]) -> dict[str, Any]
         "targets": tables.targets_table(result.targets),
         "scenarios": list(_scenarios(result.runs)),
         "costs": list(_cost_sources(result.runs)),
-        "sections": list(_sections(groups, targets)),
+        "sections": list(_sections(groups, targets, _cold_runs(result.runs))),
         "ratios": tables.ratios_table(groups, targets),
         "stages": tables.stages_table(groups, targets),
         "plots": {name: made[name].name for name in made if isinstance(made[name], Path)},
@@ -147,7 +147,9 @@ def _cost_sources(runs: Sequence[BenchRun]) -> Iterator[str]:
         yield f"{code(backend, 100)}: {code(source, 300) or 'the runs do not say where it is from'}"
 
 
-def _sections(groups: Sequence[Group], targets: tables.Targets) -> Iterator[dict[str, Any]]:
+def _sections(
+    groups: Sequence[Group], targets: tables.Targets, cold: Mapping[tuple[str, Request], int]
+) -> Iterator[dict[str, Any]]:
     """A table for each scenario, size and length, with what was made otherwise than it was asked for."""
     places: dict[Request, list[Group]] = {}
     for group in groups:
@@ -157,7 +159,7 @@ def _sections(groups: Sequence[Group], targets: tables.Targets) -> Iterator[dict
         yield {
             "title": title,
             "table": tables.results_table(own, targets),
-            "remarks": [*_made_otherwise(own), *_loaded(own)],
+            "remarks": [*_made_otherwise(own), *_loaded(own, cold)],
         }
 
 
@@ -169,14 +171,25 @@ def _made_otherwise(groups: Sequence[Group]) -> Iterator[str]:
             yield f"asked for {amounts.request_words(group.request)}, {code(group.backend, 100)} made {made}"
 
 
-def _loaded(groups: Sequence[Group]) -> Iterator[str]:
-    """Groups in which loading weighs: a process that has just begun, which a mean over all runs hides."""
+def _cold_runs(runs: Sequence[BenchRun]) -> Counter[tuple[str, Request]]:
+    """By group, the counted runs that say that they loaded the model, or of which loading is a good part."""
+    return Counter((run.backend, request_of(run)) for run in runs if run.counts and _is_cold(run))
+
+
+def _is_cold(run: BenchRun) -> bool:
+    load_s, total_s = run.stages.load_s or 0.0, run.stages.total_s or 0.0
+    return any(note.startswith(LOADED) for note in run.notes) or load_s > _LOAD_SHARE * total_s
+
+
+def _loaded(groups: Sequence[Group], cold: Mapping[tuple[str, Request], int]) -> Iterator[str]:
+    """Groups with runs of a process that had just begun, which a mean over all runs hides."""
     for group in groups:
-        runs = zip(group.values.get("load_s", ()), group.values.get("total_s", ()), strict=False)
-        cold = sum(load > _LOAD_SHARE * total for load, total in runs)
-        if cold:
+        if count := cold.get((group.backend, group.request)):
             label = code(group.backend, 100)
-            yield f"{label} loaded its model in {cold} of {group.count} runs, which is in their times"
+            yield (
+                f"{label} loaded its model in {count} of {group.count} runs, which is in their times, memory and cost; "
+                "a warm-up ahead keeps it apart"
+            )
 
 
 def _remarks(runs: Sequence[BenchRun]) -> Iterator[str]:
@@ -192,6 +205,10 @@ def _not_measured(result: BenchResult, groups: Sequence[Group], made: dict[str, 
     """What a reader might miss, and why it is not there."""
     if not result.is_complete:
         yield "the whole plan: this bench is not complete, and what is missing has no row"
+    names = {target.backend for target in result.targets}
+    for scenario in result.scenarios.get("scenarios", []):
+        if (wanted := scenario.get("backends")) and not names & set(wanted):
+            yield f"scenario {code(scenario['name'], 100)}: it is for {', '.join(wanted)} alone, not in this bench"
     for target in result.targets:
         label = code(target.label, 100)
         own = [group for group in groups if group.backend == target.label]

@@ -13,15 +13,18 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..durable import replacing
-from ..errors import ConfigError
+from ..errors import ConfigError, HunyuanLocalError
 from ..schema import GenerationRequest, VideoInfo
 
 FORMAT = "hunyuan-local-bench/1"
+# How the note of a measured run begins whose time and memory hold the loading of the model.
+LOADED = "the model was loaded in this run, which its time and memory hold"
 
 
 class Stages(BaseModel):
     """Seconds of one run; None is a stage that this backend does not have, or does not tell.
 
+    ``load_s`` is all until the model is there: the choice of a profile, and loading unless it is loaded already.
     ``queue_s``, ``run_s`` and ``poll_s`` are a service's: waiting there, its computation, and from its end until that
     was seen here. ``write_s`` is what remained to be written after the last frame. ``total_s`` is the whole run as its
     caller sees it, from the call to the finished file, and more than the sum of the stages by what is between them.
@@ -154,7 +157,7 @@ class BenchResult(BaseModel):
         """
         try:
             with replacing(path) as partial:
-                partial.write_text(self.model_dump_json(indent=1) + "\n")
+                partial.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"{path}: the bench cannot be written: {error}; check the disk") from error
 
@@ -166,13 +169,17 @@ def load_result(path: Path) -> BenchResult:
         ConfigError: it is not there, or not the result of a bench.
     """
     try:
-        fields = json.loads(path.read_text())
-        if not isinstance(fields, dict) or fields.get("format") != FORMAT:
-            raise ConfigError(
-                f"{path}: is not the result of a bench; give a JSON file that 'hunyuan-local bench' wrote"
-            )
-        return BenchResult.model_validate_json(json.dumps(fields))
+        fields = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, ValidationError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError):
+        fields = None
+    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+        raise ConfigError(f"{path}: is not the result of a bench; give a result.json that 'hunyuan-local bench' wrote")
+    try:
+        return BenchResult.model_validate_json(json.dumps(fields))
+    except ValidationError as error:
+        places = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()[:3]]
+        raise ConfigError(f"{path}: the result of a bench, but damaged: {'; '.join(places)}") from error
+    except HunyuanLocalError as error:  # of a request
         raise ConfigError(f"{path}: the result of a bench, but damaged: {error}") from error

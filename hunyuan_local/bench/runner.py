@@ -81,6 +81,7 @@ class Bench:
             KeyboardInterrupt, GenerationCancelledError: stopped by the user.
             ConfigError: the result cannot be written.
         """
+        self.save()  # so that the folder is known to be a bench's, whatever happens
         for number, run in enumerate(self.todo, start=1):
             on_begin(number, run)
             started_at = now()

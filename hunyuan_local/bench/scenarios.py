@@ -6,6 +6,8 @@ The whole file is checked when it is read, every request with it. Knows nothing 
 from __future__ import annotations
 
 import itertools
+import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from ..schema import GenerationRequest, parse_size
 from .costs import Costs
 
 DEFAULT = "default"
+MAX_REQUESTS = 10_000  # of a scenario: each is checked when the file is read
 
 
 class _StrictTypes(StrictConfig):
@@ -61,7 +64,7 @@ class Scenario(_StrictTypes):
     @field_validator("prompts", "sizes", "num_inference_steps", "num_frames", "seeds", "backends")
     @classmethod
     def _holds_each_once(cls, values: list[Any]) -> list[Any]:
-        if twice := [value for value in values if values.count(value) > 1]:
+        if twice := [value for value, count in Counter(values).items() if count > 1]:
             raise ValueError(f"{twice[0]!r} is there more than once; repeats say how often each is made")
         return values
 
@@ -74,6 +77,8 @@ class Scenario(_StrictTypes):
 
     @model_validator(mode="after")
     def _makes_requests(self) -> Scenario:
+        if self.count > MAX_REQUESTS:
+            raise ValueError(f"its lists multiply to {self.count} requests; at most {MAX_REQUESTS}, so take some out")
         try:
             found = self.requests()
         except InvalidRequestError as error:
@@ -82,12 +87,20 @@ class Scenario(_StrictTypes):
             raise ValueError("two of its requests are the same; give each size once")
         return self
 
+    @property
+    def count(self) -> int:
+        """How many requests it stands for."""
+        return math.prod(map(len, self._lists))
+
+    @property
+    def _lists(self) -> tuple[list[Any], ...]:
+        return self.prompts, self.sizes, self.num_frames, self.num_inference_steps, self.seeds
+
     def requests(self) -> list[GenerationRequest]:
         """Every combination; prompts change slowest, then sizes, frames, steps and seeds."""
-        lists = (self.prompts, self.sizes, self.num_frames, self.num_inference_steps, self.seeds)
         shared = {"guidance_scale": self.guidance_scale, "flow_shift": self.flow_shift, "fps": self.fps}
         made = []
-        for prompt, size, frames, steps, seed in itertools.product(*lists):
+        for prompt, size, frames, steps, seed in itertools.product(*self._lists):
             width, height = parse_size(size)
             made.append(
                 GenerationRequest(

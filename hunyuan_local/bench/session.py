@@ -17,7 +17,7 @@ from ..backends.registry import get_backend
 from ..config import LoraConfig
 from ..errors import ConfigError
 from ..provenance import now
-from .billing import Bill, make_bills, set_budgets
+from .billing import Bill, make_bills, make_budgets
 from .folder import check_same, earlier_result
 from .makers import HostedMaker, LocalMaker, remove_unfinished
 from .outcome import Maker
@@ -118,7 +118,7 @@ def open_session(
     *,
     repeats: int,
     local: LocalOptions,
-    weights: str = "",
+    weights: Callable[[], str] = lambda: "",
     max_cost_usd: float | None = None,
     retry_failed: bool = False,
     keep_videos: bool = True,
@@ -129,15 +129,20 @@ def open_session(
     Args:
         backends: of :func:`make_backends`.
         repeats: of each request at each backend.
-        weights: identity of the local model's files.
+        weights: gives the identity of the local model's files; fetches them if they are not here.
         max_cost_usd: of all that is submitted to services that bill it, earlier runs included.
 
     Raises:
+        AuthenticationError: there is no key for a service.
         ConfigError: the folder holds another bench; a limit that cannot be kept; the machine cannot be described.
     """
-    targets = [_target(backend, local, weights) for backend in backends]
-    check_labels(targets)
     earlier = earlier_result(folder)
+    services = [hosted_target(backend) for backend in backends if isinstance(backend, HostedBackend)]
+    check_labels(services)
+    prices = {backend.name: backend.capabilities for backend in backends}
+    billed = {target.label: prices[target.backend] for target in services if target.is_billed}
+    budgets = make_budgets(billed, max_cost_usd, folder / SPENT)
+    targets = [_target(backend, local, weights) for backend in backends]
     model = next((backend.config for backend in backends if backend.name == LOCAL), None)
     # The config has the revision and the LoRAs in it.
     process = LocalProcess({"model": model, "profile": local.profile, "cache": local.cache})
@@ -159,23 +164,28 @@ def open_session(
         makers = [
             LocalMaker(target, backend.capabilities, videos, process)
             if target.backend == LOCAL
-            else HostedMaker(target, backend, videos, result.created_at, allow_loss=file.allow_loss)
+            else HostedMaker(
+                target, backend, videos, result.created_at, allow_loss=file.allow_loss,
+                spending=budgets.get(target.label),
+            )
             for target, backend in zip(targets, backends, strict=True)
-        ]
+        ]  # fmt: skip
         hosted = [maker for maker in makers if isinstance(maker, HostedMaker)]
-        set_budgets(hosted, max_cost_usd, folder / SPENT)
         bench = Bench(file, result, makers, folder, retry_failed=retry_failed, keep_videos=keep_videos)
-        budget = next((maker.spending for maker in hosted if maker.spending is not None), None)
+        for maker in hosted:
+            if any(run.label == maker.target.label for run in bench.todo):
+                maker.check_key()
+        budget = next(iter(budgets.values()), None)  # they share one account
         return Session(bench, makers, process, budget, make_bills(bench.todo, hosted))
     except BaseException:
         process.close()
         raise
 
 
-def _target(backend: Any, local: LocalOptions, weights: str) -> Target:
+def _target(backend: Any, local: LocalOptions, weights: Callable[[], str]) -> Target:
     if isinstance(backend, HostedBackend):
         return hosted_target(backend)
-    return local_target(backend.config, backend.profile, local.cache, weights)
+    return local_target(backend.config, backend.profile, local.cache, weights())
 
 
 def _describe(process: LocalProcess) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from ..backends.registry import backend_names
 from ..bench.folder import RESULT, held
+from ..bench.plan import check_number
 from ..bench.result import BenchResult, load_result
 from ..bench.runner import VIDEOS
 from ..bench.scenarios import DEFAULT, ScenarioFile, read_scenarios, scenario_names
@@ -78,6 +79,7 @@ def command(ctx: click.Context, scenarios: str, backends: tuple[str, ...], **fla
     names = parse_targets(backends)
     local = LocalOptions(**{name: flags[name] for name in LocalOptions.__dataclass_fields__})
     check_options(names, local, flags["api_key"], flags["timeout_s"])
+    check_number(file, [name for name, _ in names], flags["repeats"] or file.repeats)
     with contextlib.ExitStack() as closing:
         made = make_backends(names, local, flags["api_key"], flags["timeout_s"])
         for backend in made:
@@ -119,11 +121,12 @@ def _measure(
     console: Console, file: ScenarioFile, backends: list[Any], local: LocalOptions, folder: Path, flags: dict[str, Any]
 ) -> None:
     """Everything from the backends to the last line of stdout."""
-    weights = ""
+
+    def weights() -> str:  # fetched before the first run, and in no run's time
+        return next(weights_of(console, backend) for backend in backends if backend.name == LOCAL)
+
     for backend in backends:
         note_default_model(console, backend, local.model)
-        if backend.name == LOCAL:
-            weights = weights_of(console, backend)  # fetched now, and in no run's time
     session = open_session(
         file, backends, folder, repeats=flags["repeats"] or file.repeats, local=local, weights=weights,
         max_cost_usd=flags["max_cost_usd"], retry_failed=flags["retry_failed"], keep_videos=flags["keep_videos"],

@@ -1,28 +1,47 @@
-"""Whole benches: local and our own server through both adapters; a stand-in of the services, with an interruption."""
+"""A whole bench: the local backend, and our own server through both adapters; and the life of the local process.
+
+All with one local process after another that was killed while it loaded: to load takes longer than all else.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import signal
-import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from command_line import run_here
-from standin import StandIn, sample_video
 
-from hunyuan_local.bench.result import BenchResult, BenchRun, load_result
+from hunyuan_local.bench import session
+from hunyuan_local.bench.makers import LocalMaker
+from hunyuan_local.bench.outcome import Outcome
+from hunyuan_local.bench.plan import PlannedRun
+from hunyuan_local.bench.process import LocalProcess
+from hunyuan_local.bench.result import LOADED, BenchResult, BenchRun, load_result
+from hunyuan_local.bench.targets import local_target
+from hunyuan_local.capabilities import Capabilities
+from hunyuan_local.config import load_model_config
+from hunyuan_local.schema import GenerationRequest
+from hunyuan_local.video import probe
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
-from server_process import ServerProcess, own_environment
+from server_process import ServerProcess
 
 pytestmark = pytest.mark.timeout(900)  # a process imports every library before it begins
 
+TINY = load_model_config("tiny")
+SHORT = GenerationRequest(
+    prompt="a red circle moving right", width=144, height=80, num_frames=5, num_inference_steps=2, seed=1
+)
+LONG = SHORT.replace(num_inference_steps=100, num_frames=33)
 KEY = "test-key-0123456789"
 SCENARIOS = {
     "name": "whole",
@@ -41,18 +60,14 @@ SCENARIOS = {
 }
 
 
-def variables(folder: Path) -> dict[str, str]:
-    """Keys, and the open tasks in a folder of the test."""
-    return {"WAVESPEED_API_KEY": KEY, "NOVITA_API_KEY": KEY, "HUNYUAN_LOCAL_STATE_DIR": str(folder / "state")}
-
-
 class Measured:
     """A bench that has run to its end."""
 
     def __init__(self, folder: Path, *arguments: str):
         (folder / "whole.yaml").write_text(json.dumps(SCENARIOS))
         command = ["bench", "--scenarios", "whole.yaml", "--output-dir", "out", *arguments]
-        self.done = run_here(*command, cwd=folder, **variables(folder))
+        keys = {"WAVESPEED_API_KEY": KEY, "NOVITA_API_KEY": KEY}
+        self.done = run_here(*command, cwd=folder, **keys, HUNYUAN_LOCAL_STATE_DIR=str(folder / "state"))
         assert self.done.returncode == 0, self.done.stderr
         self.result: BenchResult = load_result(folder / "out" / "result.json")
         self.summary: dict[str, Any] = json.loads(self.done.stdout.splitlines()[-1])
@@ -64,9 +79,66 @@ class Measured:
         return row
 
 
+class Life:
+    """A maker whose process is killed in its first run; two runs after that, and at the end one that is interrupted."""
+
+    def __init__(self, folder: Path):
+        self.process = LocalProcess({"model": TINY, "profile": "cpu", "cache": None})
+        self.maker = LocalMaker(local_target(TINY, None, None, ""), Capabilities(), folder, self.process)
+        self.folder = folder / "local"
+        self.folder.mkdir()
+        (self.folder / ".000-a-measured-0.mp4.partial").touch()  # as of a video that is being written
+        self.failed = self._while_it_works(lambda: self.process.pid, signal.SIGKILL)
+        self.left_by_death = self._unfinished()
+        self.card = self.process.ask("card")
+        self.after, self.second = (self.maker.make(PlannedRun("local", "a", SHORT, 0, i)) for i in (1, 2))
+
+    def interrupt(self) -> None:
+        """Ctrl-C while it works."""
+        pid = self.process.pid
+        with pytest.raises(KeyboardInterrupt):
+            self._while_it_works(os.getpid, signal.SIGINT)
+        self.is_gone = not psutil.pid_exists(pid)
+        self.left_by_interrupt = self._unfinished()
+
+    def _while_it_works(self, pid: Callable[[], int | None], number: int) -> Outcome:
+        """Make a long video; meanwhile the process with this number, as soon as there is one, gets a signal."""
+
+        def strike() -> None:
+            while pid() is None:
+                time.sleep(0.05)
+            os.kill(pid(), number)
+
+        timer = threading.Timer(0.5, strike)
+        timer.start()
+        try:
+            return self.maker.make(PlannedRun("local", "a", LONG, 1, 0))
+        finally:
+            timer.join()
+
+    def _unfinished(self) -> list[str]:
+        return [path.name for path in self.folder.iterdir() if path.suffix != ".mp4"]
+
+
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Measured]:
-    """The local backend, and our own server in the formats of both services."""
+def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores Ctrl-C
+    life = Life(tmp_path_factory.mktemp("life"))
+    try:
+        yield life
+    finally:
+        life.process.close()
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory, life: Life) -> Measured:
+    """The local backend, in the process that lives, and our own server in the formats of both services."""
+
+    def shared(options: dict[str, Any]) -> LocalProcess:
+        assert options == life.process.options
+        return life.process
+
     folder = tmp_path_factory.mktemp("own")
     (folder / "keys").write_text(f"{KEY}\n")
     options = ["--model", "tiny", "--profile", "cpu", "--api-keys-file", folder / "keys", "--min-free-gib", 0]
@@ -74,9 +146,19 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Measured]:
     try:
         server.wait_until_ready()
         urls = [f"--backend={name}={server.url}" for name in ("wavespeed", "novita")]
-        yield Measured(folder, "--backend=local", "--model=tiny", "--profile=cpu", *urls)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(session, "LocalProcess", shared)
+            patch.setattr(life.process, "close", lambda: None)  # it is gone on with
+            return Measured(folder, "--backend=local", "--model=tiny", "--profile=cpu", *urls)
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="module")
+def interrupted(life: Life, measured: Measured) -> Life:
+    """The process after its last run: when it is stopped there is nothing left to measure."""
+    life.interrupt()
+    return life
 
 
 BACKENDS = ["local", "wavespeed", "novita"]
@@ -132,60 +214,51 @@ def test_there_is_one_line_a_run(measured: Measured) -> None:
     assert all(len(line) <= 80 for line in lines)
 
 
-# ---- interrupted -----------------------------------------------------------------------------------------------------
+# ---- the life of the local process -----------------------------------------------------------------------------------
 
 
-class Interrupted:
-    """A bench at two stand-ins that got Ctrl-C while it waited for its second task, and was then gone on with."""
-
-    def __init__(self, folder: Path):
-        (folder / "whole.yaml").write_text(json.dumps(SCENARIOS))
-        with (
-            StandIn(sample_video(), key=KEY, polls_until_done=0) as quick,
-            StandIn(sample_video(), key=KEY, polls_until_done=0, task_s=3600) as slow,
-        ):
-            urls = [f"--backend=wavespeed={quick.url}", f"--backend=novita={slow.url}"]
-            self.command = ["bench", "--scenarios", "whole.yaml", "--output-dir", "out", *urls]
-            self.first = self._interrupt(folder, slow)
-            self.rows = load_result(folder / "out" / "result.json").runs
-            self.report = (folder / "out" / "report.md").read_text()
-            slow.finish_tasks()
-            self.again = run_here(*self.command, cwd=folder, **variables(folder))
-            self.submissions = len(quick.submissions) + len(slow.submissions)
-        self.result = load_result(folder / "out" / "result.json")
-
-    def _interrupt(self, folder: Path, slow: StandIn) -> tuple[int, str, str]:
-        program = [sys.executable, "-c", "from hunyuan_local.cli.main import main; main()"]
-        process = subprocess.Popen(
-            [*program, *self.command], cwd=folder, env=own_environment() | variables(folder), stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        try:
-            deadline = time.monotonic() + 300
-            while not slow.polls:
-                assert process.poll() is None and time.monotonic() < deadline, "the second task was not submitted"
-                time.sleep(0.02)
-            process.send_signal(signal.SIGINT)
-            stdout, stderr = process.communicate(timeout=120)
-        finally:
-            process.kill()
-        return process.returncode, stdout, stderr
+def test_a_run_is_measured(life: Life) -> None:
+    assert life.after.error == ""
+    assert life.after.total_s >= life.after.result.timings.denoise_s > 0
+    assert life.after.device.startswith("cpu")
+    assert probe(life.after.result.path).num_frames == 5
 
 
-@pytest.fixture(scope="module")
-def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
-    return Interrupted(tmp_path_factory.mktemp("interrupted"))
+def test_the_model_stays_loaded(life: Life) -> None:
+    assert life.second.result.timings.load_s < life.after.result.timings.load_s / 5
+    assert not any(note.startswith(LOADED) for note in life.second.notes)
 
 
-def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(interrupted: Interrupted) -> None:
-    code, stdout, stderr = interrupted.first
-    assert code == 130, stderr
-    assert json.loads(stdout.splitlines()[-1])["is_complete"] is False
-    assert "the same command with --output-dir out goes on" in stderr.splitlines()[-1]
-    assert len(interrupted.rows) == 1 and interrupted.report
+def test_a_prompt_is_encoded_in_every_run(life: Life) -> None:
+    # A look-up of what is known takes microseconds, and the encoders of tiny some milliseconds.
+    assert life.second.result.timings.encode_s > 1e-3
 
 
-def test_the_same_command_continues_the_open_task_without_a_new_one(interrupted: Interrupted) -> None:
-    assert interrupted.again.returncode == 0, interrupted.again.stderr
-    assert interrupted.submissions == 2
-    assert sorted(row.status for row in interrupted.result.runs if row.repeat == 0) == ["interrupted", "succeeded"]
+def test_the_peak_is_that_of_the_process_in_this_run(life: Life) -> None:
+    assert life.second.memory_of == "process"
+    assert 10**8 < life.second.peak_memory_bytes < psutil.virtual_memory().total
+
+
+def test_a_process_that_is_killed_is_a_failed_run(life: Life) -> None:
+    assert life.failed.result is None
+    assert life.failed.error_kind == "ProcessDied"
+    assert "SIGKILL, as the system does when main memory runs out" in life.failed.error
+
+
+def test_the_next_run_has_a_new_process_and_says_that_it_loads(life: Life) -> None:
+    assert life.after.has_loaded
+    assert f"{LOADED}: the process before this one died" in life.after.notes
+
+
+def test_the_card_says_what_times_depend_on_and_not_whose_machine_it_is(life: Life) -> None:
+    assert {"gpu", "cpu", "host_memory_bytes", "versions", "allocator", "system", "threads"} <= life.card.keys()
+    assert life.card["versions"]["torch"] and life.card["threads"]["torch"] >= 1
+    assert os.uname().nodename not in str(life.card).split()
+
+
+def test_ctrl_c_ends_the_process(interrupted: Life) -> None:
+    assert interrupted.is_gone
+
+
+def test_nothing_unfinished_stays_behind(interrupted: Life) -> None:
+    assert (interrupted.left_by_death, interrupted.left_by_interrupt) == ([], [])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from hunyuan_local.bench.plan import PlannedRun, key_of, measured_runs, missing_runs, warmup_runs
+from hunyuan_local.bench.plan import PlannedRun, folder_name, key_of, measured_runs, missing_runs, warmup_runs
 from hunyuan_local.bench.result import BenchRun, Target
 from hunyuan_local.bench.scenarios import ScenarioFile
 
@@ -57,6 +57,14 @@ def test_videos_have_names_of_their_own() -> None:
     runs = measured_runs(scenario_file(scenario={"name": "Ünïcode / a:b"}), [LOCAL], 3)
     assert len({run.file_name for run in runs}) == 12
     assert all("/" not in run.file_name for run in runs)
+
+
+def test_no_two_targets_have_one_folder() -> None:
+    urls = ["http://a/b", "http://a-b", f"http://{'a' * 60}/1", f"http://{'a' * 60}/2"]
+    targets = [LOCAL, NOVITA, *(NOVITA.model_copy(update={"label": f"novita at {url}"}) for url in urls)]
+    names = [folder_name(target) for target in targets]
+    assert len(set(names)) == 6
+    assert names[:2] == ["local", "novita"]
 
 
 def test_only_what_has_no_row_is_missing() -> None:

@@ -30,7 +30,7 @@ from markdown_it import MarkdownIt
 from hunyuan_local.bench import plots, report
 from hunyuan_local.bench.markdown import code, prose, table
 from hunyuan_local.bench.report import require_extra, summary_json, write_report
-from hunyuan_local.bench.result import BenchResult, Stages
+from hunyuan_local.bench.result import LOADED, BenchResult, Stages
 from hunyuan_local.errors import ConfigError
 
 Reports = Callable[[BenchResult], "Page"]
@@ -93,7 +93,7 @@ def page_of(text: str) -> Page:
 
 
 def test_the_report_and_its_plots_lie_in_the_folder(tmp_path: Path) -> None:
-    path = write_report(full_result(), tmp_path / "new")
+    path = write_report(made_result([made_run(cost_usd=0.1)]), tmp_path / "new")
     links = re.findall(r"\]\((plots/[^)]*)\)", path.read_text())
     assert path == tmp_path / "new" / "report.md"
     assert len(links) == 4
@@ -219,6 +219,8 @@ def test_what_was_left_to_the_backend_is_said(render: Reports) -> None:
 def test_runs_that_loaded_the_model_first_are_said(render: Reports) -> None:
     cold = made_run(stages=Stages(load_s=38.0, total_s=50.0))
     assert "local loaded its model in 1 of 2 runs" in render(made_result([cold, made_run()])).text["Results"]
+    said = made_run(notes=[f"{LOADED}: no warm-up came before it"])
+    assert "local loaded its model in 1 of 2 runs" in render(made_result([said, made_run()])).text["Results"]
     assert "loaded its model" not in render(made_result([made_run()])).text["Results"]
 
 
@@ -244,6 +246,13 @@ def test_what_was_not_measured_is_said_with_its_reason(render: Reports) -> None:
         "the plot cost-latency.png was not made: not wanted",
     ):
         assert sentence in text
+
+
+def test_a_scenario_that_is_for_nobody_in_the_bench_is_said(render: Reports) -> None:
+    scenarios = {"scenarios": [{"name": "circle"}, {"name": "dear", "backends": ["novita"]}]}
+    text = render(made_result([made_run()], scenarios=scenarios)).text["Not measured"]
+    assert "scenario dear: it is for novita alone, not in this bench" in text
+    assert "scenario circle" not in text
 
 
 def test_a_bench_that_is_not_complete_says_so_at_the_top(render: Reports) -> None:

@@ -6,18 +6,17 @@ import copy
 import io
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from command_line import run_here
 from filelock import FileLock
-from standin import StandIn, sample_video
+from made_results import CARD, made_result, made_run
+from standin import StandIn
 
 from hunyuan_local.backends.wavespeed import WaveSpeedBackend
-from hunyuan_local.bench import session
-from hunyuan_local.bench.card import machine_card
+from hunyuan_local.bench import plots, session
 from hunyuan_local.bench.result import load_result
 
 Run = Callable[..., subprocess.CompletedProcess]
@@ -31,23 +30,14 @@ FILE = {
 
 
 @pytest.fixture
-def service() -> Iterator[StandIn]:
-    """A stand-in whose tasks are done at the first look."""
-    with StandIn(sample_video(), polls_until_done=0) as service:
-        yield service
+def run(tmp_path: Path, service: StandIn, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs ``bench`` in the test's folder, with a scenario file and keys of the stand-in.
 
-
-@pytest.fixture(scope="module")
-def card() -> dict[str, Any]:
-    """This machine's card, made in this process: another one for each command would take seconds."""
-    return machine_card()
-
-
-@pytest.fixture
-def run(tmp_path: Path, service: StandIn, card: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs ``bench`` in the test's folder, with a scenario file and keys of the stand-in."""
+    The card of a machine takes a process of its own, and plots take long; both have tests elsewhere.
+    """
     write(tmp_path)
-    monkeypatch.setattr(session, "_describe", lambda process: copy.deepcopy(card))
+    monkeypatch.setattr(session, "_describe", lambda process: copy.deepcopy(CARD))
+    monkeypatch.setattr(plots, "make_plots", lambda result, folder: {name: "not wanted" for name in plots.PLOTS})
 
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
         given = {
@@ -91,6 +81,9 @@ BILLED = ["--scenarios", "cheap.yaml", "--backend", "wavespeed", "-o", "out"]
         (["--backend", "local", "--timeout", "3"], "--timeout: is of hosted backends alone"),
         (["--backend", "local", "--model", "nope"], "model='nope'"),
         (["--backend", "local", "--scenarios", "nope"], "scenarios='nope'"),
+        (["--backend", "novita=127.0.0.1:8000"], "base_url='127.0.0.1:8000': must be like https://host"),
+        (["--backend", "novita", "--scenarios", "smoke", "--repeats", "3000"], "15000 runs (5 requests, 3000 repeats"),
+        (["--backend", "wavespeed", "--scenarios", "cheap.yaml", "--max-cost", "0"], "max_cost=0: must be above 0"),
         (["--backend", "novita=http://127.0.0.1:1", "--max-cost", "3"], "no backend of this bench is billed"),
         (["--yes", "compare", "a.json", "b.json"], "--yes: no option of 'bench compare'"),
     ],
@@ -106,6 +99,33 @@ def test_a_folder_in_use_is_refused(run: Run, service: StandIn, tmp_path: Path) 
     with FileLock(tmp_path / "out" / ".bench.lock"):
         done = run(*own(service))
     assert done.returncode == 2 and "another process works on this bench" in done.stderr
+
+
+def test_a_folder_of_something_else_is_refused_and_left_as_it_is(run: Run, service: StandIn, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "report.md").write_text("mine")
+    done = run(*own(service))
+    assert done.returncode == 2 and "holds something else than a bench (report.md)" in done.stderr
+    assert [path.read_text() for path in (tmp_path / "out").iterdir()] == ["mine"]
+
+
+def test_a_file_of_results_that_is_none_is_refused(run: Run, service: StandIn, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "result.json").write_text("[1]")
+    done = run(*own(service))
+    assert done.returncode == 2 and "is not the result of a bench" in done.stderr
+
+
+def test_scenarios_for_none_of_the_backends_are_refused(run: Run, service: StandIn, tmp_path: Path) -> None:
+    write(tmp_path, scenarios=[FILE["scenarios"][0] | {"backends": ["local", "novita"]}])
+    done = run(*own(service))
+    assert done.returncode == 2 and "no scenario of cheap is for wavespeed; all are for local, novita" in done.stderr
+
+
+def test_a_missing_key_is_found_before_anything_runs(run: Run, service: StandIn, tmp_path: Path) -> None:
+    done = run(*own(service), WAVESPEED_API_KEY="")
+    assert done.returncode == 7 and "wavespeed needs a key" in done.stderr
+    assert not (tmp_path / "out" / "result.json").exists()
 
 
 # ---- billed ----------------------------------------------------------------------------------------------------------
@@ -214,7 +234,27 @@ def test_two_benches_are_compared(run: Run, service: StandIn, tmp_path: Path) ->
     assert json.loads(run("compare", file, file, "--json").stdout.splitlines()[-1])
 
 
-def test_what_is_no_bench_is_not_compared(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_text("{}")
+@pytest.mark.parametrize("content", ["{}", "[]", "# Bench", "\ud800"])
+def test_what_is_no_bench_is_not_compared(run: Run, tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.json").write_text(content, errors="surrogatepass")
     done = run("compare", "a.json", "a.json")
-    assert done.returncode == 2 and "is not the result of a bench" in done.stderr
+    assert done.returncode == 2 and "a.json: is not the result of a bench" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"runs": 3}, "runs: Input should be a valid"), ({"targets": [{}]}, "targets.0.label: Field required")],
+)
+def test_a_damaged_result_is_refused_where_it_is_damaged(
+    run: Run, tmp_path: Path, changes: dict[str, object], words: str
+) -> None:
+    fields = json.loads(made_result([made_run()]).model_dump_json())
+    (tmp_path / "a.json").write_text(json.dumps(fields | changes))
+    done = run("compare", "a.json", "a.json")
+    assert done.returncode == 2 and f"a.json: the result of a bench, but damaged: {words}" in done.stderr
+
+
+def test_a_damaged_request_is_refused_with_its_file(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(made_result([made_run()]).model_dump_json().replace('"width":256', '"width":7'))
+    done = run("compare", "a.json", "a.json")
+    assert done.returncode == 2 and "a.json: the result of a bench, but damaged: width=7" in done.stderr

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,16 @@ def figure(name: str, result: BenchResult) -> Figure:
     return drawn
 
 
+@functools.cache
+def shown(name: str, make: Callable[[], BenchResult]) -> Figure:
+    """A figure, laid out, without a warning; made once for all tests that look at it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        drawn = figure(name, make())
+        drawn.canvas.draw()
+    return drawn
+
+
 def only_axes(name: str, result: BenchResult) -> Axes:
     (axes,) = figure(name, result).axes
     return axes
@@ -44,7 +55,8 @@ def intervals(axes: Axes) -> list[ErrorbarContainer]:
 
 
 def test_all_four_are_written_at_900_pixels_or_more(tmp_path: Path) -> None:
-    written = write_plots(full_result(), tmp_path)
+    runs = [made_run(steps=steps, cost_usd=0.1 * steps) for steps in (2, 10)]
+    written = write_plots(made_result(runs), tmp_path)
     assert [path.name for path in written] == [STEPS, SIZE, STAGES, COST]
     assert all(Image.open(path).width >= 900 for path in written)
 
@@ -76,13 +88,13 @@ def test_a_folder_that_cannot_be_made_is_an_error_that_names_it(tmp_path: Path) 
 
 @pytest.mark.parametrize("name", PLOTS)
 def test_the_title_says_what_and_where(name: str) -> None:
-    title = figure(name, full_result()).get_suptitle()
+    title = shown(name, full_result).get_suptitle()
     assert title.endswith("\nbench made-up, from Example CPU 9000, 2 cores")
 
 
 @pytest.mark.parametrize("name", [STEPS, SIZE, STAGES, COST])
 def test_axes_have_names_with_units(name: str) -> None:
-    for axes in figure(name, full_result()).axes:
+    for axes in shown(name, full_result).axes:
         labels = f"{axes.get_xlabel()} {axes.get_ylabel()}"
         assert "run, s" in labels or "seconds" in labels
         assert axes.get_xlabel()
@@ -90,11 +102,11 @@ def test_axes_have_names_with_units(name: str) -> None:
 
 @pytest.mark.parametrize("name", [STEPS, SIZE])
 def test_what_is_not_the_service_is_marked_in_the_legend(name: str) -> None:
-    assert f"{OWN_SERVER.label} (wavespeed format, not the service)" in legend_texts(figure(name, full_result()))
+    assert f"{OWN_SERVER.label} (wavespeed format, not the service)" in legend_texts(shown(name, full_result))
 
 
 def test_what_is_not_the_service_is_marked_beside_its_bars() -> None:
-    labels = [label.get_text() for label in only_axes(STAGES, full_result()).get_yticklabels()]
+    labels = [label.get_text() for label in shown(STAGES, full_result).axes[0].get_yticklabels()]
     own = [label for label in labels if OWN_SERVER.label in label]
     assert own and all("(wavespeed format, not the service)" in label for label in own)
 
@@ -102,8 +114,7 @@ def test_what_is_not_the_service_is_marked_beside_its_bars() -> None:
 @pytest.mark.parametrize("name", PLOTS)
 @pytest.mark.parametrize("make", [full_result, hard_result])
 def test_the_legend_covers_no_data_and_nothing_is_beyond_the_page(name: str, make: type[BenchResult]) -> None:
-    drawn = figure(name, make())
-    drawn.canvas.draw()
+    drawn = shown(name, make)
     (legend,) = drawn.legends
     box = legend.get_window_extent()
     assert not any(box.overlaps(axes.get_window_extent()) for axes in drawn.axes)
@@ -115,13 +126,13 @@ def test_the_legend_covers_no_data_and_nothing_is_beyond_the_page(name: str, mak
 
 
 def test_each_target_has_a_colour_and_a_marker_of_its_own() -> None:
-    (legend,) = figure(STEPS, full_result()).legends
+    (legend,) = shown(STEPS, full_result).legends
     handles = legend.legend_handles
     assert len({handle.get_color() for handle in handles}) == len({handle.get_marker() for handle in handles}) == 3
 
 
 def test_there_is_a_panel_for_each_size() -> None:
-    titles = [axes.get_title().split()[0] for axes in figure(STEPS, full_result()).axes]
+    titles = [axes.get_title().split()[0] for axes in shown(STEPS, full_result).axes]
     assert titles == ["256x160x17", "320x192x17", "512x320x33"]
 
 
@@ -136,13 +147,13 @@ def test_one_step_count_alone_has_its_panel() -> None:
 
 
 def test_sizes_are_placed_by_their_pixels_and_named() -> None:
-    axes = figure(SIZE, full_result()).axes[0]
+    axes = shown(SIZE, full_result).axes[0]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["256x160x17", "320x192x17", "512x320x33"]
     assert list(axes.get_xticks()) == pytest.approx([0.69632, 1.04448, 5.40672])
 
 
 def test_seconds_start_at_0() -> None:
-    assert all(axes.get_ylim()[0] == 0 for axes in figure(STEPS, full_result()).axes)
+    assert all(axes.get_ylim()[0] == 0 for axes in shown(STEPS, full_result).axes)
 
 
 @pytest.mark.parametrize(("slow", "scale"), [(50.0, "linear"), (500.0, "log")])
@@ -167,8 +178,7 @@ def test_more_runs_are_shown_by_the_interval_of_their_mean() -> None:
 
 
 def test_the_parts_of_a_bar_sum_to_the_mean_of_the_run() -> None:
-    result = full_result()
-    axes = only_axes(STAGES, result)
+    axes = shown(STAGES, full_result).axes[0]
     parts: dict[int, float] = {}
     ends: dict[int, float] = {}
     for container in axes.containers:
@@ -177,7 +187,7 @@ def test_the_parts_of_a_bar_sum_to_the_mean_of_the_run() -> None:
             place = round(patch.get_y() + patch.get_height() / 2)
             parts[place] = parts.get(place, 0.0) + patch.get_width()
             ends[place] = max(ends.get(place, 0.0), patch.get_x() + patch.get_width())
-    means = [group.summaries["total_s"].mean for group in summarise(result.runs)]
+    means = [group.summaries["total_s"].mean for group in summarise(full_result().runs)]
     assert [parts[place] for place in range(len(means))] == pytest.approx(means)
     assert [ends[place] for place in range(len(means))] == pytest.approx(means)
 
@@ -188,9 +198,8 @@ def test_stages_that_overlap_have_no_rest_and_still_a_tick_at_the_end_of_the_run
     assert list(axes.get_lines()[0].get_xdata()) == [4.0, 4.0]
 
 
-@pytest.mark.usefixtures("no_warnings")
 def test_a_run_of_no_time_at_all_has_a_bar_all_the_same() -> None:
-    only_axes(STAGES, made_result([made_run(total_s=0.0)])).figure.canvas.draw()
+    assert len(shown(STAGES, lambda: made_result([made_run(total_s=0.0)])).axes[0].get_yticks()) == 1
 
 
 def test_a_video_left_to_the_backend_stands_at_what_was_made() -> None:
@@ -209,19 +218,10 @@ def test_a_hundred_groups_are_cut_and_the_title_says_so(name: str, limit: int, w
     assert f"(the first {limit} of " in drawn.get_suptitle() and words in drawn.get_suptitle()
 
 
-@pytest.fixture
-def no_warnings() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
-
-
-@pytest.mark.usefixtures("no_warnings")
 @pytest.mark.parametrize("name", PLOTS)
 def test_names_are_drawn_as_they_are_written(name: str) -> None:
     """Neither mathematics, nor signs that turn the text; what the font does not have is an escape."""
-    drawn = figure(name, hard_result())
-    drawn.canvas.draw()
+    drawn = shown(name, hard_result)
     assert "\\u202e" in drawn.get_suptitle()
     texts = legend_texts(drawn) if name != STAGES else [t.get_text() for t in drawn.axes[0].get_yticklabels()]
     assert not any("\u202e" in text or "\u72d0" in text for text in texts)
@@ -234,7 +234,7 @@ def test_no_state_of_pyplot_is_touched() -> None:
         "import sys; sys.path.insert(0, sys.argv[1]); import made_results\n"
         "from hunyuan_local.bench import plots, report\n"
         "assert not {'matplotlib', 'scipy'} & sys.modules.keys()\n"
-        "plots.PLOTS['stages.png'](made_results.full_result())\n"
+        "plots.PLOTS['stages.png'](made_results.made_result([made_results.made_run()]))\n"
         "assert 'matplotlib.figure' in sys.modules and 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, str(Path(__file__).parent)], check=True)

@@ -75,6 +75,7 @@ def test_what_is_left_out_has_its_default(read: Read) -> None:
         ("720*1280", "720p", r"scenarios\.'a': size='720p'"),
         ("720*1280", "1280*720", "two of its requests are the same"),
         ("[1, 2]", "[1, 1]", r"seeds: 1 is there more than once"),
+        ("[1, 2]", str([*range(3000)]), r"scenarios\.'a': its lists multiply to 48000 requests; at most 10000"),
         ("    seeds", "    backends: [wavespede]\n    seeds", r"backends: 'wavespede' is no backend; use local"),
         ("name: mine", "name: my bench", r"name: "),
         ("name: mine", "name: mine\nrepeats: 0", r"repeats: .*greater than or equal to 1"),

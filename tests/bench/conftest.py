@@ -1,0 +1,39 @@
+"""A stand-in that is done at once, and benches at it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hosted_benches import Begin, Started, scenario_file
+from hosted_settings import QUICK
+from standin import StandIn, sample_video
+
+from hunyuan_local.backends.hosted import HostedBackend
+from hunyuan_local.backends.ledger import Ledger
+from hunyuan_local.backends.wavespeed import WaveSpeedBackend
+from hunyuan_local.bench.scenarios import ScenarioFile
+
+
+@pytest.fixture
+def service() -> Iterator[StandIn]:
+    """A stand-in whose tasks are done at the first look."""
+    with StandIn(sample_video(64, 48, 2), polls_until_done=0) as service:
+        yield service
+
+
+@pytest.fixture
+def begin(tmp_path: Path, service: StandIn) -> Begin:
+    """Begins a bench at the stand-in, or goes on with it."""
+
+    def begin(
+        file: ScenarioFile | None = None, *kinds: type[HostedBackend], key: str = "", **options: object
+    ) -> Started:
+        ledger = Ledger(tmp_path / "state")
+        backends = [
+            kind(key or service.key, service.url, pacing=QUICK, ledger=ledger) for kind in kinds or [WaveSpeedBackend]
+        ]
+        return Started(tmp_path / "bench", file or scenario_file(), backends, ledger, **options)
+
+    return begin

@@ -1,0 +1,40 @@
+"""The longest that a finished task can have waited to be seen, where the service says how long it ran."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hosted_benches import Begin, Started, scenario_file
+from hosted_settings import QUICK
+from standin import StandIn, sample_video
+
+from hunyuan_local.backends.ledger import Ledger
+from hunyuan_local.backends.novita import NovitaBackend
+from hunyuan_local.backends.wavespeed import WaveSpeedBackend
+
+
+def say_running(monkeypatch: pytest.MonkeyPatch, inference_s: float) -> None:
+    """Have the stand-in say that it computed so long."""
+    read, told = WaveSpeedBackend.wire.job_from_wire, {"inference_s": inference_s}
+    monkeypatch.setattr(WaveSpeedBackend.wire, "job_from_wire", lambda body: read(body).model_copy(update=told))
+
+
+def test_polling_is_the_time_since_the_look_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    say_running(monkeypatch, 0.05)
+    with StandIn(sample_video(64, 48, 2), polls_until_done=2) as service:
+        ledger = Ledger(tmp_path / "state")
+        backend = WaveSpeedBackend(service.key, service.url, pacing=QUICK, ledger=ledger)
+        (row,) = Started(tmp_path / "bench", scenario_file(repeats=1), [backend], ledger).run()
+        between = service.polls[-1] - service.polls[-2]
+    assert 0 < row.stages.poll_s <= between + 0.05
+    assert row.stages.run_s == 0.05
+
+
+def test_no_wait_is_told_as_0(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    say_running(monkeypatch, 1000.0)
+    assert {row.stages.poll_s for row in begin().run()} == {0.0}
+
+
+def test_polling_is_not_told_where_the_service_does_not_say_how_long_it_ran(begin: Begin) -> None:
+    assert {row.stages.poll_s for row in begin(None, NovitaBackend).run()} == {None}
