@@ -24,8 +24,9 @@ def service() -> Iterator[StandIn]:
 
 
 @pytest.fixture
-def begin(tmp_path: Path, service: StandIn) -> Begin:
+def begin(tmp_path: Path, service: StandIn) -> Iterator[Begin]:
     """Begins a bench at the stand-in, or goes on with it."""
+    opened: list[HostedBackend] = []
 
     def begin(
         file: ScenarioFile | None = None, *kinds: type[HostedBackend], key: str = "", **options: object
@@ -34,6 +35,9 @@ def begin(tmp_path: Path, service: StandIn) -> Begin:
         backends = [
             kind(key or service.key, service.url, pacing=QUICK, ledger=ledger) for kind in kinds or [WaveSpeedBackend]
         ]
+        opened.extend(backends)
         return Started(tmp_path / "bench", file or scenario_file(), backends, ledger, **options)
 
-    return begin
+    yield begin
+    for backend in opened:
+        backend.close()

@@ -26,6 +26,7 @@ def test_polling_is_the_time_since_the_look_before(tmp_path: Path, monkeypatch: 
         ledger = Ledger(tmp_path / "state")
         backend = WaveSpeedBackend(service.key, service.url, pacing=QUICK, ledger=ledger)
         (row,) = Started(tmp_path / "bench", scenario_file(repeats=1), [backend], ledger).run()
+        backend.close()
         between = service.polls[-1] - service.polls[-2]
     assert 0 < row.stages.poll_s <= between + 0.05
     assert row.stages.run_s == 0.05

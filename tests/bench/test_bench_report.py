@@ -1,7 +1,4 @@
-"""The report of a bench: what stands in it, that nothing of others becomes markup, and that no row is lost.
-
-A parser of Markdown that is not ours reads it, with tables as GitHub has them.
-"""
+"""The report of a bench: what stands in it, that nothing of others becomes markup, and that no row is lost."""
 
 from __future__ import annotations
 
@@ -12,8 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from made_results import (
     LOCAL,
     OWN_SERVER,
@@ -25,10 +20,9 @@ from made_results import (
     made_result,
     made_run,
 )
-from markdown_it import MarkdownIt
+from rendered import Page
 
 from hunyuan_local.bench import plots, report
-from hunyuan_local.bench.markdown import code, prose, table
 from hunyuan_local.bench.report import require_extra, summary_json, write_report
 from hunyuan_local.bench.result import LOADED, BenchResult, Stages
 from hunyuan_local.errors import ConfigError
@@ -50,46 +44,11 @@ ORDER = [
 ]
 
 
-class Page:
-    """A report as a reader of the rendered page sees it: texts of sections, and tables by section."""
-
-    def __init__(self, source: str):
-        self.source = source
-        self.headings: list[str] = []
-        self.text: dict[str, str] = {}
-        self.tables: dict[str, list[list[list[str]]]] = {}
-        self.tags: set[str] = set()
-        section, row = "", None
-        for token in MarkdownIt("commonmark").enable("table").parse(source):
-            self.tags |= {token.type, *(child.type for child in token.children or [])}
-            if token.type == "heading_open":
-                section = "" if token.tag == "h2" else section
-            elif token.type == "table_open":
-                self.tables.setdefault(section, []).append([])
-            elif token.type == "tr_open":
-                row = []
-                self.tables[section][-1].append(row)
-            elif token.type == "tr_close":
-                row = None
-            elif token.type == "inline":
-                text = "".join(child.content or " " for child in token.children)
-                if not section:
-                    section = text
-                    self.headings.append(text)
-                if row is not None:
-                    row.append(text)
-                self.text[section] = self.text.get(section, "") + text + "\n"
-
-
 @pytest.fixture
 def render(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reports:
     """Reports without their plots, which take long and are tested elsewhere."""
     monkeypatch.setattr(plots, "make_plots", lambda result, folder: {name: "not wanted" for name in plots.PLOTS})
     return lambda result: Page(write_report(result, tmp_path).read_text(encoding="utf-8"))
-
-
-def page_of(text: str) -> Page:
-    return Page(f"## x\n\n{text}\n")
 
 
 def test_the_report_and_its_plots_lie_in_the_folder(tmp_path: Path) -> None:
@@ -297,24 +256,6 @@ def test_no_line_of_another_breaks_out_of_its_own(render: Reports) -> None:
     normal = made_result([made_run(), failed_run()])
     hostile = made_result([made_run(), failed_run(error="a\r\n\u2028## b\x0b\x85- c", prompt="p\n\n# q")])
     assert len(render(hostile).source.splitlines()) == len(render(normal).source.splitlines())
-
-
-@settings(deadline=None)
-@given(st.text(st.sampled_from("|`\\ $<>&*_[]!~#a\n\t"), max_size=12))
-def test_any_text_survives_a_table(text: str) -> None:
-    page = page_of(table(["a", "b", "c"], [["1", code(text), "2"], ["3", prose(text), "4"]]))
-    plain = " ".join(text.split())
-    assert [row[1] for row in page.tables["x"][0][1:]] == [plain, plain]
-
-
-def test_columns_of_a_table_stand_below_each_other() -> None:
-    lines = table(["Name", "s", "Where"], [["狐", "1.5", "here"], ["fox", "12.25", "there and back"]]).splitlines()
-    assert lines == [
-        "| Name |     s | Where |",
-        "| ---- | ----: | --- |",
-        "| 狐   |   1.5 | here |",
-        "| fox  | 12.25 | there and back |",
-    ]
 
 
 def test_the_summary_is_json_and_holds_every_group() -> None:
