@@ -8,13 +8,17 @@ import sys
 
 import pytest
 
-# A tensor of 64 MiB is made and let go several times; prints the pages that were fetched for all but the first.
+# A tensor of 64 MiB is made and let go again and again; prints the pages that were fetched for the last nine. The first
+# ones find no room where the others were, as long as small blocks settle there.
+# One thread: those of OpenMP have stacks, and allocations, of their own.
 MEASURE = """
 import resource, sys, torch
+torch.set_num_threads(1)
 from hunyuan_local.pipeline.allocator import give_back_memory, keep_freed_memory
 if "keep" in sys.argv:
     assert keep_freed_memory()
-torch.ones(16 * 2**20)
+for _ in range(20):
+    torch.ones(16 * 2**20)
 if "give-back" in sys.argv:
     give_back_memory()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -34,7 +38,7 @@ def pages(*arguments: str) -> int:
 
 
 def test_a_kept_block_is_used_again_without_fetching_its_pages() -> None:
-    assert pages("keep") < 2 * PAGES  # the first of them may find no room where the warm-up was
+    assert pages("keep") < PAGES
 
 
 def test_without_it_each_tensor_fetches_its_pages() -> None:

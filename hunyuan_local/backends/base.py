@@ -54,8 +54,8 @@ class GenerationContext:
             still open; otherwise that one is continued.
         checkpoint_dir: where the local backend saves the state of the unfinished video; the same request for the
             same output goes on from there.
-        checkpoint_every: save it after so many steps, and after the last one. None saves it by time: after the step
-            with which 30 seconds of work would be lost. Either way it is saved at once when the video is cancelled
+        checkpoint_every: save it after so many steps. None saves it by time: after the step with which 30 seconds of
+            work would be lost. Either way it is saved after the last step, and at once when the video is cancelled
             or fails for what may pass; a crash or a power cut costs the work since it was saved last.
         preview_every: the local backend writes a picture of the unfinished video after so many steps, in the
             place of the last one: ``<output>.preview.png``, which the progress names. 0 writes none.

@@ -51,7 +51,7 @@ def test_a_killed_worker_is_replaced_and_its_job_done_with_the_same_frames(
     pool: WorkerPool, folder: DataFolder, store: JobStore, small_request: GenerationRequest, tiny: LocalBackend,
     tmp_path: Path,
 ) -> None:  # fmt: skip
-    request = small_request.replace(num_inference_steps=40)
+    request = small_request.replace(num_inference_steps=100)
     whole = tiny.generate(request, GenerationContext(tmp_path / "whole.mp4"))
     job = store.enqueue(request, TINY)
     wait_until(pool, lambda: (p := store.get(job.job_id).progress) and p.step >= 10)

@@ -39,7 +39,7 @@ class LiveTensors(TorchDispatchMode):
         result = function(*args, **(kwargs or {}))
         self.count(result)
         workspace = 0
-        if function is torch.ops.aten.convolution.default:
+        if function in (torch.ops.aten.convolution.default, torch.ops.aten.mkldnn_convolution.default):
             workspace = sum(x.numel() * x.element_size() for x in (args[0], result))
         self.peak_bytes = max(self.peak_bytes, self._now + workspace)
         return result
