@@ -58,7 +58,7 @@ def main() -> None:
         torch.save(repeated_latents(job), folder / "latents.pt")
         for _ in range(arguments.repeats):
             for way in WAYS:
-                runs[way].append(_run(way, job, folder))
+                runs[way].append(children.run("decoding", job, folder, way, way, folder / "latents.pt"))
                 print(f"{way}: {_work_s(runs[way][-1]):.1f} s", flush=True)
     text = f"{describe()}\n\n{table(runs, arguments)}\n"
     print(f"\n{text}")
@@ -89,13 +89,6 @@ def table(runs: dict[str, list[children.Run]], arguments: argparse.Namespace) ->
         peak_ratio = statistics.median(run.peak_bytes / other.peak_bytes for run, other in pairs)
         lines.append(f"{titles[way]:32}{wall:>16.1f} s{wall_ratio:>7.2f}{peak / 2**30:>9.2f} GiB{peak_ratio:>7.2f}")
     return "\n".join(lines)
-
-
-def _run(way: str, job: Job, folder: Path) -> children.Run:
-    video, record = folder / f"{way}.mp4", folder / f"{way}.stages.json"
-    wall_s, cpu_s = children.call("decoding", job, folder, way, way, folder / "latents.pt", video, record)
-    stages = json.loads(record.read_text())
-    return children.Run(wall_s, cpu_s, max(stage["peak_bytes"] or 0 for stage in stages.values()), stages)
 
 
 def _work_s(run: children.Run) -> float:

@@ -26,18 +26,19 @@ class Run:
     stages: dict[str, dict[str, Any]]
 
 
-def run(script: str, job: Job, folder: Path, name: str) -> Run:
+def run(script: str, job: Job, folder: Path, name: str, *arguments: object) -> Run:
     """Make a job's video, ``NAME.mp4`` in ``folder``.
 
     Args:
-        script: a module of this package, ``stock`` or ``ours``.
+        script: a module of this package whose last two arguments are a video and a record of stages.
+        arguments: those between the job and these two.
 
     Raises:
         RuntimeError: the process failed; with what it said last.
     """
     video, record = folder / f"{name}.mp4", folder / f"{name}.stages.json"
     video.unlink(missing_ok=True)
-    wall_s, cpu_s = call(script, job, folder, name, video, record)
+    wall_s, cpu_s = call(script, job, folder, name, *arguments, video, record)
     stages = json.loads(record.read_text())
     return Run(wall_s, cpu_s, max(stage["peak_bytes"] or 0 for stage in stages.values()), stages)
 

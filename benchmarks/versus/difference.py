@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import sys
 from pathlib import Path
 
 import numpy as np
+from frame_distance import psnr, squared_error
 
 from . import ours, stock
 from .job import Job
@@ -38,10 +38,9 @@ def our_frames(job: Job) -> np.ndarray:
 
 def distance(found: np.ndarray, expected: np.ndarray) -> dict[str, float | None]:
     """Largest difference of 255 levels, and PSNR in dB; None where nothing differs."""
-    difference = np.abs(found.astype(int) - expected)
-    mean_square = float((difference.astype(float) ** 2).mean())
-    psnr_db = None if mean_square == 0 else 10 * math.log10(255**2 / mean_square)
-    return {"largest": int(difference.max()), "psnr_db": psnr_db}
+    error = squared_error(found, expected)
+    largest = int(np.abs(found.astype(int) - expected).max())
+    return {"largest": largest, "psnr_db": psnr(error) if error else None}
 
 
 def main() -> None:
