@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 from versus import children
-from versus.decoding import WAYS
+from versus.decoding import FREE_BYTES, WAYS
 from versus.job import Job
 from versus.machine import describe
 from versus.ours import make_backend
@@ -79,7 +79,7 @@ def table(runs: dict[str, list[children.Run]], arguments: argparse.Namespace) ->
     titles = {
         "stock": "vae.decode + export_to_video",
         "tiled": "the same, vae.enable_tiling()",
-        "ours": "this package, the same tiles",
+        "ours": f"this package, tiles for {FREE_BYTES / 2**30:.0f} GiB",
     }
     for way, each in runs.items():
         wall = statistics.median(map(_work_s, each))

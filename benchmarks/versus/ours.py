@@ -13,14 +13,20 @@ from .job import Job
 from .stages import Stages
 
 
+def model_config(job: Job) -> Any:
+    """The job's weights as a model of this package."""
+    from hunyuan_local.config import load_model_config
+
+    return load_model_config("tiny").model_copy(
+        update={"name": Path(job.folder).name, "model_id": job.folder, "render_scale": 1.0}
+    )
+
+
 def make_backend(job: Job) -> Any:
     """The local backend with the job's weights, on the CPU."""
     from hunyuan_local.backends.local import LocalBackend
-    from hunyuan_local.config import RuntimeProfile, load_model_config
+    from hunyuan_local.config import RuntimeProfile
 
-    model = load_model_config("tiny").model_copy(
-        update={"name": Path(job.folder).name, "model_id": job.folder, "render_scale": 1.0}
-    )
     others = dict.fromkeys(("vae", "text_encoder", "text_encoder_2"), "float32")
     profile = RuntimeProfile(
         name="versus",
@@ -29,7 +35,7 @@ def make_backend(job: Job) -> Any:
         compile=job.compile,
         prompt_cache=False,  # or the prompts of the first run would be there for the second
     )
-    return LocalBackend(model, profile)
+    return LocalBackend(model_config(job), profile)
 
 
 def main() -> None:
