@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from versus import children, mid, tables
+from versus import children, mid, plot, tables
 from versus.job import Job
 from versus.machine import describe
 
@@ -87,7 +87,9 @@ def main() -> None:
     if arguments.output is not None:
         arguments.output.write_text(text)
         facts = {key: asdict(each) | {"job": each.job.request} for key, each in found.items()}
-        arguments.output.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n")
+        record = arguments.output.with_suffix(".json")
+        record.write_text(json.dumps(facts, indent=1) + "\n")
+        plot.draw(record)
 
 
 def _parse() -> argparse.Namespace:
@@ -99,7 +101,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--tiny-steps", type=int, default=30)
     parser.add_argument("--repeats", type=int, default=3, help="rounds of both scripts that count")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of a step against its floor")
-    parser.add_argument("--output", type=Path, help="a text file; a JSON file of the same name stands beside it")
+    parser.add_argument("--output", type=Path, help="a text file; JSON and a figure stand beside it")
     return parser.parse_args()
 
 

@@ -13,6 +13,8 @@ _HOMES = {
     "GenerationResult": "schema",
     "HunyuanLocalError": "errors",
     "Progress": "schema",
+    "RewriteConfig": "config",
+    "SafetyConfig": "config",
     "backend_names": "backends.registry",
     "get_backend": "backends.registry",
     "model_names": "config",

@@ -16,6 +16,8 @@ from .errors import Loss, RequestLossError
 from .schema import MAX_FRAMES, MAX_SEED, GenerationRequest
 
 ALL_FIELDS = frozenset(GenerationRequest.model_fields)
+# Settled before a target sees the request, so none can lose them.
+SETTLED_HERE = frozenset({"rewrite", "original_prompt"})
 
 
 class Capabilities(BaseModel):
@@ -90,7 +92,7 @@ def _losses(request: GenerationRequest, target: str, limits: Capabilities) -> It
     """Each loss, with the changes to the request that it stands for."""
     for name, field in GenerationRequest.model_fields.items():
         value = getattr(request, name)
-        if name not in limits.fields and value != field.default:
+        if name not in limits.fields | SETTLED_HERE and value != field.default:
             yield Loss(name, value, f"{target} has no such setting"), {name: field.default}
     longest = limits.prompt_characters
     if longest is not None and len(request.prompt) > longest:

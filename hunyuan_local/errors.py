@@ -26,6 +26,8 @@
     |- SpendingLimitError        19  another hosted video would cost more than was allowed
     |- RankFailedError           20  one of several processes that make a video together has died or failed
     |- BenchIncompleteError      21  a bench has ended, and not all of its runs succeeded
+    |- RewriteError              22  a prompt could not be rewritten
+    |- ContentBlockedError       23  a checker of frames has flagged the video, which is withheld
     `- GenerationCancelledError  130 stopped on request
 
 Each message names what was wrong, its value, what is allowed and the remedy, so that the command
@@ -161,6 +163,26 @@ class GpuMemoryError(HunyuanLocalError):
     def __init__(self, message: str, stage: str | None = None, peak_bytes: int | None = None):
         self.stage, self.peak_bytes = stage, peak_bytes
         super().__init__(message)
+
+
+class RewriteError(HunyuanLocalError):
+    """The language model did not rewrite the prompt in time, or what it wrote cannot be used."""
+
+    exit_code = 22
+
+
+class ContentBlockedError(HunyuanLocalError):
+    """A checker of frames has flagged the video, and it is withheld; ``verdict`` says why.
+
+    Args:
+        verdict: as :class:`hunyuan_local.schema.SafetyVerdict` has it.
+    """
+
+    exit_code = 23
+
+    def __init__(self, message: str, verdict: object = None):
+        super().__init__(message)
+        self.verdict = verdict
 
 
 class GenerationCancelledError(HunyuanLocalError):

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .config import ModelConfig, RuntimeProfile
 from .errors import HunyuanLocalError, VideoError
-from .schema import GenerationRequest, Timings
+from .schema import GenerationRequest, SafetyVerdict, Timings
 from .video import read_metadata
 
 FORMAT = "hunyuan-local/1"
@@ -60,7 +60,7 @@ class Provenance(BaseModel):
     ``profile`` is the name that was asked for and ``runtime`` what it came to. ``recoveries`` are changes
     that were made because memory ran out. ``render_size`` is (width, height) before the encoder
     scaled it up. ``frames_sha256`` is over the RGB bytes of all frames: those handed to the encoder,
-    or decoded from a hosted file.
+    or decoded from a hosted file. ``safety`` is None where no frame was checked.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -80,6 +80,7 @@ class Provenance(BaseModel):
     frames_sha256: str
     notes: list[str] = []
     recoveries: list[str] = []
+    safety: SafetyVerdict | None = None
 
 
 def read_provenance(path: Path) -> Provenance:

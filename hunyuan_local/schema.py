@@ -6,8 +6,6 @@ may rely on it. Knows nothing about models, devices or wire formats.
 
 from __future__ import annotations
 
-import difflib
-import math
 import re
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from .checks import check_grid, check_range, field_problems
 from .errors import FieldProblem, InvalidRequestError
 
 # The autoencoder packs 8x8 pixels and the transformer 2x2 latents, hence 16; 4 frames a latent
@@ -26,6 +25,8 @@ MAX_SIDE = 16384  # the H.264 encoder takes no larger picture
 MAX_FRAMES = 4097  # nearly three minutes at 24 a second, far more than any checkpoint was trained for
 MAX_SEED = 2**64 - 1
 _SIZE = re.compile(r"([0-9]{1,9})[*x]([0-9]{1,9})")
+
+RewriteMode = Literal["off", "normal", "master"]
 
 
 class GenerationRequest(BaseModel):
@@ -58,6 +59,14 @@ class GenerationRequest(BaseModel):
         float | None, Field(description="Shift of the flow-matching schedule, above 0 up to 100.")
     ] = None
     fps: Annotated[int | None, Field(description="Frames a second of the file, 1 to 240.")] = None
+    rewrite: Annotated[
+        RewriteMode | None,
+        Field(description="Have a language model rewrite the prompt first: normal keeps what is meant and says it "
+              "clearly, master adds composition, light and camera, off leaves it."),
+    ] = None  # fmt: skip
+    original_prompt: Annotated[
+        str | None, Field(description="The prompt before it was rewritten; only a rewritten request has it.")
+    ] = None
 
     @field_validator("prompt")
     @classmethod
@@ -66,7 +75,7 @@ class GenerationRequest(BaseModel):
             raise ValueError("the prompt is empty; say what the video shows")
         return prompt
 
-    @field_validator("prompt", "negative_prompt")
+    @field_validator("prompt", "negative_prompt", "original_prompt")
     @classmethod
     def _text_has_whole_characters(cls, text: str | None) -> str | None:
         try:
@@ -83,48 +92,48 @@ class GenerationRequest(BaseModel):
     def _size_is_allowed(cls, side: int | None) -> int | None:
         if side is None:
             return None
-        return _check_grid(side, SIZE_MULTIPLE, 0, SIZE_MULTIPLE, MAX_SIDE, f"a multiple of {SIZE_MULTIPLE}")
+        return check_grid(side, SIZE_MULTIPLE, 0, SIZE_MULTIPLE, MAX_SIDE, f"a multiple of {SIZE_MULTIPLE}")
 
     @field_validator("num_frames")
     @classmethod
     def _num_frames_is_allowed(cls, frames: int | None) -> int | None:
         if frames is None:
             return None
-        return _check_grid(frames, TEMPORAL_COMPRESSION, 1, 1, MAX_FRAMES, "4k+1 frames")
+        return check_grid(frames, TEMPORAL_COMPRESSION, 1, 1, MAX_FRAMES, "4k+1 frames")
 
     @field_validator("num_inference_steps")
     @classmethod
     def _steps_are_allowed(cls, steps: int | None) -> int | None:
-        return None if steps is None else _check_range(steps, 1, 100)
+        return None if steps is None else check_range(steps, 1, 100)
 
     @field_validator("seed")
     @classmethod
     def _seed_is_allowed(cls, seed: int | None) -> int | None:
         if seed == -1:
             raise ValueError("must be from 0 to 2^64-1; leave it out for a random seed")
-        return None if seed is None else _check_range(seed, 0, MAX_SEED)
+        return None if seed is None else check_range(seed, 0, MAX_SEED)
 
     @field_validator("guidance_scale")
     @classmethod
     def _guidance_is_allowed(cls, scale: float | None) -> float | None:
-        return None if scale is None else _check_range(scale, 0.0, 100.0)
+        return None if scale is None else check_range(scale, 0.0, 100.0)
 
     @field_validator("true_cfg_scale")
     @classmethod
     def _true_cfg_is_allowed(cls, scale: float) -> float:
-        return _check_range(scale, 1.0, 100.0)
+        return check_range(scale, 1.0, 100.0)
 
     @field_validator("flow_shift")
     @classmethod
     def _flow_shift_is_allowed(cls, shift: float | None) -> float | None:
         if shift is not None and not shift > 0:
             raise ValueError("must be above 0, up to 100; 7 suits 50 steps, 17 fewer than about 20")
-        return None if shift is None else _check_range(shift, 0.0, 100.0)
+        return None if shift is None else check_range(shift, 0.0, 100.0)
 
     @field_validator("fps")
     @classmethod
     def _fps_is_allowed(cls, fps: int | None) -> int | None:
-        return None if fps is None else _check_range(fps, 1, 240)
+        return None if fps is None else check_range(fps, 1, 240)
 
     @model_validator(mode="wrap")
     @classmethod
@@ -133,6 +142,18 @@ class GenerationRequest(BaseModel):
             return handler(data)
         except ValidationError as error:
             raise InvalidRequestError(field_problems(cls, error)) from error
+
+    @model_validator(mode="after")
+    def _original_is_of_a_rewriting(self) -> GenerationRequest:
+        if self.original_prompt is not None and self.rewrite not in ("normal", "master"):
+            rule = "stands only beside rewrite='normal' or 'master', which set it; leave it out"
+            raise InvalidRequestError([FieldProblem("original_prompt", self.original_prompt, rule)])
+        return self
+
+    @property
+    def awaits_rewriting(self) -> bool:
+        """Whether the prompt is to be rewritten, and is not yet."""
+        return self.rewrite in ("normal", "master") and self.original_prompt is None
 
     def replace(self, **changes: Any) -> GenerationRequest:
         """A checked copy with some fields changed."""
@@ -156,7 +177,7 @@ def parse_size(size: object) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-Stage = Literal["load", "encode", "denoise", "decode", "write", "submit", "queue", "run", "download"]
+Stage = Literal["rewrite", "load", "encode", "denoise", "decode", "write", "submit", "queue", "run", "download"]
 
 
 class Progress(BaseModel):
@@ -188,6 +209,7 @@ class Timings(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
+    rewrite_s: float = 0.0
     load_s: float = 0.0
     encode_s: float = 0.0
     denoise_s: float = 0.0
@@ -215,8 +237,34 @@ class VideoInfo:
     pixel_format: str
 
 
+class SafetyVerdict(BaseModel):
+    """What a classifier of pictures says of some frames of a video.
+
+    Attributes:
+        flagged: whether any frame reached the threshold.
+        score: the highest of a frame, 0 to 1, over the labels that count.
+        label, frame: of which label and which frame, from 0.
+        threshold: from where a frame counts as flagged.
+        frames: how many were looked at.
+        model: the classifier, by id or folder.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    flagged: bool
+    score: float
+    label: str
+    frame: int
+    threshold: float
+    frames: int
+    model: str
+
+
 class GenerationResult(BaseModel):
-    """One finished video: where it is, what it holds, how it was made, and seconds a stage."""
+    """One finished video: where it is, what it holds, how it was made, and seconds a stage.
+
+    ``safety`` is None where no frame was checked.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -228,6 +276,7 @@ class GenerationResult(BaseModel):
     video: VideoInfo
     timings: Timings
     notes: list[str] = []
+    safety: SafetyVerdict | None = None
     provenance: dict[str, Any]
 
 
@@ -268,43 +317,3 @@ class JobView(BaseModel):
     inference_s: float | None = None
     seed: int | None = None
     nsfw: tuple[bool, ...] = ()
-
-
-def _check_range(value: Any, low: Any, high: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"must be a finite number from {low} to {high}")
-    if not low <= value <= high:
-        raise ValueError(f"must be from {low} to {high}; the nearest is {min(max(value, low), high)}")
-    return value
-
-
-def _check_grid(value: int, step: int, offset: int, low: int, high: int | None, rule: str) -> int:
-    """Refuse what is not ``offset`` plus a multiple of ``step`` within ``low`` and ``high``."""
-    if value < low or (high is not None and value > high):
-        limits = f"from {low} to {high}" if high is not None else f"at least {low}"
-        raise ValueError(f"must be {rule}, {limits}; the nearest is {low if value < low else high}")
-    if value % step != offset:
-        below = value - (value - offset) % step
-        nearest = [v for v in (below, below + step) if v >= low and (high is None or v <= high)]
-        raise ValueError(f"must be {rule}; the nearest are {' and '.join(map(str, nearest))}")
-    return value
-
-
-def field_problems(cls: type[BaseModel], error: ValidationError) -> list[FieldProblem]:
-    """What pydantic found wrong with the fields of a ``cls``, in this project's words."""
-    return [_to_problem(cls, item) for item in error.errors()]
-
-
-def _to_problem(cls: type[BaseModel], item: Any) -> FieldProblem:
-    field = str(item["loc"][0]) if item["loc"] else "request"
-    kind, value = item["type"], item["input"]
-    if kind == "extra_forbidden":
-        close = [name for name in cls.model_fields if field in name]
-        close = close or difflib.get_close_matches(field, cls.model_fields, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        return FieldProblem(field, value, f"unknown field; {hint}allowed are {', '.join(cls.model_fields)}")
-    if kind == "missing":
-        return FieldProblem(field, None, "is required")
-    if kind == "value_error":
-        return FieldProblem(field, value, str(item["ctx"]["error"]))
-    return FieldProblem(field, value, item["msg"].lower())

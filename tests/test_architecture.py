@@ -19,15 +19,17 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 ORDER = (
     ("__main__",),
     ("cli",),
-    ("batch", "bench", "server", "ui"),
+    ("ui",),
+    ("batch", "bench", "server"),
     ("jobs",),
     ("backends",),
     ("planner",),
     ("pipeline", "wires"),
     ("provenance", "weights"),
-    ("capabilities", "gate", "video"),
+    ("capabilities", "gate", "rewriting", "video"),
     ("config",),
     ("schema",),
+    ("checks",),
     ("errors", "durable"),
 )
 LEVELS = {unit: level for level, units in enumerate(ORDER) for unit in units}

@@ -21,6 +21,20 @@ def test_only_the_prompt_is_required() -> None:
     assert GenerationRequest(prompt="a cat").prompt == "a cat"
 
 
+@pytest.mark.parametrize(
+    ("fields", "awaits"),
+    [
+        ({}, False),
+        ({"rewrite": "off"}, False),
+        ({"rewrite": "normal"}, True),
+        ({"rewrite": "master"}, True),
+        ({"rewrite": "master", "original_prompt": "a fox"}, False),
+    ],
+)
+def test_a_request_awaits_rewriting_until_it_has_an_original(fields: dict[str, str], awaits: bool) -> None:
+    assert GenerationRequest(prompt="a cat", **fields).awaits_rewriting == awaits
+
+
 def test_a_request_is_frozen() -> None:
     with pytest.raises(ValidationError):
         GenerationRequest(prompt="a cat").width = 16
@@ -43,6 +57,9 @@ def test_a_request_is_frozen() -> None:
         ({"seed": -1}, ["seed=-1", "0 to 2^64-1", "leave it out"]),
         ({"seed": 2**64}, [f"seed={2**64}", f"nearest is {2**64 - 1}"]),
         ({"guidance_scale": float("nan")}, ["guidance_scale=nan", "finite"]),
+        ({"rewrite": "more"}, ["rewrite='more'", "'off', 'normal' or 'master'"]),
+        ({"original_prompt": "a fox"}, ["original_prompt='a fox'", "only beside rewrite", "leave it out"]),
+        ({"original_prompt": "a fox", "rewrite": "off"}, ["original_prompt='a fox'", "only beside rewrite"]),
         ({"guidance_scale": 101.0}, ["guidance_scale=101.0", "nearest is 100"]),
         ({"true_cfg_scale": 0.5}, ["true_cfg_scale=0.5", "nearest is 1"]),
         ({"flow_shift": 0.0}, ["flow_shift=0.0", "above 0"]),

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from pydantic import BaseModel, ConfigDict
 
 from ..capabilities import Capabilities, Fit
+from ..config import RewriteConfig, SafetyConfig
 from ..errors import ConfigError
 from ..schema import GenerationRequest, GenerationResult, Progress
 
@@ -59,6 +60,10 @@ class GenerationContext:
             or fails for what may pass; a crash or a power cut costs the work since it was saved last.
         preview_every: the local backend writes a picture of the unfinished video after so many steps, in the
             place of the last one: ``<output>.preview.png``, which the progress names. 0 writes none.
+        rewriting: who rewrites the prompts of requests that ask for it.
+        safety: whether finished frames are checked, and what becomes of the video then.
+        rewrite_s, rewrite_notes: set by the backend: the seconds that rewriting the prompt took, and what is to be
+            said of it in the result.
         job_id, remote_id: set by a hosted backend as soon as they are known: the name under which
             the job can be resumed here, and the task's id at the service.
     """
@@ -75,6 +80,10 @@ class GenerationContext:
     checkpoint_dir: Path | None = None
     checkpoint_every: int | None = None
     preview_every: int = 0
+    rewriting: RewriteConfig = field(default_factory=RewriteConfig)
+    safety: SafetyConfig = field(default_factory=SafetyConfig)
+    rewrite_s: float = 0.0
+    rewrite_notes: list[str] = field(default_factory=list)
     job_id: str | None = None
     remote_id: str | None = None
 
@@ -146,6 +155,16 @@ class Backend(Protocol):
         """The most bytes of the device that were taken so far, and all it has; None where it does not count."""
         ...
 
+    def rewrite(self, request: GenerationRequest, context: GenerationContext | None = None) -> GenerationRequest:
+        """The request with its prompt rewritten, if it asks for that and it is not done yet; else the same one.
+
+        :meth:`generate` begins with this.
+
+        Raises:
+            RewriteError: the prompt cannot be rewritten, and the context does not allow to use the original one.
+        """
+        ...
+
     def generate(self, request: GenerationRequest, context: GenerationContext | None = None) -> GenerationResult:
         """Make one video and return where it is and how it was made.
 
@@ -201,6 +220,8 @@ def explanation(
     """The statement of :meth:`Backend.explain`, from what fitting the request gave."""
     if fitted.request.seed is None:
         notes = [*notes, "no seed: one is drawn anew for each video, the one shown is an example"]
+    if fitted.request.awaits_rewriting:
+        notes = [*notes, f"the prompt is rewritten first ({fitted.request.rewrite}); it is shown as it was given"]
     verdict = "refused" if not fitted.possible else "adjusted" if fitted.losses else "accepted"
     losses = [
         {"field": x.field, "value": x.value, "reason": x.rule, "becomes": x.becomes, "permissible": x.permissible}

@@ -8,11 +8,19 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ..errors import DownloadError, InvalidAnswerError, TaskFailedError, TaskTimeoutError, VideoError
+from ..errors import (
+    ContentBlockedError,
+    DownloadError,
+    InvalidAnswerError,
+    TaskFailedError,
+    TaskTimeoutError,
+    VideoError,
+)
 from ..provenance import ModelIdentity, RemoteTask, statement
-from ..schema import GenerationRequest, GenerationResult, JobView, Progress, Timings, VideoInfo
+from ..schema import GenerationRequest, GenerationResult, JobView, Progress, SafetyVerdict, Timings, VideoInfo
 from ..video import partial_path, probe, publish, read_frames
 from .base import GenerationContext
+from .inspection import Inspection, flag_note, prepare
 from .ledger import OpenJob
 from .service import Service
 
@@ -49,11 +57,14 @@ class Delivery:
         """The whole way; no file but the finished one stays.
 
         Raises:
+            ConfigError, ModelLoadError: frames are to be checked, and the classifier cannot be used.
             TaskFailedError: the service could not finish the task.
+            ContentBlockedError: the safety check withholds the video.
             DownloadError: the file cannot be fetched, or is no whole video.
             OutputExistsError: the name was taken meanwhile.
             HostedError, GenerationCancelledError: see :class:`hunyuan_local.backends.service.Service`.
         """
+        prepare(self._context.safety, self._context.on_note)  # before a wait in vain
         partial = partial_path(self._job.output, ".download")
         try:
             view = self._wait()
@@ -139,13 +150,15 @@ class Delivery:
             run_s = view.inference_s
             earliest_end = max(self._last_unfinished, self._last_queued + run_s)
             poll_s = min(max(0.0, finished - earliest_end), max(0.0, waited - run_s))
+        rewrite_s = self._context.rewrite_s
         return Timings(
+            rewrite_s=rewrite_s,
             submit_s=submit_s,
             queue_s=max(0.0, waited - run_s - poll_s),
             run_s=run_s,
             poll_s=poll_s,
             download_s=download_s,
-            total_s=submit_s + waited + download_s,
+            total_s=rewrite_s + submit_s + waited + download_s,
         )
 
     def _publish(self, view: JobView, info: VideoInfo, partial: Path, timings: Timings) -> GenerationResult:
@@ -155,9 +168,14 @@ class Delivery:
         surprises = _surprises(job.request, info, view)
         for note in surprises:
             self._context.on_note(note)
-        digest = hashlib.sha256()
+        digest, inspection = hashlib.sha256(), Inspection(self._context.safety, info.num_frames)
         for frame in read_frames(partial):
             digest.update(frame.tobytes())
+            inspection.add(frame[None])
+        verdict = self._judged(inspection)
+        if verdict is not None and verdict.flagged:
+            surprises.append(flag_note(verdict))
+            self._context.on_note(surprises[-1])
         seed = job.request.seed if view.seed is None else view.seed
         request, notes = job.request.replace(seed=seed), [*job.notes, *surprises]
         provenance = statement(
@@ -168,6 +186,7 @@ class Delivery:
             timings=timings,
             frames_sha256=digest.hexdigest(),
             notes=notes,
+            safety=verdict,
         )
         publish(partial, job.output, provenance.model_dump_json(), overwrite=job.overwrite)
         write_s = time.monotonic() - began
@@ -180,8 +199,25 @@ class Delivery:
             video=info,
             timings=timings.model_copy(update={"write_s": write_s, "total_s": timings.total_s + write_s}),
             notes=notes,
+            safety=verdict,
             provenance=provenance.model_dump(mode="json"),
         )
+
+    def _judged(self, inspection: Inspection) -> SafetyVerdict | None:
+        """What the safety check says of all the frames.
+
+        Raises:
+            ContentBlockedError: with what became of the task, which was done and is paid for.
+        """
+        try:
+            return inspection.finish()
+        except ContentBlockedError as error:
+            job = self._job
+            raise ContentBlockedError(
+                f"{error}; task {job.remote_id} at {job.backend} was done and is billed all the same, and its video "
+                "stays there for as long as the service keeps it",
+                error.verdict,
+            ) from error
 
 
 def _surprises(request: GenerationRequest, info: VideoInfo, view: JobView) -> list[str]:

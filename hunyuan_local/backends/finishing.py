@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import GenerationCancelledError
+from ..errors import ContentBlockedError, GenerationCancelledError
 from ..gate import FrameGate
 from ..provenance import ModelIdentity, Provenance, statement, weights_identity
-from ..schema import GenerationRequest, GenerationResult, Progress, Timings
+from ..schema import GenerationRequest, GenerationResult, Progress, SafetyVerdict, Timings
 from ..video import VideoWriter
 from .base import GenerationContext
+from .inspection import Inspection, flag_note
 
 if TYPE_CHECKING:
     from ..config.tiling import Tiling
@@ -72,6 +73,7 @@ class PendingVideo:
         Raises:
             VideoError: the file cannot be written.
             OutputExistsError: the name was taken meanwhile.
+            ContentBlockedError: the safety check withholds it.
         """
         try:
             return self._result.result()
@@ -88,6 +90,7 @@ def finish(run: Run, model: LoadedModel, denoised: Denoised, tiling: Tiling) -> 
         GpuMemoryError: the device's memory does not hold a tile.
         GenerationCancelledError: cancelled while decoding.
         VideoError: the file cannot be written.
+        ContentBlockedError: the safety check withholds it.
     """
     return decode_to_file(run, model, denoised, tiling).result()
 
@@ -98,11 +101,12 @@ def decode_to_file(
     """As :func:`finish`, but return when the last frame is decoded; the file is finished meanwhile.
 
     Args:
-        on_done: called when the file has its name, in another thread.
+        on_done: called when the latents are of no more use, in another thread: the file has its name, or is withheld.
 
     Raises:
         InvalidOutputError, GpuMemoryError, GenerationCancelledError, VideoError: see :func:`finish`; what goes
-            wrong with the file after the last frame is raised by :meth:`PendingVideo.result`.
+            wrong with the file after the last frame, and what the safety check says, is raised by
+            :meth:`PendingVideo.result`.
     """
     request, context = run.request, run.context
     writer = VideoWriter(
@@ -115,20 +119,22 @@ def decode_to_file(
     encoding = _Encoding(writer)
     try:
         decode_began = time.monotonic()
-        gate = FrameGate()
+        gate, inspection = FrameGate(), Inspection(context.safety, request.num_frames)
         for frames in _frames(run, model, denoised, tiling):
             gate.check(frames)
+            inspection.add(frames)
             encoding.add(frames)
         gate.finish()
         decoded = time.monotonic()
         # The time to finish the file is only known to the result.
         timings = Timings(
+            rewrite_s=context.rewrite_s,
             load_s=run.loaded - run.began,
             encode_s=denoised.encode_s,
             denoise_s=denoised.denoise_s,
             denoise_steps=denoised.steps,
             decode_s=decoded - decode_began,
-            total_s=decoded - run.began,
+            total_s=context.rewrite_s + decoded - run.began,
         )
         provenance = _provenance(run, model, timings)
         context.on_progress(Progress(stage="write"))
@@ -137,7 +143,8 @@ def decode_to_file(
         raise
 
     def write() -> GenerationResult:
-        statement = provenance.model_copy(update={"frames_sha256": encoding.digest.hexdigest()})
+        found = {"safety": _inspected(run, inspection, on_done), "notes": list(run.notes)}
+        statement = provenance.model_copy(update=found | {"frames_sha256": encoding.digest.hexdigest()})
         writer.finish(statement.model_dump_json())
         on_done()
         ended = time.monotonic()
@@ -148,12 +155,33 @@ def decode_to_file(
             seed=request.seed,
             request=request,
             video=writer.info,
-            timings=timings.model_copy(update={"write_s": ended - decoded, "total_s": ended - run.began}),
+            timings=timings.model_copy(
+                update={"write_s": ended - decoded, "total_s": context.rewrite_s + ended - run.began}
+            ),
             notes=statement.notes,
+            safety=statement.safety,
             provenance=statement.model_dump(mode="json"),
         )
 
     return PendingVideo(encoding.close(write), encoding)
+
+
+def _inspected(run: Run, inspection: Inspection, on_done: Callable[[], None]) -> SafetyVerdict | None:
+    """What the safety check says of all the frames, before the file has its name.
+
+    Raises:
+        ContentBlockedError: the file is withheld; nothing that shows the video is left.
+    """
+    try:
+        verdict = inspection.finish()
+    except ContentBlockedError:
+        on_done()  # the same latents would give the same video
+        if run.context.preview_every:
+            preview_path(run.output).unlink(missing_ok=True)
+        raise
+    if verdict is not None and verdict.flagged:
+        run.note(flag_note(verdict))
+    return verdict
 
 
 class _Encoding:
@@ -236,6 +264,11 @@ def _provenance(run: Run, model: LoadedModel, timings: Timings) -> Provenance:
         notes=list(run.notes),
         recoveries=run.recoveries,
     )  # fmt: skip
+
+
+def preview_path(output: Path) -> Path:
+    """Where the pictures of an unfinished video are written."""
+    return output.with_name(f"{output.name}.preview.png")
 
 
 def default_output(model: str, seed: int | None) -> Path:

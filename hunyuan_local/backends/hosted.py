@@ -36,7 +36,9 @@ from ..video import check_output_path
 from .address import check_url, is_loopback
 from .base import Explanation, GenerationContext, explanation, with_seed
 from .delivery import Delivery
+from .inspection import prepare
 from .ledger import Ledger, OpenJob, fingerprint
+from .prompting import Prompting
 from .service import Pacing, Service
 
 
@@ -78,6 +80,7 @@ class HostedBackend(ABC):
             pacing = replace(pacing, limit_s=timeout_s)
         self._pacing, self._ledger, self._transport = pacing, ledger or Ledger(), transport
         self._service: Service | None = None
+        self._prompting = Prompting()
 
     @property
     def capabilities(self) -> Capabilities:
@@ -111,9 +114,22 @@ class HostedBackend(ABC):
         fitted = fit(request, self.name, self.capabilities)
         body = None
         if fitted.possible:
-            body = self.wire.request_to_wire(with_seed(fitted.request, self.capabilities)).body
+            sent = with_seed(fitted.request, self.capabilities)
+            if sent.awaits_rewriting:  # which is done here, and not said to the service
+                sent = sent.replace(rewrite=None)
+            body = self.wire.request_to_wire(sent).body
         url = self.base_url + self.wire.SUBMIT_PATH
         return explanation(self.name, fitted, self.capabilities, url=url, body=body, notes=[])
+
+    def rewrite(self, request: GenerationRequest, context: GenerationContext | None = None) -> GenerationRequest:
+        """See :class:`hunyuan_local.backends.base.Backend`; done here, before anything is sent.
+
+        Raises:
+            RequestLossError: the service cannot hold the request however its prompt is.
+        """
+        context = context or GenerationContext()
+        self.wire.request_to_wire(request, allow_loss=context.allow_loss)
+        return self._prompting.rewrite(request, context)
 
     def generate(self, request: GenerationRequest, context: GenerationContext | None = None) -> GenerationResult:
         """Make one video, or go on with the open task of the very same request.
@@ -128,7 +144,11 @@ class HostedBackend(ABC):
             raise ConfigError(
                 "checkpoint_dir: is of the local backend alone; a hosted task is taken up again without it"
             )
+        prepare(context.safety, context.on_note)
+        # Of the request as it was asked for: rewritten again its prompt may be another, and the task is paid for.
         mark = fingerprint(self.name, self.base_url, request, context.output)
+        if context.submit_again or all(job.fingerprint != mark for job in self._ledger.jobs()):
+            request = self.rewrite(request, context)
         with ExitStack() as held:
             with self._ledger.alone():
                 same = [job for job in self._ledger.jobs() if job.fingerprint == mark]
@@ -169,7 +189,8 @@ class HostedBackend(ABC):
             return self._finish(service, job, context)
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections, and let go of the language model."""
+        self._prompting.close()
         if self._service is not None:
             self._service.close()
             self._service = None
@@ -221,9 +242,9 @@ class HostedBackend(ABC):
         sent = self.wire.request_to_wire(with_seed(wanted.request, self.capabilities))
         output = context.output or Path(f"{self.name}-{datetime.now():%Y%m%d-%H%M%S}-{sent.request.seed}.mp4")
         check_output_path(output, context.overwrite)
-        notes = [loss.note for loss in wanted.losses]
+        losses = [loss.note for loss in wanted.losses]
         service = self._connect(context)
-        for note in notes:
+        for note in losses:
             context.on_note(note)
         if context.cancel.is_set():
             raise GenerationCancelledError("cancelled before anything was sent")
@@ -237,7 +258,7 @@ class HostedBackend(ABC):
             request=sent.request,
             output=Path(os.path.abspath(output)),
             overwrite=context.overwrite,
-            notes=notes,
+            notes=[*context.rewrite_notes, *losses],
             created_at=datetime.now(UTC),
         )
         return service, job, sent.body

@@ -18,8 +18,10 @@ from ..schema import GenerationRequest, GenerationResult, Progress
 from ..video import check_output_path
 from .base import Explanation, GenerationContext, explanation, with_seed
 from .finishing import PendingVideo, Run, decode_to_file, default_output
+from .inspection import prepare
 from .ladder import OomLadder, Rung, remedy
 from .profiles import available_machine, choose_profile, for_the_largest, named_profile, with_cache
+from .prompting import Place, Prompting, place_beside
 from .resuming import facts_of, open_checkpoint
 from .tiles import Tiles, choose_for
 
@@ -71,6 +73,7 @@ class LocalBackend:
         self._loaded_for: RuntimeProfile | None = None
         self._encoded: Path | None = None
         self._tiles: dict[tuple[tuple[int, int], int], Tiles] = {}
+        self._prompting = Prompting(self._place)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -140,6 +143,11 @@ class LocalBackend:
             raise ConfigError(f"{folder}: encoded prompts cannot be kept: {error}; check the disk") from error
         self._encoded = folder
 
+    def rewrite(self, request: GenerationRequest, context: GenerationContext | None = None) -> GenerationRequest:
+        """See :class:`hunyuan_local.backends.base.Backend`; the language model never shares the GPU with the denoising
+        unless the plan says that both fit."""
+        return self._prompting.rewrite(request, context or GenerationContext())
+
     def generate(self, request: GenerationRequest, context: GenerationContext | None = None) -> GenerationResult:
         """Make one video; see :class:`hunyuan_local.backends.base.Backend` and :meth:`start`."""
         return self.start(request, context).result()
@@ -151,20 +159,26 @@ class LocalBackend:
         step on; what was changed is in the result, and stays so for the requests to come.
         """
         context = context or GenerationContext()
+        if context.output is not None:
+            check_output_path(context.output, context.overwrite)
+        prepare(context.safety, context.on_note)
+        request = self.rewrite(request, context)
         began = time.monotonic()
 
-        # 1. Everything that can be refused is refused before any weight is read. A seed that was
-        #    drawn for this request before an interruption is kept.
+        # 1. Everything that can be refused is refused before any of the model's weights is read. A seed
+        #    that was drawn for this request before an interruption is kept.
         checkpoint = open_checkpoint(request, self.config, context)
         if request.seed is None:
             request = request.replace(seed=checkpoint.seed())
         request = self.resolve(request)
         output = context.output or default_output(self.config.name, request.seed)
         check_output_path(output, context.overwrite)
-        run = Run(request, output, self.config.render_size(request.width, request.height), context, began)
+        render_size = self.config.render_size(request.width, request.height)
+        run = Run(request, output, render_size, context, began, notes=[*context.rewrite_notes])
         for text in self.notes(request, run.render_size):
             run.note(text)
         ladder = OomLadder(self.choose(request, run.note, self._loaded_for), self._why_impossible)
+        self._prompting.make_room(request)
         tiles = self._tiles.setdefault((run.render_size, request.num_frames), Tiles(self.config, request))
 
         while True:
@@ -225,7 +239,8 @@ class LocalBackend:
         return Previewer(self.config.latent_preview, path, run.context.preview_every, run.note)
 
     def close(self) -> None:
-        """Let go of the model and of the device memory it held."""
+        """Let go of the models and of the device memory they held."""
+        self._prompting.close()
         self._unload()
 
     def load_in(self, profile: RuntimeProfile, context: GenerationContext) -> LoadedModel:
@@ -262,6 +277,12 @@ class LocalBackend:
         if choice.reason is not None:
             note(choice.reason)
         return with_cache(choice.profile, self.cache, self.config)
+
+    def _place(self, request: GenerationRequest, needed_bytes: int) -> Place:
+        """Where a language model goes that rewrites the prompt of this request."""
+        request = self.resolve(request)
+        profile = self.choose(request, lambda text: None, self._loaded_for)
+        return place_beside(request, self.config, profile, needed_bytes, is_empty=self.loaded is None)
 
     def _why_impossible(self, profile: RuntimeProfile) -> str | None:
         """Why the loader would refuse a profile here, or None if it would not."""

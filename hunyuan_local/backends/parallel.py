@@ -19,8 +19,10 @@ from .base import Explanation, GenerationContext
 from .channel import Message
 from .degrees import check_degree
 from .finishing import Run, default_output
+from .inspection import prepare
 from .local import LocalBackend
 from .orders import Order
+from .prompting import Prompting
 from .rank import remove_unfinished
 from .rank_group import RankGroup
 from .resuming import open_checkpoint
@@ -56,6 +58,7 @@ class ParallelBackend:
     ):
         self.shared = shared
         self._local = LocalBackend(model, profile, revision, lora, cache)
+        self._prompting = Prompting()
         self._group: RankGroup | None = None
         self._profile: RuntimeProfile | None = None
         self._device = "not loaded"
@@ -111,6 +114,11 @@ class ParallelBackend:
         profile = self._choose(request, context.on_note)
         self._order("load", {}, profile, context, context.on_note)
 
+    def rewrite(self, request: GenerationRequest, context: GenerationContext | None = None) -> GenerationRequest:
+        """See :class:`hunyuan_local.backends.base.Backend`; the language model runs on the CPU, since the GPUs are the
+        other processes'."""
+        return self._prompting.rewrite(request, context or GenerationContext())
+
     def generate(self, request: GenerationRequest, context: GenerationContext | None = None) -> GenerationResult:
         """Make one video; see :class:`hunyuan_local.backends.base.Backend`.
 
@@ -118,6 +126,10 @@ class ParallelBackend:
             HunyuanLocalError: also where a process has died; the next call starts them anew.
         """
         context = context or GenerationContext()
+        if context.output is not None:
+            check_output_path(context.output, context.overwrite)
+        prepare(context.safety, context.on_note)
+        request = self.rewrite(request, context)
         began, asked = time.monotonic(), request
         # 1. Everything that can be refused is refused before any process is started.
         if request.seed is None and context.checkpoint_dir is not None:
@@ -125,7 +137,8 @@ class ParallelBackend:
         request = self.resolve(request)
         output = context.output or default_output(self.config.name, request.seed)
         check_output_path(output, context.overwrite)
-        run = Run(request, output, self.config.render_size(request.width, request.height), context, began)
+        render_size = self.config.render_size(request.width, request.height)
+        run = Run(request, output, render_size, context, began, notes=[*context.rewrite_notes])
         for text in self._local.notes(request, run.render_size):
             run.note(text)
         profile = self._choose(request, run.note)
@@ -143,7 +156,8 @@ class ParallelBackend:
             raise
 
     def close(self) -> None:
-        """End the processes."""
+        """End the processes, and let go of the language model."""
+        self._prompting.close()
         group, self._group = self._group, None
         if group is not None:
             group.close()
@@ -233,6 +247,8 @@ def _options(context: GenerationContext) -> dict[str, Any]:
         "checkpoint_dir": None if context.checkpoint_dir is None else str(context.checkpoint_dir),
         "checkpoint_every": context.checkpoint_every,
         "preview_every": context.preview_every,
+        "safety": context.safety.model_dump(),
+        "rewrite_s": context.rewrite_s,
     }
 
 

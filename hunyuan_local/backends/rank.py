@@ -18,7 +18,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import ContextParallel, ModelConfig, RuntimeProfile
+from ..config import ContextParallel, ModelConfig, RuntimeProfile, SafetyConfig
 from ..config.tiling import Tiling
 from ..errors import GpuMemoryError, InvalidOutputError
 from ..pipeline.noise import hide_import_noise
@@ -169,6 +169,7 @@ class Rank:
                 self._channel.send("note", text=text)
 
         options = dict(order.get("options", {}))
+        options["safety"] = SafetyConfig(**options.get("safety", {}))
         return GenerationContext(on_progress=tell, on_note=note, cancel=self._cancel, **options)
 
 

@@ -171,10 +171,10 @@ def _convert(line: int, cells: dict[str, str]) -> Record:
 
 
 def _value_type(annotation: Any) -> type:
-    """``int`` for ``int | None`` and so on."""
+    """``int`` for ``int | None`` and so on; one of some words is a text."""
     if isinstance(annotation, types.UnionType):
         annotation = next(part for part in typing.get_args(annotation) if part is not type(None))
-    return annotation
+    return annotation if isinstance(annotation, type) else str
 
 
 _TYPES = {name: _value_type(field.annotation) for name, field in GenerationRequest.model_fields.items()}

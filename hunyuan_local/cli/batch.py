@@ -31,6 +31,7 @@ from ..schema import GenerationRequest
 from .batch_display import BatchDisplay, print_batch_summary
 from .batch_makers import make_batch_pool, refuse_foreign, size_check, weights_of
 from .console import note_default_model, stderr
+from .guards import guard_options, rewriting_from, safety_from
 from .options import (
     backend_from,
     backend_options,
@@ -81,6 +82,7 @@ class Seeds(click.ParamType):
 @executor_options
 @worker_options
 @request_options
+@guard_options
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one line of JSON, the last of stdout.")
 def command(
     file: str,
@@ -104,6 +106,7 @@ def command(
     console = stderr()
     defaults = {name: flags.pop(name, None) for name in ("size", *GenerationRequest.model_fields) if name != "prompt"}
     found = read_batch(file, format=format, defaults=defaults, seeds=seeds, num_videos_per_prompt=num_videos_per_prompt)
+    flags |= {"rewriting": rewriting_from(flags), "safety": safety_from(flags)}
     chosen = dict(flags)
     backend = backend_from(flags)
     note_default_model(console, backend, chosen["model"])

@@ -40,11 +40,11 @@ def make_batch_pool(batch: Batch, backend: Backend, flags: dict[str, Any], budge
         return ServicePool(
             batch.folder, batch.store, lambda: backend_from(dict(flags)), flags["concurrency"] or 1, budget,
             allow_loss=flags["allow_loss"], submit_again=flags["submit_again"], lease_s=flags["lease_s"],
-            min_free_bytes=round(flags["min_free_gib"] * GIB),
+            min_free_bytes=round(flags["min_free_gib"] * GIB), rewriting=flags["rewriting"], safety=flags["safety"],
         )  # fmt: skip
     names = (
         "revision", "profile", "lora", "cache", "lease_s", "checkpoint_every", "min_free_gib", "workers", "executor",
-        "ray_address", "num_replicas", "context_parallel", "context_parallel_mode",
+        "ray_address", "num_replicas", "context_parallel", "context_parallel_mode", "rewriting", "safety",
     )  # fmt: skip
     return make_pool(
         batch.store, batch.folder, model=flags["model"] or backend.config.name, **{name: flags[name] for name in names},

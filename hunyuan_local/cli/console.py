@@ -19,6 +19,7 @@ from ..schema import GenerationResult, Progress
 
 SECONDS_BETWEEN_LINES = 10
 STAGE_WORDS = {
+    "rewrite": "rewriting the prompt",
     "load": "loading the model",
     "encode": "reading the prompt",
     "denoise": "denoising",

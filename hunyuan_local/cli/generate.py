@@ -10,6 +10,7 @@ import rich_click as click
 
 from ..backends.registry import backend_names
 from .console import ProgressDisplay, note_default_model, print_result, stderr
+from .guards import guard_options, rewriting_from, safety_from
 from .options import (
     backend_from,
     backend_options,
@@ -34,6 +35,7 @@ def _list_backends(ctx: click.Context, parameter: click.Parameter, wanted: bool)
 @tuning_options
 @context_parallel_options
 @request_options
+@guard_options
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="The mp4 file; named by model, time and seed "
               "in the current folder if left out.")  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace the output file if it exists.")
@@ -69,6 +71,7 @@ def command(
     """
     console = stderr()
     request = request_from(prompt, size, flags)
+    rewriting, safety = rewriting_from(flags), safety_from(flags)
     chosen = flags["model"]
     with contextlib.closing(backend_from(flags)) as backend:
         note_default_model(console, backend, chosen)
@@ -81,6 +84,8 @@ def command(
                 checkpoint_dir=checkpoint_dir,
                 checkpoint_every=checkpoint_every,
                 preview_every=preview_every or 0,
+                rewriting=rewriting,
+                safety=safety,
             )
             result = backend.generate(request, context)
         print_result(console, result, as_json)

@@ -34,6 +34,7 @@ _SUMMARIES = {
     "serve": "Serve WaveSpeed's, Novita's and OpenAI's video formats, with the work done by workers of its own.",
     "show": "Print how FILE was made, as JSON.",
     "smoke": "Load the model, make two steps at the smallest size, decode, encode and check the file.",
+    "ui": "Open a page in the browser to make videos with, served from this machine.",
     "worker": "Take jobs from the store of a server, or of other workers, until Ctrl-C or SIGTERM.",
 }
 _EPILOG = (
@@ -44,6 +45,7 @@ _EPILOG = (
     "that is not understood, 14 the download, 15 the answer to a submission was lost; of a job store: "
     "16 it cannot be used, 17 too many jobs wait; of a batch: 18 videos are missing; "
     "20 one of several processes that make a video together has died; 21 not all runs of a bench succeeded; "
+    "22 the prompt could not be rewritten; 23 a checker has flagged the video, which is withheld; "
     "130 cancelled."
 )
 

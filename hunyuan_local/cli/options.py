@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import types
 import typing
 from collections.abc import Callable
 from pathlib import Path
@@ -17,11 +16,14 @@ from ..config import LoraConfig, cache_names, model_names, profile_names
 from ..errors import FieldProblem, InvalidRequestError
 from ..schema import GenerationRequest, parse_size
 
+# The prompt is an argument; its original is set by the rewriting alone.
+_NO_FLAGS = ("prompt", "original_prompt")
+
 
 def request_options(command: Callable) -> Callable:
     """Give a command one flag for every request field but the prompt, and ``--size`` for two of them."""
     for name, field in reversed(GenerationRequest.model_fields.items()):
-        if name != "prompt":
+        if name not in _NO_FLAGS:
             flag = f"--{name.replace('_', '-')}"
             command = click.option(flag, name, type=_value_type(field.annotation), help=field.description)(command)
     return click.option("--size", metavar="W*H", help="Width and height at once, such as 1280*720 or 1280x720.")(
@@ -179,8 +181,9 @@ def backend_from(flags: dict[str, Any]) -> Backend:
     return get_backend(flags.pop("backend"), **{name: flags.pop(name, None) or None for name in names})
 
 
-def _value_type(annotation: Any) -> type:
-    """``int`` for ``int | None`` and so on; every request field is a number or a text."""
-    if isinstance(annotation, types.UnionType):
-        annotation = next(a for a in typing.get_args(annotation) if a is not type(None))
-    return annotation
+def _value_type(annotation: Any) -> type | click.Choice:
+    """``int`` for ``int | None`` and so on; every request field is a number, a text, or one of some words."""
+    if typing.get_origin(annotation) is typing.Literal:
+        return click.Choice(typing.get_args(annotation))
+    members = [member for member in typing.get_args(annotation) if member is not type(None)]
+    return _value_type(members[0]) if members else annotation

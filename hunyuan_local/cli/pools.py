@@ -9,11 +9,12 @@ from typing import Literal
 
 import rich_click as click
 
-from ..config import GIB, LoraConfig, RuntimeProfile, load_model_config, profile_names
+from ..config import GIB, LoraConfig, RewriteConfig, RuntimeProfile, SafetyConfig, load_model_config, profile_names
 from ..errors import ConfigError
 from ..jobs.folder import DataFolder
 from ..jobs.pool import Pool, WorkerPool, worker_environments
 from ..jobs.store import JobStore
+from .guards import guard_flags
 
 
 def executor_options(command: Callable, *, fewest_workers: int = 1) -> Callable:
@@ -57,6 +58,9 @@ def make_pool(
     num_replicas: int | None = None,
     context_parallel: int | None = None,
     context_parallel_mode: str | None = None,
+    preview_every: int = 0,
+    rewriting: RewriteConfig | None = None,
+    safety: SafetyConfig | None = None,
     extra: Sequence[str] = (),
     log_dir: Path | None = None,
 ) -> Pool:
@@ -83,6 +87,8 @@ def make_pool(
 
         settings = {
             "lease_s": lease_s, "checkpoint_every": checkpoint_every, "min_free_bytes": round(min_free_gib * GIB),
+            "preview_every": preview_every, "rewriting": rewriting or RewriteConfig(),
+            "safety": safety or SafetyConfig(),
         }  # fmt: skip
         named = _profile_for_nodes(profile)
         config = ReplicaConfig(
@@ -103,11 +109,13 @@ def make_pool(
     options += [("--lora", f"{item.path}={item.scale}") for item in lora]
     options += [
         ("--data-dir", folder.root), ("--lease", lease_s), ("--min-free-gib", min_free_gib),
+        ("--preview-every", preview_every),
     ]  # fmt: skip
     gpus = 0 if workers == 0 else _gpus(profile)
     environments = worker_environments(max(1, gpus // each) if workers is None else workers, gpus, each)
     flat = [str(part) for option in options for part in option]
-    return WorkerPool(store, [*flat, *extra], environments, log_dir)
+    guards = guard_flags(rewriting or RewriteConfig(), safety or SafetyConfig())
+    return WorkerPool(store, [*flat, *guards, *extra], environments, log_dir)
 
 
 def _check_options(executor: str, workers: int | None, ray_address: str | None, num_replicas: int | None) -> None:

@@ -8,12 +8,14 @@ import signal
 import threading
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import rich_click as click
 
 from ..config import GIB, LoraConfig
 from ..errors import TerminationRequest
 from .console import log_to_stderr
+from .guards import guard_options, rewriting_from, safety_from
 from .options import context_parallel_options, data_dir_option, model_option, tuning_options, worker_options
 
 
@@ -23,7 +25,11 @@ from .options import context_parallel_options, data_dir_option, model_option, tu
 @tuning_options
 @context_parallel_options
 @worker_options
+@guard_options
 @click.option("--encode-ahead", is_flag=True, help="Encode the prompts of all waiting jobs first.")
+@click.option("--preview-every", type=click.IntRange(min=0), default=0, metavar="N", help="Write a picture of the "
+              "unfinished video after every N steps, beside its file.")  # fmt: skip
+@click.option("--queue", help="Whose jobs it takes; those of its model if left out.", hidden=True)
 @click.option("--name", help="Of this worker in lists; must be unique.", hidden=True)
 @click.option("--end-with-stdin", is_flag=True, hidden=True, help="End when standard input is closed.")
 def command(
@@ -41,6 +47,9 @@ def command(
     encode_ahead: bool,
     name: str | None,
     end_with_stdin: bool,
+    preview_every: int,
+    queue: str | None,
+    **guards: Any,
 ) -> None:
     """Take jobs from the store of a server, or of other workers, until Ctrl-C or SIGTERM.
 
@@ -55,10 +64,14 @@ def command(
     folder = DataFolder(data_dir)
     config = WorkerConfig(
         name=name or worker_name(),
+        queue=queue,
         lease_s=lease_s,
         checkpoint_every=checkpoint_every,
         min_free_bytes=round(min_free_gib * GIB),
         encode_ahead=encode_ahead,
+        preview_every=preview_every,
+        rewriting=rewriting_from(guards),
+        safety=safety_from(guards),
     )
     backend = get_backend(
         "local", model=model, profile=profile, revision=revision, lora=lora, cache=cache,

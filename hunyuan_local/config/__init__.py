@@ -4,7 +4,16 @@ A model config says which weights, which prompt template and which defaults; a r
 where and in which precision they run. Knows nothing about torch and touches no weights.
 """
 
-from .files import cache_names, load_cache, load_model_config, load_profile, model_names, profile_names
+from .files import (
+    cache_names,
+    load_cache,
+    load_model_config,
+    load_profile,
+    load_refusals,
+    load_rewrite_template,
+    model_names,
+    profile_names,
+)
 from .models import GenerationDefaults, LatentPreview, Licence, LoraConfig, ModelConfig, PromptTemplate
 from .places import GIB, PACKAGE_DIR, cache_dir, configs_dir, is_offline, state_dir
 from .profiles import (
@@ -20,6 +29,8 @@ from .profiles import (
     RuntimeProfile,
     TaylorSeerCache,
 )
+from .rewriting import RewriteConfig, RewriteTemplate
+from .safety import SafetyConfig
 
 __all__ = [
     "GIB",
@@ -39,7 +50,10 @@ __all__ = [
     "OomLadder",
     "PromptTemplate",
     "Quantization",
+    "RewriteConfig",
+    "RewriteTemplate",
     "RuntimeProfile",
+    "SafetyConfig",
     "TaylorSeerCache",
     "cache_dir",
     "cache_names",
@@ -48,6 +62,8 @@ __all__ = [
     "load_cache",
     "load_model_config",
     "load_profile",
+    "load_refusals",
+    "load_rewrite_template",
     "model_names",
     "profile_names",
     "state_dir",

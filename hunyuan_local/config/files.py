@@ -12,6 +12,7 @@ from ..errors import ConfigError
 from .models import ModelConfig
 from .places import configs_dir
 from .profiles import CacheConfig, RuntimeProfile
+from .rewriting import RewriteTemplate
 
 C = TypeVar("C")
 
@@ -80,6 +81,22 @@ def load_cache(name: str) -> CacheConfig:
         raise ConfigError(f"cache={name!r}: not known; use one of {', '.join(known)}")
     path = configs_dir() / "caches" / f"{name}.yaml"
     return _check(path, _parse(path), TypeAdapter(CacheConfig))
+
+
+def load_rewrite_template(mode: str) -> RewriteTemplate:
+    """The wording of a mode of rewriting, from ``configs/rewrite``.
+
+    Raises:
+        ConfigError: the file is missing or damaged.
+    """
+    path = configs_dir() / "rewrite" / f"{mode}.yaml"
+    return _check(path, _parse(path), TypeAdapter(RewriteTemplate))
+
+
+def load_refusals() -> tuple[str, ...]:
+    """Beginnings of answers with which a language model declines, in small letters; raises as the template does."""
+    path = configs_dir() / "rewrite" / "refusals.yaml"
+    return _check(path, _parse(path), TypeAdapter(tuple[str, ...]))
 
 
 def model_names() -> list[str]:

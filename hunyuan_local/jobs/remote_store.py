@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import HunyuanLocalError, StoreError
-from ..schema import FailureKind, Progress
+from ..schema import FailureKind, GenerationRequest, Progress
 from .folder import DataFolder
 from .job import Job
 from .roster import WorkerReport
@@ -157,6 +157,10 @@ class RemoteStore:
             with self._lock:
                 self._send_state(job)
         return goes_on
+
+    def rewritten(self, job: Job, request: GenerationRequest) -> bool:
+        """See :meth:`JobStore.rewritten`."""
+        return self._ask("rewritten", job, request)
 
     def succeed(self, job: Job, result: dict[str, Any]) -> bool:
         """See :meth:`JobStore.succeed`; the video is with the owner before the job is finished."""

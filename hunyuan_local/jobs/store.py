@@ -97,6 +97,17 @@ class JobStore:
         )
         return bool(rows) and not rows[0].cancel_requested
 
+    def rewritten(self, job: Job, request: GenerationRequest) -> bool:
+        """Keep a running job's request with its prompt rewritten, so that whoever takes it up again makes the same
+        video; False, and nothing is changed, if it is no longer this worker's."""
+        return bool(
+            self._run(
+                "UPDATE jobs SET request = ? WHERE job_id = ? AND status = 'running' AND worker = ? AND attempts = ? "
+                "RETURNING *",
+                (request.model_dump_json(), *self._hold(job)),
+            )
+        )
+
     def succeed(self, job: Job, result: dict[str, Any]) -> bool:
         """Finish a job; False, and nothing is changed, if it is no longer this worker's."""
         return self._finish(job, "succeeded", result=result)
@@ -144,6 +155,15 @@ class JobStore:
             (self._now(), job_id),
         )
         return self.get(job_id)
+
+    def give_up(self, job_id: str, error: str) -> Job | None:
+        """Fail a waiting job that nobody can make; None if it does not wait."""
+        rows = self._run(
+            """UPDATE jobs SET status = 'failed', finished_at = ?, error = ?, failure = 'execution'
+               WHERE job_id = ? AND status = 'queued' RETURNING *""",
+            (self._now(), error, job_id),
+        )
+        return rows[0] if rows else None
 
     def retry(self, job_id: str) -> Job | None:
         """Put a failed or cancelled job back into the queue with all its attempts; None if it is neither."""

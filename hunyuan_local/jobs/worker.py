@@ -18,6 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from ..backends.base import Backend, GenerationContext, Spending, StagedBackend
 from ..errors import (
     AuthenticationError,
+    ContentBlockedError,
     GenerationCancelledError,
     GpuMemoryError,
     HunyuanLocalError,
@@ -75,6 +76,7 @@ class Worker:
         self._pause_s = config.pause_s
         self._files = ThreadPoolExecutor(1, "files")
         self._file: Future[None] | None = None
+        self._queue = config.queue or backend.identity
         self._pulse = Pulse(store, config.name, backend, lease_s=config.lease_s, beat_s=config.beat_s)
 
     def stop(self) -> None:
@@ -112,8 +114,8 @@ class Worker:
         if not (self._config.encode_ahead and isinstance(self._backend, StagedBackend)):
             self._load()
             return
-        waiting = self._store.list(statuses=["queued", "running"], model=self._backend.identity, limit=_MOST_AHEAD)
-        requests = [job.request for job in waiting]
+        waiting = self._store.list(statuses=["queued", "running"], model=self._queue, limit=_MOST_AHEAD)
+        requests = [job.request for job in waiting if not job.request.awaits_rewriting]
         random.shuffle(requests)  # so that several workers seldom encode the same prompt at the same time
         context = GenerationContext(on_note=logger.info, on_progress=self._tell_how_far)
         self._backend.encode_ahead(requests, self._folder.prompts, context)
@@ -140,7 +142,7 @@ class Worker:
             self._pause()
             return
         self._pulse.idle()
-        job = self._store.claim(config.name, self._backend.identity, config.lease_s)
+        job = self._store.claim(config.name, self._queue, config.lease_s)
         if job is None:
             self._wait_for_file()
             self._store.wait_for_change(lambda: self._stopping, config.poll_s)
@@ -176,6 +178,9 @@ class Worker:
             allow_loss=self._config.allow_loss,
             submit_again=self._config.submit_again,
             spending=self._spending,
+            preview_every=self._config.preview_every if is_local else 0,
+            rewriting=self._config.rewriting,
+            safety=self._config.safety,
             on_note=lambda text: logger.debug("job %s: %s", job.job_id, text),  # the result has them
         )
 
@@ -184,10 +189,19 @@ class Worker:
         if (found := finished_before(job, self._folder.video(job))) is not None:
             logger.info("job %s: an earlier attempt had finished the file", job.job_id)
             return lambda: found
+        job = self._rewritten(job, context)
         if isinstance(self._backend, StagedBackend):
             return self._backend.start(job.request, context).result
         result = self._backend.generate(job.request, context)
         return lambda: result
+
+    def _rewritten(self, job: Job, context: GenerationContext) -> Job:
+        """The job with its prompt rewritten, if that was asked for; kept at once, so that it is done but once."""
+        if not job.request.awaits_rewriting:
+            return job
+        request = self._backend.rewrite(job.request, context)
+        self._store.rewritten(job, request)
+        return job.model_copy(update={"request": request})
 
     def _finish(self, job: Job, wait: Callable[[], GenerationResult]) -> None:
         """Tell the store when the file is there; in a thread of its own."""
@@ -219,6 +233,10 @@ class Worker:
         except GenerationCancelledError as error:
             logger.info("job %s: %s", job.job_id, error)
             self._stopped(job)
+        except ContentBlockedError as error:
+            logger.warning("job %s: withheld: %s", job.job_id, error)
+            if self._store.fail(job, str(error), "moderation"):
+                self._folder.remove(job)  # also what an attempt without the check may have left
         except _FINAL_ERRORS as error:
             logger.warning("job %s: failed: %s", job.job_id, error)
             kind = "invalid" if isinstance(error, InvalidRequestError) else "execution"

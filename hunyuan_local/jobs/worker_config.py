@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from ..config import RewriteConfig, SafetyConfig
 
 
 @dataclass(frozen=True)
@@ -12,6 +14,7 @@ class WorkerConfig:
 
     Attributes:
         name: unique among all workers of a store.
+        queue: whose jobs it takes, by what these have in the place of a model; None is the backend's ``identity``.
         lease_s: a job is given to another worker after so long without a sign of life.
         beat_s: between two signs of life; also how soon a cancellation is seen.
         poll_s: between two looks for a job, unless the store changes.
@@ -21,10 +24,13 @@ class WorkerConfig:
         min_free_bytes: no job is begun with less free on the disk.
         encode_ahead: encode the prompts of all waiting jobs first.
         patience_s: a service that cannot be reached, or has too many requests, is asked again for so long.
+        preview_every: pictures of the unfinished video; see
+            :class:`hunyuan_local.backends.base.GenerationContext`, also for ``rewriting`` and ``safety``.
         allow_loss, submit_again: see :class:`hunyuan_local.backends.base.GenerationContext`.
     """
 
     name: str
+    queue: str | None = None
     lease_s: float = 30.0
     beat_s: float = 1.0
     poll_s: float = 1.0
@@ -33,6 +39,9 @@ class WorkerConfig:
     min_free_bytes: int = 0
     encode_ahead: bool = False
     patience_s: float = 1800.0
+    preview_every: int = 0
+    rewriting: RewriteConfig = field(default_factory=RewriteConfig)
+    safety: SafetyConfig = field(default_factory=SafetyConfig)
     allow_loss: bool = False
     submit_again: bool = False
 

@@ -14,6 +14,7 @@ from .faults import refusal
 _OPEN_PATHS = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
 _OPEN_PREFIX = "/files/"
 _BARE_KEY_PREFIX = "/v3/"  # its JavaScript client sends the key alone
+_PAGE = "/ui"
 
 
 def is_open(path: str) -> bool:
@@ -24,6 +25,11 @@ def is_open(path: str) -> bool:
 def takes_bare_key(path: str) -> bool:
     """Whether the key may stand alone in its header, without ``Bearer``."""
     return path.startswith(_BARE_KEY_PREFIX)
+
+
+def asks_by_itself(path: str) -> bool:
+    """Whether a path is the page's, which asks for a key with a form: browsers send no header of their own."""
+    return path == _PAGE or path.startswith(f"{_PAGE}/")
 
 
 class Auth:
@@ -53,6 +59,8 @@ class Auth:
             return None
         if not self._keys:
             return self._strange(scope)
+        if asks_by_itself(path):
+            return None
         shown = dict(scope["headers"]).get(b"authorization", b"").strip()
         scheme, _, key = shown.partition(b" ")
         if scheme.lower() != b"bearer":

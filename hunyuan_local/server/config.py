@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ..config import GIB, ModelConfig
 from ..errors import ConfigError
+from ..schema import RewriteMode
 
 DAY_S = 24 * 3600.0
 MAX_VOXELS = 1280 * 720 * 257  # twice the longest video that HunyuanVideo was made for
@@ -20,9 +21,12 @@ class ServerConfig(BaseModel):
 
     Attributes:
         model: what its jobs are made with.
+        profile: what its workers run in, as ``--profile`` names it; None is the plan's choice.
+        models: other models that its page may ask for, by their names; its workers then change between them.
         public_url: the address that clients see, without a trailing slash; None takes each request's own.
         api_keys: one of these must be shown; empty asks for none.
         insecure: answer whoever asks, without keys, and under whatever host name.
+        rewrite: what becomes of prompts whose submission does not say; None and ``off`` leave them.
         relaxed: take what the local model can do, not only a dialect's own ranges.
         max_queue: so many jobs may wait; more are answered with 429.
         max_attempts: a job whose worker dies, or fails for what may pass, is run so many times.
@@ -38,9 +42,12 @@ class ServerConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: ModelConfig
+    profile: str | None = None
+    models: tuple[str, ...] = ()
     public_url: str | None = None
     api_keys: tuple[str, ...] = ()
     insecure: bool = False
+    rewrite: RewriteMode | None = None
     relaxed: bool = False
     max_queue: int = 100
     max_attempts: int = 3

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
 from ..errors import ConfigError
 from ..jobs.folder import DataFolder
@@ -55,12 +56,16 @@ def serve(
     host: str,
     port: int,
     say: Callable[[str], None],
+    install: Callable[[FastAPI], None] = lambda app: None,
+    on_listening: Callable[[str], None] = lambda address: None,
 ) -> None:
     """Listen until SIGTERM or Ctrl-C; then save, give back and return.
 
     Args:
         port: 0 takes any free one.
         say: told the address as soon as requests are taken, and how it ended.
+        install: adds to the app what is above the server, such as the page.
+        on_listening: told the address as soon as requests are taken.
 
     Raises:
         ConfigError: the address cannot be had.
@@ -68,6 +73,7 @@ def serve(
     listener = _listen(host, port)
     address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
     app = create_app(config, folder, store)
+    install(app)
     sender = WebhookSender(Outbox(store.database), app.state.service.webhook_call, config.allow_private_webhooks)
     housekeeper = Housekeeper(
         [
@@ -82,9 +88,13 @@ def serve(
         app.state.stopping.set()  # calls that wait for a video are answered
         pool.ask_to_end()
 
+    def tell() -> None:
+        say(f"hunyuan-local is listening on {address}")
+        on_listening(address)
+
     server = _Server(
         uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_CONNECTIONS_GRACE_S),
-        on_listening=lambda: say(f"hunyuan-local is listening on {address}"),
+        on_listening=tell,
         on_end=end,
     )
     _tell_of_others(config, store, say)
@@ -118,6 +128,8 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _tell_of_others(config: ServerConfig, store: JobStore, say: Callable[[str], None]) -> None:
     """Jobs of another model wait for workers that are not started here."""
+    if config.models:
+        return
     others = {job.model for job in store.list(statuses=["queued"], limit=1000)} - {config.model.identity}
     for model in sorted(others):
         say(f"note: jobs wait for the model {model}; 'hunyuan-local worker --model ...' would make them")

@@ -13,18 +13,21 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from starlette.concurrency import run_in_threadpool
 
 from ..backends.base import with_seed
-from ..errors import FieldProblem, HunyuanLocalError, InvalidRequestError, QueueFullError
+from ..backends.profiles import AUTO, named_profile
+from ..config import ModelConfig, load_model_config
+from ..errors import ConfigError, FieldProblem, HunyuanLocalError, InvalidRequestError, QueueFullError
 from ..jobs.eta import Forecaster
 from ..jobs.folder import DataFolder
 from ..jobs.housekeeping import discard
 from ..jobs.job import Job
 from ..jobs.store import JobStore
 from ..schema import GenerationRequest, JobView
+from ..weights.cache import find_here
 from ..wires.base import Listing, Submission
 from .config import ServerConfig
 from .faults import DIALECTS, DiskFullError, NoPlaceError, UnknownJobError, VideoNotReadyError
@@ -55,11 +58,23 @@ class VideoService:
         self._roster = store.roster
         self._forecaster = Forecaster(store, config.model.identity)
 
-    def submit(self, dialect_name: str, submission: Submission, base_url: str) -> Job:
+    def submit(
+        self,
+        dialect_name: str,
+        submission: Submission,
+        base_url: str,
+        model: str | None = None,
+        profile: str | None = None,
+    ) -> Job:
         """Take a job; it is on disk when this returns.
+
+        Args:
+            model: one of the server's ``models``; None is its own.
+            profile: to run the model in; None is the server's own.
 
         Raises:
             InvalidRequestError: a text is too long, or the webhook's address is refused.
+            ConfigError: no such model or profile, or its weights are not on this machine.
             DiskFullError: too little is free.
             NoPlaceError: the queue is full.
             StoreError: the job cannot be kept.
@@ -71,13 +86,15 @@ class VideoService:
         if shortage := self._disk_shortage():
             raise DiskFullError(f"{shortage}; try again later")
         limits = DIALECTS[dialect_name].CAPABILITIES
-        request = with_seed(submission.request, limits).with_defaults(dict(config.model.defaults))
+        made_by, queue, crew = self._maker(model, profile)
+        defaults = dict(made_by.defaults) | {"rewrite": config.rewrite}
+        request = with_seed(submission.request, limits).with_defaults(defaults)
         _check_volume(request, config.max_voxels)
-        origin = {"dialect": dialect_name, "base_url": base_url, "inline": submission.inline}
+        origin = {"dialect": dialect_name, "base_url": base_url, "inline": submission.inline} | crew
         try:
             return self.store.enqueue(
                 request,
-                config.model.identity,
+                queue,
                 origin,
                 webhook=submission.webhook,
                 max_attempts=config.max_attempts,
@@ -86,6 +103,27 @@ class VideoService:
         except QueueFullError as error:
             seconds = self._forecaster.seconds_to_place()
             raise NoPlaceError(str(error), _UNKNOWN_WAIT_S if seconds is None else seconds) from error
+
+    def _maker(self, model: str | None, profile: str | None) -> tuple[ModelConfig, str, dict[str, Any]]:
+        """Who makes a job: the model, the queue of its workers, and what its origin says of them."""
+        config = self.config
+        own = model is None or model == config.model.name
+        if own and profile in (None, config.profile or AUTO):
+            return config.model, config.model.identity, {}
+        if not own and model not in config.models:
+            known = ", ".join([config.model.name, *config.models])
+            raise ConfigError(f"model={model!r}: not made here; choose one of {known}")
+        if not config.models:
+            raise ConfigError(f"profile={profile!r}: this server's workers run in one profile alone; leave it out")
+        chosen = config.model if own else load_model_config(model)
+        named_profile(profile)  # an unknown one is refused now, not by a worker
+        if find_here(chosen) is None:
+            raise ConfigError(
+                f"model={chosen.name!r}: its weights are not on this machine; run "
+                f"'hunyuan-local download {chosen.name}'"
+            )
+        queue = chosen.identity if profile is None else f"{chosen.identity} in {profile}"
+        return chosen, queue, {"crew": {"model": chosen.name, "profile": profile}}
 
     def get(self, job_id: str) -> Job:
         """A job as it stands.
@@ -212,7 +250,9 @@ class VideoService:
         """
         self.store.counts()
         found = [self._disk_shortage()]
-        workers = [worker for worker in self._roster.list() if worker.model == self.config.model.identity]
+        # Workers that change between models are ready for any of them.
+        own = self.config.model.identity
+        workers = [worker for worker in self._roster.list() if self.config.models or worker.model == own]
         if not workers:
             found.append(f"no worker for {self.config.model.name} has reported")
         elif all(worker.state == "loading" for worker in workers):

@@ -55,7 +55,16 @@ def view_of(job: Job, *, eta_s: float | None, outputs: tuple[str, ...], ttl_s: i
         # Without loading, which the job pays that happens to be the first.
         inference_s=None if timings is None else sum(timings[stage] for stage in _COMPUTATION),
         seed=result.get("seed", job.request.seed),
+        nsfw=_nsfw(job),
     )
+
+
+def _nsfw(job: Job) -> tuple[bool, ...]:
+    """The verdict of the safety check on the one video of a job, also on one that it has withheld; empty without."""
+    if job.failure == "moderation":
+        return (True,)
+    verdict = (job.result or {}).get("safety")
+    return () if verdict is None else (verdict["flagged"],)
 
 
 def pause_s(view: JobView, now: datetime) -> float:

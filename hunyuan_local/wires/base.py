@@ -26,8 +26,9 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from ..capabilities import Capabilities, settle
+from ..checks import field_problems
 from ..errors import FieldProblem, InvalidAnswerError, InvalidRequestError, Loss
-from ..schema import GenerationRequest, JobStatus, field_problems
+from ..schema import GenerationRequest, JobStatus
 
 FaultKind = Literal[
     "no_key", "invalid", "unauthorized", "forbidden", "not_found", "method_not_allowed", "conflict", "too_large",

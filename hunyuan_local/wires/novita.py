@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ..capabilities import Capabilities, settle
-from ..schema import GenerationRequest, JobStatus, JobView
+from ..schema import GenerationRequest, JobStatus, JobView, RewriteMode
 from .base import (
     Answer,
     Body,
@@ -89,6 +89,7 @@ class _Webhook(Body):
 
 class _RequestExtra(Body):
     webhook: _Webhook | None = None
+    rewrite: RewriteMode | None = None  # on no page of the service: of servers of one's own alone
 
 
 class SubmissionBody(Body):
@@ -176,6 +177,8 @@ def request_to_wire(request: GenerationRequest, *, allow_loss: bool = False) -> 
         "prompt": held.prompt,
         "frames": held.num_frames,
     }
+    if held.awaits_rewriting:
+        body["extra"] = {"rewrite": held.rewrite}
     return WireRequest(body, held, fitted.losses)
 
 
@@ -197,6 +200,7 @@ def request_from_wire(body: object, query: Mapping[str, str] | None = None, *, r
         seed=None if fields.seed == -1 else fields.seed,
         num_inference_steps=fields.steps,
         num_frames=fields.frames,
+        rewrite=fields.extra.rewrite,
     )
     webhook = fields.extra.webhook
     return Submission(request, webhook=webhook.url if webhook else None)
@@ -234,7 +238,8 @@ def job_to_wire(job: JobView, base_url: str) -> dict[str, Any]:
         "videos": [
             {"video_url": url, "video_url_ttl": ttl, "video_type": "mp4"} for url in (job.outputs if done else ())
         ],
-        "extra": {} if job.seed is None else {"seed": str(job.seed)},
+        # A verdict is on no page of the service, which has a place for one on pictures alone.
+        "extra": ({} if job.seed is None else {"seed": str(job.seed)}) | ({"nsfw": any(job.nsfw)} if job.nsfw else {}),
     }
 
 

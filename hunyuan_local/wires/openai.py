@@ -15,9 +15,9 @@ from urllib.parse import quote
 
 from pydantic import Field
 
-from ..capabilities import Capabilities, settle
+from ..capabilities import SETTLED_HERE, Capabilities, settle
 from ..errors import FieldProblem, InvalidRequestError
-from ..schema import TEMPORAL_COMPRESSION, FailureKind, GenerationRequest, JobStatus, JobView
+from ..schema import TEMPORAL_COMPRESSION, FailureKind, GenerationRequest, JobStatus, JobView, RewriteMode
 from .base import (
     Answer,
     Body,
@@ -96,6 +96,7 @@ class SubmissionBody(Body):
     true_cfg_scale: Number | None = None
     flow_shift: Number | None = None
     fps: Whole | None = None
+    rewrite: RewriteMode | None = None
 
 
 class _Error(Answer):
@@ -135,7 +136,8 @@ def request_to_wire(request: GenerationRequest, *, allow_loss: bool = False) -> 
     in this dialect, and 4k+1 frames seldom are.
     """
     fitted = settle(request, NAME, CAPABILITIES, allow_loss=allow_loss)
-    body = {"model": MODEL} | fitted.request.model_dump(exclude_defaults=True)
+    settled = set() if fitted.request.original_prompt is None else SETTLED_HERE
+    body = {"model": MODEL} | fitted.request.model_dump(exclude_defaults=True, exclude=settled)
     if "width" in body and "height" in body:
         body["size"] = f"{body.pop('width')}x{body.pop('height')}"
     return WireRequest(body, fitted.request, fitted.losses)
@@ -200,12 +202,17 @@ def job_to_wire(job: JobView, base_url: str) -> dict[str, Any]:
         "model": MODEL,
         "status": _WORDS[job.status],
         "progress": 100 if job.status == "succeeded" else job.progress_percent or 0,
-        "prompt": request.prompt if request else None,
+        "prompt": (request.original_prompt or request.prompt) if request else None,
         "seconds": _seconds(request),
         "size": f"{request.width}x{request.height}" if request and request.width and request.height else "",
         "error": {"code": _FAILURE_CODES[failure], "message": job.error} if failed else None,
     }
-    # The object has no place for it; clients keep keys that they do not know.
+    # The object has no place for these; clients keep keys that they do not know. The name of the first is that of
+    # the dialect's own answers about pictures.
+    if request and request.original_prompt is not None:
+        video["revised_prompt"] = request.prompt
+    if job.nsfw:
+        video["nsfw"] = any(job.nsfw)
     return video if job.seed is None else video | {"seed": job.seed}
 
 

@@ -44,7 +44,7 @@ class Prediction(_Reply):
     model: str
     outputs: Annotated[list[str], Field(description="URLs, or base64 where that was asked for; empty until done.")]
     urls: PredictionUrls
-    has_nsfw_contents: Annotated[list[bool], Field(description="Empty: nothing checks the videos.")]
+    has_nsfw_contents: Annotated[list[bool], Field(description="Whether its frames were flagged; empty if unchecked.")]
     status: Literal["created", "processing", "completed", "failed"]
     created_at: Annotated[str, Field(description="ISO 8601, in UTC.")]
     error: Annotated[str, Field(description="Empty unless it failed.")]
@@ -121,6 +121,7 @@ class TaskVideo(_Reply):
 
 class TaskExtra(_Reply):
     seed: Annotated[str | None, Field(description="The seed that is used.")] = None
+    nsfw: Annotated[bool | None, Field(description="There if frames were checked: whether any was flagged.")] = None
 
 
 class TaskResult(_Reply):
@@ -163,6 +164,7 @@ class Video(_Reply):
     size: str
     error: VideoError | None
     seed: Annotated[int | None, Field(description="The seed that is used.")] = None
+    nsfw: Annotated[bool | None, Field(description="There if frames were checked: whether any was flagged.")] = None
 
 
 class VideoList(_Reply):

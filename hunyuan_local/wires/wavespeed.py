@@ -19,7 +19,7 @@ from pydantic import Field
 
 from ..capabilities import Capabilities, settle
 from ..errors import FieldProblem, InvalidRequestError
-from ..schema import FailureKind, GenerationRequest, JobStatus, JobView
+from ..schema import FailureKind, GenerationRequest, JobStatus, JobView, RewriteMode
 from .base import (
     HTTP_STATUSES,
     Answer,
@@ -81,6 +81,7 @@ class SubmissionBody(Body):
     num_inference_steps: int = 30
     enable_sync_mode: bool = False
     enable_base64_output: bool = False
+    rewrite: RewriteMode | None = None  # on no page of the service: of servers of one's own alone
 
 
 class SubmissionQuery(Body):
@@ -151,6 +152,7 @@ def request_from_wire(body: object, query: Mapping[str, str] | None = None, *, r
         height=int(size[2]),
         seed=None if fields.seed == -1 else fields.seed,
         num_inference_steps=fields.num_inference_steps,
+        rewrite=fields.rewrite,
     )
     webhook = read_query(SubmissionQuery, query or {}).webhook
     if fields.enable_base64_output and webhook:
@@ -295,9 +297,10 @@ def webhook_headers(event_id: str, sent_at: int, body: bytes, secret: str) -> di
 
 def _body(request: GenerationRequest) -> dict[str, Any]:
     """A request whose size and steps are known, in the page's words."""
-    return {
+    body = {
         "prompt": request.prompt,
         "size": f"{request.width}*{request.height}",
         "seed": -1 if request.seed is None else request.seed,
         "num_inference_steps": request.num_inference_steps,
     }
+    return body | ({"rewrite": request.rewrite} if request.awaits_rewriting else {})

@@ -51,7 +51,7 @@ def test_a_json_line_gives_any_field(write: Write) -> None:
     fields = {
         "prompt": " a red circle\u2028", "negative_prompt": "blur", "width": 144, "height": 80, "num_frames": 17,
         "num_inference_steps": 4, "seed": MAX_SEED, "guidance_scale": 7, "true_cfg_scale": 2.5, "flow_shift": 7.0,
-        "fps": 24,
+        "fps": 24, "rewrite": "master", "original_prompt": "a circle",
     }  # fmt: skip
     path = write("a.jsonl", json.dumps(fields, ensure_ascii=False))
     assert read_batch(path).items[0].request.model_dump() == fields

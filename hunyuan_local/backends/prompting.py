@@ -1,0 +1,112 @@
+"""A backend's way to rewritten prompts: the language model is made when it is needed, where there is room for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from ..config import ModelConfig, RewriteConfig, RuntimeProfile
+from ..planner import Mode
+from ..planner.memory import CUDA_CONTEXT
+from ..planner.plan import weigh
+from ..rewriting import Rewriter
+from ..rewriting.writer import Writer
+from ..schema import GenerationRequest, Progress
+from .base import GenerationContext
+from .profiles import available_machine
+
+# What a language model takes beside its weights, as a share of them: the keys and values of a prompt, and the logits.
+OVERHEAD = 0.2
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the language model runs: a device, and whether it may stay there while a video is denoised."""
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    stays: bool = True
+
+
+FindPlace = Callable[[GenerationRequest, int], Place]
+
+
+def on_the_cpu(request: GenerationRequest, needed_bytes: int) -> Place:
+    """The place of those who know nothing of the GPU's memory."""
+    return Place()
+
+
+def place_beside(
+    request: GenerationRequest, model: ModelConfig, profile: RuntimeProfile, needed_bytes: int, *, is_empty: bool
+) -> Place:
+    """On the GPU if the plan says that there is room beside the video, or for the moment, while nothing is there yet;
+    else on the CPU.
+
+    Args:
+        request: every field a value.
+        profile: what the video is made in.
+        needed_bytes: of the language model.
+        is_empty: nothing of the video's model is loaded.
+    """
+    machine = available_machine()
+    if machine.gpu_memory_bytes is None or profile.device == "cpu":
+        return Place()
+    mode = Mode(profile.offload, profile.quantization, profile.vae_tiling)
+    if needed_bytes <= machine.gpu_memory_bytes - weigh(request, model, machine, mode).needed_gpu_bytes:
+        return Place("cuda")
+    fits_alone = needed_bytes <= machine.gpu_memory_bytes - CUDA_CONTEXT
+    return Place("cuda", stays=False) if is_empty and fits_alone else Place()
+
+
+class Prompting:
+    """The rewriter of one backend.
+
+    Args:
+        find_place: told a request and what the language model needs of a device's memory in bytes.
+    """
+
+    def __init__(self, find_place: FindPlace = on_the_cpu):
+        self._find_place = find_place
+        self._rewriter: Rewriter | None = None
+        self._place = Place()
+        self._request: GenerationRequest | None = None
+        self._needed_bytes = 0
+
+    def rewrite(self, request: GenerationRequest, context: GenerationContext) -> GenerationRequest:
+        """See :meth:`hunyuan_local.backends.base.Backend.rewrite`; time and notes go into the context."""
+        if not request.awaits_rewriting:
+            return request
+        config = context.rewriting
+        if self._rewriter is None or self._rewriter.config != config:
+            self.close()
+            self._rewriter = Rewriter(config, lambda: self._load(config))
+        self._request = request
+        context.on_progress(Progress(stage="rewrite"))
+        try:
+            found = self._rewriter.rewrite(request, context.cancel.is_set)
+        finally:
+            if not self._place.stays:
+                self.close()
+        context.rewrite_s += found.seconds
+        context.rewrite_notes.append(found.note)
+        context.on_note(found.note)
+        return found.request
+
+    def make_room(self, request: GenerationRequest) -> None:
+        """Leave the GPU if the plan lets the language model not stay there beside this video."""
+        if self._place.device != "cpu" and self._find_place(request, self._needed_bytes) != Place("cuda"):
+            self.close()
+
+    def close(self) -> None:
+        """Give back the language model's memory."""
+        rewriter, self._rewriter = self._rewriter, None
+        if rewriter is not None:
+            rewriter.close()
+        self._place = Place()
+
+    def _load(self, config: RewriteConfig) -> Writer:
+        from ..pipeline.language_model import LanguageModel, weight_bytes
+
+        self._needed_bytes = round(weight_bytes(config) * (1 + OVERHEAD))
+        self._place = self._find_place(self._request, self._needed_bytes)
+        return LanguageModel(config, self._place.device)

@@ -1,0 +1,51 @@
+"""How prompts are rewritten: by which language model, within which time, and what happens if it fails.
+
+The wording is in ``configs/rewrite``, one file a mode. Knows nothing about torch or the network.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from .strict import StrictConfig
+
+FailurePolicy = Literal["fail", "use-original"]
+
+# Small enough to run beside other work, knows English and Chinese, and is under the Apache licence.
+DEFAULT_MODEL = "Qwen/Qwen2.5-1.5B-Instruct"
+
+
+class RewriteConfig(StrictConfig):
+    """Who rewrites prompts.
+
+    Attributes:
+        model_id: of the language model, a Hub id or a folder with a chat template, or its name at the endpoint; None
+            is ``DEFAULT_MODEL``, or the first that the endpoint lists.
+        revision: branch, tag or commit of a Hub repository.
+        endpoint: base URL of a server with OpenAI's chat completions, such as ``http://127.0.0.1:8080/v1``; None runs
+            the model here.
+        timeout_s: a rewriting may take so many seconds; loading the model is not counted.
+        on_failure: ``fail`` ends the generation; ``use-original`` goes on with the prompt as it was, and says so.
+    """
+
+    model_id: str | None = None
+    revision: str | None = None
+    endpoint: str | None = None
+    timeout_s: Annotated[float, Field(gt=0)] = 60.0
+    on_failure: FailurePolicy = "fail"
+
+
+class RewriteTemplate(StrictConfig):
+    """One mode of rewriting, as ``configs/rewrite/MODE.yaml`` has it.
+
+    Attributes:
+        system: what the language model is told to do.
+        max_new_tokens: the longest answer that it is let write.
+        max_characters: the longest rewritten prompt that is taken.
+    """
+
+    system: Annotated[str, Field(min_length=1)]
+    max_new_tokens: Annotated[int, Field(ge=1)]
+    max_characters: Annotated[int, Field(ge=1)]

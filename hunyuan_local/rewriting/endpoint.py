@@ -1,0 +1,146 @@
+"""A language model behind an HTTP server with OpenAI's chat completions, such as vLLM, llama.cpp or Ollama."""
+
+from __future__ import annotations
+
+import os
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as StillRunning
+from typing import Annotated, Any, TypeVar
+
+import httpx
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..config import RewriteConfig
+from ..errors import ConfigError, GenerationCancelledError, RewriteError
+from .writer import Answer, Messages, ShouldStop
+
+KEY_VARIABLE = "HUNYUAN_LOCAL_REWRITE_API_KEY"
+_LOOK_S = 0.1  # between two looks at the cancel switch
+
+
+class _Said(BaseModel):
+    """Of an answer what is needed; servers differ in the rest."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class _Message(_Said):
+    content: str | None = None
+
+
+class _Choice(_Said):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _Completion(_Said):
+    choices: Annotated[list[_Choice], Field(min_length=1)]
+
+
+class _Model(_Said):
+    id: str
+
+
+class _Models(_Said):
+    data: Annotated[list[_Model], Field(min_length=1)]
+
+
+A = TypeVar("A", bound=_Said)
+
+
+class EndpointWriter:
+    """See :class:`.writer.Writer`.
+
+    Args:
+        config: with an ``endpoint``; the key of the server is in ``HUNYUAN_LOCAL_REWRITE_API_KEY``, if it has one.
+
+    Raises:
+        ConfigError: the address is none of http.
+    """
+
+    def __init__(self, config: RewriteConfig):
+        address = config.endpoint or ""
+        if not address.startswith(("http://", "https://")) or not httpx.URL(address).host:
+            raise ConfigError(f"rewrite_endpoint={address!r}: must be a URL such as http://127.0.0.1:8080/v1")
+        self._config = config
+        self._url = address.rstrip("/")
+        self._model = config.model_id
+        key = os.environ.get(KEY_VARIABLE, "").strip()
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+
+    @property
+    def name(self) -> str:
+        """The model and where it is."""
+        return f"{self._model} at {self._url}"
+
+    def write(self, messages: Messages, max_new_tokens: int, should_stop: ShouldStop) -> Answer:
+        """See :class:`.writer.Writer`; one attempt, since a later one would come after the time limit.
+
+        Raises:
+            RewriteError: the server cannot be reached, refuses, takes too long or answers something else.
+            GenerationCancelledError: cancelled; the connection is closed.
+        """
+        client = httpx.Client(headers=self._headers, timeout=self._config.timeout_s)
+        thread = ThreadPoolExecutor(1, "rewriting")
+        try:
+            return self._await(thread.submit(self._ask, client, messages, max_new_tokens), should_stop)
+        except httpx.HTTPError as error:
+            raise RewriteError(f"{self._url}: {type(error).__name__}: {error}; check --rewrite-endpoint") from error
+        finally:
+            client.close()  # ends a call that is still under way
+            thread.shutdown(wait=False, cancel_futures=True)
+
+    def close(self) -> None:
+        """Nothing is held between two calls."""
+
+    def _ask(self, client: httpx.Client, messages: Messages, max_new_tokens: int) -> Answer:
+        """The calls of one answer."""
+        if self._model is None:
+            self._model = _read(client.get(f"{self._url}/models"), _Models).data[0].id
+        body = {
+            "model": self._model,
+            "messages": messages,
+            "max_tokens": max_new_tokens,
+            "temperature": 0,  # the same prompt should be rewritten alike
+            "stream": False,
+        }
+        choice = _read(client.post(f"{self._url}/chat/completions", json=body), _Completion).choices[0]
+        return Answer(choice.message.content or "", choice.finish_reason != "length")
+
+    def _await(self, call: Future[Answer], should_stop: ShouldStop) -> Answer:
+        """The answer, within the time limit as a whole: httpx itself limits only the pauses of a call."""
+        deadline = time.monotonic() + self._config.timeout_s
+        while True:
+            try:
+                return call.result(min(_LOOK_S, max(0.0, deadline - time.monotonic())))
+            except StillRunning:
+                if should_stop():
+                    raise GenerationCancelledError("cancelled while the prompt was being rewritten") from None
+                if time.monotonic() >= deadline:
+                    raise RewriteError(
+                        f"{self._url} took longer than {self._config.timeout_s:g} s; give more with --rewrite-timeout"
+                    ) from None
+
+
+def _read(response: httpx.Response, kind: type[A]) -> A:
+    """What a server answered.
+
+    Raises:
+        RewriteError: it refuses, or it is something else.
+    """
+    if not response.is_success:
+        raise RewriteError(f"{response.url} answered HTTP {response.status_code}: {_said(response)}")
+    try:
+        return kind.model_validate_json(response.content)
+    except ValidationError as error:
+        raise RewriteError(f"{response.url} did not answer as OpenAI's API does: {response.text[:120]!r}") from error
+
+
+def _said(response: httpx.Response) -> str:
+    """What a server says of a refused call, in the words of OpenAI's format where it has them."""
+    try:
+        body: Any = response.json()
+        return str(body["error"]["message"])[:200]
+    except (ValueError, TypeError, KeyError):
+        return repr(response.text[:120])

@@ -1,0 +1,139 @@
+"""One crew of workers at a time: which one, and when it changes. The workers are played by hand, the store is real."""
+
+from __future__ import annotations
+
+import pytest
+
+from hunyuan_local.jobs.job import Job
+from hunyuan_local.jobs.store import JobStore
+from hunyuan_local.jobs.switching_pool import Crew, SwitchingPool
+from hunyuan_local.schema import GenerationRequest
+
+OWN = Crew("tiny", "cpu", "tiny weights")
+OTHER = Crew("large", None, "large weights")
+REQUEST = GenerationRequest(prompt="a fox", width=64, height=48, num_frames=5, num_inference_steps=2, seed=1)
+
+
+class Workers:
+    """A pool of which the test sees what it was told."""
+
+    size, last_words, has_ended, error = 1, "", False, None
+
+    def __init__(self, crew: Crew):
+        self.crew, self.told, self.deaths = crew, [], 0
+
+    def tick(self) -> None:
+        self.told.append("tick")
+
+    def ask_to_end(self) -> None:
+        self.told.append("ask")
+
+    def stop(self, grace_s: float) -> None:
+        self.told.append("stop")
+
+
+class Stage:
+    """A switching pool, and the crews that it has made so far."""
+
+    def __init__(self, store: JobStore):
+        self.store, self.made = store, []
+        self.pool = SwitchingPool(store, self._make, OWN)
+
+    def _make(self, crew: Crew) -> Workers:
+        self.made.append(Workers(crew))
+        return self.made[-1]
+
+    def queue(self, crew: Crew) -> Job:
+        origin = {} if crew == OWN else {"crew": {"model": crew.model, "profile": crew.profile}}
+        return self.store.enqueue(REQUEST, crew.queue, origin)
+
+    @property
+    def crews(self) -> list[Crew]:
+        return [workers.crew for workers in self.made]
+
+
+@pytest.fixture
+def stage(store: JobStore) -> Stage:
+    return Stage(store)
+
+
+def test_its_own_crew_is_there_from_the_start(stage: Stage) -> None:
+    stage.pool.tick()
+    assert stage.crews == [OWN]
+
+
+def test_a_job_of_another_model_changes_an_idle_crew(stage: Stage) -> None:
+    stage.queue(OTHER)
+    stage.pool.tick()
+    assert stage.crews == [OWN, OTHER]
+
+
+def test_the_old_crew_has_ended_before_the_new_one_starts(stage: Stage) -> None:
+    stage.queue(OTHER)
+    stage.pool.tick()
+    assert (stage.made[0].told, stage.made[1].told) == (["stop"], ["tick"])
+
+
+@pytest.mark.parametrize("state", ["queued", "running"])
+def test_a_crew_with_a_job_stays(stage: Stage, state: str) -> None:
+    stage.queue(OTHER)
+    stage.queue(OWN)
+    if state == "running":
+        stage.store.claim("w", OWN.queue, 30)
+    stage.pool.tick()
+    assert stage.crews == [OWN]
+
+
+def test_it_changes_back_for_a_job_of_its_own(stage: Stage) -> None:
+    job = stage.queue(OTHER)
+    stage.pool.tick()
+    stage.store.cancel(job.job_id)
+    stage.queue(OWN)
+    stage.pool.tick()
+    assert stage.crews == [OWN, OTHER, OWN]
+
+
+def test_without_a_job_the_last_crew_stays(stage: Stage) -> None:
+    job = stage.queue(OTHER)
+    stage.pool.tick()
+    stage.store.cancel(job.job_id)
+    stage.pool.tick()
+    assert stage.crews == [OWN, OTHER]
+
+
+def test_jobs_of_foreign_workers_are_left_to_these(stage: Stage) -> None:
+    stage.store.enqueue(REQUEST, "a model of elsewhere", {})
+    stage.pool.tick()
+    assert stage.crews == [OWN]
+
+
+def test_a_crew_that_cannot_start_fails_its_jobs(stage: Stage) -> None:
+    job = stage.queue(OTHER)
+    stage.pool.tick()
+    stage.made[1].deaths, stage.made[1].last_words = 3, "no memory"
+    stage.pool.tick()
+    failed = stage.store.get(job.job_id)
+    assert (failed.status, failed.error) == ("failed", "no worker for large weights could be started: no memory")
+
+
+def test_the_own_crew_follows_one_that_cannot_start(stage: Stage) -> None:
+    stage.queue(OTHER)
+    stage.pool.tick()
+    stage.made[1].deaths = 3
+    stage.pool.tick()
+    assert stage.crews == [OWN, OTHER, OWN]
+
+
+def test_the_deaths_of_all_crews_count(stage: Stage) -> None:
+    stage.made[0].deaths = 2
+    stage.queue(OTHER)
+    stage.pool.tick()
+    stage.made[1].deaths = 1
+    assert stage.pool.deaths == 3
+
+
+def test_an_ending_pool_changes_no_more(stage: Stage) -> None:
+    stage.pool.ask_to_end()
+    stage.queue(OTHER)
+    stage.pool.tick()
+    assert stage.crews == [OWN]

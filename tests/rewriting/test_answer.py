@@ -1,0 +1,99 @@
+"""What is taken of a language model's answer, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from hunyuan_local.config import load_refusals, load_rewrite_template
+from hunyuan_local.errors import RewriteError
+from hunyuan_local.rewriting.answer import to_prompt
+
+ORIGINAL = "a cat walks on the grass in the morning and looks around"
+TEMPLATE = load_rewrite_template("normal")
+GERMAN = "Eine schwarze Katze läuft am frühen Morgen langsam durch das nasse Gras und schaut sich dabei um."
+ENGLISH = "A black cat walks slowly through the wet grass in the early morning and looks around as it goes."
+
+
+def prompt_of(answer: str, original: str = ORIGINAL) -> str:
+    return to_prompt(answer, original, TEMPLATE, load_refusals())
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "a cat walks",
+        "  a cat walks\n",
+        '"a cat walks"',
+        "“a cat walks”",
+        "<think>The user wants a cat.</think>\n\na cat walks",
+        '<think>"a dog"</think> "a cat walks"',
+    ],
+)
+def test_the_prompt_is_taken_from_what_stands_around_it(answer: str) -> None:
+    assert prompt_of(answer) == "a cat walks"
+
+
+def test_quotation_marks_that_belong_to_the_prompt_stay() -> None:
+    answer = '"Hello" and "bye" are written on the wall'
+    assert prompt_of(answer) == answer
+
+
+@pytest.mark.parametrize("answer", ["", "  \n", '""', "...", "<think>hm</think>"])
+def test_an_empty_answer_is_refused(answer: str) -> None:
+    with pytest.raises(RewriteError, match="wrote no prompt"):
+        prompt_of(answer)
+
+
+def test_an_answer_that_is_too_long_is_refused() -> None:
+    longest = TEMPLATE.max_characters
+    assert prompt_of("a" * longest)
+    with pytest.raises(RewriteError, match=f"wrote {longest + 1} characters, of which at most {longest}"):
+        prompt_of("a" * (longest + 1))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["I'm sorry, but I can't help", "I\N{RIGHT SINGLE QUOTATION MARK}m sorry.", "As an AI, I do not", "抱歉, 我不能"],
+)
+def test_a_refusal_is_refused(answer: str) -> None:
+    with pytest.raises(RewriteError, match="declined"):
+        prompt_of(answer)
+
+
+def test_a_prompt_that_begins_like_a_refusal_may_be_rewritten() -> None:
+    assert prompt_of("Sorry, says the small robot", "Sorry, says a robot") == "Sorry, says the small robot"
+
+
+@pytest.mark.parametrize(
+    ("original", "answer", "change"),
+    [
+        (ORIGINAL, "一只猫在清晨的草地上走", "from Latin to Chinese script"),
+        ("一只猫在草地上走", "a cat walks on the grass", "from Chinese to Latin script"),
+        ("草原を歩く猫", "一只猫在清晨的草地上走", "from Japanese to Chinese script"),
+        ("кот идёт по траве", "a cat walks on the grass", "from Cyrillic to Latin script"),
+        (GERMAN, ENGLISH, "from de to en"),
+        (ENGLISH, GERMAN, "from en to de"),
+    ],
+)
+def test_another_language_is_refused(original: str, answer: str, change: str) -> None:
+    with pytest.raises(RewriteError, match=f"changed the language, {change}"):
+        prompt_of(answer, original)
+
+
+@pytest.mark.parametrize(
+    ("original", "answer"),
+    [
+        (ORIGINAL, ENGLISH),
+        ("Katze im Gras", GERMAN),  # too short to tell
+        ("a cat", "a cat with a sign that says 猫"),
+        ("草原を歩く猫", "早朝の草原をゆっくり歩く黒い猫"),
+        ("1 + 1", "a cat walks on the grass"),  # has no letters
+    ],
+)
+def test_the_same_language_is_taken(original: str, answer: str) -> None:
+    assert prompt_of(answer, original) == answer
+
+
+@pytest.mark.parametrize("mode", ["normal", "master"])
+def test_the_wording_asks_for_the_prompts_own_language(mode: str) -> None:
+    assert "language of the user's prompt" in " ".join(load_rewrite_template(mode).system.split())

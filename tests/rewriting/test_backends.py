@@ -1,0 +1,118 @@
+"""Rewriting as part of making a video: here, at a service, in a file's own statement, and when it is made again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from chat_server import ChatServer
+from hosted_settings import QUICK
+from scribe import ANSWERS, PROMPT
+from standin import StandIn
+
+from hunyuan_local.backends.base import GenerationContext
+from hunyuan_local.backends.ledger import Ledger
+from hunyuan_local.backends.local import LocalBackend
+from hunyuan_local.backends.wavespeed import WaveSpeedBackend
+from hunyuan_local.config import RewriteConfig
+from hunyuan_local.errors import GenerationCancelledError, OutputExistsError, RequestLossError, RewriteError
+from hunyuan_local.provenance import read_provenance
+from hunyuan_local.schema import GenerationRequest
+
+
+@pytest.fixture
+def request_(small_request: GenerationRequest) -> GenerationRequest:
+    return small_request.replace(prompt=PROMPT, rewrite="normal")
+
+
+@pytest.fixture
+def context(scribe: Path, tmp_path: Path) -> GenerationContext:
+    return GenerationContext(tmp_path / "clip.mp4", rewriting=RewriteConfig(model_id=str(scribe)))
+
+
+def test_the_file_says_both_prompts(tiny: LocalBackend, request_: GenerationRequest, context) -> None:
+    tiny.generate(request_, context)
+    said = read_provenance(context.output).request
+    assert (said.original_prompt, said.prompt) == (PROMPT, ANSWERS["normal", PROMPT])
+
+
+def test_the_result_says_both_prompts_how_long_it_took_and_by_whom(tiny, request_, context, scribe) -> None:
+    result = tiny.generate(request_, context)
+    assert (result.request.original_prompt, result.request.prompt) == (PROMPT, ANSWERS["normal", PROMPT])
+    assert 0 < result.timings.rewrite_s < result.timings.total_s
+    assert any(str(scribe) in note for note in result.notes)
+
+
+def test_the_frames_are_those_of_the_rewritten_prompt(tiny, request_, context, tmp_path: Path) -> None:
+    made = tiny.generate(request_, context)
+    plain = request_.replace(prompt=ANSWERS["normal", PROMPT], rewrite=None)
+    expected = tiny.generate(plain, GenerationContext(tmp_path / "plain.mp4"))
+    assert made.provenance["frames_sha256"] == expected.provenance["frames_sha256"]
+
+
+def test_what_was_rewritten_is_made_again_without_a_language_model(tiny, request_, context, tmp_path: Path) -> None:
+    first = tiny.generate(request_, context)
+    said = read_provenance(context.output).request
+    nobody = RewriteConfig(model_id=str(tmp_path / "gone"))
+    again = tiny.generate(said, GenerationContext(tmp_path / "again.mp4", rewriting=nobody))
+    assert again.provenance["frames_sha256"] == first.provenance["frames_sha256"]
+
+
+def test_a_failure_ends_the_generation_before_anything_is_made(tiny, request_, context) -> None:
+    with pytest.raises(RewriteError):
+        tiny.generate(request_.replace(prompt="a blue square"), context)
+    assert not context.output.exists()
+
+
+def test_where_the_policy_allows_it_the_original_is_used_and_that_is_said(tiny, request_, scribe, tmp_path) -> None:
+    lenient = RewriteConfig(model_id=str(scribe), on_failure="use-original")
+    result = tiny.generate(
+        request_.replace(prompt="a blue square"), GenerationContext(tmp_path / "clip.mp4", rewriting=lenient)
+    )
+    assert result.request.prompt == "a blue square" and result.request.original_prompt is None
+    assert any("could not be rewritten" in note for note in result.notes)
+
+
+def test_without_being_asked_for_nothing_is_rewritten(tiny, small_request, tmp_path: Path) -> None:
+    nobody = RewriteConfig(model_id=str(tmp_path / "gone"))
+    result = tiny.generate(small_request, GenerationContext(tmp_path / "clip.mp4", rewriting=nobody))
+    assert result.request.original_prompt is None and result.timings.rewrite_s == 0
+
+
+def test_a_name_that_is_taken_is_refused_before_a_language_model_is_loaded(tiny, request_, tmp_path: Path) -> None:
+    (tmp_path / "clip.mp4").write_bytes(b"something")
+    nobody = RewriteConfig(model_id=str(tmp_path / "gone"))
+    with pytest.raises(OutputExistsError):
+        tiny.generate(request_, GenerationContext(tmp_path / "clip.mp4", rewriting=nobody))
+
+
+@pytest.fixture
+def hosted(standin: StandIn, tmp_path: Path) -> WaveSpeedBackend:
+    return WaveSpeedBackend(standin.key, standin.url, pacing=QUICK, ledger=Ledger(tmp_path / "ledger"))
+
+
+def test_a_service_is_sent_the_rewritten_prompt(hosted, standin: StandIn, chat: ChatServer, tmp_path: Path) -> None:
+    context = GenerationContext(tmp_path / "clip.mp4", rewriting=RewriteConfig(endpoint=chat.url))
+    result = hosted.generate(GenerationRequest(prompt=PROMPT, rewrite="master"), context)
+    assert [sent.body["prompt"] for sent in standin.submissions] == [chat.answer]
+    assert (result.request.original_prompt, result.request.prompt) == (PROMPT, chat.answer)
+
+
+def test_what_a_service_cannot_hold_is_refused_before_anybody_rewrites(hosted, chat: ChatServer, tmp_path) -> None:
+    context = GenerationContext(tmp_path / "clip.mp4", rewriting=RewriteConfig(endpoint=chat.url))
+    with pytest.raises(RequestLossError):
+        hosted.generate(GenerationRequest(prompt=PROMPT, num_frames=5, rewrite="master"), context)
+    assert not chat.calls
+
+
+def test_an_open_task_of_the_same_command_is_continued_whatever_would_be_written_now(
+    hosted, standin: StandIn, chat: ChatServer, tmp_path: Path
+) -> None:
+    rewriting, request = RewriteConfig(endpoint=chat.url), GenerationRequest(prompt=PROMPT, rewrite="master")
+    stopped = GenerationContext(tmp_path / "clip.mp4", rewriting=rewriting, keep_remote=True)
+    stopped.on_progress = lambda told: stopped.cancel.set() if told.stage == "queue" else None
+    with pytest.raises(GenerationCancelledError):
+        hosted.generate(request, stopped)
+    chat.answer = "another prompt this time"
+    hosted.generate(request, GenerationContext(tmp_path / "clip.mp4", rewriting=rewriting))
+    assert (len(standin.submissions), len(chat.asked)) == (1, 1)

@@ -1,0 +1,109 @@
+"""A language model behind a server on this machine, in OpenAI's format."""
+
+from __future__ import annotations
+
+import threading
+
+import openai
+import pytest
+from chat_server import ChatServer
+
+from hunyuan_local.config import RewriteConfig
+from hunyuan_local.errors import ConfigError, GenerationCancelledError, RewriteError
+from hunyuan_local.rewriting import Rewriter
+from hunyuan_local.schema import GenerationRequest
+
+REQUEST = GenerationRequest(prompt="a red circle moving right", rewrite="master")
+
+
+def rewrite(url: str, should_stop=lambda: False, **settings: object) -> GenerationRequest:
+    config = RewriteConfig(endpoint=url, **settings)
+    return (
+        Rewriter(config, lambda: pytest.fail("a model of this machine was asked")).rewrite(REQUEST, should_stop).request
+    )
+
+
+def test_the_published_client_understands_the_server_of_these_tests(chat: ChatServer) -> None:
+    client = openai.OpenAI(base_url=chat.url, api_key="none")
+    said = client.chat.completions.create(model="m", messages=[{"role": "user", "content": "hello"}])
+    assert said.choices[0].message.content == chat.answer
+
+
+def test_the_answer_becomes_the_prompt(chat: ChatServer) -> None:
+    assert rewrite(chat.url).prompt == chat.answer
+
+
+def test_the_server_is_sent_the_wording_and_the_prompt(chat: ChatServer) -> None:
+    rewrite(chat.url)
+    system, user = chat.asked[0]["messages"]
+    assert "director of photography" in system["content"]
+    assert user == {"role": "user", "content": REQUEST.prompt}
+
+
+def test_without_a_name_the_servers_first_model_is_asked(chat: ChatServer) -> None:
+    rewrite(chat.url)
+    assert chat.asked[0]["model"] == "served-model"
+
+
+def test_a_name_that_was_given_is_asked_for(chat: ChatServer) -> None:
+    rewrite(chat.url, model_id="another")
+    assert chat.asked[0]["model"] == "another"
+
+
+def test_the_key_is_shown(chat: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUNYUAN_LOCAL_REWRITE_API_KEY", "secret")
+    rewrite(chat.url)
+    assert {headers["Authorization"] for _, headers, _ in chat.calls} == {"Bearer secret"}
+
+
+def test_without_a_key_none_is_shown(chat: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HUNYUAN_LOCAL_REWRITE_API_KEY", raising=False)
+    rewrite(chat.url)
+    assert all("Authorization" not in headers for _, headers, _ in chat.calls)
+
+
+def test_a_slow_server_is_left_when_the_time_is_over(chat: ChatServer) -> None:
+    chat.opened.clear()
+    with pytest.raises(RewriteError, match=r"took longer than 0.3 s; give more with --rewrite-timeout"):
+        rewrite(chat.url, timeout_s=0.3)
+
+
+def test_cancelling_ends_the_waiting(chat: ChatServer) -> None:
+    chat.opened.clear()
+    cancel = threading.Event()
+    cancel.set()
+    with pytest.raises(GenerationCancelledError):
+        rewrite(chat.url, cancel.is_set)
+
+
+def test_an_answer_that_was_cut_off_is_refused(chat: ChatServer) -> None:
+    chat.finish_reason = "length"
+    with pytest.raises(RewriteError, match="not at its end after 500 tokens"):
+        rewrite(chat.url)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (401, b'{"error": {"message": "no such key"}}', "answered HTTP 401: no such key"),
+        (503, b"<html>busy</html>", "answered HTTP 503: '<html>busy</html>'"),
+        (200, b'{"choices": []}', "did not answer as OpenAI's API does"),
+        (200, b"not json", "did not answer as OpenAI's API does"),
+        (200, b'{"choices": [{"message": {"content": null}}]}', "wrote no prompt"),
+    ],
+)
+def test_what_is_no_answer_is_told(chat: ChatServer, status: int, body: bytes, words: str) -> None:
+    chat.status, chat.body = status, body
+    with pytest.raises(RewriteError, match=words):
+        rewrite(chat.url)
+
+
+def test_a_server_that_is_not_there_is_named() -> None:
+    with pytest.raises(RewriteError, match=r"http://127\.0\.0\.1:9/v1: ConnectError.*check --rewrite-endpoint"):
+        rewrite("http://127.0.0.1:9/v1")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:8080", "ftp://host/v1", "http://"])
+def test_what_is_no_address_is_refused(address: str) -> None:
+    with pytest.raises(ConfigError, match=r"rewrite_endpoint=.*must be a URL such as http://127\.0\.0\.1:8080/v1"):
+        rewrite(address)

@@ -1,0 +1,80 @@
+"""The flags of rewriting and of the safety check: read, refused by name, and handed on to worker processes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from command_line import run_here
+
+from hunyuan_local.cli.guards import guard_flags, guard_options, rewriting_from, safety_from
+from hunyuan_local.config import RewriteConfig, SafetyConfig
+from hunyuan_local.errors import ConfigError
+
+REWRITING = RewriteConfig(
+    model_id="some/model", revision="v1", endpoint="http://127.0.0.1:1/v1", timeout_s=5.0, on_failure="use-original"
+)
+SAFETY = SafetyConfig(
+    mode="block", model_id="some/classifier", revision="v2", labels=("a", "b"), threshold=0.25, frames=3
+)
+
+
+def parsed(*arguments: str) -> tuple[RewriteConfig, SafetyConfig]:
+    """What a command with these flags sees."""
+    found: dict[str, Any] = {}
+
+    @click.command()
+    @guard_options
+    def command(**flags: Any) -> None:
+        found.update(flags)
+
+    command.main(list(arguments), standalone_mode=False)
+    return rewriting_from(found), safety_from(found)
+
+
+def test_without_flags_nothing_is_changed() -> None:
+    assert parsed() == (RewriteConfig(), SafetyConfig())
+
+
+def test_the_safety_check_is_off_by_default() -> None:
+    assert SafetyConfig().mode == "off"
+
+
+@pytest.mark.parametrize("configs", [(REWRITING, SAFETY), (RewriteConfig(), SafetyConfig())])
+def test_what_is_handed_on_to_a_worker_says_the_same(configs: tuple[RewriteConfig, SafetyConfig]) -> None:
+    assert parsed(*guard_flags(*configs)) == configs
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--rewrite-timeout", "0"), "rewrite_timeout=0.0: input should be greater than 0"),
+        (("--safety-threshold", "1.5"), "safety_threshold=1.5: input should be less than or equal to 1"),
+        (("--safety-frames", "0"), "safety_frames=0: input should be greater than or equal to 1"),
+    ],
+)
+def test_a_value_that_is_not_allowed_is_refused_by_its_flag(flags: tuple[str, str], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        parsed(*flags)
+
+
+def test_a_prompt_is_rewritten_from_the_command_line(scribe: Path, tmp_path: Path) -> None:
+    done = run_here(
+        "generate", "a red circle moving right on a black background", "--model", "tiny", "--profile", "cpu",
+        "--size", "144x80", "--num-frames", "5", "--num-inference-steps", "1", "--rewrite", "normal",
+        "--rewrite-model", scribe, "--output", "clip.mp4", "--json", cwd=tmp_path,
+    )  # fmt: skip
+    request = json.loads(done.stdout.splitlines()[-1])["request"]
+    assert request["prompt"] == "a red circle moves to the right on a black background"
+
+
+def test_a_prompt_that_cannot_be_rewritten_has_an_exit_code_of_its_own(tmp_path: Path) -> None:
+    done = run_here(
+        "generate", "a fox", "--model", "tiny", "--profile", "cpu", "--rewrite", "normal", "--rewrite-endpoint",
+        "http://127.0.0.1:9/v1", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 22
+    assert "check --rewrite-endpoint" in done.stderr and "--rewrite-failure use-original" in done.stderr

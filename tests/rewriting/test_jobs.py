@@ -1,0 +1,132 @@
+"""Rewriting as part of a job: asked for in every dialect, done once, by a worker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from chat_server import ChatServer
+from scribe import ANSWERS, PROMPT
+from server_stage import MODEL, SUBMISSIONS
+
+from hunyuan_local.backends.local import LocalBackend
+from hunyuan_local.config import RewriteConfig
+from hunyuan_local.errors import InvalidRequestError
+from hunyuan_local.jobs.folder import DataFolder
+from hunyuan_local.jobs.job import Job
+from hunyuan_local.jobs.store import JobStore
+from hunyuan_local.jobs.worker import Worker
+from hunyuan_local.jobs.worker_config import WorkerConfig
+from hunyuan_local.schema import GenerationRequest, JobView
+from hunyuan_local.server.config import ServerConfig
+from hunyuan_local.server.service import VideoService
+from hunyuan_local.wires import novita, openai, wavespeed
+
+WIRES = {wire.NAME: wire for wire in (wavespeed, novita, openai)}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> DataFolder:
+    return DataFolder(tmp_path / "data")
+
+
+@pytest.fixture
+def store(folder: DataFolder) -> JobStore:
+    return folder.store()
+
+
+def asking(dialect: str, mode: str) -> dict[str, object]:
+    """A submission of this dialect with its field for the rewriting."""
+    body = SUBMISSIONS[dialect][1]
+    return body | ({"extra": {"rewrite": mode}} if dialect == novita.NAME else {"rewrite": mode})
+
+
+def job_of(folder: DataFolder, store: JobStore, dialect: str, body: object, **config: object) -> Job:
+    """What a server makes of a submission."""
+    service = VideoService(ServerConfig(model=MODEL, min_free_bytes=0, **config), folder, store, "whsec_MA==")
+    return service.submit(dialect, WIRES[dialect].request_from_wire(body, relaxed=True), "http://testserver")
+
+
+def make(folder: DataFolder, store: JobStore, backend: LocalBackend, job: Job, rewriting: RewriteConfig) -> Job:
+    """The job after a worker had it."""
+    config = WorkerConfig("w", beat_s=0.05, poll_s=0.05, pause_s=0.05, rewriting=rewriting)
+    worker = Worker(folder, store, backend, config)
+    finish = worker._finish
+
+    def finish_and_end(*arguments: object) -> None:
+        finish(*arguments)
+        worker.stop()
+
+    worker._finish = finish_and_end
+    worker.run()
+    return store.get(job.job_id)
+
+
+@pytest.mark.parametrize("dialect", WIRES)
+@pytest.mark.parametrize("mode", ["normal", "master", "off"])
+def test_every_dialect_has_a_field_for_it(folder, store, dialect: str, mode: str) -> None:
+    assert job_of(folder, store, dialect, asking(dialect, mode)).request.rewrite == mode
+
+
+@pytest.mark.parametrize("dialect", WIRES)
+def test_another_word_is_refused_by_name(dialect: str) -> None:
+    with pytest.raises(InvalidRequestError, match=r"rewrite.*'off', 'normal' or 'master'"):
+        WIRES[dialect].request_from_wire(asking(dialect, "more"))
+
+
+@pytest.mark.parametrize("dialect", WIRES)
+def test_the_servers_own_mode_fills_what_a_submission_leaves_open(folder, store, dialect: str) -> None:
+    assert job_of(folder, store, dialect, SUBMISSIONS[dialect][1], rewrite="normal").request.rewrite == "normal"
+
+
+@pytest.mark.parametrize("dialect", WIRES)
+def test_a_submission_may_refuse_the_servers_own_mode(folder, store, dialect: str) -> None:
+    job = job_of(folder, store, dialect, asking(dialect, "off"), rewrite="normal")
+    assert not job.request.awaits_rewriting
+
+
+@pytest.mark.parametrize("dialect", WIRES)
+def test_a_request_that_awaits_it_says_so_on_the_wire(dialect: str) -> None:
+    request = GenerationRequest(prompt="a fox", rewrite="master")
+    body = WIRES[dialect].request_to_wire(request).body
+    assert WIRES[dialect].request_from_wire(body).request.rewrite == "master"
+
+
+@pytest.mark.parametrize("dialect", WIRES)
+def test_a_rewritten_request_is_sent_with_its_new_prompt_alone(dialect: str) -> None:
+    request = GenerationRequest(prompt="a red fox", rewrite="master", original_prompt="a fox")
+    sent = WIRES[dialect].request_from_wire(WIRES[dialect].request_to_wire(request).body).request
+    assert (sent.prompt, sent.rewrite, sent.original_prompt) == ("a red fox", None, None)
+
+
+@pytest.fixture
+def job(store: JobStore, tiny: LocalBackend, small_request: GenerationRequest) -> Job:
+    return store.enqueue(small_request.replace(prompt=PROMPT, rewrite="normal"), tiny.config.identity)
+
+
+def test_a_worker_rewrites_and_the_job_says_both_prompts(folder, store, tiny, job: Job, scribe: Path) -> None:
+    done = make(folder, store, tiny, job, RewriteConfig(model_id=str(scribe)))
+    assert (done.request.original_prompt, done.request.prompt) == (PROMPT, ANSWERS["normal", PROMPT])
+    assert done.result["request"]["original_prompt"] == PROMPT
+    assert done.result["timings"]["rewrite_s"] > 0
+
+
+def test_what_was_rewritten_is_not_rewritten_again(folder, store, tiny, job: Job, chat: ChatServer) -> None:
+    held = store.claim("another", tiny.config.identity, 30)
+    store.rewritten(held, held.request.replace(prompt="a red ball", original_prompt=PROMPT))
+    store.give_back(held)
+    done = make(folder, store, tiny, job, RewriteConfig(endpoint=chat.url))
+    assert (done.request.prompt, chat.calls) == ("a red ball", [])
+
+
+def test_only_the_holder_of_a_job_may_change_its_prompt(store: JobStore, tiny: LocalBackend, job: Job) -> None:
+    held = store.claim("another", tiny.config.identity, 30)
+    store.give_back(held)
+    assert not store.rewritten(held, held.request.replace(prompt="a red ball", original_prompt=PROMPT))
+    assert store.get(job.job_id).request == job.request
+
+
+def test_the_openai_style_job_shows_the_prompt_that_was_given_and_the_revised_one() -> None:
+    request = GenerationRequest(prompt="a red fox", rewrite="master", original_prompt="a fox")
+    shown = openai.job_to_wire(JobView(job_id="j", status="queued", request=request), "http://testserver")
+    assert (shown["prompt"], shown["revised_prompt"]) == ("a fox", "a red fox")
