@@ -199,6 +199,11 @@ class StagedBackend(Backend, Protocol):
         ...
 
 
+def preview_path(output: Path) -> Path:
+    """Where the pictures of an unfinished video are written."""
+    return output.with_name(f"{output.name}.preview.png")
+
+
 def with_seed(request: GenerationRequest, limits: Capabilities) -> GenerationRequest:
     """The request with a random seed that the target takes, where none was given."""
     if request.seed is not None:

@@ -19,7 +19,7 @@ from ..gate import FrameGate
 from ..provenance import ModelIdentity, Provenance, statement, weights_identity
 from ..schema import GenerationRequest, GenerationResult, Progress, SafetyVerdict, Timings
 from ..video import VideoWriter
-from .base import GenerationContext
+from .base import GenerationContext, preview_path
 from .inspection import Inspection, flag_note
 
 if TYPE_CHECKING:
@@ -264,11 +264,6 @@ def _provenance(run: Run, model: LoadedModel, timings: Timings) -> Provenance:
         notes=list(run.notes),
         recoveries=run.recoveries,
     )  # fmt: skip
-
-
-def preview_path(output: Path) -> Path:
-    """Where the pictures of an unfinished video are written."""
-    return output.with_name(f"{output.name}.preview.png")
 
 
 def default_output(model: str, seed: int | None) -> Path:

@@ -22,6 +22,7 @@ from ..capabilities import Capabilities, fit
 from ..errors import (
     AuthenticationError,
     ConfigError,
+    ContentBlockedError,
     GenerationCancelledError,
     HostedError,
     HunyuanLocalError,
@@ -309,8 +310,8 @@ class HostedBackend(ABC):
             if delivery.is_done:  # paid for, and nothing is saved by deleting it
                 raise GenerationCancelledError(f"cancelled; the video is ready at {self.name}; {hint}") from error
             raise GenerationCancelledError(self._cancel(service, job, hint)) from error
-        except TaskFailedError:
-            self._ledger.forget(job)  # there is nothing left to fetch
+        except (ContentBlockedError, TaskFailedError):
+            self._ledger.forget(job)  # there is nothing left to fetch, or nothing that may be
             raise
         except OutputExistsError as error:
             error.hint = f"{hint} --output OTHER.mp4"

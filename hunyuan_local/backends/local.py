@@ -16,7 +16,7 @@ from ..errors import ConfigError, GpuMemoryError, InvalidOutputError
 from ..planner import plan
 from ..schema import GenerationRequest, GenerationResult, Progress
 from ..video import check_output_path
-from .base import Explanation, GenerationContext, explanation, with_seed
+from .base import Explanation, GenerationContext, explanation, preview_path, with_seed
 from .finishing import PendingVideo, Run, decode_to_file, default_output
 from .inspection import prepare
 from .ladder import OomLadder, Rung, remedy
@@ -235,8 +235,7 @@ class LocalBackend:
         if self.config.latent_preview is None:
             run.note(f"no previews: the config of {self.config.name} has no latent_preview, a map to colours")
             return None
-        path = run.output.with_name(f"{run.output.name}.preview.png")
-        return Previewer(self.config.latent_preview, path, run.context.preview_every, run.note)
+        return Previewer(self.config.latent_preview, preview_path(run.output), run.context.preview_every, run.note)
 
     def close(self) -> None:
         """Let go of the models and of the device memory they held."""

@@ -16,8 +16,8 @@ from .rank_group import RankGroup
 # After these the processes are in step, since they all saw the same or the leader told them; after any other
 # error they have to be started anew.
 _IN_STEP = (
-    "ConfigError", "GenerationCancelledError", "InvalidOutputError", "ModelLoadError", "OutputExistsError",
-    "TokenizerMismatchError", "VideoError",
+    "ConfigError", "ContentBlockedError", "GenerationCancelledError", "InvalidOutputError", "ModelLoadError",
+    "OutputExistsError", "TokenizerMismatchError", "VideoError",
 )  # fmt: skip
 _GRACE_S = 5.0  # for the others to come to the same end
 _SHORT_GRACE_S = 0.5

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import ContextParallel, ModelConfig, RuntimeProfile, SafetyConfig
 from ..config.tiling import Tiling
-from ..errors import GpuMemoryError, InvalidOutputError
+from ..errors import ContentBlockedError, GpuMemoryError, InvalidOutputError
 from ..pipeline.noise import hide_import_noise
 from ..schema import GenerationRequest, GenerationResult, Progress
 from .base import GenerationContext
@@ -133,7 +133,7 @@ class Rank:
                 lambda: team.share(self._cancel.is_set()), checkpoint, previewer,
             )  # fmt: skip
             result = self._finish(run, model, denoised)
-        except InvalidOutputError:
+        except (ContentBlockedError, InvalidOutputError):
             checkpoint.delete()  # the same latents would give the same video
             raise
         except BaseException:  # as of one process: no finished step is lost

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from platformdirs import user_data_path
 
+from ..backends.base import preview_path
 from ..errors import ConfigError
 from .job import Job
 from .store import JobStore
@@ -53,6 +54,10 @@ class DataFolder:
         """The file of a job that has succeeded."""
         return self.root / "videos" / f"{job.job_id}.mp4"
 
+    def preview(self, job: Job) -> Path:
+        """The picture of a job's unfinished video, where its worker writes one."""
+        return preview_path(self.video(job))
+
     def unfinished(self, job: Job) -> Path:
         """The folder with the saved state of a job that has not."""
         return self.root / "unfinished" / job.job_id
@@ -65,6 +70,7 @@ class DataFolder:
     def remove(self, job: Job) -> None:
         """Delete all files of a job; those that are not there are no error."""
         self.video(job).unlink(missing_ok=True)
+        self.preview(job).unlink(missing_ok=True)
         shutil.rmtree(self.unfinished(job), ignore_errors=True)
 
     def old_files(self, before: float) -> Iterator[Path]:

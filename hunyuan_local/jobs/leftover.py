@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..backends.inspection import inspect_file
+from ..config import SafetyConfig
 from ..errors import VideoError
 from ..provenance import read_provenance
 from ..schema import GenerationResult
@@ -11,8 +13,14 @@ from ..video import probe
 from .job import Job
 
 
-def finished_before(job: Job, path: Path) -> GenerationResult | None:
-    """The video of an attempt that died between the file and the store; None if there is none."""
+def finished_before(job: Job, path: Path, safety: SafetyConfig) -> GenerationResult | None:
+    """The video of an attempt that died between the file and the store; None if there is none.
+
+    Its frames are checked anew, since that attempt may not have done so.
+
+    Raises:
+        ContentBlockedError: the safety check withholds it; the file is still there.
+    """
     if not path.exists():
         return None
     try:
@@ -22,6 +30,7 @@ def finished_before(job: Job, path: Path) -> GenerationResult | None:
     # The path is this job's alone. A service may have been asked for less, or have used another seed.
     if said.backend == "local" and said.request != job.request:
         return None
+    verdict = inspect_file(safety, path, info.num_frames)
     return GenerationResult(
         path=path,
         backend=said.backend,
@@ -31,5 +40,6 @@ def finished_before(job: Job, path: Path) -> GenerationResult | None:
         video=info,
         timings=said.timings,
         notes=said.notes,
+        safety=verdict or said.safety,
         provenance=said.model_dump(mode="json"),
     )

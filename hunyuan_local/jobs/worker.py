@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from ..backends.base import Backend, GenerationContext, Spending, StagedBackend
+from ..backends.inspection import prepare
 from ..errors import (
     AuthenticationError,
     ContentBlockedError,
@@ -110,7 +111,8 @@ class Worker:
             self._files.submit(self._store.close)
 
     def _prepare(self) -> None:
-        """Load the model, and encode the waiting prompts if that is wanted."""
+        """Load the model and what checks its frames, and encode the waiting prompts if that is wanted."""
+        prepare(self._config.safety, logger.info)
         if not (self._config.encode_ahead and isinstance(self._backend, StagedBackend)):
             self._load()
             return
@@ -186,7 +188,7 @@ class Worker:
 
     def _begin(self, job: Job, context: GenerationContext) -> Callable[[], GenerationResult]:
         """Make the video; returns what waits for its file."""
-        if (found := finished_before(job, self._folder.video(job))) is not None:
+        if (found := finished_before(job, self._folder.video(job), self._config.safety)) is not None:
             logger.info("job %s: an earlier attempt had finished the file", job.job_id)
             return lambda: found
         job = self._rewritten(job, context)

@@ -1,0 +1,163 @@
+"""Which frames of a video are looked at, and what follows from their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from hunyuan_local.backends.inspection import Inspection, evenly_spaced, flag_note, prepare
+from hunyuan_local.config import SafetyConfig
+from hunyuan_local.errors import ConfigError, ContentBlockedError, InvalidOutputError, ModelLoadError
+from hunyuan_local.schema import SafetyVerdict
+
+Check = Callable[..., SafetyConfig]
+Clip = Callable[..., np.ndarray]
+
+
+def inspect(config: SafetyConfig, frames: np.ndarray, announced: int | None = None, piece: int = 2) -> SafetyVerdict:
+    inspection = Inspection(config, len(frames) if announced is None else announced)
+    for start in range(0, len(frames), piece):
+        inspection.add(frames[start : start + piece])
+    return inspection.finish()
+
+
+@pytest.fixture
+def spoilt(clip: Clip) -> Callable[[int], np.ndarray]:
+    """Makes nine frames of which one alone, of that number, is red."""
+    return lambda red: clip(*("red" if number == red else "blue" for number in range(9)))
+
+
+# Which frames
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "count", "numbers"),
+    [
+        (5, 8, [0, 1, 2, 3, 4]),
+        (9, 3, [0, 4, 8]),
+        (129, 8, [0, 18, 37, 55, 73, 91, 110, 128]),
+        (5, 2, [0, 4]),
+        (5, 1, [2]),
+        (1, 8, [0]),
+        (0, 8, []),
+    ],
+)
+def test_they_are_evenly_spaced(num_frames: int, count: int, numbers: list[int]) -> None:
+    assert evenly_spaced(num_frames, count) == numbers
+
+
+@pytest.mark.parametrize("red", [0, 4, 8])
+def test_a_frame_that_is_looked_at_is_found(check: Check, spoilt: Callable[[int], np.ndarray], red: int) -> None:
+    verdict = inspect(check(frames=3), spoilt(red))
+    assert (verdict.flagged, verdict.frame, verdict.frames) == (True, red, 3)
+
+
+def test_a_frame_between_them_is_not(check: Check, spoilt: Callable[[int], np.ndarray]) -> None:
+    assert not inspect(check(frames=3), spoilt(3)).flagged
+
+
+@pytest.mark.parametrize("piece", [1, 4, 9])
+def test_it_does_not_matter_in_which_pieces_they_come(
+    check: Check, spoilt: Callable[[int], np.ndarray], piece: int
+) -> None:
+    frames = spoilt(4)
+    assert inspect(check(frames=3), frames, piece=piece) == inspect(check(frames=3), frames)
+
+
+@pytest.mark.parametrize("announced", [7, 12])
+def test_the_last_one_is_looked_at_even_if_their_number_was_told_wrongly(
+    check: Check, spoilt: Callable[[int], np.ndarray], announced: int
+) -> None:
+    assert inspect(check(frames=3), spoilt(8), announced).frame == 8
+
+
+def test_they_are_copied(check: Check, clip: Clip) -> None:
+    frames = clip("red", "red")
+    inspection = Inspection(check(), 2)
+    inspection.add(frames)
+    frames[:] = clip("blue", "blue")
+    assert inspection.finish().flagged
+
+
+# What follows
+
+
+def test_a_red_clip_is_flagged(check: Check, clip: Clip, classifier: object) -> None:
+    verdict = inspect(check(), clip("red", "red", "red"))
+    assert (verdict.flagged, verdict.label, verdict.threshold, verdict.model) == (True, "red", 0.5, str(classifier))
+
+
+def test_a_blue_clip_is_not_and_that_is_said(check: Check, clip: Clip) -> None:
+    verdict = inspect(check("block"), clip("blue", "blue"))
+    assert (verdict.flagged, verdict.score < 0.5) == (False, True)
+
+
+def test_the_highest_score_of_all_frames_is_told(check: Check, clip: Clip) -> None:
+    verdict = inspect(check(labels=("Red", "BLUE")), clip("blue", "red"))
+    assert (verdict.score > 0.5, verdict.label) == (True, ("blue", "red")[verdict.frame])
+
+
+def test_from_the_threshold_on_a_frame_counts(check: Check, clip: Clip) -> None:
+    score = inspect(check(), clip("red")).score
+    flagged = [inspect(check(threshold=t), clip("red")).flagged for t in (score, np.nextafter(score, 2))]
+    assert flagged == [True, False]
+
+
+def test_a_check_that_is_off_says_nothing(check: Check, clip: Clip) -> None:
+    assert inspect(check("off"), clip("red")) is None
+
+
+@pytest.fixture
+def blocked(check: Check, clip: Clip) -> ContentBlockedError:
+    with pytest.raises(ContentBlockedError) as caught:
+        inspect(check("block", threshold=0.625), clip("blue", "red"))
+    return caught.value
+
+
+@pytest.mark.parametrize("says", ["frame 1", "'red'", "0.625", "no file is kept", "the seed", "--safety flag"])
+def test_why_a_video_is_withheld(blocked: ContentBlockedError, says: str) -> None:
+    assert says in str(blocked)
+
+
+def test_who_has_withheld_it(blocked: ContentBlockedError, classifier: object) -> None:
+    assert str(classifier) in str(blocked)
+
+
+def test_the_error_has_the_verdict(blocked: ContentBlockedError) -> None:
+    assert blocked.verdict.flagged and f"{blocked.verdict.score:.3f}" in str(blocked)
+
+
+def test_a_note_names_the_frame_and_its_score(check: Check, clip: Clip) -> None:
+    verdict = inspect(check(), clip("blue", "red"))
+    assert f"frame 1 the label 'red' with a score of {verdict.score:.3f}" in flag_note(verdict)
+
+
+def test_a_video_without_frames_does_not_pass(check: Check) -> None:
+    with pytest.raises(InvalidOutputError, match="no frame"):
+        Inspection(check(), 0).finish()
+
+
+# Before the work
+
+
+def test_a_missing_classifier_is_refused(check: Check, tmp_path: object) -> None:
+    with pytest.raises(ModelLoadError, match="none"):
+        prepare(check(model_id=f"{tmp_path}/none"), print)
+
+
+def test_labels_that_it_does_not_have_are_refused(check: Check) -> None:
+    with pytest.raises(ConfigError, match="blue, red"):
+        prepare(check(labels=("nsfw",)), print)
+
+
+def test_without_a_check_no_classifier_is_needed(check: Check, tmp_path: object) -> None:
+    prepare(check("off", model_id=f"{tmp_path}/none"), print)
+
+
+@pytest.mark.parametrize("value", [{"mode": "strict"}, {"threshold": 1.5}, {"frames": 0}, {"label": "red"}])
+def test_other_values_are_no_config(check: Check, value: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(value))):
+        check(**value)

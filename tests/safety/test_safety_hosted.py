@@ -1,0 +1,113 @@
+"""Videos that a service made, checked here after the download."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hosted_settings import BACKENDS, QUICK, REQUEST
+from standin import StandIn
+
+from hunyuan_local.backends.base import GenerationContext
+from hunyuan_local.backends.hosted import HostedBackend
+from hunyuan_local.backends.ledger import Ledger
+from hunyuan_local.config import SafetyConfig
+from hunyuan_local.errors import ContentBlockedError, InvalidAnswerError, ModelLoadError
+from hunyuan_local.provenance import read_provenance
+from hunyuan_local.video import VideoWriter
+
+Check = Callable[..., SafetyConfig]
+
+
+@pytest.fixture(scope="module")
+def red_file(clip: Callable[..., np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """An mp4 whose last frame alone is red."""
+    with VideoWriter(tmp_path_factory.mktemp("clip") / "a.mp4", frame_size=(144, 80), fps=24) as writer:
+        writer.write(clip("blue", "blue", "blue", "blue", "red"))
+        return writer.finish().read_bytes()
+
+
+@pytest.fixture
+def service(red_file: bytes) -> Iterator[StandIn]:
+    with StandIn(red_file, polls_until_done=1) as service:
+        yield service
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path / "state")
+
+
+@pytest.fixture(params=BACKENDS, ids=lambda cls: cls.name)
+def backend(request: pytest.FixtureRequest, service: StandIn, ledger: Ledger) -> Iterator[HostedBackend]:
+    backend = request.param(api_key=service.key, base_url=service.url, pacing=QUICK, ledger=ledger)
+    yield backend
+    backend.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where the video should come; nothing else is there."""
+    (tmp_path / "videos").mkdir()
+    return tmp_path / "videos"
+
+
+def test_a_flagged_video_is_delivered_and_says_so(backend: HostedBackend, check: Check, folder: Path) -> None:
+    result = backend.generate(REQUEST, GenerationContext(folder / "a.mp4", safety=check(frames=2)))
+    assert (result.safety.flagged, result.safety.frame) == (True, 4)
+    assert read_provenance(result.path).safety == result.safety
+
+
+def test_its_note_is_told_and_kept(backend: HostedBackend, check: Check, folder: Path) -> None:
+    told: list[str] = []
+    result = backend.generate(REQUEST, GenerationContext(folder / "a.mp4", safety=check(), on_note=told.append))
+    (note,) = [note for note in told if "flags this video" in note]
+    assert note in result.notes and note in read_provenance(result.path).notes
+
+
+def test_a_video_is_withheld_and_its_price_is_not(backend: HostedBackend, check: Check, folder: Path) -> None:
+    context = GenerationContext(folder / "a.mp4", safety=check("block"))
+    with pytest.raises(ContentBlockedError, match=f"frame 4.*task .* at {backend.name} was done and is billed"):
+        backend.generate(REQUEST, context)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_withheld_video_is_not_fetched_again(
+    backend: HostedBackend, check: Check, folder: Path, ledger: Ledger
+) -> None:
+    with pytest.raises(ContentBlockedError):
+        backend.generate(REQUEST, GenerationContext(folder / "a.mp4", safety=check("block")))
+    assert ledger.jobs() == []
+
+
+def test_there_is_no_advice_to_resume_it(backend: HostedBackend, check: Check, folder: Path) -> None:
+    with pytest.raises(ContentBlockedError) as caught:
+        backend.generate(REQUEST, GenerationContext(folder / "a.mp4", safety=check("block")))
+    assert "resume" not in str(caught.value)
+
+
+def test_without_a_check_the_field_is_empty(backend: HostedBackend, folder: Path) -> None:
+    result = backend.generate(REQUEST, GenerationContext(folder / "a.mp4"))
+    assert (result.safety, read_provenance(result.path).safety) == (None, None)
+
+
+def test_with_a_missing_classifier_nothing_is_submitted(
+    backend: HostedBackend, check: Check, folder: Path, service: StandIn
+) -> None:
+    with pytest.raises(ModelLoadError, match="none"):
+        backend.generate(REQUEST, GenerationContext(folder / "a.mp4", safety=check(model_id=f"{folder}/none")))
+    assert service.submissions == []
+
+
+def test_a_resumed_task_is_not_waited_for_with_a_missing_classifier(
+    backend: HostedBackend, check: Check, folder: Path, service: StandIn, ledger: Ledger
+) -> None:
+    service.inject("poll-malformed")
+    with pytest.raises(InvalidAnswerError):
+        backend.generate(REQUEST, GenerationContext(folder / "a.mp4"))
+    polls = len(service.polls)
+    with pytest.raises(ModelLoadError):
+        backend.resume(ledger.jobs()[0], GenerationContext(safety=check(model_id=f"{folder}/none")))
+    assert (len(service.polls), len(ledger.jobs())) == (polls, 1)
