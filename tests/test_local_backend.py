@@ -72,7 +72,8 @@ def test_the_file_holds_the_resolved_request(result: GenerationResult) -> None:
 
 
 def test_every_field_of_the_resolved_request_has_a_value(result: GenerationResult) -> None:
-    assert [n for n, v in result.request.model_dump().items() if v is None] == ["negative_prompt", "rewrite", "original_prompt"]
+    open_fields = [name for name, value in result.request.model_dump().items() if value is None]
+    assert open_fields == ["negative_prompt", "rewrite", "original_prompt"]
 
 
 def test_every_stage_took_time(result: GenerationResult) -> None:

@@ -134,5 +134,5 @@ def _translated(config: RewriteConfig) -> Iterator[None]:
         yield
     # Not found or not reachable; of an unknown kind; or damaged.
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise ModelLoadError(f"rewrite_model={_model_id(config)!r}: cannot be loaded: {first}; {_REMEDY}") from error

@@ -256,7 +256,8 @@ class VideoService:
         if not workers:
             found.append(f"no worker for {self.config.model.name} has reported")
         elif all(worker.state == "loading" for worker in workers):
-            found.append(f"{len(workers)} workers are loading {self.config.model.name}")
+            count = "a worker is" if len(workers) == 1 else f"{len(workers)} workers are"
+            found.append(f"{count} loading {self.config.model.name}")
         return [problem for problem in found if problem]
 
     def webhook_call(self, job: Job) -> WebhookCall | None:

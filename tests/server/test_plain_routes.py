@@ -118,7 +118,7 @@ def test_without_a_worker_it_is_not(client: TestClient) -> None:
 
 def test_while_the_model_is_loaded_it_is_not(client: TestClient, stage: Stage) -> None:
     report(stage, "loading")
-    assert not_ready(client) == "1 workers are loading tiny"
+    assert not_ready(client) == "a worker is loading tiny"
 
 
 def test_a_worker_of_another_model_is_of_no_use(client: TestClient, stage: Stage) -> None:

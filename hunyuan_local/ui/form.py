@@ -1,0 +1,151 @@
+"""The form of the page: what its fields are called, and their texts read as a request, or a request as such texts.
+
+All fields are texts, so that what was typed is judged by the schema and by nothing before it: a browser's own number
+field hands out nothing where it does not like what was typed, and rounds large seeds. Knows nothing about Gradio.
+"""
+
+from __future__ import annotations
+
+import re
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import FieldProblem, HunyuanLocalError, InvalidRequestError, StoreError
+from ..schema import GenerationRequest, parse_size
+from ..server.faults import SEE_LOG
+
+# In the order of the page.
+LABELS = {
+    "prompt": "Prompt",
+    "model": "Model",
+    "size": "Size",
+    "num_frames": "Frames",
+    "num_inference_steps": "Steps",
+    "guidance_scale": "Guidance",
+    "flow_shift": "Shift",
+    "seed": "Seed",
+    "profile": "Profile",
+    "rewrite": "Rewrite the prompt",
+    "negative_prompt": "Negative prompt",
+    "true_cfg_scale": "True guidance",
+    "fps": "Frames a second",
+}
+NAMES = tuple(LABELS)
+# Those that the model was trained on (Tencent's README), and some below, in both directions.
+SIZES = (
+    "1280x720", "720x1280", "1104x832", "832x1104", "960x960", "960x544", "544x960", "832x624", "624x832", "720x720",
+    "848x480", "480x848", "640x368", "368x640", "512x320", "320x512",
+)  # fmt: skip
+_NOT_OF_THE_REQUEST = ("model", "profile", "size")
+_WHOLE = re.compile(r"[+-]?[0-9]{1,30}")
+_REAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
+_NAMED = re.compile(r"^([a-z_]+)='([^']*)':")  # how other errors name an option and its value
+_NO_VALUE_SHOWN = ("prompt", "negative_prompt", "original_prompt")
+
+Fields = Mapping[str, str]
+
+
+def read_request(fields: Fields) -> GenerationRequest:
+    """What the fields ask for; an empty one is left to the model.
+
+    Raises:
+        InvalidRequestError: with every field that is no number or that the schema refuses.
+    """
+    problems: list[FieldProblem] = []
+    given: dict[str, Any] = {}
+    for name in NAMES:
+        text = fields.get(name) or ""
+        if name in _NOT_OF_THE_REQUEST or (name != "prompt" and not text.strip()):
+            continue
+        try:
+            given[name] = _read(name, text)
+        except ValueError as error:
+            problems.append(FieldProblem(name, text, str(error)))
+    try:
+        given |= _read_size(fields.get("size") or "")
+    except InvalidRequestError as error:
+        problems += error.problems
+    try:
+        request = GenerationRequest(**given)
+    except InvalidRequestError as error:
+        problems += error.problems
+    if problems:
+        raise InvalidRequestError(problems)
+    return request
+
+
+def write_fields(request: GenerationRequest, model: str, profile: str) -> dict[str, str]:
+    """The texts that ask for this request again, with the prompt as its writer wrote it."""
+    texts = {name: _write(name, getattr(request, name)) for name in NAMES if name not in _NOT_OF_THE_REQUEST}
+    texts["prompt"] = request.original_prompt or request.prompt
+    sides = (request.width, request.height)
+    size = "" if None in sides else "x".join(map(str, sides))
+    return {name: ({"model": model, "profile": profile, "size": size} | texts)[name] for name in NAMES}
+
+
+def sentences(error: HunyuanLocalError) -> list[str]:
+    """An error as the page says it: a sentence a field, with the field as the form calls it."""
+    if isinstance(error, StoreError):  # its words name files of those who run the server
+        return [f"The job store cannot be used; {SEE_LOG}."]
+    if not isinstance(error, InvalidRequestError):
+        return [_as_sentence(_NAMED.sub(lambda found: f"{_label_of(found[1])} {found[2]}:", str(error)))]
+    return [_as_sentence(_said_of(problem)) for problem in error.problems]
+
+
+def _said_of(problem: FieldProblem) -> str:
+    label = _label_of(problem.field)
+    value = "" if problem.value is None or problem.field in _NO_VALUE_SHOWN else f" {_shorten(str(problem.value))}"
+    joint = " " if problem.rule.startswith(("must ", "is ", "has ", "cannot ")) else ": "
+    return f"{label}{value}{joint}{problem.rule}"
+
+
+def _label_of(field: str) -> str:
+    return LABELS.get(field, field.replace("_", " ").capitalize())
+
+
+def _as_sentence(text: str) -> str:
+    text = text.strip() or "it failed, and nobody said why"
+    return f"{text[0].upper()}{text[1:]}" + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+def _shorten(text: str, limit: int = 40) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def _read_size(text: str) -> dict[str, int]:
+    plain = re.sub(r"\s", "", text).lower().replace("×", "x")  # noqa: RUF001 - as people write it
+    if not plain:
+        return {}
+    try:
+        width, height = parse_size(plain)
+    except InvalidRequestError:
+        rule = "must be width x height in pixels, such as 1280x720"
+        raise InvalidRequestError([FieldProblem("size", text, rule)]) from None
+    return {"width": width, "height": height}
+
+
+def _read(name: str, text: str) -> Any:
+    kind = _kind_of(name)
+    if kind is int:
+        if _WHOLE.fullmatch(text.strip()) is None:
+            raise ValueError("must be a whole number; leave it empty for the default")
+        return int(text)
+    if kind is float:
+        if _REAL.fullmatch(text.strip()) is None:
+            raise ValueError("must be a number, such as 6.5; leave it empty for the default")
+        return float(text)
+    return text
+
+
+def _write(name: str, value: Any) -> str:
+    if value is None or value == GenerationRequest.model_fields[name].default:
+        return ""
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
+
+
+def _kind_of(name: str) -> type:
+    """The type of a request's field, without its None."""
+    annotation = GenerationRequest.model_fields[name].annotation
+    kinds = typing.get_args(annotation) or (annotation,)
+    return next((kind for kind in (int, float) if kind in kinds), str)

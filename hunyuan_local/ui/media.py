@@ -1,0 +1,53 @@
+"""What the page shows beside its text: videos, their posters, previews of unfinished ones; and a sign of life.
+
+The page's door guards these paths, so their addresses need no signature, and do not end while a page is open.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from functools import lru_cache
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse, Response
+
+from ..server.downloads import VideoResponse
+from ..video.poster import read_poster
+from .door import PREFIX
+from .studio import Studio
+
+_MOST_POSTERS = 512  # of some 10 kB each
+# Nothing of a job's file changes, and what was deleted need not be shown again.
+_KEPT = {"cache-control": "private, max-age=86400, immutable"}
+
+
+def add_routes(app: FastAPI, studio: Studio) -> None:
+    """Serve the media of a studio's jobs; errors are left to the app's handlers."""
+    started = secrets.token_hex(8)
+    turn = threading.Lock()
+    service = studio.service
+
+    @lru_cache(_MOST_POSTERS)
+    def poster_of(path: Path) -> bytes:
+        return read_poster(path)
+
+    @app.get(f"{PREFIX}/alive")
+    async def alive() -> JSONResponse:
+        """By ``started`` a page sees that it is of a server that has ended since."""
+        return JSONResponse({"started": started}, headers={"cache-control": "no-store"})
+
+    @app.api_route(f"{PREFIX}/video/{{job_id}}.mp4", methods=["GET", "HEAD"])
+    def video(job_id: str) -> Response:
+        return VideoResponse(service.file(service.get(job_id)))
+
+    @app.get(f"{PREFIX}/poster/{{job_id}}.jpg")
+    def poster(job_id: str) -> Response:
+        path = service.file(service.get(job_id))
+        with turn:  # a browser asks for many at once, and each is two processes beside the work
+            return Response(poster_of(path), media_type="image/jpeg", headers=_KEPT)
+
+    @app.get(f"{PREFIX}/preview/{{job_id}}.png")
+    def preview(job_id: str) -> Response:
+        return Response(studio.preview(job_id), media_type="image/png", headers={"cache-control": "no-store"})

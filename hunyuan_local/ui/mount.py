@@ -1,0 +1,88 @@
+"""Puts the page at ``/ui`` of a server's app.
+
+Gradio, the extra ``ui``, is imported when this is done and not before. It keeps none of our files: what it shows comes
+from :mod:`hunyuan_local.ui.media`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.responses import RedirectResponse
+
+from ..errors import ConfigError
+from ..server import faults
+from .door import PREFIX, Door
+from .media import add_routes
+from .passes import Passes
+from .studio import Studio
+
+_FOLDER = Path(__file__).parent
+
+
+def is_available() -> bool:
+    """Whether the extra ``ui`` is installed; does not import it."""
+    return find_spec("gradio") is not None
+
+
+def install(app: FastAPI) -> None:
+    """Serve the page beside the app's own routes; with the server's keys, where it has some, behind a form for them.
+
+    Args:
+        app: made by :func:`hunyuan_local.server.app.create_app`, and not started yet.
+
+    Raises:
+        ConfigError: the extra ``ui`` is not installed.
+    """
+    studio = Studio(app.state.service)
+    inner = _make_inner(studio)
+    config = studio.service.config
+    passes = Passes(config.api_keys, studio.service.folder.secret("page")) if config.api_keys else None
+
+    @app.get(PREFIX, include_in_schema=False)
+    async def page() -> RedirectResponse:
+        return RedirectResponse(f"{PREFIX.removeprefix('/')}/")  # relative: a proxy may have put it under a path
+
+    app.mount(PREFIX, Door(inner, passes, config.public_url, app.state.stopping))
+    outer_lifespan = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def lifespan(outer: FastAPI) -> AsyncIterator[object]:
+        async with outer_lifespan(outer) as state, inner.router.lifespan_context(inner):
+            yield state
+
+    app.router.lifespan_context = lifespan
+
+
+def _make_inner(studio: Studio) -> FastAPI:
+    """An app that has the page and its media at ``/ui``, open to everybody."""
+    try:
+        import gradio
+    except ImportError as error:
+        raise ConfigError(f"the page needs the extra 'ui': pip install 'hunyuan-local[ui]' ({error})") from error
+    from .page import build_page, make_theme
+
+    inner = FastAPI(openapi_url=None)
+    faults.install(inner)
+    add_routes(inner, studio)
+    script = (_FOLDER / "page.js").read_text(encoding="utf-8")
+    gradio.mount_gradio_app(
+        inner,
+        build_page(studio),
+        PREFIX,
+        theme=make_theme(),
+        css=(_FOLDER / "page.css").read_text(encoding="utf-8"),
+        head=f"<script>{script}</script>",
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        ssr_mode=False,
+        enable_monitoring=False,
+        mcp_server=False,
+        pwa=False,
+    )
+    return inner

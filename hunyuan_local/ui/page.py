@@ -1,0 +1,297 @@
+"""The page's layout and events, in Gradio; what they do stands in :mod:`hunyuan_local.ui.studio`.
+
+Importing this imports Gradio. Events pass over Gradio's own queue: they are short, and videos wait in the job store.
+"""
+
+# Gradio reads the annotations of events, which must be classes: no "from __future__ import annotations" here.
+import logging
+import time
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from ..errors import HunyuanLocalError
+from ..schema import GenerationRequest
+from ..server.faults import SEE_LOG
+from . import cards
+from .form import LABELS, NAMES, SIZES, sentences
+from .studio import Studio
+
+logger = logging.getLogger(__name__)
+
+_BUSY_S, _IDLE_S = 1.0, 4.0  # between two looks at the jobs
+_PLAIN = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+# Clicks on what cards.py calls buttons. The select event has the action and the job as its data.
+_PASS_ON = """
+element.addEventListener('click', (event) => {
+  const button = event.target.closest('[data-act]');
+  if (!button || button.disabled) return;
+  if (button.dataset.confirm && !window.confirm(button.dataset.confirm)) return;
+  trigger('select', {act: button.dataset.act, job: button.dataset.job || ''});
+});
+"""
+# On a phone the video is below the form.
+_SHOW_STAGE = """() => {
+  if (document.querySelector('#hl-problems [role=alert]')) return;
+  if (matchMedia('(max-width: 900px)').matches) document.getElementById('hl-result')?.scrollIntoView();
+}"""
+_WHOLE, _REAL = ("num_frames", "num_inference_steps", "seed", "fps"), ("guidance_scale", "flow_shift", "true_cfg_scale")
+_NUMBERS = (*_WHOLE, *_REAL)
+_WITH_INFO = ("true_cfg_scale", "fps")
+
+
+def make_theme() -> gr.themes.Base:
+    """Colours of enough contrast, and the fonts of the visitor's system: none is fetched from anywhere."""
+    fonts = ["system-ui", "sans-serif"]
+    theme = gr.themes.Default(
+        primary_hue="blue",
+        secondary_hue="blue",
+        neutral_hue="slate",
+        font=fonts,
+        font_mono=["ui-monospace", "monospace"],
+    )
+    return theme.set(
+        button_primary_background_fill="*primary_700", button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700", button_primary_background_fill_hover_dark="*primary_600",
+        body_text_color_subdued="*neutral_600", body_text_color_subdued_dark="*neutral_300",
+        block_info_text_color="*neutral_600", block_info_text_color_dark="*neutral_300",
+        input_placeholder_color="*neutral_500", input_placeholder_color_dark="*neutral_400",
+    )  # fmt: skip
+
+
+def build_page(studio: Studio) -> gr.Blocks:
+    """The page of a studio."""
+    return _Page(studio).blocks
+
+
+class _Page:
+    """The components, and what happens to them."""
+
+    def __init__(self, studio: Studio):
+        self.studio = studio
+        self.fields: dict[str, Any] = {}
+        with gr.Blocks(title="hunyuan-local", analytics_enabled=False) as self.blocks:
+            gr.HTML(_head(studio))
+            with gr.Row(equal_height=False):
+                with gr.Column(scale=5, min_width=300):
+                    self._add_form()
+                with gr.Column(scale=6, min_width=300, elem_id="hl-result"):
+                    self._add_result()
+            # Which job is watched, which page of the gallery is open, what was sent last, which modes are offered.
+            self.watched, self.page, self.sent, self.modes = gr.State(None), gr.State(0), gr.State({}), gr.State(())
+            self.model_before = gr.State(studio.own.name)
+            self.draft = gr.BrowserState(None, storage_key="hunyuan-local-form", secret="form")  # survives a reload
+            self.timer = gr.Timer(_BUSY_S)
+            self._add_events()
+
+    # Layout
+
+    def _add_form(self) -> None:
+        studio, first = self.studio, self.studio.first_fields()
+        defaults = studio.defaults(studio.own.name)
+        self.fields["prompt"] = gr.Textbox(
+            label=LABELS["prompt"], lines=4, max_lines=10, placeholder="What the video shows", elem_id="hl-prompt",
+        )  # fmt: skip
+        with gr.Row():
+            self.fields["model"] = gr.Dropdown(
+                studio.model_choices(), value=first["model"], label=LABELS["model"], min_width=130
+            )
+            self.fields["size"] = gr.Dropdown(
+                SIZES, value=first["size"], label=LABELS["size"], allow_custom_value=True, min_width=130
+            )
+        for row in (("num_frames", "num_inference_steps"), ("guidance_scale", "flow_shift", "seed")):
+            with gr.Row():
+                for name in row:
+                    self.fields[name] = _number(name, defaults)
+        with gr.Accordion("More settings", open=False):
+            self.fields["profile"] = gr.Dropdown(
+                studio.profile_choices(()), value="", label=LABELS["profile"], info="How the model is run: where its "
+                "parts are kept, and in which precision. auto takes the fastest that fits.",
+            )  # fmt: skip
+            self.fields["rewrite"] = gr.Radio(
+                ["off", "normal", "master"], value=first["rewrite"], label=LABELS["rewrite"], info=_info("rewrite")
+            )
+            self.fields["negative_prompt"] = gr.Textbox(
+                label=LABELS["negative_prompt"], info=_info("negative_prompt"), lines=2, max_lines=6
+            )
+            with gr.Row():
+                self.fields["true_cfg_scale"] = _number("true_cfg_scale", defaults)
+                self.fields["fps"] = _number("fps", defaults)
+        self.outlook = gr.HTML("", elem_id="hl-outlook")
+        self.problems = gr.HTML("", elem_id="hl-problems")
+        self.make = gr.Button("Generate", variant="primary", size="lg", elem_id="hl-make")
+        self.notes = gr.HTML("", elem_id="hl-notes")
+
+    def _add_result(self) -> None:
+        with gr.Tabs() as self.tabs:
+            with gr.Tab("Video", id="video"):
+                self.stage = gr.HTML(cards.empty_stage(), js_on_load=_PASS_ON, elem_id="hl-stage")
+            with gr.Tab("Past videos", id="past"):
+                self.gallery = gr.HTML("", js_on_load=_PASS_ON, elem_id="hl-past")
+            with gr.Tab("As code", id="code"):
+                self.code = gr.HTML("", elem_id="hl-as-code")
+
+    def _add_events(self) -> None:
+        fields = [self.fields[name] for name in NAMES]
+        shown = [self.stage, self.gallery, self.sent, self.timer]
+        looks_at = [self.watched, self.page, self.sent]
+        self.timer.tick(self.on_look, looks_at, [self.watched, *shown], **_PLAIN)
+        gr.on(
+            [self.make.click, *(self.fields[name].submit for name in ("prompt", *_NUMBERS))],
+            self.on_make, [*fields, self.page, self.sent], [self.problems, self.watched, self.tabs, *shown], **_PLAIN,
+        ).then(None, js=_SHOW_STAGE)  # fmt: skip
+        for component in (self.stage, self.gallery):
+            component.select(
+                self.on_act, looks_at, [*fields, self.problems, self.tabs, self.watched, self.page, *shown], **_PLAIN
+            )
+        gr.on(
+            [component.change for component in fields], self.on_change, [*fields, self.modes],
+            [self.outlook, self.notes, self.code, self.draft, self.fields["profile"], self.modes],
+            trigger_mode="always_last", **_PLAIN,
+        )  # fmt: skip
+        self.fields["model"].change(
+            self.on_model, [self.fields["model"], self.fields["size"], self.model_before],
+            [*(self.fields[name] for name in (*_NUMBERS, "size")), self.model_before], **_PLAIN,
+        )  # fmt: skip
+        self.blocks.load(self.on_load, [self.draft, *looks_at], [*fields, self.watched, *shown], **_PLAIN).then(
+            self.on_change, [*fields, self.modes],
+            [self.outlook, self.notes, self.code, self.draft, self.fields["profile"], self.modes], **_PLAIN,
+        )  # fmt: skip
+
+    # Events: what each takes and gives stands in _add_events.
+
+    def on_load(self, draft: Any, watched: str | None, page: int, sent: dict[str, Any]) -> list[Any]:
+        """A visitor comes, or comes back: the form as it was left, and the job that is of most interest now."""
+        fields = dict.fromkeys(NAMES, gr.skip())
+        if isinstance(draft, dict) and draft.get("model") in self.studio.model_choices():
+            fields |= self._fill({name: str(draft.get(name) or "") for name in NAMES})
+        return [fields[name] for name in NAMES] + self.on_look(watched, page, {})
+
+    def on_look(self, watched: str | None, page: int, sent: dict[str, Any]) -> list[Any]:
+        """What has changed since what was sent last."""
+        try:
+            watched, now = self._look(watched, page)
+        except Exception as error:
+            now = {"stage": cards.problems(_said(error)), "gallery": sent.get("gallery", ""), "pause_s": _IDLE_S}
+        changed = {name: value if sent.get(name) != value else gr.skip() for name, value in now.items()}
+        timer = gr.Timer(now["pause_s"]) if "pause_s" not in sent or sent["pause_s"] != now["pause_s"] else gr.skip()
+        return [watched, changed["stage"], changed["gallery"], now, timer]
+
+    def on_make(self, *values: Any) -> list[Any]:
+        """Take a job, and watch it."""
+        fields, (page, sent) = dict(zip(NAMES, values, strict=False)), values[len(NAMES) :]
+        try:
+            job_id = self.studio.submit(fields).job_id
+        except Exception as error:
+            return [cards.problems(_said(error)), *[gr.skip()] * 6]
+        watched, *shown = self.on_look(job_id, page, sent)
+        return ["", watched, gr.Tabs(selected="video"), *shown]
+
+    def on_act(self, watched: str | None, page: int, sent: dict[str, Any], event: gr.EventData) -> list[Any]:
+        """A button of the stage or of the gallery."""
+        act, job_id = str(event.act), str(event.job)
+        fields, problems, tabs = dict.fromkeys(NAMES, gr.skip()), "", gr.skip()
+        try:
+            match act:
+                case "cancel":
+                    self.studio.cancel(job_id)
+                case "delete":
+                    self.studio.delete(job_id)
+                case "take-over":
+                    fields |= self._fill(self.studio.take_over(job_id))
+                case "open":
+                    watched, tabs = job_id, gr.Tabs(selected="video")
+                case "older" | "newer":
+                    page = max(0, page + (1 if act == "older" else -1))
+        except Exception as error:
+            problems = cards.problems(_said(error))
+        watched, *shown = self.on_look(watched, page, sent)
+        return [*(fields[name] for name in NAMES), problems, tabs, watched, page, *shown]
+
+    def on_change(self, request: gr.Request, *values: Any) -> list[Any]:
+        """What the plan says of the form as it stands, and the form in other words."""
+        fields, modes = dict(zip(NAMES, values, strict=False)), tuple(values[len(NAMES)])
+        offered, profile = modes, gr.skip()
+        try:
+            found = self.studio.outlook(fields)
+            outlook, notes, offered = cards.outlook(found), cards.notes(found), found.modes
+        except Exception as error:
+            outlook, notes = cards.impossible(_said(error)), gr.skip()
+        try:
+            code = cards.snippets(self.studio.snippets(fields, self._base_url(request)))
+        except Exception as error:
+            code = cards.impossible(_said(error))
+        if offered != modes:
+            profile = gr.Dropdown(choices=self._profiles(offered, fields["profile"]))
+        return [outlook, notes, code, {name: fields[name] for name in NAMES}, profile, offered]
+
+    def on_model(self, model: str, size: str, before: str) -> list[Any]:
+        """Another model: its own defaults stand in the empty fields."""
+        try:
+            defaults, old = self.studio.defaults(model), self.studio.defaults(before)
+        except HunyuanLocalError:  # the outlook says why
+            return [gr.skip()] * (len(_NUMBERS) + 2)
+        placeholders = [gr.Textbox(placeholder=defaults[name]) for name in _NUMBERS]
+        return [*placeholders, defaults["size"] if size in ("", old["size"]) else gr.skip(), model]
+
+    # What they have in common
+
+    def _look(self, watched: str | None, page: int) -> tuple[str | None, dict[str, Any]]:
+        """The job that is watched, and what stands where."""
+        studio = self.studio
+        if watched is not None and studio.service.store.get(watched) is None:
+            watched = None
+        watched = watched or studio.newest()
+        stage = cards.empty_stage() if watched is None else cards.stage(studio.show(watched))
+        jobs, more = studio.history(page)
+        gallery = cards.gallery(jobs, page, more, watched, time.time())
+        return watched, {"stage": stage, "gallery": gallery, "pause_s": _BUSY_S if studio.unfinished() else _IDLE_S}
+
+    def _fill(self, texts: dict[str, str]) -> dict[str, Any]:
+        """The form with these texts; a mode must be among the choices before it can be chosen."""
+        profile = gr.Dropdown(choices=self._profiles((), texts["profile"]), value=texts["profile"])
+        return texts | {"profile": profile, "rewrite": texts["rewrite"] or "off"}
+
+    def _profiles(self, modes: Sequence[str], chosen: str) -> list[tuple[str, str]]:
+        choices = self.studio.profile_choices(tuple(modes))
+        return choices if chosen in dict((name, label) for label, name in choices) else [*choices, (chosen, chosen)]
+
+    def _base_url(self, request: gr.Request) -> str:
+        """The address under which this visitor sees the server."""
+        public_url = self.studio.service.config.public_url
+        return public_url or f"{request.request.url.scheme}://{request.headers['host']}"
+
+
+def _head(studio: Studio) -> str:
+    leave = '<form method="post" action="logout"><button class="hl-button">Log out</button></form>'
+    return (
+        f'<header class="hl-head"><h1>hunyuan-local</h1><p>{escape(studio.own.title)}</p>'
+        f"{leave if studio.service.config.api_keys else ''}</header>"
+    )
+
+
+def _number(name: str, defaults: dict[str, str]) -> gr.Textbox:
+    """A field for a number; empty is the default that stands in it."""
+    return gr.Textbox(
+        label=f"{LABELS[name]} (4k+1)" if name == "num_frames" else LABELS[name],
+        placeholder=defaults[name],
+        info=_info(name) if name in _WITH_INFO else None,
+        max_lines=1,
+        min_width=100,
+        elem_classes="hl-whole" if name in _WHOLE else "hl-real",
+        html_attributes=gr.InputHTMLAttributes(autocomplete="off", spellcheck=False),
+    )
+
+
+def _info(name: str) -> str:
+    return GenerationRequest.model_fields[name].description or ""
+
+
+def _said(error: Exception) -> list[str]:
+    """An error in sentences; what nobody foresaw stands in the log, not on the page."""
+    if isinstance(error, HunyuanLocalError):
+        return sentences(error)
+    logger.exception("the page: unexpected %s", type(error).__name__)
+    return [f"Something unexpected happened; {SEE_LOG}."]

@@ -1,0 +1,116 @@
+"""A request of the form as others would send it: curl in the dialects, Python, and the command line.
+
+Bodies come from :mod:`hunyuan_local.wires`; what a dialect cannot hold is said, not left out in silence.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from ..config import ModelConfig, model_names
+from ..errors import RequestLossError
+from ..schema import GenerationRequest
+from ..wires import novita, openai, wavespeed
+from ..wires.base import WireRequest
+
+# The first two are the hosted services' own; the last holds every field of a request.
+_TITLES: tuple[tuple[ModuleType, str], ...] = (
+    (wavespeed, "curl, WaveSpeed's format"),
+    (novita, "curl, Novita's format"),
+    (openai, "curl, OpenAI's format"),
+)
+KEY_VARIABLE = "API_KEY"
+
+
+@dataclass(frozen=True)
+class Snippet:
+    """One way to ask for a video; ``losses`` say in sentences what it cannot say."""
+
+    title: str
+    text: str
+    losses: tuple[str, ...] = ()
+
+
+def write_snippets(
+    request: GenerationRequest, *, base_url: str, with_key: bool, model: ModelConfig, profile: str
+) -> list[Snippet]:
+    """The request in every form.
+
+    Args:
+        base_url: of the server, without a trailing slash.
+        with_key: the server asks for a key; it is read from the shell's ``$API_KEY``, and never stands here.
+        model: whose defaults stand in the fields that the request leaves open.
+        profile: for Python and the command line; an empty one is left out.
+    """
+    known_as = model.name if model.name in model_names() else model.source  # a folder, or a Hub id
+    return [
+        *(_curl(dialect, title, request, dict(model.defaults), base_url, with_key) for dialect, title in _TITLES),
+        Snippet("Python", _python(request, known_as, profile)),
+        Snippet("Command line", _command_line(request, known_as, profile)),
+    ]
+
+
+def _curl(
+    dialect: ModuleType, title: str, request: GenerationRequest, defaults: dict[str, Any], base_url: str, with_key: bool
+) -> Snippet:
+    # Where the dialect would fill in values of its own, the model's stand: those are what the form means.
+    filled = {name: value for name, value in defaults.items() if name in dialect.CAPABILITIES.defaults}
+    try:
+        wire: WireRequest = dialect.request_to_wire(request.with_defaults(filled), allow_loss=True)
+    except RequestLossError as error:
+        return Snippet(title, "", tuple(str(problem) for problem in error.problems))
+    key = [f'--header "Authorization: Bearer ${KEY_VARIABLE}"'] if with_key else []
+    submit = [
+        f"curl {shlex.quote(base_url + dialect.SUBMIT_PATH)}",
+        *key,
+        "--header 'Content-Type: application/json'",
+        f"--data {shlex.quote(json.dumps(wire.body, ensure_ascii=False, indent=4))}",
+    ]
+    look = [f'curl "{base_url}{_result_path(dialect)}"', *key]
+    text = f"{_broken(submit)}\n\n# Its state, with the id of that answer as ID\n{_broken(look)}"
+    return Snippet(
+        title, text, tuple(f"{loss.field}={loss.value!r} is {loss.fate}: {loss.rule}" for loss in wire.losses)
+    )
+
+
+def _result_path(dialect: ModuleType) -> str:
+    """Where a job is asked for, with the shell's ``$ID`` in the place of its id."""
+    if dialect is novita:
+        query = "&".join(f"{name}={value}" for name, value in novita.result_query("$ID").items())
+        return f"{novita.RESULT_PATH}?{query}"
+    return dialect.RESULT_PATH.format(job_id="$ID")
+
+
+def _python(request: GenerationRequest, model: str, profile: str) -> str:
+    backend = [repr("local"), f"model={model!r}", *([f"profile={profile!r}"] if profile else [])]
+    fields = "".join(f"    {name}={value!r},\n" for name, value in _given(request).items())
+    return (
+        "from pathlib import Path\n\n"
+        "from hunyuan_local import GenerationContext, GenerationRequest, get_backend\n\n"
+        f"backend = get_backend({', '.join(backend)})\n"
+        f"request = GenerationRequest(\n{fields})\n"
+        'result = backend.generate(request, GenerationContext(output=Path("video.mp4")))\n'
+        "print(result.path, result.seed)"
+    )
+
+
+def _command_line(request: GenerationRequest, model: str, profile: str) -> str:
+    fields = _given(request)
+    prompt = fields.pop("prompt")
+    flags = {"model": model, **({"profile": profile} if profile else {}), **fields}
+    parts = [f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in flags.items()]
+    # Behind "--" a prompt may begin with a dash.
+    return _broken(["hunyuan-local generate", *parts, f"-- {shlex.quote(prompt)}"])
+
+
+def _given(request: GenerationRequest) -> dict[str, Any]:
+    return request.model_dump(exclude_defaults=True)
+
+
+def _broken(parts: list[str]) -> str:
+    """One command over several lines."""
+    return " \\\n  ".join(parts)

@@ -1,0 +1,282 @@
+"""What a visitor of the page can do: ask for a video, watch it, cancel it, look at old ones, take settings over.
+
+All that is shown comes from the job store, so that neither a reload nor a restart of the server loses any of it.
+Knows nothing about Gradio and HTML. Everything here reads the disk: it is for threads other than an event loop's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ..backends.profiles import AUTO
+from ..config import ModelConfig, load_model_config, profile_names
+from ..errors import FieldProblem, InvalidRequestError
+from ..jobs.eta import RECENT_JOBS
+from ..jobs.housekeeping import discard
+from ..jobs.job import Job
+from ..schema import GenerationRequest, JobView
+from ..server.faults import UnknownJobError, VideoNotReadyError
+from ..server.service import VideoService
+from ..weights.cache import find_here
+from ..wires import openai
+from ..wires.base import Submission
+from .form import NAMES, Fields, read_request, write_fields
+from .outlook import Outlook, Planner, mode_names, this_machine
+from .snippets import Snippet, write_snippets
+
+PAGE_SIZE = 12
+_MOST_QUEUED = 1000
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One job as the page shows it.
+
+    Attributes:
+        view: its state in every dialect's terms: percent, seconds left, verdict.
+        request: what was asked for; of a finished job what was made, its prompt rewritten where that was asked for.
+        model: the name of its model, or its identity where that is none of this server's.
+        profile: what its model is run in, where that was chosen for it; else empty.
+        ahead: while it waits, how many others come before it.
+        trouble: while it waits, why nobody will take it now; empty if somebody will.
+        preview: while it runs, which version of its preview there is; None if there is none.
+    """
+
+    job: Job
+    view: JobView
+    request: GenerationRequest
+    model: str
+    profile: str
+    ahead: int = 0
+    trouble: str = ""
+    preview: int | None = None
+
+
+class Studio:
+    """The page's side of one server's jobs."""
+
+    def __init__(self, service: VideoService):
+        self.service = service
+        self.own = service.config.model
+        self._planner = Planner(self.load_model, lambda: this_machine())
+
+    # The form
+
+    def model_choices(self) -> list[str]:
+        """Names of models, the server's own first; others only where its workers can change between models."""
+        return [self.own.name, *self.service.config.models]
+
+    def profile_choices(self, modes: tuple[str, ...]) -> list[tuple[str, str]]:
+        """(label, name) of profiles, with the modes of a plan that fit; no name is the server's own."""
+        own = (f"the server's own ({self._own_profile})", "")
+        if not self.service.config.models:  # its workers stay as they are
+            return [own]
+        return [own, *((name, name) for name in (AUTO, *profile_names(), *modes))]
+
+    def load_model(self, name: str) -> ModelConfig:
+        """The config of one of :meth:`model_choices`.
+
+        Raises:
+            InvalidRequestError: it is none of those: a visitor's text is no path to be opened.
+        """
+        if name == self.own.name:
+            return self.own
+        if name not in self.model_choices():
+            raise _refusal("model", name, self.model_choices())
+        return load_model_config(name)
+
+    def first_fields(self) -> dict[str, str]:
+        """The form as a visitor finds it."""
+        name = self.own.name
+        rewrite = self.service.config.rewrite or "off"
+        return dict.fromkeys(NAMES, "") | {"model": name, "size": self.defaults(name)["size"], "rewrite": rewrite}
+
+    def defaults(self, model: str) -> dict[str, str]:
+        """What the model takes for fields that are left empty, as texts."""
+        request = GenerationRequest(prompt="any").with_defaults(dict(self.load_model(model).defaults))
+        return write_fields(request, model, "") | {"seed": "random", "true_cfg_scale": "1"}
+
+    def outlook(self, fields: Fields) -> Outlook:
+        """What the plan says of the form as it stands; a prompt need not be there yet.
+
+        Raises:
+            InvalidRequestError: a field is not allowed.
+        """
+        model, profile = self._choices(fields)
+        prompt = fields.get("prompt") or ""
+        request = self._read({**fields, "prompt": prompt if prompt.strip() else "any"})
+        recent = self.service.store.list(statuses=["succeeded"], limit=RECENT_JOBS)
+        alike = [job for job in recent if self._maker_of(job) == (model, profile)]
+        found = self._planner.look_ahead(request, model, profile or self._own_profile, alike)
+        if model != self.own.name and find_here(self.load_model(model)) is None:
+            missing = f"Its weights are not on this machine; 'hunyuan-local download {model}' fetches them."
+            found = replace(found, verdict="no", says=(missing, *found.says))
+        return found
+
+    def snippets(self, fields: Fields, base_url: str) -> list[Snippet]:
+        """The form as it stands in other forms.
+
+        Raises:
+            InvalidRequestError: a field is not allowed.
+        """
+        model, profile = self._choices(fields)
+        with_key = bool(self.service.config.api_keys)
+        profile = profile or self.service.config.profile or ""
+        return write_snippets(
+            self._read(fields), base_url=base_url, with_key=with_key, model=self.load_model(model), profile=profile
+        )
+
+    def submit(self, fields: Fields) -> Job:
+        """Take a job; it is on disk when this returns.
+
+        Raises:
+            InvalidRequestError: a field is not allowed.
+            HunyuanLocalError: see :meth:`VideoService.submit`.
+        """
+        model, profile = self._choices(fields)
+        return self.service.submit(openai.NAME, Submission(self._read(fields)), "", model, profile or None)
+
+    def take_over(self, job_id: str) -> dict[str, str]:
+        """The form that asks for a job's video again.
+
+        Raises:
+            UnknownJobError: there is none of that id.
+        """
+        shown = self.show(job_id)
+        model = shown.model if shown.model in self.model_choices() else self.own.name
+        offered = [name for _, name in self.profile_choices(tuple(mode_names()))]
+        profile = shown.profile if shown.profile in offered else ""
+        return write_fields(shown.request, model, profile) | {"rewrite": shown.request.rewrite or "off"}
+
+    def _choices(self, fields: Fields) -> tuple[str, str]:
+        """The model and the profile."""
+        model, profile = fields.get("model") or self.own.name, fields.get("profile") or ""
+        if model not in self.model_choices():
+            raise _refusal("model", model, self.model_choices())
+        profiles = [name for _, name in self.profile_choices(tuple(mode_names()))]
+        if profile not in profiles:  # a visitor's text is no path to be opened
+            raise _refusal("profile", profile, profiles[1:] or ["the server's own"])
+        return model, profile
+
+    def _read(self, fields: Fields) -> GenerationRequest:
+        """The request of the form; "off" need not be said where the server rewrites nothing by itself."""
+        unsaid = fields.get("rewrite") == "off" and self.service.config.rewrite in (None, "off")
+        return read_request({**fields, "rewrite": ""} if unsaid else fields)
+
+    @property
+    def _own_profile(self) -> str:
+        return self.service.config.profile or AUTO
+
+    # Jobs
+
+    def newest(self) -> str | None:
+        """The id of the job to be shown to who has just come: one that runs, else one that waits, else the last one."""
+        store = self.service.store
+        for jobs in (
+            store.list(statuses=["running"], limit=1),
+            store.list(statuses=["queued"], oldest_first=True, limit=1),
+            store.list(limit=1),
+        ):
+            if jobs:
+                return jobs[0].job_id
+        return None
+
+    def show(self, job_id: str) -> Shown:
+        """A job as it stands.
+
+        Raises:
+            UnknownJobError: there is none of that id.
+        """
+        job = self.service.get(job_id)
+        made = (job.result or {}).get("request")
+        model, profile = self._maker_of(job)
+        return Shown(
+            job=job,
+            view=self.service.view(job, "", "path"),
+            request=job.request if made is None else GenerationRequest(**made),
+            model=model,
+            profile=profile,
+            ahead=self._ahead_of(job),
+            trouble=self._trouble_of(job),
+            preview=self._preview_version(job),
+        )
+
+    def history(self, page: int) -> tuple[list[Job], bool]:
+        """The jobs of a page of the gallery, from 0, the newest first; and whether there are older ones."""
+        jobs = self.service.store.list(limit=PAGE_SIZE + 1, offset=page * PAGE_SIZE)
+        return jobs[:PAGE_SIZE], len(jobs) > PAGE_SIZE
+
+    def unfinished(self) -> int:
+        """How many jobs wait or run."""
+        counts = self.service.store.counts()
+        return counts.get("queued", 0) + counts.get("running", 0)
+
+    def cancel(self, job_id: str) -> None:
+        """Ask for a job's end; one that has ended meanwhile stays as it is, with its video.
+
+        Raises:
+            UnknownJobError: there is none of that id.
+        """
+        if self.service.store.cancel(job_id) is None:
+            raise UnknownJobError(job_id)
+
+    def delete(self, job_id: str) -> None:
+        """Delete a finished job and its video.
+
+        Raises:
+            UnknownJobError: there is none of that id.
+            VideoNotReadyError: it is not finished.
+        """
+        job = self.service.get(job_id)
+        if not job.is_finished:
+            raise VideoNotReadyError(f"job {job_id} is not finished; cancel it first")
+        discard(self.service.folder, self.service.store, job)
+
+    def preview(self, job_id: str) -> bytes:
+        """The picture of a job's unfinished video, PNG; read at once, since the worker replaces it at any moment.
+
+        Raises:
+            UnknownJobError: there is no such job.
+            VideoNotReadyError: there is no such picture.
+        """
+        try:
+            return self.service.folder.preview(self.service.get(job_id)).read_bytes()
+        except FileNotFoundError:
+            raise VideoNotReadyError(f"job {job_id} has no preview") from None
+
+    def _preview_version(self, job: Job) -> int | None:
+        if job.status != "running" or job.progress is None:
+            return None
+        try:
+            written = self.service.folder.preview(job).stat().st_mtime
+        except FileNotFoundError:
+            return None
+        # Not one that an earlier attempt has left.
+        return round(written * 1000) if job.started_at is None or written >= job.started_at else None
+
+    def _ahead_of(self, job: Job) -> int:
+        if job.status != "queued":
+            return 0
+        unfinished = self.service.store.list(statuses=["queued", "running"], oldest_first=True, limit=_MOST_QUEUED)
+        return sum(other.number < job.number for other in unfinished)
+
+    def _trouble_of(self, job: Job) -> str:
+        config = self.service.config
+        if job.status != "queued" or (job.model != config.model.identity and not config.models):
+            return ""
+        reports = self.service.store.roster.list()
+        if reports and all(report.state == "loading" for report in reports):
+            return "the model is being loaded"
+        return "; ".join(self.service.problems())
+
+    def _maker_of(self, job: Job) -> tuple[str, str]:
+        """The names of a job's model and of the profile that was chosen for it; of a model of another server its
+        identity, and of the server's own profile nothing."""
+        crew = job.origin.get("crew")
+        if crew is not None:
+            return crew["model"], crew["profile"] or ""
+        return (self.own.name if job.model == self.own.identity else job.model), ""
+
+
+def _refusal(field: str, value: str, allowed: list[str]) -> InvalidRequestError:
+    return InvalidRequestError([FieldProblem(field, value, f"must be one of {', '.join(allowed)}")])
