@@ -166,9 +166,17 @@ class GpuMemoryError(HunyuanLocalError):
 
 
 class RewriteError(HunyuanLocalError):
-    """The language model did not rewrite the prompt in time, or what it wrote cannot be used."""
+    """The language model did not rewrite the prompt in time, or what it wrote cannot be used.
+
+    Args:
+        may_pass: whether a later attempt may fare better, such as that of a server that was not reached.
+    """
 
     exit_code = 22
+
+    def __init__(self, message: str, may_pass: bool = False):
+        super().__init__(message)
+        self.may_pass = may_pass
 
 
 class ContentBlockedError(HunyuanLocalError):

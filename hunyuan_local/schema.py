@@ -156,7 +156,9 @@ class GenerationRequest(BaseModel):
         return self.rewrite in ("normal", "master") and self.original_prompt is None
 
     def replace(self, **changes: Any) -> GenerationRequest:
-        """A checked copy with some fields changed."""
+        """A checked copy with some fields changed; another prompt has no original, unless that is given too."""
+        if "prompt" in changes and changes["prompt"] != self.prompt:
+            changes = {"original_prompt": None} | changes
         return type(self)(**(self.model_dump() | changes))
 
     def with_defaults(self, defaults: dict[str, Any]) -> GenerationRequest:

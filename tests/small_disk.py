@@ -127,7 +127,7 @@ class EndsAfterOne:
 def read_only(root: Path) -> dict[str, Any]:
     """``serve`` on a folder that cannot be written."""
     subprocess.run(["mount", "-o", "remount,ro", str(root)], check=True)
-    command = [sys.executable, "-m", "hunyuan_local", "serve", "--model", "tiny", "--data-dir", str(root)]
+    command = [sys.executable, "-m", "hunyuan_local", "serve", "--no-page", "--model", "tiny", "--data-dir", str(root)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     return {"code": done.returncode, "said": done.stderr}
 

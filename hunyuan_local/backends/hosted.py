@@ -81,7 +81,7 @@ class HostedBackend(ABC):
             pacing = replace(pacing, limit_s=timeout_s)
         self._pacing, self._ledger, self._transport = pacing, ledger or Ledger(), transport
         self._service: Service | None = None
-        self._prompting = Prompting()
+        self._prompting = Prompting(max_characters=self.capabilities.prompt_characters)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -149,6 +149,7 @@ class HostedBackend(ABC):
         # Of the request as it was asked for: rewritten again its prompt may be another, and the task is paid for.
         mark = fingerprint(self.name, self.base_url, request, context.output)
         if context.submit_again or all(job.fingerprint != mark for job in self._ledger.jobs()):
+            self._connect(context)  # without a key nothing could be sent
             request = self.rewrite(request, context)
         with ExitStack() as held:
             with self._ledger.alone():
@@ -176,6 +177,8 @@ class HostedBackend(ABC):
             HostedError: see :mod:`hunyuan_local.errors`.
         """
         context = context or GenerationContext()
+        if context.safety.mode == "off":
+            context.safety = job.safety
         service = self._connect(context)
         with self._ledger.hold(job.job_id):
             context.job_id = job.job_id
@@ -261,6 +264,7 @@ class HostedBackend(ABC):
             overwrite=context.overwrite,
             notes=[*context.rewrite_notes, *losses],
             created_at=datetime.now(UTC),
+            safety=context.safety,
         )
         return service, job, sent.body
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ..config import state_dir
+from ..config import SafetyConfig, state_dir
 from ..durable import replacing
 from ..errors import ConfigError, HunyuanLocalError
 from ..schema import GenerationRequest
@@ -29,7 +29,8 @@ class OpenJob(BaseModel):
     """One task that was, or may have been, submitted.
 
     ``remote_id`` is None from before the submission until its answer: found like that, the answer
-    was lost. ``request`` is what was sent, its seed included, and ``fingerprint`` what was asked.
+    was lost. ``request`` is what was sent, its seed included, and ``fingerprint`` what was asked. ``safety`` is
+    the check that was wanted, which whoever fetches the video keeps to.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -45,6 +46,7 @@ class OpenJob(BaseModel):
     created_at: datetime
     submit_s: float = 0.0
     remote_id: str | None = None
+    safety: SafetyConfig = SafetyConfig()
 
 
 def fingerprint(backend: str, base_url: str, request: GenerationRequest, output: Path | None) -> str:

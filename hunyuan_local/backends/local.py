@@ -22,7 +22,7 @@ from .inspection import prepare
 from .ladder import OomLadder, Rung, remedy
 from .profiles import available_machine, choose_profile, for_the_largest, named_profile, with_cache
 from .prompting import Place, Prompting, place_beside
-from .resuming import facts_of, open_checkpoint
+from .resuming import facts_of, kept_rewriting, open_checkpoint
 from .tiles import Tiles, choose_for
 
 if TYPE_CHECKING:
@@ -162,12 +162,13 @@ class LocalBackend:
         if context.output is not None:
             check_output_path(context.output, context.overwrite)
         prepare(context.safety, context.on_note)
-        request = self.rewrite(request, context)
+        # A prompt that was rewritten, and a seed that was drawn, before an interruption are kept.
+        checkpoint = open_checkpoint(request, self.config, context)
+        if request.awaits_rewriting:
+            request = kept_rewriting(checkpoint, request) or self.rewrite(request, context)
         began = time.monotonic()
 
-        # 1. Everything that can be refused is refused before any of the model's weights is read. A seed
-        #    that was drawn for this request before an interruption is kept.
-        checkpoint = open_checkpoint(request, self.config, context)
+        # 1. Everything that can be refused is refused before any of the model's weights is read.
         if request.seed is None:
             request = request.replace(seed=checkpoint.seed())
         request = self.resolve(request)
@@ -186,6 +187,8 @@ class LocalBackend:
                 pending = self._attempt(run, ladder.profile, tiles, checkpoint)
                 break
             except GpuMemoryError as error:
+                if self._prompting.leave_gpu():
+                    continue
                 if error.stage == "decode" and self.loaded.placement.has_guests:
                     self.loaded.placement.dismiss()
                     continue

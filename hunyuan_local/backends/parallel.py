@@ -25,7 +25,7 @@ from .orders import Order
 from .prompting import Prompting
 from .rank import remove_unfinished
 from .rank_group import RankGroup
-from .resuming import open_checkpoint
+from .resuming import kept_rewriting, open_checkpoint
 
 # At Ctrl-C; in other stages they are ended at once.
 _STOPS_IN_A_STEP = ("denoise", "decode", "write")
@@ -129,11 +129,14 @@ class ParallelBackend:
         if context.output is not None:
             check_output_path(context.output, context.overwrite)
         prepare(context.safety, context.on_note)
-        request = self.rewrite(request, context)
-        began, asked = time.monotonic(), request
+        asked = request
+        if request.awaits_rewriting:
+            kept = kept_rewriting(open_checkpoint(request, self.config, context), request)
+            request = kept or self.rewrite(request, context)
+        began = time.monotonic()
         # 1. Everything that can be refused is refused before any process is started.
         if request.seed is None and context.checkpoint_dir is not None:
-            request = request.replace(seed=open_checkpoint(request, self.config, context).seed())
+            request = request.replace(seed=open_checkpoint(asked, self.config, context).seed())
         request = self.resolve(request)
         output = context.output or default_output(self.config.name, request.seed)
         check_output_path(output, context.overwrite)

@@ -63,10 +63,11 @@ class Prompting:
 
     Args:
         find_place: told a request and what the language model needs of a device's memory in bytes.
+        max_characters: the longest prompt that the backend takes; None where it does not say.
     """
 
-    def __init__(self, find_place: FindPlace = on_the_cpu):
-        self._find_place = find_place
+    def __init__(self, find_place: FindPlace = on_the_cpu, max_characters: int | None = None):
+        self._find_place, self._max_characters = find_place, max_characters
         self._rewriter: Rewriter | None = None
         self._place = Place()
         self._request: GenerationRequest | None = None
@@ -83,12 +84,11 @@ class Prompting:
         self._request = request
         context.on_progress(Progress(stage="rewrite"))
         try:
-            found = self._rewriter.rewrite(request, context.cancel.is_set)
+            found = self._rewriter.rewrite(request, context.cancel.is_set, self._max_characters)
         finally:
             if not self._place.stays:
                 self.close()
-        context.rewrite_s += found.seconds
-        context.rewrite_notes.append(found.note)
+        context.rewrite_s, context.rewrite_notes = found.seconds, [found.note]
         context.on_note(found.note)
         return found.request
 
@@ -96,6 +96,13 @@ class Prompting:
         """Leave the GPU if the plan lets the language model not stay there beside this video."""
         if self._place.device != "cpu" and self._find_place(request, self._needed_bytes) != Place("cuda"):
             self.close()
+
+    def leave_gpu(self) -> bool:
+        """Leave the GPU, whose memory has run out; False if the language model is not there."""
+        is_there = self._rewriter is not None and self._place.device != "cpu"
+        if is_there:
+            self.close()
+        return is_there
 
     def close(self) -> None:
         """Give back the language model's memory."""

@@ -31,6 +31,18 @@ def open_checkpoint(request: GenerationRequest, config: ModelConfig, context: Ge
     return Checkpoint(context.checkpoint_dir, key, context.checkpoint_every)
 
 
+def kept_rewriting(checkpoint: Checkpoint, request: GenerationRequest) -> GenerationRequest | None:
+    """The request with its prompt as it was rewritten before an interruption; None if nothing was saved then.
+
+    Args:
+        request: as it was asked for, which ``awaits_rewriting``.
+    """
+    saved = json.loads(checkpoint.saved_facts().get("request", "{}"))
+    if saved.get("original_prompt") != request.prompt:
+        return None
+    return request.replace(prompt=saved["prompt"], original_prompt=request.prompt)
+
+
 def facts_of(model: LoadedModel, request: GenerationRequest, render_size: tuple[int, int]) -> dict[str, str]:
     """What must be the same for the rest of the steps to give the same frames."""
     from ..pipeline.memory import device_name

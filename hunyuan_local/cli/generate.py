@@ -10,7 +10,7 @@ import rich_click as click
 
 from ..backends.registry import backend_names
 from .console import ProgressDisplay, note_default_model, print_result, stderr
-from .guards import guard_options, rewriting_from, safety_from
+from .guards import guard_options, refuse_idle_rewriters, rewriting_from, safety_from
 from .options import (
     backend_from,
     backend_options,
@@ -71,6 +71,7 @@ def command(
     """
     console = stderr()
     request = request_from(prompt, size, flags)
+    refuse_idle_rewriters(request, flags)
     rewriting, safety = rewriting_from(flags), safety_from(flags)
     chosen = flags["model"]
     with contextlib.closing(backend_from(flags)) as backend:

@@ -13,6 +13,7 @@ from ..config import RewriteConfig, SafetyConfig
 from ..config.rewriting import DEFAULT_MODEL, FailurePolicy
 from ..config.safety import SafetyMode
 from ..errors import ConfigError
+from ..schema import GenerationRequest
 
 # Of each flag the field that it fills.
 _REWRITING = {
@@ -22,6 +23,8 @@ _REWRITING = {
     "rewrite_timeout": "timeout_s",
     "rewrite_failure": "on_failure",
 }
+# Flags that name who rewrites.
+REWRITERS = ("rewrite_model", "rewrite_endpoint")
 _SAFETY = {
     "safety": "mode",
     "safety_model": "model_id",
@@ -62,6 +65,17 @@ def guard_options(command: Callable) -> Callable:
     return command
 
 
+def refuse_idle_rewriters(request: GenerationRequest, flags: dict[str, Any]) -> None:
+    """Refuse to name a rewriter where nothing is rewritten.
+
+    Raises:
+        ConfigError: names the flag.
+    """
+    idle = [name for name in _REWRITING if flags.get(name) is not None]
+    if idle and not request.awaits_rewriting:
+        raise ConfigError(f"{idle[0]}={flags[idle[0]]!r}: says nothing without --rewrite normal or --rewrite master")
+
+
 def rewriting_from(flags: dict[str, Any]) -> RewriteConfig:
     """Who rewrites prompts, as the flags say; takes them out of ``flags``.
 
@@ -75,8 +89,11 @@ def safety_from(flags: dict[str, Any]) -> SafetyConfig:
     """How frames are checked, as the flags say; takes them out of ``flags``.
 
     Raises:
-        ConfigError: a value is not allowed.
+        ConfigError: a value is not allowed, or nothing is to be checked by what they say.
     """
+    idle = [name for name in _SAFETY if name != "safety" and flags.get(name) not in (None, ())]
+    if idle and not flags.get("safety"):
+        raise ConfigError(f"{idle[0]}={flags[idle[0]]!r}: says nothing without --safety flag or --safety block")
     return _config(SafetyConfig, _SAFETY, flags)
 
 

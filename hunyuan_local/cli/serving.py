@@ -15,7 +15,7 @@ from ..errors import ConfigError
 from ..schema import RewriteMode
 from ..server.config import MAX_VOXELS
 from .console import log_to_stderr
-from .guards import guard_options, rewriting_from, safety_from
+from .guards import REWRITERS, guard_options, rewriting_from, safety_from
 from .options import (
     Duration,
     context_parallel_options,
@@ -134,6 +134,8 @@ def run_server(
         "context_parallel_mode",
     )  # fmt: skip
     workers |= {name: flags.pop(name) for name in names}
+    # Whoever runs the server decides whether it loads a language model.
+    can_rewrite = flags["rewrite"] not in (None, "off") or any(flags[name] for name in REWRITERS)
     workers |= {"min_free_gib": flags["min_free_gib"], "rewriting": rewriting_from(flags), "safety": safety_from(flags)}
     can_change = with_page and workers["executor"] == "processes" and workers["workers"] != 0
     config = ServerConfig(
@@ -141,6 +143,7 @@ def run_server(
         profile=workers["profile"],
         models=_other_models(backend) if can_change else (),
         api_keys=keys,
+        can_rewrite=can_rewrite,
         min_free_bytes=round(flags.pop("min_free_gib") * GIB),
         **flags,
     )

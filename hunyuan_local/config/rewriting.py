@@ -33,7 +33,7 @@ class RewriteConfig(StrictConfig):
     model_id: str | None = None
     revision: str | None = None
     endpoint: str | None = None
-    timeout_s: Annotated[float, Field(gt=0)] = 60.0
+    timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0
     on_failure: FailurePolicy = "fail"
 
 

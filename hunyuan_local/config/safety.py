@@ -27,5 +27,5 @@ class SafetyConfig(StrictConfig):
     model_id: str = "Falconsai/nsfw_image_detection"
     revision: str | None = None
     labels: tuple[str, ...] = ("nsfw",)
-    threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
+    threshold: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.5
     frames: Annotated[int, Field(ge=1, le=1000)] = 8

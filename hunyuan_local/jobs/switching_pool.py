@@ -1,11 +1,12 @@
 """Workers of one model at a time, which change to another when jobs of that wait: for a machine that holds one.
 
-Jobs of the model that is loaded go first, since to load another takes minutes.
+Jobs of the model that is loaded go first, since to load another takes minutes; but none waits for ever.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,7 +18,9 @@ from .store import JobStore
 logger = logging.getLogger(__name__)
 
 _GRACE_S = 30.0  # workers without a job end at once
-_MOST_DEATHS = 3  # of workers that were made for jobs of another model, before these are given up
+_MOST_DEATHS = 3  # of each worker before it has taken a job, after which the jobs of its crew are given up
+_LONGEST_TURN_S = 600.0  # of a crew with jobs, while another waits; then it saves the job in hand and gives it back
+_MOST_LISTED = 1000
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,18 @@ class SwitchingPool:
     Args:
         make: makes the workers of a crew, not started yet.
         own: the crew that is there from the start.
+        clock: seconds that never go back.
     """
 
-    def __init__(self, store: JobStore, make: Callable[[Crew], Pool], own: Crew):
-        self._store, self._make = store, make
-        self._crew, self._pool = own, make(own)
+    def __init__(
+        self,
+        store: JobStore,
+        make: Callable[[Crew], Pool],
+        own: Crew,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._store, self._make, self._clock = store, make, clock
+        self._crew, self._pool, self._since = own, make(own), clock()
         self._own = own
         self._ending = False
         self._earlier_deaths = 0
@@ -83,13 +93,14 @@ class SwitchingPool:
 
     def tick(self) -> None:
         """Change the crew if it has nothing to do and another would; then as :class:`.pool.Pool`."""
-        if not self._ending:
-            if self._crew != self._own and self._pool.deaths >= _MOST_DEATHS:
-                self._give_up()
-            wanted = self._wanted()
-            if wanted != self._crew:
-                self._change(wanted)
-        self._pool.tick()
+        if not self._ending and self._crew != self._own and self._cannot_start():
+            words = self._pool.last_words or "the server's log says why"
+            self._give_up(self._crew, f"no worker for {self._crew.queue} could be started: {words}")
+            self._change(self._own)
+        if not self._ending and (wanted := self._wanted()) != self._crew:
+            self._change(wanted)
+        if not self._ending:  # it may have come while the old workers ended
+            self._pool.tick()
 
     def ask_to_end(self) -> None:
         """See :class:`.pool.Pool`."""
@@ -102,24 +113,44 @@ class SwitchingPool:
         self._pool.stop(grace_s)
 
     def _wanted(self) -> Crew:
-        """Whose turn it is: the present crew's while it has a job, else that of the oldest waiting job."""
-        if self._store.list(statuses=["queued", "running"], model=self._crew.queue, limit=1):
+        """Whose turn it is: the present crew's while it has a job, else that of the oldest job that waits."""
+        other = self._oldest_of_others()
+        if other is None:
             return self._crew
-        for job in self._store.list(statuses=["queued"], oldest_first=True):
+        if self._clock() - self._since > _LONGEST_TURN_S:
+            return other
+        busy = self._store.list(statuses=["queued", "running"], model=self._crew.queue, limit=1)
+        return self._crew if busy else other
+
+    def _oldest_of_others(self) -> Crew | None:
+        """Whose the oldest job is that waits for another crew; jobs of workers elsewhere are left to these."""
+        for job in self._store.list(statuses=["queued"], oldest_first=True, limit=_MOST_LISTED):
             crew = self._own if job.model == self._own.queue else crew_of(job)
-            if crew is not None:
+            if crew is not None and crew != self._crew:
                 return crew
-        return self._crew
+        return None
+
+    def _cannot_start(self) -> bool:
+        """Whether its workers die before they take a job."""
+        if self._pool.deaths < _MOST_DEATHS * self._pool.size:
+            return False
+        waiting = self._store.list(statuses=["queued", "running"], model=self._crew.queue, limit=_MOST_LISTED)
+        return bool(waiting) and not any(job.attempts for job in waiting)
 
     def _change(self, crew: Crew) -> None:
+        """End the workers and make others; where those cannot be made, their jobs are failed and all stays as it is."""
+        try:
+            pool = self._make(crew)
+        except HunyuanLocalError as error:
+            self._give_up(crew, str(error))
+            return
         logger.info("%s makes room for %s", self._crew.queue, crew.queue)
         self._pool.stop(_GRACE_S)
         self._earlier_deaths += self._pool.deaths
-        self._pool, self._crew = self._make(crew), crew
+        self._pool, self._crew, self._since = pool, crew, self._clock()
 
-    def _give_up(self) -> None:
-        """Fail the jobs of a crew whose workers cannot be started; nobody else would make them."""
-        words = self._pool.last_words or "the server's log says why"
-        for job in self._store.list(statuses=["queued"], model=self._crew.queue, limit=1000):
-            self._store.give_up(job.job_id, f"no worker for {self._crew.queue} could be started: {words}")
-        self._change(self._own)
+    def _give_up(self, crew: Crew, why: str) -> None:
+        """Fail the waiting jobs of a crew; nobody else would make them."""
+        logger.warning("%s: %s", crew.queue, why)
+        for job in self._store.list(statuses=["queued"], model=crew.queue, limit=_MOST_LISTED):
+            self._store.give_up(job.job_id, why)

@@ -27,6 +27,7 @@ from ..errors import (
     InvalidRequestError,
     RateLimitError,
     RequestRefusedError,
+    RewriteError,
     SpendingLimitError,
     SubmissionLostError,
     TaskFailedError,
@@ -118,6 +119,9 @@ class Worker:
             return
         waiting = self._store.list(statuses=["queued", "running"], model=self._queue, limit=_MOST_AHEAD)
         requests = [job.request for job in waiting if not job.request.awaits_rewriting]
+        if not requests:  # prompts that are to be rewritten first are not known yet
+            self._load()
+            return
         random.shuffle(requests)  # so that several workers seldom encode the same prompt at the same time
         context = GenerationContext(on_note=logger.info, on_progress=self._tell_how_far)
         self._backend.encode_ahead(requests, self._folder.prompts, context)
@@ -202,7 +206,9 @@ class Worker:
         if not job.request.awaits_rewriting:
             return job
         request = self._backend.rewrite(job.request, context)
-        self._store.rewritten(job, request)
+        if not self._store.rewritten(job, request):  # whoever has it now may have found other words
+            context.keep_remote = True
+            raise GenerationCancelledError("the job is no longer this worker's")
         return job.model_copy(update={"request": request})
 
     def _finish(self, job: Job, wait: Callable[[], GenerationResult]) -> None:
@@ -243,6 +249,13 @@ class Worker:
             logger.warning("job %s: failed: %s", job.job_id, error)
             kind = "invalid" if isinstance(error, InvalidRequestError) else "execution"
             self._store.fail(job, str(error), kind)
+        except RewriteError as error:
+            logger.warning("job %s: %s", job.job_id, error)
+            if error.may_pass:
+                self._store.release(job, str(error))
+                self._pause()
+            else:
+                self._store.fail(job, str(error))
         except SpendingLimitError as error:
             logger.info("job %s: %s", job.job_id, error)
             self._store.stopped(job, str(error))  # set aside: those behind it may have a task that is paid for

@@ -66,6 +66,11 @@ class Checkpoint:
         metadata = self._metadata()
         return None if metadata is None else metadata["seed"]
 
+    def saved_facts(self) -> dict[str, str]:
+        """The ``facts`` of the saved state; empty where there is no readable one."""
+        metadata = self._metadata()
+        return {} if metadata is None else metadata["facts"]
+
     def load(self) -> tuple[SavedState | None, str | None]:
         """The latest state, from this run or from a file of the same ``facts``; else why a file is of no use."""
         if self._latest is not None or self.path is None or not self.path.exists():

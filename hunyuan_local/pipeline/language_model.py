@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, StoppingCriteria, StoppingCriteriaList
 
 from ..config import RewriteConfig, is_offline
@@ -57,13 +58,13 @@ class LanguageModel:
 
     def __init__(self, config: RewriteConfig, device: str):
         self._config, self._device, self.name = config, device, _model_id(config)
-        source = {"revision": config.revision, "local_files_only": is_offline()}
+        source = {"revision": config.revision, "local_files_only": is_offline(), "trust_remote_code": False}
         with _translated(config):
             self._tokenizer = AutoTokenizer.from_pretrained(self.name, **source)
             if not self._tokenizer.chat_template:
                 raise ConfigError(f"rewrite_model={self.name!r}: has no chat template; {_REMEDY}")
-            model = AutoModelForCausalLM.from_pretrained(self.name, dtype="auto", **source)
-        self._model = model.to(device).eval()
+            model = AutoModelForCausalLM.from_pretrained(self.name, dtype="auto", use_safetensors=True, **source)
+            self._model = model.to(device).eval()
 
     @torch.no_grad()
     def write(self, messages: Messages, max_new_tokens: int, should_stop: ShouldStop) -> Answer:
@@ -73,14 +74,20 @@ class LanguageModel:
             RewriteError: it took too long.
             GenerationCancelledError: ``should_stop`` said so.
         """
+        try:
+            return self._write(messages, max_new_tokens, should_stop)
+        except torch.OutOfMemoryError as error:
+            raise RewriteError(
+                f"{self.name}: the memory of {self._device} does not hold it and the prompt; give a smaller "
+                "--rewrite-model, or --rewrite-endpoint"
+            ) from error
+
+    def _write(self, messages: Messages, max_new_tokens: int, should_stop: ShouldStop) -> Answer:
         watch = _Watch(time.monotonic() + self._config.timeout_s, should_stop)
-        inputs = self._tokenizer.apply_chat_template(
-            messages,
-            add_generation_prompt=True,
-            return_tensors="pt",
-            return_dict=True,
-            enable_thinking=False,  # templates without such a switch overlook it
-        ).to(self._device)
+        try:
+            inputs = self._encoded(messages)
+        except TemplateError:  # some templates have no system role
+            inputs = self._encoded([{"role": "user", "content": "\n\n".join(each["content"] for each in messages)}])
         length = inputs["input_ids"].shape[1]
         found = self._model.generate(
             **inputs,
@@ -104,6 +111,16 @@ class LanguageModel:
         text = self._tokenizer.decode(written, skip_special_tokens=True)
         return Answer(text, complete=len(written) < max_new_tokens)
 
+    def _encoded(self, messages: Messages) -> Any:
+        """The tokens of a conversation, as the model's own template writes it."""
+        return self._tokenizer.apply_chat_template(
+            messages,
+            add_generation_prompt=True,
+            return_tensors="pt",
+            return_dict=True,
+            enable_thinking=False,  # templates without such a switch overlook it
+        ).to(self._device)
+
     def close(self) -> None:
         """Give back the memory."""
         self._model = None
@@ -118,7 +135,9 @@ def weight_bytes(config: RewriteConfig) -> int:
         ModelLoadError: there is no such model, or its configuration cannot be read.
     """
     with _translated(config), torch.device("meta"):
-        found = AutoConfig.from_pretrained(_model_id(config), revision=config.revision, local_files_only=is_offline())
+        found = AutoConfig.from_pretrained(
+            _model_id(config), revision=config.revision, local_files_only=is_offline(), trust_remote_code=False
+        )
         model = AutoModelForCausalLM.from_config(found, dtype=found.dtype or torch.float32)
     return sum(tensor.numel() * tensor.element_size() for tensor in model.parameters())
 

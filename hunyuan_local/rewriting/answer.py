@@ -6,7 +6,6 @@ Knows nothing about models.
 
 from __future__ import annotations
 
-from ..config import RewriteTemplate
 from ..errors import RewriteError
 from .language import language_change
 
@@ -14,13 +13,13 @@ _THOUGHTS = "</think>"
 _QUOTES = (('"', '"'), ("“", "”"), ("'", "'"), ("「", "」"), ("«", "»"))
 
 
-def to_prompt(answer: str, original: str, template: RewriteTemplate, refusals: tuple[str, ...]) -> str:
+def to_prompt(answer: str, original: str, max_characters: int, refusals: tuple[str, ...]) -> str:
     """The rewritten prompt in an answer: without the model's thoughts, and without quotation marks around the whole.
 
     Args:
         answer: all that the model wrote.
         original: the prompt that was to be rewritten.
-        template: with the longest prompt that is taken.
+        max_characters: of the longest prompt that is taken.
         refusals: beginnings, in small letters, with which models decline.
 
     Raises:
@@ -29,9 +28,9 @@ def to_prompt(answer: str, original: str, template: RewriteTemplate, refusals: t
     prompt = _unquoted(answer.rpartition(_THOUGHTS)[2].strip())
     if not any(map(str.isalnum, prompt)):
         raise RewriteError(f"the language model wrote no prompt, but {answer[:60]!r}")
-    if len(prompt) > template.max_characters:
+    if len(prompt) > max_characters:
         raise RewriteError(
-            f"the language model wrote {len(prompt)} characters, of which at most {template.max_characters} are taken"
+            f"the language model wrote {len(prompt)} characters, of which at most {max_characters} are taken"
         )
     begun = _plain(prompt)
     # A prompt may begin so itself: "Sorry, says the robot" keeps it.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as StillRunning
 from typing import Annotated, Any, TypeVar
 
@@ -56,17 +57,22 @@ class EndpointWriter:
         config: with an ``endpoint``; the key of the server is in ``HUNYUAN_LOCAL_REWRITE_API_KEY``, if it has one.
 
     Raises:
-        ConfigError: the address is none of http.
+        ConfigError: the address is none of http, or the key none that HTTP can carry.
     """
 
     def __init__(self, config: RewriteConfig):
         address = config.endpoint or ""
-        if not address.startswith(("http://", "https://")) or not httpx.URL(address).host:
-            raise ConfigError(f"rewrite_endpoint={address!r}: must be a URL such as http://127.0.0.1:8080/v1")
+        if not _is_address(address):
+            raise ConfigError(
+                f"rewrite_endpoint={address!r}: must be a URL such as http://127.0.0.1:8080/v1, without a user or a "
+                f"password; a key goes into {KEY_VARIABLE}"
+            )
         self._config = config
         self._url = address.rstrip("/")
         self._model = config.model_id
         key = os.environ.get(KEY_VARIABLE, "").strip()
+        if not key.isascii() or not key.isprintable():
+            raise ConfigError(f"{KEY_VARIABLE}: holds characters that no key has; copy it again")
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
 
     @property
@@ -82,14 +88,23 @@ class EndpointWriter:
             GenerationCancelledError: cancelled; the connection is closed.
         """
         client = httpx.Client(headers=self._headers, timeout=self._config.timeout_s)
-        thread = ThreadPoolExecutor(1, "rewriting")
+        call: Future[Answer] = Future()
+
+        def ask() -> None:
+            try:
+                with client:
+                    call.set_result(self._ask(client, messages, max_new_tokens))
+            except BaseException as error:  # for the thread that waits
+                call.set_exception(error)
+
+        # A call that hangs is left to itself, and does not keep the process from ending.
+        threading.Thread(target=ask, name="rewriting", daemon=True).start()
         try:
-            return self._await(thread.submit(self._ask, client, messages, max_new_tokens), should_stop)
+            return self._await(call, should_stop)
         except httpx.HTTPError as error:
-            raise RewriteError(f"{self._url}: {type(error).__name__}: {error}; check --rewrite-endpoint") from error
-        finally:
-            client.close()  # ends a call that is still under way
-            thread.shutdown(wait=False, cancel_futures=True)
+            raise RewriteError(
+                f"{self._url}: {type(error).__name__}: {error}; check --rewrite-endpoint", may_pass=True
+            ) from error
 
     def close(self) -> None:
         """Nothing is held between two calls."""
@@ -119,8 +134,17 @@ class EndpointWriter:
                     raise GenerationCancelledError("cancelled while the prompt was being rewritten") from None
                 if time.monotonic() >= deadline:
                     raise RewriteError(
-                        f"{self._url} took longer than {self._config.timeout_s:g} s; give more with --rewrite-timeout"
+                        f"{self._url} took longer than {self._config.timeout_s:g} s; give more with --rewrite-timeout",
+                        may_pass=True,
                     ) from None
+
+
+def _is_address(address: str) -> bool:
+    try:
+        url = httpx.URL(address)
+    except httpx.InvalidURL:
+        return False
+    return url.scheme in ("http", "https") and bool(url.host) and not url.userinfo
 
 
 def _read(response: httpx.Response, kind: type[A]) -> A:
@@ -130,7 +154,8 @@ def _read(response: httpx.Response, kind: type[A]) -> A:
         RewriteError: it refuses, or it is something else.
     """
     if not response.is_success:
-        raise RewriteError(f"{response.url} answered HTTP {response.status_code}: {_said(response)}")
+        busy = response.status_code == 429 or response.status_code >= 500
+        raise RewriteError(f"{response.url} answered HTTP {response.status_code}: {_said(response)}", may_pass=busy)
     try:
         return kind.model_validate_json(response.content)
     except ValidationError as error:

@@ -36,7 +36,9 @@ class Rewriter:
         self._make_writer = make_writer if config.endpoint is None else lambda: EndpointWriter(config)
         self._writer: Writer | None = None
 
-    def rewrite(self, request: GenerationRequest, should_stop: ShouldStop) -> Rewriting:
+    def rewrite(
+        self, request: GenerationRequest, should_stop: ShouldStop, max_characters: int | None = None
+    ) -> Rewriting:
         """The request with its prompt rewritten, and the one it had as its ``original_prompt``.
 
         Where that fails and the policy allows it, the request as it is, with rewriting off.
@@ -44,6 +46,7 @@ class Rewriter:
         Args:
             request: one that ``awaits_rewriting``.
             should_stop: looked at while the model writes.
+            max_characters: the longest prompt that is of use, if that is less than the template's.
 
         Raises:
             RewriteError, ModelLoadError: it failed, and the policy is ``fail``.
@@ -52,7 +55,7 @@ class Rewriter:
         """
         began = time.monotonic()
         try:
-            prompt, name = self._write(request, should_stop)
+            prompt, name = self._write(request, should_stop, max_characters)
         except (RewriteError, ModelLoadError) as error:
             if self.config.on_failure == "fail":
                 error.hint = "--rewrite-failure use-original would go on with the prompt as it is"
@@ -69,9 +72,17 @@ class Rewriter:
         if writer is not None:
             writer.close()
 
-    def _write(self, request: GenerationRequest, should_stop: ShouldStop) -> tuple[str, str]:
+    def _write(
+        self, request: GenerationRequest, should_stop: ShouldStop, max_characters: int | None
+    ) -> tuple[str, str]:
         """The new prompt, and who wrote it."""
         template = load_rewrite_template(request.rewrite)
+        longest = min(template.max_characters, max_characters or template.max_characters)
+        if len(request.prompt) > longest:
+            raise RewriteError(
+                f"the prompt has {len(request.prompt)} characters, of which a rewritten one may have {longest}; "
+                "shorten it, or leave the rewriting out"
+            )
         self._writer = self._writer or self._make_writer()
         messages: Messages = [
             {"role": "system", "content": template.system.strip()},
@@ -80,4 +91,4 @@ class Rewriter:
         answer = self._writer.write(messages, template.max_new_tokens, should_stop)
         if not answer.complete:
             raise RewriteError(f"the language model was not at its end after {template.max_new_tokens} tokens")
-        return to_prompt(answer.text, request.prompt, template, load_refusals()), self._writer.name
+        return to_prompt(answer.text, request.prompt, longest, load_refusals()), self._writer.name

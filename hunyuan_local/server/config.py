@@ -27,6 +27,7 @@ class ServerConfig(BaseModel):
         api_keys: one of these must be shown; empty asks for none.
         insecure: answer whoever asks, without keys, and under whatever host name.
         rewrite: what becomes of prompts whose submission does not say; None and ``off`` leave them.
+        can_rewrite: submissions may ask for it; else only the server's own ``rewrite`` is done.
         relaxed: take what the local model can do, not only a dialect's own ranges.
         max_queue: so many jobs may wait; more are answered with 429.
         max_attempts: a job whose worker dies, or fails for what may pass, is run so many times.
@@ -48,6 +49,7 @@ class ServerConfig(BaseModel):
     api_keys: tuple[str, ...] = ()
     insecure: bool = False
     rewrite: RewriteMode | None = None
+    can_rewrite: bool = True
     relaxed: bool = False
     max_queue: int = 100
     max_attempts: int = 3

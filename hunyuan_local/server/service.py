@@ -85,6 +85,10 @@ class VideoService:
             check_webhook(submission.webhook, config.allow_private_webhooks)
         if shortage := self._disk_shortage():
             raise DiskFullError(f"{shortage}; try again later")
+        if submission.request.awaits_rewriting and not config.can_rewrite:
+            rule = "no prompts are rewritten here; leave it out, or start the server with --rewrite-model or "
+            problem = FieldProblem("rewrite", submission.request.rewrite, f"{rule}--rewrite-endpoint")
+            raise InvalidRequestError([problem])
         limits = DIALECTS[dialect_name].CAPABILITIES
         made_by, queue, crew = self._maker(model, profile)
         defaults = dict(made_by.defaults) | {"rewrite": config.rewrite}

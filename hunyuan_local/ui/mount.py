@@ -22,6 +22,7 @@ from .passes import Passes
 from .studio import Studio
 
 _FOLDER = Path(__file__).parent
+_BETWEEN_LOOKS_S = 0.05
 
 
 def is_available() -> bool:
@@ -70,9 +71,12 @@ def _make_inner(studio: Studio) -> FastAPI:
     faults.install(inner)
     add_routes(inner, studio)
     script = (_FOLDER / "page.js").read_text(encoding="utf-8")
+    page = build_page(studio)
+    # It looks for events a thousand times a second, which takes a tenth of a core from the work.
+    page._queue.sleep_when_free = page._queue.progress_update_sleep_when_free = _BETWEEN_LOOKS_S
     gradio.mount_gradio_app(
         inner,
-        build_page(studio),
+        page,
         PREFIX,
         theme=make_theme(),
         css=(_FOLDER / "page.css").read_text(encoding="utf-8"),

@@ -278,7 +278,10 @@ def _moment(timestamp: str | None) -> datetime | None:
 
 def webhook_to_wire(job: JobView, base_url: str) -> dict[str, Any]:
     """The body of the call at a job's end: its state, without the envelope, and what was asked for."""
-    asked = {} if job.request is None else _body(job.request.with_defaults(CAPABILITIES.defaults))
+    request = job.request
+    if request is not None and request.original_prompt is not None:
+        request = request.replace(prompt=request.original_prompt, original_prompt=None)
+    asked = {} if request is None else _body(request.with_defaults(CAPABILITIES.defaults))
     return prediction_to_wire(job, base_url) | {"input": asked}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from hunyuan_local.errors import ConfigError
 from hunyuan_local.jobs.job import Job
 from hunyuan_local.jobs.store import JobStore
 from hunyuan_local.jobs.switching_pool import Crew, SwitchingPool
@@ -36,10 +37,12 @@ class Stage:
     """A switching pool, and the crews that it has made so far."""
 
     def __init__(self, store: JobStore):
-        self.store, self.made = store, []
-        self.pool = SwitchingPool(store, self._make, OWN)
+        self.store, self.made, self.refused, self.now = store, [], "", 0.0
+        self.pool = SwitchingPool(store, self._make, OWN, lambda: self.now)
 
     def _make(self, crew: Crew) -> Workers:
+        if self.refused:
+            raise ConfigError(self.refused)
         self.made.append(Workers(crew))
         return self.made[-1]
 
@@ -69,9 +72,47 @@ def test_a_job_of_another_model_changes_an_idle_crew(stage: Stage) -> None:
 
 
 def test_the_old_crew_has_ended_before_the_new_one_starts(stage: Stage) -> None:
+    order = []
     stage.queue(OTHER)
+    stage.made[0].stop = lambda grace_s: order.append((len(stage.made), [[*made.told] for made in stage.made[1:]]))
     stage.pool.tick()
-    assert (stage.made[0].told, stage.made[1].told) == (["stop"], ["tick"])
+    assert order == [(2, [[]])] and stage.made[1].told == ["tick"]
+
+
+def test_a_crew_that_cannot_be_made_fails_its_jobs_and_the_present_one_works_on(stage: Stage) -> None:
+    job = stage.queue(OTHER)
+    stage.refused = "workers=2: this machine has 1 visible GPUs"
+    stage.pool.tick()
+    failed = stage.store.get(job.job_id)
+    assert (failed.status, failed.error) == ("failed", stage.refused)
+    assert stage.made[0].told == ["tick"]
+
+
+def test_after_a_long_turn_a_crew_with_jobs_makes_room(stage: Stage) -> None:
+    stage.queue(OWN)
+    stage.queue(OTHER)
+    stage.now = 601.0
+    stage.pool.tick()
+    assert stage.crews == [OWN, OTHER]
+
+
+def test_a_turn_begins_anew_with_each_crew(stage: Stage) -> None:
+    stage.queue(OWN)
+    stage.queue(OTHER)
+    stage.now = 601.0
+    stage.pool.tick()
+    stage.pool.tick()
+    assert stage.crews == [OWN, OTHER]
+
+
+def test_workers_that_died_after_they_had_taken_a_job_are_no_reason_to_give_up(stage: Stage) -> None:
+    job = stage.queue(OTHER)
+    stage.pool.tick()
+    stage.store.claim("w", OTHER.queue, 30)
+    stage.store.expire("w")
+    stage.made[1].deaths = 3
+    stage.pool.tick()
+    assert stage.store.get(job.job_id).status == "queued"
 
 
 @pytest.mark.parametrize("state", ["queued", "running"])

@@ -15,7 +15,7 @@ ENGLISH = "A black cat walks slowly through the wet grass in the early morning a
 
 
 def prompt_of(answer: str, original: str = ORIGINAL) -> str:
-    return to_prompt(answer, original, TEMPLATE, load_refusals())
+    return to_prompt(answer, original, TEMPLATE.max_characters, load_refusals())
 
 
 @pytest.mark.parametrize(

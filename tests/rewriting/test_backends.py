@@ -116,3 +116,31 @@ def test_an_open_task_of_the_same_command_is_continued_whatever_would_be_written
     chat.answer = "another prompt this time"
     hosted.generate(request, GenerationContext(tmp_path / "clip.mp4", rewriting=rewriting))
     assert (len(standin.submissions), len(chat.asked)) == (1, 1)
+
+
+def test_a_saved_state_goes_on_with_the_prompt_of_before(
+    tiny: LocalBackend, request_: GenerationRequest, chat: ChatServer, tmp_path: Path
+) -> None:
+    rewriting, request = RewriteConfig(endpoint=chat.url), request_.replace(num_inference_steps=4)
+    stopped = GenerationContext(tmp_path / "clip.mp4", checkpoint_dir=tmp_path / "states", rewriting=rewriting)
+    stopped.on_progress = lambda told: stopped.cancel.set() if (told.stage, told.step) == ("denoise", 2) else None
+    with pytest.raises(GenerationCancelledError):
+        tiny.generate(request, stopped)
+    chat.answer = "another prompt this time"
+    result = tiny.generate(
+        request, GenerationContext(tmp_path / "clip.mp4", checkpoint_dir=tmp_path / "states", rewriting=rewriting)
+    )
+    assert result.request.prompt == "a red ball rolls to the right over a black floor"
+    assert result.timings.denoise_steps == 2
+
+
+def test_another_prompt_of_a_rewritten_request_has_no_original() -> None:
+    request = GenerationRequest(prompt="a red fox", original_prompt="a fox", rewrite="normal")
+    assert request.replace(prompt="a cat").awaits_rewriting
+
+
+def test_the_notes_of_one_video_are_not_those_of_the_next(tiny, request_, scribe, tmp_path: Path) -> None:
+    context = GenerationContext(tmp_path / "clip.mp4", overwrite=True, rewriting=RewriteConfig(model_id=str(scribe)))
+    tiny.generate(request_, context)
+    again = tiny.generate(request_, context)
+    assert sum("was rewritten in" in note for note in again.notes) == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 
 import openai
@@ -78,7 +80,7 @@ def test_cancelling_ends_the_waiting(chat: ChatServer) -> None:
 
 def test_an_answer_that_was_cut_off_is_refused(chat: ChatServer) -> None:
     chat.finish_reason = "length"
-    with pytest.raises(RewriteError, match="not at its end after 500 tokens"):
+    with pytest.raises(RewriteError, match="not at its end after 240 tokens"):
         rewrite(chat.url)
 
 
@@ -103,7 +105,37 @@ def test_a_server_that_is_not_there_is_named() -> None:
         rewrite("http://127.0.0.1:9/v1")
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:8080", "ftp://host/v1", "http://"])
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:8080", "ftp://host/v1", "http://", "http://host:abc/v1", "http://user:secret@host/v1"]
+)
 def test_what_is_no_address_is_refused(address: str) -> None:
     with pytest.raises(ConfigError, match=r"rewrite_endpoint=.*must be a URL such as http://127\.0\.0\.1:8080/v1"):
         rewrite(address)
+
+
+def test_a_key_that_no_header_can_hold_is_refused_without_being_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUNYUAN_LOCAL_REWRITE_API_KEY", "se\u0107ret")
+    with pytest.raises(ConfigError, match="HUNYUAN_LOCAL_REWRITE_API_KEY: holds characters") as caught:
+        rewrite("http://127.0.0.1:9/v1")
+    assert "ret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("status", "may_pass"), [(429, True), (503, True), (400, False), (401, False)])
+def test_what_may_pass_is_told_from_what_will_not(chat: ChatServer, status: int, may_pass: bool) -> None:
+    chat.status, chat.body = status, b"{}"
+    with pytest.raises(RewriteError) as caught:
+        rewrite(chat.url)
+    assert caught.value.may_pass == may_pass
+
+
+def test_a_call_that_hangs_does_not_keep_the_process_from_ending(chat: ChatServer) -> None:
+    chat.opened.clear()
+    code = (
+        "from hunyuan_local.config import RewriteConfig\n"
+        "from hunyuan_local.rewriting.endpoint import EndpointWriter\n"
+        f"writer = EndpointWriter(RewriteConfig(endpoint={chat.url!r}, timeout_s=3600))\n"
+        "try:\n    writer.write([], 1, lambda: True)\n"
+        "except Exception as error:\n    print(type(error).__name__)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout.strip()) == (0, "GenerationCancelledError")

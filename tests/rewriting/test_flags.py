@@ -51,12 +51,18 @@ def test_what_is_handed_on_to_a_worker_says_the_same(configs: tuple[RewriteConfi
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
+        (("--rewrite-timeout", "nan"), "rewrite_timeout=nan: input should be"),
+        (("--safety", "flag", "--safety-threshold", "nan"), "safety_threshold=nan: input should be"),
+        (("--safety-threshold", "0.3"), "safety_threshold=0.3: says nothing without --safety flag"),
         (("--rewrite-timeout", "0"), "rewrite_timeout=0.0: input should be greater than 0"),
-        (("--safety-threshold", "1.5"), "safety_threshold=1.5: input should be less than or equal to 1"),
-        (("--safety-frames", "0"), "safety_frames=0: input should be greater than or equal to 1"),
+        (
+            ("--safety", "flag", "--safety-threshold", "1.5"),
+            "safety_threshold=1.5: input should be less than or equal to 1",
+        ),
+        (("--safety", "flag", "--safety-frames", "0"), "safety_frames=0: input should be greater than or equal to 1"),
     ],
 )
-def test_a_value_that_is_not_allowed_is_refused_by_its_flag(flags: tuple[str, str], words: str) -> None:
+def test_a_value_that_is_not_allowed_is_refused_by_its_flag(flags: tuple[str, ...], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         parsed(*flags)
 
@@ -78,3 +84,9 @@ def test_a_prompt_that_cannot_be_rewritten_has_an_exit_code_of_its_own(tmp_path:
     )  # fmt: skip
     assert done.returncode == 22
     assert "check --rewrite-endpoint" in done.stderr and "--rewrite-failure use-original" in done.stderr
+
+
+def test_a_rewriter_without_a_rewriting_is_refused(tmp_path: Path) -> None:
+    done = run_here("generate", "a fox", "--rewrite-endpoint", "http://127.0.0.1:9/v1", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "says nothing without --rewrite normal or --rewrite master" in done.stderr

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -51,15 +53,17 @@ def make(folder: DataFolder, store: JobStore, backend: LocalBackend, job: Job, r
     """The job after a worker had it."""
     config = WorkerConfig("w", beat_s=0.05, poll_s=0.05, pause_s=0.05, rewriting=rewriting)
     worker = Worker(folder, store, backend, config)
-    finish = worker._finish
-
-    def finish_and_end(*arguments: object) -> None:
-        finish(*arguments)
-        worker.stop()
-
-    worker._finish = finish_and_end
+    watcher = threading.Thread(target=lambda: _stop_after(store, job, worker))
+    watcher.start()
     worker.run()
+    watcher.join()
     return store.get(job.job_id)
+
+
+def _stop_after(store: JobStore, job: Job, worker: Worker) -> None:
+    while not store.get(job.job_id).is_finished:
+        time.sleep(0.05)
+    worker.stop()
 
 
 @pytest.mark.parametrize("dialect", WIRES)
@@ -130,3 +134,27 @@ def test_the_openai_style_job_shows_the_prompt_that_was_given_and_the_revised_on
     request = GenerationRequest(prompt="a red fox", rewrite="master", original_prompt="a fox")
     shown = openai.job_to_wire(JobView(job_id="j", status="queued", request=request), "http://testserver")
     assert (shown["prompt"], shown["revised_prompt"]) == ("a fox", "a red fox")
+
+
+def test_a_refusal_of_the_language_model_is_final(folder, store, tiny, small_request, scribe: Path) -> None:
+    job = store.enqueue(small_request.replace(prompt="a blue square", rewrite="normal"), tiny.config.identity)
+    failed = make(folder, store, tiny, job, RewriteConfig(model_id=str(scribe)))
+    assert (failed.status, failed.attempts) == ("failed", 1)
+    assert "declined" in failed.error
+
+
+def test_an_endpoint_that_is_down_is_asked_again(folder, store, tiny, job: Job) -> None:
+    failed = make(folder, store, tiny, job, RewriteConfig(endpoint="http://127.0.0.1:9/v1"))
+    assert (failed.status, failed.attempts) == ("failed", job.max_attempts)
+
+
+def test_a_server_that_rewrites_nothing_says_so(folder, store) -> None:
+    with pytest.raises(InvalidRequestError, match="rewrite='normal': no prompts are rewritten here; leave it out"):
+        job_of(folder, store, openai.NAME, asking(openai.NAME, "normal"), can_rewrite=False)
+
+
+def test_the_webhook_of_wavespeed_says_what_was_asked_for() -> None:
+    request = GenerationRequest(prompt="a red fox", rewrite="master", original_prompt="a fox")
+    job = JobView(job_id="j", status="failed", request=request)
+    asked = wavespeed.webhook_to_wire(job, "http://testserver")["input"]
+    assert (asked["prompt"], asked["rewrite"]) == ("a fox", "master")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from pathlib import Path
 
 import pytest
-from scribe import ANSWERS, PROMPT, make_scribe
+from scribe import ANSWERS, PROMPT, TEMPLATE, make_scribe
 
 from hunyuan_local.config import RewriteConfig
 from hunyuan_local.errors import ConfigError, GenerationCancelledError, ModelLoadError, RewriteError
@@ -63,7 +64,7 @@ def test_a_refusal_leaves_the_prompt_where_that_is_the_policy(scribe: Path) -> N
 
 def test_an_untrained_model_never_ends_and_is_refused(tmp_path: Path) -> None:
     found = rewriter(make_scribe(tmp_path / "random", steps=0))
-    with pytest.raises(RewriteError, match="not at its end after 300 tokens"):
+    with pytest.raises(RewriteError, match="not at its end after 200 tokens"):
         found.rewrite(GenerationRequest(prompt=PROMPT, rewrite="normal"), never)
 
 
@@ -121,3 +122,26 @@ def test_the_switch_of_another_thread_is_seen(scribe: Path) -> None:
     cancel.set()
     with pytest.raises(GenerationCancelledError):
         rewriter(scribe).rewrite(GenerationRequest(prompt=PROMPT, rewrite="normal"), cancel.is_set)
+
+
+def test_a_template_without_a_system_role_is_told_all_by_the_user(scribe: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(scribe, tmp_path / "no-system")
+    strict = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    (folder / "chat_template.jinja").write_text(strict + TEMPLATE)
+    model = LanguageModel(RewriteConfig(model_id=str(folder)), "cpu")
+    seen = model._tokenizer.decode(model._encoded([{"role": "user", "content": PROMPT}])["input_ids"][0])
+    assert PROMPT in seen
+    answer = model.write([{"role": "system", "content": "be plain"}, *MESSAGES], 3, never)
+    assert answer.text
+
+
+def test_a_prompt_that_no_rewritten_one_could_hold_is_refused_beforehand(tmp_path: Path) -> None:
+    nobody = Rewriter(RewriteConfig(), lambda: pytest.fail("a model was loaded"))
+    with pytest.raises(RewriteError, match="has 1000 characters, of which a rewritten one may have 900"):
+        nobody.rewrite(GenerationRequest(prompt="x" * 1000, rewrite="normal"), never)
+
+
+def test_a_target_with_less_room_than_the_template_is_heeded() -> None:
+    nobody = Rewriter(RewriteConfig(), lambda: pytest.fail("a model was loaded"))
+    with pytest.raises(RewriteError, match="of which a rewritten one may have 50"):
+        nobody.rewrite(GenerationRequest(prompt="x" * 51, rewrite="normal"), never, 50)

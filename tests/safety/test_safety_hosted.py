@@ -14,7 +14,7 @@ from hunyuan_local.backends.base import GenerationContext
 from hunyuan_local.backends.hosted import HostedBackend
 from hunyuan_local.backends.ledger import Ledger
 from hunyuan_local.config import SafetyConfig
-from hunyuan_local.errors import ContentBlockedError, InvalidAnswerError, ModelLoadError
+from hunyuan_local.errors import ContentBlockedError, GenerationCancelledError, InvalidAnswerError, ModelLoadError
 from hunyuan_local.provenance import read_provenance
 from hunyuan_local.video import VideoWriter
 
@@ -111,3 +111,16 @@ def test_a_resumed_task_is_not_waited_for_with_a_missing_classifier(
     with pytest.raises(ModelLoadError):
         backend.resume(ledger.jobs()[0], GenerationContext(safety=check(model_id=f"{folder}/none")))
     assert (len(service.polls), len(ledger.jobs())) == (polls, 1)
+
+
+def test_whoever_resumes_a_task_keeps_to_the_check_that_was_wanted(
+    backend: HostedBackend, ledger: Ledger, check: Check, folder: Path
+) -> None:
+    stopped = GenerationContext(folder / "a.mp4", safety=check("block"), keep_remote=True)
+    stopped.on_progress = lambda told: stopped.cancel.set() if told.stage in ("queue", "run") else None
+    with pytest.raises(GenerationCancelledError):
+        backend.generate(REQUEST, stopped)
+    (job,) = ledger.jobs()
+    with pytest.raises(ContentBlockedError):
+        backend.resume(job)
+    assert list(folder.iterdir()) == []
