@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from ..config import GIB, model_names
+from ..config.rewriting import DEFAULT_MODEL
 from ..errors import ConfigError
 from ..schema import RewriteMode
 from ..server.config import MAX_VOXELS
@@ -113,6 +114,7 @@ def run_server(
     from ..jobs.folder import DataFolder
     from ..server.config import ServerConfig, check_binding, read_api_keys
     from ..server.process import serve
+    from ..weights.cache import is_here
     from ..weights.source import check_obtainable
 
     log_to_stderr()
@@ -135,7 +137,8 @@ def run_server(
     )  # fmt: skip
     workers |= {name: flags.pop(name) for name in names}
     # Whoever runs the server decides whether it loads a language model.
-    can_rewrite = flags["rewrite"] not in (None, "off") or any(flags[name] for name in REWRITERS)
+    named = flags["rewrite"] not in (None, "off") or any(flags[name] for name in REWRITERS)
+    can_rewrite = named or is_here(DEFAULT_MODEL)
     workers |= {"min_free_gib": flags["min_free_gib"], "rewriting": rewriting_from(flags), "safety": safety_from(flags)}
     can_change = with_page and workers["executor"] == "processes" and workers["workers"] != 0
     config = ServerConfig(

@@ -8,12 +8,12 @@ import logging
 import time
 from collections.abc import Sequence
 from html import escape
-from typing import Any
+from typing import Any, get_args
 
 import gradio as gr
 
 from ..errors import HunyuanLocalError
-from ..schema import GenerationRequest
+from ..schema import GenerationRequest, RewriteMode
 from ..server.faults import SEE_LOG
 from . import cards
 from .form import LABELS, NAMES, SIZES, sentences
@@ -110,8 +110,14 @@ class _Page:
                 studio.profile_choices(()), value="", label=LABELS["profile"], info="How the model is run: where its "
                 "parts are kept, and in which precision. auto takes the fastest that fits.",
             )  # fmt: skip
+            can = studio.service.config.can_rewrite
             self.fields["rewrite"] = gr.Radio(
-                ["off", "normal", "master"], value=first["rewrite"], label=LABELS["rewrite"], info=_info("rewrite")
+                get_args(RewriteMode) if can or first["rewrite"] != "off" else ("off",),
+                value=first["rewrite"],
+                label=LABELS["rewrite"],
+                info=_info("rewrite")
+                if can
+                else "The server must be started with --rewrite-model or --rewrite-endpoint for this.",
             )
             self.fields["negative_prompt"] = gr.Textbox(
                 label=LABELS["negative_prompt"], info=_info("negative_prompt"), lines=2, max_lines=6

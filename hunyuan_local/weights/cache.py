@@ -44,6 +44,12 @@ def find_here(config: ModelConfig) -> Path | None:
     return config.folder or find(config)
 
 
+def is_here(model_id: str, hub: Hub | None = None) -> bool:
+    """Whether anything of a repository of another kind, such as a language model, is in the cache."""
+    cache = (hub or Hub.default()).cache
+    return isinstance(try_to_load_from_cache(model_id, "config.json", cache_dir=cache), str)
+
+
 def find_any(config: ModelConfig, hub: Hub | None = None) -> Path | None:
     """As :func:`find`, but a checkpoint that lacks files is found too."""
     hub = hub or Hub.default()
