@@ -148,7 +148,8 @@ class HostedBackend(ABC):
         prepare(context.safety, context.on_note)
         # Of the request as it was asked for: rewritten again its prompt may be another, and the task is paid for.
         mark = fingerprint(self.name, self.base_url, request, context.output)
-        if context.submit_again or all(job.fingerprint != mark for job in self._ledger.jobs()):
+        is_new = context.submit_again or all(job.fingerprint != mark for job in self._ledger.jobs())
+        if request.awaits_rewriting and is_new:
             self._connect(context)  # without a key nothing could be sent
             request = self.rewrite(request, context)
         with ExitStack() as held:
