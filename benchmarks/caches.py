@@ -178,26 +178,6 @@ def measure_whole(backend: LocalBackend, found: Sequence[Row], request: Generati
                     row.denoise_s.append(made.timings.denoise_s)
 
 
-def judge(backend: LocalBackend, row: Row, steps: int, count: int) -> int:
-    """How many of so many combinations are right in colour, shape, direction and background."""
-    from tiny_quality import Run, Task, make_tasks
-    from tiny_quality import measure as judge_videos
-
-    from hunyuan_local.video import read_frames
-
-    def generate(task: Task, path: Path) -> Path:
-        width, height = task.size
-        request = GenerationRequest(
-            prompt=task.prompt, width=width, height=height, num_frames=task.run.frames,
-            num_inference_steps=task.run.steps, seed=task.seed,
-        )  # fmt: skip
-        return backend.generate(request, GenerationContext(path)).path
-
-    tasks = make_tasks(Run(steps, 17, "alternating"), seed=1, limit=count)
-    with cached(backend, row.cache), tempfile.TemporaryDirectory() as folder:
-        return sum(r.right["all"] for r in judge_videos(tasks, Path(folder), generate, read_frames, keep=False))
-
-
 def table(found: Sequence[Row], judged: int) -> str:
     """One line a setting, then one for each that has a name, of the whole video."""
     exact = found[0]
@@ -250,7 +230,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--settings", default="", metavar="TEXT", help="of configs/caches only names that hold this")
     parser.add_argument("--no-grid", action="store_true", help="only what is in configs/caches")
     parser.add_argument("--whole", type=int, default=3, metavar="N", help="rounds of whole videos")
-    parser.add_argument("--quality", type=int, default=0, metavar="N", help="judge N of the 216 combinations (tiny)")
+    parser.add_argument("--quality", type=int, choices=range(217), default=0, metavar="N",
+                        help="judge N of the 216 combinations (tiny)")  # fmt: skip
     parser.add_argument("--calibrate", action="store_true", help="only measure the ratios for magcache")
     parser.add_argument("--output", type=Path, help="a .txt file; a .json file and a plot stand beside it")
     return parser.parse_args(arguments)
@@ -279,7 +260,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     save(found, title, options)
     for row in found if options.quality else []:
         if row.name or row.cache is None:
-            row.right = judge(backend, row, steps, options.quality)
+            from right_videos import count_right  # which needs the training's renderer
+
+            with cached(backend, row.cache):
+                row.right = count_right(backend, steps, options.quality)
             save(found, title, options)
     print(table(found, options.quality))
 

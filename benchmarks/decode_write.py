@@ -52,12 +52,12 @@ def main() -> None:
     arguments = _parse()
     width, height = map(int, arguments.size.split("x"))
     job = make_job(width, height, arguments.frames)
-    runs: dict[str, list[children.Run]] = {way: [] for way in WAYS}
+    runs: dict[str, list[children.Run]] = {way: [] for way in arguments.way or ("stock", "tiled", "ours")}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         torch.save(repeated_latents(job), folder / "latents.pt")
         for _ in range(arguments.repeats):
-            for way in WAYS:
+            for way in runs:
                 runs[way].append(children.run("decoding", job, folder, way, way, folder / "latents.pt"))
                 print(f"{way}: {_work_s(runs[way][-1]):.1f} s", flush=True)
     text = f"{describe()}\n\n{table(runs, arguments)}\n"
@@ -76,15 +76,12 @@ def table(runs: dict[str, list[children.Run]], arguments: argparse.Namespace) ->
         "",
         f"{'':32}{'decode and write':>18}{'ratio':>7}{'peak memory':>13}{'ratio':>7}",
     ]
-    titles = {
-        "stock": "vae.decode + export_to_video",
-        "tiled": "the same, vae.enable_tiling()",
-        "ours": f"this package, tiles for {FREE_BYTES / 2**30:.0f} GiB",
-    }
+    titles = WAYS | {"ours": f"{WAYS['ours']}, tiles for {FREE_BYTES / 2**30:.0f} GiB"}
+    first = next(iter(runs.values()))
     for way, each in runs.items():
         wall = statistics.median(map(_work_s, each))
         peak = statistics.median(run.peak_bytes for run in each)
-        pairs = list(zip(each, runs["stock"], strict=True))
+        pairs = list(zip(each, first, strict=True))
         wall_ratio = statistics.median(_work_s(run) / _work_s(other) for run, other in pairs)
         peak_ratio = statistics.median(run.peak_bytes / other.peak_bytes for run, other in pairs)
         lines.append(f"{titles[way]:32}{wall:>16.1f} s{wall_ratio:>7.2f}{peak / 2**30:>9.2f} GiB{peak_ratio:>7.2f}")
@@ -100,6 +97,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--size", default="1280x720")
     parser.add_argument("--frames", type=int, default=129)
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument(
+        "--way", action="append", choices=tuple(WAYS), help="of these alone; all but returned if left out"
+    )
     parser.add_argument("--output", type=Path, help="a text file; a JSON file of the same name stands beside it")
     return parser.parse_args()
 

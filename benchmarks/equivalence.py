@@ -26,7 +26,6 @@ from diffusers.utils import logging as diffusers_logging
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
-from hunyuan_local.backends.base import GenerationContext
 from hunyuan_local.backends.local import LocalBackend
 from hunyuan_local.backends.profiles import with_cache
 from hunyuan_local.config import RuntimeProfile, cache_names, load_cache, load_profile
@@ -218,26 +217,12 @@ def holds(way: Way, measured: Measured) -> bool:
 
 def quality(way: Way, count: int) -> float:
     """Percent of so many combinations of which colour, shape, direction and background are all right."""
-    from tiny_quality import Run, make_tasks
-    from tiny_quality import measure as judge_videos
-
-    from hunyuan_local.video import read_frames
+    from right_videos import count_right  # which needs the training's renderer
 
     backend = way.backend()
-
-    def generate(task: Any, path: Path) -> Path:
-        width, height = task.size
-        request = GenerationRequest(
-            prompt=task.prompt, width=width, height=height, num_frames=task.run.frames,
-            num_inference_steps=task.run.steps, seed=task.seed,
-        )  # fmt: skip
-        return backend.generate(request, GenerationContext(path)).path
-
-    tasks = make_tasks(Run(8, 17, "alternating"), seed=1, limit=count)
-    with tempfile.TemporaryDirectory() as folder:
-        records = list(judge_videos(tasks, Path(folder), generate, read_frames, keep=False))
+    right = count_right(backend, 8, count)
     backend.close()
-    return 100 * float(np.mean([record.right["all"] for record in records]))
+    return 100 * right / count
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -254,7 +239,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", help="ways whose name holds this text")
-    parser.add_argument("--quality", type=int, default=0, metavar="N", help="also judge N videos of each lossy way")
+    parser.add_argument("--quality", type=int, choices=range(217), default=0, metavar="N",
+                        help="also judge N of the 216 combinations by each lossy way")  # fmt: skip
     parser.add_argument("--output", type=Path, help="a .txt file; the figures go into a .json file beside it")
     options = parser.parse_args()
 

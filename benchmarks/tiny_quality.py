@@ -23,6 +23,8 @@ from shape_reading import MIN_IOU, Reading, judge, read_clip
 from tiny.captions import varied
 from tiny.world import BACKGROUNDS, COLOURS, LANDSCAPE, PORTRAIT, SHAPES, Combination, combinations, is_held_out
 
+from hunyuan_local import GenerationContext, GenerationRequest
+from hunyuan_local.backends.base import Backend
 from hunyuan_local.errors import InvalidOutputError, VideoError
 
 ORIENTATIONS = {"landscape": (LANDSCAPE,), "portrait": (PORTRAIT,), "alternating": (LANDSCAPE, PORTRAIT)}
@@ -239,11 +241,8 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
     return lines
 
 
-def package_generate(model: str) -> Generate:
-    """Generation through the package, with the model loaded once."""
-    from hunyuan_local import GenerationContext, GenerationRequest, get_backend
-
-    backend = get_backend("local", model=model)
+def generate_with(backend: Backend) -> Generate:
+    """Generation through the package, by a backend whose model is loaded once."""
 
     def generate(task: Task, path: Path) -> Path:
         asked = {"prompt": task.prompt, "width": task.size[0], "height": task.size[1], "seed": task.seed}
@@ -286,13 +285,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    from hunyuan_local import get_backend
     from hunyuan_local.video import read_frames
 
     options = parse(arguments)
+    generate = generate_with(get_backend("local", model=options.model))
     if options.keep:
         options.keep.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
-        run_plan(options, package_generate(options.model), read_frames, options.keep or Path(temporary))
+        run_plan(options, generate, read_frames, options.keep or Path(temporary))
 
 
 if __name__ == "__main__":

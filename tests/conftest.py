@@ -1,15 +1,22 @@
-"""Shared fixtures: the built-in checkpoint, loaded once, a request that it makes in a second, the hosted stand-in."""
+"""Shared fixtures: the built-in checkpoint, loaded once, a quick request, the hosted stand-in, a folder of jobs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from manual_clock import ManualClock
 from standin import StandIn, sample_video
 
 from hunyuan_local.backends.local import LocalBackend
+from hunyuan_local.jobs.folder import DataFolder
+from hunyuan_local.jobs.store import JobStore
 from hunyuan_local.schema import GenerationRequest
+
+if TYPE_CHECKING:
+    from server_stage import Stage
 
 PROMPT = "a red circle moving right on a black background"
 
@@ -47,3 +54,39 @@ def standin() -> Iterator[StandIn]:
     """Both hosted services, on this machine."""
     with StandIn(sample_video()) as service:
         yield service
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> DataFolder:
+    """An empty data folder."""
+    return DataFolder(tmp_path / "data")
+
+
+@pytest.fixture
+def store(folder: DataFolder) -> JobStore:
+    """Its jobs."""
+    return folder.store()
+
+
+@pytest.fixture
+def stage(folder: DataFolder, store: JobStore) -> Stage:
+    """Brings those jobs to the state that a test is about."""
+    from server_stage import Stage
+
+    return Stage(folder, store)
+
+
+@pytest.fixture(scope="session")
+def scribe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a language model that has learnt to rewrite two prompts, and to decline one."""
+    from scribe import make_scribe
+
+    return make_scribe(tmp_path_factory.mktemp("scribe"))
+
+
+@pytest.fixture(scope="session")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a classifier that has learnt the labels ``red`` and ``blue``."""
+    from colour_classifier import save, small_model, train
+
+    return save(train(small_model(), steps=80), tmp_path_factory.mktemp("classifier"))

@@ -37,7 +37,8 @@ from hunyuan_local.pipeline.acceleration import (
     resampled_ratios,
     step_cache,
 )
-from hunyuan_local.pipeline.attention import drop_padding, keep_rotary_tables
+from hunyuan_local.pipeline.attention import drop_padding
+from hunyuan_local.pipeline.rotary import keep_rotary_tables
 from hunyuan_local.schema import GenerationRequest, Progress
 
 REQUEST = GenerationRequest(

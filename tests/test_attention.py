@@ -14,6 +14,7 @@ from accelerate import cpu_offload
 from accelerate.hooks import remove_hook_from_module
 from diffusers import HunyuanVideoPipeline, HunyuanVideoTransformer3DModel
 from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
+from diffusers.models.embeddings import apply_rotary_emb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,7 +25,7 @@ from equivalence import library_latents
 from hunyuan_local.backends.local import LocalBackend
 from hunyuan_local.config import load_model_config, load_profile
 from hunyuan_local.errors import ConfigError
-from hunyuan_local.pipeline import runner
+from hunyuan_local.pipeline import rotary, runner
 from hunyuan_local.pipeline.attention import (
     BACKENDS,
     EXACT,
@@ -33,9 +34,9 @@ from hunyuan_local.pipeline.attention import (
     drop_padding,
     fastest_first,
     find_problem,
-    keep_rotary_tables,
 )
 from hunyuan_local.pipeline.loader import load_model
+from hunyuan_local.pipeline.rotary import keep_rotary_tables
 from hunyuan_local.schema import GenerationRequest
 
 PADDED = 256
@@ -102,6 +103,25 @@ def test_a_step_of_any_length_and_size_equals_the_librarys(
 ) -> None:
     step_inputs = inputs(length, size=size, seed=seed)
     torch.testing.assert_close(step(ours, step_inputs), step(stock, step_inputs), rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rotation_in_pieces_equals_the_librarys_to_the_last_bit(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rotary, "_PIECE_BYTES_A_CORE", 4096)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 101, 3, 16, generator=generator).to(dtype)
+    tables = tuple(torch.randn(101, 16, generator=generator) for _ in range(2))
+    expected = apply_rotary_emb(x, tables, sequence_dim=1)
+    assert len(rotary._pieces(x)) > 3
+    rotary.rotate_(x, tables)
+    assert torch.equal(x, expected)
+
+
+def test_a_piece_is_at_least_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rotary, "_PIECE_BYTES_A_CORE", 1)
+    assert rotary._pieces(torch.zeros(1, 3, 2, 16)) == [slice(0, 1), slice(1, 2), slice(2, 3)]
 
 
 @pytest.mark.parametrize("length", [1, 40, 256])

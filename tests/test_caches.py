@@ -20,6 +20,7 @@ import caches
 import startup
 import warm
 from frame_distance import psnr, squared_error, ssim
+from right_videos import count_right
 
 from hunyuan_local.backends.local import LocalBackend
 from hunyuan_local.backends.profiles import with_cache
@@ -156,8 +157,8 @@ def test_the_benchmark_does_not_list_a_setting_twice(tiny: LocalBackend) -> None
 
 
 def test_videos_are_judged_with_the_cache(tiny: LocalBackend) -> None:
-    row = caches.Row(with_cache(CPU, load_cache("taylorseer-conservative"), TINY).cache)
-    assert caches.judge(tiny, row, steps=8, count=1) == 1
+    with caches.cached(tiny, load_cache("taylorseer-conservative")):
+        assert count_right(tiny, steps=8, count=1) == 1
 
 
 def test_a_known_prompt_needs_no_text_encoder(tiny: LocalBackend) -> None:

@@ -11,6 +11,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
+import step_profile
 from versus import children, difference, floor, mid
 from versus.job import Job
 from vs_diffusers import make_job
@@ -76,3 +77,10 @@ def test_the_floor_leaves_the_weights_as_they_are() -> None:
     before = layer.weight.clone()
     floor.replay(floor.record(layer, lambda: layer(torch.randn(3, 8))))
     assert torch.equal(layer.weight, before)
+
+
+def test_the_time_of_a_step_is_told_by_kinds_of_operations() -> None:
+    x = torch.randn(512, 512)
+    found = step_profile.seconds_by_kind({"one": lambda: torch.nn.functional.gelu(x @ x)}, rounds=2)["one"]
+    assert {kind for kind, seconds in found.items() if seconds > 0} >= {"matrix products", "GELU and SiLU"}
+    assert found["attention"] == 0

@@ -1,11 +1,11 @@
 """Latents to a finished file, by the plain script's calls and by ours; each in a process of its own.
 
-Run as ``python -m versus.decoding JOB.json stock|tiled|ours LATENTS.pt VIDEO.mp4 STAGES.json``. ``tiled`` is the plain
-script with the library's own spatial tiles, which it leaves off unless it is told.
+Run as ``python -m versus.decoding JOB.json WAY LATENTS.pt VIDEO.mp4 STAGES.json``, with one of ``WAYS``.
 """
 
 from __future__ import annotations
 
+import ctypes
 import sys
 import time
 from pathlib import Path
@@ -16,7 +16,12 @@ from .job import Job
 from .ours import make_backend, model_config
 from .stages import Stages
 
-WAYS = ("stock", "tiled", "ours")
+WAYS = {
+    "stock": "vae.decode + export_to_video",
+    "tiled": "the same, vae.enable_tiling()",  # the library's own spatial tiles, which it leaves off unless told
+    "ours": "this package",
+    "returned": "the same, freed memory returned",
+}
 # Ours cuts the picture as on a device that has this much free beside the weights: a quarter of what whole pictures
 # take at 1280x720, less what any process with torch holds.
 FREE_BYTES = 2 * 2**30
@@ -40,8 +45,12 @@ def plain(job: Job, latents: torch.Tensor, output: Path, stages: Stages, tiled: 
     export_to_video(frames, str(output), fps=job.request["fps"])
 
 
-def ours(job: Job, latents: torch.Tensor, output: Path, stages: Stages) -> None:
-    """The last two stages of ``generate``, in the tiles that it chooses where ``FREE_BYTES`` are free."""
+def ours(job: Job, latents: torch.Tensor, output: Path, stages: Stages, returned: bool) -> None:
+    """The last two stages of ``generate``, in the tiles that it chooses where ``FREE_BYTES`` are free.
+
+    Args:
+        returned: let the C library give freed memory back to the system, as it does where nobody tells it otherwise.
+    """
     from hunyuan_local.backends.base import GenerationContext
     from hunyuan_local.backends.finishing import Run, finish
     from hunyuan_local.pipeline.runner import Denoised
@@ -51,6 +60,9 @@ def ours(job: Job, latents: torch.Tensor, output: Path, stages: Stages) -> None:
 
     stages.enter("load")
     model, request = make_backend(job).load(), GenerationRequest(**job.request)
+    if returned:
+        for parameter in (-1, -3):  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD, of which glibc's own value is 128 KiB
+            ctypes.CDLL(None).mallopt(parameter, 128 * 1024)
     vae = read_architecture(model_config(job)).vae
     tiling = choose_tiling(vae, tuple(latents.shape[2:]), latents.element_size(), FREE_BYTES)
     context = GenerationContext(output, overwrite=True, on_progress=lambda progress: stages.enter(progress.stage))
@@ -63,8 +75,8 @@ def main() -> None:
     """Decode and write."""
     way, paths = sys.argv[2], [Path(name) for name in sys.argv[3:]]
     job, latents, stages = Job.load(Path(sys.argv[1])), torch.load(paths[0]), Stages()
-    if way == "ours":
-        ours(job, latents, paths[1], stages)
+    if way in ("ours", "returned"):
+        ours(job, latents, paths[1], stages, returned=way == "returned")
     else:
         plain(job, latents, paths[1], stages, tiled=way == "tiled")
     stages.enter(None)

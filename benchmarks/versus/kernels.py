@@ -20,7 +20,8 @@ from diffusers import HunyuanVideoTransformer3DModel
 
 from hunyuan_local.pipeline.acceleration import compile_blocks
 from hunyuan_local.pipeline.allocator import keep_freed_memory
-from hunyuan_local.pipeline.attention import drop_padding, keep_rotary_tables
+from hunyuan_local.pipeline.attention import drop_padding
+from hunyuan_local.pipeline.rotary import keep_rotary_tables
 
 from . import floor
 from .job import Job
@@ -53,16 +54,20 @@ def latents_of(request: dict[str, Any]) -> tuple[int, int, int]:
     return (request["num_frames"] - 1) // 4 + 1, request["height"] // 8, request["width"] // 8
 
 
-@torch.no_grad()
-def compare(job: Job, rounds: int) -> dict[str, Any]:
-    """Medians of the rounds; each round takes every way once. The first one warms up and is not counted."""
+def ways_of(folder: str, dtype: torch.dtype) -> tuple[HunyuanVideoTransformer3DModel, HunyuanVideoTransformer3DModel]:
+    """A checkpoint's transformer as the library runs it, and as this package does."""
     keep_freed_memory()  # for all ways: how memory is kept is not what is compared here
-    stock = HunyuanVideoTransformer3DModel.from_pretrained(
-        job.folder, subfolder="transformer", dtype=getattr(torch, job.transformer)
-    ).eval()
+    stock = HunyuanVideoTransformer3DModel.from_pretrained(folder, subfolder="transformer", dtype=dtype).eval()
     ours = copy.deepcopy(stock)
     drop_padding(ours, "native")
     keep_rotary_tables(ours)
+    return stock, ours
+
+
+@torch.no_grad()
+def compare(job: Job, rounds: int) -> dict[str, Any]:
+    """Medians of the rounds; each round takes every way once. The first one warms up and is not counted."""
+    stock, ours = ways_of(job.folder, getattr(torch, job.transformer))
     compiled = copy.deepcopy(ours)
     compile_blocks(compiled, "cpu")
     arguments = inputs(stock, latents_of(job.request))

@@ -1,6 +1,6 @@
 """``mid``: a checkpoint whose transformer takes nearly all of the time, as that of the 13 B model does.
 
-179 M random parameters: heads of 128 as in the real one, a fifth of its blocks and a quarter of its width. All other
+177 M random parameters: heads of 128 as in the real one, a fifth of its blocks and a quarter of its width. All other
 components are those of the built-in checkpoint. Its videos are noise; speed does not depend on what they show.
 """
 

@@ -7,14 +7,12 @@ network in ``service``, the memory of open tasks in ``ledger``.
 from __future__ import annotations
 
 import os
-import time
 from abc import ABC, abstractmethod
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import httpx
 
@@ -24,23 +22,22 @@ from ..errors import (
     ConfigError,
     ContentBlockedError,
     GenerationCancelledError,
-    HostedError,
     HunyuanLocalError,
-    InvalidAnswerError,
     OutputExistsError,
     SubmissionLostError,
     TaskFailedError,
     TerminationRequest,
 )
-from ..schema import GenerationRequest, GenerationResult, JobView, Progress
+from ..schema import GenerationRequest, GenerationResult, JobView
 from ..video import check_output_path
 from .address import check_url, is_loopback
 from .base import Explanation, GenerationContext, explanation, with_seed
 from .delivery import Delivery
 from .inspection import prepare
 from .ledger import Ledger, OpenJob, fingerprint
-from .prompting import Prompting
+from .prompting import Prompting, forget_rewriting
 from .service import Pacing, Service
+from .submission import Submission, lost_advice
 
 
 class HostedBackend(ABC):
@@ -82,6 +79,7 @@ class HostedBackend(ABC):
         self._pacing, self._ledger, self._transport = pacing, ledger or Ledger(), transport
         self._service: Service | None = None
         self._prompting = Prompting(max_characters=self.capabilities.prompt_characters)
+        self._shares_prompting = False
 
     @property
     def capabilities(self) -> Capabilities:
@@ -132,6 +130,10 @@ class HostedBackend(ABC):
         self.wire.request_to_wire(request, allow_loss=context.allow_loss)
         return self._prompting.rewrite(request, context)
 
+    def share(self, prompting: Prompting) -> None:
+        """Have prompts rewritten by this, together with others of this process; it is not closed here."""
+        self._prompting, self._shares_prompting = prompting, True
+
     def generate(self, request: GenerationRequest, context: GenerationContext | None = None) -> GenerationResult:
         """Make one video, or go on with the open task of the very same request.
 
@@ -141,6 +143,7 @@ class HostedBackend(ABC):
             HostedError: see :mod:`hunyuan_local.errors`.
         """
         context = context or GenerationContext()
+        forget_rewriting(request, context)
         if context.checkpoint_dir is not None:
             raise ConfigError(
                 "checkpoint_dir: is of the local backend alone; a hosted task is taken up again without it"
@@ -156,19 +159,23 @@ class HostedBackend(ABC):
             with self._ledger.alone():
                 same = [job for job in self._ledger.jobs() if job.fingerprint == mark]
                 earlier = None if context.submit_again else self._earlier(same)
-                if earlier is None:
+                is_settled = earlier is None and request.awaits_rewriting
+                if earlier is None and not is_settled:
                     # Everything that can be refused is refused before anything is sent.
-                    service, job, body = self._prepare(request, mark, context)
+                    submission = Submission(self.name, self.base_url, self.wire, self._ledger, context)
+                    job = submission.draft(request, mark, lambda: self._connect(context))
                     # Written down first, so that no crash can hide a task.
                     held.enter_context(self._ledger.hold(job.job_id))
                     self._ledger.save(job)
+            if is_settled:  # the open task is another process's no more; not under the lock, since rewriting takes long
+                return self.generate(request, context)
             if earlier is not None:
                 return self.resume(earlier, context)
-            job = self._submit(service, job, body, context)
+            job = submission.send()
             for lost in same:
                 if lost.remote_id is None and self._ledger.is_free(lost):
                     self._ledger.forget(lost)  # by asking for another task its user has settled it
-            return self._finish(service, job, context)
+            return self._finish(submission.service, job, context)
 
     def resume(self, job: OpenJob, context: GenerationContext | None = None) -> GenerationResult:
         """Wait for a task that was submitted earlier and fetch its video; submits nothing.
@@ -184,7 +191,7 @@ class HostedBackend(ABC):
         with self._ledger.hold(job.job_id):
             context.job_id = job.job_id
             if job.remote_id is None:
-                raise SubmissionLostError(_lost_advice(self.name, job))
+                raise SubmissionLostError(lost_advice(self.name, job))
             output = job.output if context.output is None else Path(os.path.abspath(context.output))
             note = f"continuing task {job.remote_id} at {self.name}, submitted {job.created_at:%Y-%m-%d %H:%M} UTC"
             context.on_note(note)
@@ -194,8 +201,9 @@ class HostedBackend(ABC):
             return self._finish(service, job, context)
 
     def close(self) -> None:
-        """Close the connections, and let go of the language model."""
-        self._prompting.close()
+        """Close the connections, and let go of the language model unless it is shared."""
+        if not self._shares_prompting:
+            self._prompting.close()
         if self._service is not None:
             self._service.close()
             self._service = None
@@ -224,8 +232,8 @@ class HostedBackend(ABC):
             self._service = Service(
                 self.name, self.base_url, key.strip(), self.wire.fault_from_wire, self._pacing, self._transport
             )
-        if not self.base_url.startswith("https:") and not is_loopback(self.base_url):
-            context.on_note(f"{self.base_url} is not https: the key and the prompt travel unencrypted")
+            if not self.base_url.startswith("https:") and not is_loopback(self.base_url):
+                context.on_note(f"{self.base_url} is not https: the key and the prompt travel unencrypted")
         return self._service
 
     def _earlier(self, same: list[OpenJob]) -> OpenJob | None:
@@ -238,65 +246,6 @@ class HostedBackend(ABC):
                 "--submit-again (submit_again=True) for a second one"
             )
         return same[0]
-
-    def _prepare(
-        self, request: GenerationRequest, mark: str, context: GenerationContext
-    ) -> tuple[Service, OpenJob, dict[str, Any]]:
-        """A job that may be submitted, and its body."""
-        wanted = self.wire.request_to_wire(request, allow_loss=context.allow_loss)
-        sent = self.wire.request_to_wire(with_seed(wanted.request, self.capabilities))
-        output = context.output or Path(f"{self.name}-{datetime.now():%Y%m%d-%H%M%S}-{sent.request.seed}.mp4")
-        check_output_path(output, context.overwrite)
-        losses = [loss.note for loss in wanted.losses]
-        service = self._connect(context)
-        for note in losses:
-            context.on_note(note)
-        if context.cancel.is_set():
-            raise GenerationCancelledError("cancelled before anything was sent")
-        context.on_progress(Progress(stage="submit"))
-        context.job_id = self._ledger.new_id()
-        job = OpenJob(
-            job_id=context.job_id,
-            fingerprint=mark,
-            backend=self.name,
-            base_url=self.base_url,
-            request=sent.request,
-            output=Path(os.path.abspath(output)),
-            overwrite=context.overwrite,
-            notes=[*context.rewrite_notes, *losses],
-            created_at=datetime.now(UTC),
-            safety=context.safety,
-        )
-        return service, job, sent.body
-
-    def _submit(self, service: Service, job: OpenJob, body: dict[str, Any], context: GenerationContext) -> OpenJob:
-        """The one POST; afterwards the task's id is on disk, or it is said why not."""
-        began = time.monotonic()
-        if context.spending is not None:
-            try:
-                context.spending.reserve()
-            except HunyuanLocalError:  # nothing was sent
-                self._ledger.forget(job)
-                raise
-        try:
-            answer = service.post(self.wire.SUBMIT_PATH, body)
-            context.remote_id = self.wire.submission_from_wire(answer)
-        except (SubmissionLostError, InvalidAnswerError) as error:
-            raise SubmissionLostError(f"{error}. {_lost_advice(self.name, job)}") from error
-        except KeyboardInterrupt as error:
-            raise GenerationCancelledError(f"cancelled in mid-submission. {_lost_advice(self.name, job)}") from error
-        except HostedError:
-            self._ledger.forget(job)  # the service has made nothing of it
-            if context.spending is not None:
-                context.spending.give_back()
-            raise
-        job = job.model_copy(update={"remote_id": context.remote_id, "submit_s": time.monotonic() - began})
-        try:
-            self._ledger.save(job)
-        except ConfigError as error:
-            # The task is paid for: better to go on without a record than to stop.
-            context.on_note(f"do not interrupt this: task {job.remote_id} at {self.name} cannot be remembered: {error}")
-        return job
 
     def _finish(self, service: Service, job: OpenJob, context: GenerationContext) -> GenerationResult:
         """From a submitted task to a file in its place."""
@@ -343,11 +292,3 @@ class HostedBackend(ABC):
 
 def _stopped(name: str, job: OpenJob, hint: str) -> str:
     return f"stopped; task {job.remote_id} goes on at {name}; {hint}"
-
-
-def _lost_advice(name: str, job: OpenJob) -> str:
-    return (
-        f"Whether {name} made, and bills, a task of job {job.job_id} ({job.created_at:%Y-%m-%d %H:%M} UTC) is not "
-        f"known. It is not sent again by itself: look at your account at {name}; then "
-        f"hunyuan-local resume --forget {job.job_id}, or generate with --submit-again (submit_again=True)"
-    )

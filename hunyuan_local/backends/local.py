@@ -21,7 +21,7 @@ from .finishing import PendingVideo, Run, decode_to_file, default_output
 from .inspection import prepare
 from .ladder import OomLadder, Rung, remedy
 from .profiles import available_machine, choose_profile, for_the_largest, named_profile, with_cache
-from .prompting import Place, Prompting, place_beside
+from .prompting import Place, Prompting, forget_rewriting, place_beside, rewriting_notes
 from .resuming import facts_of, kept_rewriting, open_checkpoint
 from .tiles import Tiles, choose_for
 
@@ -162,6 +162,7 @@ class LocalBackend:
         if context.output is not None:
             check_output_path(context.output, context.overwrite)
         prepare(context.safety, context.on_note)
+        forget_rewriting(request, context)
         # A prompt that was rewritten, and a seed that was drawn, before an interruption are kept.
         checkpoint = open_checkpoint(request, self.config, context)
         if request.awaits_rewriting:
@@ -175,7 +176,7 @@ class LocalBackend:
         output = context.output or default_output(self.config.name, request.seed)
         check_output_path(output, context.overwrite)
         render_size = self.config.render_size(request.width, request.height)
-        run = Run(request, output, render_size, context, began, notes=[*context.rewrite_notes])
+        run = Run(request, output, render_size, context, began, notes=rewriting_notes(request, context))
         for text in self.notes(request, run.render_size):
             run.note(text)
         ladder = OomLadder(self.choose(request, run.note, self._loaded_for), self._why_impossible)

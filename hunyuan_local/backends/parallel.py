@@ -22,7 +22,7 @@ from .finishing import Run, default_output
 from .inspection import prepare
 from .local import LocalBackend
 from .orders import Order
-from .prompting import Prompting
+from .prompting import Prompting, forget_rewriting, rewriting_notes
 from .rank import remove_unfinished
 from .rank_group import RankGroup
 from .resuming import kept_rewriting, open_checkpoint
@@ -129,6 +129,7 @@ class ParallelBackend:
         if context.output is not None:
             check_output_path(context.output, context.overwrite)
         prepare(context.safety, context.on_note)
+        forget_rewriting(request, context)
         asked = request
         if request.awaits_rewriting:
             kept = kept_rewriting(open_checkpoint(request, self.config, context), request)
@@ -141,7 +142,7 @@ class ParallelBackend:
         output = context.output or default_output(self.config.name, request.seed)
         check_output_path(output, context.overwrite)
         render_size = self.config.render_size(request.width, request.height)
-        run = Run(request, output, render_size, context, began, notes=[*context.rewrite_notes])
+        run = Run(request, output, render_size, context, began, notes=rewriting_notes(request, context))
         for text in self._local.notes(request, run.render_size):
             run.note(text)
         profile = self._choose(request, run.note)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -58,8 +59,25 @@ def place_beside(
     return Place("cuda", stays=False) if is_empty and fits_alone else Place()
 
 
+def rewriting_notes(request: GenerationRequest, context: GenerationContext) -> list[str]:
+    """What is to be said with the result of how the prompt was rewritten, if it was.
+
+    Args:
+        request: with its rewriting done, now or by an attempt that did not come to its end.
+    """
+    if not context.rewrite_notes and request.original_prompt == request.prompt:
+        return [f"rewrite={request.rewrite}: an earlier attempt at this video has left the prompt as it is"]
+    return [*context.rewrite_notes]
+
+
+def forget_rewriting(request: GenerationRequest, context: GenerationContext) -> None:
+    """Clear what an earlier request has left in a context; what was done for this one stays."""
+    if request.original_prompt is None:
+        context.rewrite_s, context.rewrite_notes = 0.0, []
+
+
 class Prompting:
-    """The rewriter of one backend.
+    """The rewriter of one backend, or of several, whose prompts it rewrites one after another.
 
     Args:
         find_place: told a request and what the language model needs of a device's memory in bytes.
@@ -68,6 +86,7 @@ class Prompting:
 
     def __init__(self, find_place: FindPlace = on_the_cpu, max_characters: int | None = None):
         self._find_place, self._max_characters = find_place, max_characters
+        self._one_at_a_time = threading.RLock()
         self._rewriter: Rewriter | None = None
         self._place = Place()
         self._request: GenerationRequest | None = None
@@ -77,6 +96,10 @@ class Prompting:
         """See :meth:`hunyuan_local.backends.base.Backend.rewrite`; time and notes go into the context."""
         if not request.awaits_rewriting:
             return request
+        with self._one_at_a_time:
+            return self._rewrite(request, context)
+
+    def _rewrite(self, request: GenerationRequest, context: GenerationContext) -> GenerationRequest:
         config = context.rewriting
         if self._rewriter is None or self._rewriter.config != config:
             self.close()
@@ -106,10 +129,11 @@ class Prompting:
 
     def close(self) -> None:
         """Give back the language model's memory."""
-        rewriter, self._rewriter = self._rewriter, None
-        if rewriter is not None:
-            rewriter.close()
-        self._place = Place()
+        with self._one_at_a_time:
+            rewriter, self._rewriter = self._rewriter, None
+            if rewriter is not None:
+                rewriter.close()
+            self._place = Place()
 
     def _load(self, config: RewriteConfig) -> Writer:
         from ..pipeline.language_model import LanguageModel, weight_bytes

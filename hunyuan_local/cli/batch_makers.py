@@ -12,6 +12,7 @@ from rich.console import Console
 
 from ..backends.base import Backend
 from ..backends.budget import Budget
+from ..backends.prompting import Prompting
 from ..batch.check import CheckSize
 from ..batch.run import Batch
 from ..config import GIB
@@ -37,8 +38,16 @@ def make_batch_pool(batch: Batch, backend: Backend, flags: dict[str, Any], budge
     if budget is not None:
         from ..batch.service_pool import ServicePool
 
+        shared = Prompting(max_characters=backend.capabilities.prompt_characters)
+
+        def make_backend() -> Backend:
+            made = backend_from(dict(flags))
+            if flags["rewriting"].endpoint is None:  # or each thread would load a language model of its own
+                made.share(shared)
+            return made
+
         return ServicePool(
-            batch.folder, batch.store, lambda: backend_from(dict(flags)), flags["concurrency"] or 1, budget,
+            batch.folder, batch.store, make_backend, flags["concurrency"] or 1, budget,
             allow_loss=flags["allow_loss"], submit_again=flags["submit_again"], lease_s=flags["lease_s"],
             min_free_bytes=round(flags["min_free_gib"] * GIB), rewriting=flags["rewriting"], safety=flags["safety"],
         )  # fmt: skip

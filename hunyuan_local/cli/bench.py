@@ -93,11 +93,11 @@ def command(ctx: click.Context, scenarios: str, backends: tuple[str, ...], **fla
 @command.command(name="compare")
 @click.argument("a", type=click.Path(path_type=Path, dir_okay=False))
 @click.argument("b", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--json", "as_json", is_flag=True, help="Print the comparison as one line of JSON, the last of stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print no table before that line.")
 def compare(a: Path, b: Path, as_json: bool) -> None:
     """Set the bench B beside the bench A: ratios, and a verdict only where the intervals part.
 
-    A and B are files that bench has written: DIR/result.json.
+    A and B are files that bench has written: DIR/result.json. The last line of stdout is JSON.
     """
     from ..bench.compare import compare as compare_results
     from ..bench.compare import table
@@ -105,7 +105,9 @@ def compare(a: Path, b: Path, as_json: bool) -> None:
 
     require_extra()
     found = compare_results(load_result(a), load_result(b))
-    print(json.dumps(found.to_json(), ensure_ascii=False) if as_json else table(found))
+    if not as_json:
+        print(f"{table(found)}\n")
+    print(json.dumps(found.to_json(), ensure_ascii=False))
 
 
 def _refuse_options(ctx: click.Context) -> None:

@@ -181,7 +181,7 @@ def _make_pool(own: str, config: ServerConfig, store: JobStore, folder: DataFold
 
     def make(crew: Crew) -> Pool:
         is_own = crew.model == config.model.name
-        chosen = options | {"profile": crew.profile} | ({} if is_own else {"revision": None, "lora": ()})
+        chosen = options | {"profile": crew.profile} | ({} if is_own else {"revision": None, "lora": (), "cache": None})
         model = own if is_own else crew.model
         return make_pool(store, folder, model=model, extra=["--queue", crew.queue], **chosen)
 

@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 from diffusers import HunyuanVideoTransformer3DModel
-from diffusers.hooks import HookRegistry, ModelHook
 from diffusers.models.attention_dispatch import AttentionBackendName, attention_backend, dispatch_attention_fn
 from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoAttnProcessor2_0
 
 from ..errors import ConfigError
+from .rotary import rotate_
 
 # Names are the library's, without the underscore that some begin with. Its kernels for text of several
 # lengths (varlen) are of no use without a mask, and those for other hardware are left out.
@@ -54,17 +54,6 @@ def drop_padding(transformer: HunyuanVideoTransformer3DModel, backend: str) -> N
         if isinstance(getattr(module, "processor", None), HunyuanVideoAttnProcessor2_0):
             module.set_processor(processor)
     transformer.register_forward_pre_hook(_cut_padding, with_kwargs=True)
-
-
-def keep_rotary_tables(transformer: HunyuanVideoTransformer3DModel) -> None:
-    """Compute the rotary tables once a run rather than at each step.
-
-    They depend on the size of the video alone. Costs 1 KiB of the device's memory per latent token
-    until the pipeline frees its hooks. Nothing else is worth keeping: the text refiner depends on the
-    timestep, and what does not (its input layer, the pooled text, the guidance) is less than a
-    millionth of a step of the 13 B model at 1280x720x129.
-    """
-    HookRegistry.check_if_exists_or_initialize(transformer.rope).register_hook(_RotaryTables(), "kept_rotary_tables")
 
 
 def choose_backend(requested: str, fastest_first: Sequence[str], why_not: WhyNot) -> str:
@@ -149,8 +138,36 @@ def library_name(backend: str) -> AttentionBackendName:
     return AttentionBackendName(backend if backend in known else f"_{backend}")
 
 
+# The three projections of an attention layer, and the norms of its queries and keys: those of the image, which in
+# single-stream blocks are those of the text too, and those of the text in dual-stream blocks.
+JOINT_PROJECTIONS = ("to_q", "to_k", "to_v", "norm_q", "norm_k")
+TEXT_PROJECTIONS = ("add_q_proj", "add_k_proj", "add_v_proj", "norm_added_q", "norm_added_k")
+
+
+def project_heads(
+    attn: torch.nn.Module, states: torch.Tensor, names: tuple[str, ...]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Queries, keys and values [B, tokens, heads, head_dim] of states [B, tokens, channels], by the layers' names."""
+    query, key, value = (getattr(attn, name)(states).unflatten(2, (attn.heads, -1)) for name in names[:3])
+    norm_query, norm_key = (getattr(attn, name) or torch.nn.Identity() for name in names[3:])
+    return norm_query(query), norm_key(key), value
+
+
+def project_out(attn: torch.nn.Module, image: torch.Tensor, text: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What attention found, [B, tokens, channels], through the layers that dual-stream blocks have after it."""
+    if getattr(attn, "to_out", None) is not None:
+        image = attn.to_out[1](attn.to_out[0](image))
+    if getattr(attn, "to_add_out", None) is not None:
+        text = attn.to_add_out(text)
+    return image, text
+
+
 class _MaskFreeProcessor(HunyuanVideoAttnProcessor2_0):
-    """The library's attention; at batch 1, where ``_cut_padding`` leaves nothing to mask, without the mask."""
+    """The library's attention; at batch 1, where ``_cut_padding`` leaves nothing to mask, without the mask.
+
+    Queries and keys are rotated where they are, in pieces, and not joined to the text again: the same numbers
+    with fewer tensors. Compiled blocks keep the library's way, whose pieces the compiler makes itself.
+    """
 
     def __init__(self, backend: AttentionBackendName):
         super().__init__()
@@ -166,7 +183,25 @@ class _MaskFreeProcessor(HunyuanVideoAttnProcessor2_0):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         if hidden_states.shape[0] == 1:
             attention_mask = None
-        return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb)
+        # The first two are calls that this transformer does not make.
+        if encoder_hidden_states is None or image_rotary_emb is None or torch.compiler.is_compiling():
+            return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb)
+        image_length, text = hidden_states.shape[1], encoder_hidden_states
+        single = attn.add_q_proj is None
+        projected = torch.cat([hidden_states, text], dim=1) if single else hidden_states
+        query, key, value = project_heads(attn, projected, JOINT_PROJECTIONS)
+        for part in (query, key):
+            rotate_(part[:, :image_length], image_rotary_emb)
+        if not single:
+            text_query, text_key, text_value = project_heads(attn, text, TEXT_PROJECTIONS)
+            # One after another: each tensor is let go when the longer one is there.
+            query = torch.cat([query, text_query], dim=1)
+            key = torch.cat([key, text_key], dim=1)
+            value = torch.cat([value, text_value], dim=1)
+        backend = self._attention_backend
+        found = dispatch_attention_fn(query, key, value, attn_mask=attention_mask, backend=backend)
+        found = found.flatten(2, 3).to(query.dtype)
+        return project_out(attn, found[:, :image_length], found[:, image_length:])
 
 
 def _cut_padding(module: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
@@ -189,24 +224,3 @@ def _cut_padding(module: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -
         given["encoder_hidden_states"] = given["encoder_hidden_states"][:, :length]
         given["encoder_attention_mask"] = mask[:, :length]
     return (), given
-
-
-class _RotaryTables(ModelHook):
-    """Keeps the tables of the last size; ``maybe_free_model_hooks`` of the pipeline resets it with the caches."""
-
-    _is_stateful = True
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._of: tuple[torch.Size, torch.device] | None = None
-        self._tables: tuple[torch.Tensor, torch.Tensor] | None = None
-
-    def new_forward(self, module: torch.nn.Module, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        wanted = (hidden_states.shape[2:], hidden_states.device)
-        if self._of != wanted:
-            self._of, self._tables = wanted, self.fn_ref.original_forward(hidden_states)
-        return self._tables
-
-    def reset_state(self, module: torch.nn.Module) -> torch.nn.Module:
-        self._of = self._tables = None
-        return module

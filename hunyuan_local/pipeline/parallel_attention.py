@@ -23,10 +23,10 @@ from diffusers.models.attention_dispatch import (
     _AttentionBackendRegistry,
     dispatch_attention_fn,
 )
-from diffusers.models.embeddings import apply_rotary_emb
 from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoAttnProcessor2_0
 
-from .attention import library_name
+from .attention import JOINT_PROJECTIONS, TEXT_PROJECTIONS, library_name, project_heads, project_out
+from .rotary import rotate_
 from .team import Team
 
 _TOKENS = ContextParallelInput(split_dim=1, expected_dims=3, split_output=True)
@@ -118,21 +118,19 @@ class SplitAttention(HunyuanVideoAttnProcessor2_0):
         if hidden_states.shape[0] != 1:
             raise ValueError(f"context parallelism takes one video a call, not {hidden_states.shape[0]}")
         image_length, text = hidden_states.shape[1], encoder_hidden_states
-        query, key, value = _heads(attn, hidden_states, "to_q", "to_k", "to_v", "norm_q", "norm_k")
-        query, key = (apply_rotary_emb(part, image_rotary_emb, sequence_dim=1) for part in (query, key))
+        query, key, value = project_heads(attn, hidden_states, JOINT_PROJECTIONS)
+        for part in (query, key):
+            rotate_(part, image_rotary_emb)
         if self.has_text:
-            added = ("to_q", "to_k", "to_v", "norm_q", "norm_k")  # single-stream blocks have one projection for both
-            if attn.add_q_proj is not None:
-                added = ("add_q_proj", "add_k_proj", "add_v_proj", "norm_added_q", "norm_added_k")
-            both = zip((query, key, value), _heads(attn, text, *added), strict=True)
-            query, key, value = (torch.cat(pair, dim=1) for pair in both)
+            names = JOINT_PROJECTIONS if attn.add_q_proj is None else TEXT_PROJECTIONS
+            text_query, text_key, text_value = project_heads(attn, text, names)
+            # One after another: each tensor is let go when the longer one is there.
+            query = torch.cat([query, text_query], dim=1)
+            key = torch.cat([key, text_key], dim=1)
+            value = torch.cat([value, text_value], dim=1)
         found = self._attend(query, key, value).flatten(2, 3).to(query.dtype)
         image, text = found[:, :image_length], found[:, image_length:] if self.has_text else torch.zeros_like(text)
-        if getattr(attn, "to_out", None) is not None:
-            image = attn.to_out[1](attn.to_out[0](image))
-        if getattr(attn, "to_add_out", None) is not None:
-            text = attn.to_add_out(text)
-        return image, text
+        return project_out(attn, image, text)
 
     def _attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         parallel = self._parallel_config
@@ -174,13 +172,6 @@ class _Whole(ModelHook):
         parts = [torch.empty_like(padded) for _ in lengths]
         dist.all_gather(parts, padded, group=self._group)
         return torch.cat([part[:, :length] for part, length in zip(parts, lengths, strict=True)], dim=1)
-
-
-def _heads(attn: torch.nn.Module, states: torch.Tensor, *names: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Queries, keys and values [1, tokens, heads, head_dim], by the names of three projections and two norms."""
-    query, key, value = (getattr(attn, name)(states).unflatten(2, (attn.heads, -1)) for name in names[:3])
-    norm_query, norm_key = (getattr(attn, name) or torch.nn.Identity() for name in names[3:])
-    return norm_query(query), norm_key(key), value
 
 
 def _attend_on_cpu(

@@ -13,11 +13,12 @@ from typing import Literal
 
 from .architecture import Transformer
 from .context_parallel import heads_a_card, swap_in, swap_out
-from .elementwise import gated_sum, modulate, rms_norm, rotate
+from .elementwise import gated_sum, modulate, rms_norm, rotate, rotate_in_pieces
 from .quantization import FULL, Method
 from .trace import Cost, Trace
 
-# How attention hides the padding of the text: not at all, where it has been cut off (pipeline/attention.py);
+# How attention hides the padding of the text: not at all, where it has been cut off (pipeline/attention.py, which
+# also rotates in pieces; compiled blocks do not, and are planned as if they did);
 # by a mask [1, 1, 1, N] (diffusers since 0.32.2); by one of [1, N, N] (diffusers 0.32.0 and 0.32.1).
 Mask = Literal["none", "row", "square"]
 
@@ -156,9 +157,7 @@ class _Walk:
         for name in ("query", "key"):
             rms_norm(t, name, own.tokens * d, own.each)
         for name in ("query", "key"):
-            rotate(t, name, own.latent_tokens * d, own.each)
-            t.make(name, both)  # cat of the rotated video and the text
-            t.drop("out")
+            self._rotate(t, name, joined=both)
         self._attention(t, "attn_output and context_attn_output")
         t.drop("hidden_states of the processor", "query", "key", "value")
         t.make("attn_output", both)  # cat of the two
@@ -196,8 +195,7 @@ class _Walk:
         for name in ("query", "key"):
             rms_norm(t, name, own.latent_tokens * d, own.each)
         for name in ("query", "key"):
-            rotate(t, name, own.latent_tokens * d, own.each)
-            t.rename("out", name)
+            self._rotate(t, name)
         for name in ("encoder_query", "encoder_key", "encoder_value"):
             self._linear(t, name, own.text_tokens, d, d)
         for name in ("encoder_query", "encoder_key"):
@@ -208,6 +206,23 @@ class _Walk:
         self._linear(t, "attn_output", own.latent_tokens, d, d)
         self._linear(t, "context_attn_output", own.text_tokens, d, d)
         t.drop("query", "key", "value", "encoder_query", "encoder_key", "encoder_value", "attention")
+
+    def _rotate(self, t: Trace, name: str, joined: int = 0) -> None:
+        """Turn the video's queries or keys; those of ``joined`` bytes have the text's behind them.
+
+        ``pipeline/attention.py``, which leaves no mask, does it in place; the library makes a new tensor,
+        and joins it to the text.
+        """
+        elements, each = self.own.latent_tokens * self.config.width, self.own.each
+        if self.run.mask == "none":
+            rotate_in_pieces(t, name, elements, each)
+            return
+        rotate(t, name, elements, each)
+        if joined:
+            t.make(name, joined)
+            t.drop("out")
+        else:
+            t.rename("out", name)
 
     def _attention(self, t: Trace, name: str) -> None:
         """``scaled_dot_product_attention``: flash and memory-efficient kernels keep no scores.

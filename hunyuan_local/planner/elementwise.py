@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from .trace import Trace
 
+# What hunyuan_local/pipeline/rotary.py turns at once on a GPU, in float32.
+ROTARY_PIECE_BYTES = 2**26
+
 
 def modulate(t: Trace, source: str, name: str, size: int) -> None:
     """``norm(x) * (1 + scale) + shift`` of ``size`` bytes: two tensors live at a time beside the result before."""
@@ -65,3 +68,13 @@ def rotate(t: Trace, name: str, elements: int, each: int) -> None:
     else:
         t.rename("sum", "out")
     t.drop("x_rotated")
+
+
+def rotate_in_pieces(t: Trace, name: str, elements: int, each: int) -> None:
+    """``rotate_`` of the video's queries or keys: as ``rotate``, a piece at a time, back into the same tensor."""
+    piece = ROTARY_PIECE_BYTES // 4
+    for begin in range(0, elements, piece):
+        length = min(piece, elements - begin)
+        rotate(t, name, length, each)
+        t.copy(length * each)
+        t.drop("out")

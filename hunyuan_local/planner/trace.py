@@ -74,6 +74,10 @@ class Trace:
         self._now -= replaced
         self._live[name] = size
 
+    def copy(self, size: int) -> None:
+        """Count ``size`` bytes that are copied into a tensor that is there already."""
+        self._moved += 2 * size
+
     def drop(self, *names: str) -> None:
         """Free these."""
         for name in names:

@@ -41,7 +41,7 @@ class Rewriter:
     ) -> Rewriting:
         """The request with its prompt rewritten, and the one it had as its ``original_prompt``.
 
-        Where that fails and the policy allows it, the request as it is, with rewriting off.
+        Where that fails and the policy allows it, the prompt stays as it is, and is its own original.
 
         Args:
             request: one that ``awaits_rewriting``.
@@ -61,7 +61,7 @@ class Rewriter:
                 error.hint = "--rewrite-failure use-original would go on with the prompt as it is"
                 raise
             note = f"the prompt is used as it is, since it could not be rewritten: {error}"
-            return Rewriting(request.replace(rewrite="off"), time.monotonic() - began, note)
+            return Rewriting(request.replace(original_prompt=request.prompt), time.monotonic() - began, note)
         seconds = time.monotonic() - began
         note = f"the prompt was rewritten in {seconds:.1f} s by {name} ({request.rewrite}): {prompt}"
         return Rewriting(request.replace(prompt=prompt, original_prompt=request.prompt), seconds, note)

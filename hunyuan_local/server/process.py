@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 # SIGTERM to the end: connections first, then the workers, which save within a step where a step is short.
 _CONNECTIONS_GRACE_S = 2
+# An idle connection is kept so long. With uvicorn's 5 s, which are also those of httpx and so of OpenAI's client, a
+# client can ask at the very moment at which the server closes, and sees a call fail.
+_IDLE_S = 75
 _WORKERS_GRACE_S = 8.0
 
 
@@ -93,7 +96,9 @@ def serve(
         on_listening(address)
 
     server = _Server(
-        uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_CONNECTIONS_GRACE_S),
+        uvicorn.Config(
+            app, log_level="warning", timeout_graceful_shutdown=_CONNECTIONS_GRACE_S, timeout_keep_alive=_IDLE_S
+        ),
         on_listening=tell,
         on_end=end,
     )

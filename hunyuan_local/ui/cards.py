@@ -186,7 +186,9 @@ def _words(shown: Shown) -> str:
     request = shown.request
     rewritten = ""
     if request.original_prompt is not None:
-        rewritten = f'<p class="hl-note">Rewritten from: {escape(request.original_prompt)}</p>'
+        same = request.original_prompt == request.prompt
+        text = "The rewriting has left it as it is" if same else f"Rewritten from: {escape(request.original_prompt)}"
+        rewritten = f'<p class="hl-note">{text}</p>'
     return f'<blockquote class="hl-prompt"><p>{escape(request.prompt)}</p>{rewritten}</blockquote>'
 
 

@@ -49,9 +49,23 @@ def write_snippets(
     known_as = model.name if model.name in model_names() else model.source  # a folder, or a Hub id
     return [
         *(_curl(dialect, title, request, dict(model.defaults), base_url, with_key) for dialect, title in _TITLES),
-        Snippet("Python", _python(request, known_as, profile)),
-        Snippet("Command line", _command_line(request, known_as, profile)),
+        Snippet("Python", _python(request, known_as, profile), _of_the_server(request, model)),
+        Snippet("Command line", _command_line(request, known_as, profile), _of_the_server(request, model)),
     ]
+
+
+def _of_the_server(request: GenerationRequest, model: ModelConfig) -> tuple[str, ...]:
+    """What a server was started with, and a program without a server has to be told again."""
+    found = []
+    if request.awaits_rewriting:
+        found.append(
+            f"rewrite={request.rewrite!r} is done by the default language model there; --rewrite-model or "
+            "--rewrite-endpoint (in Python RewriteConfig) names the server's"
+        )
+    if model.lora:
+        files = " ".join(f"--lora {shlex.quote(f'{item.path}={item.scale}')}" for item in model.lora)
+        found.append(f"the server's LoRAs are not in it: {files}")
+    return tuple(found)
 
 
 def _curl(

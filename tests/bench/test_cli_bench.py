@@ -230,8 +230,9 @@ def test_two_benches_are_compared(run: Run, service: StandIn, tmp_path: Path) ->
     file = str(tmp_path / "out" / "result.json")
     table = run("compare", file, file)
     assert table.returncode == 0, table.stderr
-    assert max(map(len, table.stdout.splitlines())) <= 80
-    assert json.loads(run("compare", file, file, "--json").stdout.splitlines()[-1])
+    *lines, last = table.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert json.loads(last) == json.loads(run("compare", file, file, "--json").stdout)
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", "# Bench", "\ud800"])

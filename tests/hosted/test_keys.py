@@ -31,6 +31,17 @@ def test_the_address_comes_from_the_environment(
     assert make(base_url=None).base_url == "http://127.0.0.1:9"
 
 
+def test_without_a_key_nothing_is_said_to_be_submitted(
+    make: Callable[..., HostedBackend], context: GenerationContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend, told = make(api_key=None), []
+    monkeypatch.delenv(backend.key_variable, raising=False)
+    context.on_progress = context.on_note = told.append
+    with pytest.raises(errors.AuthenticationError):
+        backend.generate(REQUEST, context)
+    assert told == [] and context.job_id is None
+
+
 def test_a_missing_key_names_both_remedies(
     make: Callable[..., HostedBackend], context: GenerationContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,7 +32,7 @@ def document() -> dict:
 
 @pytest.fixture(scope="module")
 def refused() -> subprocess.CompletedProcess[str]:
-    return run("--gpu-memory", "12GiB", "--json")
+    return run("--gpu-memory", "11GiB", "--json")
 
 
 def test_a_plan_succeeds(table: subprocess.CompletedProcess[str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -9,8 +11,11 @@ import torch
 from diffusers import HunyuanVideoTransformer3DModel
 from live_tensors import LARGE, attention, counted_flops, live_peak, tiny_config, transformer, transformer_inputs
 
+from hunyuan_local.pipeline import rotary
+from hunyuan_local.pipeline.attention import drop_padding
 from hunyuan_local.planner.architecture import Transformer
 from hunyuan_local.planner.denoising import Pass, explain_peak, trace_pass
+from hunyuan_local.planner.elementwise import ROTARY_PIECE_BYTES
 from hunyuan_local.planner.quantization import INT8_WEIGHT_ONLY, LLM_INT8, NF4
 
 # Of the 13 B model one block of each kind: the others cost the same.
@@ -61,9 +66,35 @@ def test_operations_of_the_13_b_model(latents: tuple[int, int, int], petaflops: 
     assert flops / 1e15 == pytest.approx(petaflops, rel=2e-3)
 
 
-def test_at_720p_the_peak_is_where_the_keys_of_a_single_block_are_rotated() -> None:
-    names = [name for name, _ in explain_peak(Transformer.model_validate(LARGE["transformer"]), Pass(118_800, 256))]
-    assert {"mlp_hidden_states", "x_rotated * sin", "value"} <= set(names)
+@pytest.mark.parametrize(("kind", "latents", "text_tokens"), CASES)
+def test_the_peak_without_a_mask_is_that_of_our_attention(
+    kind: str, latents: tuple[int, int, int], text_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attention)
+    model = copy.deepcopy(real(kind))
+    drop_padding(model, "native")
+    model._forward_pre_hooks.clear()  # looks into the mask, which has no values here; nothing is to be cut
+    inputs = transformer_inputs(model, latents, text_tokens)
+    peak = live_peak(model, lambda: model(**inputs), inputs)
+    config, run = traced(kind, latents, text_tokens)
+    assert trace_pass(config, replace(run, mask="none")).peak_bytes == pytest.approx(peak, rel=0.01)
+
+
+def test_the_pieces_that_are_rotated_at_once_are_those_of_the_pipeline() -> None:
+    assert rotary._PIECE_BYTES_ON_GPU == ROTARY_PIECE_BYTES
+
+
+def peak_names(mask: str) -> set[str]:
+    run = Pass(118_800, 256, mask=mask)
+    return {name for name, _ in explain_peak(Transformer.model_validate(LARGE["transformer"]), run)}
+
+
+def test_at_720p_the_librarys_peak_is_where_the_keys_of_a_single_block_are_rotated() -> None:
+    assert {"mlp_hidden_states", "x_rotated * sin", "value"} <= peak_names("row")
+
+
+def test_at_720p_our_peak_is_where_a_single_block_ends() -> None:
+    assert {"mlp_hidden_states", "cat of attn_output and mlp_hidden_states", "gated"} <= peak_names("none")
 
 
 def test_a_square_mask_costs_as_many_bytes_as_pairs_of_tokens() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from chat_server import ChatServer
@@ -11,7 +12,7 @@ from scribe import ANSWERS, PROMPT
 from standin import StandIn
 
 from hunyuan_local.backends.base import GenerationContext
-from hunyuan_local.backends.ledger import Ledger
+from hunyuan_local.backends.ledger import Ledger, fingerprint
 from hunyuan_local.backends.local import LocalBackend
 from hunyuan_local.backends.wavespeed import WaveSpeedBackend
 from hunyuan_local.config import RewriteConfig
@@ -69,8 +70,15 @@ def test_where_the_policy_allows_it_the_original_is_used_and_that_is_said(tiny, 
     result = tiny.generate(
         request_.replace(prompt="a blue square"), GenerationContext(tmp_path / "clip.mp4", rewriting=lenient)
     )
-    assert result.request.prompt == "a blue square" and result.request.original_prompt is None
+    assert result.request.prompt == result.request.original_prompt == "a blue square"
     assert any("could not be rewritten" in note for note in result.notes)
+
+
+def test_a_prompt_that_an_earlier_attempt_has_left_as_it_is_is_told_too(tiny, request_, tmp_path: Path) -> None:
+    nobody = RewriteConfig(model_id=str(tmp_path / "gone"))
+    left = request_.replace(original_prompt=PROMPT)
+    result = tiny.generate(left, GenerationContext(tmp_path / "clip.mp4", rewriting=nobody))
+    assert any("left the prompt as it is" in note for note in result.notes)
 
 
 def test_without_being_asked_for_nothing_is_rewritten(tiny, small_request, tmp_path: Path) -> None:
@@ -116,6 +124,32 @@ def test_an_open_task_of_the_same_command_is_continued_whatever_would_be_written
     chat.answer = "another prompt this time"
     hosted.generate(request, GenerationContext(tmp_path / "clip.mp4", rewriting=rewriting))
     assert (len(standin.submissions), len(chat.asked)) == (1, 1)
+
+
+def test_a_task_that_is_settled_while_this_one_waits_for_the_lock_is_made_anew_and_rewritten(
+    hosted, standin: StandIn, chat: ChatServer, tmp_path: Path
+) -> None:
+    context = GenerationContext(tmp_path / "clip.mp4", rewriting=RewriteConfig(endpoint=chat.url))
+    request = GenerationRequest(prompt=PROMPT, rewrite="master")
+    mark = fingerprint(hosted.name, hosted.base_url, request, context.output)
+    jobs, seen = hosted._ledger.jobs, []
+
+    def settled_after_the_first_look() -> list[object]:
+        seen.append(1)
+        return [SimpleNamespace(fingerprint=mark)] if len(seen) == 1 else jobs()
+
+    hosted._ledger.jobs = settled_after_the_first_look
+    hosted.generate(request, context)
+    assert [sent.body["prompt"] for sent in standin.submissions] == [chat.answer]
+
+
+def test_a_context_that_is_used_again_says_nothing_of_the_request_before(
+    tiny: LocalBackend, request_: GenerationRequest, context: GenerationContext
+) -> None:
+    tiny.generate(request_, context)
+    context.overwrite = True
+    plain = tiny.generate(request_.replace(rewrite=None), context)
+    assert plain.timings.rewrite_s == 0 and not any("rewritten" in note for note in plain.notes)
 
 
 def test_a_saved_state_goes_on_with_the_prompt_of_before(

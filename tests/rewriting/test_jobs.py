@@ -27,16 +27,6 @@ from hunyuan_local.wires import novita, openai, wavespeed
 WIRES = {wire.NAME: wire for wire in (wavespeed, novita, openai)}
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> DataFolder:
-    return DataFolder(tmp_path / "data")
-
-
-@pytest.fixture
-def store(folder: DataFolder) -> JobStore:
-    return folder.store()
-
-
 def asking(dialect: str, mode: str) -> dict[str, object]:
     """A submission of this dialect with its field for the rewriting."""
     body = SUBMISSIONS[dialect][1]

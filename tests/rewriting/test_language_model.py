@@ -58,7 +58,7 @@ def test_a_refusal_fails_with_the_way_on(scribe: Path) -> None:
 def test_a_refusal_leaves_the_prompt_where_that_is_the_policy(scribe: Path) -> None:
     request = GenerationRequest(prompt="a blue square", rewrite="normal")
     found = rewriter(scribe, on_failure="use-original").rewrite(request, never)
-    assert found.request == request.replace(rewrite="off")
+    assert found.request == request.replace(original_prompt="a blue square")
     assert "used as it is" in found.note and "declined" in found.note
 
 

@@ -1,4 +1,4 @@
-"""A trained classifier of red against blue pictures, checks with it, and clips of both."""
+"""Checks with a classifier of red against blue pictures, and clips of both."""
 
 from __future__ import annotations
 
@@ -7,15 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from colour_classifier import picture, save, small_model, train
+from colour_classifier import picture
 
 from hunyuan_local.config import SafetyConfig
-
-
-@pytest.fixture(scope="session")
-def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a classifier that has learnt the labels ``red`` and ``blue``."""
-    return save(train(small_model(), steps=80), tmp_path_factory.mktemp("classifier"))
 
 
 @pytest.fixture(scope="session")

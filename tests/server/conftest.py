@@ -6,24 +6,16 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 import uvicorn
 from fastapi.testclient import TestClient
 from server_stage import MODEL, Stage
 
-from hunyuan_local.jobs.folder import DataFolder
 from hunyuan_local.server.app import create_app
 from hunyuan_local.server.config import ServerConfig
 
 START_LIMIT_S = 60.0
-
-
-@pytest.fixture
-def stage(tmp_path: Path) -> Stage:
-    folder = DataFolder(tmp_path / "data")
-    return Stage(folder, folder.store())
 
 
 @pytest.fixture

@@ -31,12 +31,6 @@ _FLAGS = [
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Stage:
-    folder = DataFolder(tmp_path / "data")
-    return Stage(folder, folder.store())
-
-
-@pytest.fixture
 def make_studio(stage: Stage) -> Callable[..., Studio]:
     """Makes a studio; keyword arguments are the server's configuration."""
 
@@ -79,10 +73,13 @@ def make_visitor(shared_stage: Stage) -> Callable[..., TestClient]:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageServer]:
-    """A real server with keys, its page and one worker."""
+def server(tmp_path_factory: pytest.TempPathFactory, scribe: Path, classifier: Path) -> Iterator[PageServer]:
+    """A real server with keys, its page and one worker, which can rewrite prompts and looks for red in the videos."""
     pytest.importorskip("gradio", reason="the extra 'ui' is not installed")
-    running = PageServer(tmp_path_factory.mktemp("page"))
+    running = PageServer(
+        tmp_path_factory.mktemp("page"), "--rewrite-model", str(scribe),
+        "--safety", "flag", "--safety-model", str(classifier), "--safety-label", "red",
+    )  # fmt: skip
     running.start()
     yield running
     running.stop()

@@ -28,10 +28,11 @@ class PageServer:
 
     Args:
         folder: for its jobs and its log.
+        more: flags of the command.
         port: any free one if None.
     """
 
-    def __init__(self, folder: Path, port: int | None = None):
+    def __init__(self, folder: Path, *more: str, port: int | None = None):
         self._log = folder / "server.log"
         self._data_dir = folder / "data"
         keys = folder / "keys"
@@ -40,7 +41,7 @@ class PageServer:
         self._command = [
             sys.executable, "-m", "hunyuan_local", "ui", "--no-browser", "--model", "tiny", "--profile", "cpu",
             "--workers", "1", "--min-free-gib", "0", "--checkpoint-every", "1", "--data-dir", str(self._data_dir),
-            "--port", str(self._port), "--api-keys-file", str(keys),
+            "--port", str(self._port), "--api-keys-file", str(keys), *more,
         ]  # fmt: skip
         self.url = f"http://127.0.0.1:{self._port}"
         self.page_url = f"{self.url}/ui/"

@@ -5,11 +5,13 @@ The tests share one server, and each begins with the jobs of those before it; th
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from page_server import PageServer
+from scribe import ANSWERS
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Locator, Page
@@ -68,6 +70,11 @@ def write_size(page: Page, size: str) -> None:
     field.press("Tab")
 
 
+def ask_to_rewrite(page: Page, mode: str) -> None:
+    page.get_by_role("button", name="More settings").click()
+    page.get_by_role("radio", name=mode).check()
+
+
 def generate(page: Page) -> None:
     page.get_by_role("button", name="Generate").click()
 
@@ -113,6 +120,34 @@ def test_a_typed_prompt_becomes_a_video_that_plays(
     download.value.save_as(tmp_path / "got.mp4")
     assert (tmp_path / "got.mp4").read_bytes() == server.video_of(server.newest()).read_bytes()
     assert visitor.strangers == []
+
+
+def test_a_prompt_is_rewritten_and_stands_there_with_the_one_that_was_typed(
+    page: Page, server: PageServer, made: str
+) -> None:
+    ask_for(page, Steps=8, Frames=5)
+    ask_to_rewrite(page, "master")
+    generate(page)
+    page.locator("#hl-stage blockquote").get_by_text(f"Rewritten from: {PROMPT}").wait_for()
+    badge(page, "Done").wait_for()
+    assert page.locator("#hl-stage blockquote p").first.inner_text() == ANSWERS["master", PROMPT]
+
+
+def test_a_prompt_that_the_language_model_declines_says_so_and_makes_nothing(
+    page: Page, server: PageServer, made: str
+) -> None:
+    ask_for(page, "a blue square", Steps=8, Frames=5)
+    ask_to_rewrite(page, "normal")
+    generate(page)
+    badge(page, "Failed").wait_for()
+    assert page.locator("#hl-stage").get_by_text("declined").is_visible()
+
+
+def test_what_the_safety_check_has_found_stands_among_the_settings(page: Page, made: str) -> None:
+    page.get_by_role("tab", name="Past videos").click()
+    page.locator(f"[data-job='{made}']").click()
+    row = page.locator("#hl-stage dl div", has_text=re.compile("^Safety check"))
+    assert re.match(r"flagged: red (0\.9\d|1\.00) at frame \d+", row.inner_text().split("\n")[-1])
 
 
 def test_the_outlook_changes_with_the_form_before_anything_runs(page: Page, server: PageServer, made: str) -> None:

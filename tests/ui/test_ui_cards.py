@@ -57,7 +57,7 @@ def shown(studio: Studio, job: Job) -> Tags:
 
 
 def test_a_prompt_is_data_in_every_card(studio: Studio, stage: Stage) -> None:
-    job = finish(stage, EVIL, request={"original_prompt": EVIL, "rewrite": "normal", "negative_prompt": EVIL})
+    job = finish(stage, EVIL, request={"original_prompt": f"{EVIL}!", "rewrite": "normal", "negative_prompt": EVIL})
     page = Tags(
         cards.stage(studio.show(job.job_id))
         + cards.gallery([job], 0, False, None, job.created_at)
@@ -70,6 +70,11 @@ def test_a_prompt_is_data_in_every_card(studio: Studio, stage: Stage) -> None:
     assert page.open == []
     assert "script" not in page.seen and page.seen.count("img") == 1
     assert page.text.count(EVIL) >= 9
+
+
+def test_a_prompt_that_was_left_as_it_is_does_not_stand_there_twice(studio: Studio, stage: Stage) -> None:
+    page = shown(studio, finish(stage, "a fox", request={"original_prompt": "a fox", "rewrite": "normal"}))
+    assert "The rewriting has left it as it is" in page.text and "Rewritten from" not in page.text
 
 
 def test_a_finished_job_has_its_video_and_its_download(studio: Studio, stage: Stage) -> None:

@@ -11,6 +11,7 @@ from server_stage import MODEL
 
 from hunyuan_local.cli.generate import command as generate
 from hunyuan_local.cli.options import request_from
+from hunyuan_local.config import LoraConfig
 from hunyuan_local.schema import GenerationRequest
 from hunyuan_local.ui.snippets import Snippet, write_snippets
 from hunyuan_local.wires import novita, openai, wavespeed
@@ -66,6 +67,21 @@ def test_the_key_comes_from_a_variable_of_the_shell(dialect: object) -> None:
 @DIALECTS
 def test_without_keys_none_is_shown(dialect: object) -> None:
     assert "Authorization" not in snippets(with_key=False)[TITLES[dialect]].text
+
+
+@pytest.mark.parametrize("title", ["Python", "Command line"])
+def test_without_the_server_its_language_model_must_be_named_again(title: str) -> None:
+    request = GenerationRequest(prompt="a fox", rewrite="master")
+    assert "--rewrite-endpoint" in snippets(request)[title].losses[0]
+    assert snippets(request.replace(rewrite="off"))[title].losses == ()
+
+
+@pytest.mark.parametrize("title", ["Python", "Command line"])
+def test_without_the_server_its_loras_must_be_given_again(title: str) -> None:
+    model = MODEL.model_copy(update={"lora": (LoraConfig(path="my style.safetensors", scale=0.5),)})
+    found = write_snippets(REQUEST, base_url="http://127.0.0.1:8000", with_key=False, model=model, profile="")
+    losses = next(snippet.losses for snippet in found if snippet.title == title)
+    assert "--lora 'my style.safetensors=0.5'" in losses[0]
 
 
 def test_what_is_left_open_is_the_models_and_not_the_dialects() -> None:

@@ -1,0 +1,84 @@
+"""Where the time of a denoising step goes, by kinds of operations: the plain transformer and ours, in one process.
+
+On the random checkpoint ``mid`` of ``vs_diffusers``. Each operation's own time, without that of those it
+calls, as torch's profiler sees it; which operations belong to a kind is in ``KINDS``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+from versus import mid
+from versus.kernels import inputs, latents_of, ways_of
+from versus.machine import describe
+
+# Kinds by the names of torch's operations; what is in none of them counts as the rest.
+KINDS = {
+    "attention": ("_scaled_dot_product_flash_attention_for_cpu", "scaled_dot_product_attention"),
+    "matrix products": ("addmm", "mm", "bmm", "linear", "mkldnn_convolution"),
+    "GELU and SiLU": ("gelu", "silu"),
+    "copies and joins": ("copy_", "cat", "_to_copy", "clone", "contiguous", "stack"),
+    "norms": ("native_layer_norm", "pow", "mean", "rsqrt"),
+    "sums and products": ("mul", "add", "add_", "mul_", "neg"),
+}
+
+
+@torch.no_grad()
+def seconds_by_kind(steps: dict[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, float]]:
+    """Seconds of each way's step by kinds, the mean of the rounds, by turns; the first round warms up."""
+    kinds = {f"aten::{name}": kind for kind, names in KINDS.items() for name in names}
+    found = {way: dict.fromkeys((*KINDS, "the rest"), 0.0) for way in steps}
+    for number in range(rounds + 1):
+        for way, step in steps.items():
+            with profile(activities=[ProfilerActivity.CPU]) as seen:
+                step()
+            for entry in seen.key_averages() if number else ():
+                found[way][kinds.get(entry.key, "the rest")] += entry.self_cpu_time_total / 1e6 / rounds
+    return found
+
+
+def table(found: dict[str, dict[str, float]]) -> str:
+    """Seconds and shares, a line a kind."""
+    lines = [f"{'':20}" + "".join(f"{way:>20}" for way in found)]
+    totals = {way: sum(kinds.values()) for way, kinds in found.items()}
+    for kind in (*KINDS, "the rest"):
+        cells = (f"{kinds[kind]:>12.2f} s{kinds[kind] / totals[way]:>5.0%} " for way, kinds in found.items())
+        lines.append(f"{kind:20}" + "".join(cells))
+    lines.append(f"{'a step':20}" + "".join(f"{total:>12.2f} s      " for total in totals.values()))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def main() -> None:
+    """Profile, print the table and write it down."""
+    arguments = _parse()
+    width, height = map(int, arguments.size.split("x"))
+    size = latents_of({"width": width, "height": height, "num_frames": arguments.frames})
+    with tempfile.TemporaryDirectory() as name:
+        stock, ours = ways_of(str(mid.provide(Path(name))), torch.bfloat16)
+    given = inputs(stock, size)
+    found = seconds_by_kind({"stock": lambda: stock(**given), "ours": lambda: ours(**given)}, arguments.rounds)
+    title = f"a step at {arguments.size}, {arguments.frames} frames; mean of {arguments.rounds} steps, by turns"
+    text = f"{describe()}\n\n{title}\n\n{table(found)}\n"
+    print(text)
+    if arguments.output is not None:
+        arguments.output.write_text(text)
+        arguments.output.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", default="512x320", help="512x320 and 33 frames are 5760 tokens")
+    parser.add_argument("--frames", type=int, default=33)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--output", type=Path, help="a text file; a JSON file of the same name stands beside it")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
