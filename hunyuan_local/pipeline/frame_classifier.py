@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -23,13 +22,12 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from transformers import AutoImageProcessor, AutoModelForImageClassification, ImageClassificationPipeline, pipeline
-from transformers.utils import logging as transformers_logging
 
 from ..config import is_offline
 from ..errors import ConfigError, HunyuanLocalError, ModelLoadError
 from ..weights.hub import Hub
+from .quiet import quiet_transformers
 
 # What is read of a repository: many hold the same weights in other formats besides.
 _FILES = [
@@ -134,7 +132,7 @@ def load_classifier(
 @functools.lru_cache(maxsize=1)
 def _load(name: str, folder: Path) -> FrameClassifier:
     options = {"local_files_only": True, "trust_remote_code": False}
-    with _translated_errors(name), _quiet_libraries():
+    with _translated_errors(name), quiet_transformers():
         # The pipeline would load these by itself, but not say that a part of the weights was missing and is random.
         model, report = AutoModelForImageClassification.from_pretrained(
             str(folder), dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
@@ -163,7 +161,7 @@ def _find(model_id: str, revision: str | None, on_note: Callable[[str], None], h
         return folder.resolve()
     hub = hub or Hub.default()
     wanted = {"revision": revision, "cache_dir": hub.cache, "allow_patterns": _FILES}
-    with _translated_fetching(model_id, revision, hub), _quiet_libraries():
+    with _translated_fetching(model_id, revision, hub), quiet_transformers():
         with contextlib.suppress(LocalEntryNotFoundError):
             return Path(snapshot_download(model_id, local_files_only=True, **wanted))
         if is_offline():
@@ -214,22 +212,3 @@ def _translated_fetching(model_id: str, revision: str | None, hub: Hub) -> Itera
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).split("\n")[0]
-
-
-@contextlib.contextmanager
-def _quiet_libraries() -> Iterator[None]:
-    """Hide the libraries' chatter and bars, which would break up the progress display."""
-    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    hub_bars = not are_progress_bars_disabled()
-    transformers_logging.set_verbosity(logging.ERROR)
-    transformers_logging.disable_progress_bar()  # the Hub's as well
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()
-        if hub_bars and not bars:
-            enable_progress_bars()
-        elif bars and not hub_bars:
-            disable_progress_bars()

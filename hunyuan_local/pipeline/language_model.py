@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,8 @@ from ..config import RewriteConfig, is_offline
 from ..config.rewriting import DEFAULT_MODEL
 from ..errors import ConfigError, GenerationCancelledError, ModelLoadError, RewriteError
 from ..rewriting.writer import Answer, Messages, ShouldStop
+from ..weights.cache import is_here
+from .quiet import quiet_transformers
 
 _REMEDY = (
     "give --rewrite-model a folder or a Hub id of an instruct model, or --rewrite-endpoint the address of a server"
@@ -59,7 +62,9 @@ class LanguageModel:
     def __init__(self, config: RewriteConfig, device: str):
         self._config, self._device, self.name = config, device, _model_id(config)
         source = {"revision": config.revision, "local_files_only": is_offline(), "trust_remote_code": False}
-        with _translated(config):
+        # A download shows how far it is: it may be of gigabytes.
+        is_local = Path(self.name).is_dir() or is_here(self.name)
+        with _translated(config), quiet_transformers() if is_local else nullcontext():
             self._tokenizer = AutoTokenizer.from_pretrained(self.name, **source)
             if not self._tokenizer.chat_template:
                 raise ConfigError(f"rewrite_model={self.name!r}: has no chat template; {_REMEDY}")
