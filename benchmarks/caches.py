@@ -28,6 +28,8 @@ from frame_distance import psnr, squared_error, ssim
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
+from right_videos import count_right
+
 from hunyuan_local.backends.base import GenerationContext
 from hunyuan_local.backends.local import LocalBackend
 from hunyuan_local.backends.profiles import with_cache
@@ -260,8 +262,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     save(found, title, options)
     for row in found if options.quality else []:
         if row.name or row.cache is None:
-            from right_videos import count_right  # which needs the training's renderer
-
             with cached(backend, row.cache):
                 row.right = count_right(backend, steps, options.quality)
             save(found, title, options)

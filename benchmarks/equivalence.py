@@ -26,6 +26,8 @@ from diffusers.utils import logging as diffusers_logging
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
+from right_videos import count_right
+
 from hunyuan_local.backends.local import LocalBackend
 from hunyuan_local.backends.profiles import with_cache
 from hunyuan_local.config import RuntimeProfile, cache_names, load_cache, load_profile
@@ -217,8 +219,6 @@ def holds(way: Way, measured: Measured) -> bool:
 
 def quality(way: Way, count: int) -> float:
     """Percent of so many combinations of which colour, shape, direction and background are all right."""
-    from right_videos import count_right  # which needs the training's renderer
-
     backend = way.backend()
     right = count_right(backend, 8, count)
     backend.close()

@@ -44,17 +44,9 @@ class ServerProcess:
         self._log = log
         self._before = log.stat().st_size if log.exists() else 0
         command = [
-            sys.executable,
-            "-m",
-            "hunyuan_local",
-            "serve",
-            "--no-page",
-            "--port",
-            "0",
-            "--data-dir",
-            data_dir,
-            *options,
-        ]
+            sys.executable, "-m", "hunyuan_local", "serve", "--no-page", "--port", "0",
+            "--data-dir", data_dir, *options,
+        ]  # fmt: skip
         with log.open("a") as output:
             self.process = subprocess.Popen(
                 list(map(str, command)),

@@ -23,7 +23,6 @@ from diffusers import (
 )
 from diffusers.utils import logging as diffusers_logging
 from transformers import CLIPTextModel, LlamaModel
-from transformers.utils import logging as transformers_logging
 
 from ..config import ModelConfig, RuntimeProfile, cache_dir
 from ..errors import ConfigError, HunyuanLocalError, ModelLoadError
@@ -41,6 +40,7 @@ from .placement import Placement
 from .prompt_cache import PromptCache, encoder_identity
 from .prompts import TEXT_ENCODERS, PromptEncoder
 from .quantization import cast_storage, finish_quantization, require, transformer_config
+from .quiet import quiet_transformers
 from .tokenizers import load_clip_tokenizer, load_llama_tokenizer
 
 if TYPE_CHECKING:
@@ -270,17 +270,12 @@ def _quiet_libraries() -> Iterator[None]:
     Their warnings about a class name that differs from the configuration are expected here: the
     tokenizer is loaded on purpose as another class, and checked.
     """
-    loggers = (diffusers_logging, transformers_logging)
-    before = [library.get_verbosity() for library in loggers]
-    bars = transformers_logging.is_progress_bar_enabled()
-    for library in loggers:
-        library.set_verbosity(logging.ERROR)
-        library.disable_progress_bar()
+    level = diffusers_logging.get_verbosity()
+    diffusers_logging.set_verbosity(logging.ERROR)
+    diffusers_logging.disable_progress_bar()
     try:
-        yield
+        with quiet_transformers():
+            yield
     finally:
-        for library, level in zip(loggers, before, strict=True):
-            library.set_verbosity(level)
+        diffusers_logging.set_verbosity(level)
         diffusers_logging.enable_progress_bar()
-        if bars:
-            transformers_logging.enable_progress_bar()

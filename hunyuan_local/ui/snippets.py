@@ -47,10 +47,11 @@ def write_snippets(
         profile: for Python and the command line; an empty one is left out.
     """
     known_as = model.name if model.name in model_names() else model.source  # a folder, or a Hub id
+    missing = _of_the_server(request, model)
     return [
         *(_curl(dialect, title, request, dict(model.defaults), base_url, with_key) for dialect, title in _TITLES),
-        Snippet("Python", _python(request, known_as, profile), _of_the_server(request, model)),
-        Snippet("Command line", _command_line(request, known_as, profile), _of_the_server(request, model)),
+        Snippet("Python", _python(request, known_as, profile), missing),
+        Snippet("Command line", _command_line(request, known_as, profile), missing),
     ]
 
 
