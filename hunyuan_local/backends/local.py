@@ -244,7 +244,8 @@ class LocalBackend:
     def close(self) -> None:
         """Let go of the models and of the device memory they held."""
         self._prompting.close()
-        self._unload()
+        if self.loaded is not None:
+            self._unload()
 
     def load_in(self, profile: RuntimeProfile, context: GenerationContext) -> LoadedModel:
         """The model in this profile, loaded now unless it is there."""

@@ -77,6 +77,11 @@ class ParallelBackend:
         return self._local.config
 
     @property
+    def profile(self) -> RuntimeProfile | None:
+        """The profile that was named; None is chosen for each request."""
+        return self._local.profile
+
+    @property
     def identity(self) -> str:
         """See :class:`hunyuan_local.backends.base.Backend`."""
         return self.config.identity

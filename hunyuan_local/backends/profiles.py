@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from pydantic import ValidationError
 
 from ..config import CacheConfig, FirstBlockCache, MagCache, ModelConfig, RuntimeProfile, load_profile, profile_names
+from ..config.extras import require_peft
+from ..config.quantization import GGUF_NEEDS, INSTALL, NEEDS, installed_libraries
 from ..errors import ConfigError, GpuMemoryError
 from ..planner import Machine, ModePlan, Plan, detect_machine, plan
 from ..planner.machine import has_cuda_driver
@@ -51,6 +53,26 @@ def named_profile(name: str | None) -> RuntimeProfile | None:
         if name in profile_names() or name.endswith((".yaml", ".yml")):
             raise
         raise ConfigError(f"{error}, {AUTO}, or a mode that 'hunyuan-local plan' lists, such as group+tiling") from None
+
+
+def require_libraries(config: ModelConfig, profile: RuntimeProfile | None) -> None:
+    """Refuse, before anything is read, what needs an optional library that is not installed here.
+
+    A profile of None is chosen by the plan, among those whose libraries are here.
+
+    Raises:
+        ConfigError: names the library and its extra.
+    """
+    method = None if profile is None else profile.quantization
+    wanted = {f"quantization={method!r}": NEEDS[method]} if method is not None else {}
+    if config.transformer_gguf is not None:
+        wanted[f"transformer_gguf={config.transformer_gguf!r}"] = GGUF_NEEDS
+    installed = installed_libraries()
+    for field, needs in wanted.items():
+        if needs.library is not None and needs.library not in installed:
+            raise ConfigError(f"{field}: {needs.library} is not installed ({INSTALL}); or use full precision")
+    if config.lora and any(needs.library is not None for needs in wanted.values()):
+        require_peft(config.lora)
 
 
 def with_cache(profile: RuntimeProfile, cache: CacheConfig | None, model: ModelConfig) -> RuntimeProfile:

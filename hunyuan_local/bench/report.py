@@ -6,7 +6,6 @@ it comes from, and what failed is listed. Knows nothing about how runs are made.
 
 from __future__ import annotations
 
-import importlib.util
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,20 +24,6 @@ _TEMPLATE = Path(__file__).with_name("report.md.j2")
 _MAX_PROMPTS = 20  # of a scenario; the others are in the JSON file
 _LOAD_SHARE = 0.1  # of a run
 _SETTINGS = ("negative_prompt", "guidance_scale", "true_cfg_scale", "flow_shift", "fps")
-
-
-def require_extra() -> None:
-    """Find out before anything runs whether a report can be made.
-
-    Raises:
-        ConfigError: matplotlib or scipy is not installed.
-    """
-    missing = [name for name in ("matplotlib", "scipy") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ConfigError(
-            f"a bench needs {' and '.join(missing)} for its report, not installed here; "
-            "run: pip install 'hunyuan-local[bench]'"
-        )
 
 
 def write_report(result: BenchResult, folder: Path) -> Path:

@@ -25,6 +25,7 @@ from ..batch.items import Maker, wanted_items
 from ..batch.report import write_report
 from ..batch.run import Batch
 from ..batch.summary import Summary
+from ..config.extras import require_ray
 from ..errors import BatchIncompleteError, ConfigError, GenerationCancelledError, HunyuanLocalError
 from ..jobs.pool import Pool
 from ..schema import GenerationRequest
@@ -37,6 +38,7 @@ from .options import (
     backend_options,
     context_parallel_options,
     model_option,
+    refuse_missing_libraries,
     request_options,
     tuning_options,
     worker_options,
@@ -108,7 +110,11 @@ def command(
     found = read_batch(file, format=format, defaults=defaults, seeds=seeds, num_videos_per_prompt=num_videos_per_prompt)
     flags |= {"rewriting": rewriting_from(flags), "safety": safety_from(flags)}
     chosen = dict(flags)
+    if chosen["executor"] == "ray":
+        require_ray()
     backend = backend_from(flags)
+    if chosen["executor"] != "ray":  # whose nodes have libraries of their own
+        refuse_missing_libraries(backend)
     note_default_model(console, backend, chosen["model"])
     refuse_foreign(backend, chosen, max_cost_usd)
     with size_check(backend, chosen) as check_size:

@@ -22,11 +22,12 @@ from ..bench.scenarios import DEFAULT, ScenarioFile, read_scenarios, scenario_na
 from ..bench.session import LocalOptions, Session, check_options, make_backends, open_session
 from ..bench.targets import LOCAL, parse_targets
 from ..config import cache_names, model_names, profile_names
+from ..config.extras import require_extra
 from ..errors import BenchIncompleteError, ConfigError, GenerationCancelledError
 from .batch_makers import weights_of
 from .bench_display import BenchDisplay, one_line
 from .console import note_default_model, stderr
-from .options import Lora
+from .options import Lora, refuse_missing_libraries
 
 
 def _local_options(command: Callable) -> Callable:
@@ -71,9 +72,7 @@ def command(ctx: click.Context, scenarios: str, backends: tuple[str, ...], **fla
     if ctx.invoked_subcommand is not None:
         _refuse_options(ctx)
         return
-    from ..bench.report import require_extra
-
-    require_extra()
+    require_extra("bench", "a bench")
     console = stderr()
     file = read_scenarios(scenarios)
     names = parse_targets(backends)
@@ -84,6 +83,7 @@ def command(ctx: click.Context, scenarios: str, backends: tuple[str, ...], **fla
         made = make_backends(names, local, flags["api_key"], flags["timeout_s"])
         for backend in made:
             closing.callback(backend.close)
+            refuse_missing_libraries(backend)
         folder = flags["output_dir"] or Path(f"bench-{file.name}-{datetime.now():%Y%m%d-%H%M%S}")
         closing.enter_context(held(folder))
         console.print(f"bench {file.name} in {folder}", markup=False)
@@ -101,9 +101,8 @@ def compare(a: Path, b: Path, as_json: bool) -> None:
     """
     from ..bench.compare import compare as compare_results
     from ..bench.compare import table
-    from ..bench.report import require_extra
 
-    require_extra()
+    require_extra("bench", "a bench")
     found = compare_results(load_result(a), load_result(b))
     if not as_json:
         print(f"{table(found)}\n")

@@ -16,6 +16,7 @@ from .options import (
     backend_options,
     context_parallel_options,
     model_option,
+    refuse_missing_libraries,
     request_from,
     request_options,
     tuning_options,
@@ -75,6 +76,7 @@ def command(
     rewriting, safety = rewriting_from(flags), safety_from(flags)
     chosen = flags["model"]
     with contextlib.closing(backend_from(flags)) as backend:
+        refuse_missing_libraries(backend)
         note_default_model(console, backend, chosen)
         with ProgressDisplay(console) as display:
             context = display.context(

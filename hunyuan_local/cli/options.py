@@ -11,6 +11,7 @@ from typing import Any
 import rich_click as click
 
 from ..backends.base import Backend
+from ..backends.profiles import require_libraries
 from ..backends.registry import backend_names, get_backend
 from ..config import LoraConfig, cache_names, model_names, profile_names
 from ..errors import FieldProblem, InvalidRequestError
@@ -179,6 +180,16 @@ def backend_from(flags: dict[str, Any]) -> Backend:
         "api_key", "base_url", "timeout_s",
     )  # fmt: skip
     return get_backend(flags.pop("backend"), **{name: flags.pop(name, None) or None for name in names})
+
+
+def refuse_missing_libraries(backend: Backend) -> None:
+    """Refuse, before anything is read, what needs an extra that is not installed here; a service needs none.
+
+    Raises:
+        ConfigError: names the extra.
+    """
+    if backend.name == "local":
+        require_libraries(backend.config, backend.profile)
 
 
 def _value_type(annotation: Any) -> type | click.Choice:

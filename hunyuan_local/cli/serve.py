@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any
 
 import rich_click as click
 
+from ..config.extras import is_installed, require_extra
 from .serving import run_server, server_options
 
 
@@ -21,10 +21,11 @@ def command(page: bool | None, **flags: Any) -> None:
     Ctrl-C save the state of the unfinished video and end the server.
     """
     if page is None:
-        page = importlib.util.find_spec("gradio") is not None
+        page = is_installed("ui")
     if not page:
         run_server(flags, with_page=False)
         return
+    require_extra("ui", "the page")
     from ..ui.mount import install
 
     run_server(flags, with_page=True, install=install)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from ..config import GIB, model_names
+from ..config.extras import require_extra, require_ray
 from ..config.rewriting import DEFAULT_MODEL
-from ..errors import ConfigError
 from ..schema import RewriteMode
 from ..server.config import MAX_VOXELS
 from .console import log_to_stderr
@@ -103,14 +103,11 @@ def run_server(
     Raises:
         ConfigError: the extra is missing, an option cannot be used, or the address cannot be had.
     """
-    try:
-        import fastapi  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(
-            f"the server needs the extra 'server': pip install 'hunyuan-local[server]' ({error})"
-        ) from error
+    require_extra("server", "the server")
+    if flags["executor"] == "ray":
+        require_ray()
     from ..backends.local import LocalBackend
+    from ..backends.profiles import require_libraries
     from ..jobs.folder import DataFolder
     from ..server.config import ServerConfig, check_binding, read_api_keys
     from ..server.process import serve
@@ -125,6 +122,8 @@ def run_server(
     }  # fmt: skip
     # Refuses unknown names before anything is started.
     backend = LocalBackend(model, **workers)
+    if flags["executor"] != "ray":  # whose nodes have libraries of their own
+        require_libraries(backend.config, backend.profile)
     check_obtainable(backend.config)  # a worker that cannot load it would only say so in the log
     keys = read_api_keys(flags.pop("api_keys_file"))
     host, port = flags.pop("host"), flags.pop("port")

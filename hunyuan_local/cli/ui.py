@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import rich_click as click
 
-from ..errors import ConfigError
+from ..config.extras import require_extra
 from .serving import run_server, server_options
 
 _ANY_ADDRESS = ("0.0.0.0", "::")  # to listen on; a browser needs one to go to
@@ -26,10 +26,8 @@ def command(no_browser: bool, **flags: Any) -> None:
     It is the server of 'hunyuan-local serve', with its page at /ui: jobs and videos stay in the same folder, and its
     other formats are there as well.
     """
-    try:
-        from ..ui.mount import install
-    except ImportError as error:
-        raise ConfigError(f"the page needs the extra 'ui': pip install 'hunyuan-local[ui]' ({error})") from error
+    require_extra("ui", "the page")
+    from ..ui.mount import install
 
     public_url = flags["public_url"]
 

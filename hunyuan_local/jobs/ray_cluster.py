@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ..config.extras import require_ray
 from ..errors import ConfigError
 
 _REACH_S = 5.0
@@ -40,13 +41,9 @@ def import_ray() -> Any:
     """
     for name, value in _HABITS.items():
         os.environ.setdefault(name, value)
-    try:
-        import ray
-    except ImportError as error:
-        raise ConfigError(
-            f"executor='ray' needs the extra 'ray': pip install 'hunyuan-local[ray]' ({error}); or leave out "
-            "--executor for worker processes of this machine"
-        ) from error
+    require_ray()
+    import ray
+
     return ray
 
 

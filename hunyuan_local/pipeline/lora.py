@@ -8,7 +8,6 @@ keeps the LoRA beside it, through peft. Knows nothing about where files come fro
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import re
@@ -22,7 +21,8 @@ from diffusers import HunyuanVideoTransformer3DModel
 from safetensors import SafetensorError, safe_open
 
 from ..config import LoraConfig
-from ..errors import ConfigError, ModelLoadError
+from ..config.extras import require_peft
+from ..errors import ModelLoadError
 from ..weights.lora import parse_key, spellings
 from ..weights.single_file import find_file, sha256_of
 
@@ -113,7 +113,7 @@ def add_loras(transformer: HunyuanVideoTransformer3DModel, loras: Sequence[LoraC
     changed = set().union(*(changes.weights for changes in active))
     merged = {name for name in changed if _is_plain(linear[name].weight)}
     if changed - merged:
-        _check_peft(loras)
+        require_peft(loras)
     kept = _merge(linear, merged, active)
     if kept < _KEPT_ENOUGH:
         for changes in active:
@@ -187,14 +187,6 @@ def _add_adapters(
         scales[adapter] = changes.config.scale
     if scales:
         transformer.set_adapters(list(scales), list(scales.values()))
-
-
-def _check_peft(loras: Sequence[LoraConfig]) -> None:
-    if importlib.util.find_spec("peft") is None:
-        raise ConfigError(
-            f"lora={[lora.path for lora in loras]}: a quantised transformer needs peft for it; pip install "
-            "'hunyuan-local[lora]', or use a profile without quantization"
-        )
 
 
 def _read(

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.util import find_spec
 from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 
-from ..errors import ConfigError
+from ..config.extras import require_extra
 from ..server import faults
 from .door import PREFIX, Door
 from .media import add_routes
@@ -23,11 +22,6 @@ from .studio import Studio
 
 _FOLDER = Path(__file__).parent
 _BETWEEN_LOOKS_S = 0.05
-
-
-def is_available() -> bool:
-    """Whether the extra ``ui`` is installed; does not import it."""
-    return find_spec("gradio") is not None
 
 
 def install(app: FastAPI) -> None:
@@ -61,10 +55,9 @@ def install(app: FastAPI) -> None:
 
 def _make_inner(studio: Studio) -> FastAPI:
     """An app that has the page and its media at ``/ui``, open to everybody."""
-    try:
-        import gradio
-    except ImportError as error:
-        raise ConfigError(f"the page needs the extra 'ui': pip install 'hunyuan-local[ui]' ({error})") from error
+    require_extra("ui", "the page")
+    import gradio
+
     from .page import build_page, make_theme
 
     inner = FastAPI(openapi_url=None)
