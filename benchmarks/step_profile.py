@@ -16,7 +16,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from versus import mid
 from versus.kernels import inputs, latents_of, ways_of
-from versus.machine import describe
+from versus.machine import describe, fast_precision
 
 # Kinds by the names of torch's operations; what is in none of them counts as the rest.
 KINDS = {
@@ -60,7 +60,7 @@ def main() -> None:
     width, height = map(int, arguments.size.split("x"))
     size = latents_of({"width": width, "height": height, "num_frames": arguments.frames})
     with tempfile.TemporaryDirectory() as name:
-        stock, ours = ways_of(str(mid.provide(Path(name))), torch.bfloat16)
+        stock, ours = ways_of(str(mid.provide(Path(name))), getattr(torch, fast_precision()))
     given = inputs(stock, size)
     found = seconds_by_kind({"stock": lambda: stock(**given), "ours": lambda: ours(**given)}, arguments.rounds)
     title = f"a step at {arguments.size}, {arguments.frames} frames; mean of {arguments.rounds} steps, by turns"

@@ -17,7 +17,7 @@ from typing import Any
 
 from versus import children, mid, plot, tables
 from versus.job import Job
-from versus.machine import describe
+from versus.machine import describe, fast_precision
 
 from hunyuan_local.config import load_model_config
 from hunyuan_local.schema import GenerationRequest
@@ -79,7 +79,7 @@ def main() -> None:
         folder = Path(name)
         jobs = {
             "tiny": make_job(load_model_config("tiny").folder, "144x80", 17, arguments.tiny_steps, "float32"),
-            "mid": make_job(mid.provide(folder), arguments.size, arguments.frames, arguments.steps, "bfloat16"),
+            "mid": make_job(mid.provide(folder), arguments.size, arguments.frames, arguments.steps, arguments.dtype),
         }
         found = {key: compare(key, jobs[key], arguments, folder) for key in arguments.only or jobs}
     text = "\n\n".join([describe(), *(tables.whole(key, each) for key, each in found.items())]) + "\n"
@@ -98,6 +98,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--size", default="512x320", help="of mid's video; 512x320 and 33 frames are 5760 tokens")
     parser.add_argument("--frames", type=int, default=33)
     parser.add_argument("--steps", type=int, default=10, help="of mid")
+    parser.add_argument("--dtype", default=fast_precision(), help="of mid's transformer, bfloat16 where the CPU has it")
     parser.add_argument("--tiny-steps", type=int, default=30)
     parser.add_argument("--repeats", type=int, default=3, help="rounds of both scripts that count")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of a step against its floor")

@@ -1,4 +1,4 @@
-"""The machine that figures were taken on, in a line."""
+"""The machine that figures are taken on: a line that describes it, and the precision that it computes in."""
 
 from __future__ import annotations
 
@@ -11,3 +11,10 @@ def describe() -> str:
     cpu, versions = hardware_card()["cpu"], library_versions()
     named = ", ".join(f"{name} {versions[name]}" for name in ("torch", "diffusers", "transformers"))
     return f"{cpu['model']}, {cpu['cores']} cores; {named}"
+
+
+def fast_precision() -> str:
+    """bfloat16, or float32 where the processor only emulates bfloat16."""
+    from hunyuan_local.pipeline.devices import cpu_has_bfloat16
+
+    return "bfloat16" if cpu_has_bfloat16() else "float32"

@@ -1,4 +1,4 @@
-"""The CUDA devices that torch sees, without loading any model library."""
+"""The devices that torch sees, without loading any model library."""
 
 from __future__ import annotations
 
@@ -51,3 +51,9 @@ def reset_peak() -> None:
 def num_threads() -> int:
     """How many threads torch computes with on the CPU."""
     return torch.get_num_threads()
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether this processor computes in bfloat16 itself (AVX-512 BF16, AMX, or Arm's BF16); others emulate it."""
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))

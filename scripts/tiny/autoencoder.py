@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from diffusers import AutoencoderKLHunyuanVideo
 from diffusers.models.autoencoders.autoencoder_kl_hunyuan_video import HunyuanVideoCausalConv3d
 
 from . import world
-from .optimisation import Optimiser, run_stage
+from .optimisation import Optimiser, autocast, run_stage
 
 IMAGE_STEPS = 1500
 CLIP_STEPS = 850
@@ -30,7 +31,16 @@ WEAK_BACKGROUND, WEAK_SHARES = "grey", (0.4, 0.6)
 # Of the spread of the latents: what the denoising leaves of noise must not change what is decoded.
 DECODER_NOISE = 0.1
 CROP = 64
-CLIP_FRAMES = 9
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many crops a step of the first two stages takes, and how long the clips of each stage are."""
+
+    images: int = 16
+    clips: int = 4
+    crop_frames: int = 9
+    whole_frames: int = 17
 
 
 def build() -> AutoencoderKLHunyuanVideo:
@@ -63,6 +73,7 @@ def train(
     clip_steps: int,
     decoder_cycles: tuple[int, ...],
     clips: int,
+    sizes: Sizes,
 ) -> None:
     """All stages; the latents are normalised by the statistics of ``clips`` clips before the last, and then stay."""
     kernels = [p for p in vae.parameters() if p.dim() == 5]
@@ -74,7 +85,7 @@ def train(
             work_dir,
             {"vae": vae},
             Optimiser(kernels, others, muon_lr=5e-3, adamw_lr=1e-3, newest_tap_only=True),
-            lambda step: _image_loss(vae, np.random.default_rng([seed, 1, step])),
+            lambda step: _image_loss(vae, np.random.default_rng([seed, 1, step]), sizes),
         )
     with _last_upsampling_in_float32(vae):
         run_stage(
@@ -83,9 +94,9 @@ def train(
             work_dir,
             {"vae": vae},
             Optimiser(kernels, others, muon_lr=8e-4, adamw_lr=1.6e-4),
-            lambda step: _clip_loss(vae, np.random.default_rng([seed, 2, step])),
+            lambda step: _clip_loss(vae, np.random.default_rng([seed, 2, step]), sizes),
         )
-    normalise_latents(vae, np.random.default_rng([seed, 3]), clips)
+    normalise_latents(vae, np.random.default_rng([seed, 3]), clips, sizes.whole_frames)
     decoding = [*vae.post_quant_conv.parameters(), *vae.decoder.parameters()]
     first = 0
     with _last_upsampling_in_float32(vae):
@@ -103,7 +114,7 @@ def train(
                     adamw_lr=1.6e-4,
                 ),
                 lambda step, weak=weak, share=share: _decoder_loss(
-                    vae, np.random.default_rng([seed, 5, step]), weak, share
+                    vae, np.random.default_rng([seed, 5, step]), weak, share, sizes.whole_frames
                 ),
                 rate_from=first,
             )
@@ -111,13 +122,14 @@ def train(
 
 
 @torch.no_grad()
-def normalise_latents(vae: AutoencoderKLHunyuanVideo, rng: np.random.Generator, clips: int) -> None:
+def normalise_latents(vae: AutoencoderKLHunyuanVideo, rng: np.random.Generator, clips: int, num_frames: int) -> None:
     """Fold zero mean and unit spread a channel into the two 1x1x1 convolutions.
 
     Afterwards ``latents * scaling_factor`` has mean 0 and standard deviation 1 in every channel,
     with the scaling factor of the 13 B checkpoint, and the reconstruction is unchanged.
     """
-    pixels = [_draw_clip(rng, size, 17)[0] for size in (world.LANDSCAPE, world.PORTRAIT) for _ in range(clips // 2)]
+    sizes = [size for size in (world.LANDSCAPE, world.PORTRAIT) for _ in range(clips // 2)]
+    pixels = [_draw_clip(rng, size, num_frames)[0] for size in sizes]
     latents = torch.cat([encode(vae, p[None]).transpose(0, 1).flatten(1) for p in pixels], dim=1)
     mean = latents.mean(dim=1)
     gain = 1 / (latents.std(dim=1) * vae.config.scaling_factor)
@@ -130,39 +142,43 @@ def normalise_latents(vae: AutoencoderKLHunyuanVideo, rng: np.random.Generator, 
 
 
 @torch.no_grad()
-def psnr(vae: AutoencoderKLHunyuanVideo, rng: np.random.Generator, clips: int) -> float:
-    """Mean PSNR in dB of full-size 17-frame clips through the library's own encode and decode."""
+def psnr(vae: AutoencoderKLHunyuanVideo, rng: np.random.Generator, clips: int, num_frames: int) -> float:
+    """Mean PSNR in dB of full-size clips through the library's own encode and decode."""
     values = []
     for i in range(clips):
-        pixels = _draw_clip(rng, (world.LANDSCAPE, world.PORTRAIT)[i % 2], 17)[0][None]
+        pixels = _draw_clip(rng, (world.LANDSCAPE, world.PORTRAIT)[i % 2], num_frames)[0][None]
         again = vae.decode(vae.encode(pixels).latent_dist.mode()).sample.clamp(-1, 1)
         values.append(-10 * torch.log10(((again - pixels) / 2).square().mean()).item())
     return float(np.mean(values))
 
 
-def _image_loss(vae: AutoencoderKLHunyuanVideo, rng: np.random.Generator, batch: int = 16) -> torch.Tensor:
-    pixels, masks = _batch_of_crops(rng, batch, 1)
-    with torch.autocast("cpu", torch.bfloat16):
+def _image_loss(vae: AutoencoderKLHunyuanVideo, rng: np.random.Generator, sizes: Sizes) -> torch.Tensor:
+    pixels, masks = _batch_of_crops(rng, sizes.images, 1)
+    with autocast():
         latents = encode(vae, pixels)
         again = decode(vae, latents + 0.1 * _noise_like(latents, rng))
     return _weighted_l1(again, pixels, 1 + 4 * masks) + 1e-3 * latents.float().square().mean()
 
 
-def _clip_loss(vae: AutoencoderKLHunyuanVideo, rng: np.random.Generator, batch: int = 4) -> torch.Tensor:
-    pixels, masks = _batch_of_crops(rng, batch, CLIP_FRAMES)
-    with torch.autocast("cpu", torch.bfloat16):
+def _clip_loss(vae: AutoencoderKLHunyuanVideo, rng: np.random.Generator, sizes: Sizes) -> torch.Tensor:
+    pixels, masks = _batch_of_crops(rng, sizes.clips, sizes.crop_frames)
+    with autocast():
         latents = encode(vae, pixels)
     noisy = latents + 0.05 * _noise_like(latents, rng)
     return _decoded_loss(vae, noisy, pixels, masks, rng) + 1e-4 * latents.float().square().mean()
 
 
 def _decoder_loss(
-    vae: AutoencoderKLHunyuanVideo, rng: np.random.Generator, weak: list[world.Combination], share: float
+    vae: AutoencoderKLHunyuanVideo,
+    rng: np.random.Generator,
+    weak: list[world.Combination],
+    share: float,
+    num_frames: int,
 ) -> torch.Tensor:
     size = (world.LANDSCAPE, world.PORTRAIT)[rng.integers(2)]
     combinations = weak if rng.uniform() < share else world.training_combinations()
-    pixels, masks = (part[None] for part in _draw_clip(rng, size, 17, combinations)[:2])
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    pixels, masks = (part[None] for part in _draw_clip(rng, size, num_frames, combinations)[:2])
+    with torch.no_grad(), autocast():
         latents = encode(vae, pixels)
     noise = DECODER_NOISE / vae.config.scaling_factor * _noise_like(latents, rng)
     return _decoded_loss(vae, latents + noise, pixels, masks, rng)
@@ -179,7 +195,7 @@ def _decoded_loss(
     changing = (pixels.amax(dim=2, keepdim=True) - pixels.amin(dim=2, keepdim=True)).amax(dim=1, keepdim=True) > 0.1
     changing = changing.float()
     weight = 1 + 4 * torch.maximum(masks, changing) + 4 * changing
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast():
         if rng.uniform() < 0.3:
             # The library decodes long clips in pieces whose first latent stands for four frames and
             # whose first frame is dropped; train for that reading too, of the last two latents.

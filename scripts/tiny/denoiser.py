@@ -15,7 +15,7 @@ from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from . import autoencoder, captions, world
-from .optimisation import Optimiser, average, run_stage, save_atomically
+from .optimisation import Optimiser, autocast, average, run_stage, save_atomically
 from .text import WIDTH, TextStack
 
 # Training times are shifted as the scheduler shifts its own: sigma' = s*sigma / (1 + (s-1)*sigma).
@@ -141,7 +141,7 @@ def _loss(
     spread = sigma.view(-1, 1, 1, 1, 1)
     # The guidance is drawn at random and so learned to be without effect.
     guidance = torch.from_numpy(rng.uniform(1, 12, size=batch).astype(np.float32)) * 1000
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast():
         prompt_embeds, pooled, mask = text.encode(prompts)
         velocity = transformer(
             hidden_states=(1 - spread) * latents + spread * noise,
@@ -197,7 +197,7 @@ class _ClipSet:
             scene = world.sample_scene(rng, combination, bucket.size, bucket.num_frames)
             frames = world.render(scene)
             pixels = torch.from_numpy(frames).permute(3, 0, 1, 2)[None] * 2 - 1
-            with torch.autocast("cpu", torch.bfloat16):
+            with autocast():
                 latents.append((autoencoder.encode(vae, pixels) * vae.config.scaling_factor).half())
             covered = np.abs(frames - frames[:, :1, :1]).max(axis=-1) > 0.05
             masks[combination.direction].append(_to_latent_grid(torch.from_numpy(covered).float()))

@@ -1,4 +1,4 @@
-"""What every training stage shares: optimisers, rate schedule, logging, saving and resuming."""
+"""What every training stage shares: precision, optimisers, rate schedule, logging, saving and resuming."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ from pathlib import Path
 
 import torch
 from torch import nn
+
+from hunyuan_local.pipeline.devices import cpu_has_bfloat16
+
+
+def autocast() -> torch.autocast:
+    """Mixed precision in bfloat16; plain float32 on a processor that only emulates it, many times slower."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=cpu_has_bfloat16())
 
 
 class Optimiser:

@@ -25,6 +25,7 @@ class Plan:
     buckets: tuple[denoiser.Bucket, ...]
     preview_clips: int
     preview_check_clips: int
+    sizes: autoencoder.Sizes
 
 
 FULL = Plan(
@@ -37,10 +38,11 @@ FULL = Plan(
     denoiser.BUCKETS,
     preview.CLIPS,
     preview.CHECK_CLIPS,
+    autoencoder.Sizes(),
 )
 QUICK_CYCLES = (denoiser.Cycle(1), denoiser.Cycle(1, peak=0.5, emphasis=2.0))
 QUICK_BUCKETS = tuple(replace(bucket, clips=8, batch=2) for bucket in denoiser.BUCKETS[:2])
-QUICK = Plan(3, 2, (1, 1), 2, 1, QUICK_CYCLES, QUICK_BUCKETS, 2, 1)
+QUICK = Plan(3, 2, (1, 1), 2, 1, QUICK_CYCLES, QUICK_BUCKETS, 2, 1, autoencoder.Sizes(4, 1, 5, 5))
 
 
 def train(work_dir: Path, output: Path, *, seed: int, threads: int, plan: Plan) -> None:
@@ -49,9 +51,9 @@ def train(work_dir: Path, output: Path, *, seed: int, threads: int, plan: Plan) 
     torch.manual_seed(seed)
     vae = autoencoder.build()
     autoencoder.train(
-        vae, work_dir, seed, plan.image_steps, plan.clip_steps, plan.decoder_cycles, plan.statistics_clips
+        vae, work_dir, seed, plan.image_steps, plan.clip_steps, plan.decoder_cycles, plan.statistics_clips, plan.sizes
     )
-    decibels = autoencoder.psnr(vae, np.random.default_rng([seed, 4]), plan.check_clips)
+    decibels = autoencoder.psnr(vae, np.random.default_rng([seed, 4]), plan.check_clips, plan.sizes.whole_frames)
     print(f"autoencoder: {decibels:.1f} dB on new clips", flush=True)
     stack = text.build(seed)
     transformer = denoiser.build(seed)
