@@ -59,12 +59,19 @@ class Outcome:
         return not (self.jobs_lost or self.done_twice or self.frames_differ)
 
 
-def run(folder: Path, kills: int, jobs: int, seed: int) -> Outcome:
-    """Submit ``jobs`` while ``kills`` processes are killed, half of them servers, then wait for the end."""
+def run(
+    folder: Path, kills: int, jobs: int, seed: int, *, steps: tuple[int, int] = (20, 100), pause_s: float = 4
+) -> Outcome:
+    """Submit ``jobs`` while ``kills`` processes are killed, half of them servers, then wait for the end.
+
+    Args:
+        steps: each job has so many, at least and at most.
+        pause_s: the longest time before a kill.
+    """
     began, chance = time.monotonic(), random.Random(seed)
     log, data = folder / "serve.log", folder / "data"
     requests = [
-        {"prompt": PROMPT, "size": "144x80", "num_frames": 5, "num_inference_steps": chance.randint(20, 100), "seed": n}
+        {"prompt": PROMPT, "size": "144x80", "num_frames": 5, "num_inference_steps": chance.randint(*steps), "seed": n}
         for n in range(jobs)
     ]
     told: list[str] = []
@@ -76,7 +83,7 @@ def run(folder: Path, kills: int, jobs: int, seed: int) -> Outcome:
         late = chance.randint(0, len(share))  # these come around the moment of the kill
         _submit(server, share[:late], told)
         server.wait_until_ready()
-        time.sleep(chance.uniform(0, 4))
+        time.sleep(chance.uniform(0, pause_s))
         victim = "worker" if number % 2 == 0 and _kill_a_worker(store, chance) else "server"
         if victim == "server":
             server.kill()

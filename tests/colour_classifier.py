@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import ViTForImageClassification, ViTImageProcessorPil
 
 HEIGHT, WIDTH = 32, 56
 LABELS = ("blue", "red")
@@ -26,6 +29,9 @@ def picture(rng: np.random.Generator, label: str, height: int = 80, width: int =
 
 def small_model(labels: tuple[str, ...] = LABELS, **more: object) -> ViTForImageClassification:
     """Untrained, with seeded weights; ``more`` is of its config."""
+    import torch
+    from transformers import ViTConfig, ViTForImageClassification
+
     torch.manual_seed(0)
     return ViTForImageClassification(ViTConfig(
         image_size=[HEIGHT, WIDTH], patch_size=8, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
@@ -36,11 +42,15 @@ def small_model(labels: tuple[str, ...] = LABELS, **more: object) -> ViTForImage
 
 def processor() -> ViTImageProcessorPil:
     """What makes the model's input of a picture of any size."""
+    from transformers import ViTImageProcessorPil
+
     return ViTImageProcessorPil(size={"height": HEIGHT, "width": WIDTH})
 
 
 def train(model: ViTForImageClassification, steps: int) -> ViTForImageClassification:
     """Teach it the two labels; seeded."""
+    import torch
+
     prepare, rng = processor(), np.random.default_rng(0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps)

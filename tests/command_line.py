@@ -1,29 +1,39 @@
-"""The command line without a process of its own: one start of Python with all libraries takes several seconds.
+"""The command line, most often without a process of its own: one start of Python with all libraries takes seconds.
 
-For what a command answers. What depends on the start itself (signals, a library's words at its import, what a GPU
-hidden by the environment changes) needs a real process.
+``run_here`` is for what a command answers. What depends on the start or the end of a process (a library's words at its
+import, a kill, a GPU hidden by the environment) needs a real one: ``PROGRAM``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import os
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from hunyuan_local.cli.main import main
 
+# Ctrl-C reaches it even where the tests run in the background of a shell, whose processes ignore it.
+PROGRAM = [
+    sys.executable,
+    "-c",
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    "from hunyuan_local.cli.main import main; main()",
+]
+
 
 def run_here(*arguments: str | Path, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run ``hunyuan-local`` with these arguments in a folder, with these environment variables besides the others."""
     command = ["hunyuan-local", *map(str, arguments)]
     stdout, stderr = io.StringIO(), io.StringIO()
-    on_termination = signal.getsignal(signal.SIGTERM)
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, _handlers_of_a_process():
         patch.chdir(cwd)
         patch.setattr(sys, "argv", command)
         for name, value in {"COLUMNS": "80", **variables}.items():
@@ -33,6 +43,42 @@ def run_here(*arguments: str | Path, cwd: Path, **variables: str) -> subprocess.
                 main()
         except SystemExit as end:
             return subprocess.CompletedProcess(command, end.code, stdout.getvalue(), stderr.getvalue())
-        finally:
-            signal.signal(signal.SIGTERM, on_termination)
     raise AssertionError("the command did not end with an exit code")
+
+
+def run_in_a_process(*arguments: str | Path, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """The same in a process of its own."""
+    environment = os.environ | {"COLUMNS": "80"} | variables
+    return subprocess.run([*PROGRAM, *map(str, arguments)], cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+@contextlib.contextmanager
+def signalled(number: signal.Signals, when: Callable[[], bool]) -> Iterator[None]:
+    """While this lasts, the command that runs here gets a signal once, as soon as something is so."""
+    ended = threading.Event()
+
+    def send() -> None:
+        while not ended.wait(0.005):
+            if when():
+                signal.pthread_kill(threading.main_thread().ident, number)
+                return
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+@contextlib.contextmanager
+def _handlers_of_a_process() -> Iterator[None]:
+    """Ctrl-C as in a new process, and afterwards what was there before, also in place of the command's own handlers."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

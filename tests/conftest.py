@@ -1,12 +1,16 @@
-"""Shared fixtures: the built-in checkpoint, loaded once, a quick request, the hosted stand-in, a folder of jobs."""
+"""Shared fixtures, among them the two that place a test in a layer; the suite's own hooks are in ``suite.py``."""
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import imageio_ffmpeg
 import pytest
+import suite
 from manual_clock import ManualClock
 from standin import StandIn, sample_video
 
@@ -20,6 +24,62 @@ if TYPE_CHECKING:
 
 PROMPT = "a red circle moving right on a black background"
 
+LEAN = Path(__file__).parent / "lean"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    suite.add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    suite.configure(config)
+    imageio_ffmpeg.get_ffmpeg_exe()  # starts it once a process, at which the guard need not look
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a background job of a shell, and in its children
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    return suite.is_passed_over(collection_path, config) or None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    suite.arrange(config, items)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> suite.Scheduler:
+    return suite.Scheduler(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    with suite.GUARD.watching(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Iterator[None]:
+    result = yield
+    if refused := suite.GUARD.take_refusals():
+        pytest.fail(refused[0])
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    report = yield
+    suite.add_command(report)
+    return report
+
+
+@pytest.fixture(scope="session")
+def starts_process() -> None:
+    """Asked for by what starts a process, ours or another: places a test in the layer of that name."""
+
+
+@pytest.fixture(scope="session")
+def loads_model() -> None:
+    """Asked for by what reads the weights of a model or makes a video: places a test in the layer of that name."""
+
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
@@ -29,8 +89,23 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def without_extras() -> Iterator[None]:
+    """Processes that the tests start load no library that only extras need; see ``lean/sitecustomize.py``."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(LEAN), prepend=os.pathsep)
+        yield
+
+
+@pytest.fixture
+def with_extras(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that this test starts load whatever is installed."""
+    kept = [path for path in os.environ["PYTHONPATH"].split(os.pathsep) if path and path != str(LEAN)]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(kept))
+
+
 @pytest.fixture(scope="session")
-def tiny() -> LocalBackend:
+def tiny(loads_model: None) -> LocalBackend:
     """The local backend with the built-in model already in memory."""
     backend = LocalBackend(model="tiny", profile="cpu")
     backend.load()
@@ -77,7 +152,15 @@ def stage(folder: DataFolder, store: JobStore) -> Stage:
 
 
 @pytest.fixture(scope="session")
-def scribe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wheel(starts_process: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package as it is published."""
+    from site_of_extras import build_wheel
+
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="session")
+def scribe(loads_model: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a language model that has learnt to rewrite two prompts, and to decline one."""
     from scribe import make_scribe
 
@@ -85,7 +168,7 @@ def scribe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def classifier(loads_model: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a classifier that has learnt the labels ``red`` and ``blue``."""
     from colour_classifier import save, small_model, train
 

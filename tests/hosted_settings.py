@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from standin import StandIn
+
+from hunyuan_local.backends.base import GenerationContext
+from hunyuan_local.backends.ledger import Ledger
 from hunyuan_local.backends.novita import NovitaBackend
 from hunyuan_local.backends.service import Pacing
 from hunyuan_local.backends.wavespeed import WaveSpeedBackend
-from hunyuan_local.schema import GenerationRequest
+from hunyuan_local.schema import GenerationRequest, GenerationResult
 
 BACKENDS = [WaveSpeedBackend, NovitaBackend]
 QUICK = Pacing(first_s=0.01, longest_s=0.05, patience_s=5, answer_s=5, limit_s=30)
 REQUEST = GenerationRequest(prompt="a fox runs through snow", seed=11, num_inference_steps=4)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A finished video and what its making has left."""
+
+    standin: StandIn
+    ledger: Ledger
+    context: GenerationContext
+    result: GenerationResult

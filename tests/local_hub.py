@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import socket
-import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
 import uvicorn
+from server_thread import ServerThread
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -89,9 +88,6 @@ class LocalHub:
     forbid: str | None = None
 
     def __enter__(self) -> LocalHub:
-        listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = listener.getsockname()[1]
-        self.endpoint = f"http://127.0.0.1:{self.port}"
         routes = [
             Route("/api/models/{owner}/{name}", self._info),
             Route("/api/models/{owner}/{name}/revision/{revision:path}", self._info),
@@ -100,16 +96,14 @@ class LocalHub:
             Route("/elsewhere/{sha256}", self._large_file),
         ]
         config = uvicorn.Config(Starlette(routes=routes), log_level="critical", timeout_graceful_shutdown=1)
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, args=([listener],), daemon=True)
-        self._thread.start()
+        self._server = ServerThread(config)
+        self.port, self.endpoint = self._server.port, self._server.url
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.should_exit = True
-        self._thread.join()
+        self._server.close()
 
     def at(self, cache: Path) -> Hub:
         """This hub, with a cache of a test's own."""

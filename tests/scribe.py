@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from typing import TYPE_CHECKING
 
 from hunyuan_local.config import load_rewrite_template
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import LlamaForCausalLM
 
 PROMPT = "a red circle moving right on a black background"
 ANSWERS = {
@@ -25,6 +26,10 @@ _STEPS = 400
 
 def make_scribe(folder: Path, *, chat_template: str | None = TEMPLATE, steps: int = _STEPS) -> Path:
     """A folder as ``save_pretrained`` writes it; without training (0 steps) the model writes at random."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
     texts = [_conversation(mode, prompt, answer) for (mode, prompt), answer in ANSWERS.items()]
     special = ["<unk>", "<end>", "<system>", "<user>", "<assistant>"]
     words = sorted({word for text in texts for word in text.split()} - set(special))
@@ -52,6 +57,8 @@ def _conversation(mode: str, prompt: str, answer: str) -> str:
 
 def _train(model: LlamaForCausalLM, texts: list[torch.Tensor], steps: int) -> None:
     """Learn the answers; nothing before ``<assistant>`` counts."""
+    import torch
+
     batch = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True, padding_value=1)
     labels = torch.full_like(batch, -100)
     for row, text in enumerate(texts):

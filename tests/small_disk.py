@@ -11,22 +11,21 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.testclient import TestClient
 
 from hunyuan_local.backends.base import GenerationContext
-from hunyuan_local.backends.finishing import PendingVideo
-from hunyuan_local.backends.local import LocalBackend
 from hunyuan_local.config import load_model_config
 from hunyuan_local.errors import StoreError
 from hunyuan_local.jobs.folder import DataFolder
-from hunyuan_local.jobs.worker import Worker
-from hunyuan_local.jobs.worker_config import WorkerConfig
-from hunyuan_local.provenance import read_provenance
 from hunyuan_local.schema import GenerationRequest, Progress
 from hunyuan_local.server.app import create_app
 from hunyuan_local.server.config import ServerConfig
+
+if TYPE_CHECKING:
+    from hunyuan_local.backends.finishing import PendingVideo
+    from hunyuan_local.backends.local import LocalBackend
 
 REQUEST = {"prompt": "a red circle moving right on a black background", "width": 144, "height": 80,
            "num_frames": 5, "num_inference_steps": 3, "seed": 7}  # fmt: skip
@@ -89,6 +88,11 @@ class FillsTheDisk:
 
 def write(root: Path) -> dict[str, Any]:
     """A disk that is full in mid-video, a worker that ends of it, and the next one on a disk with space."""
+    from hunyuan_local.backends.local import LocalBackend
+    from hunyuan_local.jobs.worker import Worker
+    from hunyuan_local.jobs.worker_config import WorkerConfig
+    from hunyuan_local.provenance import read_provenance
+
     folder = DataFolder(root)
     store = folder.store()
     backend = LocalBackend("tiny", "cpu")

@@ -67,10 +67,16 @@ def unit_of(path: Path) -> str:
     return "" if first == "__init__" else first
 
 
-def imports(path: Path) -> Iterator[tuple[int, str]]:
+@pytest.fixture(scope="module")
+def trees() -> dict[Path, ast.Module]:
+    """Every file of the package, parsed once."""
+    return {path: ast.parse(path.read_text()) for path in SOURCES}
+
+
+def imports(path: Path, tree: ast.Module) -> Iterator[tuple[int, str]]:
     """(line, absolute dotted name) of every import in a file, also of those inside functions."""
     package = ("hunyuan_local", *path.relative_to(PACKAGE).parts[:-1])
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -79,40 +85,48 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
             yield from ((node.lineno, f"{stem}.{alias.name}") for alias in node.names)
 
 
-def words(path: Path) -> Iterator[tuple[int, str]]:
+def words(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """(line, text) of every name and every string in a file."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree):
         for field in ("id", "attr", "arg", "name", "asname", "value"):
             text = getattr(node, field, None)
             if isinstance(text, str):
                 yield getattr(node, "lineno", 0), text
 
 
+def at(path: Path, line: int, what: str) -> str:
+    """A place in the package, as an editor opens it."""
+    return f"{path.relative_to(PACKAGE.parent)}:{line}: {what}"
+
+
 def test_every_module_has_its_place_in_the_order() -> None:
     assert {unit_of(path) for path in SOURCES} - {""} <= LEVELS.keys()
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_point_down(path: Path) -> None:
-    own = unit_of(path)
+def test_imports_point_down(trees: dict[Path, ast.Module]) -> None:
     wrong = []
-    for line, name in imports(path):
-        parts = name.split(".")
-        if parts[0] != "hunyuan_local" or own == "":
-            continue
-        unit = parts[1] if len(parts) > 1 else ""
-        if unit != own and not LEVELS.get(unit, -1) > LEVELS[own]:
-            wrong.append(f"line {line}: {name}")
+    for path, tree in trees.items():
+        own = unit_of(path)
+        for line, name in imports(path, tree):
+            parts = name.split(".")
+            if parts[0] != "hunyuan_local" or own == "":
+                continue
+            unit = parts[1] if len(parts) > 1 else ""
+            if unit != own and not LEVELS.get(unit, -1) > LEVELS[own]:
+                wrong.append(at(path, line, name))
     assert wrong == []
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_only_the_pipeline_imports_torch(path: Path) -> None:
-    heavy = [name for _, name in imports(path) if name.split(".")[0] in HEAVY]
-    assert heavy == [] or unit_of(path) == "pipeline"
+def test_only_the_pipeline_imports_torch(trees: dict[Path, ast.Module]) -> None:
+    assert [
+        at(path, line, name)
+        for path, tree in trees.items()
+        for line, name in imports(path, tree)
+        if name.split(".")[0] in HEAVY and unit_of(path) != "pipeline"
+    ] == []
 
 
-def test_the_dialects_and_capabilities_load_neither_torch_nor_an_http_client() -> None:
+def test_the_dialects_and_capabilities_load_neither_torch_nor_an_http_client(starts_process: None) -> None:
     code = (
         "import importlib, pkgutil, sys\n"
         "import hunyuan_local.capabilities, hunyuan_local.wires as wires\n"
@@ -124,14 +138,16 @@ def test_the_dialects_and_capabilities_load_neither_torch_nor_an_http_client() -
     assert done.stdout.split() == []
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_the_names_of_a_dialect_stand_in_wires_alone(path: Path) -> None:
+def test_the_names_of_a_dialect_stand_in_wires_alone(trees: dict[Path, ast.Module]) -> None:
     pattern = re.compile(rf"\b({'|'.join(DIALECT_NAMES)})\b")
-    found = [f"line {line}: {text[:60]}" for line, text in words(path) if pattern.search(text)]
-    assert found == [] or unit_of(path) == "wires"
+    assert [
+        at(path, line, text[:60])
+        for path, tree in trees.items()
+        for line, text in words(tree)
+        if pattern.search(text) and unit_of(path) != "wires"
+    ] == []
 
 
-@pytest.mark.parametrize("name", DIALECT_NAMES)
-def test_each_of_those_names_is_indeed_one_of_a_dialect(name: str) -> None:
-    wires = [path for path in SOURCES if unit_of(path) == "wires"]
-    assert any(re.search(rf"\b{name}\b", path.read_text()) for path in wires)
+def test_each_of_those_names_is_indeed_one_of_a_dialect() -> None:
+    wires = "\n".join(path.read_text() for path in SOURCES if unit_of(path) == "wires")
+    assert [name for name in DIALECT_NAMES if not re.search(rf"\b{name}\b", wires)] == []

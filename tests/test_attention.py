@@ -346,7 +346,7 @@ def test_a_loaded_model_says_which_kernel_it_uses(tiny: LocalBackend) -> None:
     assert tiny.load().profile.attention_backend == expected
 
 
-def test_a_profile_with_a_kernel_that_does_not_work_is_refused_at_the_load() -> None:
+def test_a_profile_with_a_kernel_that_does_not_work_is_refused_at_the_load(loads_model: None) -> None:
     profile = load_profile("cpu").model_copy(update={"attention_backend": "sage"})
     with pytest.raises(ConfigError, match=r"attention_backend='sage': needs a CUDA device.*works here: auto, native\."):
         load_model(load_model_config("tiny"), profile)

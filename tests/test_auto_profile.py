@@ -85,6 +85,7 @@ def test_what_fits_nowhere_is_refused_before_any_weight_is_read(
         backend.generate(request, GenerationContext(tmp_path / "a.mp4"))
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_the_choice_stands_in_the_file(small_request: GenerationRequest, tmp_path: Path) -> None:
     told: list[str] = []
     context = GenerationContext(tmp_path / "a.mp4", on_note=told.append)
@@ -97,6 +98,12 @@ def test_the_choice_stands_in_the_file(small_request: GenerationRequest, tmp_pat
 def test_a_cache_takes_the_place_of_the_profiles() -> None:
     cache = FirstBlockCache(kind="first-block")
     assert with_cache(load_profile("cpu"), cache, TINY).cache == cache
+
+
+def test_a_cache_takes_the_place_of_another() -> None:
+    profile = with_cache(load_profile("cpu"), MagCache(kind="magcache", mag_ratios=(1.0, 0.9)), TINY)
+    cache = FirstBlockCache(kind="first-block")
+    assert with_cache(profile, cache, TINY).cache == cache
 
 
 def test_magcache_takes_the_models_ratios() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,14 @@ def test_a_damaged_account_is_not_taken_for_an_empty_one(tmp_path: Path) -> None
     (tmp_path / "spent.json").write_text("{")
     with pytest.raises(ConfigError, match="damaged"):
         Budget(tmp_path / "spent.json", 0.1, 1.0)
+
+
+def test_the_account_on_disk_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    budget = Budget(tmp_path / "spent.json", 0.1, None)
+    budget.reserve()
+    with (tmp_path / "spent.json").open() as before:
+        budget.reserve()
+        assert json.loads(before.read())["submissions"] == 1
 
 
 def test_services_with_prices_of_their_own_share_an_account(tmp_path: Path) -> None:

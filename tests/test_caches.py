@@ -61,8 +61,10 @@ def test_a_conservative_cache_skips_half_of_30_steps_and_keeps_30_db(made: Calla
 
 
 @pytest.mark.parametrize("kind", ["first-block", "magcache", "taylorseer"])
-def test_an_aggressive_cache_skips_more(made: Callable, kind: str) -> None:
-    assert made(f"{kind}-aggressive")[1] < made(f"{kind}-conservative")[1]
+def test_an_aggressive_cache_skips_more_and_keeps_33_db(made: Callable, kind: str) -> None:
+    frames, full_steps = made(f"{kind}-aggressive")
+    assert full_steps < made(f"{kind}-conservative")[1]
+    assert psnr(squared_error(frames, made(None)[0])) >= 33  # measured: 35.7, 37.6 and 43.0
 
 
 def test_a_model_has_a_threshold_of_its_own() -> None:
@@ -130,7 +132,7 @@ def test_pictures_of_other_shapes_are_refused() -> None:
 # --- The benchmarks ---
 
 
-def test_the_benchmark_writes_a_table_figures_and_a_plot(tmp_path: Path) -> None:
+def test_the_benchmark_writes_a_table_figures_and_a_plot(starts_process: None, tmp_path: Path) -> None:
     caches.main(
         ["--profile", "cpu", "--steps", "8", "--frames", "5", "--prompt", REQUEST.prompt, "--no-grid", "--whole", "1",
          "--settings", "taylorseer-conservative", "--output", str(tmp_path / "caches.txt")]
@@ -156,12 +158,12 @@ def test_the_benchmark_does_not_list_a_setting_twice(tiny: LocalBackend) -> None
     assert len(settings) == len(set(settings)) > 15
 
 
-def test_videos_are_judged_with_the_cache(tiny: LocalBackend) -> None:
+def test_videos_are_judged_with_the_cache(starts_process: None, tiny: LocalBackend) -> None:
     with caches.cached(tiny, load_cache("taylorseer-conservative")):
         assert count_right(tiny, steps=8, count=1) == 1
 
 
-def test_a_known_prompt_needs_no_text_encoder(tiny: LocalBackend) -> None:
+def test_a_known_prompt_needs_no_text_encoder(starts_process: None, tiny: LocalBackend) -> None:
     backend = LocalBackend("tiny", "cpu")
     request = backend.resolve(REQUEST.replace(num_inference_steps=2))
     first, second = warm.measure(backend, request, 1)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,7 +30,7 @@ STATE = SavedState(2, torch.zeros(1, 16, 2, 10, 18), torch.Generator().get_state
 
 
 @pytest.fixture
-def make(tiny: LocalBackend, tmp_path: Path) -> Callable[..., GenerationResult]:
+def make(starts_process: None, tiny: LocalBackend, tmp_path: Path) -> Callable[..., GenerationResult]:
     """Makes the video with its state saved after every step; stops after ``stop_after`` steps."""
 
     def make(
@@ -259,16 +259,30 @@ def test_zero_steps_between_states_are_refused() -> None:
         GenerationContext(checkpoint_every=0)
 
 
+# Makes a video, and is gone, as after kill -9, once the state after the second step is on the disk.
+KILLED = """
+import os, signal
+from hunyuan_local.cli.main import main
+from hunyuan_local.pipeline.checkpoint import Checkpoint
+
+keep = Checkpoint.keep
+
+def keep_and_die(checkpoint, state, *arguments, **options):
+    keep(checkpoint, state, *arguments, **options)
+    if state.step == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Checkpoint.keep = keep_and_die
+main()
+"""
+
+
+@pytest.mark.usefixtures("starts_process")
 def test_after_kill_9_the_same_command_goes_on(tmp_path: Path) -> None:
-    program = [sys.executable, "-c", "from hunyuan_local.cli.main import main; main()"]
-    command = ["generate", REQUEST.prompt, "--model", "tiny", "--size", "144*80", "--num-frames", "9",
-               "--num-inference-steps", "100", "--seed", "1", "-o", "a.mp4", "--checkpoint-dir", "s",
+    command = ["generate", REQUEST.prompt, "--model", "tiny", "--size", "144*80", "--num-frames", "5",
+               "--num-inference-steps", "4", "--seed", "1", "-o", "a.mp4", "--checkpoint-dir", "s",
                "--checkpoint-every", "1"]  # fmt: skip
-    process = subprocess.Popen([*program, *command], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 200
-    while not list(tmp_path.glob("s/*.safetensors")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
+    killed = subprocess.run([sys.executable, "-c", KILLED, *command], cwd=tmp_path, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     again = run_here(*command, cwd=tmp_path)
-    assert again.returncode == 0 and "going on after step" in again.stderr
+    assert again.returncode == 0 and "going on after step 2" in again.stderr

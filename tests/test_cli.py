@@ -3,42 +3,36 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import yaml
-from command_line import run_here
-from safetensors.torch import load_file, save_file
+from command_line import PROGRAM, run_here, run_in_a_process, signalled
 
 from hunyuan_local.backends.base import GenerationContext
 from hunyuan_local.backends.local import LocalBackend
+from hunyuan_local.cli.console import ProgressDisplay
 from hunyuan_local.cli.replay import psnr_of_files
 from hunyuan_local.config import load_model_config
 from hunyuan_local.provenance import read_provenance
-from hunyuan_local.schema import GenerationRequest, GenerationResult
+from hunyuan_local.schema import GenerationRequest, GenerationResult, Progress
 
-PROGRAM = [sys.executable, "-c", "from hunyuan_local.cli.main import main; main()"]
+makes_videos = pytest.mark.usefixtures("starts_process")
 SMALL = ["--size", "144*80", "--num-frames", "5", "--num-inference-steps", "2", "--seed", "7"]
 
 
-def run(*arguments: str | Path, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run the command as a process of its own."""
-    environment = os.environ | {"COLUMNS": "80"} | variables
-    return subprocess.run([*PROGRAM, *map(str, arguments)], cwd=cwd, env=environment, capture_output=True, text=True)
-
-
 @pytest.fixture(scope="module")
-def generated(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:
+def generated(
+    starts_process: None, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """By a process of its own."""
     folder = tmp_path_factory.mktemp("cli")
     prompt = "a red circle moving right on a black background"
     options = ["-o", "a.mp4", "--json", "--model", "tiny", "--profile", "cpu"]
-    return run("generate", prompt, *SMALL, *options, cwd=folder), folder
+    return run_in_a_process("generate", prompt, *SMALL, *options, cwd=folder), folder
 
 
 def test_generate_succeeds(generated: tuple) -> None:
@@ -77,9 +71,14 @@ def test_another_process_makes_the_same_frames(
 
 
 @pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:
-    """Without a model, a profile or a GPU: what is hidden from CUDA must be hidden when the process starts."""
+def bare(
+    starts_process: None, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """Without a model, a profile or a GPU; one that is there can be hidden from a new process alone."""
+    import torch
+
     folder = tmp_path_factory.mktemp("bare")
+    run = run_in_a_process if torch.cuda.is_available() else run_here
     return run("generate", "a red circle", *SMALL, "-o", "a.mp4", cwd=folder, CUDA_VISIBLE_DEVICES=""), folder
 
 
@@ -114,6 +113,8 @@ def test_replay_with_other_weights_says_how_far_apart(generated: tuple, tmp_path
 
 def _altered_model(folder: Path) -> Path:
     """The built-in checkpoint with its outputs shifted; the note makes its header another one."""
+    from safetensors.torch import load_file, save_file
+
     config = load_model_config("tiny")
     copy = Path(shutil.copytree(config.source, folder / "altered"))
     file = next((copy / "transformer").glob("*.safetensors"))
@@ -125,6 +126,7 @@ def _altered_model(folder: Path) -> Path:
     return path
 
 
+@makes_videos
 def test_replay_of_a_file_made_by_a_preset_of_ones_own(tmp_path: Path) -> None:
     preset = tmp_path / "mine.yaml"
     config = load_model_config("tiny")
@@ -172,30 +174,57 @@ def test_a_missing_file_is_exit_code_5(command: str, tmp_path: Path) -> None:
 
 def test_an_unreadable_checkpoint_is_exit_code_3(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text("{}")
-    result = run("generate", "x", "--model", tmp_path, "--output", "a.mp4", cwd=tmp_path)
+    result = run_here("generate", "x", "--model", tmp_path, "--output", "a.mp4", cwd=tmp_path)
     assert result.returncode == 3
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_within_a_step_and_leaves_no_file(number: signal.Signals, tmp_path: Path) -> None:
-    arguments = ["generate", "a red circle", "--model", "tiny", "--num-inference-steps", "100", "-o", "a.mp4"]
-    process = subprocess.Popen(
-        [*PROGRAM, *arguments], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    )
-    for line in process.stderr:
-        if line.startswith("denoising"):
-            break
-    time.sleep(0.5)
-    process.send_signal(number)
-    rest = process.stderr.read()
-    assert process.wait(timeout=60) == 130
+LONG = ["generate", "a red circle", "--model", "tiny", "--num-inference-steps", "100", "-o", "a.mp4"]
+
+
+@makes_videos
+def test_ctrl_c_ends_a_process_that_denoises_and_leaves_no_file(tmp_path: Path) -> None:
+    command = [*PROGRAM, *LONG]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    ) as process:
+        try:
+            while not process.stderr.readline().startswith("denoising"):
+                assert process.poll() is None
+            process.send_signal(signal.SIGINT)
+            rest = process.stderr.read()
+        finally:
+            process.kill()
+    assert process.returncode == 130
     assert "cancelled" in rest and "Traceback" not in rest
     assert list(tmp_path.iterdir()) == []
 
 
+@makes_videos
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_within_a_step_and_leaves_no_file(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+    show = ProgressDisplay.__call__
+
+    def show_and_count(display: ProgressDisplay, progress: Progress) -> None:
+        show(display, progress)
+        if progress.stage == "denoise":
+            steps.append(progress.step)
+
+    monkeypatch.setattr(ProgressDisplay, "__call__", show_and_count)
+    with signalled(number, when=lambda: 2 in steps):
+        result = run_here(*LONG, cwd=tmp_path)
+    assert result.returncode == 130 and 100 not in steps
+    assert "cancelled" in result.stderr and "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.fixture(scope="module")
-def smoked(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:
+def smoked(
+    starts_process: None, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[subprocess.CompletedProcess[str], Path]:
     folder = tmp_path_factory.mktemp("smoke")
     return run_here("smoke", "--model", "tiny", cwd=folder), folder
 

@@ -1,4 +1,4 @@
-"""The command line with hosted backends: shapes, exit codes, and as processes of their own crashes and Ctrl-C."""
+"""The command line with hosted backends: shapes, exit codes, crashes of a process, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -6,19 +6,25 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from command_line import run_here
+from command_line import PROGRAM, run_here, signalled
 from standin import StandIn, sample_video
 
-PROGRAM = [sys.executable, "-c", "from hunyuan_local.cli.main import main; main()"]
+makes_videos = pytest.mark.usefixtures("starts_process")  # ffmpeg looks at what was downloaded
 PROMPT = "a red circle moving right on a black background"
 Start = Callable[..., subprocess.Popen]
 Run = Callable[..., subprocess.CompletedProcess]
+
+
+@pytest.fixture
+def standin() -> Iterator[StandIn]:
+    """A stand-in whose tasks have ended by the first poll."""
+    with StandIn(sample_video(), polls_until_done=0) as service:
+        yield service
 
 
 @pytest.fixture
@@ -41,20 +47,19 @@ def variables(service: StandIn, folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Start:
+def start(starts_process: None, tmp_path: Path) -> Iterator[Start]:
     """Starts the program as a process against a stand-in, in an own folder."""
+    started: list[subprocess.Popen] = []
 
     def start(service: StandIn, *arguments: str) -> subprocess.Popen:
-        return subprocess.Popen(
-            [*PROGRAM, *arguments],
-            cwd=tmp_path,
-            env=os.environ | variables(service, tmp_path),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        environment = os.environ | variables(service, tmp_path)
+        started.append(subprocess.Popen([*PROGRAM, *arguments], cwd=tmp_path, env=environment, stderr=subprocess.PIPE))
+        return started[-1]
 
-    return start
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
 @pytest.fixture
@@ -67,17 +72,19 @@ def run(tmp_path: Path) -> Run:
     return run
 
 
-def _submitted(service: StandIn, polls: int = 1) -> None:
-    """Wait until a task was made, and looked at so many times."""
-    deadline = time.monotonic() + 100
-    while len(service.polls) < polls:
-        assert time.monotonic() < deadline, "nothing was submitted"
-        time.sleep(0.02)
+def kill_once_submitted(process: subprocess.Popen, service: StandIn) -> None:
+    """Kill -9 it as soon as its task was looked at."""
+    while not service.polls:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
 
 
 # One command, three backends
 
 
+@makes_videos
 def test_three_commands_that_differ_in_the_backend_give_one_shape(run: Run, standin: StandIn) -> None:
     shapes = []
     for backend in ("local", "wavespeed", "novita"):
@@ -88,11 +95,13 @@ def test_three_commands_that_differ_in_the_backend_give_one_shape(run: Run, stan
     assert shapes[0] == shapes[1] == shapes[2]
 
 
+@makes_videos
 def test_the_video_of_a_service_says_how_it_was_made(run: Run, standin: StandIn) -> None:
     run(standin, "generate", PROMPT, "--backend", "novita", "-o", "a.mp4")
     assert json.loads(run(standin, "show", "a.mp4").stdout)["remote"]["remote_id"] == standin.submissions[0].task_id
 
 
+@makes_videos
 def test_a_hosted_video_is_not_replayed_here_unasked(run: Run, standin: StandIn) -> None:
     run(standin, "generate", PROMPT, "--backend", "novita", "-o", "a.mp4")
     replay = run(standin, "replay", "a.mp4")
@@ -106,33 +115,23 @@ def test_backends_are_listed(run: Run, standin: StandIn) -> None:
 # Crashes
 
 
-def test_after_kill_9_resume_fetches_the_video_of_the_one_submission(start: Start, run: Run, slow: StandIn) -> None:
-    process = start(slow, "generate", PROMPT, "--backend", "wavespeed", "-o", "a.mp4")
-    _submitted(slow)
-    process.kill()
-    process.communicate()
+def test_after_kill_9_the_open_job_is_listed_and_resume_fetches_the_video_of_the_one_submission(
+    start: Start, run: Run, slow: StandIn
+) -> None:
+    kill_once_submitted(start(slow, "generate", PROMPT, "--backend", "wavespeed", "-o", "a.mp4"), slow)
+    task = slow.submissions[0].task_id
+    assert task in run(slow, "resume").stdout
     slow.finish_tasks()
-    resumed = run(slow, "resume", slow.submissions[0].task_id)
+    resumed = run(slow, "resume", task)
     assert (resumed.returncode, len(slow.submissions)) == (0, 1), resumed.stderr
 
 
 def test_after_kill_9_the_same_command_goes_on(start: Start, run: Run, slow: StandIn) -> None:
     command = ["generate", PROMPT, "--backend", "novita", "-o", "a.mp4"]
-    process = start(slow, *command)
-    _submitted(slow)
-    process.kill()
-    process.communicate()
+    kill_once_submitted(start(slow, *command), slow)
     slow.finish_tasks()
     again = run(slow, *command)
     assert (again.returncode, len(slow.submissions)) == (0, 1), again.stderr
-
-
-def test_open_jobs_are_listed(start: Start, run: Run, slow: StandIn) -> None:
-    process = start(slow, "generate", PROMPT, "--backend", "novita")
-    _submitted(slow)
-    process.kill()
-    process.communicate()
-    assert slow.submissions[0].task_id in run(slow, "resume").stdout
 
 
 def test_a_job_can_be_forgotten(start: Start, run: Run, standin: StandIn) -> None:
@@ -151,28 +150,34 @@ def test_a_lost_answer_has_its_exit_code(run: Run, standin: StandIn) -> None:
 # Ctrl-C
 
 
-def test_ctrl_c_cancels_the_task_where_the_service_can(start: Start, slow: StandIn) -> None:
+def test_ctrl_c_cancels_the_task_where_the_service_can(run: Run, slow: StandIn) -> None:
+    with signalled(signal.SIGINT, when=lambda: bool(slow.polls)):
+        stopped = run(slow, "generate", PROMPT, "--backend", "wavespeed")
+    assert (stopped.returncode, slow.deleted) == (130, [slow.submissions[0].task_id])
+
+
+def test_ctrl_c_ends_a_process(start: Start, slow: StandIn) -> None:
     process = start(slow, "generate", PROMPT, "--backend", "wavespeed")
-    _submitted(slow)
+    while not slow.polls:
+        assert process.poll() is None
+        time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
-    assert (process.returncode, slow.deleted) == (130, [slow.submissions[0].task_id])
+    assert process.wait() == 130
 
 
-def test_sigterm_leaves_the_task_to_be_resumed(start: Start, run: Run, slow: StandIn) -> None:
-    process = start(slow, "generate", PROMPT, "--backend", "wavespeed", "-o", "a.mp4")
-    _submitted(slow)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+@makes_videos
+def test_sigterm_leaves_the_task_to_be_resumed(run: Run, slow: StandIn) -> None:
+    with signalled(signal.SIGTERM, when=lambda: bool(slow.polls)):
+        stopped = run(slow, "generate", PROMPT, "--backend", "wavespeed", "-o", "a.mp4")
+    assert (stopped.returncode, slow.deleted) == (130, [])
     slow.finish_tasks()
     assert run(slow, "resume", slow.submissions[0].task_id).returncode == 0
 
 
-def test_ctrl_c_says_how_to_go_on_where_it_cannot(start: Start, slow: StandIn) -> None:
-    process = start(slow, "generate", PROMPT, "--backend", "novita")
-    _submitted(slow)
-    process.send_signal(signal.SIGINT)
-    assert "hunyuan-local resume" in process.communicate(timeout=60)[1].splitlines()[-1]
+def test_ctrl_c_says_how_to_go_on_where_it_cannot(run: Run, slow: StandIn) -> None:
+    with signalled(signal.SIGINT, when=lambda: bool(slow.polls)):
+        stopped = run(slow, "generate", PROMPT, "--backend", "novita")
+    assert "hunyuan-local resume" in stopped.stderr.splitlines()[-1]
 
 
 # Errors
@@ -188,6 +193,7 @@ def test_every_failure_has_its_exit_code(run: Run, standin: StandIn, fault: str,
     assert (failed.returncode, "Traceback" in failed.stderr) == (code, False)
 
 
+@makes_videos
 def test_the_key_is_not_printed(run: Run, standin: StandIn) -> None:
     done = run(standin, "generate", PROMPT, "--backend", "wavespeed", "--api-key", standin.key, "--json")
     assert done.returncode == 0 and standin.key not in done.stdout + done.stderr
@@ -209,6 +215,7 @@ def test_explain_names_each_loss(run: Run, standin: StandIn) -> None:
     assert [loss["field"] for loss in explained[2]["losses"]] == ["num_frames", "seed"]
 
 
+@makes_videos
 def test_explain_shows_the_body_that_is_sent(run: Run, standin: StandIn) -> None:
     flags = [PROMPT, "--seed", "5", "--backend", "novita"]
     body = json.loads(run(standin, "explain", *flags, "--json").stdout)[0]["body"]

@@ -10,17 +10,19 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+from command_line import PROGRAM, run_here
+from hub_user import lead_to
 from local_hub import COMMIT, LocalHub
 
 from hunyuan_local.config import load_model_config
 
-PROGRAM = [sys.executable, "-c", "from hunyuan_local.cli.main import main; main()"]
+in_a_process = pytest.mark.usefixtures("starts_process")
 TINY = Path(load_model_config("tiny").source)
 MB = 1_000_000
 
@@ -32,12 +34,17 @@ class User:
         self.hub = hub
         self.home = home
 
-    def environment(self, **more: str) -> dict[str, str]:
-        return os.environ | {"COLUMNS": "80"} | self.hub.environment(self.home, **more)
-
     def types(self, *arguments: str | Path, **more: str) -> subprocess.CompletedProcess[str]:
+        """Run a command here."""
+        with pytest.MonkeyPatch.context() as patch:
+            lead_to(self.hub, self.home / "hub", patch, offline=more.get("HF_HUB_OFFLINE") == "1")
+            return run_here(*arguments, cwd=self.home, **self.hub.environment(self.home, **more))
+
+    def starts(self, *arguments: str | Path, **streams: int) -> subprocess.Popen[str]:
+        """Start a command in a process of its own."""
+        environment = os.environ | {"COLUMNS": "80", "TERM": "xterm"} | self.hub.environment(self.home)
         command = [*PROGRAM, *map(str, arguments)]
-        return subprocess.run(command, cwd=self.home, env=self.environment(**more), capture_output=True, text=True)
+        return subprocess.Popen(command, cwd=self.home, env=environment, text=True, **streams)
 
     def models(self, *arguments: str | Path) -> dict[str, dict]:
         return {model["name"]: model for model in json.loads(self.types("models", "--json", *arguments).stdout)}
@@ -61,13 +68,13 @@ def user(tmp_path: Path) -> Iterator[User]:
 
 
 @pytest.fixture(scope="module")
-def owner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
+def owner(tmp_path_factory: pytest.TempPathFactory) -> User:
     """Someone who has downloaded ``someone/tiny``; their Hub is gone."""
     with LocalHub() as hub:
         owner = User(hub, tmp_path_factory.mktemp("owner"))
         owner.downloaded = owner.types("download", "--model", "someone/tiny", "--accept-licence")
     owner.listed = owner.models()
-    yield owner
+    return owner
 
 
 # download
@@ -87,8 +94,12 @@ def test_the_licence_and_its_territory_are_told_before_the_size(owner: User) -> 
     assert -1 not in places and sorted(places) == list(places)
 
 
-def test_the_libraries_say_nothing(owner: User) -> None:
-    assert len(owner.downloaded.stderr.splitlines()) == 2, owner.downloaded.stderr
+@in_a_process
+def test_a_new_process_obeys_the_environment_and_its_libraries_say_nothing(user: User) -> None:
+    arguments = ["download", "--model", "someone/tiny", "--accept-licence"]
+    process = user.starts(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    told, said = process.communicate()
+    assert (process.returncode, told.splitlines(), len(said.splitlines())) == (0, [str(user.snapshot)], 2), said
 
 
 def test_without_acceptance_the_exit_code_is_2_and_nothing_is_asked(user: User) -> None:
@@ -119,14 +130,13 @@ def test_a_folder_that_lacks_files_has_exit_code_3(user: User) -> None:
     assert (result.returncode, "vae/config.json" in result.stderr) == (3, True)
 
 
+@in_a_process
 def test_ctrl_c_has_exit_code_130_and_the_next_run_goes_on(user: User) -> None:
     user.hub.break_after, user.hub.stall = (lambda count: MB), True
     arguments = ["download", "--model", str(user.preset())]
-    process = subprocess.Popen(
-        [*PROGRAM, *arguments], env=user.environment(), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    process = user.starts(*arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     parts = user.home / "hub" / "models--someone--tiny" / "blobs"
-    _until(lambda: sum(path.stat().st_size >= MB for path in parts.glob("*.part")) == 3)
+    _until(lambda: len([path for path in parts.glob("*.part") if path.stat().st_size >= MB]) == 3, process)
     process.send_signal(signal.SIGINT)
     said = process.communicate()[1]
     assert (process.returncode, "goes on from there" in said) == (130, True), said
@@ -137,12 +147,12 @@ def test_ctrl_c_has_exit_code_130_and_the_next_run_goes_on(user: User) -> None:
     assert len([first for first in asked if first >= MB]) == 3
 
 
+@in_a_process
 def test_on_a_terminal_the_lines_fit_in_80_columns(user: User) -> None:
     screen, terminal = pty.openpty()
     user.hub.break_after = lambda count: MB if count > 5 * MB else None  # so that it takes a second
-    environment = user.environment(TERM="xterm")
-    command = [*PROGRAM, "download", "--model", "someone/tiny", "--accept-licence"]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=terminal)
+    arguments = ["download", "--model", "someone/tiny", "--accept-licence"]
+    process = user.starts(*arguments, stdout=subprocess.DEVNULL, stderr=terminal)
     os.close(terminal)
     shown = _all_of(screen)
     assert process.wait() == 0
@@ -151,6 +161,7 @@ def test_on_a_terminal_the_lines_fit_in_80_columns(user: User) -> None:
     assert [line for line in map(_visible, lines) if len(line) > 80] == []
 
 
+@in_a_process  # ffmpeg
 def test_afterwards_a_video_is_made_offline(owner: User) -> None:
     size = ["--size", "144*80", "--num-frames", "5", "--num-inference-steps", "2", "--seed", "7", "--profile", "cpu"]
     model = ["--model", owner.preset(), "--output", "a.mp4"]
@@ -242,19 +253,22 @@ def test_the_list_for_people_says_state_size_place_and_licence(owner: User) -> N
     assert [words for words in wanted if words not in shown] == []
 
 
-def test_listing_loads_no_torch(owner: User) -> None:
+@in_a_process
+def test_listing_loads_no_torch(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom hunyuan_local.cli.main import group\n"
         "group.main(['models', '--json'], standalone_mode=False)\nassert 'torch' not in sys.modules"
     )
-    done = subprocess.run([sys.executable, "-c", code], env=owner.environment(), capture_output=True, text=True)
+    environment = os.environ | {"HF_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
-def _until(met) -> None:
+def _until(met: Callable[[], bool], process: subprocess.Popen) -> None:
     """Wait for what another process does; the test's own time limit ends a wait in vain."""
     while not met():
-        threading.Event().wait(0.02)
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
 
 
 def _all_of(screen: int) -> str:

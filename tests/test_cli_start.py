@@ -33,7 +33,7 @@ def loaded_by(statement: str, folder: Path) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def loaded_by_help(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+def loaded_by_help(starts_process: None, tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     statement = "from hunyuan_local.cli.main import main; sys.argv[1:] = ['--help']; sys.exit(main())"
     return loaded_by(statement, tmp_path_factory.mktemp("help"))
 
@@ -46,6 +46,7 @@ def test_the_help_loads_no_slow_library(loaded_by_help: set[str]) -> None:
     assert not SLOW & loaded_by_help
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_importing_the_package_loads_nothing_else_of_it(tmp_path: Path) -> None:
     found = loaded_by("import hunyuan_local", tmp_path)
     assert {name for name in found if name.split(".")[0] == "hunyuan_local"} == {"hunyuan_local"}

@@ -44,7 +44,6 @@ def test_a_scale_that_is_none_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--lora", "not-there.safetensors"], "lora='not-there.safetensors': no such file"),
         (["--cache", "fast"], "cache='fast': not known; use one of first-block-aggressive"),
         (["--profile", "fast"], "profile='fast': not known; use one of cpu"),
         (["--profile", "none+nf4"], "quantization='nf4': .* needs a CUDA device"),
@@ -55,6 +54,7 @@ def test_what_is_not_there_is_refused_with_what_is(tmp_path: Path, arguments: li
         run(*arguments, "--output", str(tmp_path / "a.mp4"))
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_lora_cache_profile_and_previews_go_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_lora(tmp_path / "style.safetensors")
     output = tmp_path / "a.mp4"
@@ -69,6 +69,12 @@ def test_lora_cache_profile_and_previews_go_together(tmp_path: Path, capsys: pyt
     assert (tmp_path / "a.mp4.preview.png").is_file() and "a.mp4.preview.png" in told.err
 
 
+@pytest.mark.usefixtures("loads_model")
+def test_a_lora_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(HunyuanLocalError, match=r"lora='not-there.safetensors': no such file"):
+        run("--lora", "not-there.safetensors", "--output", str(tmp_path / "a.mp4"))
+
+
 def test_a_hosted_backend_takes_no_lora(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(HunyuanLocalError, match="lora: no option of the backend novita"):
         cli.group.main(
@@ -77,6 +83,7 @@ def test_a_hosted_backend_takes_no_lora(monkeypatch: pytest.MonkeyPatch) -> None
         )
 
 
+@pytest.mark.usefixtures("loads_model")
 def test_a_cache_of_ones_own_takes_the_place_of_the_profiles() -> None:
     backend = LocalBackend("tiny", "cpu", cache="first-block-aggressive")
     assert backend.load().profile.cache.threshold == 0.3  # what that cache has for tiny

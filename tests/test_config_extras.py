@@ -34,9 +34,7 @@ def test_a_missing_module_is_an_error_that_names_it_and_the_extra(
     extra: str, module: str, hide: Callable[[str], None]
 ) -> None:
     hide(module)
-    words = (
-        rf"needs the extra '{extra}': pip install 'hunyuan-local\[{extra}\]' \({module} is not installed\)"
-    )
+    words = rf"needs the extra '{extra}': pip install 'hunyuan-local\[{extra}\]' \({module} is not installed\)"
     with pytest.raises(ConfigError, match=words):
         require_extra(extra, "the thing")
     assert not is_installed(extra)
@@ -62,9 +60,7 @@ def test_a_quantised_profile_without_its_library_is_refused(hide: Callable[[str]
 
 def test_a_gguf_file_without_its_library_is_refused(hide: Callable[[str], None]) -> None:
     hide("gguf")
-    with pytest.raises(
-        ConfigError, match=r"transformer_gguf='a.gguf': gguf is not installed .*\[quant\]"
-    ):
+    with pytest.raises(ConfigError, match=r"transformer_gguf='a.gguf': gguf is not installed .*\[quant\]"):
         require_libraries(TINY.model_copy(update={"transformer_gguf": "a.gguf"}), None)
 
 

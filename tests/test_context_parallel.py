@@ -30,7 +30,7 @@ LONG = SHORT.replace(width=80, num_frames=25, num_inference_steps=3)
 
 
 @pytest.fixture(scope="module")
-def backend() -> Iterator[ParallelBackend]:
+def backend(starts_process: None) -> Iterator[ParallelBackend]:
     """Two processes on the CPU, started by the first test that needs them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")  # sums in the same order as in this process

@@ -15,7 +15,7 @@ SIZES = ("even", "odd", "one-token-text")
 
 
 @pytest.fixture(scope="module")
-def differences() -> dict[str, float]:
+def differences(starts_process: None) -> dict[str, float]:
     """The largest difference by case, as a share of the largest value; all of them from one group of processes."""
     env = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
     done = subprocess.run([sys.executable, SCRIPT], env=os.environ | env, capture_output=True, text=True, timeout=300)

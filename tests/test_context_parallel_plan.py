@@ -6,19 +6,21 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from hunyuan_local.backends.degrees import RING_KERNELS, ULYSSES_KERNELS, check_degree, context_parallel
 from hunyuan_local.backends.local import LocalBackend
-from hunyuan_local.backends.orders import as_error
+from hunyuan_local.backends.orders import Order, as_error
 from hunyuan_local.backends.parallel import ParallelBackend
 from hunyuan_local.backends.rank import see_own_gpu_alone
 from hunyuan_local.backends.registry import get_backend
 from hunyuan_local.config import ContextParallel, FirstBlockCache, load_model_config, load_profile
-from hunyuan_local.errors import ConfigError, GpuMemoryError
+from hunyuan_local.errors import ConfigError, GpuMemoryError, RankFailedError
 from hunyuan_local.schema import GenerationRequest
 
 CPU, CUDA, TINY, LARGE = (
@@ -135,7 +137,33 @@ def test_memory_that_runs_out_in_one_process_is_told_with_its_rank_and_a_remedy(
     assert "use a --profile with more offload" in str(error)
 
 
-def test_no_process_is_left_when_the_parent_is_killed() -> None:
+class TwoThatDie:
+    """A group whose leader, ended by the launcher, is seen to be gone before the one that was killed."""
+
+    size = 2
+    deaths: ClassVar = [{"text": "was killed by signal 15", "follows": True}, {"text": "was killed", "follows": False}]
+
+    def __init__(self) -> None:
+        self._gone = [0, 1]
+
+    def send(self, kind: str, **content: object) -> None:
+        pass
+
+    def next(self, timeout_s: float) -> tuple[int, None] | None:
+        return (self._gone.pop(0), None) if self._gone else None
+
+    def death_of(self, rank: int) -> dict[str, object]:
+        return {"kind": "error", "type": "", **self.deaths[rank]}
+
+
+def test_a_process_that_ended_because_another_died_is_not_named_as_the_cause() -> None:
+    order = Order(TwoThatDie(), "generate")
+    order.follow(threading.Event(), lambda rank, message: None)
+    with pytest.raises(RankFailedError, match="rank 1 of 2 was killed;"):
+        order.raise_failure()
+
+
+def test_no_process_is_left_when_the_parent_is_killed(starts_process: None) -> None:
     parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
     *pids, folder = parent.stdout.readline().split()
     pids = list(map(int, pids))

@@ -12,7 +12,6 @@ from standin import StandIn, sample_video
 
 from hunyuan_local.backends.base import Backend, GenerationContext
 from hunyuan_local.backends.ledger import Ledger
-from hunyuan_local.backends.local import LocalBackend
 from hunyuan_local.backends.novita import NovitaBackend
 from hunyuan_local.backends.registry import backend_names, get_backend
 from hunyuan_local.backends.wavespeed import WaveSpeedBackend
@@ -42,11 +41,11 @@ def services() -> Iterator[StandIn]:
 
 @pytest.fixture(params=["local", "novita", "wavespeed"], scope="module")
 def subject(
-    request: pytest.FixtureRequest, tiny: LocalBackend, services: StandIn, tmp_path_factory: pytest.TempPathFactory
+    starts_process: None, request: pytest.FixtureRequest, services: StandIn, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Subject]:
     hosted = {"novita": NovitaBackend, "wavespeed": WaveSpeedBackend}
     if request.param == "local":
-        yield Subject(tiny, REQUEST.replace(**SMALL))
+        yield Subject(request.getfixturevalue("tiny"), REQUEST.replace(**SMALL))
         return
     ledger = Ledger(tmp_path_factory.mktemp("state"))
     backend = hosted[request.param](services.key, services.url, pacing=QUICK, ledger=ledger)

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")
-def findings() -> list[doctor.Finding]:
+def findings(starts_process: None) -> list[doctor.Finding]:
     return list(doctor.examine())
 
 
@@ -39,6 +39,7 @@ def test_another_version_is_a_warning_with_the_tested_one(monkeypatch: pytest.Mo
     assert doctor._library("torch", "2.13.0").verdict == "warning"
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_a_failing_check_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: object) -> None:
         raise TokenizerMismatchError("it misreads prompts")

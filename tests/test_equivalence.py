@@ -1,8 +1,10 @@
-"""Every way to run the built-in model against the library's own pipeline: the benchmark's table, on one video each."""
+"""Every way to run the built-in model against the library's own pipeline: the benchmark's table, on a short video."""
 
 from __future__ import annotations
 
+import functools
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,20 +15,31 @@ import equivalence
 from equivalence import REQUESTS, Measured, References, Way, holds, library_pipeline, measure, table, ways
 
 from hunyuan_local.backends.local import LocalBackend
+from hunyuan_local.schema import GenerationRequest
 
-# Compiling takes minutes and is done in test_acceleration.py.
-WAYS = [way for way in ways() if not way.profile.get("compile")]
+# Compiled blocks are held to the library in test_acceleration.py, fewer bits in test_quantization.py, step caches in
+# test_caches.py, each where it costs least.
+ELSEWHERE = {"compile", "quantization", "cache"}
+WAYS = [way for way in ways() if ELSEWHERE.isdisjoint(way.profile)]
+SHORT = REQUESTS[0].replace(num_frames=5, num_inference_steps=4)
 
 
 @pytest.fixture(scope="module")
-def expected(tiny: LocalBackend) -> References:
-    return equivalence.references(library_pipeline(tiny), tiny, REQUESTS[:1])
+def expected(tiny: LocalBackend) -> Callable[[GenerationRequest], References]:
+    """The library's frames of a request, made once."""
+    library = library_pipeline(tiny)
+    return functools.cache(lambda request: equivalence.references(library, tiny, [request]))
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
-def test_a_way_keeps_its_bound(way: Way, expected: References) -> None:
-    found = measure(way, expected)
+def test_a_way_keeps_its_bound(way: Way, expected: Callable[[GenerationRequest], References]) -> None:
+    found = measure(way, expected(SHORT.replace(num_frames=1) if way.mosaic else SHORT))
     assert holds(way, found), found
+
+
+def test_every_way_has_a_profile_of_its_own() -> None:
+    profiles = [way.backend().profile for way in ways()]
+    assert [profile.name for profile in profiles] == [way.name for way in ways()]
 
 
 def test_every_kind_of_offload_precision_and_cache_is_in_the_table() -> None:
@@ -54,5 +67,5 @@ def test_the_table_fits_a_terminal_and_shows_what_failed() -> None:
     assert max(map(len, lines)) <= 80 and " NO " in lines[1] and "97 %" in lines[1]
 
 
-def test_the_quality_is_that_of_the_videos_it_makes() -> None:
+def test_the_quality_is_that_of_the_videos_it_makes(starts_process: None) -> None:
     assert equivalence.quality(Way("x"), 1) == 100.0

@@ -56,6 +56,13 @@ def test_a_frozen_video_is_refused() -> None:
         judge(np.repeat(moving()[:1], 5, axis=0))
 
 
+def test_a_pixel_that_is_darker_by_one_level_is_no_change() -> None:
+    frames = np.repeat(moving()[:1], 5, axis=0)
+    frames[1:, 0, 0] -= 1
+    with pytest.raises(InvalidOutputError, match="frozen"):
+        judge(frames)
+
+
 def test_a_change_between_two_pieces_is_seen() -> None:
     frames = np.repeat(moving()[:1], 5, axis=0)
     frames[2:, 0, 0] = 255

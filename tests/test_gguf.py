@@ -27,7 +27,7 @@ KINDS = {"Q8_0": 0.02, "Q5_1": 0.15, "Q4_0": 0.3, "BF16": 0.01}  # measured: 0.0
 
 
 @pytest.fixture(scope="module")
-def full() -> HunyuanVideoTransformer3DModel:
+def full(loads_model: None) -> HunyuanVideoTransformer3DModel:
     """The built-in transformer in full precision."""
     return HunyuanVideoTransformer3DModel.from_pretrained(CONFIG_FOLDER).eval().requires_grad_(False)
 

@@ -6,8 +6,8 @@ import contextlib
 import io
 import json
 import os
+import runpy
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -62,7 +62,7 @@ def folder(configs: checkpoint.Configs, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture(scope="module")
-def loaded(folder: Path) -> LoadedModel:
+def loaded(loads_model: None, folder: Path) -> LoadedModel:
     """The random checkpoint, loaded as any other."""
     model = load_model(checkpoint.model_config(folder), load_profile("cpu").model_copy(update={"prompt_cache": False}))
     model.prompts.load()
@@ -152,7 +152,7 @@ def task(folder: Path, mode: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("offload", ["none", "model", "sequential"])  # group is measured in the whole check below
-def test_every_offload_is_measured_to_the_last_frame(folder: Path, offload: str) -> None:
+def test_every_offload_is_measured_to_the_last_frame(loads_model: None, folder: Path, offload: str) -> None:
     record: dict[str, Any] = {}
     measure.measure(task(folder, offload), record, lambda: None)
     assert list(record["stages"]) == ["load", "encode", "denoise", "decode"]
@@ -208,7 +208,7 @@ def collect(code: str, folder: Path, timeout_s: float = 60) -> dict[str, Any]:
     return apart.collect([sys.executable, "-c", code], folder, timeout_s, dict(os.environ))
 
 
-def test_a_killed_process_keeps_what_it_had_measured(tmp_path: Path) -> None:
+def test_a_killed_process_keeps_what_it_had_measured(starts_process: None, tmp_path: Path) -> None:
     (tmp_path / "record.json").write_text(json.dumps({"stage": "decode", "seconds_per_step": 2.5}))
     record = collect("import os; os.kill(os.getpid(), 9)", tmp_path)
     assert record["seconds_per_step"] == 2.5
@@ -216,12 +216,14 @@ def test_a_killed_process_keeps_what_it_had_measured(tmp_path: Path) -> None:
     assert "SIGKILL" in record["error"]["message"]
 
 
-def test_a_process_that_hangs_is_ended(tmp_path: Path) -> None:
+def test_a_process_that_hangs_is_ended(starts_process: None, tmp_path: Path) -> None:
     record = collect("import time; time.sleep(600)", tmp_path, timeout_s=0.5)
     assert "took longer than" in record["error"]["message"]
 
 
-def test_what_a_dying_process_said_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_dying_process_said_is_shown(
+    starts_process: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     record = collect("import sys; sys.exit('the driver is gone')", tmp_path)
     assert record["error"]["message"] == "the process ended with exit code 1"
     assert "the driver is gone" in capsys.readouterr().err
@@ -425,7 +427,7 @@ def do_here(task: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def checked(architecture: Path, tmp_path_factory: pytest.TempPathFactory) -> Check:
+def checked(starts_process: None, architecture: Path, tmp_path_factory: pytest.TempPathFactory) -> Check:
     """Two modes, of which the first cannot be measured; the second is, in a process of its own."""
     folder, printed, run_apart = tmp_path_factory.mktemp("checked"), io.StringIO(), apart.run
 
@@ -554,17 +556,16 @@ def test_a_single_step_is_refused(architecture: Path, tmp_path: Path, capsys: py
     assert "steps=1: must be at least 2" in capsys.readouterr().err
 
 
-def test_without_a_gpu_the_script_refuses_in_one_line() -> None:
-    done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "gpu_check"],
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.startswith("error: device='cuda': ")
-    assert done.stderr.count("\n") == 1
+def test_without_a_gpu_the_script_refuses_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["gpu_check"])
+    assert runpy.run_path(str(ROOT / "scripts" / "gpu_check"))["main"]() == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("error: device='cuda': ")
+    assert printed.err.count("\n") == 1
 
 
 def test_the_script_is_executable() -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from hunyuan_local.weights.files import missing_files
 
 CPU = load_profile("cpu")
 TINY = load_model_config("tiny")
+loads_model = pytest.mark.usefixtures("loads_model")
 
 
 @pytest.fixture
@@ -31,6 +33,7 @@ def at(folder: Path | str, **changes: object) -> ModelConfig:
     return TINY.model_copy(update={"model_id": str(folder)} | changes)
 
 
+@loads_model
 def test_all_seven_components_are_of_the_13b_classes() -> None:
     model = load_model(TINY, CPU)
     model.prompts.load()
@@ -47,16 +50,19 @@ def test_all_seven_components_are_of_the_13b_classes() -> None:
     }
 
 
+@loads_model
 def test_the_precision_is_set_a_component() -> None:
     dtypes = CPU.dtypes.model_copy(update={"transformer": "bfloat16"})
     pipe = load_model(TINY, CPU.model_copy(update={"dtypes": dtypes})).pipe
     assert (str(pipe.transformer.dtype), str(pipe.vae.dtype)) == ("torch.bfloat16", "torch.float32")
 
 
+@loads_model
 def test_tiling_is_the_profiles_choice() -> None:
     assert load_model(TINY, CPU.model_copy(update={"vae_tiling": True})).pipe.vae.use_tiling
 
 
+@loads_model
 def test_a_folder_elsewhere_loads_the_same_weights(checkpoint: Path) -> None:
     assert weights_identity(checkpoint) == weights_identity(Path(TINY.source))
     assert load_model(at(checkpoint), CPU).folder == checkpoint
@@ -68,6 +74,7 @@ def test_a_missing_weights_file_is_an_error_with_a_remedy(checkpoint: Path) -> N
         load_model(at(checkpoint), CPU)
 
 
+@loads_model
 def test_a_truncated_weights_file_is_an_error(checkpoint: Path) -> None:
     file = next((checkpoint / "transformer").glob("*.safetensors"))
     file.write_bytes(file.read_bytes()[:-1000])
@@ -75,6 +82,7 @@ def test_a_truncated_weights_file_is_an_error(checkpoint: Path) -> None:
         load_model(at(checkpoint), CPU)
 
 
+@loads_model
 def test_weights_as_pickle_are_not_read(checkpoint: Path) -> None:
     file = next((checkpoint / "transformer").glob("*.safetensors"))
     file.rename(file.with_suffix(".bin"))
@@ -82,6 +90,7 @@ def test_weights_as_pickle_are_not_read(checkpoint: Path) -> None:
         load_model(at(checkpoint), CPU)
 
 
+@pytest.mark.usefixtures("loads_model")
 @pytest.mark.parametrize("file", ["tokenizer/tokenizer.json", "model_index.json", "vae/config.json"])
 def test_a_damaged_file_is_a_loading_error(checkpoint: Path, file: str) -> None:
     (checkpoint / file).write_text("{ damaged")
@@ -105,6 +114,7 @@ def test_the_shipped_checkpoint_is_complete() -> None:
     assert missing_files(Path(TINY.source)) == []
 
 
+@loads_model
 def test_a_crop_start_that_does_not_fit_is_noted() -> None:
     template = TINY.prompt_template.model_copy(update={"crop_start": 95})
     tokenizer = load_model(TINY, CPU).pipe.tokenizer
@@ -119,6 +129,7 @@ def test_offline_without_a_cached_copy_names_the_remedy(monkeypatch: pytest.Monk
         load_model(at("hunyuan-local-tests/not-there"), CPU)
 
 
+@loads_model
 def test_a_cached_snapshot_loads_offline(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commit = "0123456789abcdef0123456789abcdef01234567"
     repository = tmp_path / "hub" / "models--someone--tiny"
@@ -138,38 +149,53 @@ def test_a_cuda_profile_without_cuda_is_refused(monkeypatch: pytest.MonkeyPatch)
         load_model(TINY, load_profile("gpu-80gb"))
 
 
+# Each precision in a process of its own, since a peak never falls; forked, since the imports take longest.
 READ_ONE_COMPONENT = """
-import json, resource, sys
+import json, os, resource, sys
 from pathlib import Path
 from hunyuan_local.config import load_profile
 from hunyuan_local.pipeline import loader
 from hunyuan_local.pipeline.placement import Placement
 
 profile = load_profile("cpu")
-profile = profile.model_copy(update={"dtypes": profile.dtypes.model_copy(update={"transformer": sys.argv[2]})})
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 before = peak()
-module = loader._read("transformer", Path(sys.argv[1]), profile, Placement(profile))
-weights = sum(parameter.nbytes for parameter in module.parameters())
-print(json.dumps({"grown": peak() - before, "weights": weights}))
+for dtype in sys.argv[2:]:
+    if child := os.fork():
+        assert os.waitpid(child, 0)[1] == 0
+        continue
+    profile = profile.model_copy(update={"dtypes": profile.dtypes.model_copy(update={"transformer": dtype})})
+    module = loader._read("transformer", Path(sys.argv[1]), profile, Placement(profile))
+    weights = sum(parameter.nbytes for parameter in module.parameters())
+    print(json.dumps({dtype: {"grown": peak() - before, "weights": weights}}), flush=True)
+    os._exit(0)
 """
+PRECISIONS = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Bytes by which the process grew, of the weights, and of the largest shard."""
+
+    grown: int
+    weights: int
+    shard: int
 
 
 @pytest.fixture(scope="module")
-def sharded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
-    """A transformer of 139 MiB in shards, and the bytes of the largest."""
+def readings(starts_process: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reading]:
+    """What it took to read a transformer of 139 MiB in shards, by precision."""
     config = dict(HunyuanVideoTransformer3DModel.load_config(TINY.folder / "transformer"))
     larger = config | {"num_layers": 8, "num_single_layers": 16, "num_attention_heads": 8}
     folder = tmp_path_factory.mktemp("sharded")
     HunyuanVideoTransformer3DModel.from_config(larger).save_pretrained(folder / "transformer", max_shard_size="40MB")
     shards = [path.stat().st_size for path in (folder / "transformer").glob("*.safetensors")]
     assert len(shards) > 3
-    return folder, max(shards)
+    command = [sys.executable, "-c", READ_ONE_COMPONENT, str(folder), *PRECISIONS]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    return {name: Reading(**found, shard=max(shards)) for line in lines for name, found in json.loads(line).items()}
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_loading_takes_no_more_memory_than_the_weights_and_a_shard(sharded: tuple[Path, int], dtype: str) -> None:
-    folder, shard = sharded
-    command = [sys.executable, "-c", READ_ONE_COMPONENT, str(folder), dtype]
-    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    assert found["grown"] < found["weights"] + shard
+@pytest.mark.parametrize("dtype", PRECISIONS)
+def test_loading_takes_no_more_memory_than_the_weights_and_a_shard(readings: dict[str, Reading], dtype: str) -> None:
+    assert readings[dtype].grown < readings[dtype].weights + readings[dtype].shard

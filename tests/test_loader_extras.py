@@ -21,6 +21,10 @@ from hunyuan_local.schema import GenerationRequest, GenerationResult, Progress
 
 CPU = load_profile("cpu")
 TINY = load_model_config("tiny")
+REQUEST = GenerationRequest(
+    prompt="a red circle moving right on a black background", width=144, height=80, num_frames=5,
+    num_inference_steps=2, seed=7,
+)  # fmt: skip
 WEIGHT = "single_transformer_blocks.2.proj_out.weight"
 
 
@@ -31,16 +35,22 @@ def lora(tmp_path_factory: pytest.TempPathFactory) -> LoraConfig:
     return LoraConfig(path=str(file), scale=0.5)
 
 
+@pytest.fixture(scope="module")
+def plain(starts_process: None, tiny: LocalBackend, tmp_path_factory: pytest.TempPathFactory) -> GenerationResult:
+    """The video of ``small_request`` with nothing added."""
+    return tiny.generate(REQUEST, GenerationContext(tmp_path_factory.mktemp("plain") / "a.mp4"))
+
+
 def weight_of(model: object) -> torch.Tensor:
     return model.pipe.transformer.get_parameter(WEIGHT)
 
 
-def make(folder: Path, request: GenerationRequest, **options: object) -> GenerationResult:
-    return LocalBackend("tiny", CPU, **options).generate(request, GenerationContext(folder / "a.mp4"))
+def make(folder: Path, **options: object) -> GenerationResult:
+    return LocalBackend("tiny", CPU, **options).generate(REQUEST, GenerationContext(folder / "a.mp4"))
 
 
 @pytest.mark.parametrize("offload", ["none", "group", "sequential"])
-def test_a_lora_is_merged_whatever_the_offload(lora: LoraConfig, offload: str) -> None:
+def test_a_lora_is_merged_whatever_the_offload(loads_model: None, lora: LoraConfig, offload: str) -> None:
     profile = CPU.model_copy(update={"offload": offload})
     model = load_model(TINY.model_copy(update={"lora": (lora,)}), profile)
     assert list(model.extra_files) == [lora.path]
@@ -49,20 +59,16 @@ def test_a_lora_is_merged_whatever_the_offload(lora: LoraConfig, offload: str) -
 
 
 def test_a_lora_changes_the_video_and_its_hash_is_in_the_file(
-    tiny: LocalBackend, small_request: GenerationRequest, lora: LoraConfig, tmp_path: Path
+    plain: GenerationResult, lora: LoraConfig, tmp_path: Path
 ) -> None:
-    plain = tiny.generate(small_request, GenerationContext(tmp_path / "plain.mp4"))
-    result = make(tmp_path, small_request, lora=[lora])
+    result = make(tmp_path, lora=[lora])
     assert result.provenance["frames_sha256"] != plain.provenance["frames_sha256"]
     digest = hashlib.sha256(Path(lora.path).read_bytes()).hexdigest()
     assert read_provenance(result.path).model.files == {lora.path: digest}
 
 
-def test_a_lora_of_scale_0_changes_nothing(
-    tiny: LocalBackend, small_request: GenerationRequest, lora: LoraConfig, tmp_path: Path
-) -> None:
-    plain = tiny.generate(small_request, GenerationContext(tmp_path / "plain.mp4"))
-    result = make(tmp_path, small_request, lora=[LoraConfig(path=lora.path, scale=0)])
+def test_a_lora_of_scale_0_changes_nothing(plain: GenerationResult, lora: LoraConfig, tmp_path: Path) -> None:
+    result = make(tmp_path, lora=[LoraConfig(path=lora.path, scale=0)])
     assert result.provenance["frames_sha256"] == plain.provenance["frames_sha256"]
 
 
@@ -70,12 +76,10 @@ def test_models_with_and_without_a_lora_are_told_apart(lora: LoraConfig) -> None
     assert TINY.model_copy(update={"lora": (lora,)}).identity == f"{TINY.identity}+{lora.path}=0.5"
 
 
-def test_a_gguf_file_takes_the_transformers_place(
-    tiny: LocalBackend, small_request: GenerationRequest, tmp_path: Path
-) -> None:
+def test_a_gguf_file_takes_the_transformers_place(starts_process: None, tiny: LocalBackend, tmp_path: Path) -> None:
     file = write_gguf(tmp_path / "t.gguf", tiny.load().pipe.transformer.state_dict(), "Q8_0")
     config = TINY.model_copy(update={"transformer_gguf": str(file)})
-    result = LocalBackend(config, CPU).generate(small_request, GenerationContext(tmp_path / "a.mp4"))
+    result = LocalBackend(config, CPU).generate(REQUEST, GenerationContext(tmp_path / "a.mp4"))
     assert result.provenance["model"]["files"] == {str(file): hashlib.sha256(file.read_bytes()).hexdigest()}
 
 
@@ -93,7 +97,7 @@ def test_a_precision_that_the_machine_lacks_is_refused_before_anything_is_read(m
 
 
 @pytest.mark.parametrize("method", ["fp8", "fp8-weights", "int8", "int8-dynamic"])
-def test_fewer_bits_take_less_memory(method: str) -> None:
+def test_fewer_bits_take_less_memory(loads_model: None, method: str) -> None:
     def size(profile: RuntimeProfile) -> int:
         tensors = load_model(TINY, profile).pipe.transformer.state_dict().values()
         parts = [getattr(t, name) for t in tensors for name in getattr(t, "tensor_data_names", ["data"])]
@@ -103,33 +107,29 @@ def test_fewer_bits_take_less_memory(method: str) -> None:
 
 
 def test_previews_are_named_by_the_progress_and_lie_beside_the_video(
-    tiny: LocalBackend, small_request: GenerationRequest, tmp_path: Path
+    starts_process: None, tiny: LocalBackend, tmp_path: Path
 ) -> None:
     told: list[Progress] = []
     context = GenerationContext(tmp_path / "a.mp4", on_progress=told.append, preview_every=2)
-    tiny.generate(small_request.replace(num_inference_steps=5), context)
+    tiny.generate(REQUEST.replace(num_inference_steps=5), context)
     seen = {progress.step: progress.preview for progress in told if progress.preview is not None}
     assert seen == dict.fromkeys([2, 4, 5], tmp_path / "a.mp4.preview.png")
     with Image.open(tmp_path / "a.mp4.preview.png") as picture:
         assert picture.width > picture.height
 
 
-def test_without_asking_there_is_no_preview(
-    tiny: LocalBackend, small_request: GenerationRequest, tmp_path: Path
-) -> None:
-    tiny.generate(small_request, GenerationContext(tmp_path / "a.mp4"))
-    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+def test_without_asking_there_is_no_preview(plain: GenerationResult) -> None:
+    assert [path.name for path in plain.path.parent.iterdir()] == ["a.mp4"]
 
 
-def test_a_model_without_a_map_says_so(small_request: GenerationRequest, tmp_path: Path) -> None:
+def test_a_model_without_a_map_says_so(starts_process: None, tmp_path: Path) -> None:
     backend = LocalBackend(TINY.model_copy(update={"latent_preview": None}), CPU)
-    result = backend.generate(small_request, GenerationContext(tmp_path / "a.mp4", preview_every=1))
+    result = backend.generate(REQUEST, GenerationContext(tmp_path / "a.mp4", preview_every=1))
     assert [note for note in result.notes if note.startswith("no previews: the config of tiny has no latent_preview")]
 
 
-def test_previews_do_not_change_the_video(tiny: LocalBackend, small_request: GenerationRequest, tmp_path: Path) -> None:
-    plain = tiny.generate(small_request, GenerationContext(tmp_path / "plain.mp4"))
-    seen = tiny.generate(small_request, GenerationContext(tmp_path / "a.mp4", preview_every=1))
+def test_previews_do_not_change_the_video(tiny: LocalBackend, plain: GenerationResult, tmp_path: Path) -> None:
+    seen = tiny.generate(REQUEST, GenerationContext(tmp_path / "a.mp4", preview_every=1))
     assert seen.provenance["frames_sha256"] == plain.provenance["frames_sha256"]
 
 

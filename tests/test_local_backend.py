@@ -15,9 +15,11 @@ from hunyuan_local.provenance import read_provenance
 from hunyuan_local.schema import GenerationRequest, GenerationResult, Progress
 from hunyuan_local.video import probe
 
+starts_process = pytest.mark.usefixtures("starts_process")
+
 
 @pytest.fixture(scope="module")
-def result(tiny: LocalBackend, tmp_path_factory: pytest.TempPathFactory) -> GenerationResult:
+def result(starts_process: None, tiny: LocalBackend, tmp_path_factory: pytest.TempPathFactory) -> GenerationResult:
     """One video of the large size, which the encoder scales up to."""
     request = GenerationRequest(
         prompt="a white square moving up on a navy background",
@@ -40,6 +42,7 @@ def test_the_result_names_the_seed(result: GenerationResult) -> None:
     assert result.seed == 3
 
 
+@starts_process
 def test_notes_are_told_before_the_first_step(
     tiny: LocalBackend, small_request: GenerationRequest, tmp_path: Path
 ) -> None:
@@ -51,6 +54,7 @@ def test_notes_are_told_before_the_first_step(
     assert told.count("note") == 2 and max(i for i, t in enumerate(told) if t == "note") < told.index("denoise")
 
 
+@starts_process
 def test_a_path_may_be_text(tiny: LocalBackend, small_request: GenerationRequest, tmp_path: Path) -> None:
     assert tiny.generate(small_request, GenerationContext(str(tmp_path / "a.mp4"))).path.exists()
 
@@ -82,6 +86,7 @@ def test_every_stage_took_time(result: GenerationResult) -> None:
     assert timings.total_s >= timings.encode_s + timings.denoise_s + timings.decode_s + timings.write_s
 
 
+@starts_process
 def test_a_random_seed_is_drawn_and_can_be_repeated(
     tiny: LocalBackend, small_request: GenerationRequest, tmp_path: Path
 ) -> None:
@@ -106,6 +111,7 @@ def test_a_refused_path_loads_no_model(small_request: GenerationRequest, tmp_pat
 
 
 @pytest.mark.parametrize("stage", ["encode", "denoise", "decode"])
+@starts_process
 def test_cancelling_leaves_no_file(
     tiny: LocalBackend, small_request: GenerationRequest, tmp_path: Path, stage: str
 ) -> None:
@@ -120,6 +126,7 @@ def test_cancelling_leaves_no_file(
     assert list(tmp_path.iterdir()) == []
 
 
+@starts_process
 def test_the_backend_works_again_after_a_cancellation(
     tiny: LocalBackend, small_request: GenerationRequest, tmp_path: Path
 ) -> None:
@@ -130,6 +137,7 @@ def test_the_backend_works_again_after_a_cancellation(
     assert tiny.generate(small_request, GenerationContext(tmp_path / "a.mp4")).path.exists()
 
 
+@starts_process
 def test_an_invalid_video_leaves_no_file(tiny: LocalBackend, small_request: GenerationRequest, tmp_path: Path) -> None:
     convolution = tiny.load().pipe.vae.decoder.conv_out.conv
     kept = convolution.weight.data.clone(), convolution.bias.data.clone()
@@ -144,6 +152,7 @@ def test_an_invalid_video_leaves_no_file(tiny: LocalBackend, small_request: Gene
     assert list(tmp_path.iterdir()) == []
 
 
+@starts_process
 def test_progress_tells_every_stage_in_order(
     tiny: LocalBackend, small_request: GenerationRequest, tmp_path: Path
 ) -> None:
@@ -152,6 +161,7 @@ def test_progress_tells_every_stage_in_order(
     assert list(dict.fromkeys(p.stage for p in seen)) == ["encode", "denoise", "decode", "write"]
 
 
+@starts_process
 def test_progress_gives_seconds_a_step_and_time_left(
     tiny: LocalBackend, small_request: GenerationRequest, tmp_path: Path
 ) -> None:
@@ -162,6 +172,7 @@ def test_progress_gives_seconds_a_step_and_time_left(
     assert steps[0].seconds_per_step > 0 and steps[0].seconds_left > 0 and steps[1].seconds_left == 0
 
 
+@starts_process
 def test_the_default_file_name_holds_model_and_seed(
     tiny: LocalBackend, small_request: GenerationRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,7 +182,8 @@ def test_the_default_file_name_holds_model_and_seed(
     assert result.path.name.startswith("tiny-") and result.path.name.endswith("-7.mp4")
 
 
-def test_closing_lets_go_of_the_model(small_request: GenerationRequest) -> None:
+@pytest.mark.usefixtures("loads_model")
+def test_closing_lets_go_of_the_model() -> None:
     backend = LocalBackend(model="tiny", profile="cpu")
     backend.load()
     backend.close()

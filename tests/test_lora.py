@@ -38,12 +38,12 @@ def load(dtype: torch.dtype = torch.float32) -> Transformer:
 
 
 @pytest.fixture
-def transformer() -> Transformer:
+def transformer(loads_model: None) -> Transformer:
     return load()
 
 
 @pytest.fixture(scope="module")
-def untouched() -> Transformer:
+def untouched(loads_model: None) -> Transformer:
     """Not to be changed."""
     return load()
 
@@ -151,6 +151,7 @@ def test_the_settings_that_diffusers_writes_are_heeded(
     torch.testing.assert_close(transformer.get_submodule(name).weight, expected)
 
 
+@pytest.mark.usefixtures("loads_model")
 def test_the_precision_of_the_weights_stays(tmp_path: Path) -> None:
     transformer = load(torch.bfloat16)
     add(transformer, make_lora(tmp_path / "a.safetensors").path)
@@ -173,11 +174,13 @@ def test_keys_of_other_parts_are_counted_in_a_note(transformer: Transformer, tmp
     assert note.startswith(f"2 of the {len(file.keys)} keys of a.safetensors are not used, as text_encoder.a.lora_A")
 
 
+@pytest.mark.usefixtures("loads_model")
 def test_a_change_too_weak_for_the_precision_is_noted(tmp_path: Path) -> None:
     file = make_lora(tmp_path / "a.safetensors", size=1e-5)
     assert "rounding" in "".join(add(load(torch.bfloat16), file.path).notes)
 
 
+@pytest.mark.usefixtures("loads_model")
 def test_a_change_of_a_usual_size_is_kept_in_bfloat16(tmp_path: Path) -> None:
     assert add(load(torch.bfloat16), make_lora(tmp_path / "a.safetensors", size=1e-3).path).notes == ()
 
@@ -325,6 +328,7 @@ def compiled(transformer: Transformer) -> None:
 
 
 @pytest.mark.parametrize("prepare", [without_mask, grouped, grouped_by_leaf, compiled])
+@pytest.mark.usefixtures("loads_model")
 def test_a_lora_beside_quantised_layers_gives_the_output_of_weights_merged_by_hand(
     prepare: Callable[[Transformer], None], tmp_path: Path
 ) -> None:
@@ -336,6 +340,7 @@ def test_a_lora_beside_quantised_layers_gives_the_output_of_weights_merged_by_ha
     assert_same_output(transformer, merged_by_hand((first, 0.7), (second, 1.0), base=dequantized))
 
 
+@pytest.mark.usefixtures("loads_model")
 def test_scale_0_puts_nothing_beside_quantised_layers(tmp_path: Path) -> None:
     transformer = quantized()
     add(transformer, make_lora(tmp_path / "a.safetensors").path, 0.0)
@@ -347,9 +352,10 @@ def test_a_merged_lora_leaves_no_layer_behind(transformer: Transformer, untouche
     assert [str(type(m)) for m in transformer.modules()] == [str(type(m)) for m in untouched.modules()]
 
 
+@pytest.mark.usefixtures("loads_model")
 def test_a_quantised_transformer_needs_peft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"peft.*hunyuan-local\[lora\]"):
+    with pytest.raises(ConfigError, match=r"hunyuan-local\[lora\].*peft is not installed"):
         add(quantized(), make_lora(tmp_path / "a.safetensors").path)
 
 

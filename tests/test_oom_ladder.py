@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,10 +18,15 @@ from hunyuan_local.config import GroupOffload, RuntimeProfile, load_model_config
 from hunyuan_local.config import OomLadder as Limits
 from hunyuan_local.errors import GpuMemoryError
 from hunyuan_local.pipeline import loader
-from hunyuan_local.schema import GenerationRequest, GenerationResult, Progress
+from hunyuan_local.pipeline.memory import translated_shortage
+from hunyuan_local.schema import GenerationRequest, GenerationResult
 
 GPU = load_profile("gpu-80gb")
 CPU = load_profile("cpu")
+REQUEST = GenerationRequest(
+    prompt="a red circle moving right on a black background", width=144, height=80, num_frames=5,
+    num_inference_steps=4, seed=7,
+)  # fmt: skip
 
 
 def out_of(stage: str) -> GpuMemoryError:
@@ -86,6 +93,29 @@ def test_giving_up_names_stage_peak_attempts_and_remedy() -> None:
         found.climb_down(out_of("denoise"), False)
 
 
+# What is a lack of memory.
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("CUDA error: out of memory"),  # page-locked memory
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
+    ],
+)
+def test_memory_runs_out_in_other_words_too(error: Exception) -> None:
+    with pytest.raises(GpuMemoryError, match="in the stage denoise") as caught, translated_shortage("denoise"):
+        raise error
+    assert caught.value.stage == "denoise"
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
+    with pytest.raises(RuntimeError, match="illegal memory access"), translated_shortage("denoise"):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
 # On the real pipeline.
 
 
@@ -102,185 +132,128 @@ class Shortage:
         return self.call(*args, **kwargs)
 
 
-@pytest.fixture
-def request_() -> GenerationRequest:
-    return GenerationRequest(
-        prompt="a red circle moving right on a black background", width=144, height=80, num_frames=5,
-        num_inference_steps=4, seed=7,
-    )  # fmt: skip
+@contextmanager
+def short_of(**at: set[int]) -> Iterator[dict[str, Shortage]]:
+    """Makes stages run out of memory at the calls of these numbers, and counts their calls."""
+    places = {
+        "load": (loader, "_read"),
+        "encode": (loader.LlamaModel, "forward"),
+        "denoise": (loader.HunyuanVideoTransformer3DModel, "forward"),
+        "decode": (loader.AutoencoderKLHunyuanVideo, "decode"),
+    }
+    shortages = {stage: Shortage(getattr(*places[stage]), calls) for stage, calls in at.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        for stage, shortage in shortages.items():
+            patch.setattr(*places[stage], lambda *args, shortage=shortage, **kwargs: shortage(*args, **kwargs))
+        yield shortages
+
+
+def new_backend(**profile: object) -> LocalBackend:
+    return LocalBackend(model="tiny", profile=CPU.model_copy(update={"prompt_cache": False} | profile))
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tiny: LocalBackend, tmp_path_factory: pytest.TempPathFactory) -> str:
-    request = GenerationRequest(
-        prompt="a red circle moving right on a black background", width=144, height=80, num_frames=5,
-        num_inference_steps=4, seed=7,
-    )  # fmt: skip
-    result = tiny.generate(request, GenerationContext(tmp_path_factory.mktemp("whole") / "a.mp4"))
+def undisturbed(starts_process: None, tiny: LocalBackend, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The frames of a run with memory enough."""
+    result = tiny.generate(REQUEST, GenerationContext(tmp_path_factory.mktemp("whole") / "a.mp4"))
     return result.provenance["frames_sha256"]
 
 
-@pytest.fixture
-def short_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, set[int]], Shortage]:
-    """Makes one stage run out of memory at the calls of these numbers."""
-
-    def short_of(stage: str, at: set[int]) -> Shortage:
-        owner, name = {
-            "load": (loader, "_read"),
-            "encode": (loader.LlamaModel, "forward"),
-            "denoise": (loader.HunyuanVideoTransformer3DModel, "forward"),
-            "decode": (loader.AutoencoderKLHunyuanVideo, "decode"),
-        }[stage]
-        shortage = Shortage(getattr(owner, name), at)
-        monkeypatch.setattr(owner, name, lambda *args, **kwargs: shortage(*args, **kwargs))
-        return shortage
-
-    return short_of
-
-
-def generate(request: GenerationRequest, folder: Path, **profile: object) -> tuple[GenerationResult, list[Progress]]:
-    told: list[Progress] = []
-    backend = LocalBackend(model="tiny", profile=CPU.model_copy(update={"prompt_cache": False} | profile))
-    return backend.generate(request, GenerationContext(folder / "a.mp4", on_progress=told.append)), told
-
-
-@pytest.mark.parametrize("stage", ["load", "encode", "denoise", "decode"])
-def test_the_frames_are_those_of_an_undisturbed_run(
-    request_: GenerationRequest, undisturbed: str, short_of: Callable, tmp_path: Path, stage: str
+def test_the_frames_are_those_of_an_undisturbed_run_after_loading_and_encoding(
+    undisturbed: str, tmp_path: Path
 ) -> None:
-    short_of(stage, {2} if stage == "denoise" else {1})
-    result, _ = generate(request_, tmp_path)
+    with short_of(load={1}, encode={1}):
+        result = new_backend().generate(REQUEST, GenerationContext(tmp_path / "a.mp4"))
     assert result.provenance["frames_sha256"] == undisturbed
-    assert [text for text in result.provenance["recoveries"] if f"in the stage {stage}" in text]
+    first, second = result.provenance["recoveries"]
+    assert "in the stage load" in first and "in the stage encode" in second
 
 
-def test_no_step_is_made_twice(request_: GenerationRequest, short_of: Callable, tmp_path: Path) -> None:
-    shortage = short_of("denoise", {3})
-    result, _ = generate(request_, tmp_path)
-    assert shortage.count == 5  # four steps, one of them begun twice
-    assert "going on after step 2, saved in memory" in result.notes
+@dataclass(frozen=True)
+class Recovered:
+    """A run that was short of memory in its third step, and the next one of the same backend."""
+
+    result: GenerationResult
+    following: GenerationResult
+    steps: int
+    loads: int
+    were_alive: list[bool]
 
 
-def test_a_failure_of_the_decoding_repeats_no_step(
-    request_: GenerationRequest, short_of: Callable, tmp_path: Path
-) -> None:
-    short_of("decode", {1})
-    steps = short_of("denoise", set())
-    generate(request_, tmp_path)
-    assert steps.count == 4
-
-
-def test_the_runtime_in_the_file_is_the_one_that_worked(
-    request_: GenerationRequest, short_of: Callable, tmp_path: Path
-) -> None:
-    short_of("denoise", {1})
-    result, _ = generate(request_, tmp_path)
-    assert result.provenance["runtime"]["offload"] == "model"
-
-
-def test_the_next_request_begins_where_the_ladder_ended(
-    request_: GenerationRequest, short_of: Callable, tmp_path: Path
-) -> None:
-    short_of("denoise", {1})
-    backend = LocalBackend(model="tiny", profile=CPU)
-    backend.generate(request_, GenerationContext(tmp_path / "a.mp4"))
-    loaded = backend.load()
-    result = backend.generate(request_, GenerationContext(tmp_path / "b.mp4"))
-    assert backend.load() is loaded and result.provenance["recoveries"] == []
-
-
-def test_the_model_that_ran_out_of_memory_is_let_go_before_the_next_is_loaded(
-    request_: GenerationRequest, short_of: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    alive: list[bool] = []
+@pytest.fixture(scope="module")
+def recovered(starts_process: None, tmp_path_factory: pytest.TempPathFactory) -> Recovered:
+    folder, backend, real = tmp_path_factory.mktemp("recovered"), new_backend(), loader.load_model
+    were_alive: list[bool] = []
     seen: list[weakref.ref] = []
-    real = loader.load_model
 
     def load_model(*args: object, **kwargs: object) -> object:
-        alive.extend(ref() is not None for ref in seen)
+        were_alive.extend(ref() is not None for ref in seen)
         model = real(*args, **kwargs)
         seen.append(weakref.ref(model.pipe.transformer))
         return model
 
-    monkeypatch.setattr(loader, "load_model", load_model)
-    short_of("denoise", {2})
-    generate(request_, tmp_path)
-    assert alive == [False]
+    with pytest.MonkeyPatch.context() as patch, short_of(denoise={3}) as shortages:
+        patch.setattr(loader, "load_model", load_model)
+        result = backend.generate(REQUEST, GenerationContext(folder / "a.mp4"))
+        steps = shortages["denoise"].count
+        following = backend.generate(REQUEST, GenerationContext(folder / "b.mp4"))
+    return Recovered(result, following, steps, len(seen), were_alive)
 
 
-def test_when_nothing_is_left_the_device_is_clean_and_no_file_is_kept(
-    request_: GenerationRequest, short_of: Callable, tmp_path: Path
+def test_the_frames_are_those_of_an_undisturbed_run_after_denoising(recovered: Recovered, undisturbed: str) -> None:
+    assert recovered.result.provenance["frames_sha256"] == undisturbed
+    assert [text for text in recovered.result.provenance["recoveries"] if "in the stage denoise" in text]
+
+
+def test_no_step_is_made_twice(recovered: Recovered) -> None:
+    assert recovered.steps == 5  # four steps, one of them begun twice
+    assert "going on after step 2, saved in memory" in recovered.result.notes
+
+
+def test_the_runtime_in_the_file_is_the_one_that_worked(recovered: Recovered) -> None:
+    assert recovered.result.provenance["runtime"]["offload"] == "model"
+
+
+def test_the_next_request_begins_where_the_ladder_ended(recovered: Recovered) -> None:
+    assert recovered.loads == 2  # before and after the shortage; none for the next request
+    assert recovered.following.provenance["recoveries"] == []
+    assert recovered.following.provenance["runtime"]["offload"] == "model"
+
+
+def test_the_model_that_ran_out_of_memory_is_let_go_before_the_next_is_loaded(recovered: Recovered) -> None:
+    assert recovered.were_alive == [False]
+
+
+def test_a_failure_of_the_decoding_repeats_no_step(undisturbed: str, tmp_path: Path) -> None:
+    with short_of(decode={1}, denoise=set()) as shortages:
+        result = new_backend().generate(REQUEST, GenerationContext(tmp_path / "a.mp4"))
+    assert shortages["denoise"].count == 4
+    assert result.provenance["frames_sha256"] == undisturbed
+    assert [text for text in result.provenance["recoveries"] if "in the stage decode" in text]
+
+
+def test_after_giving_up_the_device_is_clean_no_file_is_kept_and_the_backend_works_again(
+    undisturbed: str, tmp_path: Path
 ) -> None:
-    short_of("denoise", set(range(100)))
-    backend = LocalBackend(model="tiny", profile=CPU)
-    with pytest.raises(GpuMemoryError, match="the plan expects --profile none to fit"):
-        backend.generate(request_, GenerationContext(tmp_path / "a.mp4"))
-    assert backend.device == "not loaded" and list(tmp_path.iterdir()) == []
-
-
-def test_after_giving_up_the_backend_works_again(
-    request_: GenerationRequest, undisturbed: str, short_of: Callable, tmp_path: Path
-) -> None:
-    short_of("denoise", {1, 2, 3, 4})
-    backend = LocalBackend(model="tiny", profile=CPU)
-    with pytest.raises(GpuMemoryError):
-        backend.generate(request_, GenerationContext(tmp_path / "a.mp4"))
-    result = backend.generate(request_, GenerationContext(tmp_path / "a.mp4"))
+    backend = new_backend(on_oom=Limits(attempts=2))
+    with short_of(denoise={1, 2}):
+        with pytest.raises(GpuMemoryError, match="the plan expects --profile none to fit"):
+            backend.generate(REQUEST, GenerationContext(tmp_path / "a.mp4"))
+        assert backend.device == "not loaded" and list(tmp_path.iterdir()) == []
+        result = backend.generate(REQUEST, GenerationContext(tmp_path / "a.mp4"))
     assert result.provenance["frames_sha256"] == undisturbed
 
 
-def test_smaller_tiles_decode_what_larger_ones_could_not(
-    request_: GenerationRequest, short_of: Callable, tmp_path: Path
+def test_smaller_tiles_decode_what_larger_ones_could_not_and_the_next_video_begins_with_them(
+    starts_process: None, tmp_path: Path
 ) -> None:
-    short_of("decode", {1})
-    loads = short_of("load", set())
-    result, _ = generate(request_.replace(num_frames=17), tmp_path, vae_tiling=True)
+    backend, request = new_backend(vae_tiling=True), REQUEST.replace(num_frames=17, num_inference_steps=2)
+    with short_of(decode={1}, load=set()) as shortages:
+        result = backend.generate(request, GenerationContext(tmp_path / "a.mp4"))
+        again = backend.generate(request, GenerationContext(tmp_path / "b.mp4"))
     assert result.provenance["recoveries"][0].endswith("smaller tiles: whole width x whole height, 8 frames")
-    assert loads.count == 4  # each component once: for other tiles nothing is loaded again
-
-
-def test_the_next_video_of_that_size_begins_with_the_smaller_tiles(
-    request_: GenerationRequest, short_of: Callable, tmp_path: Path
-) -> None:
-    short_of("decode", {1})
-    backend = LocalBackend(model="tiny", profile=CPU)
-    backend.generate(request_.replace(num_frames=17), GenerationContext(tmp_path / "a.mp4"))
-    again = backend.generate(request_.replace(num_frames=17), GenerationContext(tmp_path / "b.mp4"))
+    assert shortages["load"].count == 4  # each component once: for other tiles nothing is loaded again
     assert again.provenance["recoveries"] == []
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        RuntimeError("CUDA error: out of memory"),  # page-locked memory
-        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
-        RuntimeError("GET was unable to find an engine to execute this computation"),
-    ],
-)
-def test_memory_runs_out_in_other_words_too(
-    request_: GenerationRequest, undisturbed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    real, errors = loader.HunyuanVideoTransformer3DModel.forward, [error]
-
-    def forward(*args: object, **kwargs: object) -> object:
-        if errors:
-            raise errors.pop()
-        return real(*args, **kwargs)
-
-    monkeypatch.setattr(loader.HunyuanVideoTransformer3DModel, "forward", forward)
-    result, _ = generate(request_, tmp_path)
-    assert result.provenance["frames_sha256"] == undisturbed and result.provenance["recoveries"]
-
-
-def test_other_errors_are_not_taken_for_a_lack_of_memory(
-    request_: GenerationRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def forward(*args: object, **kwargs: object) -> object:
-        raise RuntimeError("CUDA error: an illegal memory access was encountered")
-
-    monkeypatch.setattr(loader.HunyuanVideoTransformer3DModel, "forward", forward)
-    with pytest.raises(RuntimeError, match="illegal memory access"):
-        generate(request_, tmp_path)
 
 
 @pytest.mark.parametrize("quantization", [None, "int8"])

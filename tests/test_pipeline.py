@@ -42,12 +42,10 @@ def library(tiny: LocalBackend) -> HunyuanVideoPipeline:
 @pytest.mark.parametrize(
     "changes",
     [
-        {},
-        {"num_frames": 17, "num_inference_steps": 3},
-        {"num_frames": 29, "width": 80, "height": 144},
+        {"num_frames": 1},
+        {"num_frames": 17, "num_inference_steps": 3, "width": 80, "height": 144},
         {"negative_prompt": "a blue square", "true_cfg_scale": 2.0},
         {"flow_shift": 7.0, "guidance_scale": 1.0, "seed": 2**64 - 1},
-        {"num_frames": 1},
     ],
 )
 def test_frames_equal_stock_diffusers(
@@ -77,12 +75,12 @@ def test_decoding_hands_on_pieces_of_bounded_length(tiny: LocalBackend) -> None:
     assert max(lengths) <= 16
 
 
-def test_the_same_request_gives_the_same_frames(tiny: LocalBackend, small_request: GenerationRequest) -> None:
-    np.testing.assert_array_equal(ours(tiny, small_request), ours(tiny, small_request))
-
-
-def test_another_seed_gives_other_frames(tiny: LocalBackend, small_request: GenerationRequest) -> None:
-    assert not np.array_equal(ours(tiny, small_request), ours(tiny, small_request.replace(seed=8)))
+def test_the_same_request_gives_the_same_frames_and_another_seed_others(
+    tiny: LocalBackend, small_request: GenerationRequest
+) -> None:
+    frames = ours(tiny, small_request)
+    np.testing.assert_array_equal(ours(tiny, small_request), frames)
+    assert not np.array_equal(ours(tiny, small_request.replace(seed=8)), frames)
 
 
 def test_cancelling_stops_after_the_step(tiny: LocalBackend, small_request: GenerationRequest) -> None:

@@ -189,7 +189,7 @@ def test_each_component_streams_from_a_folder_of_its_own(streamed: dict[str, obj
     assert not first.exists() and not second.exists()
 
 
-def test_weights_on_disk_are_deleted_with_the_model() -> None:
+def test_weights_on_disk_are_deleted_with_the_model(loads_model: None) -> None:
     model = load_model(TINY, profile(CPU, offload="group", group=GroupOffload(to_disk=True)))
     assert list((cache_dir() / "offload").glob("transformer-*/*.safetensors"))
     model.placement.close()

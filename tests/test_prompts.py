@@ -17,6 +17,7 @@ from hunyuan_local.schema import GenerationRequest
 CPU = load_profile("cpu")
 TINY = load_model_config("tiny")
 REQUEST = GenerationRequest(prompt="a green square moving up on a grey background")
+reads_weights = pytest.mark.usefixtures("loads_model")
 EMBEDDINGS = {name: torch.full((1, 4), float(number)) for number, name in enumerate(NAMES)}
 
 
@@ -31,10 +32,12 @@ def encoded(profile: RuntimeProfile = CPU, request: GenerationRequest = REQUEST)
     return model, model.prompts.encode(request, pytest.fail)
 
 
+@reads_weights
 def test_the_text_encoders_are_not_loaded_with_the_model() -> None:
     assert load_model(TINY, CPU).pipe.text_encoder is None
 
 
+@reads_weights
 def test_a_repeated_prompt_loads_no_text_encoder() -> None:
     first, embeddings = encoded()
     second, found = encoded()
@@ -42,27 +45,32 @@ def test_a_repeated_prompt_loads_no_text_encoder() -> None:
     assert all(torch.equal(found[name], embeddings[name]) for name in NAMES)
 
 
+@reads_weights
 def test_another_prompt_is_encoded() -> None:
     encoded()
     model, _ = encoded(request=REQUEST.replace(prompt="a red circle"))
     assert model.pipe.text_encoder is not None
 
 
+@reads_weights
 def test_a_negative_prompt_is_encoded_where_it_has_an_effect() -> None:
     _, embeddings = encoded(request=REQUEST.replace(negative_prompt="dull", true_cfg_scale=2.0))
     assert {f"negative_{name}" for name in NAMES} < embeddings.keys()
 
 
+@reads_weights
 def test_a_negative_prompt_without_effect_is_not_encoded() -> None:
     _, embeddings = encoded(request=REQUEST.replace(negative_prompt="dull"))
     assert set(NAMES) == embeddings.keys()
 
 
+@reads_weights
 def test_the_cache_can_be_turned_off(own_cache: Path) -> None:
     encoded(CPU.model_copy(update={"prompt_cache": False}))
     assert not own_cache.exists()
 
 
+@reads_weights
 def test_a_folder_that_cannot_be_written_is_a_note(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where the folder should be")
     notes: list[str] = []
@@ -71,6 +79,7 @@ def test_a_folder_that_cannot_be_written_is_a_note(tmp_path: Path) -> None:
     assert "HUNYUAN_LOCAL_CACHE_DIR chooses another folder" in notes[0]
 
 
+@reads_weights
 def test_a_damaged_entry_is_made_again(own_cache: Path) -> None:
     _, embeddings = encoded()
     entry = next(own_cache.iterdir())
@@ -79,6 +88,7 @@ def test_a_damaged_entry_is_made_again(own_cache: Path) -> None:
     assert model.pipe.text_encoder is not None and torch.equal(found["prompt_embeds"], embeddings["prompt_embeds"])
 
 
+@reads_weights
 def test_the_encoders_may_stay_on_the_cpu() -> None:
     placed = {"placement": CPU.placement.model_copy(update={"text_encoder": "cpu", "text_encoder_2": "cpu"})}
     _, embeddings = encoded(CPU.model_copy(update=placed))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import math
 import shutil
@@ -43,6 +44,7 @@ ON_A_CPU = {"fp8": 33, "fp8-weights": 38, "int8": 48, "int8-dynamic": 46}
 ON_CUDA = ("fp8-dynamic", "nf4", "llm-int8")
 TORCHAO_ON_A_CPU = ("fp8-weights", "int8", "int8-dynamic")
 on_a_cpu = pytest.mark.parametrize("method", ON_A_CPU)
+loads_model = pytest.mark.usefixtures("loads_model")
 
 
 class Maker:
@@ -62,6 +64,7 @@ class Maker:
         self._prompt = dict(zip(names, self._pipe.encode_prompt(prompt, prompt_template=template), strict=True))
         self.full = self._pipe.transformer.eval().requires_grad_(False)
         self.full_frames = self.frames(self.full)
+        self.prediction = functools.cache(lambda method: self.predict(looked_at(method)))
 
     def frames(self, transformer: HunyuanVideoTransformer3DModel) -> np.ndarray:
         """Five frames after 8 steps, 0 to 1."""
@@ -86,7 +89,7 @@ class Maker:
 
 
 @pytest.fixture(scope="module")
-def maker() -> Maker:
+def maker(loads_model: None) -> Maker:
     return Maker()
 
 
@@ -101,6 +104,12 @@ def loaded(method: str | None, dtype: torch.dtype = torch.float32) -> HunyuanVid
     finish_quantization(model, method, dtype)
     cast_storage(model, method, dtype)
     return model.eval().requires_grad_(False)
+
+
+@functools.cache
+def looked_at(method: str | None, dtype: torch.dtype = torch.float32) -> HunyuanVideoTransformer3DModel:
+    """The same one for all tests that change nothing of it."""
+    return loaded(method, dtype)
 
 
 def with_bitsandbytes(
@@ -155,23 +164,27 @@ def test_a_forward_pass_of_bitsandbytes_is_near_full_precision(maker: Maker, met
 
 
 @on_a_cpu
+@loads_model
 def test_full_precision_is_kept_by_what_is_sensitive(method: str) -> None:
-    model = loaded(method)
+    model = looked_at(method)
     kept = (model.x_embedder.proj, model.context_embedder.proj_in, model.norm_out.linear, model.proj_out)
     assert {(type(layer.weight), layer.weight.dtype) for layer in kept} == {(torch.nn.Parameter, torch.float32)}
 
 
+@loads_model
 def test_the_modulation_of_the_blocks_is_quantised() -> None:
-    modulation = loaded("int8").transformer_blocks[0].norm1.linear
+    modulation = looked_at("int8").transformer_blocks[0].norm1.linear
     assert type(modulation.weight) is not torch.nn.Parameter
 
 
+@loads_model
 def test_products_of_two_int8_factors_are_for_layers_of_many_rows() -> None:
-    block = loaded("int8-dynamic").transformer_blocks[0]
+    block = looked_at("int8-dynamic").transformer_blocks[0]
     few_rows = (block.norm1.linear, block.attn.add_q_proj, block.attn.to_add_out, block.ff_context.net[2])
     assert {type(layer.weight) for layer in few_rows} == {torch.nn.Parameter}
 
 
+@loads_model
 def test_no_setting_of_the_compiler_is_changed() -> None:
     import torch._inductor.config as inductor
 
@@ -185,10 +198,11 @@ def test_no_setting_of_the_compiler_is_changed() -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("method", [*ON_A_CPU, "nf4", "llm-int8"])
+@loads_model
 def test_it_takes_the_bytes_that_are_planned(method: str, dtype: str) -> None:
     precision = getattr(torch, dtype)
     if method in ON_A_CPU:
-        model = loaded(method, precision)
+        model = looked_at(method, precision)
     else:
         model = with_bitsandbytes(method, dtype=precision)
         finish_quantization(model, method, precision)
@@ -221,27 +235,21 @@ PLACES = {
 }
 
 
+# Where activations are rounded to int8 too, the last bits decide which way.
+MASK_FREE = {"fp8": 1e-5, "fp8-weights": 1e-5, "int8": 1e-5, "int8-dynamic": 0.05}
+
+
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
 @on_a_cpu
-def test_numbers_do_not_depend_on_where_the_weights_are(maker: Maker, method: str, place: Callable) -> None:
-    model = loaded(method)
-    before = maker.predict(model)
+def test_numbers_depend_neither_on_where_the_weights_are_nor_on_the_mask(
+    maker: Maker, method: str, place: Callable
+) -> None:
+    model, expected = loaded(method), maker.prediction(method)
     place(model)
     maker.predict(model)
-    assert torch.equal(maker.predict(model), before)
-
-
-# Where activations are rounded to int8 too, the last bits decide which way.
-@pytest.mark.parametrize(("method", "most"), [("fp8", 1e-5), ("fp8-weights", 1e-5), ("int8", 1e-5),
-                                              ("int8-dynamic", 0.05)])  # fmt: skip
-@pytest.mark.parametrize("place", [None, group("block_level"), sequential], ids=["none", "group", "sequential"])
-def test_attention_without_a_mask_goes_with_it(maker: Maker, method: str, most: float, place: Callable | None) -> None:
-    model = loaded(method)
-    before = maker.predict(model)
-    if place is not None:
-        place(model)
+    assert torch.equal(maker.predict(model), expected)
     mask_free(model)
-    assert relative_error(maker.predict(model), before) < most
+    assert relative_error(maker.predict(model), expected) < MASK_FREE[method]
 
 
 @pytest.mark.parametrize("method", TORCHAO_ON_A_CPU)
@@ -280,24 +288,29 @@ def test_llm_int8_holds_on_to_its_weights_once_it_has_run(maker: Maker) -> None:
 # --- Casting ---
 
 
+@loads_model
 def test_cast_layers_are_stored_in_a_byte_an_element() -> None:
-    assert loaded("fp8").transformer_blocks[0].attn.to_q.weight.dtype == torch.float8_e4m3fn
+    assert looked_at("fp8").transformer_blocks[0].attn.to_q.weight.dtype == torch.float8_e4m3fn
 
 
+@loads_model
 def test_a_cast_model_says_the_precision_it_computes_in() -> None:
-    assert loaded("fp8").dtype == torch.float32
+    assert looked_at("fp8").dtype == torch.float32
 
 
 @pytest.mark.parametrize("method", [None, "int8"])
+@loads_model
 def test_nothing_else_is_cast(method: str | None) -> None:
-    assert {x.dtype for x in loaded(method).parameters()} == {torch.float32}
+    assert {x.dtype for x in looked_at(method).parameters()} == {torch.float32}
 
 
+@loads_model
 def test_what_the_library_left_in_full_precision_is_an_error() -> None:
     with pytest.raises(ModelLoadError, match="quantization='int8': torchao has left the weights in full precision"):
         finish_quantization(loaded(None), "int8", torch.float32)
 
 
+@loads_model
 def test_a_device_named_by_a_string_is_what_torchao_leaves_in_full_precision() -> None:
     config = transformer_config("int8", torch.float32)
     model = HunyuanVideoTransformer3DModel.from_pretrained(
@@ -319,6 +332,7 @@ def test_the_last_layer_is_that_of_the_checkpoint(maker: Maker, method: str) -> 
     assert torch.equal(model.proj_out.bias, maker.full.proj_out.bias)
 
 
+@loads_model
 def test_the_last_layer_has_the_precision_of_the_activations() -> None:
     model = with_bitsandbytes("nf4")
     finish_quantization(model, "nf4", torch.bfloat16)
@@ -383,11 +397,13 @@ def test_what_needs_cuda_is_refused_on_a_cpu_with_what_can_be_used(method: str) 
 
 
 @pytest.mark.parametrize("method", ["nf4", "llm-int8"])
+@loads_model
 def test_diffusers_would_refuse_bitsandbytes_on_a_cpu(method: str) -> None:
     with pytest.raises(RuntimeError, match="No GPU found"):
         loaded(method)
 
 
+@loads_model
 def test_torchao_would_refuse_dynamic_float8_on_a_cpu() -> None:
     with pytest.raises(AssertionError, match="requires CUDA compute capability"):
         loaded("fp8-dynamic")
@@ -452,11 +468,11 @@ def test_what_needs_a_missing_library_is_not_offered(monkeypatch: pytest.MonkeyP
 # --- Quiet imports ---
 
 
-def test_the_libraries_say_nothing_when_they_are_imported() -> None:
+def test_the_libraries_say_nothing_when_they_are_imported(starts_process: None, with_extras: None) -> None:
     code = (
         "from hunyuan_local.pipeline.noise import hide_import_noise\n"
         "hide_import_noise()\n"
-        "from diffusers import HunyuanVideoPipeline\n"
+        "from diffusers import HunyuanVideoTransformer3DModel\n"
         "import bitsandbytes, torchao.quantization\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

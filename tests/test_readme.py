@@ -13,13 +13,17 @@ from command_line import run_here
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
+# The commands of each block with any: a block stands alone. printf makes a file for the command below it.
 COMMANDS = [
-    line
+    [line for line in block.splitlines() if line.startswith(("hunyuan-local", "printf"))]
     for kind, block in BLOCKS
     if kind == "bash"
-    for line in block.splitlines()
-    if line.startswith(("hunyuan-local", "printf"))  # printf makes a file for the command below it
 ]
+# Those that only tell something; the others make videos, or look at ffmpeg.
+TELLING = {"explain", "models", "plan", "resume", "show"}
+TOLD, MADE = [], []
+for lines in filter(None, COMMANDS):
+    (TOLD if {line.split()[1] for line in lines} <= TELLING else MADE).append(lines)
 SCRIPTS = [
     line.split()[0] for kind, block in BLOCKS if kind == "bash" for line in block.splitlines() if "scripts/" in line
 ]
@@ -34,19 +38,18 @@ def test_the_two_commands_stand_first() -> None:
     ]
 
 
+def test_there_are_commands_of_both_kinds() -> None:
+    assert MADE and TOLD
+
+
 @pytest.mark.parametrize("script", sorted(set(SCRIPTS)))
 def test_every_named_script_exists(script: str) -> None:
     assert (ROOT / script).is_file()
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("readme")
-
-
-def test_the_commands_run_one_after_the_other(folder: Path) -> None:
-    assert COMMANDS
-    for command in COMMANDS:
+def run(lines: list[str], folder: Path) -> None:
+    """Run commands one after the other in one folder."""
+    for command in lines:
         if command.startswith("printf"):
             subprocess.run(["bash", "-c", command], cwd=folder, check=True)
             continue
@@ -55,9 +58,25 @@ def test_the_commands_run_one_after_the_other(folder: Path) -> None:
         assert result.returncode == 0, f"{command}\n{result.stderr}"
 
 
+def _first_words(lines: list[str]) -> str:
+    return " ".join(lines[-1].split()[1:3])
+
+
+@pytest.mark.usefixtures("starts_process")
+@pytest.mark.parametrize("lines", MADE, ids=_first_words)
+def test_the_commands_of_a_block_run_one_after_the_other(lines: list[str], tmp_path: Path) -> None:
+    run(lines, tmp_path)
+
+
+@pytest.mark.parametrize("lines", TOLD, ids=_first_words)
+def test_commands_that_only_tell_something_run(lines: list[str], tmp_path: Path) -> None:
+    run(lines, tmp_path)
+
+
+@pytest.mark.usefixtures("starts_process")
 @pytest.mark.parametrize("block", [block for kind, block in BLOCKS if kind == "python"])
-def test_every_python_example_runs(block: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(folder)
+def test_every_python_example_runs(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     exec(compile(block, "README.md", "exec"), {"__name__": "__main__"})
 
 

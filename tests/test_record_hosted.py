@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
-import os
-import subprocess
+import runpy
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from standin import StandIn
+from standin import StandIn, sample_video
 
 from hunyuan_local.wires import novita, wavespeed
 
@@ -17,44 +20,65 @@ ROOT = Path(__file__).resolve().parent.parent
 WIRES = {"novita": novita, "wavespeed": wavespeed}
 
 
-def run(service: StandIn, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    names = ("WAVESPEED", "NOVITA")
-    environment = (
-        os.environ | {f"{n}_API_KEY": service.key for n in names} | {f"{n}_BASE_URL": service.url for n in names}
-    )
-    script = [sys.executable, ROOT / "scripts" / "record_hosted"]
-    return subprocess.run([*script, *arguments], cwd=folder, env=environment, capture_output=True, text=True)
+def run(service: StandIn, folder: Path, *arguments: str) -> int:
+    """Run the script here; its exit code."""
+    script = str(ROOT / "scripts" / "record_hosted")
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(io.StringIO()):
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", [script, *arguments])
+        for name in ("WAVESPEED", "NOVITA"):
+            patch.setenv(f"{name}_API_KEY", service.key)
+            patch.setenv(f"{name}_BASE_URL", service.url)
+        patch.setenv("HUNYUAN_LOCAL_STATE_DIR", str(folder / "state"))
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except SystemExit as end:
+            return 0 if end.code is None else end.code
+    return 0
 
 
-@pytest.fixture(params=sorted(WIRES))
-def recording(request: pytest.FixtureRequest, standin: StandIn, tmp_path: Path) -> dict:
-    done = run(standin, tmp_path, request.param, "--yes", "--output", str(tmp_path / "r.json"))
-    assert done.returncode == 0, done.stderr
-    return json.loads((tmp_path / "r.json").read_text())
+@dataclass
+class Recorded:
+    """What the script wrote about one service, and what that service was told."""
+
+    document: dict
+    service: StandIn
+
+
+@pytest.fixture(scope="module", params=sorted(WIRES))
+def recorded(
+    request: pytest.FixtureRequest, starts_process: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Recorded]:
+    folder = tmp_path_factory.mktemp("recorded")
+    with StandIn(sample_video(), polls_until_done=0) as service:
+        assert run(service, folder, request.param, "--yes", "--output", str(folder / "r.json")) == 0
+        yield Recorded(json.loads((folder / "r.json").read_text()), service)
 
 
 def test_nothing_is_billed_without_a_yes(standin: StandIn, tmp_path: Path) -> None:
-    assert run(standin, tmp_path, "novita").returncode == 2 and standin.requests == []
+    assert run(standin, tmp_path, "novita") == 2 and standin.requests == []
 
 
-def test_one_video_is_billed(recording: dict, standin: StandIn) -> None:
-    assert len(standin.submissions) == 1
+def test_one_video_is_billed(recorded: Recorded) -> None:
+    assert len(recorded.service.submissions) == 1
 
 
-def test_refusals_are_recorded_beside_the_video(recording: dict) -> None:
-    statuses = {exchange["answer"]["status"] for exchange in recording["exchanges"]}
+def test_refusals_are_recorded_beside_the_video(recorded: Recorded) -> None:
+    statuses = {exchange["answer"]["status"] for exchange in recorded.document["exchanges"]}
     assert 200 in statuses and {status for status in statuses if status >= 400}
 
 
-def test_key_ids_and_addresses_are_scrubbed(recording: dict, standin: StandIn) -> None:
-    text = json.dumps(recording)
-    secrets = (standin.key, standin.submissions[0].task_id, standin.url, "Bearer")
+def test_key_ids_and_addresses_are_scrubbed(recorded: Recorded) -> None:
+    text, service = json.dumps(recorded.document), recorded.service
+    secrets = (service.key, service.submissions[0].task_id, service.url, "Bearer")
     assert [secret for secret in secrets if secret in text] == []
 
 
-def test_the_last_answer_reads_as_a_finished_job(recording: dict) -> None:
-    answers = [exchange["answer"].get("body") for exchange in recording["exchanges"] if exchange["answer"].get("body")]
-    view = WIRES[recording["service"]].job_from_wire(answers[-1])
+def test_the_last_answer_reads_as_a_finished_job(recorded: Recorded) -> None:
+    answers = [
+        exchange["answer"].get("body") for exchange in recorded.document["exchanges"] if exchange["answer"].get("body")
+    ]
+    view = WIRES[recorded.document["service"]].job_from_wire(answers[-1])
     assert (view.status, view.outputs) == ("succeeded", ("https://files.example/video.mp4",))
 
 

@@ -1,6 +1,6 @@
 """The shell scripts: what they install and when, and what they hand on. Nothing is installed here.
 
-Stubs take the places of Python, node and npm in a copy of the scripts: they make pretended environments
+Stubs take the places of Python, node, npm and a browser in a copy of the scripts: they make pretended environments
 and write down what they were asked for.
 """
 
@@ -17,12 +17,17 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = [".ci/run", "scripts/check", "scripts/demo", "scripts/test"]
 
-pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="the scripts are for bash")
+pytestmark = [
+    pytest.mark.skipif(shutil.which("bash") is None, reason="the scripts are for bash"),
+    pytest.mark.usefixtures("starts_process"),
+]
 
 # STUB_VERSION is the Python version it pretends to be, STUB_FAIL a word that makes a call fail.
 STUB = """#!/usr/bin/env bash
 [[ $1 == -c ]] && { echo "${STUB_VERSION:-3.11}"; exit; }
-echo "$*" >>"$STUB_LOG"
+threads=
+[[ $2 == pytest && -n ${OMP_NUM_THREADS:-} ]] && threads=" ($OMP_NUM_THREADS thread)"
+echo "$*$threads" >>"$STUB_LOG"
 [[ -n ${STUB_FAIL:-} && $* == *"$STUB_FAIL"* ]] && { echo "stub failed" >&2; exit 1; }
 if [[ $2 == venv ]]; then
     target=${!#}
@@ -44,11 +49,15 @@ NPM_STUB = """#!/usr/bin/env bash
 echo "npm $*" >>"$STUB_LOG"
 [[ ${STUB_FAIL:-} != npm ]]
 """
+# STUB_CORES is how many cores the machine has.
+NPROC_STUB = """#!/usr/bin/env bash
+echo "${STUB_CORES:-2}"
+"""
 SKIPPED = "the tests with the JavaScript clients are skipped"
 
 
 class Checkout:
-    """A copy of the scripts with stubs for ``python3``, ``node`` and ``npm``."""
+    """A copy of the scripts with stubs for ``python3``, ``node``, ``npm``, ``nproc`` and ``chromium``."""
 
     def __init__(self, folder: Path):
         self.root = folder / "a checkout"
@@ -63,13 +72,15 @@ class Checkout:
             shutil.copy(ROOT / name, self.root / name)
         for name in ("tests/clients/node", "tests/clients/wavespeed-1"):
             shutil.copytree(ROOT / name, self.root / name)
-        programs = folder / "bin"
-        programs.mkdir()
-        for name, text in {"python3": STUB, "node": NODE_STUB, "npm": NPM_STUB}.items():
-            (programs / name).write_text(text)
-            (programs / name).chmod(0o755)
-        self.environment = os.environ | {
-            "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+        self.programs = folder / "bin"
+        self.programs.mkdir()
+        stubs = {"python3": STUB, "node": NODE_STUB, "npm": NPM_STUB, "nproc": NPROC_STUB, "chromium": "#!/bin/sh\n"}
+        for name, text in stubs.items():
+            (self.programs / name).write_text(text)
+            (self.programs / name).chmod(0o755)
+        kept = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+        self.environment = kept | {
+            "PATH": f"{self.programs}{os.pathsep}{os.environ['PATH']}",
             "HUNYUAN_LOCAL_VENV": str(self.venv),
             "STUB_LOG": str(self.log),
         }
@@ -220,9 +231,52 @@ def test_demo_hands_on_prompt_and_options(checkout: Checkout) -> None:
     assert arguments[-2:] == ["--seed", "3"]
 
 
-def test_test_hands_on_options_to_pytest(checkout: Checkout) -> None:
-    checkout.run("scripts/test", "-k", "two words")
-    assert checkout.take_calls()[-1] == "-m pytest -k two words"
+# The tests of a file stay in one process, and the longest files begin first.
+IN_PARALLEL = "--dist loadfile --no-loadscope-reorder"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        ([], f"-m pytest --numprocesses 3 {IN_PARALLEL} --durations=30 (1 thread)"),
+        (["--quick"], f"-m pytest --quick --numprocesses 2 {IN_PARALLEL} (1 thread)"),
+        (
+            ["--coverage"],
+            f"-m pytest -p pytest_cov.plugin --cov --cov-report=term --numprocesses 3 {IN_PARALLEL} --durations=30 "
+            "(1 thread)",
+        ),
+        (["-k", "two words"], "-m pytest -k two words"),
+        (["tests/test_schema.py", "--quick", "-x"], "-m pytest --quick tests/test_schema.py -x"),
+        (["--coverage", "-k", "x"], "-m pytest -p pytest_cov.plugin --cov --cov-report=term -k x"),
+    ],
+)
+def test_test_runs_in_parallel_unless_tests_are_chosen(checkout: Checkout, arguments: list[str], wanted: str) -> None:
+    checkout.run("scripts/test", *arguments)
+    assert checkout.take_calls()[-1] == wanted
+
+
+def test_a_number_of_threads_that_is_set_stays(checkout: Checkout) -> None:
+    checkout.run("scripts/test", OMP_NUM_THREADS="2")
+    assert checkout.take_calls()[-1].endswith("(2 thread)")
+
+
+@pytest.mark.parametrize(("cores", "processes"), [(1, 2), (4, 5), (5, 6), (64, 6)])
+def test_there_is_one_process_more_than_cores_and_no_more_than_six(
+    checkout: Checkout, cores: int, processes: int
+) -> None:
+    checkout.run("scripts/test", STUB_CORES=str(cores))
+    assert f"--numprocesses {processes} " in checkout.take_calls()[-1]
+
+
+def test_quick_tests_install_neither_clients_nor_a_browser(checkout: Checkout) -> None:
+    (checkout.programs / "chromium").unlink()
+    result = checkout.run("scripts/test", "--quick")
+    assert result.returncode == 0
+    assert "chromium" not in result.stderr and _client_calls(checkout) == []
+
+
+def test_failed_tests_fail_the_script(checkout: Checkout) -> None:
+    assert checkout.run("scripts/test", STUB_FAIL="-m pytest").returncode == 1
 
 
 def _client_calls(checkout: Checkout) -> list[str]:
@@ -238,7 +292,7 @@ def test_tests_install_the_published_clients_once(checkout: Checkout) -> None:
 
     second = checkout.run("scripts/test")
     assert (second.returncode, second.stderr) == (0, "")
-    assert checkout.take_calls() == ["-m pytest --numprocesses logical --maxprocesses 4 --dist loadfile"]
+    assert [call for call in checkout.take_calls() if not call.startswith("-m pytest")] == []
 
 
 @pytest.mark.parametrize(

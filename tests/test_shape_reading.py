@@ -81,9 +81,9 @@ def test_blurred_and_noisy_clips():
     assert not wrong
 
 
-def test_clips_from_mp4_files(tmp_path):
+def test_clips_from_mp4_files(starts_process, tmp_path):
     wrong = []
-    for i, combination in enumerate(sample(16) + HARD):
+    for i, combination in enumerate(sample(4) + HARD):
         frames = to_uint8(scene_of(combination, i))
         path = tmp_path / f"{i}.mp4"
         with VideoWriter(path, frame_size=(frames.shape[2], frames.shape[1]), fps=24) as writer:

@@ -28,20 +28,21 @@ def job() -> Job:
 
 
 @pytest.mark.parametrize("script", ["stock", "ours"])
-def test_a_script_makes_the_video_and_tells_its_stages(script: str, job: Job, tmp_path: Path) -> None:
+def test_a_script_makes_the_video_and_tells_its_stages(
+    starts_process: None, script: str, job: Job, tmp_path: Path
+) -> None:
     run = children.run(script, job, tmp_path, script)
     assert probe(tmp_path / f"{script}.mp4").num_frames == 5
     assert set(run.stages) == {"import", "load", "encode", "denoise", "decode", "write"}
     assert sum(stage["wall_s"] for stage in run.stages.values()) < run.wall_s
 
 
-def test_a_script_that_fails_says_why(job: Job, tmp_path: Path) -> None:
-    broken = Job(str(tmp_path / "nowhere"), job.template, job.request)
-    with pytest.raises(RuntimeError, match="nowhere"):
-        children.run("ours", broken, tmp_path, "broken")
+def test_a_script_that_fails_says_why(starts_process: None, job: Job, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"nowhere ended with 1: .*No module named versus\.nowhere"):
+        children.run("nowhere", job, tmp_path, "broken")
 
 
-def test_our_frames_are_the_plain_scripts_but_for_rounding(job: Job) -> None:
+def test_our_frames_are_the_plain_scripts_but_for_rounding(loads_model: None, job: Job) -> None:
     found = difference.distance(difference.our_frames(job), difference.stock_frames(job))
     assert found["largest"] <= 1
 

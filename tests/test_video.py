@@ -18,6 +18,7 @@ from hunyuan_local.errors import ConfigError, OutputExistsError, VideoError
 from hunyuan_local.video import VideoInfo, VideoWriter, check_output_path, probe, read_frames, read_metadata
 
 ROOT = Path(__file__).resolve().parents[1]
+runs_ffmpeg = pytest.mark.usefixtures("starts_process")
 SMALL = (32, 16)  # width, height
 
 
@@ -33,7 +34,7 @@ def save(path: Path, frames: np.ndarray, metadata: str | None = None, **options)
 
 
 @pytest.fixture(scope="module")
-def clip(tmp_path_factory) -> Path:
+def clip(starts_process, tmp_path_factory) -> Path:
     return save(tmp_path_factory.mktemp("clip") / "clip.mp4", solid(), '{"seed": 7}')
 
 
@@ -49,35 +50,42 @@ def test_probe_says_what_was_written(clip):
     assert probe(clip) == VideoInfo(32, 16, 5, 24.0, 5 / 24, "h264", "yuv420p")
 
 
+@runs_ffmpeg
 def test_finish_returns_the_path(tmp_path):
     assert save(tmp_path / "a.mp4", solid()) == tmp_path / "a.mp4"
 
 
+@runs_ffmpeg
 def test_relative_path_with_a_colon(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert probe(save(Path("a:b %03d.mp4"), solid())).num_frames == 5
 
 
+@runs_ffmpeg
 def test_long_unicode_name(tmp_path):
     assert save(tmp_path / f"{'漢' * 80}.mp4", solid()).exists()
 
 
+@runs_ffmpeg
 def test_one_frame(tmp_path):
     info = probe(save(tmp_path / "a.mp4", solid(1)))
     assert (info.num_frames, info.fps) == (1, 24.0)
 
 
+@runs_ffmpeg
 @pytest.mark.parametrize("fps", [1, 24, 240])
 def test_fps_is_exact(tmp_path, fps):
     assert probe(save(tmp_path / "a.mp4", solid(3), fps=fps)).fps == fps
 
 
+@runs_ffmpeg
 @pytest.mark.parametrize("size", [(16, 16), (48, 80), (1280, 720)])
 def test_size_is_exact(tmp_path, size):
     info = probe(save(tmp_path / "a.mp4", solid(1, size)))
     assert (info.width, info.height) == size
 
 
+@runs_ffmpeg
 def test_frames_of_many_calls_are_all_there(tmp_path):
     with VideoWriter(tmp_path / "a.mp4", frame_size=SMALL, fps=24) as writer:
         for num_frames in (1, 4, 12, 0, 16):
@@ -86,6 +94,7 @@ def test_frames_of_many_calls_are_all_there(tmp_path):
     assert probe(tmp_path / "a.mp4").num_frames == 33
 
 
+@runs_ffmpeg
 def test_frames_that_are_a_view_are_written_rightly(tmp_path):
     frames = np.zeros((2, 32, 32, 3), np.uint8)
     frames[:, :, 16:] = 255
@@ -93,11 +102,13 @@ def test_frames_that_are_a_view_are_written_rightly(tmp_path):
     assert np.abs(next(read_frames(path)).astype(int) - frames[0].transpose(1, 0, 2)).max() <= 8
 
 
+@runs_ffmpeg
 def test_scale_up(tmp_path):
     info = probe(save(tmp_path / "a.mp4", solid(), size=(128, 64)))
     assert (info.width, info.height) == (128, 64)
 
 
+@runs_ffmpeg
 def test_scaling_keeps_the_picture(tmp_path):
     frames = solid(1, (32, 32), (0, 0, 0))
     frames[:, :16] = 255
@@ -106,6 +117,7 @@ def test_scaling_keeps_the_picture(tmp_path):
     assert frame[40:].max() < 15
 
 
+@runs_ffmpeg
 def test_colours_come_back(tmp_path):
     colours = [(0, 0, 0), (255, 255, 255), (128, 128, 128), (255, 0, 0), (0, 255, 0), (0, 0, 255), (200, 40, 90)]
     frames = np.concatenate([solid(1, colour=colour) for colour in colours])
@@ -113,12 +125,14 @@ def test_colours_come_back(tmp_path):
     assert np.abs(found.astype(int) - frames).max() <= 3
 
 
+@runs_ffmpeg
 def test_gradient_comes_back(tmp_path):
     ramp = np.linspace(0, 255, 128, dtype=np.uint8)
     frames = np.broadcast_to(ramp[None, None, :, None], (3, 64, 128, 3))
     assert np.abs(np.stack(list(read_frames(save(tmp_path / "a.mp4", frames)))).astype(int) - frames).mean() < 2
 
 
+@runs_ffmpeg
 def test_frames_come_back_in_order(tmp_path):
     levels = list(range(10, 250, 20))
     frames = np.stack([solid(1, colour=(level,) * 3)[0] for level in levels])
@@ -135,6 +149,7 @@ def test_index_comes_before_the_frames(clip):
     assert 0 < data.index(b"moov") < data.index(b"mdat")
 
 
+@runs_ffmpeg
 def test_finished_file_has_the_usual_mode(tmp_path):
     (tmp_path / "other").touch()
     assert save(tmp_path / "a.mp4", solid()).stat().st_mode == (tmp_path / "other").stat().st_mode
@@ -143,6 +158,7 @@ def test_finished_file_has_the_usual_mode(tmp_path):
 # Metadata
 
 
+@runs_ffmpeg
 @pytest.mark.parametrize(
     "text",
     [
@@ -170,10 +186,12 @@ def test_metadata_is_the_comment_tag(clip):
     assert re.search(r'comment +: \{"seed": 7\}', ffmpeg_says(clip))
 
 
+@runs_ffmpeg
 def test_no_metadata_is_none(tmp_path):
     assert read_metadata(save(tmp_path / "a.mp4", solid())) is None
 
 
+@runs_ffmpeg
 def test_metadata_with_nul_is_refused(tmp_path):
     with pytest.raises(ValueError, match="NUL"):
         save(tmp_path / "a.mp4", solid(), "a\0b")
@@ -190,11 +208,13 @@ def test_existing_file_is_refused_and_kept(tmp_path):
     assert (tmp_path / "a.mp4").read_text() == "mine"
 
 
+@runs_ffmpeg
 def test_overwrite_replaces(tmp_path):
     (tmp_path / "a.mp4").write_text("mine")
     assert probe(save(tmp_path / "a.mp4", solid(), overwrite=True)).num_frames == 5
 
 
+@runs_ffmpeg
 def test_overwrite_keeps_the_old_file_until_the_end(tmp_path):
     (tmp_path / "a.mp4").write_text("mine")
     with VideoWriter(tmp_path / "a.mp4", frame_size=SMALL, fps=24, overwrite=True) as writer:
@@ -202,6 +222,7 @@ def test_overwrite_keeps_the_old_file_until_the_end(tmp_path):
     assert (tmp_path / "a.mp4").read_text() == "mine"
 
 
+@runs_ffmpeg
 def test_file_that_appears_meanwhile_is_kept(tmp_path):
     with VideoWriter(tmp_path / "a.mp4", frame_size=SMALL, fps=24) as writer:
         writer.write(solid())
@@ -212,6 +233,7 @@ def test_file_that_appears_meanwhile_is_kept(tmp_path):
     assert os.listdir(tmp_path) == ["a.mp4"]
 
 
+@runs_ffmpeg
 def test_file_system_without_links(tmp_path, monkeypatch):
     def refuse(*_):
         raise PermissionError("links are not supported")
@@ -246,6 +268,7 @@ def test_folder_without_write_permission_is_refused():
 # What is left when it does not end well
 
 
+@runs_ffmpeg
 def test_only_a_hidden_partial_is_there_while_writing(tmp_path):
     with VideoWriter(tmp_path / "a.mp4", frame_size=SMALL, fps=24) as writer:
         writer.write(solid(200))
@@ -256,12 +279,14 @@ def test_only_the_file_is_there_at_the_end(clip):
     assert os.listdir(clip.parent) == ["clip.mp4"]
 
 
+@runs_ffmpeg
 def test_leaving_without_finish_leaves_nothing(tmp_path):
     with VideoWriter(tmp_path / "a.mp4", frame_size=SMALL, fps=24) as writer:
         writer.write(solid(200))
     assert os.listdir(tmp_path) == []
 
 
+@runs_ffmpeg
 def test_an_exception_passes_and_leaves_nothing(tmp_path):
     with pytest.raises(KeyError), VideoWriter(tmp_path / "a.mp4", frame_size=SMALL, fps=24) as writer:
         writer.write(solid(200))
@@ -269,6 +294,7 @@ def test_an_exception_passes_and_leaves_nothing(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+@runs_ffmpeg
 def test_abort_twice(tmp_path):
     writer = VideoWriter(tmp_path / "a.mp4", frame_size=SMALL, fps=24)
     writer.write(solid())
@@ -277,6 +303,7 @@ def test_abort_twice(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+@runs_ffmpeg
 def test_abort_after_finish_keeps_the_file(tmp_path):
     with VideoWriter(tmp_path / "a.mp4", frame_size=SMALL, fps=24) as writer:
         writer.write(solid())
@@ -285,12 +312,14 @@ def test_abort_after_finish_keeps_the_file(tmp_path):
     assert (tmp_path / "a.mp4").exists()
 
 
+@runs_ffmpeg
 def test_no_frames_are_refused_and_leave_nothing(tmp_path):
     with pytest.raises(ValueError, match="no frame"), VideoWriter(tmp_path / "a.mp4", frame_size=SMALL, fps=24) as out:
         out.finish()
     assert os.listdir(tmp_path) == []
 
 
+@runs_ffmpeg
 @pytest.mark.parametrize("verb", ["write", "finish"])
 def test_a_closed_writer_is_refused(tmp_path, verb):
     with VideoWriter(tmp_path / "a.mp4", frame_size=SMALL, fps=24) as writer:
@@ -299,6 +328,7 @@ def test_a_closed_writer_is_refused(tmp_path, verb):
         writer.write(solid()) if verb == "write" else writer.finish()
 
 
+@runs_ffmpeg
 @pytest.mark.parametrize(
     "frames",
     [solid()[0], solid(size=(16, 32)), solid()[..., :1], solid().astype(np.float32), solid().astype(np.int8)],
@@ -309,17 +339,20 @@ def test_wrong_frames_are_refused(tmp_path, frames):
         writer.write(frames)
 
 
+@runs_ffmpeg
 def test_failure_carries_what_ffmpeg_said(tmp_path):
     with pytest.raises(VideoError, match="not divisible by 2"):
         save(tmp_path / "a.mp4", solid(), size=(33, 16))
 
 
+@runs_ffmpeg
 def test_failure_leaves_nothing(tmp_path):
     with pytest.raises(VideoError):
         save(tmp_path / "a.mp4", solid(), size=(33, 16))
     assert os.listdir(tmp_path) == []
 
 
+@runs_ffmpeg
 def test_failure_while_writing_is_a_video_error(tmp_path):
     with VideoWriter(tmp_path / "a.mp4", frame_size=SMALL, size=(33, 16), fps=24) as writer, pytest.raises(VideoError):
         for _ in range(1000):
@@ -351,6 +384,7 @@ with VideoWriter(Path(sys.argv[1]) / "a.mp4", frame_size=(64, 64), fps=24) as wr
     return subprocess.Popen([sys.executable, "-c", code, str(folder)], cwd=ROOT, **pipes)
 
 
+@runs_ffmpeg
 def test_a_killed_run_leaves_no_mp4(tmp_path):
     with run_writer(tmp_path, after="time.sleep(60)") as process:
         assert process.stdout.readline() == "written\n"
@@ -358,6 +392,7 @@ def test_a_killed_run_leaves_no_mp4(tmp_path):
     assert [name for name in os.listdir(tmp_path) if name.endswith(".mp4")] == []
 
 
+@runs_ffmpeg
 def test_a_full_disk_is_a_video_error_and_leaves_nothing(tmp_path):
     limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))"
     with run_writer(tmp_path, before=limit) as process:
@@ -405,6 +440,7 @@ def test_a_folder_cannot_be_read(tmp_path, read):
         read(tmp_path)
 
 
+@runs_ffmpeg
 def test_reading_may_stop_early(tmp_path):
     frames = read_frames(save(tmp_path / "a.mp4", solid(100)))
     next(frames)
@@ -416,6 +452,7 @@ def test_frames_that_are_read_have_the_size_of_the_file(clip):
     assert [(frame.shape, frame.dtype) for frame in read_frames(clip)] == [((16, 32, 3), np.uint8)] * 5
 
 
+@runs_ffmpeg
 def test_importing_needs_no_torch():
     code = "import sys, hunyuan_local.video; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

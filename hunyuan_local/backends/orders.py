@@ -61,7 +61,7 @@ class Order:
                 continue
             rank, message = found
             if message is None:
-                message = {"kind": "error", "type": "", "text": self._group.cause_of_death(rank)}
+                message = self._group.death_of(rank)
             if message["kind"] in ("error", "done"):
                 self._end(rank, message)
             else:
@@ -71,15 +71,15 @@ class Order:
         """Nothing, if nobody failed.
 
         Raises:
-            HunyuanLocalError: the error that led to the others: one of ours, else a process that died, else what
-                nobody foresaw.
+            HunyuanLocalError: the error that led to the others: one of ours, else a process that died by itself, else
+                what nobody foresaw.
         """
         if not self.failed:
             return
 
-        def order(rank: int) -> tuple[bool, bool, int]:
-            kind = self.failed[rank]["type"]
-            return kind != "GpuMemoryError" and kind not in _IN_STEP, kind != "", rank
+        def order(rank: int) -> tuple[bool, bool, bool, int]:
+            kind, follows = self.failed[rank]["type"], self.failed[rank].get("follows", False)
+            return kind != "GpuMemoryError" and kind not in _IN_STEP, follows, kind != "", rank
 
         rank = min(self.failed, key=order)
         raise as_error(rank, self._group.size, self.failed[rank])

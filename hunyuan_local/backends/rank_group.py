@@ -80,19 +80,20 @@ class RankGroup:
                 return False
         return True
 
-    def cause_of_death(self, rank: int) -> str:
-        """How a process ended that is gone without a word, as far as its starter knows."""
+    def death_of(self, rank: int) -> Message:
+        """The error of a process that is gone without a word, as far as its starter knows what it ended of."""
+        status = self._exit_status(rank)
+        # Once one has died, the starter ends the others with SIGTERM; which of them is seen first is chance.
+        return {"kind": "error", "type": "", "text": _in_words(status), "follows": status == -signal.SIGTERM}
+
+    def _exit_status(self, rank: int) -> int:
+        """As :class:`subprocess.Popen` gives it; 0 if it is not known."""
         if self._launcher is None or rank not in self.pids:
-            return "is gone"
+            return 0
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._launcher.wait(5)  # it stops the others and then says what happened
         found = re.search(rf"exitcode\s*: (-?\d+) \(pid: {self.pids[rank]}\)", self._log.read_text(errors="replace"))
-        status = 0 if found is None else int(found[1])
-        if status == -signal.SIGKILL:
-            return "was killed (SIGKILL), most often by the system for want of main memory"
-        if status < 0:
-            return f"was killed by signal {-status} ({signal.strsignal(-status)})"
-        return f"ended with status {status}" if status else "is gone"
+        return 0 if found is None else int(found[1])
 
     def close(self) -> None:
         """Let all finish what they hold, such as files of weights on disk; at once where one does not answer."""
@@ -173,3 +174,12 @@ class RankGroup:
         lines = self._log.read_text(errors="replace").splitlines()
         errors = [line for line in lines if re.search(r"\w(Error|Exception)\b", line)]
         return (errors or lines or ["no reason was given"])[0].strip()
+
+
+def _in_words(status: int) -> str:
+    """How a process ended."""
+    if status == -signal.SIGKILL:
+        return "was killed (SIGKILL), most often by the system for want of main memory"
+    if status < 0:
+        return f"was killed by signal {-status} ({signal.strsignal(-status)})"
+    return f"ended with status {status}" if status else "is gone"

@@ -223,6 +223,7 @@ def test_a_file_that_is_gone_is_said(page: Page, tmp_path: Path) -> None:
     assert f"The file is not there any more: {tmp_path}/gone.mp4" in root.text
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_the_picture_of_a_video_is_inside_the_page(page: Page, video: Path) -> None:
     player = page(row("a <cat>", line=3, seed=5, video=str(video), poster=video)).all("video")[0]
     kind, _, data = player["poster"].partition(",")
@@ -231,11 +232,13 @@ def test_the_picture_of_a_video_is_inside_the_page(page: Page, video: Path) -> N
     assert player["aria-label"] == "Video of line 3, seed 5: a <cat>"
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_a_picture_without_a_video_has_words_for_it(page: Page, video: Path) -> None:
     picture = page(row(line=3, poster=video)).all("img")[0]
     assert picture["alt"] == "Middle frame of the video of line 3: a red circle"
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_a_broken_video_has_no_picture_and_the_page_says_why(page: Page, video: Path) -> None:
     video.write_bytes(b"no video")
     root = page(row(video=str(video), poster=video))
@@ -278,6 +281,7 @@ def test_a_file_named_like_a_script_is_linked_as_a_file(
     assert page(row(video="javascript:alert(1).mp4")).all("a")[0]["href"] == "javascript%3Aalert%281%29.mp4"
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_the_page_loads_nothing_from_elsewhere(page: Page, video: Path) -> None:
     root = page(row(video=str(video), poster=video), row(status="failed", error="no memory"))
     assert root.all("link") == root.all("script") == root.all("iframe") == []
@@ -310,6 +314,7 @@ def test_a_newer_page_replaces_the_older_one(page: Page, tmp_path: Path) -> None
 # ---- read_poster -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("starts_process")
 @pytest.mark.parametrize(("num_frames", "fps"), [(1, 1), (1, 240), (5, 24), (17, 30)])
 def test_the_picture_is_the_middle_frame_in_its_colours(tmp_path: Path, num_frames: int, fps: int) -> None:
     path = tmp_path / "a.mp4"
@@ -322,6 +327,7 @@ def test_the_picture_is_the_middle_frame_in_its_colours(tmp_path: Path, num_fram
     assert np.abs(picture.mean((0, 1)) - [shades[(num_frames - 1) // 2], 60, 0]).max() < 4
 
 
+@pytest.mark.usefixtures("starts_process")
 @pytest.mark.parametrize(
     ("size", "small"), [((1280, 720), (320, 180)), ((720, 1280), (180, 320)), ((64, 32), (64, 32))]
 )
@@ -333,6 +339,7 @@ def test_a_picture_is_made_small_and_never_larger(
     assert Image.open(io.BytesIO(read_poster(path))).size == small
 
 
+@pytest.mark.usefixtures("starts_process")
 @pytest.mark.parametrize("part", [0.0, 0.5])
 def test_half_a_video_has_no_picture(tmp_path: Path, part: float) -> None:
     path = tmp_path / "a.mp4"

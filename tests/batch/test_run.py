@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from hunyuan_local.backends.local import LocalBackend
+from hunyuan_local.batch import run
 from hunyuan_local.batch.destination import Destination
 from hunyuan_local.batch.file import BatchItem
 from hunyuan_local.batch.forecast import seconds_left
@@ -76,7 +76,11 @@ class Stage:
 
 
 @pytest.fixture
-def stage(tmp_path: Path, tiny: LocalBackend, small_request: GenerationRequest) -> Stage:
+def stage(
+    tmp_path: Path, tiny: LocalBackend, small_request: GenerationRequest, monkeypatch: pytest.MonkeyPatch
+) -> Stage:
+    monkeypatch.setattr(run, "_LEAST_S", 0.02)  # between two looks
+    monkeypatch.setattr(run, "_LOOK_S", 0.1)
     return Stage(tmp_path / "out", tiny, small_request)
 
 
@@ -148,6 +152,7 @@ def test_one_failed_item_does_not_stop_the_rest(stage: Stage) -> None:
     stage.backend.fails_at = "a red circle"
     summary = stage.work(stage.batch("a red circle", "a blue square"))
     assert (summary.counts["done"], summary.failures) == (1, [(1, "every frame is black")])
+    assert summary.left == 0 and not summary.is_complete
 
 
 def test_what_has_failed_is_not_tried_again_by_itself(stage: Stage) -> None:
@@ -174,12 +179,15 @@ def test_a_video_that_was_made_and_not_delivered_is_only_delivered(stage: Stage)
     assert (len(stage.backend.asked), len(stage.videos), summary.is_complete) == (1, 1, True)
 
 
+def dead_pid() -> int:
+    """A number that no process has."""
+    return next(pid for pid in range(30_000, 1, -1) if not psutil.pid_exists(pid))
+
+
 def test_a_job_of_a_worker_that_is_dead_is_not_waited_for(stage: Stage) -> None:
     batch = stage.batch("a red circle")
     batch.prepare()
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    report = WorkerReport(name="w", pid=gone.pid, model=batch.identity, device="cpu", state="working")
+    report = WorkerReport(name="w", pid=dead_pid(), model=batch.identity, device="cpu", state="working")
     batch.store.roster.report(report)
     batch.store.claim("w", batch.identity, 3600)
     assert stage.work(stage.batch("a red circle")).is_complete
@@ -189,9 +197,7 @@ def test_a_run_that_dies_costs_an_item_no_attempt(stage: Stage) -> None:
     batch = stage.batch("a red circle")
     batch.prepare()
     for _ in range(5):
-        gone = subprocess.Popen([sys.executable, "-c", ""])
-        gone.wait()
-        report = WorkerReport(name="w", pid=gone.pid, model=batch.identity, device="cpu", state="working")
+        report = WorkerReport(name="w", pid=dead_pid(), model=batch.identity, device="cpu", state="working")
         batch.store.roster.report(report)
         batch.store.claim("w", batch.identity, 3600)
         batch = stage.batch("a red circle")

@@ -24,8 +24,14 @@ def service() -> Iterator[StandIn]:
 
 
 @pytest.fixture
-def begin(tmp_path: Path, service: StandIn) -> Iterator[Begin]:
-    """Begins a bench at the stand-in, or goes on with it."""
+def begin(starts_process: None, begin_unmade: Begin) -> Begin:
+    """Begins a bench at the stand-in, or goes on with it; its videos are probed."""
+    return begin_unmade
+
+
+@pytest.fixture
+def begin_unmade(tmp_path: Path, service: StandIn) -> Iterator[Begin]:
+    """Begins a bench at the stand-in that makes no video."""
     opened: list[HostedBackend] = []
 
     def begin(

@@ -1,6 +1,7 @@
 """A whole bench: the local backend, and our own server through both adapters; and the life of the local process.
 
-All with one local process after another that was killed while it loaded: to load takes longer than all else.
+All with one local process after another that was killed while it loaded: to load takes longer than all else. And all
+videos have five frames: tiny's usual number is lowered, and so are the limits that novita's format has.
 """
 
 from __future__ import annotations
@@ -27,9 +28,11 @@ from hunyuan_local.bench.process import LocalProcess
 from hunyuan_local.bench.result import LOADED, BenchResult, BenchRun, load_result
 from hunyuan_local.bench.targets import local_target
 from hunyuan_local.capabilities import Capabilities
-from hunyuan_local.config import load_model_config
+from hunyuan_local.config import ModelConfig, load_model_config
+from hunyuan_local.config.places import configs_dir
 from hunyuan_local.schema import GenerationRequest
 from hunyuan_local.video import probe
+from hunyuan_local.wires import novita
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
@@ -37,9 +40,9 @@ from server_process import ServerProcess
 
 pytestmark = pytest.mark.timeout(900)  # a process imports every library before it begins
 
-TINY = load_model_config("tiny")
+FRAMES = 5
 SHORT = GenerationRequest(
-    prompt="a red circle moving right", width=144, height=80, num_frames=5, num_inference_steps=2, seed=1
+    prompt="a red circle moving right", width=144, height=80, num_frames=FRAMES, num_inference_steps=2, seed=1
 )
 LONG = SHORT.replace(num_inference_steps=100, num_frames=33)
 KEY = "test-key-0123456789"
@@ -82,9 +85,9 @@ class Measured:
 class Life:
     """A maker whose process is killed in its first run; two runs after that, and at the end one that is interrupted."""
 
-    def __init__(self, folder: Path):
-        self.process = LocalProcess({"model": TINY, "profile": "cpu", "cache": None})
-        self.maker = LocalMaker(local_target(TINY, None, None, ""), Capabilities(), folder, self.process)
+    def __init__(self, folder: Path, model: ModelConfig):
+        self.process = LocalProcess({"model": model, "profile": "cpu", "cache": None})
+        self.maker = LocalMaker(local_target(model, None, None, ""), Capabilities(), folder, self.process)
         self.folder = folder / "local"
         self.folder.mkdir()
         (self.folder / ".000-a-measured-0.mp4.partial").touch()  # as of a video that is being written
@@ -121,9 +124,19 @@ class Life:
 
 
 @pytest.fixture(scope="module")
-def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The config of tiny with another usual number of frames."""
+    usual = (configs_dir() / "models" / "tiny.yaml").read_text()
+    path = tmp_path_factory.mktemp("model") / "tiny.yaml"
+    path.write_text(usual.replace("num_frames: 17", f"num_frames: {FRAMES}"))
+    assert load_model_config(str(path)).defaults.num_frames == FRAMES
+    return path
+
+
+@pytest.fixture(scope="module")
+def life(starts_process: None, tmp_path_factory: pytest.TempPathFactory, model: Path) -> Iterator[Life]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores Ctrl-C
-    life = Life(tmp_path_factory.mktemp("life"))
+    life = Life(tmp_path_factory.mktemp("life"), load_model_config(str(model)))
     try:
         yield life
     finally:
@@ -132,7 +145,7 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory, life: Life) -> Measured:
+def measured(tmp_path_factory: pytest.TempPathFactory, model: Path, life: Life) -> Measured:
     """The local backend, in the process that lives, and our own server in the formats of both services."""
 
     def shared(options: dict[str, Any]) -> LocalProcess:
@@ -141,15 +154,18 @@ def measured(tmp_path_factory: pytest.TempPathFactory, life: Life) -> Measured:
 
     folder = tmp_path_factory.mktemp("own")
     (folder / "keys").write_text(f"{KEY}\n")
-    options = ["--model", "tiny", "--profile", "cpu", "--api-keys-file", folder / "keys", "--min-free-gib", 0]
-    server = ServerProcess(folder / "data", folder / "serve.log", *options, key=KEY)
+    options = ["--model", model, "--profile", "cpu", "--api-keys-file", folder / "keys", "--min-free-gib", 0]
+    server = ServerProcess(folder / "data", folder / "serve.log", *options, "--relaxed", key=KEY)
+    limits = novita.CAPABILITIES
+    fewer = {"frames": (FRAMES, 129), "defaults": limits.defaults | {"num_frames": FRAMES}}
     try:
         server.wait_until_ready()
         urls = [f"--backend={name}={server.url}" for name in ("wavespeed", "novita")]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(session, "LocalProcess", shared)
             patch.setattr(life.process, "close", lambda: None)  # it is gone on with
-            return Measured(folder, "--backend=local", "--model=tiny", "--profile=cpu", *urls)
+            patch.setattr(novita, "CAPABILITIES", limits.model_copy(update=fewer))
+            return Measured(folder, "--backend=local", f"--model={model}", "--profile=cpu", *urls)
     finally:
         server.stop()
 
@@ -169,6 +185,7 @@ def test_every_backend_has_made_the_video(measured: Measured, backend: str) -> N
     row = measured.row(backend)
     assert row.status == "succeeded"
     assert (row.video.width, row.video.height, row.made.num_inference_steps, row.made.seed) == (1280, 720, 2, 7)
+    assert row.video.num_frames == FRAMES
     assert row.stages.total_s > 0 and row.seconds_per_step > 0
 
 

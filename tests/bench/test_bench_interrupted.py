@@ -58,7 +58,7 @@ class Interrupted:
 
 
 @pytest.fixture(scope="module")
-def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Interrupted]:
+def interrupted(starts_process: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Interrupted]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores Ctrl-C
     try:
         with pytest.MonkeyPatch.context() as patch:

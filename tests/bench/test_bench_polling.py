@@ -20,6 +20,7 @@ def say_running(monkeypatch: pytest.MonkeyPatch, inference_s: float) -> None:
     monkeypatch.setattr(WaveSpeedBackend.wire, "job_from_wire", lambda body: read(body).model_copy(update=told))
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_polling_is_the_time_since_the_look_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     say_running(monkeypatch, 0.05)
     with StandIn(sample_video(64, 48, 2), polls_until_done=2) as service:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from made_results import (
 from rendered import Page
 
 from hunyuan_local.bench import plots, report
-from hunyuan_local.bench.report import require_extra, summary_json, write_report
+from hunyuan_local.bench.report import summary_json, write_report
 from hunyuan_local.bench.result import LOADED, BenchResult, Stages
 from hunyuan_local.errors import ConfigError
 
@@ -264,18 +263,6 @@ def test_the_summary_is_json_and_holds_every_group() -> None:
     assert len(found["groups"]) == 27
     assert found["groups"][0]["total_s"].keys() == {"p50", "p95", "mean", "low", "high", "count"}
     assert [target["origin"] for target in found["targets"]] == [t.origin for t in (LOCAL, OWN_SERVER, SERVICE)]
-
-
-@pytest.mark.parametrize("name", ["matplotlib", "scipy"])
-def test_a_missing_library_is_an_error_that_names_the_extra(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda wanted: None if wanted == name else find(wanted))
-    with pytest.raises(ConfigError, match=rf"needs {name} .*pip install 'hunyuan-local\[bench\]'"):
-        require_extra()
-
-
-def test_with_the_extra_nothing_is_refused() -> None:
-    require_extra()
 
 
 def test_a_report_that_cannot_be_written_leaves_the_older_one(

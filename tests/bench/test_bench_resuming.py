@@ -32,10 +32,10 @@ def test_a_failed_row_is_replaced_only_when_asked_to_and_its_error_stays(begin: 
     assert len(earlier) == 2
 
 
-def test_a_failed_row_stays_while_the_new_try_is_not_over(begin: Begin, service: StandIn) -> None:
+def test_a_failed_row_stays_while_the_new_try_is_not_over(begin_unmade: Begin, service: StandIn) -> None:
     service.inject("task-failed")
-    begin(scenario_file(repeats=1)).run()
-    again = begin(scenario_file(repeats=1), retry_failed=True)
+    begin_unmade(scenario_file(repeats=1)).run()
+    again = begin_unmade(scenario_file(repeats=1), retry_failed=True)
     stop_in_mid_run(again, service)
     assert states(load_result(again.path).runs) == ["failed"]
 
@@ -58,8 +58,8 @@ def stop_in_mid_run(started: Started, service: StandIn) -> None:
     service._polls_until_done = 0
 
 
-def test_an_interrupted_run_has_no_row(begin: Begin, service: StandIn) -> None:
-    started = begin()
+def test_an_interrupted_run_has_no_row(begin_unmade: Begin, service: StandIn) -> None:
+    started = begin_unmade()
     stop_in_mid_run(started, service)
     assert load_result(started.path).runs == []
     assert service.deleted == []

@@ -71,8 +71,10 @@ def test_a_failed_task_is_a_row_and_the_others_go_on(begin: Begin, service: Stan
     assert rows[0].stages.total_s is not None and rows[0].made is None and rows[0].cost_usd is None
 
 
-def test_a_request_that_cannot_be_held_is_refused_in_each_repeat_and_never_sent(begin: Begin, service: StandIn) -> None:
-    rows = begin(scenario_file(scenario={"num_frames": [85]})).run()
+def test_a_request_that_cannot_be_held_is_refused_in_each_repeat_and_never_sent(
+    begin_unmade: Begin, service: StandIn
+) -> None:
+    rows = begin_unmade(scenario_file(scenario={"num_frames": [85]})).run()
     assert [(row.status, row.error_kind) for row in rows] == [("failed", "RequestLossError")] * 2
     assert "not tried again: it was refused before" in rows[1].notes
     assert service.requests == []
@@ -89,12 +91,12 @@ def test_a_wrong_key_ends_that_target_alone(begin: Begin, service: StandIn) -> N
     assert len([path for _, path, _ in service.requests if "wavespeed" in path]) == 1
 
 
-def test_an_error_that_nobody_foresaw_is_a_row(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_that_nobody_foresaw_is_a_row(begin_unmade: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: object) -> None:
         raise ZeroDivisionError("never thought of")
 
     monkeypatch.setattr(WaveSpeedBackend, "generate", fail)
-    rows = begin().run()
+    rows = begin_unmade().run()
     assert [(row.error_kind, row.error) for row in rows] == [("ZeroDivisionError", "never thought of")] * 2
 
 

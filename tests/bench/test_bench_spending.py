@@ -26,29 +26,29 @@ def test_what_was_spent_before_counts(begin: Begin, service: StandIn) -> None:
     assert len(service.submissions) == 3
 
 
-def test_a_limit_is_refused_where_a_price_is_not_known(begin: Begin) -> None:
+def test_a_limit_is_refused_where_a_price_is_not_known(begin_unmade: Begin) -> None:
     with pytest.raises(ConfigError, match=r"not known of novita"):
-        begin(None, WaveSpeedBackend, NovitaBackend, billed=True, max_cost_usd=5)
+        begin_unmade(None, WaveSpeedBackend, NovitaBackend, billed=True, max_cost_usd=5)
 
 
-def test_a_limit_is_refused_where_nothing_is_billed(begin: Begin) -> None:
+def test_a_limit_is_refused_where_nothing_is_billed(begin_unmade: Begin) -> None:
     with pytest.raises(ConfigError, match="no backend of this bench is billed"):
-        begin(max_cost_usd=5)
+        begin_unmade(max_cost_usd=5)
 
 
-def test_the_bill_counts_what_will_be_sent(begin: Begin) -> None:
-    started = begin(scenario_file(repeats=3, scenario={"sizes": ["1280x720", "64x64"]}), billed=True)
+def test_the_bill_counts_what_will_be_sent(begin_unmade: Begin) -> None:
+    started = begin_unmade(scenario_file(repeats=3, scenario={"sizes": ["1280x720", "64x64"]}), billed=True)
     (bill,) = started.bills
     assert (bill.tasks, bill.price_usd, bill.open_tasks) == (3, 0.40, 0)
     assert "3 videos at 0.40 US dollars each, 1.20 in all" in bill.sentence
 
 
-def test_a_price_that_is_not_known_is_said_in_the_bill(begin: Begin) -> None:
-    started = begin(None, NovitaBackend, billed=True)
+def test_a_price_that_is_not_known_is_said_in_the_bill(begin_unmade: Begin) -> None:
+    started = begin_unmade(None, NovitaBackend, billed=True)
     (bill,) = started.bills
     assert "2 videos at a price that is not known here" in bill.sentence
 
 
-def test_there_is_no_bill_for_a_server_of_ones_own(begin: Begin) -> None:
-    started = begin()
+def test_there_is_no_bill_for_a_server_of_ones_own(begin_unmade: Begin) -> None:
+    started = begin_unmade()
     assert started.bills == []

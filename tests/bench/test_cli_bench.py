@@ -145,6 +145,7 @@ class Terminal(io.StringIO):
         return True
 
 
+@pytest.mark.usefixtures("starts_process")
 @pytest.mark.usefixtures("billed")
 @pytest.mark.parametrize(("answer", "code", "sent"), [("n\n", 130, 0), ("y\n", 0, 2)])
 def test_at_a_terminal_it_is_asked(
@@ -156,6 +157,7 @@ def test_at_a_terminal_it_is_asked(
     assert "wavespeed: 2 videos at 0.40 US dollars each, 0.80 in all" in done.stderr
 
 
+@pytest.mark.usefixtures("starts_process")
 @pytest.mark.usefixtures("billed")
 def test_with_yes_and_a_limit_the_rest_fails_and_the_spending_is_told(run: Run, service: StandIn) -> None:
     done = run(*BILLED, "--yes", "--max-cost", "0.5")
@@ -164,6 +166,7 @@ def test_with_yes_and_a_limit_the_rest_fails_and_the_spending_is_told(run: Run, 
     assert (summary["submissions"], summary["spent_usd"]) == (1, 0.4)
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_a_server_of_ones_own_is_not_asked_for(run: Run, service: StandIn) -> None:
     done = run(*own(service))
     assert (done.returncode, len(service.submissions)) == (0, 2), done.stderr
@@ -173,6 +176,7 @@ def test_a_server_of_ones_own_is_not_asked_for(run: Run, service: StandIn) -> No
 # ---- going on --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_a_failed_run_has_an_exit_code_and_a_remedy(run: Run, service: StandIn) -> None:
     service.inject("task-failed")
     done = run(*own(service))
@@ -182,6 +186,7 @@ def test_a_failed_run_has_an_exit_code_and_a_remedy(run: Run, service: StandIn) 
     assert (again.returncode, len(service.submissions)) == (0, 3), again.stderr
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_another_bench_is_not_mixed_in(run: Run, service: StandIn, tmp_path: Path) -> None:
     run(*own(service))
     write(tmp_path, allow_loss=True)
@@ -191,6 +196,7 @@ def test_another_bench_is_not_mixed_in(run: Run, service: StandIn, tmp_path: Pat
         assert words in other.stderr
 
 
+@pytest.mark.usefixtures("starts_process")
 @pytest.mark.parametrize(
     ("place", "words"),
     [(("versions", "torch"), "versions.torch: 0.1 then"), (("cpu", "model"), "cpu.model: 0.1 then")],
@@ -207,6 +213,7 @@ def test_runs_of_another_machine_are_not_mixed_in(
     assert done.returncode == 2 and words in done.stderr
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_repeats_may_grow_and_do_not_fall(run: Run, service: StandIn) -> None:
     run(*own(service))
     assert run(*own(service, "--repeats", "2")).returncode == 0
@@ -215,6 +222,7 @@ def test_repeats_may_grow_and_do_not_fall(run: Run, service: StandIn) -> None:
     assert done.returncode == 2 and "repeats: 2 then, 1 now" in done.stderr
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_without_a_folder_a_new_one_is_made_and_named(run: Run, service: StandIn, tmp_path: Path) -> None:
     done = run("--scenarios", "cheap.yaml", "--backend", f"wavespeed={service.url}", "--no-keep-videos")
     (folder,) = tmp_path.glob("bench-cheap-*")
@@ -225,6 +233,7 @@ def test_without_a_folder_a_new_one_is_made_and_named(run: Run, service: StandIn
 # ---- compare ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_two_benches_are_compared(run: Run, service: StandIn, tmp_path: Path) -> None:
     run(*own(service))
     file = str(tmp_path / "out" / "result.json")

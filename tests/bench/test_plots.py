@@ -229,6 +229,7 @@ def test_names_are_drawn_as_they_are_written(name: str) -> None:
     assert not any(text.count("$") > text.count(r"\$") for text in texts)
 
 
+@pytest.mark.usefixtures("starts_process", "with_extras")
 def test_no_state_of_pyplot_is_touched() -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); import made_results\n"

@@ -7,12 +7,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from running_server import own_environment
 
 SCRIPTS = Path(__file__).with_name("scripts")
+MARK = "answer: "  # before each answer; whatever else a client may print
 # Where scripts/test puts what cannot live in the environment itself.
 INSTALLED = Path(sys.prefix) / "clients"
 
@@ -26,7 +27,7 @@ class ClientError(Exception):
 
 
 class ClientProcess:
-    """A script of tests/clients/scripts; each call is a process.
+    """A script of tests/clients/scripts, which answers one call after the other.
 
     Args:
         folder: the folder of :data:`INSTALLED` that it needs, if any; the test is skipped where it is not.
@@ -47,17 +48,31 @@ class ClientProcess:
             if home is not None:
                 self._environment["PYTHONPATH"] = str(home)
 
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            self._command, env=self._environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """It ends with its input."""
+        self._process.communicate()
+        assert self._process.returncode == 0
+
     def call(self, call: dict[str, Any]) -> Any:
         """What the script answers.
 
         Raises:
             ClientError: the client raised something.
         """
-        result = subprocess.run(
-            self._command, input=json.dumps(call), env=self._environment, capture_output=True, text=True
-        )
-        assert result.returncode == 0, result.stdout + result.stderr
-        answer = json.loads(result.stdout.splitlines()[-1])
+        self._process.stdin.write(json.dumps(call) + "\n")
+        self._process.stdin.flush()
+        said = []
+        while not (line := self._process.stdout.readline()).startswith(MARK):
+            assert line, "the client has ended: " + "".join(said)
+            said.append(line)
+        answer = json.loads(line.removeprefix(MARK))
         if "error" in answer:
             error, message = answer.pop("error"), answer.pop("message")
             raise ClientError([error] if isinstance(error, str) else error, message, answer)

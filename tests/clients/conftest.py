@@ -21,19 +21,19 @@ def _serve(folder: Path, **options: object) -> Iterator[RunningServer]:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server with one worker."""
-    yield from _serve(tmp_path_factory.mktemp("server"))
+def server(starts_process: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server with one worker, which takes videos that are soon made."""
+    yield from _serve(tmp_path_factory.mktemp("server"), relaxed=True)
 
 
 @pytest.fixture(scope="session")
-def idle_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server without workers: whoever waits for a video is answered after a second, without one."""
+def idle_server(starts_process: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server without workers, which takes what the services take: whoever waits for a video gets none after 1 s."""
     yield from _serve(tmp_path_factory.mktemp("idle"), workers=0, sync_timeout=1)
 
 
 @pytest.fixture(scope="session")
-def full_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+def full_server(starts_process: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A server whose queue has no place left."""
     for running in _serve(tmp_path_factory.mktemp("full"), workers=0, max_queue=1):
         running.submit_long_job()

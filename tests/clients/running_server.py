@@ -27,7 +27,7 @@ class RunningServer(ServerProcess):
 
     patience_s = 240.0
 
-    def __init__(self, folder: Path, *, workers: int = 1, **more: object):
+    def __init__(self, folder: Path, *, workers: int = 1, relaxed: bool = False, **more: object):
         self.key = KEY
         self.data_dir = folder / "data"
         keys = folder / "keys"
@@ -41,6 +41,7 @@ class RunningServer(ServerProcess):
             self.data_dir,
             folder / "serve.log",
             *(part for option in options.items() for part in option),
+            *(["--relaxed"] if relaxed else []),
             key=KEY,
             environment={"OMP_NUM_THREADS": threads, "HF_HUB_OFFLINE": "1"},
         )
@@ -56,7 +57,7 @@ class RunningServer(ServerProcess):
             self.process.kill()
             raise AssertionError(f"the server did not end on SIGTERM:\n{self.said}") from None
 
-    def submit_job(self, **fields: int) -> str:
+    def submit_job(self, **fields: object) -> str:
         """A job of the size that the services have, with other settings as given; its id."""
         return self.submit({"prompt": PROMPT, "size": "1280x720"} | fields)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from client_process import ClientError, ClientProcess
-from client_requests import next_seed, novita_body
+from client_requests import SMALL_NOVITA, next_seed, novita_body
 from running_server import RunningServer
 
 from hunyuan_local.schema import VideoInfo
@@ -41,14 +41,15 @@ ERRORS = {False: "NovitaResponseError", True: "NovitaError"}
 
 
 @pytest.fixture(scope="module", params=CLIENTS)
-def client(request: pytest.FixtureRequest) -> NovitaClient:
-    return NovitaClient(*CLIENTS[request.param])
+def client(starts_process: None, request: pytest.FixtureRequest) -> Iterator[NovitaClient]:
+    with NovitaClient(*CLIENTS[request.param]) as client:
+        yield client
 
 
 @pytest.fixture(scope="module")
 def finished(client: NovitaClient, server: RunningServer) -> dict[str, Any]:
     """What the client has seen of a job from its submission to its end."""
-    return client.wait(server, client.submit(server, novita_body(seed=9_999_999_999)))
+    return client.wait(server, client.submit(server, novita_body(seed=9_999_999_999, **SMALL_NOVITA)))
 
 
 def test_video_is_made_and_can_be_fetched(
@@ -56,14 +57,14 @@ def test_video_is_made_and_can_be_fetched(
 ) -> None:
     (video,) = finished["result"]["videos"]
     found = fetch(video["video_url"])
-    assert (found.width, found.height, found.num_frames) == (1280, 720, 85)
+    assert (found.width, found.height, found.num_frames) == (320, 176, 5)
 
 
 @pytest.mark.parametrize("client", ["python"], indirect=True)  # the other one downloads nothing
 def test_the_clients_own_download_is_the_video(finished: dict[str, Any], tmp_path: Path) -> None:
     file = tmp_path / "video.mp4"
     file.write_bytes(base64.b64decode(*finished["videos"]))
-    assert probe(file).num_frames == 85
+    assert probe(file).num_frames == 5
 
 
 def test_states_on_the_way_are_those_of_the_service_and_never_go_back(finished: dict[str, Any]) -> None:
@@ -89,10 +90,10 @@ def test_wrong_key_is_refused(client: NovitaClient, server: RunningServer) -> No
     [("steps", 31), ("frames", 86), ("frames", 81), ("seed", 10**10), ("prompt", ""), ("model_name", "other")],
 )
 def test_field_that_is_not_allowed_is_named(
-    client: NovitaClient, server: RunningServer, field: str, value: object
+    client: NovitaClient, idle_server: RunningServer, field: str, value: object
 ) -> None:
     with pytest.raises(ClientError, match=field) as caught:
-        client.submit(server, novita_body(**{field: value}))
+        client.submit(idle_server, novita_body(**{field: value}))
     assert caught.value.kinds == [ERRORS[client.is_javascript]]
     assert client.read_refusal(caught.value) == (400, "INVALID_REQUEST_BODY")
 

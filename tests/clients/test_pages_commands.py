@@ -66,7 +66,7 @@ def test_novitas_command_makes_a_task(idle_server: RunningServer) -> None:
 
 def test_novitas_command_for_the_result_gets_a_video_as_on_the_page(server: RunningServer) -> None:
     # Made in another dialect, since that takes shorter videos; a job has one id in all of them.
-    task_id = server.submit_job(num_frames=5, num_inference_steps=2)
+    task_id = server.submit_job(size="320x176", num_frames=5, num_inference_steps=2)
     server.wait_for(task_id, "succeeded")
     answer = run_command(server, NOVITA_RESULT_EXAMPLE, task_id)
     assert answer["task"] == {

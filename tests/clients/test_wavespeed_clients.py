@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from client_process import ClientError, ClientProcess
-from client_requests import WAVESPEED_MODEL, next_seed, wavespeed_body
+from client_requests import SMALL_WAVESPEED, WAVESPEED_MODEL, next_seed, wavespeed_body
 from running_server import RunningServer
 
 from hunyuan_local.schema import VideoInfo
@@ -20,6 +20,8 @@ from hunyuan_local.video import probe
 
 class WaveSpeedClient(ClientProcess):
     """One of the clients; ``refused`` and ``failed`` are what it raises for a refused submission and a failed task."""
+
+    name: str
 
     def __init__(self, script: str, folder: str | None, refused: str, failed: str):
         super().__init__(script, folder)
@@ -67,36 +69,37 @@ CLIENTS = {
 
 
 @pytest.fixture(scope="module", params=CLIENTS)
-def client(request: pytest.FixtureRequest) -> WaveSpeedClient:
-    return WaveSpeedClient(*CLIENTS[request.param])
+def client(starts_process: None, request: pytest.FixtureRequest) -> Iterator[WaveSpeedClient]:
+    with WaveSpeedClient(*CLIENTS[request.param]) as client:
+        client.name = request.param
+        yield client
 
 
-@pytest.mark.parametrize("name", CLIENTS)
-def test_version_is_the_one_that_it_is_taken_for(name: str, server: RunningServer) -> None:
+def test_version_is_the_one_that_it_is_taken_for(client: WaveSpeedClient, idle_server: RunningServer) -> None:
     with pytest.raises(ClientError) as caught:
-        WaveSpeedClient(*CLIENTS[name]).run(server, {})
-    assert caught.value.fields["version"] == VERSIONS[name]
+        client.run(idle_server, {})
+    assert caught.value.fields["version"] == VERSIONS[client.name]
 
 
 def test_run_returns_the_address_of_the_video(
     client: WaveSpeedClient, server: RunningServer, fetch: Callable[[str], VideoInfo]
 ) -> None:
-    (url,) = client.run(server, wavespeed_body())["outputs"]
+    (url,) = client.run(server, wavespeed_body(**SMALL_WAVESPEED))["outputs"]
     video = fetch(url)
-    assert (video.width, video.height, video.num_frames) == (1280, 720, 17)
+    assert (video.width, video.height, video.num_frames) == (320, 176, 17)
 
 
 def test_sync_mode_returns_the_address_of_the_video(
     client: WaveSpeedClient, server: RunningServer, fetch: Callable[[str], VideoInfo]
 ) -> None:
-    (url,) = client.run(server, wavespeed_body(size="720*1280"), enable_sync_mode=True)["outputs"]
+    (url,) = client.run(server, wavespeed_body(size="176*320"), enable_sync_mode=True)["outputs"]
     video = fetch(url)
-    assert (video.width, video.height, video.num_frames) == (720, 1280, 17)
+    assert (video.width, video.height, video.num_frames) == (176, 320, 17)
 
 
 @pytest.mark.parametrize("client", ["python-2"], indirect=True)
 def test_output_can_be_the_video_itself(client: WaveSpeedClient, server: RunningServer, tmp_path: Path) -> None:
-    (encoded,) = client.run(server, wavespeed_body(enable_base64_output=True))["outputs"]
+    (encoded,) = client.run(server, wavespeed_body(enable_base64_output=True, **SMALL_WAVESPEED))["outputs"]
     (tmp_path / "video.mp4").write_bytes(base64.b64decode(encoded, validate=True))
     assert probe(tmp_path / "video.mp4").num_frames == 17
 
@@ -127,10 +130,10 @@ def test_wrong_key_is_a_refused_submission(client: WaveSpeedClient, server: Runn
     [("size", "640*480"), ("num_inference_steps", 31), ("seed", 2**31), ("prompt", ""), ("frames", 17)],
 )
 def test_field_that_is_not_allowed_is_named(
-    client: WaveSpeedClient, server: RunningServer, field: str, value: object
+    client: WaveSpeedClient, idle_server: RunningServer, field: str, value: object
 ) -> None:
     with pytest.raises(ClientError, match=rf"HTTP 400: .*{field}") as caught:
-        client.run(server, wavespeed_body(**{field: value}))
+        client.run(idle_server, wavespeed_body(**{field: value}))
     assert client.refused in caught.value.kinds
 
 

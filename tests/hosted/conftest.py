@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hosted_settings import BACKENDS, QUICK, REQUEST
-from standin import StandIn
+from hosted_settings import BACKENDS, QUICK, REQUEST, Made
+from standin import StandIn, sample_video
 
 from hunyuan_local import errors
 from hunyuan_local.backends.base import GenerationContext
 from hunyuan_local.backends.hosted import HostedBackend
 from hunyuan_local.backends.ledger import Ledger
-from hunyuan_local.schema import GenerationResult
 
 
 @pytest.fixture
@@ -44,9 +43,17 @@ def context(tmp_path: Path) -> GenerationContext:
     return GenerationContext(tmp_path / "a.mp4")
 
 
-@pytest.fixture
-def result(backend: HostedBackend, context: GenerationContext) -> GenerationResult:
-    return backend.generate(REQUEST, context)
+@pytest.fixture(scope="module", params=BACKENDS, ids=lambda cls: cls.name)
+def made(
+    starts_process: None, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Made]:
+    """A video that was made without any trouble, for all that is said of it."""
+    folder = tmp_path_factory.mktemp("made")
+    ledger, context = Ledger(folder / "state"), GenerationContext(folder / "a.mp4")
+    with StandIn(sample_video()) as standin:
+        backend = request.param(api_key=standin.key, base_url=standin.url, pacing=QUICK, ledger=ledger)
+        yield Made(standin, ledger, context, backend.generate(REQUEST, context))
+        backend.close()
 
 
 @pytest.fixture

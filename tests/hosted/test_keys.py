@@ -16,6 +16,7 @@ from hunyuan_local.backends.hosted import HostedBackend
 from hunyuan_local.backends.service import Pacing
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_the_key_comes_from_the_environment(
     make: Callable[..., HostedBackend], context: GenerationContext, standin: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -29,6 +30,13 @@ def test_the_address_comes_from_the_environment(
 ) -> None:
     monkeypatch.setenv(make().url_variable, "http://127.0.0.1:9/")
     assert make(base_url=None).base_url == "http://127.0.0.1:9"
+
+
+def test_an_address_that_is_given_counts_more_than_the_environments(
+    make: Callable[..., HostedBackend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(make().url_variable, "http://127.0.0.1:9/")
+    assert make(base_url="http://127.0.0.1:8").base_url == "http://127.0.0.1:8"
 
 
 def test_without_a_key_nothing_is_said_to_be_submitted(
@@ -56,23 +64,38 @@ def test_a_wrong_key_is_refused(make: Callable[..., HostedBackend], context: Gen
         make(api_key="another-key").generate(REQUEST, context)
 
 
-@pytest.mark.parametrize("fault", [None, "submit-401", "submit-drop", "poll-html", "task-failed", "file-403"])
+@pytest.fixture
+def all_that_is_said(
+    backend: HostedBackend, context: GenerationContext, tmp_path: Path, caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> Callable[[], str]:  # fmt: skip
+    """Makes a video, or fails to, and collects all that was said, printed, logged and stored."""
+
+    def make() -> str:
+        caplog.set_level(logging.DEBUG)
+        said: list[str] = []
+        context.on_note = said.append
+        try:
+            said.append(backend.generate(REQUEST, context).model_dump_json())
+        except errors.HostedError as error:
+            said.append(str(error))
+        stored = "".join(path.read_bytes().decode("latin-1") for path in tmp_path.rglob("*") if path.is_file())
+        return "".join(said) + caplog.text + stored + "".join(capfd.readouterr()) + repr(backend)
+
+    return make
+
+
+@pytest.mark.parametrize("fault", ["submit-401", "submit-drop", "poll-html", "task-failed", "file-403"])
 def test_the_key_is_nowhere_but_in_the_header(
-    backend: HostedBackend, context: GenerationContext, standin: StandIn, tmp_path: Path, fault: str | None,
-    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    caplog.set_level(logging.DEBUG)
-    if fault:
-        standin.inject(fault, 2)
-    said: list[str] = []
-    context.on_note = said.append
-    try:
-        said.append(backend.generate(REQUEST, context).model_dump_json())
-    except errors.HostedError as error:
-        said.append(str(error))
-    stored = "".join(path.read_bytes().decode("latin-1") for path in tmp_path.rglob("*") if path.is_file())
-    printed = "".join(capfd.readouterr())
-    assert said and standin.key not in "".join(said) + caplog.text + stored + printed + repr(backend)
+    all_that_is_said: Callable[[], str], standin: StandIn, fault: str
+) -> None:
+    standin.inject(fault, 2)
+    assert standin.key not in all_that_is_said()
+
+
+@pytest.mark.usefixtures("starts_process")
+def test_nor_is_it_where_a_video_is_made(all_that_is_said: Callable[[], str], standin: StandIn) -> None:
+    assert standin.key not in all_that_is_said()
 
 
 @pytest.mark.parametrize(

@@ -19,19 +19,17 @@ from hunyuan_local.backends.service import Pacing
 from hunyuan_local.backends.wavespeed import WaveSpeedBackend
 
 
-def test_resume_fetches_the_video(interrupted: HostedBackend, ledger: Ledger, tmp_path: Path) -> None:
-    assert interrupted.resume(ledger.jobs()[0]).path == tmp_path / "a.mp4"
-
-
-def test_resume_submits_nothing(interrupted: HostedBackend, ledger: Ledger, standin: StandIn) -> None:
-    interrupted.resume(ledger.jobs()[0])
+@pytest.mark.usefixtures("starts_process")
+def test_resume_fetches_the_video_submits_nothing_and_says_so(
+    interrupted: HostedBackend, ledger: Ledger, standin: StandIn, tmp_path: Path
+) -> None:
+    result = interrupted.resume(ledger.jobs()[0])
+    assert result.path == tmp_path / "a.mp4" and result.path.exists()
     assert len(standin.submissions) == 1
+    assert [note for note in result.notes if note.startswith("continuing task")]
 
 
-def test_resume_says_so_in_the_result(interrupted: HostedBackend, ledger: Ledger) -> None:
-    assert [note for note in interrupted.resume(ledger.jobs()[0]).notes if note.startswith("continuing task")]
-
-
+@pytest.mark.usefixtures("starts_process")
 def test_resume_may_name_another_file(interrupted: HostedBackend, ledger: Ledger, tmp_path: Path) -> None:
     context = GenerationContext(tmp_path / "b.mp4")
     assert interrupted.resume(ledger.jobs()[0], context).path == tmp_path / "b.mp4"
@@ -52,6 +50,7 @@ def test_the_same_request_in_other_hands_is_not_paid_for_twice(
     assert len(standin.submissions) == 1
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_submit_again_leaves_the_paid_task_to_be_resumed(
     interrupted: HostedBackend, ledger: Ledger, standin: StandIn
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hosted_settings import QUICK, REQUEST
+from hosted_settings import QUICK, REQUEST, Made
 from standin import StandIn
 
 from hunyuan_local import errors
@@ -15,18 +15,19 @@ from hunyuan_local.backends.ledger import Ledger, OpenJob
 from hunyuan_local.backends.novita import NovitaBackend
 from hunyuan_local.backends.service import Service
 from hunyuan_local.backends.wavespeed import WaveSpeedBackend
-from hunyuan_local.schema import GenerationResult, Progress
+from hunyuan_local.schema import Progress
 from hunyuan_local.wires import wavespeed
 
 
-def test_one_submission_makes_one_video(result: GenerationResult, standin: StandIn) -> None:
-    assert len(standin.submissions) == 1 and result.path.exists()
+def test_one_submission_makes_one_video(made: Made) -> None:
+    assert len(made.standin.submissions) == 1 and made.result.path.exists()
 
 
-def test_the_seed_that_was_asked_for_is_sent(result: GenerationResult, standin: StandIn) -> None:
-    assert standin.submissions[0].body["seed"] == 11
+def test_the_seed_that_was_asked_for_is_sent(made: Made) -> None:
+    assert made.standin.submissions[0].body["seed"] == 11
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_a_seed_is_drawn_here_so_that_it_is_known(
     backend: HostedBackend, context: GenerationContext, standin: StandIn
 ) -> None:
@@ -34,10 +35,11 @@ def test_a_seed_is_drawn_here_so_that_it_is_known(
     assert result.seed == standin.submissions[0].body["seed"] >= 0
 
 
-def test_the_remote_id_is_told(result: GenerationResult, context: GenerationContext, standin: StandIn) -> None:
-    assert context.remote_id == standin.submissions[0].task_id
+def test_the_remote_id_is_told(made: Made) -> None:
+    assert made.context.remote_id == made.standin.submissions[0].task_id
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_the_remote_id_is_on_disk_before_the_first_poll(
     backend: HostedBackend, context: GenerationContext, ledger: Ledger, standin: StandIn
 ) -> None:
@@ -47,6 +49,7 @@ def test_the_remote_id_is_on_disk_before_the_first_poll(
     assert (standin.submissions[0].task_id, 0) in seen
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_a_record_stands_before_the_submission(
     backend: HostedBackend, context: GenerationContext, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,14 +64,15 @@ def test_a_record_stands_before_the_submission(
     assert seen == [None]
 
 
-def test_nothing_is_remembered_of_a_finished_job(result: GenerationResult, ledger: Ledger) -> None:
-    assert ledger.jobs() == []
+def test_nothing_is_remembered_of_a_finished_job(made: Made) -> None:
+    assert made.ledger.jobs() == []
 
 
-def test_no_lock_of_a_job_is_left(result: GenerationResult, ledger: Ledger) -> None:
-    assert [path.name for path in ledger.folder.iterdir()] == ["ledger.lock"]
+def test_no_lock_of_a_job_is_left(made: Made) -> None:
+    assert [path.name for path in made.ledger.folder.iterdir()] == ["ledger.lock"]
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_a_task_that_cannot_be_remembered_is_fetched_all_the_same(
     backend: HostedBackend, context: GenerationContext, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,11 +99,12 @@ def test_an_id_is_kept_whatever_else_stands_in_the_answer(
     assert [job.remote_id for job in ledger.jobs()] == ["p1"]
 
 
-def test_the_key_does_not_go_to_the_storage_server(result: GenerationResult, standin: StandIn) -> None:
-    downloads = [headers for _, path, headers in standin.requests if path.startswith("/files/")]
+def test_the_key_does_not_go_to_the_storage_server(made: Made) -> None:
+    downloads = [headers for _, path, headers in made.standin.requests if path.startswith("/files/")]
     assert downloads and not any("authorization" in headers for headers in downloads)
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_progress_runs_through_the_stages(backend: HostedBackend, context: GenerationContext) -> None:
     stages: list[Progress] = []
     context.on_progress = stages.append
@@ -107,16 +112,17 @@ def test_progress_runs_through_the_stages(backend: HostedBackend, context: Gener
     assert list(dict.fromkeys(p.stage for p in stages)) == ["submit", "queue", "run", "download", "write"]
 
 
-def test_timings_have_the_stages_of_a_service(result: GenerationResult) -> None:
-    timings = result.timings
+def test_timings_have_the_stages_of_a_service(made: Made) -> None:
+    timings = made.result.timings
     assert timings.submit_s > 0 and timings.download_s > 0 and timings.denoise_s == 0
 
 
-def test_the_stages_do_not_exceed_the_whole(result: GenerationResult) -> None:
-    stages = result.timings.model_dump(exclude={"total_s"})
-    assert sum(stages.values()) == pytest.approx(result.timings.total_s, abs=0.2)
+def test_the_stages_do_not_exceed_the_whole(made: Made) -> None:
+    stages = made.result.timings.model_dump(exclude={"total_s"})
+    assert sum(stages.values()) == pytest.approx(made.result.timings.total_s, abs=0.2)
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_run_time_is_the_services_own_figure(
     standin: StandIn, ledger: Ledger, context: GenerationContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,10 +132,12 @@ def test_run_time_is_the_services_own_figure(
     assert backend.generate(REQUEST, context).timings.run_s == 12.5
 
 
-def test_what_the_file_really_holds_is_said(result: GenerationResult) -> None:
-    assert (result.video.width, result.video.height, result.video.num_frames) == (1280, 720, 5)
+def test_what_the_file_really_holds_is_said(made: Made) -> None:
+    video = made.result.video
+    assert (video.width, video.height, video.num_frames) == (1280, 720, 5)
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_a_video_of_another_size_is_kept_and_noted(backend: HostedBackend, context: GenerationContext) -> None:
     result = backend.generate(REQUEST.replace(width=720, height=1280), context)
     assert [note for note in result.notes if "1280x720, not 720x1280" in note]
@@ -143,6 +151,7 @@ def test_a_loss_is_refused_before_anything_is_sent(
     assert standin.requests == []
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_a_permitted_loss_is_noted(backend: HostedBackend, context: GenerationContext) -> None:
     context.allow_loss = True
     result = backend.generate(REQUEST.replace(fps=24), context)
@@ -168,6 +177,7 @@ def test_after_a_lost_answer_the_same_request_is_not_sent_again(
     assert len(standin.submissions) == 1
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_after_a_lost_answer_another_request_is_sent(
     backend: HostedBackend, context: GenerationContext, standin: StandIn
 ) -> None:
@@ -178,6 +188,7 @@ def test_after_a_lost_answer_another_request_is_sent(
     assert len(standin.submissions) == 2
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_submit_again_starts_a_new_task(backend: HostedBackend, context: GenerationContext, standin: StandIn) -> None:
     standin.inject("submit-drop")
     with pytest.raises(errors.SubmissionLostError):

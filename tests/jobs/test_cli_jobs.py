@@ -1,4 +1,4 @@
-"""``hunyuan-local jobs`` and ``worker`` as processes of their own, on real stores."""
+"""``hunyuan-local jobs`` and ``worker`` on real stores."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from command_line import run_here
 
 from hunyuan_local.config import load_model_config
 from hunyuan_local.jobs.folder import DataFolder
@@ -20,7 +22,6 @@ from hunyuan_local.jobs.roster import Roster
 from hunyuan_local.jobs.store import JobStore
 from hunyuan_local.schema import GenerationRequest
 
-PROGRAM = [sys.executable, "-m", "hunyuan_local"]
 TINY = load_model_config("tiny").identity
 Run = Callable[..., subprocess.CompletedProcess]
 
@@ -31,12 +32,11 @@ def job(store: JobStore, small_request: GenerationRequest) -> Job:
 
 
 @pytest.fixture
-def run(folder: DataFolder) -> Run:
+def run(folder: DataFolder, tmp_path: Path) -> Run:
     """Runs ``jobs`` on the folder; the environment names it."""
 
-    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
-        variables = os.environ | {"HUNYUAN_LOCAL_DATA_DIR": str(folder.root), "COLUMNS": "80"} | environment
-        return subprocess.run([*PROGRAM, "jobs", *arguments], capture_output=True, text=True, env=variables, timeout=60)
+    def run(*arguments: str) -> subprocess.CompletedProcess:
+        return run_here("jobs", *arguments, cwd=tmp_path, HUNYUAN_LOCAL_DATA_DIR=str(folder.root))
 
     return run
 
@@ -128,19 +128,42 @@ def test_a_time_that_is_none_is_refused(run: Run, job: Job) -> None:
     assert "7d" in run("prune", "--older-than", "soon").stderr
 
 
-def test_a_lone_worker_makes_the_videos_of_a_store_and_ends_well(job: Job, store: JobStore, folder: DataFolder) -> None:
-    options = ["--model", "tiny", "--profile", "cpu", "--data-dir", str(folder.root), "--min-free-gib", "0"]
-    worker = subprocess.Popen([*PROGRAM, "worker", *options])
-    deadline = time.monotonic() + 200
-    while not store.get(job.job_id).is_finished and time.monotonic() < deadline:
-        time.sleep(0.1)
-    worker.send_signal(signal.SIGTERM)
-    assert (store.get(job.job_id).status, worker.wait(60)) == ("succeeded", 0)
+@pytest.mark.parametrize(("age", "seconds"), [("90s", 90), ("5m", 300), ("2h", 7200), ("7d", 604_800)])
+def test_the_age_of_jobs_may_be_given_in_any_unit(run: Run, job: Job, store: JobStore, age: str, seconds: int) -> None:
+    finish(store, job)
+    for of_ended, words in ((seconds - 30, "0 jobs deleted\n"), (seconds + 30, "1 jobs deleted\n")):
+        store.database.run("UPDATE jobs SET finished_at = ?", (time.time() - of_ended,))
+        assert run("prune", "--older-than", age).stdout == words
 
 
+def test_a_lone_worker_makes_the_videos_of_a_store_and_ends_well(
+    loads_model: None, job: Job, store: JobStore, folder: DataFolder, tmp_path: Path
+) -> None:
+    def end_it() -> None:
+        deadline = time.monotonic() + 200
+        while not has_ended.is_set() and time.monotonic() < deadline:
+            if store.get(job.job_id).is_finished:
+                os.kill(os.getpid(), signal.SIGTERM)
+                break
+            time.sleep(0.05)
+
+    options = ["--model", "tiny", "--profile", "cpu", "--data-dir", folder.root, "--min-free-gib", 0]
+    has_ended, ender = threading.Event(), threading.Thread(target=end_it)
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    ender.start()
+    try:
+        worker = run_here("worker", *options, cwd=tmp_path)
+    finally:
+        has_ended.set()
+        ender.join()
+        signal.signal(signal.SIGINT, on_interrupt)
+    assert (store.get(job.job_id).status, worker.returncode) == ("succeeded", 0)
+
+
+@pytest.mark.usefixtures("starts_process")
 def test_a_worker_that_is_ended_while_it_loads_ends_well(store: JobStore, folder: DataFolder) -> None:
     options = ["--model", "tiny", "--profile", "cpu", "--data-dir", str(folder.root)]
-    worker = subprocess.Popen([*PROGRAM, "worker", *options])
+    worker = subprocess.Popen([sys.executable, "-m", "hunyuan_local", "worker", *options])
     deadline = time.monotonic() + 100
     while not Roster(store.database).list() and time.monotonic() < deadline:
         time.sleep(0.05)

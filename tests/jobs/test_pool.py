@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -18,6 +19,7 @@ from hunyuan_local.backends.local import LocalBackend
 from hunyuan_local.config import load_model_config
 from hunyuan_local.errors import ConfigError
 from hunyuan_local.jobs.folder import DataFolder
+from hunyuan_local.jobs.job import Job
 from hunyuan_local.jobs.pool import WorkerPool, worker_environments
 from hunyuan_local.jobs.roster import Roster, WorkerReport
 from hunyuan_local.jobs.store import JobStore
@@ -25,14 +27,9 @@ from hunyuan_local.provenance import read_provenance
 from hunyuan_local.schema import GenerationRequest
 
 TINY = load_model_config("tiny").identity
-
-
-@pytest.fixture
-def pool(folder: DataFolder, store: JobStore) -> Iterator[WorkerPool]:
-    options = ["--model", "tiny", "--profile", "cpu", "--data-dir", str(folder.root), "--min-free-gib", "0"]
-    pool = WorkerPool(store, options, worker_environments(1, 0))
-    yield pool
-    pool.stop(grace_s=20)
+LONG = GenerationRequest(
+    prompt="a red circle moving right", width=144, height=80, num_frames=5, num_inference_steps=100, seed=7
+)
 
 
 def wait_until(pool: WorkerPool, is_so: Callable[[], object], seconds: float = 120) -> None:
@@ -40,46 +37,77 @@ def wait_until(pool: WorkerPool, is_so: Callable[[], object], seconds: float = 1
     while not is_so():
         assert time.monotonic() < deadline, "waited in vain"
         pool.tick()
-        time.sleep(0.1)
+        time.sleep(0.05)
 
 
 def workers(store: JobStore) -> list[WorkerReport]:
     return Roster(store.database).list()
 
 
+@dataclass(frozen=True)
+class Course:
+    """A job whose worker was killed, and one that was running when the pool was stopped."""
+
+    killed: Job
+    video: Path
+    stopped: Job
+    exit_code: int  # of the last worker
+
+
+@pytest.fixture(scope="module")
+def course(starts_process: None, tmp_path_factory: pytest.TempPathFactory) -> Course:
+    """What became of both, with one worker after the other."""
+    folder = DataFolder(tmp_path_factory.mktemp("data"))
+    store = folder.store()
+    options = ["--model", "tiny", "--profile", "cpu", "--data-dir", str(folder.root), "--min-free-gib", "0"]
+    pool = WorkerPool(store, options, worker_environments(1, 0))
+
+    def is_at_step(job: Job, step: int) -> bool:
+        progress = store.get(job.job_id).progress
+        return progress is not None and progress.step >= step
+
+    try:
+        killed = store.enqueue(LONG, TINY)
+        wait_until(pool, lambda: is_at_step(killed, 10))
+        os.kill(workers(store)[0].pid, signal.SIGKILL)
+        wait_until(pool, lambda: store.get(killed.job_id).is_finished)
+        stopped = store.enqueue(LONG, TINY)
+        wait_until(pool, lambda: is_at_step(stopped, 1))
+        process = pool._slots[0].process
+    finally:
+        pool.stop(grace_s=60)
+    killed, stopped = store.get(killed.job_id), store.get(stopped.job_id)
+    return Course(killed, folder.video(killed), stopped, process.returncode)
+
+
 def test_a_killed_worker_is_replaced_and_its_job_done_with_the_same_frames(
-    pool: WorkerPool, folder: DataFolder, store: JobStore, small_request: GenerationRequest, tiny: LocalBackend,
-    tmp_path: Path,
-) -> None:  # fmt: skip
-    request = small_request.replace(num_inference_steps=100)
-    whole = tiny.generate(request, GenerationContext(tmp_path / "whole.mp4"))
-    job = store.enqueue(request, TINY)
-    wait_until(pool, lambda: (p := store.get(job.job_id).progress) and p.step >= 10)
-    os.kill(workers(store)[0].pid, signal.SIGKILL)
-    wait_until(pool, lambda: store.get(job.job_id).is_finished)
-    done = store.get(job.job_id)
-    same = read_provenance(folder.video(done)).frames_sha256 == whole.provenance["frames_sha256"]
-    assert (done.status, done.attempts, same) == ("succeeded", 2, True)
-
-
-def test_stopping_gives_the_running_job_back(
-    pool: WorkerPool, store: JobStore, small_request: GenerationRequest
+    course: Course, tiny: LocalBackend, tmp_path: Path
 ) -> None:
-    job = store.enqueue(small_request.replace(num_inference_steps=100), TINY)
-    wait_until(pool, lambda: (p := store.get(job.job_id).progress) and p.step >= 1)
-    pool.stop(grace_s=20)
+    whole = tiny.generate(LONG, GenerationContext(tmp_path / "whole.mp4"))
+    same = read_provenance(course.video).frames_sha256 == whole.provenance["frames_sha256"]
+    assert (course.killed.status, course.killed.attempts, same) == ("succeeded", 2, True)
+
+
+def test_stopping_gives_the_running_job_back(course: Course) -> None:
+    assert (course.stopped.status, course.stopped.attempts) == ("queued", 0)
+
+
+def test_a_worker_that_is_stopped_ends_well(course: Course) -> None:
+    assert course.exit_code == 0
+
+
+@pytest.mark.usefixtures("starts_process")
+def test_a_worker_that_must_be_killed_costs_its_job_no_attempt(folder: DataFolder, store: JobStore) -> None:
+    pool = WorkerPool(store, ["--data-dir", str(folder.root)], worker_environments(1, 0))
+    pool.tick()
+    pool._slots[0].process.send_signal(signal.SIGSTOP)  # it hangs
+    job = store.enqueue(LONG, TINY)
+    store.claim(pool._slots[0].name, TINY, lease_s=60)
+    pool.stop(grace_s=0.1)
     assert (store.get(job.job_id).status, store.get(job.job_id).attempts) == ("queued", 0)
 
 
-def test_a_worker_that_must_be_killed_costs_its_job_no_attempt(
-    pool: WorkerPool, store: JobStore, small_request: GenerationRequest
-) -> None:
-    job = store.enqueue(small_request.replace(num_inference_steps=100), TINY)
-    wait_until(pool, lambda: (p := store.get(job.job_id).progress) and p.step >= 1)
-    pool.stop(grace_s=0)
-    assert (store.get(job.job_id).status, store.get(job.job_id).attempts) == ("queued", 0)
-
-
+@pytest.mark.usefixtures("starts_process")
 def test_workers_end_when_their_parent_is_killed(folder: DataFolder, store: JobStore) -> None:
     code = (
         "import sys, time; from hunyuan_local.jobs.folder import DataFolder; from hunyuan_local.jobs.pool import *\n"
@@ -89,9 +117,9 @@ def test_workers_end_when_their_parent_is_killed(folder: DataFolder, store: JobS
     )
     parent = subprocess.Popen([sys.executable, "-c", code, str(folder.root)])
     deadline = time.monotonic() + 120
-    while not (found := [w for w in workers(store) if w.state == "idle"]):
+    while not (found := workers(store)):
         assert time.monotonic() < deadline
-        time.sleep(0.1)
+        time.sleep(0.05)
     worker = psutil.Process(found[0].pid)
     parent.kill()
     parent.wait()
@@ -125,6 +153,7 @@ def test_fewer_gpus_than_one_video_is_to_have_are_refused() -> None:
         worker_environments(1, 3, each=4)
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_what_a_worker_says_goes_to_its_log(folder: DataFolder, store: JobStore, tmp_path: Path) -> None:
     options = ["--model", str(tmp_path / "no-such-model"), "--data-dir", str(folder.root)]
     pool = WorkerPool(store, options, worker_environments(1, 0), tmp_path / "logs")

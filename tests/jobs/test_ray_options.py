@@ -39,6 +39,7 @@ def test_an_address_without_a_cluster_is_refused(
         RayPool(store, folder, ReplicaConfig(TINY), 1, address=address)
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_what_answers_and_is_no_cluster_is_refused(
     folder: DataFolder, store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

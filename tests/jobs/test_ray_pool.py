@@ -40,7 +40,7 @@ PATIENCE_S = 240
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def cluster(starts_process: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Two nodes on this machine with a core each; nothing of them stays."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")  # no key is put into the user's home
@@ -276,7 +276,7 @@ def server(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[str,
         folder / "data", folder / "serve.log", "--model", "tiny", "--profile", "cpu", "--min-free-gib", 0,
         "--executor", "ray", "--num-replicas", 1,
     )  # fmt: skip
-    job = server.submit({"prompt": "a red circle", "size": "1280x720", "num_frames": 5, "num_inference_steps": 2})
+    job = server.submit({"prompt": "a red circle", "size": "144x80", "num_frames": 5, "num_inference_steps": 2})
     server.wait_until("the job has ended", lambda: server.state(job) in ("completed", "failed"))
     status = server.state(job)
     processes = psutil.Process(server.process.pid).children(recursive=True)

@@ -318,6 +318,7 @@ def _work(path: Path) -> None:
         store.succeed(job, {"by": os.getpid()})
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_jobs_survive_workers_that_are_killed(tmp_path: Path) -> None:
     store = JobStore(tmp_path / "jobs.sqlite")
     for _ in range(100):

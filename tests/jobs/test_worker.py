@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,11 @@ def make(folder: DataFolder, store: JobStore, backend: object, job: Job, **confi
     return store.get(job.job_id)
 
 
+SMALL = GenerationRequest(
+    prompt="a red circle moving right", width=144, height=80, num_frames=5, num_inference_steps=2, seed=7
+)
+
+
 def frames_hash(folder: DataFolder, job: Job) -> str:
     return read_provenance(folder.video(job)).frames_sha256
 
@@ -77,27 +83,42 @@ def job(store: JobStore, tiny: LocalBackend, small_request: GenerationRequest) -
     return store.enqueue(small_request, tiny.config.identity)
 
 
-def test_a_job_becomes_a_video(folder: DataFolder, store: JobStore, tiny: LocalBackend, job: Job) -> None:
-    done = make(folder, store, tiny, job)
-    assert (done.status, probe(folder.video(done)).num_frames) == ("succeeded", 5)
+@dataclass(frozen=True)
+class Done:
+    """A job that a worker has made, and one of another model."""
+
+    folder: DataFolder
+    store: JobStore
+    job: Job
+    other: Job
 
 
-def test_the_result_is_kept(folder: DataFolder, store: JobStore, tiny: LocalBackend, job: Job) -> None:
-    done = make(folder, store, tiny, job)
-    assert done.result["provenance"]["frames_sha256"] == frames_hash(folder, done)
+@pytest.fixture(scope="module")
+def done(tiny: LocalBackend, tmp_path_factory: pytest.TempPathFactory) -> Done:
+    folder = DataFolder(tmp_path_factory.mktemp("done"))
+    store = folder.store()
+    other, job = store.enqueue(SMALL, "another"), store.enqueue(SMALL, tiny.config.identity)
+    return Done(folder, store, make(folder, store, tiny, job), store.get(other.job_id))
 
 
-def test_no_state_of_a_finished_video_stays(folder: DataFolder, store: JobStore, tiny: LocalBackend, job: Job) -> None:
-    make(folder, store, tiny, job)
-    assert not folder.unfinished(job).exists()
+def test_a_job_becomes_a_video(done: Done) -> None:
+    assert (done.job.status, probe(done.folder.video(done.job)).num_frames) == ("succeeded", 5)
 
 
-def test_a_job_of_another_model_is_left(
-    folder: DataFolder, store: JobStore, tiny: LocalBackend, small_request: GenerationRequest, job: Job
-) -> None:
-    other = store.enqueue(small_request, "another")
-    make(folder, store, tiny, job)
-    assert store.get(other.job_id).status == "queued"
+def test_the_result_is_kept(done: Done) -> None:
+    assert done.job.result["provenance"]["frames_sha256"] == frames_hash(done.folder, done.job)
+
+
+def test_no_state_of_a_finished_video_stays(done: Done) -> None:
+    assert not done.folder.unfinished(done.job).exists()
+
+
+def test_a_job_of_another_model_is_left(done: Done) -> None:
+    assert done.other.status == "queued"
+
+
+def test_a_worker_that_ended_is_off_the_roster(done: Done) -> None:
+    assert Roster(done.store.database).list() == []
 
 
 def test_a_running_job_is_cancelled_within_a_step(
@@ -118,25 +139,27 @@ def test_a_worker_that_ends_gives_its_job_back(
     assert (store.get(job.job_id).status, store.get(job.job_id).attempts) == ("queued", 0)
 
 
+@pytest.fixture(scope="module")
+def taken_up(tiny: LocalBackend, tmp_path_factory: pytest.TempPathFactory) -> tuple[DataFolder, Job]:
+    """A job that one worker has begun and the next one has finished."""
+    folder = DataFolder(tmp_path_factory.mktemp("taken-up"))
+    store = folder.store()
+    job = store.enqueue(SMALL.replace(num_inference_steps=6), tiny.config.identity)
+    worker = Worker(folder, store, Meddler(tiny, ("denoise", 3), lambda: worker.stop()), WorkerConfig("w"))
+    worker.run()
+    return folder, make(folder, store, tiny, job)
+
+
 def test_the_next_worker_goes_on_and_the_frames_are_the_same(
-    folder: DataFolder, store: JobStore, tiny: LocalBackend, small_request: GenerationRequest, tmp_path: Path
+    taken_up: tuple[DataFolder, Job], tiny: LocalBackend, tmp_path: Path
 ) -> None:
-    request = small_request.replace(num_inference_steps=6)
-    whole = tiny.generate(request, GenerationContext(tmp_path / "whole.mp4"))
-    job = store.enqueue(request, tiny.config.identity)
-    worker = Worker(folder, store, Meddler(tiny, ("denoise", 3), lambda: worker.stop()), WorkerConfig("w"))
-    worker.run()
-    done = make(folder, store, tiny, job)
-    assert frames_hash(folder, done) == whole.provenance["frames_sha256"]
+    folder, job = taken_up
+    whole = tiny.generate(SMALL.replace(num_inference_steps=6), GenerationContext(tmp_path / "whole.mp4"))
+    assert frames_hash(folder, job) == whole.provenance["frames_sha256"]
 
 
-def test_it_does_go_on_and_not_begin_anew(
-    folder: DataFolder, store: JobStore, tiny: LocalBackend, small_request: GenerationRequest
-) -> None:
-    job = store.enqueue(small_request.replace(num_inference_steps=6), tiny.config.identity)
-    worker = Worker(folder, store, Meddler(tiny, ("denoise", 3), lambda: worker.stop()), WorkerConfig("w"))
-    worker.run()
-    assert any("going on after step 3" in note for note in make(folder, store, tiny, job).result["notes"])
+def test_it_does_go_on_and_not_begin_anew(taken_up: tuple[DataFolder, Job]) -> None:
+    assert any("going on after step 3" in note for note in taken_up[1].result["notes"])
 
 
 def fail_once(error: Exception) -> Callable[[], None]:
@@ -146,19 +169,21 @@ def fail_once(error: Exception) -> Callable[[], None]:
     return fail
 
 
-def test_a_failure_that_may_pass_is_tried_again(
-    folder: DataFolder, store: JobStore, tiny: LocalBackend, job: Job
-) -> None:
+@pytest.fixture(scope="module")
+def failed_once(tiny: LocalBackend, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """A job whose first decoding has failed."""
+    folder = DataFolder(tmp_path_factory.mktemp("failed-once"))
+    store = folder.store()
     meddler = Meddler(tiny, ("decode", 0), fail_once(VideoError("the disk is full")))
-    done = make(folder, store, meddler, job)
-    assert (done.status, done.attempts) == ("succeeded", 2)
+    return make(folder, store, meddler, store.enqueue(SMALL, tiny.config.identity))
 
 
-def test_after_a_failed_decoding_only_the_decoding_is_repeated(
-    folder: DataFolder, store: JobStore, tiny: LocalBackend, job: Job
-) -> None:
-    meddler = Meddler(tiny, ("decode", 0), fail_once(VideoError("the disk is full")))
-    assert make(folder, store, meddler, job).result["timings"]["denoise_s"] == 0
+def test_a_failure_that_may_pass_is_tried_again(failed_once: Job) -> None:
+    assert (failed_once.status, failed_once.attempts) == ("succeeded", 2)
+
+
+def test_after_a_failed_decoding_only_the_decoding_is_repeated(failed_once: Job) -> None:
+    assert failed_once.result["timings"]["denoise_s"] == 0
 
 
 def test_after_the_last_attempt_the_reason_is_told(
@@ -286,31 +311,38 @@ def test_a_file_of_another_request_is_no_reason_not_to_make_it(
     assert read_provenance(folder.video(job)).request == job.request
 
 
-@pytest.fixture
-def ahead(folder: DataFolder, store: JobStore, small_request: GenerationRequest) -> LocalBackend:
+@dataclass(frozen=True)
+class Ahead:
     """A backend of its own, after a worker that encoded the prompts of three jobs, two of them alike, first."""
-    backend = LocalBackend("tiny", "cpu")
+
+    backend: LocalBackend
+    folder: DataFolder
+    jobs: list[Job]
+
+
+@pytest.fixture(scope="module")
+def ahead(loads_model: None, tmp_path_factory: pytest.TempPathFactory) -> Ahead:
+    backend, folder = LocalBackend("tiny", "cpu"), DataFolder(tmp_path_factory.mktemp("ahead"))
+    store = folder.store()
     prompts = ("a red circle", "a blue square", "a red circle")
-    jobs = [store.enqueue(small_request.replace(prompt=prompt), backend.identity) for prompt in prompts]
+    jobs = [store.enqueue(SMALL.replace(prompt=prompt), backend.identity) for prompt in prompts]
     make(folder, store, backend, jobs[-1], encode_ahead=True)
-    return backend
+    return Ahead(backend, folder, [store.get(job.job_id) for job in jobs])
 
 
-def test_each_distinct_prompt_is_encoded_once(folder: DataFolder, ahead: LocalBackend) -> None:
-    assert len(list(folder.prompts.glob("prompt-*.safetensors"))) == 2
+def test_each_distinct_prompt_is_encoded_once(ahead: Ahead) -> None:
+    assert len(list(ahead.folder.prompts.glob("prompt-*.safetensors"))) == 2
 
 
-def test_after_the_encoding_ahead_the_text_encoders_are_gone(ahead: LocalBackend) -> None:
-    pipe = ahead.load().pipe
+def test_after_the_encoding_ahead_the_text_encoders_are_gone(ahead: Ahead) -> None:
+    pipe = ahead.backend.load().pipe
     assert (pipe.text_encoder, pipe.text_encoder_2) == (None, None)
 
 
-def test_the_frames_are_the_same_with_prompts_encoded_ahead(
-    folder: DataFolder, store: JobStore, ahead: LocalBackend, tiny: LocalBackend, tmp_path: Path
-) -> None:
-    job = store.list()[0]
+def test_the_frames_are_the_same_with_prompts_encoded_ahead(ahead: Ahead, tiny: LocalBackend, tmp_path: Path) -> None:
+    job = ahead.jobs[-1]
     whole = tiny.generate(job.request, GenerationContext(tmp_path / "whole.mp4"))
-    assert frames_hash(folder, job) == whole.provenance["frames_sha256"]
+    assert frames_hash(ahead.folder, job) == whole.provenance["frames_sha256"]
 
 
 @pytest.mark.parametrize(("is_cancelled", "keeps"), [(False, True), (True, False)])
@@ -350,10 +382,3 @@ def test_the_roster_says_what_it_waits_for(folder: DataFolder, store: JobStore, 
     worker = Worker(folder, store, tiny, WorkerConfig("w", beat_s=0.05, pause_s=0.05, min_free_bytes=2**62))
     work_until(store, worker, waits)
     assert "bytes free" in seen[0]
-
-
-def test_a_worker_that_ended_is_off_the_roster(
-    folder: DataFolder, store: JobStore, tiny: LocalBackend, job: Job
-) -> None:
-    make(folder, store, tiny, job)
-    assert Roster(store.database).list() == []

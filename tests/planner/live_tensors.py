@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 from transformers import CLIPTextConfig, CLIPTextModel, LlamaConfig, LlamaModel
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,6 +57,21 @@ class LiveTensors(TorchDispatchMode):
 
     def _free(self, key: int) -> None:
         self._now -= self._sizes.pop(key)
+
+
+class Operations(TorchDispatchMode):
+    """Adds up torch's own formulas. ``FlopCounterMode`` has the same sums, but asks each operation for its parts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = function(*args, **kwargs)
+        if formula := flop_registry.get(function._overloadpacket):
+            self.total += formula(*args, **kwargs, out_val=result)
+        return result
 
 
 def attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **_: Any) -> torch.Tensor:
@@ -124,9 +140,22 @@ def live_peak(model: torch.nn.Module, call: Any, arguments: Any = ()) -> int:
 @torch.no_grad()
 def counted_flops(call: Any) -> int:
     """What torch's counter says of ``call()``."""
-    with FlopCounterMode(display=False) as counter:
+    with Operations() as operations:
         call()
-    return counter.get_total_flops()
+    return operations.total
+
+
+def flops_and_live_peak(model: torch.nn.Module, call: Any) -> tuple[int, int]:
+    """Both at once, with attention in the place of torch's."""
+
+    def counted_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **_: Any) -> torch.Tensor:
+        operations.total += sdpa_flop_count(query.shape, key.shape, value.shape)
+        return attention(query, key, value)
+
+    with pytest.MonkeyPatch.context() as patch, Operations() as operations:
+        patch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted_attention)
+        peak = live_peak(model, call)
+    return operations.total, peak
 
 
 def _arguments(config: dict[str, Any]) -> dict[str, Any]:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
+from pathlib import Path
 
 import pytest
+from command_line import run_here, run_in_a_process
 
-PROGRAM = [sys.executable, "-c", "from hunyuan_local.cli.main import main; main()"]
 MODE_KEYS = {"name", "offload", "quantization", "vae_tiling", "gpu_peak_bytes", "host_peak_bytes", "stage_peaks",
              "fits", "seconds"}  # fmt: skip
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"COLUMNS": "80", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run([*PROGRAM, "plan", *arguments], env=environment, capture_output=True, text=True)
+    """Plan for a machine that the arguments name."""
+    return run_here("plan", *arguments, cwd=Path())
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine has no GPU, or none that is looked for."""
+    monkeypatch.setattr("hunyuan_local.planner.machine.has_cuda_driver", lambda: False)
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +30,13 @@ def table() -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def document() -> dict:
-    done = run("--gpu-memory", "24GiB", "--num-frames", "85", "--json")
-    return json.loads(done.stdout.splitlines()[-1])
+def printed() -> list[str]:
+    return run("--gpu-memory", "24GiB", "--num-frames", "85", "--json").stdout.splitlines()
+
+
+@pytest.fixture(scope="module")
+def document(printed: list[str]) -> dict:
+    return json.loads(printed[-1])
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +64,8 @@ def test_the_table_names_what_the_time_rests_on(table: subprocess.CompletedProce
     assert "165.2 TFLOP/s dense bfloat16" in table.stdout
 
 
-def test_json_is_one_line() -> None:
-    assert len(run("--model", "tiny", "--json").stdout.splitlines()) == 1
+def test_json_is_one_line(printed: list[str]) -> None:
+    assert len(printed) == 1
 
 
 def test_json_has_request_modes_and_choice(document: dict) -> None:
@@ -114,14 +123,16 @@ def test_json_has_the_batch_beside_the_plan() -> None:
     assert (found["choice"], found["batch"]["num_gpus"], found["batch"]["videos"]) == ("none+tiling", 2, 1)
 
 
-def test_videos_alone_are_planned_for_the_cpu() -> None:
+def test_videos_alone_are_planned_for_the_cpu(no_gpu: None) -> None:
     text = run("--model", "tiny", "--host-memory", "4GiB", "--videos", "5").stdout
     assert "for 5 videos" in text and "one at a time" in text
 
 
-def test_without_a_gpu_tiny_is_planned_for_the_cpu() -> None:
-    found = json.loads(run("--model", "tiny", "--host-memory", "4GiB", "--json").stdout)
-    assert found["choice"] is not None
+@pytest.mark.usefixtures("starts_process")
+def test_where_the_gpu_is_hidden_tiny_is_planned_for_the_cpu() -> None:
+    done = run_in_a_process("plan", "--host-memory", "4GiB", "--json", cwd=Path(), CUDA_VISIBLE_DEVICES="")
+    found = json.loads(done.stdout)
+    assert (found["model"], found["choice"]) == ("tiny", "none")
 
 
 @pytest.mark.parametrize(
@@ -136,6 +147,6 @@ def test_without_a_gpu_tiny_is_planned_for_the_cpu() -> None:
         (("--gpu", "4090", "--model", "nothing"), "model='nothing'"),
     ],
 )
-def test_mistakes_are_one_clear_line(arguments: tuple[str, ...], message: str) -> None:
+def test_mistakes_are_one_clear_line(no_gpu: None, arguments: tuple[str, ...], message: str) -> None:
     done = run(*arguments)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1) and message in done.stderr

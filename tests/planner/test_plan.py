@@ -282,6 +282,7 @@ def test_a_machine_of_other_memory_gives_another_plan() -> None:
     assert plan(REQUEST, LARGE, replace(machine, gpu_memory_bytes=80 * GIB)).choice.name == "none+tiling"
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_planning_for_a_named_gpu_does_not_load_torch() -> None:
     code = (
         "import sys\n"

@@ -18,7 +18,7 @@ from hunyuan_local.backends.wavespeed import WaveSpeedBackend
 from hunyuan_local.config import RewriteConfig
 from hunyuan_local.errors import GenerationCancelledError, OutputExistsError, RequestLossError, RewriteError
 from hunyuan_local.provenance import read_provenance
-from hunyuan_local.schema import GenerationRequest
+from hunyuan_local.schema import GenerationRequest, GenerationResult
 
 
 @pytest.fixture
@@ -31,32 +31,40 @@ def context(scribe: Path, tmp_path: Path) -> GenerationContext:
     return GenerationContext(tmp_path / "clip.mp4", rewriting=RewriteConfig(model_id=str(scribe)))
 
 
-def test_the_file_says_both_prompts(tiny: LocalBackend, request_: GenerationRequest, context) -> None:
-    tiny.generate(request_, context)
-    said = read_provenance(context.output).request
+@pytest.fixture(scope="module")
+def made(
+    starts_process: None, tiny: LocalBackend, scribe: Path, tmp_path_factory: pytest.TempPathFactory
+) -> GenerationResult:
+    """A video of a prompt that was rewritten here, for all that is said of it."""
+    request = GenerationRequest(
+        prompt=PROMPT, rewrite="normal", width=144, height=80, num_frames=5, num_inference_steps=2, seed=7
+    )
+    path = tmp_path_factory.mktemp("made") / "clip.mp4"
+    return tiny.generate(request, GenerationContext(path, rewriting=RewriteConfig(model_id=str(scribe))))
+
+
+def test_the_file_says_both_prompts(made: GenerationResult) -> None:
+    said = read_provenance(made.path).request
     assert (said.original_prompt, said.prompt) == (PROMPT, ANSWERS["normal", PROMPT])
 
 
-def test_the_result_says_both_prompts_how_long_it_took_and_by_whom(tiny, request_, context, scribe) -> None:
-    result = tiny.generate(request_, context)
-    assert (result.request.original_prompt, result.request.prompt) == (PROMPT, ANSWERS["normal", PROMPT])
-    assert 0 < result.timings.rewrite_s < result.timings.total_s
-    assert any(str(scribe) in note for note in result.notes)
+def test_the_result_says_both_prompts_how_long_it_took_and_by_whom(made: GenerationResult, scribe: Path) -> None:
+    assert (made.request.original_prompt, made.request.prompt) == (PROMPT, ANSWERS["normal", PROMPT])
+    assert 0 < made.timings.rewrite_s < made.timings.total_s
+    assert any(str(scribe) in note for note in made.notes)
 
 
-def test_the_frames_are_those_of_the_rewritten_prompt(tiny, request_, context, tmp_path: Path) -> None:
-    made = tiny.generate(request_, context)
+def test_the_frames_are_those_of_the_rewritten_prompt(made: GenerationResult, tiny, request_, tmp_path: Path) -> None:
     plain = request_.replace(prompt=ANSWERS["normal", PROMPT], rewrite=None)
     expected = tiny.generate(plain, GenerationContext(tmp_path / "plain.mp4"))
     assert made.provenance["frames_sha256"] == expected.provenance["frames_sha256"]
 
 
-def test_what_was_rewritten_is_made_again_without_a_language_model(tiny, request_, context, tmp_path: Path) -> None:
-    first = tiny.generate(request_, context)
-    said = read_provenance(context.output).request
+def test_what_was_rewritten_is_made_again_without_a_language_model(made: GenerationResult, tiny, tmp_path) -> None:
+    said = read_provenance(made.path).request
     nobody = RewriteConfig(model_id=str(tmp_path / "gone"))
     again = tiny.generate(said, GenerationContext(tmp_path / "again.mp4", rewriting=nobody))
-    assert again.provenance["frames_sha256"] == first.provenance["frames_sha256"]
+    assert again.provenance["frames_sha256"] == made.provenance["frames_sha256"]
 
 
 def test_a_failure_ends_the_generation_before_anything_is_made(tiny, request_, context) -> None:
@@ -65,6 +73,7 @@ def test_a_failure_ends_the_generation_before_anything_is_made(tiny, request_, c
     assert not context.output.exists()
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_where_the_policy_allows_it_the_original_is_used_and_that_is_said(tiny, request_, scribe, tmp_path) -> None:
     lenient = RewriteConfig(model_id=str(scribe), on_failure="use-original")
     result = tiny.generate(
@@ -74,6 +83,7 @@ def test_where_the_policy_allows_it_the_original_is_used_and_that_is_said(tiny, 
     assert any("could not be rewritten" in note for note in result.notes)
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_a_prompt_that_an_earlier_attempt_has_left_as_it_is_is_told_too(tiny, request_, tmp_path: Path) -> None:
     nobody = RewriteConfig(model_id=str(tmp_path / "gone"))
     left = request_.replace(original_prompt=PROMPT)
@@ -81,6 +91,7 @@ def test_a_prompt_that_an_earlier_attempt_has_left_as_it_is_is_told_too(tiny, re
     assert any("left the prompt as it is" in note for note in result.notes)
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_without_being_asked_for_nothing_is_rewritten(tiny, small_request, tmp_path: Path) -> None:
     nobody = RewriteConfig(model_id=str(tmp_path / "gone"))
     result = tiny.generate(small_request, GenerationContext(tmp_path / "clip.mp4", rewriting=nobody))
@@ -99,6 +110,7 @@ def hosted(standin: StandIn, tmp_path: Path) -> WaveSpeedBackend:
     return WaveSpeedBackend(standin.key, standin.url, pacing=QUICK, ledger=Ledger(tmp_path / "ledger"))
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_a_service_is_sent_the_rewritten_prompt(hosted, standin: StandIn, chat: ChatServer, tmp_path: Path) -> None:
     context = GenerationContext(tmp_path / "clip.mp4", rewriting=RewriteConfig(endpoint=chat.url))
     result = hosted.generate(GenerationRequest(prompt=PROMPT, rewrite="master"), context)
@@ -113,6 +125,7 @@ def test_what_a_service_cannot_hold_is_refused_before_anybody_rewrites(hosted, c
     assert not chat.calls
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_an_open_task_of_the_same_command_is_continued_whatever_would_be_written_now(
     hosted, standin: StandIn, chat: ChatServer, tmp_path: Path
 ) -> None:
@@ -126,6 +139,7 @@ def test_an_open_task_of_the_same_command_is_continued_whatever_would_be_written
     assert (len(standin.submissions), len(chat.asked)) == (1, 1)
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_a_task_that_is_settled_while_this_one_waits_for_the_lock_is_made_anew_and_rewritten(
     hosted, standin: StandIn, chat: ChatServer, tmp_path: Path
 ) -> None:
@@ -143,6 +157,7 @@ def test_a_task_that_is_settled_while_this_one_waits_for_the_lock_is_made_anew_a
     assert [sent.body["prompt"] for sent in standin.submissions] == [chat.answer]
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_a_context_that_is_used_again_says_nothing_of_the_request_before(
     tiny: LocalBackend, request_: GenerationRequest, context: GenerationContext
 ) -> None:
@@ -152,6 +167,7 @@ def test_a_context_that_is_used_again_says_nothing_of_the_request_before(
     assert plain.timings.rewrite_s == 0 and not any("rewritten" in note for note in plain.notes)
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_a_saved_state_goes_on_with_the_prompt_of_before(
     tiny: LocalBackend, request_: GenerationRequest, chat: ChatServer, tmp_path: Path
 ) -> None:
@@ -173,6 +189,7 @@ def test_another_prompt_of_a_rewritten_request_has_no_original() -> None:
     assert request.replace(prompt="a cat").awaits_rewriting
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_the_notes_of_one_video_are_not_those_of_the_next(tiny, request_, scribe, tmp_path: Path) -> None:
     context = GenerationContext(tmp_path / "clip.mp4", overwrite=True, rewriting=RewriteConfig(model_id=str(scribe)))
     tiny.generate(request_, context)

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 
-import openai
 import pytest
 from chat_server import ChatServer
 
@@ -25,7 +24,10 @@ def rewrite(url: str, should_stop=lambda: False, **settings: object) -> Generati
     )
 
 
+@pytest.mark.usefixtures("starts_process")  # the client asks the system what it runs on
 def test_the_published_client_understands_the_server_of_these_tests(chat: ChatServer) -> None:
+    import openai
+
     client = openai.OpenAI(base_url=chat.url, api_key="none")
     said = client.chat.completions.create(model="m", messages=[{"role": "user", "content": "hello"}])
     assert said.choices[0].message.content == chat.answer
@@ -128,6 +130,7 @@ def test_what_may_pass_is_told_from_what_will_not(chat: ChatServer, status: int,
     assert caught.value.may_pass == may_pass
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_a_call_that_hangs_does_not_keep_the_process_from_ending(chat: ChatServer) -> None:
     chat.opened.clear()
     code = (

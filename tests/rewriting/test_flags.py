@@ -67,6 +67,7 @@ def test_a_value_that_is_not_allowed_is_refused_by_its_flag(flags: tuple[str, ..
         parsed(*flags)
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_a_prompt_is_rewritten_from_the_command_line(scribe: Path, tmp_path: Path) -> None:
     done = run_here(
         "generate", "a red circle moving right on a black background", "--model", "tiny", "--profile", "cpu",

@@ -94,10 +94,11 @@ def test_a_rewritten_request_is_sent_with_its_new_prompt_alone(dialect: str) -> 
 
 
 @pytest.fixture
-def job(store: JobStore, tiny: LocalBackend, small_request: GenerationRequest) -> Job:
-    return store.enqueue(small_request.replace(prompt=PROMPT, rewrite="normal"), tiny.config.identity)
+def job(store: JobStore, small_request: GenerationRequest) -> Job:
+    return store.enqueue(small_request.replace(prompt=PROMPT, rewrite="normal"), MODEL.identity)
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_a_worker_rewrites_and_the_job_says_both_prompts(folder, store, tiny, job: Job, scribe: Path) -> None:
     done = make(folder, store, tiny, job, RewriteConfig(model_id=str(scribe)))
     assert (done.request.original_prompt, done.request.prompt) == (PROMPT, ANSWERS["normal", PROMPT])
@@ -105,6 +106,7 @@ def test_a_worker_rewrites_and_the_job_says_both_prompts(folder, store, tiny, jo
     assert done.result["timings"]["rewrite_s"] > 0
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_what_was_rewritten_is_not_rewritten_again(folder, store, tiny, job: Job, chat: ChatServer) -> None:
     held = store.claim("another", tiny.config.identity, 30)
     store.rewritten(held, held.request.replace(prompt="a red ball", original_prompt=PROMPT))
@@ -113,8 +115,8 @@ def test_what_was_rewritten_is_not_rewritten_again(folder, store, tiny, job: Job
     assert (done.request.prompt, chat.calls) == ("a red ball", [])
 
 
-def test_only_the_holder_of_a_job_may_change_its_prompt(store: JobStore, tiny: LocalBackend, job: Job) -> None:
-    held = store.claim("another", tiny.config.identity, 30)
+def test_only_the_holder_of_a_job_may_change_its_prompt(store: JobStore, job: Job) -> None:
+    held = store.claim("another", MODEL.identity, 30)
     store.give_back(held)
     assert not store.rewritten(held, held.request.replace(prompt="a red ball", original_prompt=PROMPT))
     assert store.get(job.job_id).request == job.request

@@ -62,6 +62,7 @@ def test_a_refusal_leaves_the_prompt_where_that_is_the_policy(scribe: Path) -> N
     assert "used as it is" in found.note and "declined" in found.note
 
 
+@pytest.mark.usefixtures("loads_model")
 def test_an_untrained_model_never_ends_and_is_refused(tmp_path: Path) -> None:
     found = rewriter(make_scribe(tmp_path / "random", steps=0))
     with pytest.raises(RewriteError, match="not at its end after 200 tokens"):

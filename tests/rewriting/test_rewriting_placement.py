@@ -11,7 +11,6 @@ from hunyuan_local.backends.base import GenerationContext
 from hunyuan_local.backends.profiles import named_profile
 from hunyuan_local.backends.prompting import OVERHEAD, Place, Prompting, place_beside
 from hunyuan_local.config import GIB, RewriteConfig, load_model_config
-from hunyuan_local.pipeline.language_model import weight_bytes
 from hunyuan_local.planner import Machine, Mode, find_gpu
 from hunyuan_local.planner.plan import weigh
 from hunyuan_local.schema import GenerationRequest
@@ -62,6 +61,8 @@ def test_without_a_gpu_there_is_only_the_cpu(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_place_is_asked_for_with_what_the_model_needs(scribe: Path) -> None:
+    from hunyuan_local.pipeline.language_model import weight_bytes
+
     asked = []
     config = RewriteConfig(model_id=str(scribe))
     found = Prompting(lambda request, needed: asked.append(needed) or Place())

@@ -17,11 +17,12 @@ from hunyuan_local.cli.batch_makers import make_batch_pool
 from hunyuan_local.config import RewriteConfig, SafetyConfig
 from hunyuan_local.jobs.folder import DataFolder
 from hunyuan_local.jobs.store import JobStore
-from hunyuan_local.pipeline.language_model import LanguageModel
 from hunyuan_local.schema import GenerationRequest
 
 
 def test_threads_that_share_it_load_the_model_once(scribe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hunyuan_local.pipeline.language_model import LanguageModel
+
     loaded: list[str] = []
     load = LanguageModel.__init__
 

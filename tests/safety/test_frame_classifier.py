@@ -5,19 +5,26 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-import torch
 from colour_classifier import save, small_model
 from local_hub import LocalHub
-from transformers import ViTModel
 
 from hunyuan_local.errors import ConfigError, ModelLoadError
-from hunyuan_local.pipeline.frame_classifier import load_classifier
+
+if TYPE_CHECKING:
+    from hunyuan_local.pipeline.frame_classifier import FrameClassifier
 
 SEVEN = tuple("abcdefg")
 GREY = np.full((1, 80, 144, 3), 127, np.uint8)
+
+
+def load_classifier(*given: object, **more: object) -> FrameClassifier:
+    from hunyuan_local.pipeline import frame_classifier
+
+    return frame_classifier.load_classifier(*given, **more)
 
 
 @pytest.fixture
@@ -42,12 +49,16 @@ def test_each_frame_has_its_own_scores(classifier: Path, clip: Callable[..., np.
     assert [max(frame, key=frame.get) for frame in scores] == ["red", "blue", "red"]
 
 
+@pytest.mark.usefixtures("loads_model")
 def test_of_many_labels_all_have_a_score(tmp_path: Path) -> None:
     (scores,) = load_classifier(str(save(small_model(SEVEN), tmp_path))).classify(GREY)
     assert (scores.keys(), sum(scores.values())) == (set(SEVEN), pytest.approx(1))
 
 
+@pytest.mark.usefixtures("loads_model")
 def test_labels_that_go_together_are_scored_one_by_one(tmp_path: Path) -> None:
+    import torch
+
     model = small_model(SEVEN, problem_type="multi_label_classification")
     torch.nn.init.zeros_(model.classifier.weight)
     (scores,) = load_classifier(str(save(model, tmp_path))).classify(GREY)
@@ -57,6 +68,7 @@ def test_labels_that_go_together_are_scored_one_by_one(tmp_path: Path) -> None:
 def test_the_same_pixels_as_the_models_own_processor_are_judged(
     classifier: Path, clip: Callable[..., np.ndarray]
 ) -> None:
+    import torch
     from transformers import AutoImageProcessor, AutoModelForImageClassification
 
     frames = clip("red", "blue")
@@ -68,7 +80,10 @@ def test_the_same_pixels_as_the_models_own_processor_are_judged(
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.usefixtures("loads_model")
 def test_weights_in_half_precision_are_computed_in_single(tmp_path: Path) -> None:
+    import torch
+
     loaded = load_classifier(str(save(small_model().half(), tmp_path)))
     assert loaded._pipe.model.dtype == torch.float32
 
@@ -95,7 +110,10 @@ def test_an_empty_folder_is_no_classifier(tmp_path: Path) -> None:
         load_classifier(str(tmp_path))
 
 
+@pytest.mark.usefixtures("loads_model")
 def test_a_model_without_trained_outputs_is_refused(tmp_path: Path) -> None:
+    from transformers import ViTModel
+
     save(ViTModel(small_model().config, add_pooling_layer=False), tmp_path)
     with pytest.raises(ModelLoadError, match=r"lacks classifier\.bias, classifier\.weight"):
         load_classifier(str(tmp_path))
@@ -108,7 +126,10 @@ def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
         load_classifier(str(tmp_path))
 
 
+@pytest.mark.usefixtures("loads_model")
 def test_weights_in_another_format_are_not_read(tmp_path: Path) -> None:
+    import torch
+
     model = small_model()
     save(model, tmp_path)
     (tmp_path / "model.safetensors").unlink()
@@ -117,7 +138,10 @@ def test_weights_in_another_format_are_not_read(tmp_path: Path) -> None:
         load_classifier(str(tmp_path))
 
 
+@pytest.mark.usefixtures("loads_model")
 def test_damaged_weights_are_found_before_they_judge_anything(tmp_path: Path) -> None:
+    import torch
+
     model = small_model()
     torch.nn.init.constant_(model.classifier.bias, float("nan"))
     save(model, tmp_path)
@@ -125,6 +149,7 @@ def test_damaged_weights_are_found_before_they_judge_anything(tmp_path: Path) ->
         load_classifier(str(tmp_path))
 
 
+@pytest.mark.usefixtures("loads_model")
 def test_a_missing_image_processor_is_an_error_at_once(tmp_path: Path) -> None:
     save(small_model(), tmp_path)
     (tmp_path / "preprocessor_config.json").unlink()

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from novita_client.proto import V3TaskResponse
 from server_stage import MODEL
 
 from hunyuan_local.backends.base import GenerationContext
@@ -26,6 +25,8 @@ from hunyuan_local.schema import GenerationRequest
 from hunyuan_local.server.app import create_app
 from hunyuan_local.server.config import ServerConfig
 from hunyuan_local.wires import novita, openai, wavespeed
+
+pytestmark = pytest.mark.usefixtures("starts_process")  # frames are encoded
 
 Check = Callable[..., SafetyConfig]
 RED, BLUE = (f"a {colour} circle moving right on a black background" for colour in ("red", "blue"))
@@ -137,6 +138,8 @@ def test_novita_delivers_a_flagged_video_and_marks_it(flagged: Outcome) -> None:
 
 @pytest.mark.parametrize("outcome", ["flagged", "blocked"])
 def test_novitas_own_client_reads_a_marked_answer(outcome: str, request: pytest.FixtureRequest) -> None:
+    from novita_client.proto import V3TaskResponse
+
     answer = request.getfixturevalue(outcome).answer("novita")
     assert V3TaskResponse.from_dict(answer).task.task_id == answer["task"]["task_id"]
 

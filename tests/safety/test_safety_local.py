@@ -14,6 +14,8 @@ from hunyuan_local.errors import ContentBlockedError, ModelLoadError
 from hunyuan_local.provenance import read_provenance
 from hunyuan_local.schema import GenerationRequest, GenerationResult
 
+pytestmark = pytest.mark.usefixtures("starts_process")  # frames are encoded
+
 Check = Callable[..., SafetyConfig]
 RED, BLUE = (
     GenerationRequest(
@@ -36,6 +38,11 @@ def flagged(
 ) -> GenerationResult:
     path = tmp_path_factory.mktemp("flagged") / "a.mp4"
     return tiny.generate(RED, GenerationContext(path, safety=check("flag"), on_note=told.append))
+
+
+@pytest.fixture(scope="module")
+def unchecked(tiny: LocalBackend, tmp_path_factory: pytest.TempPathFactory) -> GenerationResult:
+    return tiny.generate(RED, GenerationContext(tmp_path_factory.mktemp("unchecked") / "a.mp4"))
 
 
 def test_a_red_video_is_flagged_and_delivered(flagged: GenerationResult) -> None:
@@ -63,13 +70,11 @@ def test_a_blue_video_passes_and_that_is_in_the_file(tiny: LocalBackend, check: 
     assert (read_provenance(result.path).safety.flagged, result.safety.flagged) == (False, False)
 
 
-def test_without_a_check_the_field_is_empty(tiny: LocalBackend, tmp_path: Path) -> None:
-    result = tiny.generate(RED, GenerationContext(tmp_path / "a.mp4"))
-    assert (result.safety, read_provenance(result.path).safety) == (None, None)
+def test_without_a_check_the_field_is_empty(unchecked: GenerationResult) -> None:
+    assert (unchecked.safety, read_provenance(unchecked.path).safety) == (None, None)
 
 
-def test_the_check_does_not_change_the_frames(flagged: GenerationResult, tiny: LocalBackend, tmp_path: Path) -> None:
-    unchecked = tiny.generate(RED, GenerationContext(tmp_path / "a.mp4"))
+def test_the_check_does_not_change_the_frames(flagged: GenerationResult, unchecked: GenerationResult) -> None:
     assert unchecked.provenance["frames_sha256"] == flagged.provenance["frames_sha256"]
 
 

@@ -7,14 +7,19 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from server_stage import SUBMISSIONS
+from server_stage import MODEL, SUBMISSIONS
 
+from hunyuan_local.jobs.folder import DataFolder
+from hunyuan_local.server.app import create_app
 from hunyuan_local.server.auth import is_open
+from hunyuan_local.server.config import ServerConfig
 
 
-@pytest.fixture
-def document(client: TestClient) -> dict[str, Any]:
-    return client.get("/openapi.json").json()
+@pytest.fixture(scope="module")
+def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = DataFolder(tmp_path_factory.mktemp("document") / "data")
+    app = create_app(ServerConfig(model=MODEL, insecure=True), folder, folder.store())
+    return TestClient(app).get("/openapi.json").json()
 
 
 def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

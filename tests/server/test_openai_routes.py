@@ -213,6 +213,7 @@ def test_the_file_is_given_whatever_is_accepted(client: TestClient, stage: Stage
     assert (answer.status_code, answer.headers["content-type"], answer.content) == (200, "video/mp4", CLIP)
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_a_thumbnail_is_the_first_frame(client: TestClient, stage: Stage) -> None:
     answer = content(client, stage.succeeded().job_id, "?variant=thumbnail")
     picture = Image.open(io.BytesIO(answer.content))

@@ -15,7 +15,7 @@ NAMESPACE = ["unshare", "--map-root-user", "--mount", "bash", "-c"]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def namespaces() -> None:
+def namespaces(starts_process: None) -> None:
     """These tests need Linux namespaces, which some containers forbid."""
     probe = subprocess.run([*NAMESPACE, "mount -t tmpfs tmpfs /mnt"], capture_output=True)
     if probe.returncode:

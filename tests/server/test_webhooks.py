@@ -394,7 +394,7 @@ def test_proxies_of_the_environment_are_not_used(store: JobStore, monkeypatch: p
 
 
 @pytest.fixture
-def certified(tmp_path: Path) -> Callable[[], tuple[ssl.SSLContext, ssl.SSLContext]]:
+def certified(starts_process: None, tmp_path: Path) -> Callable[[], tuple[ssl.SSLContext, ssl.SSLContext]]:
     """A receiver's certificate for me.example, and what trusts it."""
     if shutil.which("openssl") is None:
         pytest.skip("the openssl command makes the certificate, and is not there")
@@ -441,6 +441,7 @@ def _send(path: Path) -> None:
     time.sleep(LIMIT_S)
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_a_call_whose_sender_was_killed_is_sent_by_the_next(store: JobStore) -> None:
     release = threading.Event()
     with Receiver(lambda _: release.wait(LIMIT_S), 200) as receiver:

@@ -9,10 +9,18 @@ from pathlib import Path
 
 import imageio_ffmpeg
 
+KEPT = Path(__file__).parent / "clips"  # the usual ones, so that most tests start no encoder
+
 
 @functools.cache
 def sample_video(width: int = 1280, height: int = 720, frames: int = 5) -> bytes:
-    """An H.264 mp4 of ffmpeg's test picture at 24 frames a second, made once a process for each size."""
+    """An H.264 mp4 of ffmpeg's test picture at 24 frames a second; of an unusual size it is made once a process."""
+    kept = KEPT / f"{width}x{height}x{frames}.mp4"
+    return kept.read_bytes() if kept.exists() else encode(width, height, frames)
+
+
+def encode(width: int, height: int, frames: int) -> bytes:
+    """Make such a file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "sample.mp4"
         source = f"testsrc=size={width}x{height}:rate=24"

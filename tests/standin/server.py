@@ -9,8 +9,6 @@ import asyncio
 import functools
 import json
 import secrets
-import socket
-import threading
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from types import TracebackType
 from typing import Any
 
 import uvicorn
+from server_thread import ServerThread
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, Router
@@ -27,7 +26,6 @@ from .faults import BUSY_PAGE, FAULTS, GATEWAY_PAGE, Broken
 from .services import Novita, Service, Task, WaveSpeed
 
 SLOW_S = 1.5
-START_LIMIT_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -80,8 +78,6 @@ class StandIn:
         self._task_s = 0.0
 
     def __enter__(self) -> StandIn:
-        listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         config = uvicorn.Config(
             self._receive,
             interface="asgi3",
@@ -94,22 +90,14 @@ class StandIn:
             proxy_headers=False,
             timeout_graceful_shutdown=2,
         )
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, args=([listener],), name="stand-in", daemon=True)
-        self._thread.start()
-        deadline = time.monotonic() + START_LIMIT_S
-        while not self._server.started:
-            if not self._thread.is_alive() or time.monotonic() > deadline:
-                self._server.should_exit = True
-                raise RuntimeError("the stand-in's server did not start")
-            time.sleep(0.005)
+        self._server = ServerThread(config)
+        self.url = self._server.url
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.should_exit = True
-        self._thread.join()
+        self._server.close()
 
     def _routes(self) -> list[Route]:
         submit_wavespeed = functools.partial(self._submit, self._wavespeed)

@@ -6,14 +6,12 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from novita_client import settings as novita_settings
 from standin import StandIn, sample_video
 
 
 @pytest.fixture(autouse=True)
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(novita_settings, "DEFAULT_POLL_INTERVAL", 0.01)
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import time
+from pathlib import Path
 
 import httpx
 import imageio_ffmpeg
 import pytest
+import standin as standin_package
 from standin import StandIn, sample_video
 from standin_calls import (
     BODIES,
@@ -77,7 +80,19 @@ def test_an_unknown_file_is_not_found(strict: StandIn, http: httpx.Client) -> No
     assert http.get(f"{strict.url}/files/guess.mp4").status_code == 404
 
 
-def test_the_sample_is_a_video_of_the_size_asked_for() -> None:
+KEPT = sorted(path.stem for path in (Path(standin_package.__file__).parent / "clips").glob("*.mp4"))
+
+
+@pytest.mark.usefixtures("starts_process")
+@pytest.mark.parametrize("name", [*KEPT, "32x16x3"])  # the last one is made anew
+def test_a_sample_is_a_video_of_the_size_length_and_rate_that_it_is_taken_for(name: str) -> None:
+    width, height, frames = map(int, name.split("x"))
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-i", "-", "-f", "null", "-"]
-    said = subprocess.run(command, input=sample_video(), capture_output=True, check=True).stderr.decode()
-    assert "Video: h264" in said and "1280x720" in said and "frame=    5" in said
+    sample = sample_video(width, height, frames)
+    said = subprocess.run(command, input=sample, capture_output=True, check=True).stderr.decode()
+    assert re.search(rf"Video: h264 .* {width}x{height}[ ,].* 24 fps,", said)
+    assert re.findall(r"frame= *(\d+)", said)[-1] == str(frames)
+
+
+def test_the_usual_samples_are_kept() -> None:
+    assert {"1280x720x5", "64x48x2"} <= set(KEPT)

@@ -6,6 +6,7 @@ import httpx
 import novita_client
 import pytest
 import wavespeed
+from novita_client import settings as novita_settings
 from standin import StandIn, sample_video
 from standin_calls import (
     BODIES,
@@ -13,6 +14,11 @@ from standin_calls import (
     PATHS,
     WORDS,
 )
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(novita_settings, "DEFAULT_POLL_INTERVAL", 0.01)
 
 
 def wavespeed_client(standin: StandIn, key: str | None = None) -> wavespeed.Client:

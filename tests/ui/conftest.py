@@ -73,7 +73,9 @@ def make_visitor(shared_stage: Stage) -> Callable[..., TestClient]:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, scribe: Path, classifier: Path) -> Iterator[PageServer]:
+def server(
+    starts_process: None, tmp_path_factory: pytest.TempPathFactory, scribe: Path, classifier: Path
+) -> Iterator[PageServer]:
     """A real server with keys, its page and one worker, which can rewrite prompts and looks for red in the videos."""
     pytest.importorskip("gradio", reason="the extra 'ui' is not installed")
     running = PageServer(
@@ -86,7 +88,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, scribe: Path, classifier: P
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def browser(starts_process: None) -> Iterator[Browser]:
     """A real Chromium; the tests are skipped where there is none.
 
     It ends with its module: Playwright keeps an event loop running in this thread, in which others could start none.
@@ -121,14 +123,27 @@ def visitor(browser: Browser, server: PageServer) -> Iterator[BrowserContext]:
 @pytest.fixture
 def page(visitor: BrowserContext, server: PageServer) -> Iterator[Page]:
     """The page, as a visitor finds it who has typed nothing yet."""
+    opened = _open(visitor, server)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def kept_page(visitor: BrowserContext, server: PageServer) -> Iterator[Page]:
+    """The page, for tests that do not mind what those before have typed: to load it takes seconds."""
+    opened = _open(visitor, server)
+    yield opened
+    opened.close()
+
+
+def _open(visitor: BrowserContext, server: PageServer) -> Page:
     opened = visitor.new_page()
     opened.add_init_script(
         "if (!sessionStorage.length) { localStorage.clear(); sessionStorage.setItem('begun', '1'); }"
     )
     opened.goto(server.page_url)
     opened.locator("#hl-outlook .hl-outlook").wait_for()
-    yield opened
-    opened.close()
+    return opened
 
 
 def _note(strangers: list[str], url: str) -> None:

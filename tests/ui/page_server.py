@@ -18,7 +18,7 @@ from hunyuan_local.jobs.folder import DataFolder
 from hunyuan_local.jobs.job import Job
 
 KEY = "a-key-of-the-tests"
-_PATIENCE_S = 120.0
+_PATIENCE_S = 240.0
 
 T = TypeVar("T")
 
@@ -40,8 +40,8 @@ class PageServer:
         self._port = port or _free_port()
         self._command = [
             sys.executable, "-m", "hunyuan_local", "ui", "--no-browser", "--model", "tiny", "--profile", "cpu",
-            "--workers", "1", "--min-free-gib", "0", "--checkpoint-every", "1", "--data-dir", str(self._data_dir),
-            "--port", str(self._port), "--api-keys-file", str(keys), *more,
+            "--workers", "1", "--min-free-gib", "0", "--checkpoint-every", "1", "--lease", "5",
+            "--data-dir", str(self._data_dir), "--port", str(self._port), "--api-keys-file", str(keys), *more,
         ]  # fmt: skip
         self.url = f"http://127.0.0.1:{self._port}"
         self.page_url = f"{self.url}/ui/"

@@ -186,6 +186,7 @@ def test_a_video_is_played_in_parts(make_visitor: Callable[..., TestClient], sha
     assert (answer.status_code, len(answer.content), answer.headers["content-type"]) == (206, 10, "video/mp4")
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_a_poster_is_a_small_picture(make_visitor: Callable[..., TestClient], shared_stage: Stage) -> None:
     answer = make_visitor().get(f"/ui/poster/{shared_stage.succeeded().job_id}.jpg")
     assert answer.content.startswith(b"\xff\xd8") and len(answer.content) < 50_000

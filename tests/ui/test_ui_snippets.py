@@ -41,6 +41,7 @@ def calls_in(script: str) -> list[list[str]]:
     return [call.decode().split("\0")[:-1] for call in done.stdout.split(b"\1")[:-1]]
 
 
+@pytest.mark.usefixtures("starts_process")
 @DIALECTS
 def test_curl_sends_the_body_of_the_dialect(dialect: object) -> None:
     submit, _ = calls_in(snippets()[TITLES[dialect]].text)
@@ -48,6 +49,7 @@ def test_curl_sends_the_body_of_the_dialect(dialect: object) -> None:
     assert json.loads(submit[submit.index("--data") + 1]) == dialect.request_to_wire(REQUEST, allow_loss=True).body
 
 
+@pytest.mark.usefixtures("starts_process")
 @DIALECTS
 def test_curl_then_asks_for_the_job(dialect: object) -> None:
     _, look = calls_in(snippets()[TITLES[dialect]].text)
@@ -58,6 +60,7 @@ def test_curl_then_asks_for_the_job(dialect: object) -> None:
     assert look[0] == f"http://127.0.0.1:8000{where[dialect]}"
 
 
+@pytest.mark.usefixtures("starts_process")
 @DIALECTS
 def test_the_key_comes_from_a_variable_of_the_shell(dialect: object) -> None:
     for call in calls_in(snippets()[TITLES[dialect]].text):

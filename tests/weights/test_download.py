@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from hub_user import lead_to
 from local_hub import LARGEST, MB, NEXT_COMMIT, REPOSITORY, LocalHub
 
 from hunyuan_local.errors import ConfigError, ModelLoadError
@@ -38,18 +36,16 @@ def interrupt_after(count: int):
 # Which files
 
 
-def test_the_files_are_those_that_the_pipeline_would_download(cache: Path, tmp_path: Path) -> None:
-    code = (
-        "from diffusers import HunyuanVideoPipeline\n"
-        "print(HunyuanVideoPipeline.download('someone/tiny', use_safetensors=True))"
-    )
+def test_the_files_are_those_that_the_pipeline_would_download(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from diffusers import HunyuanVideoPipeline
+
     with LocalHub() as hub:
         ours = fetch(TINY, hub.at(cache))
-        environment = os.environ | hub.environment(tmp_path / "theirs")
-        theirs = subprocess.run(
-            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-        )
-    assert names(ours) == names(Path(theirs.stdout.splitlines()[-1]))
+        lead_to(hub, tmp_path / "theirs", monkeypatch)
+        theirs = HunyuanVideoPipeline.download("someone/tiny", use_safetensors=True, cache_dir=tmp_path / "theirs")
+    assert names(ours) == names(Path(theirs))
 
 
 def test_they_arrive_as_they_are(cache: Path) -> None:

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hub_user import lead_to
 from local_hub import LARGEST, MB, REPOSITORY, LocalHub
 
 from hunyuan_local.config import Licence, ModelConfig, load_model_config, load_profile
@@ -15,6 +16,7 @@ from hunyuan_local.weights.files import missing_files
 from hunyuan_local.weights.licence import accept, is_accepted
 from hunyuan_local.weights.source import fetch
 
+reads_weights = pytest.mark.usefixtures("loads_model")
 TINY = REPOSITORY
 LICENCE = Licence(name="A Licence", version="1", url="https://licence.invalid", not_licensed_in=["Nowhere"])
 
@@ -136,13 +138,11 @@ def test_a_hub_id_is_taken_to_be_made_from_the_large_model() -> None:
 def hub_of_the_environment(cache: Path, monkeypatch: pytest.MonkeyPatch):
     """The loader asks the Hub that the environment names, which its client reads when it is imported."""
     with LocalHub() as hub:
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.endpoint)
-        template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+        lead_to(hub, cache, monkeypatch)
         yield hub
 
 
+@reads_weights
 def test_a_downloaded_model_loads_offline(
     hub_of_the_environment: LocalHub, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,6 +154,7 @@ def test_a_downloaded_model_loads_offline(
     assert len(hub_of_the_environment.calls) == before
 
 
+@reads_weights
 def test_the_hub_is_not_asked_about_a_model_that_is_here(hub_of_the_environment: LocalHub) -> None:
     fetch(TINY)
     before = len(hub_of_the_environment.calls)
@@ -161,12 +162,14 @@ def test_the_hub_is_not_asked_about_a_model_that_is_here(hub_of_the_environment:
     assert len(hub_of_the_environment.calls) == before
 
 
+@reads_weights
 def test_loading_downloads_with_progress_what_needs_no_acceptance(hub_of_the_environment: LocalHub) -> None:
     told: list = []
     load_model(TINY, load_profile("cpu"), told.append)
     assert {progress.stage for progress in told} == {"download"}
 
 
+@reads_weights
 def test_loading_downloads_what_was_accepted(hub_of_the_environment: LocalHub) -> None:
     accept(LICENCE)
     assert load_model(under(LICENCE), load_profile("cpu")).folder.is_dir()
@@ -178,6 +181,7 @@ def test_loading_does_not_download_what_was_not_accepted(hub_of_the_environment:
     assert hub_of_the_environment.calls == []
 
 
+@reads_weights
 def test_a_model_that_is_here_by_other_means_needs_no_acceptance(
     hub_of_the_environment: LocalHub, tmp_path: Path
 ) -> None:

@@ -1,7 +1,8 @@
 """Novita's Python client, which has no method for this model, but all that its other methods are made of.
 
-Reads {url, key, method, arguments} as JSON from stdin; the methods are those of the functions below. Its
-last line is {"value": ...}, or what was raised: {"error": its class, "message": ...}.
+Reads {url, key, method, arguments} as a line of JSON from stdin, and the next one after the answer; the methods are
+those of the functions below. An answer is "answer: " and
+{"value": ...}, or what was raised: {"error": its class, "message": ...}.
 """
 
 import base64
@@ -11,20 +12,17 @@ import sys
 import novita_client
 from novita_client.proto import V3AsyncSubmitResponse
 
-call = json.load(sys.stdin)
-client = novita_client.NovitaClient(call["key"], call["url"])
 
-
-def submit(body):
+def submit(client, body):
     answer = client._post("/v3/async/hunyuan-video-fast", body)
     return V3AsyncSubmitResponse.from_dict(answer).task_id
 
 
-def result(task_id):
+def result(client, task_id):
     return client.async_task_result(task_id).to_dict()
 
 
-def wait(task_id):
+def wait(client, task_id):
     """What its txt2video does once it has submitted, with all states on the way."""
     seen = []
     found = client.wait_for_task_v3(task_id, callback=lambda state: seen.append(state.task.to_dict()))
@@ -33,8 +31,12 @@ def wait(task_id):
     return {"result": found.to_dict(), "seen": seen, "videos": videos}
 
 
-try:
-    answer = {"value": {"submit": submit, "result": result, "wait": wait}[call["method"]](*call["arguments"])}
-except novita_client.NovitaError as error:
-    answer = {"error": type(error).__name__, "message": str(error)}
-print(json.dumps(answer))
+for line in sys.stdin:
+    call = json.loads(line)
+    client = novita_client.NovitaClient(call["key"], call["url"])
+    method = {"submit": submit, "result": result, "wait": wait}[call["method"]]
+    try:
+        answer = {"value": method(client, *call["arguments"])}
+    except novita_client.NovitaError as error:
+        answer = {"error": type(error).__name__, "message": str(error)}
+    print(f"answer: {json.dumps(answer)}", flush=True)

@@ -10,12 +10,16 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-SCHEMA = "tests/test_schema.py"
+GATE = "tests/test_gate.py"
+WHERE = "self._brightest = 0"
+CAUGHT = {"id": "caught", "what": "all is bright", "find": WHERE, "replace": "self._brightest = 255", "tests": [GATE]}
+MISSED = {"id": "missed", "what": "nothing", "find": WHERE, "replace": "self._brightest = 0 + 0", "tests": [GATE]}
 
 
 def load_tool() -> ModuleType:
@@ -64,25 +68,28 @@ def test_what_failed_is_read_from_pytests_summary(tmp_path: Path) -> None:
     assert tool.failed_tests(said) == ["tests/a.py::test_b[x y]", "tests/a.py::test_d", "tests/c.py"]
 
 
-def run_tool(folder: Path, *entries: dict[str, object]) -> subprocess.CompletedProcess[str]:
-    """The tool with a list of its own."""
-    (folder / "faults.yaml").write_text(yaml.safe_dump(list(entries)))
+@pytest.fixture(scope="module")
+def tried(starts_process: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
+    """What the tool says of a fault that is caught and of one that is not, and what it keeps of them."""
+    folder = tmp_path_factory.mktemp("faults")
+    (folder / "faults.yaml").write_text(yaml.safe_dump([CAUGHT, MISSED]))
     command = [sys.executable, ROOT / "scripts" / "faults", "--list", folder / "faults.yaml", "--no-control"]
-    return subprocess.run([*command, "--record", folder / "record.json"], capture_output=True, text=True)
+    done = subprocess.run([*command, "--record", folder / "record.json"], capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    return done.stdout, json.loads((folder / "record.json").read_text())
 
 
-def test_what_catches_a_fault_is_told_and_kept(starts_process: None, tmp_path: Path) -> None:
-    right, wrong = "return type(self)(**(defaults | given))", "return type(self)(**(given | defaults))"
-    entry = {"id": "defaults-win", "what": "defaults win", "find": right, "replace": wrong, "tests": [SCHEMA]}
-    done = run_tool(tmp_path, entry)
-    caught = json.loads((tmp_path / "record.json").read_text())["defaults-win"]["failed"]
-    assert (done.returncode, "1 of 1 as expected" in done.stdout) == (0, True), done.stdout + done.stderr
-    assert caught and all(test.startswith(SCHEMA) for test in caught)
-    assert right in tool.Fault(**entry).place(ROOT).read_text()
+def test_what_catches_a_fault_is_told_and_kept(tried: tuple[str, dict[str, Any]]) -> None:
+    said, kept = tried
+    assert "caught by" in said
+    assert kept["caught"]["failed"] and all(test.startswith(GATE) for test in kept["caught"]["failed"])
 
 
-def test_a_fault_that_nothing_catches_is_told(starts_process: None, tmp_path: Path) -> None:
-    right, wrong = "return type(self)(**(defaults | given))", "return type(self)(**(defaults | given | {}))"
-    entry = {"id": "no-fault", "what": "nothing", "find": right, "replace": wrong, "tests": [SCHEMA]}
-    done = run_tool(tmp_path, entry)
-    assert (done.returncode, "MISSED" in done.stdout) == (1, True), done.stdout + done.stderr
+def test_a_fault_that_nothing_catches_is_told(tried: tuple[str, dict[str, Any]]) -> None:
+    said, kept = tried
+    assert "1 of 2 as expected; not: missed" in said
+    assert kept["missed"] == kept["missed"] | {"failed": [], "ended": ""}
+
+
+def test_the_code_itself_is_left_as_it_is(tried: tuple[str, dict[str, Any]]) -> None:
+    assert tool.Fault(**CAUGHT).place(ROOT)

@@ -1,0 +1,50 @@
+"""A real HTTP server in a thread of the test's process: there at once, and gone at once."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+
+import uvicorn
+
+START_LIMIT_S = 60.0
+_LOOK_S = 0.005
+
+
+class _Server(uvicorn.Server):
+    """Looks more often than ten times a second whether it is to end."""
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)
+        while not self.should_exit:
+            await asyncio.sleep(_LOOK_S)
+
+
+class ServerThread:
+    """Serves from its making until :meth:`close`; ``url`` is where.
+
+    Raises:
+        RuntimeError: it did not start.
+    """
+
+    def __init__(self, config: uvicorn.Config):
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._server = _Server(config)
+        thread = threading.Thread(target=self._server.run, args=([listener],), daemon=True)
+        thread.start()
+        deadline = time.monotonic() + START_LIMIT_S
+        while not self._server.started:
+            if not thread.is_alive() or time.monotonic() > deadline:
+                self._server.should_exit = True
+                raise RuntimeError("a server of the tests did not start")
+            time.sleep(_LOOK_S)
+
+    def close(self) -> None:
+        """Take no more connections; those that are open end by themselves in a moment."""
+        self._server.should_exit = True
+        while any(each.is_serving() for each in self._server.servers):
+            time.sleep(_LOOK_S)
