@@ -243,7 +243,7 @@ IN_PARALLEL = "--dist loadfile --no-loadscope-reorder"
         (
             ["--coverage"],
             f"-m pytest -p pytest_cov.plugin --cov --cov-report=term --numprocesses 3 {IN_PARALLEL} --durations=30 "
-            "(1 thread)",
+            "--cov-fail-under=96 (1 thread)",
         ),
         (["-k", "two words"], "-m pytest -k two words"),
         (["tests/test_schema.py", "--quick", "-x"], "-m pytest --quick tests/test_schema.py -x"),
