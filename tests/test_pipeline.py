@@ -43,7 +43,7 @@ def library(tiny: LocalBackend) -> HunyuanVideoPipeline:
     "changes",
     [
         {"num_frames": 1},
-        {"num_frames": 17, "num_inference_steps": 3, "width": 80, "height": 144},
+        {"num_frames": 29, "num_inference_steps": 3, "width": 80, "height": 144},
         {"negative_prompt": "a blue square", "true_cfg_scale": 2.0},
         {"flow_shift": 7.0, "guidance_scale": 1.0, "seed": 2**64 - 1},
     ],

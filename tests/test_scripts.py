@@ -49,9 +49,9 @@ NPM_STUB = """#!/usr/bin/env bash
 echo "npm $*" >>"$STUB_LOG"
 [[ ${STUB_FAIL:-} != npm ]]
 """
-# STUB_CORES is how many cores the machine has.
+# STUB_CORES is how many cores the machine has; as the real one does, it heeds the number of threads.
 NPROC_STUB = """#!/usr/bin/env bash
-echo "${STUB_CORES:-2}"
+echo "${OMP_NUM_THREADS:-${STUB_CORES:-2}}"
 """
 SKIPPED = "the tests with the JavaScript clients are skipped"
 

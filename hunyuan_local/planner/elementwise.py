@@ -72,9 +72,13 @@ def rotate(t: Trace, name: str, elements: int, each: int) -> None:
 
 def rotate_in_pieces(t: Trace, name: str, elements: int, each: int) -> None:
     """``rotate_`` of the video's queries or keys: as ``rotate``, a piece at a time, back into the same tensor."""
-    piece = ROTARY_PIECE_BYTES // 4
-    for begin in range(0, elements, piece):
-        length = min(piece, elements - begin)
+    whole, rest = divmod(elements, ROTARY_PIECE_BYTES // 4)
+
+    def rotate_piece(length: int) -> None:
         rotate(t, name, length, each)
         t.copy(length * each)
         t.drop("out")
+
+    t.repeat(whole, lambda: rotate_piece(ROTARY_PIECE_BYTES // 4))
+    if rest:
+        rotate_piece(rest)

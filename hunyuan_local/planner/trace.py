@@ -6,7 +6,11 @@ variable that names it is gone. Knows nothing about models.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+# The counters of a trace.
+_WORK = ("_matmul", "_attention", "_convolution", "_moved", "_exchanged")
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,20 @@ class Trace:
     def convolution(self, outputs: int, inner: int) -> None:
         """Count a convolution with ``outputs`` numbers, each a sum over ``inner`` products."""
         self._convolution += 2 * outputs * inner
+
+    def repeat(self, times: int, step: Callable[[], None]) -> None:
+        """Count ``times`` equal steps, each of which leaves alive what the one before left; only two are done."""
+        for _ in range(min(times, 1)):
+            step()
+        if times > 1:
+            before = self._work()
+            step()
+            one = [after - count for after, count in zip(self._work(), before, strict=True)]
+            for name, count in zip(_WORK, one, strict=True):
+                setattr(self, name, getattr(self, name) + count * (times - 2))
+
+    def _work(self) -> list[int]:
+        return [getattr(self, name) for name in _WORK]
 
     def exchange(self, size: int) -> None:
         """Count ``size`` bytes sent to other cards."""

@@ -7,6 +7,7 @@ from live_tensors import LARGE, component, tiny_config
 
 from hunyuan_local.config import load_model_config
 from hunyuan_local.planner.checkpoint import COMPONENTS, read_architecture
+from hunyuan_local.planner.trace import Trace
 
 
 def parameters_by_module(model: object) -> dict[str, int]:
@@ -44,3 +45,19 @@ def test_linear_layers_know_their_rows() -> None:
     real = dict(component("transformer", tiny_config("transformer")).named_modules())
     linear = [layer for layer in transformer.layers() if layer.kind == "linear"]
     assert {layer.name: layer.out for layer in linear} == {x.name: real[x.name].out_features for x in linear}
+
+
+@pytest.mark.parametrize("times", [0, 1, 2, 7])
+def test_equal_steps_cost_what_they_cost_one_by_one(times: int) -> None:
+    def step(trace: Trace) -> None:
+        trace.make("x", 100)
+        trace.make("y", 50)
+        trace.matmul(2, 3, 4)
+        trace.copy(7)
+        trace.drop("y")
+
+    one_by_one, counted = Trace(), Trace()
+    for _ in range(times):
+        step(one_by_one)
+    counted.repeat(times, lambda: step(counted))
+    assert counted.cost() == one_by_one.cost()
