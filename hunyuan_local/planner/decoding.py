@@ -71,9 +71,8 @@ def _trace_tile(config: Autoencoder, each: int, tile: tuple[int, int, int]) -> t
 
 def _tiles(run: Decode) -> Counter[tuple[int, int, int]]:
     """Shape in latents of each tile that is decoded, and how many there are."""
-    return Counter(
-        (length, *area) for length in run.tiling.lengths(run.latents[0]) for area in run.tiling.areas(*run.latents[1:])
-    )
+    lengths, areas = Counter(run.tiling.lengths(run.latents[0])), Counter(run.tiling.areas(*run.latents[1:]))
+    return Counter({(length, *area): lengths[length] * areas[area] for length in lengths for area in areas})
 
 
 def _heaviest_tile(config: Autoencoder, run: Decode) -> tuple[tuple[int, int, int], int]:
