@@ -23,7 +23,7 @@ class _Server(uvicorn.Server):
 
 
 class ServerThread:
-    """Serves from its making until :meth:`close`; ``url`` is where.
+    """Serves from its making until :meth:`close`; ``url`` is where, ``server`` what does it.
 
     Raises:
         RuntimeError: it did not start.
@@ -33,18 +33,18 @@ class ServerThread:
         listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self._server = _Server(config)
-        thread = threading.Thread(target=self._server.run, args=([listener],), daemon=True)
+        self.server = _Server(config)
+        thread = threading.Thread(target=self.server.run, args=([listener],), daemon=True)
         thread.start()
         deadline = time.monotonic() + START_LIMIT_S
-        while not self._server.started:
+        while not self.server.started:
             if not thread.is_alive() or time.monotonic() > deadline:
-                self._server.should_exit = True
+                self.server.should_exit = True
                 raise RuntimeError("a server of the tests did not start")
             time.sleep(_LOOK_S)
 
     def close(self) -> None:
         """Take no more connections; those that are open end by themselves in a moment."""
-        self._server.should_exit = True
-        while any(each.is_serving() for each in self._server.servers):
+        self.server.should_exit = True
+        while any(each.is_serving() for each in self.server.servers):
             time.sleep(_LOOK_S)

@@ -150,7 +150,7 @@ class StandIn:
         task = self._make_task(service, body, dict(request.headers))
         match fault:
             case "submit-drop":
-                return Broken(self._server)
+                return Broken(self._server.server)
             case "submit-malformed":
                 return Response(b'{"code": 200, "data": {"id": ', media_type="application/json")
         return JSONResponse(service.accepted(task, self.url))
@@ -186,7 +186,7 @@ class StandIn:
             case "poll-404":
                 return service.refuse("unknown-task", f"there is no task {task_id!r}")
             case "poll-drop":
-                return Broken(self._server)
+                return Broken(self._server.server)
             case "poll-html":
                 return HTMLResponse(BUSY_PAGE)
             case "poll-malformed":
@@ -238,7 +238,7 @@ class StandIn:
             case "file-html":
                 return HTMLResponse(BUSY_PAGE)
             case "file-truncated":
-                return Broken(self._server, self._video)
+                return Broken(self._server.server, self._video)
             case "file-cut":
                 return Response(self._video[: len(self._video) // 2], media_type="video/mp4")
         return Response(self._video, media_type="video/mp4")
