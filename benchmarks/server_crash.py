@@ -65,7 +65,7 @@ def run(
     """Submit ``jobs`` while ``kills`` processes are killed, half of them servers, then wait for the end.
 
     Args:
-        steps: each job has so many, at least and at most.
+        steps: the fewest and the most steps of a job.
         pause_s: the longest time before a kill.
     """
     began, chance = time.monotonic(), random.Random(seed)
