@@ -29,6 +29,8 @@ LAYERS = {"starts_process": "process", "loads_model": "model"}
 QUICK = "quick"
 # Files whose tests share something dear run in one worker, where it is made once.
 TOGETHER = ("clients/", "jobs/test_ray")
+# A folder that is not even imported for the quick layer: others' clients take seconds to import.
+NEVER_QUICK = "clients"
 # Seconds on two slow cores of the files that take longest: they begin first, so that no worker waits for a last one.
 LONGEST = {
     "clients/test_wavespeed_clients.py": 120,
@@ -84,7 +86,9 @@ def configure(config: pytest.Config) -> None:
 
 
 def is_passed_over(path: Path, config: pytest.Config) -> bool:
-    """Whether a file cannot hold a test that was asked for with ``-k``, seen without importing it."""
+    """Whether a file cannot hold a test that was asked for, by ``--quick`` or ``-k``, seen without importing it."""
+    if config.getoption("quick") and path.is_relative_to(TESTS / NEVER_QUICK):
+        return True
     if path.suffix != ".py" or not path.name.startswith("test_") or _is_named(path, config):
         return False
     return not _may_match(path, config.getoption("keyword").lower())

@@ -218,7 +218,7 @@ class CountingBackend:
 
 
 @pytest.fixture(scope="module")
-def compiled() -> Iterator[tuple[HunyuanVideoTransformer3DModel, CountingBackend]]:
+def compiled(loads_model: None) -> Iterator[tuple[HunyuanVideoTransformer3DModel, CountingBackend]]:
     """A transformer whose blocks were compiled for a prompt of 17 tokens and a size without equal sides."""
     torch._dynamo.reset()
     transformer, backend = toy(), CountingBackend()

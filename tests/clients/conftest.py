@@ -65,7 +65,7 @@ def fetch(tmp_path: Path) -> Callable[[str], VideoInfo]:
 
     def fetch(url: str) -> VideoInfo:
         file = tmp_path / "video.mp4"
-        with httpx.Client(trust_env=False, timeout=60) as http:
+        with httpx.Client(timeout=60) as http:
             file.write_bytes(http.get(url).raise_for_status().content)
         return probe(file)
 

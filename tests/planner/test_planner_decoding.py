@@ -24,14 +24,14 @@ CONFIGS = {
 CASES = [
     ("large", (5, 90, 160), UNTILED),
     ("large", (17, 34, 60), UNTILED),
-    ("large", (9, 36, 40), TILED),
+    ("large", (6, 34, 16), TILED),
     ("large", (3, 16, 16), TILED),
-    ("large", (6, 36, 40), Tiling(height=208, width=None)),
-    ("large", (6, 36, 40), Tiling(height=None, width=224, frames=8)),
+    ("large", (3, 36, 20), Tiling(height=208, width=None)),
+    ("large", (3, 18, 40), Tiling(height=None, width=224, frames=8)),
     ("tiny", (5, 10, 18), UNTILED),
-    ("tiny", (9, 36, 40), TILED),
+    ("tiny", (2, 34, 36), TILED),
     # So many tiles, so cheap, that putting them together takes more than decoding one.
-    ("narrow", (2, 24, 38), Tiling(height=128, width=144)),
+    ("narrow", (2, 24, 29), Tiling(height=128, width=144)),
 ]
 
 

@@ -35,6 +35,8 @@ class ChatServer:
         owner = self
 
         class Handler(BaseHTTPRequestHandler):
+            disable_nagle_algorithm = True
+
             def do_GET(self) -> None:
                 owner.calls.append((self.path, dict(self.headers), None))
                 models = {"object": "list", "data": [{"id": "served-model", "object": "model", "owned_by": "us"}]}

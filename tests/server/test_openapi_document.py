@@ -34,7 +34,7 @@ def test_every_answer_is_as_documented(tmp_path: Path) -> None:
         may_be_wrong = bool(operation.body or operation.query)
         for mode in schemathesis.GenerationMode if may_be_wrong else [schemathesis.GenerationMode.POSITIVE]:
 
-            @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+            @settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck), database=None)
             @given(case=operation.as_strategy(generation_mode=mode))
             def answers(case: schemathesis.Case) -> None:
                 # JSON Schema cannot say that sides and frames belong to a grid, or that two fields must agree:

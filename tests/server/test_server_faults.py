@@ -84,12 +84,12 @@ def test_another_method_is_refused_with_those_that_are_possible(client: TestClie
     assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
 
 
-@pytest.mark.parametrize("job_id", STRANGE_IDS)
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_an_unknown_job_is_not_found(client: TestClient, dialect: str, job_id: str) -> None:
-    answer = client.get(UNKNOWN_JOBS[dialect].format(job_id))
-    assert answer.status_code in (404, 405)
-    check_shape(dialect, answer)
+def test_an_unknown_job_is_not_found(client: TestClient, dialect: str) -> None:
+    for job_id in STRANGE_IDS:
+        answer = client.get(UNKNOWN_JOBS[dialect].format(job_id))
+        assert answer.status_code in (404, 405), job_id
+        check_shape(dialect, answer)
 
 
 @pytest.mark.parametrize("path", ["/v1/videos/", "/api/v3/balance/"])
@@ -100,12 +100,12 @@ def test_there_are_no_redirects(client: TestClient, path: str) -> None:
 # Bodies
 
 
-@pytest.mark.parametrize("body", BAD_JSON, ids=range(len(BAD_JSON)))
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_what_is_no_json_is_refused(client: TestClient, dialect: str, body: bytes) -> None:
-    answer = post(client, dialect, content=body, headers={"content-type": "application/json"})
-    check_shape(dialect, answer)
-    assert (answer.status_code, len(answer.content) < 2000) == (400, True)
+def test_what_is_not_json_is_refused(client: TestClient, dialect: str) -> None:
+    for body in BAD_JSON:
+        answer = post(client, dialect, content=body, headers={"content-type": "application/json"})
+        check_shape(dialect, answer)
+        assert (answer.status_code, len(answer.content) < 2000) == (400, True), body[:100]
 
 
 @pytest.mark.parametrize("body", [None, [], "x", 1, {}, [{}], {str(n): n for n in range(5_000)}])

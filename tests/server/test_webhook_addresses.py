@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from wire_strategies import unhurried
 
 from hunyuan_local.errors import InvalidRequestError
+from hunyuan_local.server import webhooks
 from hunyuan_local.server.addresses import PrivateAddressError, find_addresses, is_public
 from hunyuan_local.server.webhooks import check_webhook
 
@@ -217,7 +218,8 @@ def test_a_name_that_nobody_knows_yet_is_taken() -> None:
     check_webhook("https://me.example/hook", False, lookup=knows_no_name)
 
 
-def test_a_name_server_that_is_silent_is_not_waited_for() -> None:
+def test_a_name_server_that_is_silent_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhooks, "_LOOKUP_S", 0.1)
     release = threading.Event()
 
     def silent(host: str, port: int, **_: object) -> list:

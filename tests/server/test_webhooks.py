@@ -56,8 +56,8 @@ make = partial(make_call, view=view, secret=SECRET)
 
 
 def hurried(job: Job) -> WebhookCall | None:
-    """A call that waits half a second for its receiver."""
-    return replace(make(job), timeout_s=0.5)
+    """A call that waits a fifth of a second for its receiver."""
+    return replace(make(job), timeout_s=0.2)
 
 
 def finish(store: JobStore, url: str, dialect: str = "wavespeed") -> str:
@@ -253,7 +253,7 @@ def test_a_receiver_that_hangs_is_left(store: JobStore) -> None:
     with Receiver(lambda _: release.wait(LIMIT_S)) as receiver:
         job = outcome(store, receiver.url, make=hurried)
         release.set()
-    assert job.webhook_error == "127.0.0.1 did not answer in time (0.5 s)"
+    assert job.webhook_error == "127.0.0.1 did not answer in time (0.2 s)"
 
 
 def test_a_receiver_that_answers_byte_by_byte_is_left(store: JobStore) -> None:
@@ -265,7 +265,7 @@ def test_a_receiver_that_answers_byte_by_byte_is_left(store: JobStore) -> None:
 
     with Receiver(drip) as receiver:
         job = outcome(store, receiver.url, make=hurried)
-    assert job.webhook_error == "127.0.0.1 did not answer in time (0.5 s)"
+    assert job.webhook_error == "127.0.0.1 did not answer in time (0.2 s)"
 
 
 def test_an_answer_without_end_is_not_read_to_its_end(store: JobStore) -> None:

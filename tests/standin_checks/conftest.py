@@ -23,5 +23,5 @@ def strict() -> Iterator[StandIn]:
 
 @pytest.fixture(scope="module")
 def http() -> Iterator[httpx.Client]:
-    with httpx.Client(trust_env=False, timeout=60) as client:
+    with httpx.Client(timeout=60) as client:
         yield client

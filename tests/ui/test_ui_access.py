@@ -212,7 +212,7 @@ def test_a_preview_is_whole_though_the_worker_replaces_it(
         client = make_visitor()
         while not path.exists():
             continue
-        answers = [client.get(f"/ui/preview/{job.job_id}.png") for _ in range(100)]
+        answers = [client.get(f"/ui/preview/{job.job_id}.png") for _ in range(30)]
     finally:
         ended.set()
         worker.join()
