@@ -24,8 +24,8 @@ from pathlib import Path
 import torch
 from diffusers import HunyuanVideoTransformer3DModel
 
-from hunyuan_local.pipeline.attention import drop_padding
-from hunyuan_local.pipeline.rotary import keep_rotary_tables
+from hunyuan_local.pipeline.attention.mask_free import drop_padding
+from hunyuan_local.pipeline.attention.rotary import keep_rotary_tables
 
 PADDED = 256
 TEXT_DIM, POOLED_DIM = 1024, 768

@@ -31,12 +31,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 from right_videos import count_right
 
 from hunyuan_local.backends.base import GenerationContext
-from hunyuan_local.backends.local import LocalBackend
-from hunyuan_local.backends.profiles import with_cache
+from hunyuan_local.backends.local.backend import LocalBackend
+from hunyuan_local.backends.local.profile_choice import with_cache
 from hunyuan_local.config import CacheConfig, FirstBlockCache, MagCache, TaylorSeerCache, cache_names, load_cache
 from hunyuan_local.pipeline.acceleration import measured_mag_ratios
-from hunyuan_local.pipeline.decoder import decode
-from hunyuan_local.pipeline.runner import Denoised, denoise
+from hunyuan_local.pipeline.decode import decode
+from hunyuan_local.pipeline.denoise import Denoised, denoise
 from hunyuan_local.schema import GenerationRequest
 
 PROMPTS = (

@@ -23,7 +23,7 @@ from versus.machine import describe
 from versus.ours import make_backend
 
 from hunyuan_local.config import load_model_config
-from hunyuan_local.pipeline.runner import denoise
+from hunyuan_local.pipeline.denoise import denoise
 from hunyuan_local.schema import GenerationRequest
 
 PROMPT = "a red circle moving right on a black background"

@@ -28,14 +28,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 from right_videos import count_right
 
-from hunyuan_local.backends.local import LocalBackend
-from hunyuan_local.backends.profiles import with_cache
+from hunyuan_local.backends.local.backend import LocalBackend
+from hunyuan_local.backends.local.profile_choice import with_cache
 from hunyuan_local.config import RuntimeProfile, cache_names, load_cache, load_profile
 from hunyuan_local.config.tiling import Tiling
 from hunyuan_local.errors import GenerationCancelledError
 from hunyuan_local.pipeline.checkpoint import Checkpoint
-from hunyuan_local.pipeline.decoder import decode
-from hunyuan_local.pipeline.runner import denoise
+from hunyuan_local.pipeline.decode import decode
+from hunyuan_local.pipeline.denoise import denoise
 from hunyuan_local.schema import GenerationRequest, Progress
 
 CPU = load_profile("cpu").model_copy(update={"prompt_cache": False})

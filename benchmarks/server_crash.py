@@ -23,10 +23,10 @@ import psutil
 from server_process import ServerProcess
 
 from hunyuan_local.backends.base import GenerationContext
-from hunyuan_local.backends.local import LocalBackend
+from hunyuan_local.backends.local.backend import LocalBackend
 from hunyuan_local.jobs.folder import DataFolder
-from hunyuan_local.jobs.roster import Roster
 from hunyuan_local.jobs.store import JobStore
+from hunyuan_local.jobs.worker_reports import WorkerReports
 from hunyuan_local.provenance import read_provenance
 from hunyuan_local.schema import GenerationRequest
 
@@ -99,7 +99,7 @@ def run(
 
 def _kill_a_worker(store: JobStore, chance: random.Random) -> bool:
     """False if none lives at this moment: an earlier kill may have left only its report."""
-    pids = [report.pid for report in Roster(store.database).list() if psutil.pid_exists(report.pid)]
+    pids = [report.pid for report in WorkerReports(store.database).list() if psutil.pid_exists(report.pid)]
     if pids:
         os.kill(chance.choice(pids), signal.SIGKILL)
     return bool(pids)

@@ -30,7 +30,7 @@ import torch
 from server_process import ServerProcess, own_environment
 
 from hunyuan_local.backends.base import GenerationContext
-from hunyuan_local.backends.local import LocalBackend
+from hunyuan_local.backends.local.backend import LocalBackend
 from hunyuan_local.provenance import read_provenance
 from hunyuan_local.schema import GenerationRequest
 

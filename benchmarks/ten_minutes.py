@@ -128,8 +128,8 @@ def whole_transformer(device, layers=None):
     with torch.device("meta"):
         model = HunyuanVideoTransformer3DModel.from_config(config)
     model = random_(model.to(DT).to_empty(device=device))
-    from hunyuan_local.pipeline.attention import drop_padding
-    from hunyuan_local.pipeline.rotary import keep_rotary_tables
+    from hunyuan_local.pipeline.attention.mask_free import drop_padding
+    from hunyuan_local.pipeline.attention.rotary import keep_rotary_tables
     drop_padding(model, "native"); keep_rotary_tables(model)
     return model
 
@@ -174,8 +174,8 @@ def by_kind(fn):
 def cheaper_norm_and_rope(model):
     """RMSNorm by torch's one kernel (without the weight, so that it rounds where the library does), rotation as a complex
     product in place: bit-identical to the library on a CPU, 30 bytes moved where it moves 92 (an element's size 1)."""
-    import hunyuan_local.pipeline.attention as attention
-    from hunyuan_local.pipeline.rotary import _pieces
+    import hunyuan_local.pipeline.attention.mask_free as attention
+    from hunyuan_local.pipeline.attention.rotary import _pieces
     kept = {}
 
     def rotate_(x, tables):
@@ -344,9 +344,9 @@ def _package_model(mode):
     import shutil
     from gpu_check.checkpoint import FULL_SIZE, model_config, read_configs
     from gpu_check.weights import on_meta
-    from hunyuan_local.backends.profiles import named_profile
+    from hunyuan_local.backends.local.profile_choice import named_profile
     from hunyuan_local.config import load_model_config
-    from hunyuan_local.pipeline import loader
+    from hunyuan_local.pipeline.loading import loader
     tiny = load_model_config("tiny").folder
     configs = {c: json.loads((tiny / c / "config.json").read_text()) for c in ("transformer", "vae", "text_encoder", "text_encoder_2")} if SMALL else read_configs(FULL_SIZE)
     folder = Path(tempfile.mkdtemp())
@@ -377,11 +377,11 @@ def _package_model(mode):
 def video():
     """A whole video through the package, decoding and file too; then another prompt in the warm process; then skipped steps."""
     from gpu_check.measure import Meter
-    from hunyuan_local.backends.tiles import Tiles
+    from hunyuan_local.backends.local.vae_tiles import Tiles
     from hunyuan_local.config.profiles import FirstBlockCache
-    from hunyuan_local.pipeline.decoder import decode
-    from hunyuan_local.pipeline.memory import decoding_bytes
-    from hunyuan_local.pipeline.runner import denoise
+    from hunyuan_local.pipeline.decode import decode
+    from hunyuan_local.pipeline.model import decoding_bytes
+    from hunyuan_local.pipeline.denoise import denoise
     from hunyuan_local.schema import GenerationRequest
     from hunyuan_local.video import VideoWriter
     record, ends = {}, []
@@ -429,7 +429,7 @@ def video():
 def group():
     """Group offload at a small size: as it is, with what is outside the blocks resident, with record_stream; in 15.6 GiB."""
     from hunyuan_local.config import load_profile
-    from hunyuan_local.pipeline.placement import Placement
+    from hunyuan_local.pipeline.memory.placement import Placement
     model = whole_transformer("cpu")
     profile = load_profile("gpu-16gb") if DEV == "cuda" else load_profile("cpu").model_copy(update={"offload": "group"})
     t = time.perf_counter(); Placement(profile)._stream("transformer", model)

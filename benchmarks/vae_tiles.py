@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hunyuan_local.backends.local import LocalBackend
+from hunyuan_local.backends.local.backend import LocalBackend
 from hunyuan_local.config import GIB, load_model_config
 from hunyuan_local.config.tiling import TILED, UNTILED, Tiling
-from hunyuan_local.pipeline.decoder import decode
-from hunyuan_local.pipeline.loader import LoadedModel
+from hunyuan_local.pipeline.decode import decode
+from hunyuan_local.pipeline.model import LoadedModel
 from hunyuan_local.planner.architecture import Autoencoder
 from hunyuan_local.planner.checkpoint import read_architecture
 from hunyuan_local.planner.decoding import Decode, trace_decode

@@ -26,7 +26,7 @@ import torch
 from transformers import CLIPTextModel, LlamaModel
 
 from hunyuan_local.backends.base import GenerationContext
-from hunyuan_local.backends.local import LocalBackend
+from hunyuan_local.backends.local.backend import LocalBackend
 from hunyuan_local.schema import GenerationRequest
 
 STAGES = ("load", "encode", "denoise", "decode", "write")

@@ -17,7 +17,7 @@ from hypothesis import settings
 from manual_clock import ManualClock
 from standin import StandIn, sample_video
 
-from hunyuan_local.backends.local import LocalBackend
+from hunyuan_local.backends.local.backend import LocalBackend
 from hunyuan_local.jobs.folder import DataFolder
 from hunyuan_local.jobs.store import JobStore
 from hunyuan_local.schema import GenerationRequest

@@ -22,12 +22,13 @@ from hunyuan_local.config import (
     load_model_config,
     load_profile,
 )
-from hunyuan_local.pipeline.attention import drop_padding
-from hunyuan_local.pipeline.loader import LoadedModel, load_model
-from hunyuan_local.pipeline.parallel import join
-from hunyuan_local.pipeline.parallel_attention import split_tokens
-from hunyuan_local.pipeline.runner import denoise
-from hunyuan_local.pipeline.team import Team
+from hunyuan_local.pipeline.attention.context_parallel import join
+from hunyuan_local.pipeline.attention.mask_free import drop_padding
+from hunyuan_local.pipeline.attention.parallel_attention import split_tokens
+from hunyuan_local.pipeline.denoise import denoise
+from hunyuan_local.pipeline.loading.loader import load_model
+from hunyuan_local.pipeline.model import LoadedModel
+from hunyuan_local.pipeline.process_group import ProcessGroup
 from hunyuan_local.schema import GenerationRequest
 
 # (frames, height, width) of the latents and tokens of the text. 45 and 27 tokens do not divide by 2, nor do 7 and 1.
@@ -86,24 +87,24 @@ def latents(profile: RuntimeProfile, prepare: Callable[[LoadedModel], None]) -> 
 
 
 @torch.no_grad()
-def transformer_cases(team: Team) -> Iterator[tuple[str, float]]:
+def transformer_cases(process_group: ProcessGroup) -> Iterator[tuple[str, float]]:
     """Single calls, of sizes that do not divide; Ulysses also with three heads for two processes."""
-    for heads in (4, 3) if team.shared.mode == "ulysses" else (4,):
+    for heads in (4, 3) if process_group.shared.mode == "ulysses" else (4,):
         alone, shared = toy(heads), toy(heads)
-        split_tokens(shared, team, "native", torch.device("cpu"))
+        split_tokens(shared, process_group, "native", torch.device("cpu"))
         for name, (size, text) in SIZES.items():
             given = inputs(size, text)
             yield f"{heads}-heads-{name}", _apart(shared(**given)[0], alone(**given)[0])
 
 
-def denoising_cases(team: Team, names: list[str]) -> Iterator[tuple[str, float]]:
+def denoising_cases(process_group: ProcessGroup, names: list[str]) -> Iterator[tuple[str, float]]:
     """Whole denoisings in profiles by name; offloading alone changes nothing, so one process needs none."""
     for name in names:
         alone = PROFILES[name].model_copy(update={"offload": "none"})
         key = alone.model_dump_json()
         if key not in ALONE:
             ALONE[key] = latents(alone, lambda model: None)
-        found = latents(PROFILES[name], lambda model: join(model, team, "auto"))
+        found = latents(PROFILES[name], lambda model: join(model, process_group, "auto"))
         yield name, _apart(found, ALONE[key])
         if name == "plain":
             yield f"{name}-frames", (frames(found) - frames(ALONE[key])).abs().max().item()
@@ -126,9 +127,9 @@ def rank_main(rank: int, port: int) -> None:
     """All cases of both modes in one group of processes."""
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
-    ulysses = Team.form("cpu", ContextParallel(degree=2))
+    ulysses = ProcessGroup.form("cpu", ContextParallel(degree=2))
     ring_mesh = init_device_mesh("cpu", (2, 1), mesh_dim_names=("ring", "ulysses"))
-    ring = Team(ulysses.rank, ContextParallel(degree=2, mode="ring"), ring_mesh)
+    ring = ProcessGroup(ulysses.rank, ContextParallel(degree=2, mode="ring"), ring_mesh)
     found = {f"ulysses-{name}": apart for name, apart in transformer_cases(ulysses)}
     found |= {f"ring-{name}": apart for name, apart in transformer_cases(ring)}
     found |= {f"ulysses-{name}": apart for name, apart in denoising_cases(ulysses, list(PROFILES))}

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from standin import StandIn
 
 from hunyuan_local.backends.base import GenerationContext
-from hunyuan_local.backends.ledger import Ledger
-from hunyuan_local.backends.novita import NovitaBackend
-from hunyuan_local.backends.service import Pacing
-from hunyuan_local.backends.wavespeed import WaveSpeedBackend
+from hunyuan_local.backends.hosted.client import Pacing
+from hunyuan_local.backends.hosted.novita import NovitaBackend
+from hunyuan_local.backends.hosted.open_tasks import OpenTasks
+from hunyuan_local.backends.hosted.wavespeed import WaveSpeedBackend
 from hunyuan_local.schema import GenerationRequest, GenerationResult
 
 BACKENDS = [WaveSpeedBackend, NovitaBackend]
@@ -23,6 +23,6 @@ class Made:
     """A finished video and what its making has left."""
 
     standin: StandIn
-    ledger: Ledger
+    open_tasks: OpenTasks
     context: GenerationContext
     result: GenerationResult

@@ -79,7 +79,7 @@ def modules(name: str) -> None:
 
 def quantise(method: str) -> None:
     """Ask whether a GPU of the newest kind may have its weights in this precision."""
-    from hunyuan_local.pipeline.quantization import require
+    from hunyuan_local.pipeline.loading.quantization import require
 
     require(method, "cuda", (10, 0))
 
@@ -89,7 +89,7 @@ def report(folder: str) -> None:
     sys.path.append(str(TESTS / "bench"))
     from made_results import made_result, made_run
 
-    from hunyuan_local.bench.report import write_report
+    from hunyuan_local.bench.report.report import write_report
 
     runs = [made_run(total_s=10.0 + repeat, steps=steps, repeat=repeat) for steps in (2, 10) for repeat in range(2)]
     result = made_result(runs)
@@ -110,7 +110,7 @@ def adapter() -> None:
     import torch
     from diffusers import HunyuanVideoTransformer3DModel
 
-    import hunyuan_local.pipeline.loader  # noqa: F401
+    import hunyuan_local.pipeline.loading.loader  # noqa: F401
 
     transformer = HunyuanVideoTransformer3DModel(
         num_attention_heads=2, attention_head_dim=8, num_layers=1, num_single_layers=1, num_refiner_layers=1,
@@ -125,7 +125,7 @@ def ray() -> None:
     """Import Ray as the pool does, and the program that it asks whether a cluster is there."""
     import ray.scripts.scripts  # noqa: F401
 
-    from hunyuan_local.jobs.ray_cluster import import_ray
+    from hunyuan_local.jobs.ray_workers.cluster import import_ray
 
     print(import_ray().__name__)
 

@@ -24,8 +24,8 @@ from hunyuan_local.server.app import create_app
 from hunyuan_local.server.config import ServerConfig
 
 if TYPE_CHECKING:
-    from hunyuan_local.backends.finishing import PendingVideo
-    from hunyuan_local.backends.local import LocalBackend
+    from hunyuan_local.backends.local.backend import LocalBackend
+    from hunyuan_local.backends.local.decode_and_write import PendingVideo
 
 REQUEST = {"prompt": "a red circle moving right on a black background", "width": 144, "height": 80,
            "num_frames": 5, "num_inference_steps": 3, "seed": 7}  # fmt: skip
@@ -88,7 +88,7 @@ class FillsTheDisk:
 
 def write(root: Path) -> dict[str, Any]:
     """A disk that is full in mid-video, a worker that ends of it, and the next one on a disk with space."""
-    from hunyuan_local.backends.local import LocalBackend
+    from hunyuan_local.backends.local.backend import LocalBackend
     from hunyuan_local.jobs.worker import Worker
     from hunyuan_local.jobs.worker_config import WorkerConfig
     from hunyuan_local.provenance import read_provenance

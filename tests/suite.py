@@ -50,7 +50,7 @@ LONGEST = {
     "test_equivalence.py": 35,
     "test_context_parallel_exactness.py": 30,
     "test_gpu_check.py": 30,
-    "test_oom_ladder.py": 25,
+    "test_out_of_memory.py": 25,
     "test_ten_minutes.py": 25,
     "server/test_small_disk.py": 25,
 }

@@ -17,8 +17,8 @@ from diffusers.hooks import TaylorSeerCacheConfig
 from pydantic import ValidationError
 
 from hunyuan_local.backends.base import GenerationContext
-from hunyuan_local.backends.local import LocalBackend
-from hunyuan_local.backends.resuming import facts_of
+from hunyuan_local.backends.local.backend import LocalBackend
+from hunyuan_local.backends.local.saved_state import facts_of
 from hunyuan_local.config import (
     CacheConfig,
     FirstBlockCache,
@@ -29,7 +29,7 @@ from hunyuan_local.config import (
     profile_names,
 )
 from hunyuan_local.errors import ConfigError, GenerationCancelledError, InvalidOutputError
-from hunyuan_local.pipeline import decoder, runner
+from hunyuan_local.pipeline import decode, denoise
 from hunyuan_local.pipeline.acceleration import (
     RESUMED_WITH_CACHE,
     compile_blocks,
@@ -37,8 +37,8 @@ from hunyuan_local.pipeline.acceleration import (
     resampled_ratios,
     step_cache,
 )
-from hunyuan_local.pipeline.attention import drop_padding
-from hunyuan_local.pipeline.rotary import keep_rotary_tables
+from hunyuan_local.pipeline.attention.mask_free import drop_padding
+from hunyuan_local.pipeline.attention.rotary import keep_rotary_tables
 from hunyuan_local.schema import GenerationRequest, Progress
 
 REQUEST = GenerationRequest(
@@ -79,7 +79,7 @@ class Run:
         self.full_steps = 0
         handle = self.transformer.single_transformer_blocks[-1].attn.register_forward_hook(self._count)
         try:
-            return runner.denoise(
+            return denoise.denoise(
                 model, self.tiny.resolve(request), (144, 80), on_progress, ignore, is_cancelled
             ).latents
         finally:
@@ -95,7 +95,7 @@ def run(tiny: LocalBackend) -> Run:
 
 
 def decoded(tiny: LocalBackend, latents: torch.Tensor) -> np.ndarray:
-    return np.concatenate(list(decoder.decode(tiny.load(), latents))).astype(float)
+    return np.concatenate(list(decode.decode(tiny.load(), latents))).astype(float)
 
 
 @dataclass
@@ -400,7 +400,7 @@ def test_what_is_left_of_a_run_keeps_its_place(tiny: LocalBackend, kind: str) ->
     with ExitStack() as stack:
         stack.callback(handle.remove)
         stack.enter_context(step_cache(pipe, cache, 5, 10))
-        runner.denoise(tiny.load(), request, (144, 80), ignore, ignore, lambda: False)
+        denoise.denoise(tiny.load(), request, (144, 80), ignore, ignore, lambda: False)
     assert seen[:3] == [0, 1, 2] and len(seen) < 5
 
 

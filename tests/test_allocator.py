@@ -15,7 +15,7 @@ import pytest
 MEASURE = """
 import json, resource, torch
 torch.set_num_threads(1)
-from hunyuan_local.pipeline.allocator import give_back_memory, keep_freed_memory
+from hunyuan_local.pipeline.memory.allocator import give_back_memory, keep_freed_memory
 
 def pages(tensors):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -6,7 +6,8 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,26 @@ def imports(path: Path, tree: ast.Module) -> Iterator[tuple[int, str]]:
             yield from ((node.lineno, f"{stem}.{alias.name}") for alias in node.names)
 
 
+def targets(trees: dict[Path, ast.Module]) -> dict[str, set[str]]:
+    """Each module of the package and those that it imports, also inside functions and for types alone."""
+    names = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in trees}
+    modules = {name.removesuffix(".__init__"): path for name, path in names.items()}
+    found: dict[str, set[str]] = {}
+    for name, path in modules.items():
+        both = [(full, full.rpartition(".")[0]) for _, full in imports(path, trees[path])]
+        found[name] = {full if full in modules else stem for full, stem in both if full in modules or stem in modules}
+    return found
+
+
+def circle(graph: dict[str, Iterable[str]]) -> list[str]:
+    """A way through the graph that comes back to where it began; empty if there is none."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
 def words(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """(line, text) of every name and every string in a file."""
     for node in ast.walk(tree):
@@ -115,6 +136,23 @@ def test_imports_point_down(trees: dict[Path, ast.Module]) -> None:
             if unit != own and not LEVELS.get(unit, -1) > LEVELS[own]:
                 wrong.append(at(path, line, name))
     assert wrong == []
+
+
+def test_no_modules_import_each_other(trees: dict[Path, ast.Module]) -> None:
+    assert circle({name: found - {name} for name, found in targets(trees).items()}) == []
+
+
+def test_nor_do_the_folders_and_modules_of_a_folder(trees: dict[Path, ast.Module]) -> None:
+    """Within each folder: what is right inside it, a module or a folder, is one room."""
+    graph = targets(trees)
+    for folder in {name.rpartition(".")[0] for name in graph if "." in name}:
+        rooms: dict[str, set[str]] = {}
+        for name, found in graph.items():
+            if name.startswith(f"{folder}."):
+                own = name.removeprefix(f"{folder}.").split(".")[0]
+                others = {one.removeprefix(f"{folder}.").split(".")[0] for one in found if one.startswith(f"{folder}.")}
+                rooms.setdefault(own, set()).update(others - {own})
+        assert circle(rooms) == [], folder
 
 
 def test_only_the_pipeline_imports_torch(trees: dict[Path, ast.Module]) -> None:

@@ -22,11 +22,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 from equivalence import library_latents
 
-from hunyuan_local.backends.local import LocalBackend
+from hunyuan_local.backends.local.backend import LocalBackend
 from hunyuan_local.config import load_model_config, load_profile
 from hunyuan_local.errors import ConfigError
-from hunyuan_local.pipeline import rotary, runner
-from hunyuan_local.pipeline.attention import (
+from hunyuan_local.pipeline import denoise
+from hunyuan_local.pipeline.attention import rotary
+from hunyuan_local.pipeline.attention.mask_free import (
     BACKENDS,
     EXACT,
     INEXACT,
@@ -35,8 +36,8 @@ from hunyuan_local.pipeline.attention import (
     fastest_first,
     find_problem,
 )
-from hunyuan_local.pipeline.loader import load_model
-from hunyuan_local.pipeline.rotary import keep_rotary_tables
+from hunyuan_local.pipeline.attention.rotary import keep_rotary_tables
+from hunyuan_local.pipeline.loading.loader import load_model
 from hunyuan_local.schema import GenerationRequest
 
 PADDED = 256
@@ -260,7 +261,7 @@ def test_a_whole_run_equals_the_librarys(
     tiny: LocalBackend, small_request: GenerationRequest, stock_pipe: HunyuanVideoPipeline, changes: dict
 ) -> None:
     request = tiny.resolve(small_request.replace(**changes))
-    found = runner.denoise(tiny.load(), request, (144, 80), lambda _: None, lambda _: None, lambda: False).latents
+    found = denoise.denoise(tiny.load(), request, (144, 80), lambda _: None, lambda _: None, lambda: False).latents
     expected = library_latents(stock_pipe, tiny, request)
     # Latents reach about 4; a step's rounding is scaled by the guidance and added up over the steps.
     np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=0, atol=2e-5)

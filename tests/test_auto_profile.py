@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from hunyuan_local.backends import profiles
 from hunyuan_local.backends.base import GenerationContext
-from hunyuan_local.backends.local import LocalBackend
-from hunyuan_local.backends.profiles import choose_profile, named_profile, with_cache
+from hunyuan_local.backends.local import profile_choice
+from hunyuan_local.backends.local.backend import LocalBackend
+from hunyuan_local.backends.local.profile_choice import choose_profile, named_profile, with_cache
 from hunyuan_local.config import GIB, FirstBlockCache, MagCache, load_model_config, load_profile
 from hunyuan_local.errors import ConfigError, GpuMemoryError
 from hunyuan_local.planner import Machine, find_gpu
@@ -25,7 +25,7 @@ FULL_SIZE = GenerationRequest(prompt="a cat")
 def card(monkeypatch: pytest.MonkeyPatch) -> None:
     """This machine, as if it had 24 GiB of GPU memory and 64 GiB of main memory."""
     machine = Machine(24 * GIB, 64 * GIB, find_gpu("4090"))
-    monkeypatch.setattr(profiles, "available_machine", lambda: machine)
+    monkeypatch.setattr(profile_choice, "available_machine", lambda: machine)
 
 
 @pytest.mark.parametrize("name", [None, "auto"])
@@ -61,7 +61,7 @@ def test_the_reason_names_mode_memory_and_time(card: None) -> None:
 
 
 def test_a_choice_that_is_not_exact_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(profiles, "available_machine", lambda: Machine(16 * GIB, 24 * GIB, find_gpu("4080")))
+    monkeypatch.setattr(profile_choice, "available_machine", lambda: Machine(16 * GIB, 24 * GIB, find_gpu("4080")))
     choice = choose_profile(FULL_SIZE.replace(width=512, height=320, num_frames=61), LARGE)
     assert choice.profile.quantization is not None and "changes the frames a little" in choice.reason
 
@@ -78,7 +78,7 @@ def test_a_loaded_profile_that_is_too_small_is_replaced(card: None) -> None:
 def test_what_fits_nowhere_is_refused_before_any_weight_is_read(
     card: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hunyuan_local.pipeline.loader.load_model", pytest.fail)
+    monkeypatch.setattr("hunyuan_local.pipeline.loading.loader.load_model", pytest.fail)
     backend = LocalBackend(model="hunyuan-video")
     request = FULL_SIZE.replace(num_frames=1001)
     with pytest.raises(GpuMemoryError, match=r"no mode of hunyuan-video fits .* what would fit: 1280x720"):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hunyuan_local.backends.budget import Budget
+from hunyuan_local.backends.hosted.spending import Budget
 from hunyuan_local.errors import ConfigError, SpendingLimitError
 
 

@@ -22,10 +22,10 @@ import warm
 from frame_distance import psnr, squared_error, ssim
 from right_videos import count_right
 
-from hunyuan_local.backends.local import LocalBackend
-from hunyuan_local.backends.profiles import with_cache
+from hunyuan_local.backends.local.backend import LocalBackend
+from hunyuan_local.backends.local.profile_choice import with_cache
 from hunyuan_local.config import FirstBlockCache, cache_names, load_cache, load_model_config, load_profile
-from hunyuan_local.pipeline.decoder import decode
+from hunyuan_local.pipeline.decode import decode
 from hunyuan_local.schema import GenerationRequest
 
 CPU = load_profile("cpu")

@@ -15,9 +15,9 @@ from command_line import run_here
 from manual_clock import ManualClock
 
 from hunyuan_local.backends.base import GenerationContext
-from hunyuan_local.backends.local import LocalBackend
+from hunyuan_local.backends.local.backend import LocalBackend
 from hunyuan_local.errors import ConfigError, GenerationCancelledError, InvalidOutputError
-from hunyuan_local.pipeline import decoder
+from hunyuan_local.pipeline import decode
 from hunyuan_local.pipeline.checkpoint import UNSAVED_S, Checkpoint, SavedState
 from hunyuan_local.provenance import read_provenance
 from hunyuan_local.schema import GenerationRequest, GenerationResult, Progress
@@ -90,7 +90,7 @@ def test_after_a_failed_decoding_only_the_decoding_is_repeated(make: Callable, m
         raise RuntimeError("the driver is gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr(decoder, "decode", fail)
+        patch.setattr(decode, "decode", fail)
         with pytest.raises(RuntimeError):
             make()
     stages: list[str] = []
@@ -242,7 +242,7 @@ def test_an_invalid_video_is_not_decoded_again(make: Callable, monkeypatch: pyte
     def refuse(*_: object) -> None:
         raise InvalidOutputError("black")
 
-    monkeypatch.setattr(decoder, "decode", refuse)
+    monkeypatch.setattr(decode, "decode", refuse)
     with pytest.raises(InvalidOutputError):
         make()
     assert list((tmp_path / "states").iterdir()) == []

@@ -13,9 +13,9 @@ import yaml
 from command_line import PROGRAM, run_here, run_in_a_process, signalled
 
 from hunyuan_local.backends.base import GenerationContext
-from hunyuan_local.backends.local import LocalBackend
-from hunyuan_local.cli.console import ProgressDisplay
-from hunyuan_local.cli.replay import psnr_of_files
+from hunyuan_local.backends.local.backend import LocalBackend
+from hunyuan_local.cli.commands.replay import psnr_of_files
+from hunyuan_local.cli.shared.console import ProgressDisplay
 from hunyuan_local.config import load_model_config
 from hunyuan_local.provenance import read_provenance
 from hunyuan_local.schema import GenerationRequest, GenerationResult, Progress

@@ -9,9 +9,9 @@ import pytest
 import rich_click as click
 from lora_files import make_lora
 
-from hunyuan_local.backends.local import LocalBackend
+from hunyuan_local.backends.local.backend import LocalBackend
 from hunyuan_local.cli import main as cli
-from hunyuan_local.cli.options import Lora
+from hunyuan_local.cli.shared.options import Lora
 from hunyuan_local.config import LoraConfig
 from hunyuan_local.errors import HunyuanLocalError
 

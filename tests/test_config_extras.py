@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hunyuan_local.backends.profiles import require_libraries
+from hunyuan_local.backends.local.profile_choice import require_libraries
 from hunyuan_local.config import LoraConfig, load_model_config, load_profile
 from hunyuan_local.config.extras import MODULES, is_installed, require_extra
 from hunyuan_local.errors import ConfigError

@@ -14,9 +14,9 @@ import torch
 from safetensors import safe_open
 
 from hunyuan_local.backends.base import GenerationContext
-from hunyuan_local.backends.local import LocalBackend
-from hunyuan_local.backends.parallel import ParallelBackend
-from hunyuan_local.backends.tiles import Tiles
+from hunyuan_local.backends.local.backend import LocalBackend
+from hunyuan_local.backends.local.vae_tiles import Tiles
+from hunyuan_local.backends.multi_gpu.backend import ParallelBackend
 from hunyuan_local.config import ContextParallel
 from hunyuan_local.errors import GenerationCancelledError, RankFailedError
 from hunyuan_local.schema import GenerationRequest, Progress
@@ -107,7 +107,7 @@ def _is_alive(pid: int) -> bool:
 def test_a_video_stopped_in_the_decoding_goes_on_to_the_frames_of_one_process(
     backend: ParallelBackend, tiny: LocalBackend, tmp_path: Path, one_thread: None
 ) -> None:
-    from hunyuan_local.pipeline.decoder import decode
+    from hunyuan_local.pipeline.decode import decode
 
     state = stop_at(backend, LONG, tmp_path, "decode", 0)
     latents, step = saved_latents(state)

@@ -13,11 +13,11 @@ from typing import ClassVar
 
 import pytest
 
-from hunyuan_local.backends.degrees import RING_KERNELS, ULYSSES_KERNELS, check_degree, context_parallel
-from hunyuan_local.backends.local import LocalBackend
-from hunyuan_local.backends.orders import Order, as_error
-from hunyuan_local.backends.parallel import ParallelBackend
-from hunyuan_local.backends.rank import see_own_gpu_alone
+from hunyuan_local.backends.local.backend import LocalBackend
+from hunyuan_local.backends.multi_gpu.backend import ParallelBackend
+from hunyuan_local.backends.multi_gpu.command import Command, as_error
+from hunyuan_local.backends.multi_gpu.limits import RING_KERNELS, ULYSSES_KERNELS, check_degree, context_parallel
+from hunyuan_local.backends.multi_gpu.rank import see_own_gpu_alone
 from hunyuan_local.backends.registry import get_backend
 from hunyuan_local.config import ContextParallel, FirstBlockCache, load_model_config, load_profile
 from hunyuan_local.errors import ConfigError, GpuMemoryError, RankFailedError
@@ -32,7 +32,7 @@ REQUEST = GenerationRequest(prompt="a", width=1280, height=720, num_frames=129)
 # Starts two processes, says their numbers, and waits to be killed.
 PARENT = """
 import time
-from hunyuan_local.backends.rank_group import RankGroup
+from hunyuan_local.backends.multi_gpu.launcher import RankGroup
 group = RankGroup(2, "cpu", lambda: False)
 print(*group.pids.values(), group.folder, flush=True)
 time.sleep(600)
@@ -83,8 +83,8 @@ def test_nothing_is_started_for_a_refused_request(tmp_path: Path) -> None:
 
 
 def test_the_kernels_are_those_that_diffusers_shares() -> None:
-    from hunyuan_local.pipeline.attention import BACKENDS
-    from hunyuan_local.pipeline.parallel_attention import why_no_context_parallel
+    from hunyuan_local.pipeline.attention.mask_free import BACKENDS
+    from hunyuan_local.pipeline.attention.parallel_attention import why_no_context_parallel
 
     for mode, expected in (("ulysses", ULYSSES_KERNELS), ("ring", RING_KERNELS)):
         found = {name for name in BACKENDS if why_no_context_parallel(name, mode, "cuda") is None}
@@ -157,7 +157,7 @@ class TwoThatDie:
 
 
 def test_a_process_that_ended_because_another_died_is_not_named_as_the_cause() -> None:
-    order = Order(TwoThatDie(), "generate")
+    order = Command(TwoThatDie(), "generate")
     order.follow(threading.Event(), lambda rank, message: None)
     with pytest.raises(RankFailedError, match="rank 1 of 2 was killed;"):
         order.raise_failure()

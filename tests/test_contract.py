@@ -11,10 +11,10 @@ from hosted_settings import QUICK
 from standin import StandIn, sample_video
 
 from hunyuan_local.backends.base import Backend, GenerationContext
-from hunyuan_local.backends.ledger import Ledger
-from hunyuan_local.backends.novita import NovitaBackend
+from hunyuan_local.backends.hosted.novita import NovitaBackend
+from hunyuan_local.backends.hosted.open_tasks import OpenTasks
+from hunyuan_local.backends.hosted.wavespeed import WaveSpeedBackend
 from hunyuan_local.backends.registry import backend_names, get_backend
-from hunyuan_local.backends.wavespeed import WaveSpeedBackend
 from hunyuan_local.errors import ConfigError, GenerationCancelledError, HunyuanLocalError, OutputExistsError
 from hunyuan_local.provenance import read_provenance
 from hunyuan_local.schema import GenerationRequest, GenerationResult, Progress
@@ -47,8 +47,8 @@ def subject(
     if request.param == "local":
         yield Subject(request.getfixturevalue("tiny"), REQUEST.replace(**SMALL))
         return
-    ledger = Ledger(tmp_path_factory.mktemp("state"))
-    backend = hosted[request.param](services.key, services.url, pacing=QUICK, ledger=ledger)
+    open_tasks = OpenTasks(tmp_path_factory.mktemp("state"))
+    backend = hosted[request.param](services.key, services.url, pacing=QUICK, open_tasks=open_tasks)
     yield Subject(backend, REQUEST)
     backend.close()
 

@@ -15,10 +15,10 @@ from diffusers import AutoencoderKLHunyuanVideo
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from hunyuan_local.backends.local import LocalBackend
+from hunyuan_local.backends.local.backend import LocalBackend
 from hunyuan_local.config.tiling import UNTILED, Tiling
 from hunyuan_local.errors import GpuMemoryError, InvalidOutputError
-from hunyuan_local.pipeline.decoder import decode
+from hunyuan_local.pipeline.decode import decode
 from hunyuan_local.planner.architecture import Autoencoder
 from hunyuan_local.planner.tiles import choose_tiling, smaller
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from hunyuan_local.cli import doctor
+from hunyuan_local.cli.commands import doctor
 from hunyuan_local.errors import TokenizerMismatchError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,7 +44,7 @@ def test_a_failing_check_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: object) -> None:
         raise TokenizerMismatchError("it misreads prompts")
 
-    monkeypatch.setattr("hunyuan_local.pipeline.tokenizers.load_llama_tokenizer", fail)
+    monkeypatch.setattr("hunyuan_local.pipeline.text.tokenizers.load_llama_tokenizer", fail)
     wrong = [f for f in doctor.examine() if f.verdict == "wrong"]
     assert [(f.what, f.found) for f in wrong] == [("model tiny", "it misreads prompts")]
 

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import equivalence
 from equivalence import REQUESTS, Measured, References, Way, holds, library_pipeline, measure, table, ways
 
-from hunyuan_local.backends.local import LocalBackend
+from hunyuan_local.backends.local.backend import LocalBackend
 from hunyuan_local.schema import GenerationRequest
 
 # Compiled blocks are held to the library in test_acceleration.py, fewer bits in test_quantization.py, step caches in

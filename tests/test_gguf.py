@@ -17,9 +17,9 @@ from gguf_files import official_names, write_gguf
 
 from hunyuan_local.config import load_model_config
 from hunyuan_local.errors import ConfigError, ModelLoadError
-from hunyuan_local.pipeline.attention import drop_padding
-from hunyuan_local.pipeline.gguf import load_gguf_transformer, require_gguf
-from hunyuan_local.pipeline.rotary import keep_rotary_tables
+from hunyuan_local.pipeline.attention.mask_free import drop_padding
+from hunyuan_local.pipeline.attention.rotary import keep_rotary_tables
+from hunyuan_local.pipeline.loading.gguf import load_gguf_transformer, require_gguf
 
 CONFIG_FOLDER = Path(load_model_config("tiny").source) / "transformer"
 CPU = torch.device("cpu")

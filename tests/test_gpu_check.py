@@ -27,8 +27,9 @@ from gpu_check.trials import Trial, VideoSize
 from hunyuan_local.config import GIB, load_model_config, load_profile
 from hunyuan_local.config.tiling import TILED, Tiling
 from hunyuan_local.errors import ConfigError, InvalidRequestError
-from hunyuan_local.pipeline.loader import LoadedModel, load_model
-from hunyuan_local.pipeline.runner import denoise
+from hunyuan_local.pipeline.denoise import denoise
+from hunyuan_local.pipeline.loading.loader import load_model
+from hunyuan_local.pipeline.model import LoadedModel
 from hunyuan_local.planner import Machine, Plan, find_gpu
 from hunyuan_local.planner.checkpoint import COMPONENTS, read_architecture
 from hunyuan_local.planner.modes import DTYPES

@@ -14,8 +14,8 @@ from diffusers import HunyuanVideoTransformer3DModel
 
 from hunyuan_local.config import ModelConfig, load_model_config, load_profile
 from hunyuan_local.errors import ConfigError, ModelLoadError
-from hunyuan_local.pipeline.loader import load_model
-from hunyuan_local.pipeline.tokenizers import check_crop_start
+from hunyuan_local.pipeline.loading.loader import load_model
+from hunyuan_local.pipeline.text.tokenizers import check_crop_start
 from hunyuan_local.provenance import weights_identity
 from hunyuan_local.weights.files import missing_files
 
@@ -155,7 +155,7 @@ import json, os, resource, sys
 from pathlib import Path
 from hunyuan_local.config import load_profile
 from hunyuan_local.pipeline import loader
-from hunyuan_local.pipeline.placement import Placement
+from hunyuan_local.pipeline.memory.placement import Placement
 
 profile = load_profile("cpu")
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

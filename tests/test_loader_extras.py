@@ -12,10 +12,10 @@ from lora_files import make_lora
 from PIL import Image
 
 from hunyuan_local.backends.base import GenerationContext
-from hunyuan_local.backends.local import LocalBackend
+from hunyuan_local.backends.local.backend import LocalBackend
 from hunyuan_local.config import LoraConfig, RuntimeProfile, load_model_config, load_profile
 from hunyuan_local.errors import ConfigError
-from hunyuan_local.pipeline.loader import load_model
+from hunyuan_local.pipeline.loading.loader import load_model
 from hunyuan_local.provenance import read_provenance
 from hunyuan_local.schema import GenerationRequest, GenerationResult, Progress
 
@@ -91,7 +91,7 @@ def test_a_gguf_file_is_refused_where_it_cannot_be_used(tmp_path: Path, changes:
 
 
 def test_a_precision_that_the_machine_lacks_is_refused_before_anything_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hunyuan_local.pipeline.loader.provide", pytest.fail)
+    monkeypatch.setattr("hunyuan_local.pipeline.loading.loader.provide", pytest.fail)
     with pytest.raises(ConfigError, match=r"quantization='nf4': nf4 \(bitsandbytes\) needs a CUDA device"):
         load_model(TINY, CPU.model_copy(update={"quantization": "nf4"}))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hunyuan_local.backends.base import GenerationContext
-from hunyuan_local.backends.local import LocalBackend
+from hunyuan_local.backends.local.backend import LocalBackend
 from hunyuan_local.backends.registry import get_backend
 from hunyuan_local.errors import ConfigError, GenerationCancelledError, InvalidOutputError, OutputExistsError
 from hunyuan_local.provenance import read_provenance

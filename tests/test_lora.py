@@ -20,10 +20,10 @@ from safetensors.torch import save_file
 
 from hunyuan_local.config import LoraConfig, load_model_config
 from hunyuan_local.errors import ConfigError, HunyuanLocalError, ModelLoadError
-from hunyuan_local.pipeline import lora as lora_module
-from hunyuan_local.pipeline.attention import drop_padding
-from hunyuan_local.pipeline.lora import LoadedLora, add_loras
-from hunyuan_local.pipeline.rotary import keep_rotary_tables
+from hunyuan_local.pipeline.attention.mask_free import drop_padding
+from hunyuan_local.pipeline.attention.rotary import keep_rotary_tables
+from hunyuan_local.pipeline.loading import lora as lora_module
+from hunyuan_local.pipeline.loading.lora import LoadedLora, add_loras
 from hunyuan_local.weights.lora import original_name, parse_key, spellings
 from hunyuan_local.weights.single_file import find_file, sha256_of
 

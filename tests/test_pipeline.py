@@ -14,9 +14,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 from equivalence import library_pipeline, reference
 
-from hunyuan_local.backends.local import LocalBackend
+from hunyuan_local.backends.local.backend import LocalBackend
 from hunyuan_local.errors import GenerationCancelledError, GpuMemoryError, InvalidOutputError
-from hunyuan_local.pipeline import decoder, runner
+from hunyuan_local.pipeline import decode, denoise
 from hunyuan_local.schema import GenerationRequest, Progress
 
 
@@ -30,8 +30,8 @@ def ignore(told: object) -> None:
 
 def ours(tiny: LocalBackend, request: GenerationRequest) -> np.ndarray:
     request = tiny.resolve(request)
-    denoised = runner.denoise(tiny.load(), request, (request.width, request.height), ignore, ignore, never)
-    return np.concatenate(list(decoder.decode(tiny.load(), denoised.latents)))
+    denoised = denoise.denoise(tiny.load(), request, (request.width, request.height), ignore, ignore, never)
+    return np.concatenate(list(decode.decode(tiny.load(), denoised.latents)))
 
 
 @pytest.fixture(scope="module")
@@ -64,13 +64,13 @@ def test_streamed_decoding_equals_the_librarys(tiny: LocalBackend, num_latents: 
     with torch.no_grad():
         whole = model.pipe.vae.decode(latents / model.pipe.vae.config.scaling_factor).sample
     expected = ((whole[0].permute(1, 2, 3, 0) / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-    found = np.concatenate(list(decoder.decode(model, latents)))
+    found = np.concatenate(list(decode.decode(model, latents)))
     np.testing.assert_array_equal(found, expected)
 
 
 def test_decoding_hands_on_pieces_of_bounded_length(tiny: LocalBackend) -> None:
     latents = torch.randn(1, 16, 25, 2, 2, generator=torch.Generator().manual_seed(0))
-    lengths = [len(piece) for piece in decoder.decode(tiny.load(), latents)]
+    lengths = [len(piece) for piece in decode.decode(tiny.load(), latents)]
     assert sum(lengths) == 97
     assert max(lengths) <= 16
 
@@ -91,7 +91,7 @@ def test_cancelling_stops_after_the_step(tiny: LocalBackend, small_request: Gene
         steps.append(progress.step)
 
     with pytest.raises(GenerationCancelledError, match="after step 2 of 50"):
-        runner.denoise(tiny.load(), request, (144, 80), watch, ignore, lambda: max(steps) >= 2)
+        denoise.denoise(tiny.load(), request, (144, 80), watch, ignore, lambda: max(steps) >= 2)
 
 
 def test_nan_latents_stop_at_once(tiny: LocalBackend, small_request: GenerationRequest) -> None:
@@ -111,7 +111,7 @@ def test_nan_frames_are_refused(tiny: LocalBackend) -> None:
     try:
         weight.data[0, 0] = float("inf")
         with pytest.raises(InvalidOutputError, match="frames are NaN"):
-            list(decoder.decode(tiny.load(), torch.zeros(1, 16, 1, 2, 2)))
+            list(decode.decode(tiny.load(), torch.zeros(1, 16, 1, 2, 2)))
     finally:
         weight.data.copy_(kept)
 
@@ -129,7 +129,7 @@ def test_what_has_no_effect_is_said(
 ) -> None:
     request = tiny.resolve(small_request.replace(**changes))
     notes: list[str] = []
-    runner.denoise(tiny.load(), request, (144, 80), ignore, notes.append, never)
+    denoise.denoise(tiny.load(), request, (144, 80), ignore, notes.append, never)
     assert [n for n in notes if n.startswith(note)]
 
 

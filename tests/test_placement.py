@@ -15,9 +15,9 @@ from hunyuan_local.config import (
     load_model_config,
     load_profile,
 )
-from hunyuan_local.pipeline import placement as placement_module
-from hunyuan_local.pipeline.loader import load_model
-from hunyuan_local.pipeline.placement import Placement
+from hunyuan_local.pipeline.loading.loader import load_model
+from hunyuan_local.pipeline.memory import placement as placement_module
+from hunyuan_local.pipeline.memory.placement import Placement
 
 CPU = load_profile("cpu")
 GPU = load_profile("gpu-80gb")
@@ -127,9 +127,9 @@ def test_a_transformer_that_stays_leaves_for_the_text_encoder(guests: tuple) -> 
 
 def test_a_visitor_that_stays_can_be_dismissed(guests: tuple) -> None:
     own, log = guests
-    assert own.has_guests
-    own.dismiss()
-    assert log == [("transformer", "cpu")] and not own.has_guests
+    assert own.has_evictable
+    own.evict()
+    assert log == [("transformer", "cpu")] and not own.has_evictable
 
 
 def test_a_visitor_leaves_when_it_runs_out_of_memory() -> None:

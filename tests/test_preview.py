@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 from tiny import preview as fitting
 from tiny import world
 
-from hunyuan_local.backends.local import LocalBackend
+from hunyuan_local.backends.local.backend import LocalBackend
 from hunyuan_local.config import LatentPreview, load_model_config
 from hunyuan_local.errors import ConfigError
 from hunyuan_local.pipeline.preview import Previewer, predict_clean, preview_frames

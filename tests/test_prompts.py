@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from hunyuan_local.config import RuntimeProfile, load_model_config, load_profile
-from hunyuan_local.pipeline.loader import LoadedModel, load_model
-from hunyuan_local.pipeline.prompt_cache import NAMES, PromptCache, encoder_identity
+from hunyuan_local.pipeline.loading.loader import load_model
+from hunyuan_local.pipeline.model import LoadedModel
+from hunyuan_local.pipeline.text.prompt_cache import NAMES, PromptCache, encoder_identity
 from hunyuan_local.schema import GenerationRequest
 
 CPU = load_profile("cpu")

@@ -23,15 +23,15 @@ from safetensors.torch import load_file, save_file
 from hunyuan_local.config import load_model_config
 from hunyuan_local.config.quantization import NEEDS
 from hunyuan_local.errors import ConfigError, ModelLoadError
-from hunyuan_local.pipeline.attention import drop_padding
-from hunyuan_local.pipeline.quantization import (
+from hunyuan_local.pipeline.attention.mask_free import drop_padding
+from hunyuan_local.pipeline.attention.rotary import keep_rotary_tables
+from hunyuan_local.pipeline.loading.quantization import (
     cast_storage,
     finish_quantization,
     require,
     transformer_config,
 )
-from hunyuan_local.pipeline.rotary import keep_rotary_tables
-from hunyuan_local.pipeline.tokenizers import load_clip_tokenizer, load_llama_tokenizer
+from hunyuan_local.pipeline.text.tokenizers import load_clip_tokenizer, load_llama_tokenizer
 from hunyuan_local.planner.checkpoint import read_architecture
 from hunyuan_local.planner.quantization import METHODS
 from hunyuan_local.planner.weights import store

@@ -11,7 +11,7 @@ from transformers import LlamaTokenizerFast
 
 from hunyuan_local.config import load_model_config
 from hunyuan_local.errors import ModelLoadError, TokenizerMismatchError
-from hunyuan_local.pipeline.tokenizers import (
+from hunyuan_local.pipeline.text.tokenizers import (
     check_tokenizer,
     find_truncations,
     load_clip_tokenizer,

@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from tiny import captions, optimisation, training, world  # noqa: E402
 
 from hunyuan_local.config import LatentPreview, load_model_config, load_profile  # noqa: E402
-from hunyuan_local.pipeline.loader import load_model  # noqa: E402
+from hunyuan_local.pipeline.loading.loader import load_model  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from hunyuan_local.bench.card import hardware_card
+from hunyuan_local.bench.results.machine_card import hardware_card
 from hunyuan_local.planner import Machine
 from hunyuan_local.planner.machine import recognise
 

@@ -93,7 +93,7 @@ def _prepare(options: argparse.Namespace) -> tuple[dict[str, Any], Path]:
         OutputExistsError: there are results already.
     """
     if options.device == "cuda":
-        from hunyuan_local.pipeline.memory import why_no_gpu
+        from hunyuan_local.pipeline.memory.device import why_no_gpu
 
         if (problem := why_no_gpu()) is not None:
             raise ConfigError(f"device='cuda': {problem}; this check measures a CUDA device and needs one")

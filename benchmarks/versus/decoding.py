@@ -52,8 +52,8 @@ def ours(job: Job, latents: torch.Tensor, output: Path, stages: Stages, returned
         returned: let the C library give freed memory back to the system, as it does where nobody tells it otherwise.
     """
     from hunyuan_local.backends.base import GenerationContext
-    from hunyuan_local.backends.finishing import Run, finish
-    from hunyuan_local.pipeline.runner import Denoised
+    from hunyuan_local.backends.local.decode_and_write import Run, finish
+    from hunyuan_local.pipeline.denoise import Denoised
     from hunyuan_local.planner.checkpoint import read_architecture
     from hunyuan_local.planner.tiles import choose_tiling
     from hunyuan_local.schema import GenerationRequest

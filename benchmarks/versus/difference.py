@@ -25,8 +25,8 @@ def stock_frames(job: Job) -> np.ndarray:
 
 def our_frames(job: Job) -> np.ndarray:
     """uint8 frames [n, H, W, 3] of this package."""
-    from hunyuan_local.pipeline.decoder import decode
-    from hunyuan_local.pipeline.runner import denoise
+    from hunyuan_local.pipeline.decode import decode
+    from hunyuan_local.pipeline.denoise import denoise
     from hunyuan_local.schema import GenerationRequest
 
     backend = ours.make_backend(job)

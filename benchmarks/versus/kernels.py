@@ -19,9 +19,9 @@ import torch
 from diffusers import HunyuanVideoTransformer3DModel
 
 from hunyuan_local.pipeline.acceleration import compile_blocks
-from hunyuan_local.pipeline.allocator import keep_freed_memory
-from hunyuan_local.pipeline.attention import drop_padding
-from hunyuan_local.pipeline.rotary import keep_rotary_tables
+from hunyuan_local.pipeline.attention.mask_free import drop_padding
+from hunyuan_local.pipeline.attention.rotary import keep_rotary_tables
+from hunyuan_local.pipeline.memory.allocator import keep_freed_memory
 
 from . import floor
 from .job import Job

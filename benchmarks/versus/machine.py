@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hunyuan_local.bench.card import hardware_card
+from hunyuan_local.bench.results.machine_card import hardware_card
 from hunyuan_local.provenance import library_versions
 
 
@@ -15,6 +15,6 @@ def describe() -> str:
 
 def fast_precision() -> str:
     """bfloat16, or float32 where the processor only emulates bfloat16."""
-    from hunyuan_local.pipeline.devices import cpu_has_bfloat16
+    from hunyuan_local.pipeline.memory.device import cpu_has_bfloat16
 
     return "bfloat16" if cpu_has_bfloat16() else "float32"

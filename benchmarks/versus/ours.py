@@ -24,7 +24,7 @@ def model_config(job: Job) -> Any:
 
 def make_backend(job: Job) -> Any:
     """The local backend with the job's weights, on the CPU."""
-    from hunyuan_local.backends.local import LocalBackend
+    from hunyuan_local.backends.local.backend import LocalBackend
     from hunyuan_local.config import RuntimeProfile
 
     others = dict.fromkeys(("vae", "text_encoder", "text_encoder_2"), "float32")
@@ -43,7 +43,7 @@ def main() -> None:
     job, output, record = Job.load(Path(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[3])
     stages = Stages()
     stages.enter("import")
-    import hunyuan_local.pipeline.runner  # noqa: F401  what generate would import
+    import hunyuan_local.pipeline.denoise  # noqa: F401  what generate would import
     from hunyuan_local.backends.base import GenerationContext
     from hunyuan_local.schema import GenerationRequest
 

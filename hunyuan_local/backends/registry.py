@@ -20,27 +20,28 @@ def _local(
     context_parallel_mode: str | None = None,
 ) -> Backend:
     from ..config import RuntimeProfile
-    from . import degrees, profiles
+    from .local import profile_choice
+    from .multi_gpu import limits
 
-    found = profile if isinstance(profile, RuntimeProfile) else profiles.named_profile(profile)
-    found, shared = degrees.context_parallel(found, context_parallel, context_parallel_mode)
+    found = profile if isinstance(profile, RuntimeProfile) else profile_choice.named_profile(profile)
+    found, shared = limits.context_parallel(found, context_parallel, context_parallel_mode)
     if shared is None:
-        from .local import LocalBackend
+        from .local.backend import LocalBackend
 
         return LocalBackend(model, found, revision, lora, cache)
-    from .parallel import ParallelBackend
+    from .multi_gpu.backend import ParallelBackend
 
     return ParallelBackend(shared, model, found, revision, lora, cache)
 
 
 def _wavespeed(api_key: str | None = None, base_url: str | None = None, timeout_s: float | None = None) -> Backend:
-    from .wavespeed import WaveSpeedBackend
+    from .hosted.wavespeed import WaveSpeedBackend
 
     return WaveSpeedBackend(api_key, base_url, timeout_s)
 
 
 def _novita(api_key: str | None = None, base_url: str | None = None, timeout_s: float | None = None) -> Backend:
-    from .novita import NovitaBackend
+    from .hosted.novita import NovitaBackend
 
     return NovitaBackend(api_key, base_url, timeout_s)
 

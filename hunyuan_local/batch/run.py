@@ -235,10 +235,10 @@ class Batch:
 
         They died with an earlier run, for which no item is to blame, so no attempt is counted.
         """
-        for report in self.store.roster.list(within_s=_ANY_AGE_S):
+        for report in self.store.worker_reports.list(within_s=_ANY_AGE_S):
             if not _is_alive(report.pid):
                 self.store.give_back_all_of(report.name)
-                self.store.roster.leave(report.name)
+                self.store.worker_reports.leave(report.name)
 
 
 def _is_alive(pid: int) -> bool:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 
 from ..backends.base import Backend
-from ..backends.budget import Budget
+from ..backends.hosted.spending import Budget
 from ..errors import HunyuanLocalError, TerminationRequest
 from ..jobs.folder import DataFolder
 from ..jobs.store import JobStore

@@ -57,7 +57,7 @@ class _LazyGroup(click.RichGroup):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name, listed, rest = super().resolve_command(ctx, args)
-        return name, listed and importlib.import_module(f".{name}", __package__).command, rest
+        return name, listed and importlib.import_module(f".commands.{name}", __package__).command, rest
 
 
 @click.group(

@@ -54,7 +54,7 @@ class GroupOffload(StrictConfig):
     to_disk: bool = False
 
 
-class OomLadder(StrictConfig):
+class OutOfMemoryConfig(StrictConfig):
     """What is tried when the device's memory runs out, from the last finished step on.
 
     Attributes:
@@ -164,7 +164,7 @@ class RuntimeProfile(StrictConfig):
     compile: bool = False
     cache: CacheConfig | None = None
     prompt_cache: bool = True
-    on_oom: OomLadder = OomLadder()
+    on_oom: OutOfMemoryConfig = OutOfMemoryConfig()
     context_parallel: ContextParallel | None = None
 
     def residence(self, component: str) -> Residence:

@@ -120,7 +120,7 @@ class Forecaster:
 
     def __init__(self, store: JobStore, model: str, clock: Callable[[], float] = time.monotonic):
         self._store, self._model, self._clock = store, model, clock
-        self._roster = store.roster
+        self._worker_reports = store.worker_reports
         self._lock = threading.Lock()
         self._made_at = -_FRESH_S
         self._made = Forecast({}, None)
@@ -149,7 +149,7 @@ class Forecaster:
         running = self._store.list(statuses=["running"], model=self._model, oldest_first=True)
         queued = self._store.list(statuses=["queued"], model=self._model, oldest_first=True, limit=_MOST_QUEUED)
         recent = self._store.list(statuses=["succeeded"], model=self._model, limit=RECENT_JOBS)
-        workers = sum(report.model == self._model for report in self._roster.list())
+        workers = sum(report.model == self._model for report in self._worker_reports.list())
         now = self._store.database.clock()
         return forecast(running, queued, measure(recent), max(workers, len(running)), now)
 

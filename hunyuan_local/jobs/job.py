@@ -16,7 +16,7 @@ FINISHED: tuple[JobStatus, ...] = ("succeeded", "failed", "canceled")
 class Job(BaseModel):
     """One row. Times are seconds since 1970; ``origin`` is what its taker wants to remember of it.
 
-    ``webhook`` is a URL to be called when the job has ended; see :class:`hunyuan_local.jobs.outbox.Outbox`.
+    ``webhook`` is a URL to be called when the job has ended; see :class:`.webhook_queue.WebhookQueue`.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -162,7 +162,7 @@ class WorkerPool:
         process, slot.process = slot.process, None
         process.stdin.close()
         self._store.expire(slot.name)
-        self._store.roster.leave(slot.name)
+        self._store.worker_reports.leave(slot.name)
         if self._ending:
             return
         self.deaths += 1

@@ -18,7 +18,7 @@ from ..errors import QueueFullError
 from ..schema import FailureKind, GenerationRequest, JobStatus, Progress
 from .database import Database
 from .job import FINISHED, Job, read_job
-from .roster import Roster
+from .worker_reports import WorkerReports
 
 
 class JobStore:
@@ -34,7 +34,7 @@ class JobStore:
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time):
         self.database = Database(path, clock)
-        self.roster = Roster(self.database)
+        self.worker_reports = WorkerReports(self.database)
 
     def enqueue(
         self,

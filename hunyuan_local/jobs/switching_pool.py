@@ -24,7 +24,7 @@ _MOST_LISTED = 1000
 
 
 @dataclass(frozen=True)
-class Crew:
+class ModelWorkers:
     """What a group of workers is started with.
 
     Attributes:
@@ -38,30 +38,30 @@ class Crew:
     queue: str
 
 
-def crew_of(job: Job) -> Crew | None:
+def model_workers_of(job: Job) -> ModelWorkers | None:
     """The workers that a job asks for; None if any of its model will do."""
     asked = job.origin.get("crew")
-    return None if asked is None else Crew(asked["model"], asked["profile"], job.model)
+    return None if asked is None else ModelWorkers(asked["model"], asked["profile"], job.model)
 
 
 class SwitchingPool:
     """See :class:`.pool.Pool`.
 
     Args:
-        make: makes the workers of a crew, not started yet.
-        own: the crew that is there from the start.
+        make: makes the workers of a model, not started yet.
+        own: the workers that are there from the start.
         clock: seconds that never go back.
     """
 
     def __init__(
         self,
         store: JobStore,
-        make: Callable[[Crew], Pool],
-        own: Crew,
+        make: Callable[[ModelWorkers], Pool],
+        own: ModelWorkers,
         clock: Callable[[], float] = time.monotonic,
     ):
         self._store, self._make, self._clock = store, make, clock
-        self._crew, self._pool, self._since = own, make(own), clock()
+        self._model_workers, self._pool, self._since = own, make(own), clock()
         self._own = own
         self._ending = False
         self._earlier_deaths = 0
@@ -93,11 +93,11 @@ class SwitchingPool:
 
     def tick(self) -> None:
         """Change the crew if it has nothing to do and another would; then as :class:`.pool.Pool`."""
-        if not self._ending and self._crew != self._own and self._cannot_start():
+        if not self._ending and self._model_workers != self._own and self._cannot_start():
             words = self._pool.last_words or "the server's log says why"
-            self._give_up(self._crew, f"no worker for {self._crew.queue} could be started: {words}")
+            self._give_up(self._model_workers, f"no worker for {self._model_workers.queue} could be started: {words}")
             self._change(self._own)
-        if not self._ending and (wanted := self._wanted()) != self._crew:
+        if not self._ending and (wanted := self._wanted()) != self._model_workers:
             self._change(wanted)
         if not self._ending:  # it may have come while the old workers ended
             self._pool.tick()
@@ -112,45 +112,45 @@ class SwitchingPool:
         self._ending = True
         self._pool.stop(grace_s)
 
-    def _wanted(self) -> Crew:
+    def _wanted(self) -> ModelWorkers:
         """Whose turn it is: the present crew's while it has a job, else that of the oldest job that waits."""
         other = self._oldest_of_others()
         if other is None:
-            return self._crew
+            return self._model_workers
         if self._clock() - self._since > _LONGEST_TURN_S:
             return other
-        busy = self._store.list(statuses=["queued", "running"], model=self._crew.queue, limit=1)
-        return self._crew if busy else other
+        busy = self._store.list(statuses=["queued", "running"], model=self._model_workers.queue, limit=1)
+        return self._model_workers if busy else other
 
-    def _oldest_of_others(self) -> Crew | None:
+    def _oldest_of_others(self) -> ModelWorkers | None:
         """Whose the oldest job is that waits for another crew; jobs of workers elsewhere are left to these."""
         for job in self._store.list(statuses=["queued"], oldest_first=True, limit=_MOST_LISTED):
-            crew = self._own if job.model == self._own.queue else crew_of(job)
-            if crew is not None and crew != self._crew:
-                return crew
+            model_workers = self._own if job.model == self._own.queue else model_workers_of(job)
+            if model_workers is not None and model_workers != self._model_workers:
+                return model_workers
         return None
 
     def _cannot_start(self) -> bool:
         """Whether its workers die before they take a job."""
         if self._pool.deaths < _MOST_DEATHS * self._pool.size:
             return False
-        waiting = self._store.list(statuses=["queued", "running"], model=self._crew.queue, limit=_MOST_LISTED)
+        waiting = self._store.list(statuses=["queued", "running"], model=self._model_workers.queue, limit=_MOST_LISTED)
         return bool(waiting) and not any(job.attempts for job in waiting)
 
-    def _change(self, crew: Crew) -> None:
+    def _change(self, model_workers: ModelWorkers) -> None:
         """End the workers and make others; where those cannot be made, their jobs are failed and all stays as it is."""
         try:
-            pool = self._make(crew)
+            pool = self._make(model_workers)
         except HunyuanLocalError as error:
-            self._give_up(crew, str(error))
+            self._give_up(model_workers, str(error))
             return
-        logger.info("%s makes room for %s", self._crew.queue, crew.queue)
+        logger.info("%s makes room for %s", self._model_workers.queue, model_workers.queue)
         self._pool.stop(_GRACE_S)
         self._earlier_deaths += self._pool.deaths
-        self._pool, self._crew, self._since = pool, crew, self._clock()
+        self._pool, self._model_workers, self._since = pool, model_workers, self._clock()
 
-    def _give_up(self, crew: Crew, why: str) -> None:
+    def _give_up(self, model_workers: ModelWorkers, why: str) -> None:
         """Fail the waiting jobs of a crew; nobody else would make them."""
-        logger.warning("%s: %s", crew.queue, why)
-        for job in self._store.list(statuses=["queued"], model=crew.queue, limit=_MOST_LISTED):
+        logger.warning("%s: %s", model_workers.queue, why)
+        for job in self._store.list(statuses=["queued"], model=model_workers.queue, limit=_MOST_LISTED):
             self._store.give_up(job.job_id, why)

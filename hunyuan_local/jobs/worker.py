@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from ..backends.base import Backend, GenerationContext, Spending, StagedBackend
-from ..backends.inspection import prepare
+from ..backends.safety_check import prepare
 from ..errors import (
     AuthenticationError,
     ContentBlockedError,
@@ -36,9 +36,9 @@ from ..errors import (
 )
 from ..schema import GenerationResult, Progress
 from .folder import DataFolder
+from .heartbeat import Heartbeat
 from .job import Job
-from .leftover import finished_before
-from .pulse import Pulse
+from .recovery import finished_before
 from .store import JobStore
 from .worker_config import WorkerConfig
 
@@ -79,7 +79,7 @@ class Worker:
         self._files = ThreadPoolExecutor(1, "files")
         self._file: Future[None] | None = None
         self._queue = config.queue or backend.identity
-        self._pulse = Pulse(store, config.name, backend, lease_s=config.lease_s, beat_s=config.beat_s)
+        self._heartbeat = Heartbeat(store, config.name, backend, lease_s=config.lease_s, beat_s=config.beat_s)
 
     def stop(self) -> None:
         """End soon: save the running job's state and give it back. For signal handlers, in the main thread.
@@ -101,7 +101,7 @@ class Worker:
             HunyuanLocalError: the model cannot be loaded, or the store cannot be used.
             TerminationRequest: stopped while the model was being loaded.
         """
-        with self._pulse, self._files:
+        with self._heartbeat, self._files:
             self._prepare()
             self._loading = False
             logger.info("%s is ready: %s on %s", self._config.name, self._backend.identity, self._backend.device)
@@ -128,7 +128,7 @@ class Worker:
 
     def _tell_how_far(self, progress: Progress) -> None:
         if progress.stage == "encode":
-            self._pulse.prepare(f"{progress.step} of {progress.total} prompts encoded")
+            self._heartbeat.prepare(f"{progress.step} of {progress.total} prompts encoded")
 
     def _load(self) -> None:
         """Load the model, in the profile for videos of its usual size unless one was named."""
@@ -144,10 +144,10 @@ class Worker:
         config = self._config
         free = self._folder.free_bytes()
         if free < config.min_free_bytes:
-            self._pulse.wait_for(f"the disk has {free} bytes free, {config.min_free_bytes} are needed")
+            self._heartbeat.wait_for(f"the disk has {free} bytes free, {config.min_free_bytes} are needed")
             self._pause()
             return
-        self._pulse.idle()
+        self._heartbeat.idle()
         job = self._store.claim(config.name, self._queue, config.lease_s)
         if job is None:
             self._wait_for_file()
@@ -159,7 +159,7 @@ class Worker:
         """Bring one job to its file; that is finished while the next job is begun."""
         logger.info("job %s: attempt %s of %s", job.job_id, job.attempts, job.max_attempts)
         self._context = context = self._context_of(job)
-        self._pulse.hold(job, context)
+        self._heartbeat.hold(job, context)
         pending = None
         try:
             with self._settled(job):
@@ -169,7 +169,7 @@ class Worker:
         finally:
             self._context = None
             if pending is None:
-                self._pulse.let_go(job)
+                self._heartbeat.let_go(job)
         if pending is not None:
             self._wait_for_file()
             self._file = self._files.submit(self._finish, job, pending)
@@ -225,7 +225,7 @@ class Worker:
                     if self._store.get(job.job_id) is None:
                         self._folder.remove(job)
         finally:
-            self._pulse.let_go(job)
+            self._heartbeat.let_go(job)
 
     def _wait_for_file(self) -> None:
         """At most one file is on its way; an error that nobody foresaw there ends this worker too."""
@@ -287,7 +287,7 @@ class Worker:
         self._failing_since = self._failing_since or now
         if now - self._failing_since > self._config.patience_s:
             raise error
-        self._pulse.wait_for(str(error))
+        self._heartbeat.wait_for(str(error))
         asked_for_s = getattr(error, "retry_after_s", None) or 0.0
         self._pause(max(asked_for_s, self._pause_s))
         self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)

@@ -20,8 +20,8 @@ from diffusers.hooks.first_block_cache import FBCHeadBlockHook
 
 from ..config import CacheConfig, FirstBlockCache, RuntimeProfile, TaylorSeerCache
 from ..errors import ConfigError
-from .attention import choose_backend, drop_padding, fastest_first, find_problem
-from .rotary import keep_rotary_tables
+from .attention.mask_free import choose_backend, drop_padding, fastest_first, find_problem
+from .attention.rotary import keep_rotary_tables
 
 RESUMED_WITH_CACHE = (
     "the step cache was not saved and starts anew, so the frames differ a little from those of a run without the "

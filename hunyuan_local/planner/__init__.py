@@ -6,7 +6,7 @@ torch nor weights.
 """
 
 from .batch import BatchOption, BatchPlan, BatchSeconds, makespan, plan_batch, seconds_of
-from .machine import GpuSpec, Machine, detect_machine, find_gpu, parse_size
+from .machine import GpuSpec, Machine, detect_machine, find_gpu, parse_memory
 from .modes import Mode
 from .plan import plan
 from .result import Alternative, ModePlan, Plan
@@ -24,7 +24,7 @@ __all__ = [
     "detect_machine",
     "find_gpu",
     "makespan",
-    "parse_size",
+    "parse_memory",
     "plan",
     "plan_batch",
     "seconds_of",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from .trace import Trace
 
-# What hunyuan_local/pipeline/rotary.py turns at once on a GPU, in float32.
+# What hunyuan_local/pipeline/attention/rotary.py turns at once on a GPU, in float32.
 ROTARY_PIECE_BYTES = 2**26
 
 

@@ -117,7 +117,7 @@ def find_gpu(name: str) -> GpuSpec:
     raise ConfigError(f"gpu={name!r}: not known; use one of {known}, or give its memory alone (--gpu-memory 24GiB)")
 
 
-def parse_size(text: str, option: str) -> int:
+def parse_memory(text: str, option: str) -> int:
     """Bytes of a size such as ``24GiB`` or ``64GB``.
 
     Raises:
@@ -136,7 +136,7 @@ def detect_machine() -> Machine:
     libraries = installed_libraries()
     if not has_cuda_driver():
         return Machine(None, host, libraries=libraries)
-    from ..pipeline.devices import cuda_devices
+    from ..pipeline.memory.device import cuda_devices
 
     devices = cuda_devices()
     if not devices:

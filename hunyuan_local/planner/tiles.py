@@ -69,7 +69,7 @@ def choose_tiling(
         run = Decode(latents, each, default)
         if max_elements is None or largest_tensor(config, run) <= max_elements:
             return default
-    costs = ladder(config, latents, each, max_elements)
+    costs = tile_costs(config, latents, each, max_elements)
     fitting = (cost.tiling for cost in costs if free_bytes is None or needed_bytes(cost.peak_bytes) <= free_bytes)
     return next(fitting, costs[-1].tiling)
 
@@ -89,7 +89,7 @@ def smaller(
         config, latents, each, max_elements: as for :func:`choose_tiling`.
     """
     peak = trace_decode(config, Decode(latents, each, tiling)).peak_bytes
-    costs = ladder(config, latents, each, max_elements)
+    costs = tile_costs(config, latents, each, max_elements)
     below = (cost.tiling for cost in costs if cost.peak_bytes <= SHRINK * peak)
     last = costs[-1].tiling if costs[-1].peak_bytes < peak else None
     return next(below, last)
@@ -101,7 +101,7 @@ def needed_bytes(peak_bytes: int) -> int:
 
 
 @lru_cache(maxsize=64)
-def ladder(
+def tile_costs(
     config: Autoencoder, latents: tuple[int, int, int], each: int, max_elements: int | None = None
 ) -> tuple[TilingCost, ...]:
     """The tilings worth considering, from the cheapest to that of the least memory; never empty.

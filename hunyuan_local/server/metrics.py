@@ -16,8 +16,8 @@ from prometheus_client.registry import Collector
 
 from ..jobs.folder import DataFolder
 from ..jobs.job import Job
-from ..jobs.roster import WorkerReport
 from ..jobs.store import JobStore
+from ..jobs.worker_reports import WorkerReport
 from ..schema import JobStatus
 
 _STAGES = ("load", "encode", "denoise", "decode", "write", "total")
@@ -95,7 +95,7 @@ class _Now(Collector):
 
     def __init__(self, folder: DataFolder, store: JobStore):
         self._folder, self._store = folder, store
-        self._roster = store.roster
+        self._worker_reports = store.worker_reports
 
     def collect(self) -> Iterator[Metric]:
         """Jobs, disk and workers."""
@@ -106,7 +106,7 @@ class _Now(Collector):
         yield jobs
         yield GaugeMetricFamily("hunyuan_local_queue_depth", "Jobs that wait.", counts.get("queued", 0))
         yield GaugeMetricFamily("hunyuan_local_disk_free_bytes", "Free on the disk.", self._folder.free_bytes())
-        yield from _of_workers(self._roster.list())
+        yield from _of_workers(self._worker_reports.list())
 
 
 def _of_workers(workers: list[WorkerReport]) -> Iterator[Metric]:

@@ -17,9 +17,9 @@ from fastapi import FastAPI
 from ..errors import ConfigError
 from ..jobs.folder import DataFolder
 from ..jobs.housekeeping import Chore, Housekeeper, prune, sweep
-from ..jobs.outbox import Outbox
 from ..jobs.pool import Pool
 from ..jobs.store import JobStore
+from ..jobs.webhook_queue import WebhookQueue
 from .app import create_app
 from .config import ServerConfig
 from .webhooks import WebhookSender
@@ -77,7 +77,7 @@ def serve(
     address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
     app = create_app(config, folder, store)
     install(app)
-    sender = WebhookSender(Outbox(store.database), app.state.service.webhook_call, config.allow_private_webhooks)
+    sender = WebhookSender(WebhookQueue(store.database), app.state.service.webhook_call, config.allow_private_webhooks)
     housekeeper = Housekeeper(
         [
             Chore("workers", 1.0, pool.tick),

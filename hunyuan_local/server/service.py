@@ -18,7 +18,7 @@ from typing import Any, Literal
 from starlette.concurrency import run_in_threadpool
 
 from ..backends.base import with_seed
-from ..backends.profiles import AUTO, named_profile
+from ..backends.local.profile_choice import AUTO, named_profile
 from ..config import ModelConfig, load_model_config
 from ..errors import ConfigError, FieldProblem, HunyuanLocalError, InvalidRequestError, QueueFullError
 from ..jobs.eta import Forecaster
@@ -55,7 +55,7 @@ class VideoService:
         self.config, self.folder, self.store = config, folder, store
         self.webhook_secret = webhook_secret
         self.links = LinkSigner(folder.secret("links"), round(min(config.video_url_ttl_s, config.retention_s)))
-        self._roster = store.roster
+        self._worker_reports = store.worker_reports
         self._forecaster = Forecaster(store, config.model.identity)
 
     def submit(
@@ -90,11 +90,11 @@ class VideoService:
             problem = FieldProblem("rewrite", submission.request.rewrite, f"{rule}--rewrite-endpoint")
             raise InvalidRequestError([problem])
         limits = DIALECTS[dialect_name].CAPABILITIES
-        made_by, queue, crew = self._maker(model, profile)
+        made_by, queue, model_workers = self._maker(model, profile)
         defaults = dict(made_by.defaults) | {"rewrite": config.rewrite}
         request = with_seed(submission.request, limits).with_defaults(defaults)
         _check_volume(request, config.max_voxels)
-        origin = {"dialect": dialect_name, "base_url": base_url, "inline": submission.inline} | crew
+        origin = {"dialect": dialect_name, "base_url": base_url, "inline": submission.inline} | model_workers
         try:
             return self.store.enqueue(
                 request,
@@ -256,7 +256,7 @@ class VideoService:
         found = [self._disk_shortage()]
         # Workers that change between models are ready for any of them.
         own = self.config.model.identity
-        workers = [worker for worker in self._roster.list() if self.config.models or worker.model == own]
+        workers = [worker for worker in self._worker_reports.list() if self.config.models or worker.model == own]
         if not workers:
             found.append(f"no worker for {self.config.model.name} has reported")
         elif all(worker.state == "loading" for worker in workers):

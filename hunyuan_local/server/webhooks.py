@@ -22,7 +22,7 @@ import httpx
 
 from ..errors import FieldProblem, InvalidRequestError, StoreError
 from ..jobs.job import Job
-from ..jobs.outbox import Outbox
+from ..jobs.webhook_queue import WebhookQueue
 from ..schema import JobView
 from ..wires import novita, wavespeed
 from .addresses import Lookup, PrivateAddressError, find_addresses
@@ -118,7 +118,7 @@ class WebhookSender:
 
     def __init__(
         self,
-        outbox: Outbox,
+        webhook_queue: WebhookQueue,
         make: Callable[[Job], WebhookCall | None],
         allow_private: bool,
         *,
@@ -129,7 +129,7 @@ class WebhookSender:
         tls: ssl.SSLContext | None = None,
         lookup: Lookup = socket.getaddrinfo,
     ):
-        self._outbox, self._make, self._allow_private = outbox, make, allow_private
+        self._webhook_queue, self._make, self._allow_private = webhook_queue, make, allow_private
         self._delays_s, self._poll_s, self._lease_s = delays_s, poll_s, lease_s
         self._tls = tls or httpx.create_ssl_context()
         self._lookup = lookup
@@ -166,7 +166,7 @@ class WebhookSender:
                 except StoreError as error:
                     logger.error("webhook of job %s: what became of it is not stored: %s", job.job_id, error)
         finally:
-            self._outbox.close()
+            self._webhook_queue.close()
 
     def _next(self) -> Job | None:
         """The next call, as soon as one is due; None at the end. One thread looks, the others wait for their turn."""
@@ -174,7 +174,7 @@ class WebhookSender:
             while not self._stopping.is_set():
                 polls = 1
                 try:
-                    job = self._outbox.take(self._lease_s)
+                    job = self._webhook_queue.take(self._lease_s)
                     if job is not None:
                         return job
                 except StoreError as error:
@@ -209,14 +209,14 @@ class WebhookSender:
             logger.exception("webhook of job %s cannot be made", job.job_id)
             self._fail(job, f"it cannot be made: {type(error).__name__}", job.webhook_attempts > retries)
         else:
-            self._outbox.delivered(job)
+            self._webhook_queue.delivered(job)
             logger.info("webhook of job %s: taken by %s", job.job_id, httpx.URL(job.webhook).host)
 
     def _fail(self, job: Job, error: str, final: bool) -> None:
         if final:
-            self._outbox.give_up(job, error)
+            self._webhook_queue.give_up(job, error)
             logger.warning("webhook of job %s: given up after %d tries: %s", job.job_id, job.webhook_attempts, error)
             return
         delay_s = self._delays_s[min(job.webhook_attempts, len(self._delays_s)) - 1] * random.uniform(1.0, 1.2)
-        self._outbox.postpone(job, delay_s, error)
+        self._webhook_queue.postpone(job, delay_s, error)
         logger.info("webhook of job %s: again in %.0f s: %s", job.job_id, delay_s, error)

@@ -12,7 +12,7 @@ from functools import cache, lru_cache
 from multiprocessing import get_context
 from typing import Literal
 
-from ..backends.profiles import named_profile
+from ..backends.local.profile_choice import named_profile
 from ..config import ModelConfig
 from ..errors import HunyuanLocalError
 from ..jobs.eta import measure

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ..backends.profiles import AUTO
+from ..backends.local.profile_choice import AUTO
 from ..config import ModelConfig, load_model_config, profile_names
 from ..errors import FieldProblem, InvalidRequestError
 from ..jobs.eta import RECENT_JOBS
@@ -264,7 +264,7 @@ class Studio:
         config = self.service.config
         if job.status != "queued" or (job.model != config.model.identity and not config.models):
             return ""
-        reports = self.service.store.roster.list()
+        reports = self.service.store.worker_reports.list()
         if reports and all(report.state == "loading" for report in reports):
             return "the model is being loaded"
         return "; ".join(self.service.problems())
@@ -272,9 +272,9 @@ class Studio:
     def _maker_of(self, job: Job) -> tuple[str, str]:
         """The names of a job's model and of the profile that was chosen for it; of a model of another server its
         identity, and of the server's own profile nothing."""
-        crew = job.origin.get("crew")
-        if crew is not None:
-            return crew["model"], crew["profile"] or ""
+        model_workers = job.origin.get("crew")
+        if model_workers is not None:
+            return model_workers["model"], model_workers["profile"] or ""
         return (self.own.name if job.model == self.own.identity else job.model), ""
 
 

@@ -23,7 +23,7 @@ from ..errors import ConfigError, ModelLoadError
 from ..schema import Progress
 from .cache import PART
 from .files import MODEL_INDEX, PIPELINE_CLASS, pipeline_class
-from .hub import Hub, Listing, RemoteFile
+from .hub import Hub, RemoteFile, RepositoryListing
 from .transfer import TIMEOUT, TransferStoppedError, fetch_file
 
 CONNECTIONS = 4
@@ -65,7 +65,7 @@ class Download:
         self,
         config: ModelConfig,
         hub: Hub,
-        listing: Listing,
+        listing: RepositoryListing,
         folder: Path,
         free: Callable[[Path], int],
         on_transfer: Callable[[Transfer], None],

@@ -52,14 +52,14 @@ class RemoteFile:
 
 
 @dataclass(frozen=True)
-class Listing:
+class RepositoryListing:
     """The files of a checkpoint in a repository that the pipeline reads, at one commit."""
 
     commit: str
     files: tuple[RemoteFile, ...]
 
 
-def list_files(config: ModelConfig, hub: Hub) -> Listing:
+def list_files(config: ModelConfig, hub: Hub) -> RepositoryListing:
     """Ask the Hub what it has of a model.
 
     Raises:
@@ -79,7 +79,7 @@ def list_files(config: ModelConfig, hub: Hub) -> Listing:
             f"model={config.model_id!r}: the repository lacks {', '.join(absent)}, so it is no whole HunyuanVideo "
             "checkpoint in diffusers' layout with safetensors"
         )
-    return Listing(info.sha, tuple(_remote_file(siblings[name]) for name in wanted))
+    return RepositoryListing(info.sha, tuple(_remote_file(siblings[name]) for name in wanted))
 
 
 @contextlib.contextmanager

@@ -143,7 +143,7 @@ class NovitaFault(_Reply):
 # OpenAI
 
 
-class VideoError(_Reply):
+class VideoFailure(_Reply):
     code: str
     message: str
 
@@ -162,7 +162,7 @@ class Video(_Reply):
     prompt: str | None
     seconds: str
     size: str
-    error: VideoError | None
+    error: VideoFailure | None
     seed: Annotated[int | None, Field(description="The seed that is used.")] = None
     nsfw: Annotated[bool | None, Field(description="There if frames were checked: whether any was flagged.")] = None
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from hunyuan_local.pipeline.devices import cpu_has_bfloat16
+from hunyuan_local.pipeline.memory.device import cpu_has_bfloat16
 
 
 def autocast() -> torch.autocast:

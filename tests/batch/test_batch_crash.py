@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from hunyuan_local.backends.base import GenerationContext
-from hunyuan_local.backends.local import LocalBackend
+from hunyuan_local.backends.local.backend import LocalBackend
 from hunyuan_local.jobs.folder import DataFolder
 from hunyuan_local.provenance import read_provenance
 from hunyuan_local.schema import GenerationRequest

@@ -18,7 +18,7 @@ import pytest
 from command_line import run_here
 from standin import StandIn, sample_video
 
-from hunyuan_local.backends import profiles
+from hunyuan_local.backends.local import profile_choice
 from hunyuan_local.config import GIB
 from hunyuan_local.planner import machine
 
@@ -154,7 +154,7 @@ def test_what_is_of_no_use_is_one_clear_message(batch: Command, arguments: tuple
 
 def test_a_size_that_fits_no_mode_is_a_bad_line(batch: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "has_cuda_driver", lambda: False)
-    monkeypatch.setattr(profiles, "available_machine", lambda: machine.Machine(None, 8 * GIB))
+    monkeypatch.setattr(profile_choice, "available_machine", lambda: machine.Machine(None, 8 * GIB))
     text = '{"prompt": "a cat", "width": 1280, "height": 720, "num_frames": 129}\n'
     done = batch("-", "-o", "out", "--model", "hunyuan-video", text=text)
     assert done.returncode == 2 and "line 1: 1280x720, 129 frames: no mode of hunyuan-video fits" in done.stderr

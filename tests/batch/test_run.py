@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hunyuan_local.backends.local import LocalBackend
+from hunyuan_local.backends.local.backend import LocalBackend
 from hunyuan_local.batch import run
 from hunyuan_local.batch.destination import Destination
 from hunyuan_local.batch.file import BatchItem
@@ -20,7 +20,7 @@ from hunyuan_local.batch.run import Batch
 from hunyuan_local.batch.service_pool import ServicePool
 from hunyuan_local.batch.summary import Summary
 from hunyuan_local.errors import AuthenticationError, HunyuanLocalError, InvalidOutputError
-from hunyuan_local.jobs.roster import WorkerReport
+from hunyuan_local.jobs.worker_reports import WorkerReport
 from hunyuan_local.provenance import read_provenance
 from hunyuan_local.schema import GenerationRequest
 
@@ -188,7 +188,7 @@ def test_a_job_of_a_worker_that_is_dead_is_not_waited_for(stage: Stage) -> None:
     batch = stage.batch("a red circle")
     batch.prepare()
     report = WorkerReport(name="w", pid=dead_pid(), model=batch.identity, device="cpu", state="working")
-    batch.store.roster.report(report)
+    batch.store.worker_reports.report(report)
     batch.store.claim("w", batch.identity, 3600)
     assert stage.work(stage.batch("a red circle")).is_complete
 
@@ -198,7 +198,7 @@ def test_a_run_that_dies_costs_an_item_no_attempt(stage: Stage) -> None:
     batch.prepare()
     for _ in range(5):
         report = WorkerReport(name="w", pid=dead_pid(), model=batch.identity, device="cpu", state="working")
-        batch.store.roster.report(report)
+        batch.store.worker_reports.report(report)
         batch.store.claim("w", batch.identity, 3600)
         batch = stage.batch("a red circle")
         batch.prepare()

@@ -10,10 +10,10 @@ from hosted_benches import Begin, Started, scenario_file
 from hosted_settings import QUICK
 from standin import StandIn, sample_video
 
-from hunyuan_local.backends.hosted import HostedBackend
-from hunyuan_local.backends.ledger import Ledger
-from hunyuan_local.backends.wavespeed import WaveSpeedBackend
-from hunyuan_local.bench.scenarios import ScenarioFile
+from hunyuan_local.backends.hosted.backend import HostedBackend
+from hunyuan_local.backends.hosted.open_tasks import OpenTasks
+from hunyuan_local.backends.hosted.wavespeed import WaveSpeedBackend
+from hunyuan_local.bench.run.scenarios import ScenarioFile
 
 
 @pytest.fixture
@@ -37,12 +37,13 @@ def begin_unmade(tmp_path: Path, service: StandIn) -> Iterator[Begin]:
     def begin(
         file: ScenarioFile | None = None, *kinds: type[HostedBackend], key: str = "", **options: object
     ) -> Started:
-        ledger = Ledger(tmp_path / "state")
+        open_tasks = OpenTasks(tmp_path / "state")
         backends = [
-            kind(key or service.key, service.url, pacing=QUICK, ledger=ledger) for kind in kinds or [WaveSpeedBackend]
+            kind(key or service.key, service.url, pacing=QUICK, open_tasks=open_tasks)
+            for kind in kinds or [WaveSpeedBackend]
         ]
         opened.extend(backends)
-        return Started(tmp_path / "bench", file or scenario_file(), backends, ledger, **options)
+        return Started(tmp_path / "bench", file or scenario_file(), backends, open_tasks, **options)
 
     yield begin
     for backend in opened:

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hunyuan_local.backends.hosted import HostedBackend
-from hunyuan_local.backends.ledger import Ledger
-from hunyuan_local.bench.billing import Bill, make_bills, make_budgets
-from hunyuan_local.bench.makers import HostedMaker
-from hunyuan_local.bench.result import BenchResult, BenchRun, load_result
-from hunyuan_local.bench.runner import Bench
-from hunyuan_local.bench.scenarios import ScenarioFile
-from hunyuan_local.bench.targets import hosted_target
+from hunyuan_local.backends.hosted.backend import HostedBackend
+from hunyuan_local.backends.hosted.open_tasks import OpenTasks
+from hunyuan_local.bench.results.result import BenchResult, BenchRun, load_result
+from hunyuan_local.bench.run.billing import Bill, make_bills, make_budgets
+from hunyuan_local.bench.run.makers import HostedMaker
+from hunyuan_local.bench.run.runner import Bench
+from hunyuan_local.bench.run.scenarios import ScenarioFile
+from hunyuan_local.bench.run.targets import hosted_target
 
 Begin = Callable[..., "Started"]
 
@@ -28,7 +28,9 @@ def scenario_file(**changes: Any) -> ScenarioFile:
 class Started:
     """A bench in a folder, with what it is made of; the same folder again is the same bench gone on with."""
 
-    def __init__(self, folder: Path, file: ScenarioFile, backends: list[HostedBackend], ledger: Ledger, **options: Any):
+    def __init__(
+        self, folder: Path, file: ScenarioFile, backends: list[HostedBackend], open_tasks: OpenTasks, **options: Any
+    ):
         folder.mkdir(exist_ok=True)
         self.path = folder / "result.json"
         targets = [hosted_target(backend) for backend in backends]
@@ -44,8 +46,8 @@ class Started:
         budgets = make_budgets(billed, options.pop("max_cost_usd", None), folder / "spent.json")
         self.makers = [
             HostedMaker(
-                target, backend, folder / "videos", result.created_at, allow_loss=file.allow_loss, ledger=ledger,
-                spending=budgets.get(target.label),
+                target, backend, folder / "videos", result.created_at, allow_loss=file.allow_loss,
+                open_tasks=open_tasks, spending=budgets.get(target.label),
             )
             for target, backend in pairs
         ]  # fmt: skip

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from hunyuan_local.bench.result import BenchResult, BenchRun, Stages, Target
+from hunyuan_local.bench.results.result import BenchResult, BenchRun, Stages, Target
 from hunyuan_local.schema import GenerationRequest, VideoInfo
 
 LOCAL = Target(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from hunyuan_local.bench.costs import Costs, hosted_cost, local_cost
+from hunyuan_local.bench.run.costs import Costs, hosted_cost, local_cost
 from hunyuan_local.wires.novita import CAPABILITIES as NOVITA
 from hunyuan_local.wires.wavespeed import CAPABILITIES as WAVESPEED
 

@@ -20,13 +20,13 @@ import psutil
 import pytest
 from command_line import run_here
 
-from hunyuan_local.bench import session
-from hunyuan_local.bench.makers import LocalMaker
-from hunyuan_local.bench.outcome import Outcome
-from hunyuan_local.bench.plan import PlannedRun
-from hunyuan_local.bench.process import LocalProcess
-from hunyuan_local.bench.result import LOADED, BenchResult, BenchRun, load_result
-from hunyuan_local.bench.targets import local_target
+from hunyuan_local.bench.results.result import LOADED, BenchResult, BenchRun, load_result
+from hunyuan_local.bench.run import session
+from hunyuan_local.bench.run.local_process import LocalProcess
+from hunyuan_local.bench.run.makers import LocalMaker
+from hunyuan_local.bench.run.outcome import Outcome
+from hunyuan_local.bench.run.plan import PlannedRun
+from hunyuan_local.bench.run.targets import local_target
 from hunyuan_local.capabilities import Capabilities
 from hunyuan_local.config import ModelConfig, load_model_config
 from hunyuan_local.config.places import configs_dir

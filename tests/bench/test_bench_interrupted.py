@@ -16,8 +16,9 @@ from command_line import run_here
 from made_results import CARD
 from standin import StandIn, sample_video
 
-from hunyuan_local.bench import plots, session
-from hunyuan_local.bench.result import load_result
+from hunyuan_local.bench.report import plots
+from hunyuan_local.bench.results.result import load_result
+from hunyuan_local.bench.run import session
 
 SCENARIO = {"name": "a", "prompts": ["a fox"], "sizes": ["1280x720"], "num_inference_steps": [4], "seeds": [7]}
 

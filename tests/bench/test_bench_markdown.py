@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rendered import Page
 
-from hunyuan_local.bench.markdown import code, prose, table
+from hunyuan_local.bench.report.markdown import code, prose, table
 
 
 def page_of(text: str) -> Page:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from hunyuan_local.bench.plan import PlannedRun, folder_name, key_of, measured_runs, missing_runs, warmup_runs
-from hunyuan_local.bench.result import BenchRun, Target
-from hunyuan_local.bench.scenarios import ScenarioFile
+from hunyuan_local.bench.results.result import BenchRun, Target
+from hunyuan_local.bench.run.plan import PlannedRun, folder_name, key_of, measured_runs, missing_runs, warmup_runs
+from hunyuan_local.bench.run.scenarios import ScenarioFile
 
 LOCAL = Target(label="local", backend="local", origin="here", identity="a model")
 NOVITA = Target(label="novita", backend="novita", origin="there", identity="novita")

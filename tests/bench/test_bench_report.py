@@ -21,9 +21,9 @@ from made_results import (
 )
 from rendered import Page
 
-from hunyuan_local.bench import plots, report
-from hunyuan_local.bench.report import summary_json, write_report
-from hunyuan_local.bench.result import LOADED, BenchResult, Stages
+from hunyuan_local.bench.report import plots, report
+from hunyuan_local.bench.report.report import summary_json, write_report
+from hunyuan_local.bench.results.result import LOADED, BenchResult, Stages
 from hunyuan_local.errors import ConfigError
 
 Reports = Callable[[BenchResult], "Page"]

@@ -8,9 +8,9 @@ import pytest
 from hosted_benches import Begin, Started, scenario_file, states
 from standin import StandIn
 
-from hunyuan_local.bench.plan import PlannedRun
-from hunyuan_local.bench.result import load_result
-from hunyuan_local.bench.runner import EARLIER
+from hunyuan_local.bench.results.result import load_result
+from hunyuan_local.bench.run.plan import PlannedRun
+from hunyuan_local.bench.run.runner import EARLIER
 from hunyuan_local.errors import GenerationCancelledError
 
 

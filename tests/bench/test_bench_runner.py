@@ -8,12 +8,12 @@ import pytest
 from hosted_benches import Begin, scenario_file, states
 from standin import StandIn
 
-from hunyuan_local.backends.novita import NovitaBackend
-from hunyuan_local.backends.wavespeed import WaveSpeedBackend
-from hunyuan_local.bench.outcome import Outcome
-from hunyuan_local.bench.plan import PlannedRun
-from hunyuan_local.bench.result import Target, load_result
-from hunyuan_local.bench.runner import Bench
+from hunyuan_local.backends.hosted.novita import NovitaBackend
+from hunyuan_local.backends.hosted.wavespeed import WaveSpeedBackend
+from hunyuan_local.bench.results.result import Target, load_result
+from hunyuan_local.bench.run.outcome import Outcome
+from hunyuan_local.bench.run.plan import PlannedRun
+from hunyuan_local.bench.run.runner import Bench
 
 # ---- rows ------------------------------------------------------------------------------------------------------------
 

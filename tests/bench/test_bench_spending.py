@@ -6,8 +6,8 @@ import pytest
 from hosted_benches import Begin, scenario_file, states
 from standin import StandIn
 
-from hunyuan_local.backends.novita import NovitaBackend
-from hunyuan_local.backends.wavespeed import WaveSpeedBackend
+from hunyuan_local.backends.hosted.novita import NovitaBackend
+from hunyuan_local.backends.hosted.wavespeed import WaveSpeedBackend
 from hunyuan_local.errors import ConfigError
 
 

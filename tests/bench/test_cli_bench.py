@@ -15,9 +15,10 @@ from filelock import FileLock
 from made_results import CARD, made_result, made_run
 from standin import StandIn
 
-from hunyuan_local.backends.wavespeed import WaveSpeedBackend
-from hunyuan_local.bench import plots, session
-from hunyuan_local.bench.result import load_result
+from hunyuan_local.backends.hosted.wavespeed import WaveSpeedBackend
+from hunyuan_local.bench.report import plots
+from hunyuan_local.bench.results.result import load_result
+from hunyuan_local.bench.run import session
 
 Run = Callable[..., subprocess.CompletedProcess]
 FILE = {

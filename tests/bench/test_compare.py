@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_results import CARD, LOCAL, OWN_SERVER, SERVICE, failed_run, full_result, hard_result, made_result, made_run
 
-from hunyuan_local.bench.compare import GroupComparison, compare, table
-from hunyuan_local.bench.result import BenchResult, Target
-from hunyuan_local.bench.statistics import summary_of
+from hunyuan_local.bench.report.compare import GroupComparison, compare, comparison_table
+from hunyuan_local.bench.results.result import BenchResult, Target
+from hunyuan_local.bench.results.statistics import summary_of
 
 
 def bench(*times: float, target: Target = LOCAL, **fields: Any) -> BenchResult:
@@ -101,7 +101,7 @@ def test_with_more_targets_only_the_same_labels_are_compared() -> None:
 
 def test_a_group_that_only_one_has_is_listed() -> None:
     found = compare(bench(10.0), bench(10.0, steps=2))
-    text = table(found)
+    text = comparison_table(found)
     assert found.groups == []
     assert "Only in A:\n- circle: 256x160, 17 frames, 10 steps, local: 1 succeeded" in text
     assert "Only in B:\n- circle: 256x160, 17 frames, 2 steps, local: 1 succeeded" in text
@@ -114,7 +114,7 @@ def test_what_differs_between_the_machines_is_said_first() -> None:
         "machine, versions.hunyuan-local: 0.1.0 in A, not told in B",
         "machine, versions.torch: 2.13.0 in A, 2.12.0 in B",
     ]
-    text = table(found)
+    text = comparison_table(found)
     assert text.index("versions.torch") < text.index("total, s")
 
 
@@ -143,7 +143,7 @@ def test_the_same_file_twice_is_said() -> None:
 
 
 def test_where_figures_come_from_is_said() -> None:
-    text = table(compare(bench(10.0), bench(20.0, target=OWN_SERVER)))
+    text = comparison_table(compare(bench(10.0), bench(20.0, target=OWN_SERVER)))
     assert "local: measured on this machine" in text
     assert "(wavespeed format, not the service)" in text
 
@@ -167,12 +167,12 @@ def test_a_cost_of_nothing_has_no_ratio() -> None:
 
 @pytest.mark.parametrize("make", [full_result, hard_result])
 def test_the_table_is_80_columns_wide(make: Any) -> None:
-    assert max(map(len, table(compare(make(), make())).splitlines())) <= 80
+    assert max(map(len, comparison_table(compare(make(), make())).splitlines())) <= 80
 
 
 def test_the_table_moves_no_cursor() -> None:
     hostile = made_run(scenario="\x1b[2J\u202ered")
-    text = table(compare(made_result([hostile]), made_result([hostile])))
+    text = comparison_table(compare(made_result([hostile]), made_result([hostile])))
     assert "\\u001b[2J\\u202ered" in text
 
 

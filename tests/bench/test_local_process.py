@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from hunyuan_local.bench.local_run import UncachedBackend, _begin_anew, _resident_peak
-from hunyuan_local.bench.makers import LocalMaker
-from hunyuan_local.bench.outcome import Outcome
-from hunyuan_local.bench.plan import PlannedRun
-from hunyuan_local.bench.process import LocalProcess
-from hunyuan_local.bench.result import LOADED
-from hunyuan_local.bench.targets import local_target
+from hunyuan_local.bench.results.result import LOADED
+from hunyuan_local.bench.run.local_process import LocalProcess
+from hunyuan_local.bench.run.local_program import UncachedBackend, _begin_anew, _resident_peak
+from hunyuan_local.bench.run.makers import LocalMaker
+from hunyuan_local.bench.run.outcome import Outcome
+from hunyuan_local.bench.run.plan import PlannedRun
+from hunyuan_local.bench.run.targets import local_target
 from hunyuan_local.capabilities import Capabilities
 from hunyuan_local.config import load_model_config
 from hunyuan_local.schema import GenerationRequest

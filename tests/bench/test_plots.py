@@ -16,10 +16,10 @@ from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.figure import Figure
 from PIL import Image
 
-from hunyuan_local.bench.drawing import FEW
-from hunyuan_local.bench.plots import MAX_BARS, MAX_PANELS, PLOTS, make_plots, write_plots
-from hunyuan_local.bench.result import BenchResult, Stages
-from hunyuan_local.bench.statistics import summarise, summary_of
+from hunyuan_local.bench.report.drawing import FEW
+from hunyuan_local.bench.report.plots import MAX_BARS, MAX_PANELS, PLOTS, make_plots, write_plots
+from hunyuan_local.bench.results.result import BenchResult, Stages
+from hunyuan_local.bench.results.statistics import summarise, summary_of
 from hunyuan_local.errors import ConfigError
 
 STEPS, SIZE, STAGES, COST = PLOTS

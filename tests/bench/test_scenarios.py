@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hunyuan_local.bench.scenarios import ScenarioFile, read_scenarios, scenario_names
+from hunyuan_local.bench.run.scenarios import ScenarioFile, read_scenarios, scenario_names
 from hunyuan_local.errors import ConfigError
 from hunyuan_local.wires import novita, wavespeed
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from made_results import LOCAL, OWN_SERVER, failed_run, full_result, made_run
 from scipy.stats import ttest_ind
 
-from hunyuan_local.bench.result import Stages
-from hunyuan_local.bench.statistics import Group, ratio_of_means, stage_means, summarise, summary_of
+from hunyuan_local.bench.results.result import Stages
+from hunyuan_local.bench.results.statistics import Group, ratio_of_means, stage_means, summarise, summary_of
 
 times = st.floats(min_value=1e-3, max_value=1e5)
 samples = st.lists(times, min_size=2, max_size=12)

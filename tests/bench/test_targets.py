@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from hunyuan_local.backends.novita import NovitaBackend
-from hunyuan_local.backends.wavespeed import WaveSpeedBackend
-from hunyuan_local.bench.targets import check_labels, hosted_target, is_service, local_target, parse_targets
+from hunyuan_local.backends.hosted.novita import NovitaBackend
+from hunyuan_local.backends.hosted.wavespeed import WaveSpeedBackend
+from hunyuan_local.bench.run.targets import check_labels, hosted_target, is_service, local_target, parse_targets
 from hunyuan_local.config import LoraConfig, load_model_config, load_profile
 from hunyuan_local.errors import ConfigError
 

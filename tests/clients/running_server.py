@@ -12,7 +12,7 @@ from client_requests import PROMPT
 
 from hunyuan_local.jobs.folder import DataFolder
 from hunyuan_local.jobs.job import Job
-from hunyuan_local.jobs.roster import Roster
+from hunyuan_local.jobs.worker_reports import WorkerReports
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
@@ -92,7 +92,7 @@ class RunningServer(ServerProcess):
         self.wait_for(job_id, "running")
 
         def find() -> int | None:
-            reports = Roster(self.store.database).list()
+            reports = WorkerReports(self.store.database).list()
             return next((report.pid for report in reports if report.note == job_id), None)
 
         os.kill(self.wait_until(f"a worker reports job {job_id}", find), signal.SIGKILL)

@@ -11,21 +11,21 @@ from standin import StandIn, sample_video
 
 from hunyuan_local import errors
 from hunyuan_local.backends.base import GenerationContext
-from hunyuan_local.backends.hosted import HostedBackend
-from hunyuan_local.backends.ledger import Ledger
+from hunyuan_local.backends.hosted.backend import HostedBackend
+from hunyuan_local.backends.hosted.open_tasks import OpenTasks
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    return Ledger(tmp_path / "state")
+def open_tasks(tmp_path: Path) -> OpenTasks:
+    return OpenTasks(tmp_path / "state")
 
 
 @pytest.fixture(params=BACKENDS, ids=lambda cls: cls.name)
-def make(request: pytest.FixtureRequest, standin: StandIn, ledger: Ledger) -> Callable[..., HostedBackend]:
+def make(request: pytest.FixtureRequest, standin: StandIn, open_tasks: OpenTasks) -> Callable[..., HostedBackend]:
     """Makes the adapter against the stand-in; keyword arguments replace its own."""
 
     def make(**options: object) -> HostedBackend:
-        given = {"api_key": standin.key, "base_url": standin.url, "pacing": QUICK, "ledger": ledger} | options
+        given = {"api_key": standin.key, "base_url": standin.url, "pacing": QUICK, "open_tasks": open_tasks} | options
         return request.param(**given)
 
     return make
@@ -49,10 +49,10 @@ def made(
 ) -> Iterator[Made]:
     """A video that was made without any trouble, for all that is said of it."""
     folder = tmp_path_factory.mktemp("made")
-    ledger, context = Ledger(folder / "state"), GenerationContext(folder / "a.mp4")
+    open_tasks, context = OpenTasks(folder / "state"), GenerationContext(folder / "a.mp4")
     with StandIn(sample_video()) as standin:
-        backend = request.param(api_key=standin.key, base_url=standin.url, pacing=QUICK, ledger=ledger)
-        yield Made(standin, ledger, context, backend.generate(REQUEST, context))
+        backend = request.param(api_key=standin.key, base_url=standin.url, pacing=QUICK, open_tasks=open_tasks)
+        yield Made(standin, open_tasks, context, backend.generate(REQUEST, context))
         backend.close()
 
 

@@ -12,8 +12,8 @@ from standin import StandIn
 
 from hunyuan_local import errors
 from hunyuan_local.backends.base import GenerationContext
-from hunyuan_local.backends.hosted import HostedBackend
-from hunyuan_local.backends.service import Pacing
+from hunyuan_local.backends.hosted.backend import HostedBackend
+from hunyuan_local.backends.hosted.client import Pacing
 
 
 @pytest.mark.usefixtures("starts_process")

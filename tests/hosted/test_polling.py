@@ -11,9 +11,9 @@ from standin import StandIn, sample_video
 
 from hunyuan_local import errors
 from hunyuan_local.backends.base import GenerationContext
-from hunyuan_local.backends.hosted import HostedBackend
-from hunyuan_local.backends.ledger import Ledger
-from hunyuan_local.backends.service import Pacing, retry_after_s
+from hunyuan_local.backends.hosted.backend import HostedBackend
+from hunyuan_local.backends.hosted.client import Pacing, retry_after_s
+from hunyuan_local.backends.hosted.open_tasks import OpenTasks
 
 
 @pytest.mark.usefixtures("starts_process")
@@ -96,23 +96,23 @@ def test_a_failed_task_says_why(backend: HostedBackend, context: GenerationConte
 
 
 def test_a_failed_task_is_not_remembered(
-    backend: HostedBackend, context: GenerationContext, standin: StandIn, ledger: Ledger
+    backend: HostedBackend, context: GenerationContext, standin: StandIn, open_tasks: OpenTasks
 ) -> None:
     standin.inject("task-failed")
     with pytest.raises(errors.TaskFailedError):
         backend.generate(REQUEST, context)
-    assert ledger.jobs() == []
+    assert open_tasks.jobs() == []
 
 
 def test_the_time_limit_leaves_a_task_to_resume(
-    make: Callable[..., HostedBackend], context: GenerationContext, ledger: Ledger
+    make: Callable[..., HostedBackend], context: GenerationContext, open_tasks: OpenTasks
 ) -> None:
     with (
         StandIn(sample_video(), polls_until_done=10_000) as standin,
         pytest.raises(errors.TaskTimeoutError, match="hunyuan-local resume"),
     ):
         make(base_url=standin.url, timeout_s=0.3).generate(REQUEST, context)
-    assert [job.remote_id for job in ledger.jobs()] == [standin.submissions[0].task_id]
+    assert [job.remote_id for job in open_tasks.jobs()] == [standin.submissions[0].task_id]
 
 
 @pytest.mark.usefixtures("starts_process")

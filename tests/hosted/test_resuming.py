@@ -12,55 +12,55 @@ from standin import StandIn
 
 from hunyuan_local import errors
 from hunyuan_local.backends.base import GenerationContext
-from hunyuan_local.backends.hosted import HostedBackend
-from hunyuan_local.backends.ledger import Ledger
-from hunyuan_local.backends.novita import NovitaBackend
-from hunyuan_local.backends.service import Pacing
-from hunyuan_local.backends.wavespeed import WaveSpeedBackend
+from hunyuan_local.backends.hosted.backend import HostedBackend
+from hunyuan_local.backends.hosted.client import Pacing
+from hunyuan_local.backends.hosted.novita import NovitaBackend
+from hunyuan_local.backends.hosted.open_tasks import OpenTasks
+from hunyuan_local.backends.hosted.wavespeed import WaveSpeedBackend
 
 
 @pytest.mark.usefixtures("starts_process")
 def test_resume_fetches_the_video_submits_nothing_and_says_so(
-    interrupted: HostedBackend, ledger: Ledger, standin: StandIn, tmp_path: Path
+    interrupted: HostedBackend, open_tasks: OpenTasks, standin: StandIn, tmp_path: Path
 ) -> None:
-    result = interrupted.resume(ledger.jobs()[0])
+    result = interrupted.resume(open_tasks.jobs()[0])
     assert result.path == tmp_path / "a.mp4" and result.path.exists()
     assert len(standin.submissions) == 1
     assert [note for note in result.notes if note.startswith("continuing task")]
 
 
 @pytest.mark.usefixtures("starts_process")
-def test_resume_may_name_another_file(interrupted: HostedBackend, ledger: Ledger, tmp_path: Path) -> None:
+def test_resume_may_name_another_file(interrupted: HostedBackend, open_tasks: OpenTasks, tmp_path: Path) -> None:
     context = GenerationContext(tmp_path / "b.mp4")
-    assert interrupted.resume(ledger.jobs()[0], context).path == tmp_path / "b.mp4"
+    assert interrupted.resume(open_tasks.jobs()[0], context).path == tmp_path / "b.mp4"
 
 
-def test_a_job_in_other_hands_is_left_alone(interrupted: HostedBackend, ledger: Ledger) -> None:
-    job = ledger.jobs()[0]
-    with ledger.hold(job.job_id), pytest.raises(errors.ConfigError, match="another process"):
+def test_a_job_in_other_hands_is_left_alone(interrupted: HostedBackend, open_tasks: OpenTasks) -> None:
+    job = open_tasks.jobs()[0]
+    with open_tasks.hold(job.job_id), pytest.raises(errors.ConfigError, match="another process"):
         interrupted.resume(job)
 
 
 def test_the_same_request_in_other_hands_is_not_paid_for_twice(
-    interrupted: HostedBackend, ledger: Ledger, standin: StandIn
+    interrupted: HostedBackend, open_tasks: OpenTasks, standin: StandIn
 ) -> None:
-    job = ledger.jobs()[0]
-    with ledger.hold(job.job_id), pytest.raises(errors.ConfigError, match="--submit-again"):
+    job = open_tasks.jobs()[0]
+    with open_tasks.hold(job.job_id), pytest.raises(errors.ConfigError, match="--submit-again"):
         interrupted.generate(REQUEST, GenerationContext(job.output))
     assert len(standin.submissions) == 1
 
 
 @pytest.mark.usefixtures("starts_process")
 def test_submit_again_leaves_the_paid_task_to_be_resumed(
-    interrupted: HostedBackend, ledger: Ledger, standin: StandIn
+    interrupted: HostedBackend, open_tasks: OpenTasks, standin: StandIn
 ) -> None:
-    job = ledger.jobs()[0]
+    job = open_tasks.jobs()[0]
     interrupted.generate(REQUEST, GenerationContext(job.output, submit_again=True))
-    assert ledger.jobs() == [job] and len(standin.submissions) == 2
+    assert open_tasks.jobs() == [job] and len(standin.submissions) == 2
 
 
-def test_a_taken_name_says_how_to_fetch_the_paid_video(interrupted: HostedBackend, ledger: Ledger) -> None:
-    job = ledger.jobs()[0]
+def test_a_taken_name_says_how_to_fetch_the_paid_video(interrupted: HostedBackend, open_tasks: OpenTasks) -> None:
+    job = open_tasks.jobs()[0]
     job.output.write_text("mine")
     with pytest.raises(errors.OutputExistsError, match=f"hunyuan-local resume {job.job_id} --output"):
         interrupted.resume(job)
@@ -71,26 +71,28 @@ def _cancel_while(stage: str, context: GenerationContext) -> None:
 
 
 def test_cancelling_deletes_the_task_where_the_service_can(
-    standin: StandIn, ledger: Ledger, context: GenerationContext
+    standin: StandIn, open_tasks: OpenTasks, context: GenerationContext
 ) -> None:
     _cancel_while("queue", context)
     with pytest.raises(errors.GenerationCancelledError, match="was deleted at wavespeed"):
-        WaveSpeedBackend(standin.key, standin.url, pacing=QUICK, ledger=ledger).generate(REQUEST, context)
+        WaveSpeedBackend(standin.key, standin.url, pacing=QUICK, open_tasks=open_tasks).generate(REQUEST, context)
     assert standin.deleted == [standin.submissions[0].task_id]
 
 
-def test_cancelling_says_where_the_service_cannot(standin: StandIn, ledger: Ledger, context: GenerationContext) -> None:
+def test_cancelling_says_where_the_service_cannot(
+    standin: StandIn, open_tasks: OpenTasks, context: GenerationContext
+) -> None:
     _cancel_while("queue", context)
     with pytest.raises(errors.GenerationCancelledError, match="novita has no way to stop a task"):
-        NovitaBackend(standin.key, standin.url, pacing=QUICK, ledger=ledger).generate(REQUEST, context)
-    assert len(ledger.jobs()) == 1
+        NovitaBackend(standin.key, standin.url, pacing=QUICK, open_tasks=open_tasks).generate(REQUEST, context)
+    assert len(open_tasks.jobs()) == 1
 
 
-def test_a_finished_task_is_not_deleted(standin: StandIn, ledger: Ledger, context: GenerationContext) -> None:
+def test_a_finished_task_is_not_deleted(standin: StandIn, open_tasks: OpenTasks, context: GenerationContext) -> None:
     _cancel_while("download", context)
     with pytest.raises(errors.GenerationCancelledError, match="the video is ready"):
-        WaveSpeedBackend(standin.key, standin.url, pacing=QUICK, ledger=ledger).generate(REQUEST, context)
-    assert standin.deleted == [] and len(ledger.jobs()) == 1
+        WaveSpeedBackend(standin.key, standin.url, pacing=QUICK, open_tasks=open_tasks).generate(REQUEST, context)
+    assert standin.deleted == [] and len(open_tasks.jobs()) == 1
 
 
 def test_cancelling_before_the_submission_sends_nothing(

@@ -10,11 +10,11 @@ from standin import StandIn
 
 from hunyuan_local import errors
 from hunyuan_local.backends.base import GenerationContext
-from hunyuan_local.backends.hosted import HostedBackend
-from hunyuan_local.backends.ledger import Ledger, OpenJob
-from hunyuan_local.backends.novita import NovitaBackend
-from hunyuan_local.backends.service import Service
-from hunyuan_local.backends.wavespeed import WaveSpeedBackend
+from hunyuan_local.backends.hosted.backend import HostedBackend
+from hunyuan_local.backends.hosted.client import ServiceClient
+from hunyuan_local.backends.hosted.novita import NovitaBackend
+from hunyuan_local.backends.hosted.open_tasks import OpenTask, OpenTasks
+from hunyuan_local.backends.hosted.wavespeed import WaveSpeedBackend
 from hunyuan_local.schema import Progress
 from hunyuan_local.wires import wavespeed
 
@@ -41,62 +41,62 @@ def test_the_remote_id_is_told(made: Made) -> None:
 
 @pytest.mark.usefixtures("starts_process")
 def test_the_remote_id_is_on_disk_before_the_first_poll(
-    backend: HostedBackend, context: GenerationContext, ledger: Ledger, standin: StandIn
+    backend: HostedBackend, context: GenerationContext, open_tasks: OpenTasks, standin: StandIn
 ) -> None:
     seen: list[tuple[str | None, int]] = []
-    context.on_note = lambda note: seen.extend((job.remote_id, len(standin.polls)) for job in ledger.jobs())
+    context.on_note = lambda note: seen.extend((job.remote_id, len(standin.polls)) for job in open_tasks.jobs())
     backend.generate(REQUEST, context)
     assert (standin.submissions[0].task_id, 0) in seen
 
 
 @pytest.mark.usefixtures("starts_process")
 def test_a_record_stands_before_the_submission(
-    backend: HostedBackend, context: GenerationContext, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    backend: HostedBackend, context: GenerationContext, open_tasks: OpenTasks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    post, seen = Service.post, []
+    post, seen = ServiceClient.post, []
 
-    def look_and_post(self: Service, path: str, body: dict) -> object:
-        seen.extend(job.remote_id for job in ledger.jobs())
+    def look_and_post(self: ServiceClient, path: str, body: dict) -> object:
+        seen.extend(job.remote_id for job in open_tasks.jobs())
         return post(self, path, body)
 
-    monkeypatch.setattr(Service, "post", look_and_post)
+    monkeypatch.setattr(ServiceClient, "post", look_and_post)
     backend.generate(REQUEST, context)
     assert seen == [None]
 
 
 def test_nothing_is_remembered_of_a_finished_job(made: Made) -> None:
-    assert made.ledger.jobs() == []
+    assert made.open_tasks.jobs() == []
 
 
 def test_no_lock_of_a_job_is_left(made: Made) -> None:
-    assert [path.name for path in made.ledger.folder.iterdir()] == ["ledger.lock"]
+    assert [path.name for path in made.open_tasks.folder.iterdir()] == ["ledger.lock"]
 
 
 @pytest.mark.usefixtures("starts_process")
 def test_a_task_that_cannot_be_remembered_is_fetched_all_the_same(
-    backend: HostedBackend, context: GenerationContext, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    backend: HostedBackend, context: GenerationContext, open_tasks: OpenTasks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save, notes = ledger.save, []
+    save, notes = open_tasks.save, []
 
-    def full_disk(job: OpenJob) -> None:
+    def full_disk(job: OpenTask) -> None:
         if job.remote_id is not None:
             raise errors.ConfigError("no space left")
         save(job)
 
-    monkeypatch.setattr(ledger, "save", full_disk)
+    monkeypatch.setattr(open_tasks, "save", full_disk)
     context.on_note = notes.append
     assert backend.generate(REQUEST, context).path.exists()
     assert [note for note in notes if "do not interrupt" in note and context.remote_id in note]
 
 
 def test_an_id_is_kept_whatever_else_stands_in_the_answer(
-    standin: StandIn, ledger: Ledger, context: GenerationContext, monkeypatch: pytest.MonkeyPatch
+    standin: StandIn, open_tasks: OpenTasks, context: GenerationContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answer = {"data": {"id": "p1", "status": "archiving", "error": {}, "created_at": 5}}
-    monkeypatch.setattr(Service, "post", lambda *_: answer)
+    monkeypatch.setattr(ServiceClient, "post", lambda *_: answer)
     with pytest.raises(errors.RequestRefusedError):  # the stand-in knows no such task
-        WaveSpeedBackend(standin.key, standin.url, pacing=QUICK, ledger=ledger).generate(REQUEST, context)
-    assert [job.remote_id for job in ledger.jobs()] == ["p1"]
+        WaveSpeedBackend(standin.key, standin.url, pacing=QUICK, open_tasks=open_tasks).generate(REQUEST, context)
+    assert [job.remote_id for job in open_tasks.jobs()] == ["p1"]
 
 
 def test_the_key_does_not_go_to_the_storage_server(made: Made) -> None:
@@ -124,11 +124,11 @@ def test_the_stages_do_not_exceed_the_whole(made: Made) -> None:
 
 @pytest.mark.usefixtures("starts_process")
 def test_run_time_is_the_services_own_figure(
-    standin: StandIn, ledger: Ledger, context: GenerationContext, monkeypatch: pytest.MonkeyPatch
+    standin: StandIn, open_tasks: OpenTasks, context: GenerationContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = wavespeed.job_from_wire
     monkeypatch.setattr(wavespeed, "job_from_wire", lambda body: read(body).model_copy(update={"inference_s": 12.5}))
-    backend = WaveSpeedBackend(standin.key, standin.url, pacing=QUICK, ledger=ledger)
+    backend = WaveSpeedBackend(standin.key, standin.url, pacing=QUICK, open_tasks=open_tasks)
     assert backend.generate(REQUEST, context).timings.run_s == 12.5
 
 
@@ -205,28 +205,30 @@ def test_submit_again_starts_a_new_task(backend: HostedBackend, context: Generat
     ],
 )
 def test_a_refused_submission_is_not_repeated_and_not_remembered(
-    backend: HostedBackend, context: GenerationContext, standin: StandIn, ledger: Ledger, fault: str,
+    backend: HostedBackend, context: GenerationContext, standin: StandIn, open_tasks: OpenTasks, fault: str,
     error: type[errors.HostedError],
 ) -> None:  # fmt: skip
     standin.inject(fault)
     with pytest.raises(error):
         backend.generate(REQUEST, context)
-    assert ledger.jobs() == [] and len(standin.requests) == 1
+    assert open_tasks.jobs() == [] and len(standin.requests) == 1
 
 
-def test_a_documented_server_error_made_nothing(standin: StandIn, ledger: Ledger, context: GenerationContext) -> None:
+def test_a_documented_server_error_made_nothing(
+    standin: StandIn, open_tasks: OpenTasks, context: GenerationContext
+) -> None:
     standin.inject("submit-500")
     with pytest.raises(errors.UnreachableError):
-        NovitaBackend(standin.key, standin.url, pacing=QUICK, ledger=ledger).generate(REQUEST, context)
-    assert ledger.jobs() == []
+        NovitaBackend(standin.key, standin.url, pacing=QUICK, open_tasks=open_tasks).generate(REQUEST, context)
+    assert open_tasks.jobs() == []
 
 
 def test_an_undocumented_server_error_may_have_made_a_task(
-    standin: StandIn, ledger: Ledger, context: GenerationContext
+    standin: StandIn, open_tasks: OpenTasks, context: GenerationContext
 ) -> None:
     standin.inject("submit-500")
     with pytest.raises(errors.SubmissionLostError):
-        WaveSpeedBackend(standin.key, standin.url, pacing=QUICK, ledger=ledger).generate(REQUEST, context)
+        WaveSpeedBackend(standin.key, standin.url, pacing=QUICK, open_tasks=open_tasks).generate(REQUEST, context)
 
 
 def test_a_rate_limit_says_how_long_to_wait(

@@ -18,8 +18,8 @@ from command_line import run_here
 from hunyuan_local.config import load_model_config
 from hunyuan_local.jobs.folder import DataFolder
 from hunyuan_local.jobs.job import Job
-from hunyuan_local.jobs.roster import Roster
 from hunyuan_local.jobs.store import JobStore
+from hunyuan_local.jobs.worker_reports import WorkerReports
 from hunyuan_local.schema import GenerationRequest
 
 TINY = load_model_config("tiny").identity
@@ -165,7 +165,7 @@ def test_a_worker_that_is_ended_while_it_loads_ends_well(store: JobStore, folder
     options = ["--model", "tiny", "--profile", "cpu", "--data-dir", str(folder.root)]
     worker = subprocess.Popen([sys.executable, "-m", "hunyuan_local", "worker", *options])
     deadline = time.monotonic() + 100
-    while not Roster(store.database).list() and time.monotonic() < deadline:
+    while not WorkerReports(store.database).list() and time.monotonic() < deadline:
         time.sleep(0.05)
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(60) == 0

@@ -9,8 +9,8 @@ from server_stage import MODEL, REQUEST, Stage
 from hunyuan_local.jobs.eta import Cost, Forecaster, forecast, measure
 from hunyuan_local.jobs.folder import DataFolder
 from hunyuan_local.jobs.job import Job
-from hunyuan_local.jobs.roster import Roster, WorkerReport
 from hunyuan_local.jobs.store import JobStore
+from hunyuan_local.jobs.worker_reports import WorkerReport, WorkerReports
 from hunyuan_local.schema import Progress
 
 VOXELS = 64 * 48 * 5
@@ -136,7 +136,7 @@ def test_a_forecast_grows_old(stage: Stage) -> None:
 
 def test_finished_jobs_and_reported_workers_are_enough(stage: Stage) -> None:
     stage.succeeded()
-    Roster(stage.store.database).report(
+    WorkerReports(stage.store.database).report(
         WorkerReport(name="w", pid=1, model=MODEL.identity, device="CPU", state="working")
     )
     job = stage.queued()

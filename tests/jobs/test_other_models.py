@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from server_stage import MODEL
 
-from hunyuan_local.cli import serving
+from hunyuan_local.cli.shared import server
 from hunyuan_local.jobs.folder import DataFolder
 from hunyuan_local.jobs.store import JobStore
-from hunyuan_local.jobs.switching_pool import Crew
+from hunyuan_local.jobs.switching_pool import ModelWorkers
 from hunyuan_local.server.config import ServerConfig
 
 OPTIONS = {"revision": "v1", "lora": ("style",), "cache": "taylorseer-conservative", "workers": 1, "profile": None}
@@ -20,10 +20,10 @@ OPTIONS = {"revision": "v1", "lora": ("style",), "cache": "taylorseer-conservati
 def made(monkeypatch: pytest.MonkeyPatch, folder: DataFolder, store: JobStore) -> dict[str, dict[str, Any]]:
     """What the pools of two models are made of: the server's own and another."""
     seen: dict[str, dict[str, Any]] = {}
-    monkeypatch.setattr(serving, "make_pool", lambda store, folder, model, **more: seen.setdefault(model, more))
+    monkeypatch.setattr(server, "make_pool", lambda store, folder, model, **more: seen.setdefault(model, more))
     config = ServerConfig(model=MODEL, models=("hunyuan-video",))
-    pool = serving._make_pool(MODEL.name, config, store, folder, OPTIONS)
-    pool._make(Crew("hunyuan-video", "", "other"))
+    pool = server._make_pool(MODEL.name, config, store, folder, OPTIONS)
+    pool._make(ModelWorkers("hunyuan-video", "", "other"))
     return seen
 
 

@@ -15,14 +15,14 @@ import psutil
 import pytest
 
 from hunyuan_local.backends.base import GenerationContext
-from hunyuan_local.backends.local import LocalBackend
+from hunyuan_local.backends.local.backend import LocalBackend
 from hunyuan_local.config import load_model_config
 from hunyuan_local.errors import ConfigError
 from hunyuan_local.jobs.folder import DataFolder
 from hunyuan_local.jobs.job import Job
 from hunyuan_local.jobs.pool import WorkerPool, worker_environments
-from hunyuan_local.jobs.roster import Roster, WorkerReport
 from hunyuan_local.jobs.store import JobStore
+from hunyuan_local.jobs.worker_reports import WorkerReport, WorkerReports
 from hunyuan_local.provenance import read_provenance
 from hunyuan_local.schema import GenerationRequest
 
@@ -41,7 +41,7 @@ def wait_until(pool: WorkerPool, is_so: Callable[[], object], seconds: float = 1
 
 
 def workers(store: JobStore) -> list[WorkerReport]:
-    return Roster(store.database).list()
+    return WorkerReports(store.database).list()
 
 
 @dataclass(frozen=True)

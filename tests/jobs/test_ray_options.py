@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from hunyuan_local.cli.pools import make_pool
+from hunyuan_local.cli.shared.worker_pool import make_pool
 from hunyuan_local.config import LoraConfig, load_model_config
 from hunyuan_local.errors import ConfigError
-from hunyuan_local.jobs import ray_cluster
 from hunyuan_local.jobs.folder import DataFolder
 from hunyuan_local.jobs.pool import WorkerPool
-from hunyuan_local.jobs.ray_pool import RayPool
-from hunyuan_local.jobs.replica import ReplicaConfig
+from hunyuan_local.jobs.ray_workers import cluster
+from hunyuan_local.jobs.ray_workers.pool import RayPool
+from hunyuan_local.jobs.ray_workers.replica import ReplicaConfig
 from hunyuan_local.jobs.store import JobStore
 
 TINY = load_model_config("tiny")
@@ -43,7 +43,7 @@ def test_an_address_without_a_cluster_is_refused(
 def test_what_answers_and_is_no_cluster_is_refused(
     folder: DataFolder, store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray_cluster, "_ANSWER_S", 1.0)
+    monkeypatch.setattr(cluster, "_ANSWER_S", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as other:
         address = f"127.0.0.1:{other.getsockname()[1]}"
         with pytest.raises(ConfigError, match="no cluster of Ray answers there"):

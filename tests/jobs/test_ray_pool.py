@@ -17,13 +17,13 @@ import psutil
 import pytest
 
 from hunyuan_local.backends.base import GenerationContext
-from hunyuan_local.backends.local import LocalBackend
+from hunyuan_local.backends.local.backend import LocalBackend
 from hunyuan_local.config import load_model_config
 from hunyuan_local.jobs.folder import DataFolder
 from hunyuan_local.jobs.job import Job
-from hunyuan_local.jobs.ray_cluster import import_ray
-from hunyuan_local.jobs.ray_pool import RayPool
-from hunyuan_local.jobs.replica import ReplicaConfig
+from hunyuan_local.jobs.ray_workers.cluster import import_ray
+from hunyuan_local.jobs.ray_workers.pool import RayPool
+from hunyuan_local.jobs.ray_workers.replica import ReplicaConfig
 from hunyuan_local.jobs.store import JobStore
 from hunyuan_local.provenance import read_provenance
 from hunyuan_local.schema import GenerationRequest
@@ -81,7 +81,7 @@ class Batch:
         while not (found := look()):
             assert time.monotonic() < deadline, "waited in vain"
             self.pool.tick()
-            for report in self.store.roster.list():
+            for report in self.store.worker_reports.list():
                 if report.state == "working":
                     self.pids.setdefault(report.note, set()).add(report.pid)
             time.sleep(0.05)
@@ -129,7 +129,7 @@ def outcome(cluster: Any, batch: Batch) -> Outcome:
         return next((job for job in ours if batch.saved_state(job)), None)
 
     with contextlib.redirect_stderr(io.StringIO()) as log:
-        batch.wait_until(lambda: [report.state for report in batch.store.roster.list()] == ["idle"] * 2)
+        batch.wait_until(lambda: [report.state for report in batch.store.worker_reports.list()] == ["idle"] * 2)
         head, pids = ({process.pid for process in processes_of(node)} for node in (cluster.head_node, other))
         long = [batch.enqueue(request.replace(seed=seed)) for seed in (1, 2)]
         short = [batch.enqueue(request.replace(seed=seed, num_inference_steps=SHORT)) for seed in (3, 4)]
@@ -224,7 +224,7 @@ def test_the_end_gives_the_running_job_back_with_its_state(outcome: Outcome) -> 
 
 def test_replicas_that_ended_are_off_the_roster(batch: Batch) -> None:
     batch.pool.stop(grace_s=60)
-    assert batch.store.roster.list() == []
+    assert batch.store.worker_reports.list() == []
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ import pytest
 
 from hunyuan_local.jobs.folder import DataFolder
 from hunyuan_local.jobs.job import Job
-from hunyuan_local.jobs.remote_store import RemoteFolder, RemoteStore
+from hunyuan_local.jobs.ray_workers.remote_store import RemoteFolder, RemoteStore
+from hunyuan_local.jobs.ray_workers.store_actor import StoreActor
 from hunyuan_local.jobs.store import JobStore
-from hunyuan_local.jobs.store_keeper import StoreKeeper
 from hunyuan_local.schema import GenerationRequest
 
 MODEL = "a model"
@@ -19,8 +19,8 @@ STATE = {"latents-1.safetensors": b"after step 5"}
 
 
 @pytest.fixture
-def keeper(folder: DataFolder) -> StoreKeeper:
-    return StoreKeeper(folder.root)
+def keeper(folder: DataFolder) -> StoreActor:
+    return StoreActor(folder.root)
 
 
 @pytest.fixture(autouse=True)
@@ -29,31 +29,31 @@ def waiting(store: JobStore, small_request: GenerationRequest) -> Job:
     return store.enqueue(small_request, MODEL)
 
 
-def claim(keeper: StoreKeeper, worker: str) -> Job:
+def claim(keeper: StoreActor, worker: str) -> Job:
     return keeper.claim(worker, MODEL, 60)[0]
 
 
-def test_a_saved_state_comes_with_the_job(keeper: StoreKeeper, store: JobStore) -> None:
+def test_a_saved_state_comes_with_the_job(keeper: StoreActor, store: JobStore) -> None:
     keeper.save(job := claim(keeper, "a"), STATE)
     store.give_back(job)
     assert keeper.claim("b", MODEL, 60)[1] == STATE
 
 
-def test_no_state_is_taken_from_whoever_lost_the_job(keeper: StoreKeeper, store: JobStore, folder: DataFolder) -> None:
+def test_no_state_is_taken_from_whoever_lost_the_job(keeper: StoreActor, store: JobStore, folder: DataFolder) -> None:
     late = claim(keeper, "a")
     store.expire("a")
     job = claim(keeper, "b")
     assert (keeper.save(late, STATE), folder.unfinished(job).exists()) == (False, False)
 
 
-def test_no_video_is_taken_from_whoever_lost_the_job(keeper: StoreKeeper, store: JobStore, folder: DataFolder) -> None:
+def test_no_video_is_taken_from_whoever_lost_the_job(keeper: StoreActor, store: JobStore, folder: DataFolder) -> None:
     late = claim(keeper, "a")
     store.expire("a")
     job = claim(keeper, "b")
     assert (keeper.succeed(late, {}, []), folder.video(job).exists()) == (False, False)
 
 
-def test_a_file_cannot_leave_its_jobs_folder(keeper: StoreKeeper, folder: DataFolder) -> None:
+def test_a_file_cannot_leave_its_jobs_folder(keeper: StoreActor, folder: DataFolder) -> None:
     keeper.save(job := claim(keeper, "a"), {"../../outside.safetensors": b"x"})
     assert [path.name for path in folder.unfinished(job).iterdir()] == ["outside.safetensors"]
 
@@ -61,7 +61,7 @@ def test_a_file_cannot_leave_its_jobs_folder(keeper: StoreKeeper, folder: DataFo
 class Here:
     """Reaches a keeper of this very process, whose answers come at once."""
 
-    def __init__(self, keeper: StoreKeeper):
+    def __init__(self, keeper: StoreActor):
         self._keeper = keeper
         self.sent: list[str] = []
 
@@ -80,7 +80,7 @@ class Here:
 
 
 @pytest.fixture
-def here(keeper: StoreKeeper) -> Here:
+def here(keeper: StoreActor) -> Here:
     return Here(keeper)
 
 
@@ -116,7 +116,7 @@ def test_the_newest_state_is_with_the_owner_before_the_job_is_given_back(
 
 
 def test_a_state_that_came_with_the_job_is_not_sent_back(
-    here: Here, keeper: StoreKeeper, store: JobStore, remote: RemoteStore
+    here: Here, keeper: StoreActor, store: JobStore, remote: RemoteStore
 ) -> None:
     keeper.save(job := claim(keeper, "a"), STATE)
     store.give_back(job)
@@ -147,7 +147,7 @@ def test_a_wait_ends_as_soon_as_the_worker_is_to_end(remote: RemoteStore) -> Non
 
 
 def test_what_a_replica_logs_is_kept_where_it_was_asked_for(folder: DataFolder, tmp_path: Path) -> None:
-    keeper = StoreKeeper(folder.root, tmp_path / "logs")
+    keeper = StoreActor(folder.root, tmp_path / "logs")
     keeper.log("replica0", "one")
     keeper.log("replica0", "two")
     assert (tmp_path / "logs" / "replica0.log").read_text() == "one\ntwo\n"

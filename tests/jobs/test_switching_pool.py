@@ -7,11 +7,11 @@ import pytest
 from hunyuan_local.errors import ConfigError
 from hunyuan_local.jobs.job import Job
 from hunyuan_local.jobs.store import JobStore
-from hunyuan_local.jobs.switching_pool import Crew, SwitchingPool
+from hunyuan_local.jobs.switching_pool import ModelWorkers, SwitchingPool
 from hunyuan_local.schema import GenerationRequest
 
-OWN = Crew("tiny", "cpu", "tiny weights")
-OTHER = Crew("large", None, "large weights")
+OWN = ModelWorkers("tiny", "cpu", "tiny weights")
+OTHER = ModelWorkers("large", None, "large weights")
 REQUEST = GenerationRequest(prompt="a fox", width=64, height=48, num_frames=5, num_inference_steps=2, seed=1)
 
 
@@ -20,8 +20,8 @@ class Workers:
 
     size, last_words, has_ended, error = 1, "", False, None
 
-    def __init__(self, crew: Crew):
-        self.crew, self.told, self.deaths = crew, [], 0
+    def __init__(self, model_workers: ModelWorkers):
+        self.model_workers, self.told, self.deaths = model_workers, [], 0
 
     def tick(self) -> None:
         self.told.append("tick")
@@ -40,19 +40,21 @@ class Stage:
         self.store, self.made, self.refused, self.now = store, [], "", 0.0
         self.pool = SwitchingPool(store, self._make, OWN, lambda: self.now)
 
-    def _make(self, crew: Crew) -> Workers:
+    def _make(self, model_workers: ModelWorkers) -> Workers:
         if self.refused:
             raise ConfigError(self.refused)
-        self.made.append(Workers(crew))
+        self.made.append(Workers(model_workers))
         return self.made[-1]
 
-    def queue(self, crew: Crew) -> Job:
-        origin = {} if crew == OWN else {"crew": {"model": crew.model, "profile": crew.profile}}
-        return self.store.enqueue(REQUEST, crew.queue, origin)
+    def queue(self, model_workers: ModelWorkers) -> Job:
+        origin = (
+            {} if model_workers == OWN else {"crew": {"model": model_workers.model, "profile": model_workers.profile}}
+        )
+        return self.store.enqueue(REQUEST, model_workers.queue, origin)
 
     @property
-    def crews(self) -> list[Crew]:
-        return [workers.crew for workers in self.made]
+    def model_workers_list(self) -> list[ModelWorkers]:
+        return [workers.model_workers for workers in self.made]
 
 
 @pytest.fixture
@@ -62,13 +64,13 @@ def stage(store: JobStore) -> Stage:
 
 def test_its_own_crew_is_there_from_the_start(stage: Stage) -> None:
     stage.pool.tick()
-    assert stage.crews == [OWN]
+    assert stage.model_workers_list == [OWN]
 
 
 def test_a_job_of_another_model_changes_an_idle_crew(stage: Stage) -> None:
     stage.queue(OTHER)
     stage.pool.tick()
-    assert stage.crews == [OWN, OTHER]
+    assert stage.model_workers_list == [OWN, OTHER]
 
 
 def test_the_old_crew_has_ended_before_the_new_one_starts(stage: Stage) -> None:
@@ -93,7 +95,7 @@ def test_after_a_long_turn_a_crew_with_jobs_makes_room(stage: Stage) -> None:
     stage.queue(OTHER)
     stage.now = 601.0
     stage.pool.tick()
-    assert stage.crews == [OWN, OTHER]
+    assert stage.model_workers_list == [OWN, OTHER]
 
 
 def test_a_turn_begins_anew_with_each_crew(stage: Stage) -> None:
@@ -102,7 +104,7 @@ def test_a_turn_begins_anew_with_each_crew(stage: Stage) -> None:
     stage.now = 601.0
     stage.pool.tick()
     stage.pool.tick()
-    assert stage.crews == [OWN, OTHER]
+    assert stage.model_workers_list == [OWN, OTHER]
 
 
 def test_workers_that_died_after_they_had_taken_a_job_are_no_reason_to_give_up(stage: Stage) -> None:
@@ -122,7 +124,7 @@ def test_a_crew_with_a_job_stays(stage: Stage, state: str) -> None:
     if state == "running":
         stage.store.claim("w", OWN.queue, 30)
     stage.pool.tick()
-    assert stage.crews == [OWN]
+    assert stage.model_workers_list == [OWN]
 
 
 def test_it_changes_back_for_a_job_of_its_own(stage: Stage) -> None:
@@ -131,7 +133,7 @@ def test_it_changes_back_for_a_job_of_its_own(stage: Stage) -> None:
     stage.store.cancel(job.job_id)
     stage.queue(OWN)
     stage.pool.tick()
-    assert stage.crews == [OWN, OTHER, OWN]
+    assert stage.model_workers_list == [OWN, OTHER, OWN]
 
 
 def test_without_a_job_the_last_crew_stays(stage: Stage) -> None:
@@ -139,13 +141,13 @@ def test_without_a_job_the_last_crew_stays(stage: Stage) -> None:
     stage.pool.tick()
     stage.store.cancel(job.job_id)
     stage.pool.tick()
-    assert stage.crews == [OWN, OTHER]
+    assert stage.model_workers_list == [OWN, OTHER]
 
 
 def test_jobs_of_foreign_workers_are_left_to_these(stage: Stage) -> None:
     stage.store.enqueue(REQUEST, "a model of elsewhere", {})
     stage.pool.tick()
-    assert stage.crews == [OWN]
+    assert stage.model_workers_list == [OWN]
 
 
 def test_a_crew_that_cannot_start_fails_its_jobs(stage: Stage) -> None:
@@ -162,7 +164,7 @@ def test_the_own_crew_follows_one_that_cannot_start(stage: Stage) -> None:
     stage.pool.tick()
     stage.made[1].deaths = 3
     stage.pool.tick()
-    assert stage.crews == [OWN, OTHER, OWN]
+    assert stage.model_workers_list == [OWN, OTHER, OWN]
 
 
 def test_the_deaths_of_all_crews_count(stage: Stage) -> None:
@@ -177,4 +179,4 @@ def test_an_ending_pool_changes_no_more(stage: Stage) -> None:
     stage.pool.ask_to_end()
     stage.queue(OTHER)
     stage.pool.tick()
-    assert stage.crews == [OWN]
+    assert stage.model_workers_list == [OWN]

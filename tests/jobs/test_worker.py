@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from hunyuan_local.backends.base import GenerationContext
-from hunyuan_local.backends.finishing import PendingVideo
-from hunyuan_local.backends.local import LocalBackend
+from hunyuan_local.backends.local.backend import LocalBackend
+from hunyuan_local.backends.local.decode_and_write import PendingVideo
 from hunyuan_local.errors import GenerationCancelledError, SpendingLimitError, UnreachableError, VideoError
 from hunyuan_local.jobs.folder import DataFolder
 from hunyuan_local.jobs.job import Job
-from hunyuan_local.jobs.roster import Roster
 from hunyuan_local.jobs.store import JobStore
 from hunyuan_local.jobs.worker import Worker
 from hunyuan_local.jobs.worker_config import WorkerConfig
+from hunyuan_local.jobs.worker_reports import WorkerReports
 from hunyuan_local.provenance import read_provenance
 from hunyuan_local.schema import GenerationRequest, GenerationResult
 from hunyuan_local.video import probe
@@ -118,7 +118,7 @@ def test_a_job_of_another_model_is_left(done: Done) -> None:
 
 
 def test_a_worker_that_ended_is_off_the_roster(done: Done) -> None:
-    assert Roster(done.store.database).list() == []
+    assert WorkerReports(done.store.database).list() == []
 
 
 def test_a_running_job_is_cancelled_within_a_step(
@@ -368,7 +368,7 @@ def test_a_lost_job_leaves_the_services_task_open_and_a_cancelled_one_does_not(
 
 def test_no_job_is_begun_on_a_full_disk(folder: DataFolder, store: JobStore, tiny: LocalBackend, job: Job) -> None:
     worker = Worker(folder, store, tiny, WorkerConfig("w", beat_s=0.05, pause_s=0.05, min_free_bytes=2**62))
-    work_until(store, worker, lambda: [w.state for w in Roster(store.database).list()] == ["waiting"])
+    work_until(store, worker, lambda: [w.state for w in WorkerReports(store.database).list()] == ["waiting"])
     assert store.get(job.job_id).status == "queued"
 
 
@@ -376,7 +376,7 @@ def test_the_roster_says_what_it_waits_for(folder: DataFolder, store: JobStore, 
     seen = []
 
     def waits() -> bool:
-        seen.extend(w.note for w in Roster(store.database).list() if w.state == "waiting")
+        seen.extend(w.note for w in WorkerReports(store.database).list() if w.state == "waiting")
         return bool(seen)
 
     worker = Worker(folder, store, tiny, WorkerConfig("w", beat_s=0.05, pause_s=0.05, min_free_bytes=2**62))

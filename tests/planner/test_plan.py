@@ -11,7 +11,7 @@ import pytest
 
 from hunyuan_local.config import load_model_config
 from hunyuan_local.errors import ConfigError, GpuMemoryError, ModelLoadError
-from hunyuan_local.planner import Machine, Plan, find_gpu, parse_size, plan
+from hunyuan_local.planner import Machine, Plan, find_gpu, parse_memory, plan
 from hunyuan_local.planner.machine import detect_machine, gpu_specs, recognise
 from hunyuan_local.planner.quantization import FP8_DYNAMIC
 from hunyuan_local.schema import GenerationRequest
@@ -23,8 +23,8 @@ GIB = 2**30
 
 def planned(memory: str | None = None, gpu: str | None = None, host: str | None = None, **changes: object) -> Plan:
     spec = None if gpu is None else find_gpu(gpu)
-    size = parse_size(memory, "memory") if memory else spec.memory_bytes
-    machine = Machine(size, None if host is None else parse_size(host, "host"), spec)
+    size = parse_memory(memory, "memory") if memory else spec.memory_bytes
+    machine = Machine(size, None if host is None else parse_memory(host, "host"), spec)
     return plan(REQUEST.replace(**changes), LARGE, machine)
 
 
@@ -232,12 +232,12 @@ def test_json_has_finite_numbers_alone() -> None:
 @pytest.mark.parametrize("text", ["24", "24 apples", "", "0GiB", "-1GiB"])
 def test_a_size_without_a_unit_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="gpu_memory="):
-        parse_size(text, "gpu_memory")
+        parse_memory(text, "gpu_memory")
 
 
 @pytest.mark.parametrize(("text", "size"), [("24GiB", 24 * GIB), ("24 gb", 24 * 10**9), ("512MiB", GIB // 2)])
 def test_sizes_are_read_with_their_units(text: str, size: int) -> None:
-    assert parse_size(text, "gpu_memory") == size
+    assert parse_memory(text, "gpu_memory") == size
 
 
 def test_an_unknown_gpu_is_refused_with_the_names_that_exist() -> None:

@@ -9,9 +9,9 @@ import torch
 from diffusers import AutoencoderKLHunyuanVideo
 from live_tensors import LARGE, autoencoder, flops_and_live_peak, live_peak, tiny_config
 
-from hunyuan_local.backends.local import LocalBackend
+from hunyuan_local.backends.local.backend import LocalBackend
 from hunyuan_local.config.tiling import TILED, UNTILED, Tiling
-from hunyuan_local.pipeline.decoder import decode as stream
+from hunyuan_local.pipeline.decode import decode as stream
 from hunyuan_local.planner.architecture import Autoencoder
 from hunyuan_local.planner.decoding import Decode, explain_peak, largest_tensor, trace_decode
 

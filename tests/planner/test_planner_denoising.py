@@ -11,8 +11,8 @@ import torch
 from diffusers import HunyuanVideoTransformer3DModel
 from live_tensors import LARGE, attention, counted_flops, live_peak, tiny_config, transformer, transformer_inputs
 
-from hunyuan_local.pipeline import rotary
-from hunyuan_local.pipeline.attention import drop_padding
+from hunyuan_local.pipeline.attention import rotary
+from hunyuan_local.pipeline.attention.mask_free import drop_padding
 from hunyuan_local.planner.architecture import Transformer
 from hunyuan_local.planner.denoising import Pass, explain_peak, trace_pass
 from hunyuan_local.planner.elementwise import ROTARY_PIECE_BYTES

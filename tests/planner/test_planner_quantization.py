@@ -15,7 +15,7 @@ from live_tensors import LARGE, live_peak, tiny_config, transformer
 
 from hunyuan_local.config import Quantization
 from hunyuan_local.config.quantization import NEEDS
-from hunyuan_local.pipeline.quantization import transformer_config
+from hunyuan_local.pipeline.loading.quantization import transformer_config
 from hunyuan_local.planner import Machine, find_gpu
 from hunyuan_local.planner.architecture import Layer, Transformer
 from hunyuan_local.planner.modes import Mode, all_modes, why_impossible

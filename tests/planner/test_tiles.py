@@ -14,7 +14,7 @@ from hunyuan_local.errors import ConfigError
 from hunyuan_local.planner.architecture import Autoencoder
 from hunyuan_local.planner.decoding import Decode, largest_tensor, trace_decode
 from hunyuan_local.planner.plan import MAX_ELEMENTS
-from hunyuan_local.planner.tiles import SHRINK, candidates, choose_tiling, ladder, needed_bytes, smaller
+from hunyuan_local.planner.tiles import SHRINK, candidates, choose_tiling, needed_bytes, smaller, tile_costs
 from hunyuan_local.planner.trace import Cost
 
 VAE = Autoencoder.model_validate(LARGE["vae"])
@@ -32,7 +32,7 @@ def cost(latents: tuple[int, int, int], tiling: Tiling) -> Cost:
 def test_what_is_chosen_fits_or_is_the_last_resort(latents: tuple[int, int, int], free_gib: float) -> None:
     chosen = choose_tiling(VAE, latents, 2, round(free_gib * GIB))
     fits = needed_bytes(cost(latents, chosen).peak_bytes) <= free_gib * GIB
-    assert fits or chosen == ladder(VAE, latents, 2)[-1].tiling
+    assert fits or chosen == tile_costs(VAE, latents, 2)[-1].tiling
 
 
 def test_a_video_of_720p_fits_a_gigabyte() -> None:
@@ -80,7 +80,9 @@ def test_with_four_times_that_memory_it_costs_a_quarter_less() -> None:
 
 @pytest.mark.parametrize("latents", SIZES)
 def test_no_tile_is_a_sliver(latents: tuple[int, int, int]) -> None:
-    sides = {side for found in ladder(VAE, latents, 2) for area in found.tiling.areas(*latents[1:]) for side in area}
+    sides = {
+        side for found in tile_costs(VAE, latents, 2) for area in found.tiling.areas(*latents[1:]) for side in area
+    }
     assert min(sides) >= min(8, *latents[1:])
 
 
@@ -102,12 +104,12 @@ def test_unknown_memory_never_takes_tensors_that_no_kernel_takes() -> None:
 
 
 def test_every_tiling_considered_keeps_to_the_limit_of_elements() -> None:
-    found = ladder(VAE, SIZES[0], 2, MAX_ELEMENTS)
+    found = tile_costs(VAE, SIZES[0], 2, MAX_ELEMENTS)
     assert all(largest_tensor(VAE, Decode(SIZES[0], 2, item.tiling)) <= MAX_ELEMENTS for item in found)
 
 
 def test_without_that_limit_larger_tiles_are_considered() -> None:
-    assert ladder(VAE, SIZES[0], 2)[0].tiling == UNTILED != ladder(VAE, SIZES[0], 2, MAX_ELEMENTS)[0].tiling
+    assert tile_costs(VAE, SIZES[0], 2)[0].tiling == UNTILED != tile_costs(VAE, SIZES[0], 2, MAX_ELEMENTS)[0].tiling
 
 
 @pytest.mark.parametrize("start", [UNTILED, TILED, Tiling(height=128, width=None), Tiling(frames=32)])
@@ -118,13 +120,13 @@ def test_after_memory_ran_out_each_next_tiling_needs_clearly_less_down_to_the_sm
     peaks = [cost(SIZES[0], tiling).peak_bytes for tiling in chain]
     assert all(after <= SHRINK * before for before, after in pairwise(peaks[:-1]))
     assert peaks[-1] < peaks[-2]
-    assert chain[-1] == ladder(VAE, SIZES[0], 2)[-1].tiling
+    assert chain[-1] == tile_costs(VAE, SIZES[0], 2)[-1].tiling
 
 
 def test_the_next_tiling_is_the_cheapest_that_needs_clearly_less() -> None:
     peak = cost(SIZES[0], TILED).peak_bytes
     following = smaller(TILED, VAE, SIZES[0], 2)
-    assert following == next(item.tiling for item in ladder(VAE, SIZES[0], 2) if item.peak_bytes <= SHRINK * peak)
+    assert following == next(item.tiling for item in tile_costs(VAE, SIZES[0], 2) if item.peak_bytes <= SHRINK * peak)
 
 
 def test_tiles_smaller_than_all_considered_have_no_next() -> None:

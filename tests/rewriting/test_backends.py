@@ -12,9 +12,9 @@ from scribe import ANSWERS, PROMPT
 from standin import StandIn
 
 from hunyuan_local.backends.base import GenerationContext
-from hunyuan_local.backends.ledger import Ledger, fingerprint
-from hunyuan_local.backends.local import LocalBackend
-from hunyuan_local.backends.wavespeed import WaveSpeedBackend
+from hunyuan_local.backends.hosted.open_tasks import OpenTasks, fingerprint
+from hunyuan_local.backends.hosted.wavespeed import WaveSpeedBackend
+from hunyuan_local.backends.local.backend import LocalBackend
 from hunyuan_local.config import RewriteConfig
 from hunyuan_local.errors import GenerationCancelledError, OutputExistsError, RequestLossError, RewriteError
 from hunyuan_local.provenance import read_provenance
@@ -107,7 +107,7 @@ def test_a_name_that_is_taken_is_refused_before_a_language_model_is_loaded(tiny,
 
 @pytest.fixture
 def hosted(standin: StandIn, tmp_path: Path) -> WaveSpeedBackend:
-    return WaveSpeedBackend(standin.key, standin.url, pacing=QUICK, ledger=Ledger(tmp_path / "ledger"))
+    return WaveSpeedBackend(standin.key, standin.url, pacing=QUICK, open_tasks=OpenTasks(tmp_path / "ledger"))
 
 
 @pytest.mark.usefixtures("starts_process")
@@ -146,13 +146,13 @@ def test_a_task_that_is_settled_while_this_one_waits_for_the_lock_is_made_anew_a
     context = GenerationContext(tmp_path / "clip.mp4", rewriting=RewriteConfig(endpoint=chat.url))
     request = GenerationRequest(prompt=PROMPT, rewrite="master")
     mark = fingerprint(hosted.name, hosted.base_url, request, context.output)
-    jobs, seen = hosted._ledger.jobs, []
+    jobs, seen = hosted._open_tasks.jobs, []
 
     def settled_after_the_first_look() -> list[object]:
         seen.append(1)
         return [SimpleNamespace(fingerprint=mark)] if len(seen) == 1 else jobs()
 
-    hosted._ledger.jobs = settled_after_the_first_look
+    hosted._open_tasks.jobs = settled_after_the_first_look
     hosted.generate(request, context)
     assert [sent.body["prompt"] for sent in standin.submissions] == [chat.answer]
 

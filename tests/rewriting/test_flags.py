@@ -10,7 +10,7 @@ import click
 import pytest
 from command_line import run_here
 
-from hunyuan_local.cli.guards import guard_flags, guard_options, rewriting_from, safety_from
+from hunyuan_local.cli.shared.rewriting_and_safety import guard_flags, guard_options, rewriting_from, safety_from
 from hunyuan_local.config import RewriteConfig, SafetyConfig
 from hunyuan_local.errors import ConfigError
 

@@ -11,7 +11,7 @@ from chat_server import ChatServer
 from scribe import ANSWERS, PROMPT
 from server_stage import MODEL, SUBMISSIONS
 
-from hunyuan_local.backends.local import LocalBackend
+from hunyuan_local.backends.local.backend import LocalBackend
 from hunyuan_local.config import RewriteConfig
 from hunyuan_local.errors import InvalidRequestError
 from hunyuan_local.jobs.folder import DataFolder

@@ -11,7 +11,7 @@ from scribe import ANSWERS, PROMPT, TEMPLATE, make_scribe
 
 from hunyuan_local.config import RewriteConfig
 from hunyuan_local.errors import ConfigError, GenerationCancelledError, ModelLoadError, RewriteError
-from hunyuan_local.pipeline.language_model import LanguageModel, weight_bytes
+from hunyuan_local.pipeline.text.language_model import LanguageModel, weight_bytes
 from hunyuan_local.rewriting import Rewriter
 from hunyuan_local.schema import GenerationRequest
 

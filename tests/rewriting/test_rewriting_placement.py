@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from hunyuan_local.backends import prompting
 from hunyuan_local.backends.base import GenerationContext
-from hunyuan_local.backends.profiles import named_profile
-from hunyuan_local.backends.prompting import OVERHEAD, Place, Prompting, place_beside
+from hunyuan_local.backends.local import profile_choice
+from hunyuan_local.backends.local.profile_choice import named_profile, place_beside
+from hunyuan_local.backends.prompt_rewriting import OVERHEAD, Place, PromptRewriter
 from hunyuan_local.config import GIB, RewriteConfig, load_model_config
 from hunyuan_local.planner import Machine, Mode, find_gpu
 from hunyuan_local.planner.plan import weigh
@@ -23,7 +23,7 @@ MODE = Mode("group", None, True)
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prompting, "available_machine", lambda: MACHINE)
+    monkeypatch.setattr(profile_choice, "available_machine", lambda: MACHINE)
 
 
 def place(needed_bytes: int, is_empty: bool = False) -> Place:
@@ -56,16 +56,16 @@ def test_a_profile_for_the_cpu_leaves_the_gpu_alone() -> None:
 
 
 def test_without_a_gpu_there_is_only_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prompting, "available_machine", lambda: Machine(None, 24 * GIB))
+    monkeypatch.setattr(profile_choice, "available_machine", lambda: Machine(None, 24 * GIB))
     assert place(1, is_empty=True) == Place("cpu")
 
 
 def test_the_place_is_asked_for_with_what_the_model_needs(scribe: Path) -> None:
-    from hunyuan_local.pipeline.language_model import weight_bytes
+    from hunyuan_local.pipeline.text.language_model import weight_bytes
 
     asked = []
     config = RewriteConfig(model_id=str(scribe))
-    found = Prompting(lambda request, needed: asked.append(needed) or Place())
+    found = PromptRewriter(lambda request, needed: asked.append(needed) or Place())
     found.rewrite(
         GenerationRequest(prompt="a red circle moving right on a black background", rewrite="normal"),
         GenerationContext(rewriting=config),
@@ -86,14 +86,14 @@ class Recorder:
     ("now", "closed"), [(Place("cuda"), False), (Place("cuda", stays=False), True), (Place("cpu"), True)]
 )
 def test_a_video_beside_which_it_does_not_fit_drives_it_off_the_gpu(now: Place, closed: bool) -> None:
-    found, rewriter = Prompting(lambda request, needed: now), Recorder()
+    found, rewriter = PromptRewriter(lambda request, needed: now), Recorder()
     found._rewriter, found._place = rewriter, Place("cuda")
     found.make_room(REQUEST)
     assert rewriter.closed == closed
 
 
 def test_on_the_cpu_it_is_left_alone() -> None:
-    found, rewriter = Prompting(lambda request, needed: pytest.fail("the plan was asked")), Recorder()
+    found, rewriter = PromptRewriter(lambda request, needed: pytest.fail("the plan was asked")), Recorder()
     found._rewriter = rewriter
     found.make_room(REQUEST)
     assert not rewriter.closed

@@ -10,10 +10,10 @@ import pytest
 from scribe import ANSWERS, PROMPT
 
 from hunyuan_local.backends.base import GenerationContext
-from hunyuan_local.backends.budget import Budget
-from hunyuan_local.backends.prompting import Prompting
-from hunyuan_local.backends.wavespeed import WaveSpeedBackend
-from hunyuan_local.cli.batch_makers import make_batch_pool
+from hunyuan_local.backends.hosted.spending import Budget
+from hunyuan_local.backends.hosted.wavespeed import WaveSpeedBackend
+from hunyuan_local.backends.prompt_rewriting import PromptRewriter
+from hunyuan_local.cli.shared.batch_workers import make_batch_pool
 from hunyuan_local.config import RewriteConfig, SafetyConfig
 from hunyuan_local.jobs.folder import DataFolder
 from hunyuan_local.jobs.store import JobStore
@@ -21,7 +21,7 @@ from hunyuan_local.schema import GenerationRequest
 
 
 def test_threads_that_share_it_load_the_model_once(scribe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hunyuan_local.pipeline.language_model import LanguageModel
+    from hunyuan_local.pipeline.text.language_model import LanguageModel
 
     loaded: list[str] = []
     load = LanguageModel.__init__
@@ -31,7 +31,7 @@ def test_threads_that_share_it_load_the_model_once(scribe: Path, monkeypatch: py
         load(self, config, device)
 
     monkeypatch.setattr(LanguageModel, "__init__", counting)
-    shared, config = Prompting(), RewriteConfig(model_id=str(scribe))
+    shared, config = PromptRewriter(), RewriteConfig(model_id=str(scribe))
 
     def rewritten(number: int) -> str:
         request = GenerationRequest(prompt=PROMPT, rewrite="normal", seed=number)
@@ -52,11 +52,11 @@ def test_threads_of_a_batch_share_a_model_of_this_machine_and_ask_an_endpoint_ea
     }  # fmt: skip
     batch = SimpleNamespace(folder=folder, store=store)
     pool = make_batch_pool(batch, WaveSpeedBackend("key"), flags, Budget(folder.root / "account.json", None, None))
-    assert len({id(backend._prompting) for backend in pool._backends}) == rewriters
+    assert len({id(backend._prompt_rewriter) for backend in pool._backends}) == rewriters
 
 
 def test_whoever_ends_first_leaves_it_to_the_others(scribe: Path) -> None:
-    shared, context = Prompting(), GenerationContext(rewriting=RewriteConfig(model_id=str(scribe)))
+    shared, context = PromptRewriter(), GenerationContext(rewriting=RewriteConfig(model_id=str(scribe)))
     shared.rewrite(GenerationRequest(prompt=PROMPT, rewrite="normal"), context)
     loaded = shared._rewriter
     backend = WaveSpeedBackend("key")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from hunyuan_local.backends.inspection import Inspection, evenly_spaced, flag_note, prepare
+from hunyuan_local.backends.safety_check import Inspection, evenly_spaced, flag_note, prepare
 from hunyuan_local.config import SafetyConfig
 from hunyuan_local.errors import ConfigError, ContentBlockedError, InvalidOutputError, ModelLoadError
 from hunyuan_local.schema import SafetyVerdict

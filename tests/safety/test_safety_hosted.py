@@ -12,8 +12,8 @@ from hosted_settings import BACKENDS, QUICK, REQUEST
 from standin import StandIn
 
 from hunyuan_local.backends.base import GenerationContext
-from hunyuan_local.backends.hosted import HostedBackend
-from hunyuan_local.backends.ledger import Ledger
+from hunyuan_local.backends.hosted.backend import HostedBackend
+from hunyuan_local.backends.hosted.open_tasks import OpenTasks
 from hunyuan_local.config import SafetyConfig
 from hunyuan_local.errors import ContentBlockedError, GenerationCancelledError, InvalidAnswerError, ModelLoadError
 from hunyuan_local.provenance import read_provenance
@@ -39,13 +39,13 @@ def service(red_file: bytes) -> Iterator[StandIn]:
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    return Ledger(tmp_path / "state")
+def open_tasks(tmp_path: Path) -> OpenTasks:
+    return OpenTasks(tmp_path / "state")
 
 
 @pytest.fixture(params=BACKENDS, ids=lambda cls: cls.name)
-def backend(request: pytest.FixtureRequest, service: StandIn, ledger: Ledger) -> Iterator[HostedBackend]:
-    backend = request.param(api_key=service.key, base_url=service.url, pacing=QUICK, ledger=ledger)
+def backend(request: pytest.FixtureRequest, service: StandIn, open_tasks: OpenTasks) -> Iterator[HostedBackend]:
+    backend = request.param(api_key=service.key, base_url=service.url, pacing=QUICK, open_tasks=open_tasks)
     yield backend
     backend.close()
 
@@ -68,14 +68,14 @@ def test_a_flagged_video_is_delivered_and_says_so(backend: HostedBackend, check:
 
 
 def test_a_video_is_withheld_and_its_price_is_not_nor_is_it_to_be_fetched_again(
-    backend: HostedBackend, check: Check, folder: Path, ledger: Ledger
+    backend: HostedBackend, check: Check, folder: Path, open_tasks: OpenTasks
 ) -> None:
     context = GenerationContext(folder / "a.mp4", safety=check("block"))
     with pytest.raises(ContentBlockedError) as caught:
         backend.generate(REQUEST, context)
     assert re.search(f"frame 4.*task .* at {backend.name} was done and is billed", str(caught.value))
     assert "resume" not in str(caught.value)
-    assert (list(folder.iterdir()), ledger.jobs()) == ([], [])
+    assert (list(folder.iterdir()), open_tasks.jobs()) == ([], [])
 
 
 def test_without_a_check_the_field_is_empty(backend: HostedBackend, folder: Path) -> None:
@@ -92,25 +92,25 @@ def test_with_a_missing_classifier_nothing_is_submitted(
 
 
 def test_a_resumed_task_is_not_waited_for_with_a_missing_classifier(
-    backend: HostedBackend, check: Check, folder: Path, service: StandIn, ledger: Ledger
+    backend: HostedBackend, check: Check, folder: Path, service: StandIn, open_tasks: OpenTasks
 ) -> None:
     service.inject("poll-malformed")
     with pytest.raises(InvalidAnswerError):
         backend.generate(REQUEST, GenerationContext(folder / "a.mp4"))
     polls = len(service.polls)
     with pytest.raises(ModelLoadError):
-        backend.resume(ledger.jobs()[0], GenerationContext(safety=check(model_id=f"{folder}/none")))
-    assert (len(service.polls), len(ledger.jobs())) == (polls, 1)
+        backend.resume(open_tasks.jobs()[0], GenerationContext(safety=check(model_id=f"{folder}/none")))
+    assert (len(service.polls), len(open_tasks.jobs())) == (polls, 1)
 
 
 def test_whoever_resumes_a_task_keeps_to_the_check_that_was_wanted(
-    backend: HostedBackend, ledger: Ledger, check: Check, folder: Path
+    backend: HostedBackend, open_tasks: OpenTasks, check: Check, folder: Path
 ) -> None:
     stopped = GenerationContext(folder / "a.mp4", safety=check("block"), keep_remote=True)
     stopped.on_progress = lambda told: stopped.cancel.set() if told.stage in ("queue", "run") else None
     with pytest.raises(GenerationCancelledError):
         backend.generate(REQUEST, stopped)
-    (job,) = ledger.jobs()
+    (job,) = open_tasks.jobs()
     with pytest.raises(ContentBlockedError):
         backend.resume(job)
     assert list(folder.iterdir()) == []

@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from server_stage import MODEL
 
 from hunyuan_local.backends.base import GenerationContext
-from hunyuan_local.backends.local import LocalBackend
+from hunyuan_local.backends.local.backend import LocalBackend
 from hunyuan_local.config import SafetyConfig
 from hunyuan_local.errors import ModelLoadError
 from hunyuan_local.jobs.folder import DataFolder

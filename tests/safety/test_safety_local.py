@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hunyuan_local.backends.base import GenerationContext
-from hunyuan_local.backends.local import LocalBackend
+from hunyuan_local.backends.local.backend import LocalBackend
 from hunyuan_local.config import SafetyConfig
 from hunyuan_local.errors import ContentBlockedError, ModelLoadError
 from hunyuan_local.provenance import read_provenance

@@ -10,7 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 from server_stage import CLIP, MODEL, SUBMISSIONS, Stage
 
-from hunyuan_local.jobs.roster import Roster, WorkerReport
+from hunyuan_local.jobs.worker_reports import WorkerReport, WorkerReports
 from hunyuan_local.schema import Progress
 
 PATH, BODY = SUBMISSIONS["novita"]
@@ -55,7 +55,7 @@ def test_workers_that_report_shorten_it(client: TestClient, stage: Stage) -> Non
     stage.running(HALFWAY)
     for name in ("w", "w2"):
         report = WorkerReport(name=name, pid=1, model=MODEL.identity, device="CPU", state="idle")
-        Roster(stage.store.database).report(report)
+        WorkerReports(stage.store.database).report(report)
     assert result(client, stage.queued().job_id)["task"]["eta"] == 24
 
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hunyuan_local.config import load_model_config
 from hunyuan_local.jobs.database import Database
 from hunyuan_local.jobs.folder import DataFolder
-from hunyuan_local.jobs.roster import Roster, WorkerReport
+from hunyuan_local.jobs.worker_reports import WorkerReport, WorkerReports
 from hunyuan_local.server.app import create_app
 from hunyuan_local.server.config import ServerConfig
 
@@ -24,7 +24,7 @@ def test_every_answer_is_as_documented(tmp_path: Path) -> None:
     # With a worker, for /readyz to be ready, and a queue that does not fill up.
     folder = DataFolder(tmp_path / "data")
     report = WorkerReport(name="w", pid=1, model=TINY.identity, device="cpu", state="idle")
-    Roster(Database(folder.root / "jobs.sqlite3", lambda: 4e9)).report(report)  # never too old
+    WorkerReports(Database(folder.root / "jobs.sqlite3", lambda: 4e9)).report(report)  # never too old
     config = ServerConfig(model=TINY, insecure=True, min_free_bytes=0, max_queue=10**6, sync_timeout_s=0)
     schema = schemathesis.openapi.from_asgi("/openapi.json", create_app(config, folder, folder.store()))
 

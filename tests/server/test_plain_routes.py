@@ -11,13 +11,15 @@ from fastapi.testclient import TestClient
 from server_stage import CLIP, MODEL, Stage
 
 from hunyuan_local.jobs.job import Job
-from hunyuan_local.jobs.roster import Roster, WorkerReport
+from hunyuan_local.jobs.worker_reports import WorkerReport, WorkerReports
 from hunyuan_local.server.metrics import Metrics
 
 
 def report(stage: Stage, state: str, name: str = "w", model: str = MODEL.identity) -> None:
     given = {"memory_bytes": 3, "memory_total_bytes": 8}
-    Roster(stage.store.database).report(WorkerReport(name=name, pid=1, model=model, device="GPU", state=state, **given))
+    WorkerReports(stage.store.database).report(
+        WorkerReport(name=name, pid=1, model=model, device="GPU", state=state, **given)
+    )
 
 
 def address(client: TestClient, job: Job) -> str:

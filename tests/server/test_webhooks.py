@@ -27,8 +27,8 @@ import pytest
 from webhook_receiver import LIMIT_S, Receiver, until
 
 from hunyuan_local.jobs.job import Job
-from hunyuan_local.jobs.outbox import Outbox
 from hunyuan_local.jobs.store import JobStore
+from hunyuan_local.jobs.webhook_queue import WebhookQueue
 from hunyuan_local.schema import GenerationRequest, JobView
 from hunyuan_local.server.webhooks import WebhookCall, WebhookSender, check_webhook, make_call
 from hunyuan_local.wires import novita, wavespeed
@@ -73,7 +73,7 @@ def sending(
     store: JobStore, make: Callable[[Job], WebhookCall | None] = make, allow_private: bool = True, **options: object
 ) -> Iterator[WebhookSender]:
     quick = {"delays_s": (0.01,), "poll_s": 0.01, "tls": TRUSTS_NOBODY}
-    sender = WebhookSender(Outbox(store.database), make, allow_private, **(quick | options))
+    sender = WebhookSender(WebhookQueue(store.database), make, allow_private, **(quick | options))
     sender.start()
     try:
         yield sender
@@ -436,7 +436,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(store: JobStore, certi
 
 def _send(path: Path) -> None:
     """A sender in a process of its own."""
-    sender = WebhookSender(Outbox(JobStore(path).database), make, True, poll_s=0.01, lease_s=1.0)
+    sender = WebhookSender(WebhookQueue(JobStore(path).database), make, True, poll_s=0.01, lease_s=1.0)
     sender.start()
     time.sleep(LIMIT_S)
 
@@ -490,7 +490,7 @@ def test_a_stopped_sender_takes_nothing(store: JobStore) -> None:
 
 
 def test_a_sender_that_was_never_started_can_be_stopped(store: JobStore) -> None:
-    assert WebhookSender(Outbox(store.database), make, True).stop() is True
+    assert WebhookSender(WebhookQueue(store.database), make, True).stop() is True
 
 
 def test_a_store_that_fails_for_a_while_ends_nothing(store: JobStore, caplog: pytest.LogCaptureFixture) -> None:

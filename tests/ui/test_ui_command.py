@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from command_line import run_here
 
-from hunyuan_local.cli import ui
+from hunyuan_local.cli.commands import ui
 
 
 def test_without_the_extra_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

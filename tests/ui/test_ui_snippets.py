@@ -9,8 +9,8 @@ import subprocess
 import pytest
 from server_stage import MODEL
 
-from hunyuan_local.cli.generate import command as generate
-from hunyuan_local.cli.options import request_from
+from hunyuan_local.cli.commands.generate import command as generate
+from hunyuan_local.cli.shared.options import request_from
 from hunyuan_local.config import LoraConfig
 from hunyuan_local.schema import GenerationRequest
 from hunyuan_local.ui.snippets import Snippet, write_snippets

@@ -10,7 +10,7 @@ from server_stage import CLIP, MODEL, REQUEST, TIMINGS, Stage
 
 from hunyuan_local.config import load_model_config
 from hunyuan_local.errors import HunyuanLocalError, InvalidRequestError, QueueFullError
-from hunyuan_local.jobs.roster import WorkerReport
+from hunyuan_local.jobs.worker_reports import WorkerReport
 from hunyuan_local.planner import Machine
 from hunyuan_local.schema import Progress
 from hunyuan_local.server.faults import UnknownJobError, VideoNotReadyError
@@ -205,7 +205,7 @@ def test_a_job_that_nobody_will_take_says_why(studio: Studio, stage: Stage) -> N
 
 def test_a_job_that_waits_for_the_model_says_so(studio: Studio, stage: Stage) -> None:
     report = WorkerReport(name="w", pid=1, model=MODEL.identity, device="not loaded", state="loading")
-    stage.store.roster.report(report)
+    stage.store.worker_reports.report(report)
     assert studio.show(stage.queued().job_id).trouble == "the model is being loaded"
 
 

@@ -11,7 +11,7 @@ from local_hub import LARGEST, MB, REPOSITORY, LocalHub
 
 from hunyuan_local.config import Licence, ModelConfig, load_model_config, load_profile
 from hunyuan_local.errors import ConfigError, ModelLoadError
-from hunyuan_local.pipeline.loader import load_model
+from hunyuan_local.pipeline.loading.loader import load_model
 from hunyuan_local.weights.files import missing_files
 from hunyuan_local.weights.licence import accept, is_accepted
 from hunyuan_local.weights.source import fetch

@@ -1,0 +1,271 @@
+"""From latents to a finished file that says how it was made."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...errors import ContentBlockedError, GenerationCancelledError
+from ...gate import FrameGate
+from ...provenance import ModelIdentity, Provenance, statement, weights_identity
+from ...schema import GenerationRequest, GenerationResult, Progress, SafetyVerdict, Timings
+from ...video import VideoWriter
+from ..base import GenerationContext, preview_path
+from ..safety_check import Inspection, flag_note
+
+if TYPE_CHECKING:
+    from ...config.tiling import Tiling
+    from ...pipeline.denoise import Denoised
+    from ...pipeline.model import LoadedModel
+
+# Decoded pieces that wait for the encoder, 12 frames each: at 1280x720 33 MB.
+_MOST_PIECES = 16
+
+
+@dataclass
+class Run:
+    """What is known of one video on its way.
+
+    Attributes:
+        request: every field a value.
+        output: the file to write.
+        render_size: (width, height) in pixels at which the model renders.
+        context: progress, cancellation and options of the caller.
+        began, loaded: seconds of the monotonic clock at the start and once the model was there.
+        notes: what the user was told.
+        recoveries: what was changed because memory ran out.
+    """
+
+    request: GenerationRequest
+    output: Path
+    render_size: tuple[int, int]
+    context: GenerationContext
+    began: float
+    loaded: float = 0.0
+    notes: list[str] = field(default_factory=list)
+    recoveries: list[str] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        """Tell the user, once, and keep it for the result."""
+        if text not in self.notes:
+            self.notes.append(text)
+            self.context.on_note(text)
+
+
+class PendingVideo:
+    """A video whose frames are all decoded, while its file may still be being written."""
+
+    def __init__(self, result: Future[GenerationResult], encoding: _Encoding):
+        self._result, self._encoding = result, encoding
+
+    def result(self) -> GenerationResult:
+        """Wait for the file.
+
+        Raises:
+            VideoError: the file cannot be written.
+            OutputExistsError: the name was taken meanwhile.
+            ContentBlockedError: the safety check withholds it.
+        """
+        try:
+            return self._result.result()
+        except BaseException:  # also a signal to this process: no file is to come after it
+            self._encoding.abort()
+            raise
+
+
+def finish(run: Run, model: LoadedModel, denoised: Denoised, tiling: Tiling) -> GenerationResult:
+    """Decode to the file piece by piece, let it say how it was made, and give it its name.
+
+    Raises:
+        InvalidOutputError: NaN, black, constant or frozen frames.
+        GpuMemoryError: the device's memory does not hold a tile.
+        GenerationCancelledError: cancelled while decoding.
+        VideoError: the file cannot be written.
+        ContentBlockedError: the safety check withholds it.
+    """
+    return decode_to_file(run, model, denoised, tiling).result()
+
+
+def decode_to_file(
+    run: Run, model: LoadedModel, denoised: Denoised, tiling: Tiling, on_done: Callable[[], None] = lambda: None
+) -> PendingVideo:
+    """As :func:`finish`, but return when the last frame is decoded; the file is finished meanwhile.
+
+    Args:
+        on_done: called when the latents are of no more use, in another thread: the file has its name, or is withheld.
+
+    Raises:
+        InvalidOutputError, GpuMemoryError, GenerationCancelledError, VideoError: see :func:`finish`; what goes
+            wrong with the file after the last frame, and what the safety check says, is raised by
+            :meth:`PendingVideo.result`.
+    """
+    request, context = run.request, run.context
+    writer = VideoWriter(
+        run.output,
+        frame_size=run.render_size,
+        size=(request.width, request.height),
+        fps=request.fps,
+        overwrite=context.overwrite,
+    )
+    encoding = _Encoding(writer)
+    try:
+        decode_began = time.monotonic()
+        gate, inspection = FrameGate(), Inspection(context.safety, request.num_frames)
+        for frames in _frames(run, model, denoised, tiling):
+            gate.check(frames)
+            inspection.add(frames)
+            encoding.add(frames)
+        gate.finish()
+        decoded = time.monotonic()
+        # The time to finish the file is only known to the result.
+        timings = Timings(
+            rewrite_s=context.rewrite_s,
+            load_s=run.loaded - run.began,
+            encode_s=denoised.encode_s,
+            denoise_s=denoised.denoise_s,
+            denoise_steps=denoised.steps,
+            decode_s=decoded - decode_began,
+            total_s=context.rewrite_s + decoded - run.began,
+        )
+        provenance = _provenance(run, model, timings)
+        context.on_progress(Progress(stage="write"))
+    except BaseException:
+        encoding.abort()
+        raise
+
+    def write() -> GenerationResult:
+        found = {"safety": _inspected(run, inspection, on_done), "notes": list(run.notes)}
+        statement = provenance.model_copy(update=found | {"frames_sha256": encoding.digest.hexdigest()})
+        writer.finish(statement.model_dump_json())
+        on_done()
+        ended = time.monotonic()
+        return GenerationResult(
+            path=run.output.resolve(),
+            backend="local",
+            model=statement.model.name,
+            seed=request.seed,
+            request=request,
+            video=writer.info,
+            timings=timings.model_copy(
+                update={"write_s": ended - decoded, "total_s": context.rewrite_s + ended - run.began}
+            ),
+            notes=statement.notes,
+            safety=statement.safety,
+            provenance=statement.model_dump(mode="json"),
+        )
+
+    return PendingVideo(encoding.close(write), encoding)
+
+
+def _inspected(run: Run, inspection: Inspection, on_done: Callable[[], None]) -> SafetyVerdict | None:
+    """What the safety check says of all the frames, before the file has its name.
+
+    Raises:
+        ContentBlockedError: the file is withheld; nothing that shows the video is left.
+    """
+    try:
+        verdict = inspection.finish()
+    except ContentBlockedError:
+        on_done()  # the same latents would give the same video
+        if run.context.preview_every:
+            preview_path(run.output).unlink(missing_ok=True)
+        raise
+    if verdict is not None and verdict.flagged:
+        run.note(flag_note(verdict))
+    return verdict
+
+
+class _Encoding:
+    """Hands frames to the encoder in a thread of its own: neither the decoding nor the next video waits for it."""
+
+    def __init__(self, writer: VideoWriter):
+        self.digest = hashlib.sha256()
+        self._writer = writer
+        self._thread = ThreadPoolExecutor(1, "encoding")
+        self._pieces: deque[Future[None]] = deque()
+
+    def add(self, frames: np.ndarray) -> None:
+        """Encode uint8 frames [n, height, width, 3]; waits while too many are not encoded yet.
+
+        Raises:
+            VideoError: the encoder has failed.
+        """
+        self._pieces.append(self._thread.submit(self._write, frames))
+        while self._pieces[0].done() or len(self._pieces) > _MOST_PIECES:
+            self._pieces.popleft().result()
+            if not self._pieces:
+                break
+
+    def close(self, write: Callable[[], GenerationResult]) -> Future[GenerationResult]:
+        """No more frames will come; ``write`` is called in the thread when all are encoded."""
+
+        def write_if_all_went_well() -> GenerationResult:
+            try:
+                for piece in self._pieces:
+                    piece.result()
+                return write()
+            finally:
+                self._writer.abort()
+
+        future = self._thread.submit(write_if_all_went_well)
+        self._thread.shutdown(wait=False)
+        return future
+
+    def abort(self) -> None:
+        """Give up; when this returns, nothing is left of the file and none will come."""
+        self._writer.abort()
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def _write(self, frames: np.ndarray) -> None:
+        self.digest.update(frames.tobytes())
+        self._writer.write(frames)
+
+
+def _frames(run: Run, model: LoadedModel, denoised: Denoised, tiling: Tiling) -> Iterator[np.ndarray]:
+    """Decoded pieces, with progress, and a look at the cancel switch after each."""
+    from ...pipeline.decode import decode
+
+    done, context, total = 0, run.context, run.request.num_frames
+    context.on_progress(Progress(stage="decode", total=total))
+    for frames in decode(model, denoised.latents, tiling):
+        if context.cancel.is_set():
+            raise GenerationCancelledError(f"cancelled while decoding, at frame {done}; no file was kept")
+        yield frames
+        done += len(frames)
+        context.on_progress(Progress(stage="decode", step=done, total=total))
+
+
+def _provenance(run: Run, model: LoadedModel, timings: Timings) -> Provenance:
+    """All but the digest of the frames, which is known when they are all encoded."""
+    from ...pipeline.memory.device import device_name
+
+    return statement(
+        backend="local",
+        request=run.request,
+        model=ModelIdentity(
+            name=model.config.name, config=model.config, weights=weights_identity(model.folder),
+            files=model.extra_files,
+        ),
+        profile=model.profile.name,
+        runtime=model.profile,
+        device=device_name(model.profile),
+        render_size=run.render_size,
+        timings=timings,
+        frames_sha256="",
+        notes=list(run.notes),
+        recoveries=run.recoveries,
+    )  # fmt: skip
+
+
+def default_output(model: str, seed: int | None) -> Path:
+    """A name by model, time and seed in the current folder."""
+    return Path(f"{Path(model).name}-{datetime.now():%Y%m%d-%H%M%S}-{seed}.mp4")

@@ -1,0 +1,1 @@
+"""One video over several GPUs: a process for each, started and followed from here."""

@@ -1,0 +1,271 @@
+"""Makes one video on several GPUs of this machine: as many processes, which run the transformer together.
+
+What is asked and refused is decided here, before they are started; the work is theirs (:mod:`.rank`). They stay,
+with the model loaded, for the next request.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ...capabilities import Capabilities
+from ...config import ContextParallel, LoraConfig, ModelConfig, RuntimeProfile
+from ...schema import GenerationRequest, GenerationResult, Progress
+from ...video import check_output_path
+from ..base import Explanation, GenerationContext
+from ..local.backend import LocalBackend
+from ..local.decode_and_write import Run, default_output
+from ..local.saved_state import kept_rewriting, open_checkpoint
+from ..prompt_rewriting import PromptRewriter, forget_rewriting, rewriting_notes
+from ..safety_check import prepare
+from .command import Command
+from .launcher import RankGroup
+from .limits import check_degree
+from .messages import Message
+from .rank import remove_unfinished
+
+# At Ctrl-C; in other stages they are ended at once.
+_STOPS_IN_A_STEP = ("denoise", "decode", "write")
+
+
+class ParallelBackend:
+    """The pipeline of diffusers on several local GPUs, or in several processes on a CPU.
+
+    Frames are those of one process up to the order of additions. Memory that runs out ends the run: there is no
+    ladder of smaller pieces here.
+
+    Args:
+        shared: over how many processes, and how.
+        model, profile, revision, lora, cache: see :class:`~hunyuan_local.backends.local.backend.LocalBackend`; each
+            process runs in that profile.
+
+    Raises:
+        ConfigError: see :class:`~hunyuan_local.backends.local.backend.LocalBackend`.
+    """
+
+    name = "local"
+
+    def __init__(
+        self,
+        shared: ContextParallel,
+        model: str | ModelConfig | None = None,
+        profile: str | RuntimeProfile | None = None,
+        revision: str | None = None,
+        lora: Sequence[LoraConfig] = (),
+        cache: str | None = None,
+    ):
+        self.shared = shared
+        self._local = LocalBackend(model, profile, revision, lora, cache)
+        self._prompt_rewriter = PromptRewriter()
+        self._group: RankGroup | None = None
+        self._profile: RuntimeProfile | None = None
+        self._device = "not loaded"
+        self._memory: dict[int, tuple[int, int]] = {}
+        self._stage = "load"
+        self._killed: list[int] = []
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes' numbers by rank; none while there are none."""
+        return [] if self._group is None else [pid for _, pid in sorted(self._group.pids.items())]
+
+    @property
+    def config(self) -> ModelConfig:
+        """Which model."""
+        return self._local.config
+
+    @property
+    def profile(self) -> RuntimeProfile | None:
+        """The profile that was named; None is chosen for each request."""
+        return self._local.profile
+
+    @property
+    def identity(self) -> str:
+        """See :class:`hunyuan_local.backends.base.Backend`."""
+        return self.config.identity
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """See :class:`hunyuan_local.backends.base.Backend`."""
+        return self._local.capabilities
+
+    @property
+    def device(self) -> str:
+        """What the model runs on, once it is loaded."""
+        return self._device if self._profile is None else f"{self.shared.degree} x {self._device}"
+
+    def memory(self) -> tuple[int, int] | None:
+        """Of the fullest device: the most bytes that were taken so far, and all it has; None if it does not count."""
+        return max(list(self._memory.values()), default=None)
+
+    def explain(self, request: GenerationRequest) -> Explanation:
+        """See :class:`hunyuan_local.backends.base.Backend`."""
+        return self._local.explain(request)
+
+    def resolve(self, request: GenerationRequest) -> GenerationRequest:
+        """The request with the model's defaults and a random seed where nothing was given."""
+        return self._local.resolve(request)
+
+    def load(self, context: GenerationContext | None = None) -> None:
+        """Start the processes and load the model for requests of its usual size, unless that is done.
+
+        Raises:
+            HunyuanLocalError: see :meth:`generate`.
+        """
+        context = context or GenerationContext()
+        request = self.resolve(GenerationRequest(prompt="any"))
+        profile = self._choose(request, context.on_note)
+        self._command("load", {}, profile, context, context.on_note)
+
+    def rewrite(self, request: GenerationRequest, context: GenerationContext | None = None) -> GenerationRequest:
+        """See :class:`hunyuan_local.backends.base.Backend`; the language model runs on the CPU, since the GPUs are the
+        other processes'."""
+        return self._prompt_rewriter.rewrite(request, context or GenerationContext())
+
+    def generate(self, request: GenerationRequest, context: GenerationContext | None = None) -> GenerationResult:
+        """Make one video; see :class:`hunyuan_local.backends.base.Backend`.
+
+        Raises:
+            HunyuanLocalError: also where a process has died; the next call starts them anew.
+        """
+        context = context or GenerationContext()
+        if context.output is not None:
+            check_output_path(context.output, context.overwrite)
+        prepare(context.safety, context.on_note)
+        forget_rewriting(request, context)
+        asked = request
+        if request.awaits_rewriting:
+            kept = kept_rewriting(open_checkpoint(request, self.config, context), request)
+            request = kept or self.rewrite(request, context)
+        began = time.monotonic()
+        # 1. Everything that can be refused is refused before any process is started.
+        if request.seed is None and context.checkpoint_dir is not None:
+            request = request.replace(seed=open_checkpoint(asked, self.config, context).seed())
+        request = self.resolve(request)
+        output = context.output or default_output(self.config.name, request.seed)
+        check_output_path(output, context.overwrite)
+        render_size = self.config.render_size(request.width, request.height)
+        run = Run(request, output, render_size, context, began, notes=rewriting_notes(request, context))
+        for text in self._local.notes(request, run.render_size):
+            run.note(text)
+        profile = self._choose(request, run.note)
+
+        # 2. The rest is done by the processes together.
+        command = {
+            "asked": asked.model_dump(), "request": request.model_dump(), "output": str(output),
+            "render_size": run.render_size, "began": began, "notes": run.notes, "options": _options(context),
+        }  # fmt: skip
+        try:
+            return GenerationResult(**self._command("generate", command, profile, context, run.note))
+        except BaseException:
+            for pid in self._killed:
+                remove_unfinished(pid, output.absolute().parent, context.checkpoint_dir)
+            raise
+
+    def close(self) -> None:
+        """End the processes, and let go of the language model."""
+        self._prompt_rewriter.close()
+        group, self._group = self._group, None
+        if group is not None:
+            group.close()
+
+    def _choose(self, request: GenerationRequest, note: Callable[[str], None]) -> RuntimeProfile:
+        """The profile that was named, or the plan's choice for a single process; checked against the degree."""
+        profile = self._local.choose(request, note, self._profile)
+        check_degree(self.shared, self.config, request, profile, _gpus(profile))
+        return profile.model_copy(update={"context_parallel": self.shared})
+
+    def _command(
+        self,
+        kind: str,
+        content: dict[str, Any],
+        profile: RuntimeProfile,
+        context: GenerationContext,
+        note: Callable[[str], None],
+    ) -> dict[str, Any] | None:
+        """Have all processes do something, and give the leader's answer.
+
+        Raises:
+            HunyuanLocalError: what one of them could not do.
+        """
+        self._killed, self._stage = [], "load"
+        group = self._start(profile, context)
+
+        def told(rank: int, message: Message) -> None:
+            self._note(rank, message, context, note)
+
+        model, how = self.config.model_dump(mode="json"), profile.model_dump(mode="json")
+        command = Command(group, kind, config=model, profile=how, **content)
+        try:
+            try:
+                command.follow(context.cancel, told)
+            except KeyboardInterrupt:
+                # What comes before looks at no switch. A second Ctrl-C ends them at once.
+                if self._stage in _STOPS_IN_A_STEP:
+                    stop = threading.Event()
+                    stop.set()
+                    command.follow(stop, told)
+                raise
+        except BaseException as error:
+            if not (isinstance(error, KeyboardInterrupt) and command.left_in_step):
+                self._kill(group)
+            raise
+        if not command.left_in_step:
+            self._kill(group)
+        command.raise_failure()
+        self._profile = profile.model_copy(update={"context_parallel": None})
+        return command.answer
+
+    def _start(self, profile: RuntimeProfile, context: GenerationContext) -> RankGroup:
+        """The processes, started now unless they are all there."""
+        if self._group is not None and (self._group.device != profile.device or not self._group.is_whole()):
+            self._kill(self._group)
+        if self._group is None:
+            context.on_progress(Progress(stage="load"))
+            self._group = RankGroup(self.shared.degree, profile.device, context.cancel.is_set)
+        return self._group
+
+    def _note(self, rank: int, message: Message, context: GenerationContext, note: Callable[[str], None]) -> None:
+        """Something that a process tells while it works."""
+        if message.get("memory") is not None:
+            self._memory[rank] = tuple(message["memory"])
+        if message["kind"] == "progress":
+            progress = Progress(**message["progress"])
+            self._stage = progress.stage
+            context.on_progress(progress)
+        elif message["kind"] == "note":
+            note(message["text"])
+        elif message["kind"] == "loaded" and rank == 0:
+            self._device = message["device"]
+
+    def _kill(self, group: RankGroup) -> None:
+        self._group = self._profile = None
+        self._memory = {}
+        self._device = "not loaded"
+        self._killed = list(group.pids.values())
+        group.kill()
+
+
+def _options(context: GenerationContext) -> dict[str, Any]:
+    """What of a context is data, for another process."""
+    return {
+        "output": None if context.output is None else str(context.output),
+        "overwrite": context.overwrite,
+        "checkpoint_dir": None if context.checkpoint_dir is None else str(context.checkpoint_dir),
+        "checkpoint_every": context.checkpoint_every,
+        "preview_every": context.preview_every,
+        "safety": context.safety.model_dump(),
+        "rewrite_s": context.rewrite_s,
+    }
+
+
+def _gpus(profile: RuntimeProfile) -> int:
+    """How many are visible, where the profile wants some."""
+    if profile.device != "cuda":
+        return 0
+    from ...pipeline.memory.device import gpu_count
+
+    return gpu_count()

@@ -1,0 +1,224 @@
+"""One of the processes that make a video together: does what the backend says, in step with the others.
+
+Started by ``torch.distributed.run`` with the address of the backend's socket. It ends with its connection to the
+backend, whatever it is doing. The process of rank 0 is the leader: what is read, written and told is its matter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import re
+import shutil
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...config import ContextParallel, ModelConfig, RuntimeProfile, SafetyConfig
+from ...config.tiling import Tiling
+from ...errors import ContentBlockedError, GpuMemoryError, InvalidOutputError
+from ...pipeline.noise import hide_import_noise
+from ...schema import GenerationRequest, GenerationResult, Progress
+from ..base import GenerationContext
+from ..local.backend import LocalBackend
+from ..local.decode_and_write import Run, finish
+from ..local.saved_state import facts_of, open_checkpoint
+from ..local.vae_tiles import Tiles
+from .messages import Message, MessageSocket
+
+if TYPE_CHECKING:
+    from ...pipeline.denoise import Denoised
+    from ...pipeline.model import LoadedModel
+    from ...pipeline.process_group import ProcessGroup
+
+
+class Rank:
+    """What one process holds from one request to the next.
+
+    Args:
+        channel: to the backend.
+        rank: of this process.
+        folder: of the backend's socket, deleted if the backend is gone.
+    """
+
+    def __init__(self, connection: MessageSocket, rank: int, folder: Path):
+        self._connection, self._rank, self._folder = connection, rank, folder
+        self._commands: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._cancel = threading.Event()
+        self._process_group: ProcessGroup | None = None
+        self._local: LocalBackend | None = None
+        self._folders: tuple[Path | None, ...] = ()
+
+    def listen(self) -> None:
+        """Take in what the backend says, also while a video is made; ends the process with the connection."""
+        for message in self._connection.receive():
+            if message["kind"] == "cancel":
+                self._cancel.set()
+            else:
+                self._cancel.clear()  # here, or one that follows at once would be lost
+                self._commands.put(message)
+        # Nobody waits for the rest, and the main thread may wait for a process that is gone.
+        remove_unfinished(os.getpid(), *self._folders)
+        if self._local is not None and (model := self._local.loaded) is not None:
+            model.placement.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+        os._exit(1)
+
+    def work(self) -> None:
+        """Do what the backend says until it says to leave."""
+        while (command := self._commands.get())["kind"] != "leave":
+            try:
+                self._connection.send("done", result=self._do(command))
+            except Exception as error:
+                traceback.print_exc()  # to the log
+                self._connection.send("error", **_told(error))
+        if self._local is not None:
+            self._local.close()
+        if self._process_group is not None:
+            self._process_group.leave()
+
+    def _do(self, command: Message) -> dict[str, Any] | None:
+        if command["kind"] == "load":
+            self._load(command)
+            return None
+        result = self._generate(command)
+        return None if result is None else result.model_dump(mode="json")
+
+    def _load(self, command: Message) -> LoadedModel:
+        """The model, this process's part of it, in the profile of the order."""
+        from ...pipeline.attention.context_parallel import join
+        from ...pipeline.process_group import ProcessGroup
+        from ...weights.source import provide
+
+        profile = RuntimeProfile(**command["profile"])
+        shared: ContextParallel = profile.context_parallel
+        self._process_group = self._process_group or ProcessGroup.form(profile.device, shared)
+        self._local = self._local or LocalBackend(ModelConfig(**command["config"]), profile)
+        context = self._context(command)
+        # A download is the leader's; the others then find the weights there.
+        if self._process_group.is_leader:
+            provide(self._local.config, lambda transfer: context.on_progress(transfer.progress), context.on_note)
+        self._process_group.share(None)
+        model = self._local.load_in(profile.model_copy(update={"context_parallel": None}), context)
+        if model.process_group is None:
+            join(model, self._process_group, profile.attention_backend)
+        self._connection.send("loaded", device=self._local.device, memory=self._local.memory())
+        return model
+
+    def _generate(self, command: Message) -> GenerationResult | None:
+        """One video; the leader's result."""
+        from ...pipeline.checkpoint import Checkpoint
+        from ...pipeline.denoise import denoise
+        from ...pipeline.process_group import SharedCheckpoint
+
+        request, context = GenerationRequest(**command["request"]), self._context(command)
+        output = Path(command["output"])
+        self._folders = (output.absolute().parent, context.checkpoint_dir)
+        run = Run(request, output, tuple(command["render_size"]), context, command["began"], notes=command["notes"])
+        model, process_group = self._load(command), self._process_group
+        run.loaded = time.monotonic()
+        own, previewer = Checkpoint(), None
+        if process_group.is_leader:
+            own = open_checkpoint(GenerationRequest(**command["asked"]), self._local.config, context)
+            own.facts = facts_of(model, request, run.render_size)
+            previewer = self._local.previewer(run)
+        checkpoint = SharedCheckpoint(process_group, own)
+        try:
+            denoised = denoise(
+                model, request, run.render_size, context.on_progress, run.note,
+                lambda: process_group.share(self._cancel.is_set()), checkpoint, previewer,
+            )  # fmt: skip
+            result = self._finish(run, model, denoised)
+        except (ContentBlockedError, InvalidOutputError):
+            checkpoint.delete()  # the same latents would give the same video
+            raise
+        except BaseException:  # as of one process: no finished step is lost
+            checkpoint.rescue(request.seed)
+            raise
+        checkpoint.delete()
+        return result
+
+    def _finish(self, run: Run, model: LoadedModel, denoised: Denoised) -> GenerationResult | None:
+        """Latents to a file, which the leader writes; the others help with the decoding."""
+        from ...pipeline.decode import help_decoding
+        from ...pipeline.model import decoding_bytes
+
+        tiles = Tiles(self._local.config, run.request)
+        tiling: Tiling = self._process_group.share(
+            tiles.choose(model.profile, decoding_bytes(model)) if self._process_group.is_leader else None
+        )
+        if self._process_group.is_leader:
+            return finish(run, model, denoised, tiling)
+        help_decoding(model, denoised.latents, tiling)
+        return None
+
+    def _context(self, command: Message) -> GenerationContext:
+        def tell(progress: Progress) -> None:
+            memory = None if self._local is None else self._local.memory()
+            if self._rank == 0:
+                self._connection.send("progress", progress=progress.model_dump(mode="json"), memory=memory)
+            elif memory is not None:
+                self._connection.send("memory", memory=memory)
+
+        def note(text: str) -> None:
+            if self._rank == 0:
+                self._connection.send("note", text=text)
+
+        options = dict(command.get("options", {}))
+        options["safety"] = SafetyConfig(**options.get("safety", {}))
+        return GenerationContext(on_progress=tell, on_note=note, cancel=self._cancel, **options)
+
+
+def remove_unfinished(pid: int, *folders: Path | None) -> None:
+    """Delete from folders the unfinished files of a process that was killed, which nobody else completes.
+
+    Their names are those of ``video.output.partial_path`` and ``durable.replacing``, which hold its number.
+    """
+    for folder in folders:
+        for path in [] if folder is None or not folder.is_dir() else list(folder.iterdir()):
+            if path.name.endswith(f".{pid}.tmp") or re.search(rf"\.{pid}-[0-9a-f]+(\.\w+)?\.partial$", path.name):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+
+def _told(error: Exception) -> dict[str, Any]:
+    """An error as the backend is told of it."""
+    told: dict[str, Any] = {"type": type(error).__name__, "text": str(error).strip()}
+    if isinstance(error, GpuMemoryError):
+        told |= {"stage": error.stage, "peak_bytes": error.peak_bytes}
+    return told
+
+
+def see_own_gpu_alone() -> None:
+    """Make this process's GPU the only one it sees, its device 0, as it would be for a single process.
+
+    Much code, some of it in libraries, takes the first device for its own: safetensors reads weights to it
+    whatever torch's current device is. NCCL reaches the other GPUs all the same, as CUDA allows since 10.1.
+    """
+    visible, rank = os.environ.get("CUDA_VISIBLE_DEVICES"), int(os.environ["LOCAL_RANK"])
+    if visible is None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(rank)
+    elif visible:
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[rank].strip()
+    os.environ["LOCAL_RANK"] = "0"  # from which torch's device mesh takes its device
+
+
+def main() -> None:
+    """Connect, and work until the backend has enough or is gone."""
+    see_own_gpu_alone()  # before anything asks for a device
+    address, rank = sys.argv[1], int(os.environ["RANK"])
+    connection = MessageSocket.connect(address)
+    worker = Rank(connection, rank, Path(address).parent)
+    connection.send("hello", rank=rank, pid=os.getpid())
+    threading.Thread(target=worker.listen, name="listener", daemon=True).start()
+    hide_import_noise()
+    worker.work()
+    os._exit(0)  # past the listener, for which the end of the connection is a failure
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,223 @@
+"""The pictures of a bench: which groups stand on which, and why one is not made. How they look is in ``drawing``.
+
+Sizes and steps are those that were really made. Knows nothing about how runs are made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...durable import replacing
+from ...errors import ConfigError
+from ..results.result import BenchResult
+from ..results.statistics import Group, Request, Work, stage_means, summarise
+from . import amounts
+from .drawing import Series, Style, decades, draw_bars, draw_panels, styles
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MAX_PANELS = 12
+MAX_BARS = 60
+Panels = dict[str, dict[tuple[str, str], Series]]
+_DPI = 150  # of 9 inches: sharp at 900 pixels, and on a screen of twice the density
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A group that has a time, with what it made."""
+
+    group: Group
+    work: Work | Request
+    style: Style
+
+    @property
+    def seconds(self) -> tuple[float, ...]:
+        return self.group.values["total_s"]
+
+    @property
+    def voxels(self) -> float | None:
+        """Pixels of all frames."""
+        work = self.work
+        if work.width is None or work.height is None or work.num_frames is None:
+            return None
+        return float(work.width * work.height * work.num_frames)
+
+    @property
+    def size(self) -> str:
+        frames = "?" if self.work.num_frames is None else self.work.num_frames
+        return f"{amounts.size(self.work.width, self.work.height)}x{frames}"
+
+
+def write_plots(result: BenchResult, folder: Path) -> list[Path]:
+    """Draw what the rows allow, into ``folder``; see :func:`make_plots`."""
+    return [made for made in make_plots(result, folder).values() if isinstance(made, Path)]
+
+
+def make_plots(result: BenchResult, folder: Path) -> dict[str, Path | str]:
+    """Draw what the rows allow, into ``folder``, which is made; a picture of earlier that is not made again goes.
+
+    Returns:
+        By file name, the file, or why it was not made.
+
+    Raises:
+        ConfigError: a file cannot be written.
+    """
+    found = {name: draw(result) for name, draw in PLOTS.items()}
+    written: dict[str, Path | str] = {}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, figure in found.items():
+            path = folder / name
+            if isinstance(figure, str):
+                path.unlink(missing_ok=True)
+                written[name] = figure
+            else:
+                with replacing(path) as partial:
+                    figure.savefig(partial, format="png", dpi=_DPI)
+                written[name] = path
+    except OSError as error:
+        raise ConfigError(f"plots {folder}: cannot be written: {error.strerror or error}; check the disk") from error
+    return written
+
+
+def _latency_by_steps(result: BenchResult) -> Figure | str:
+    """Seconds over steps, one panel a size and length."""
+    panels: Panels = {}
+    for shown in _shown(result):
+        if shown.work.num_inference_steps is not None:
+            series = _series(panels.setdefault(shown.size, {}), shown)
+            series.add(float(shown.work.num_inference_steps), str(shown.work.num_inference_steps), shown.seconds)
+    if not panels:
+        return _nothing(result, "with a known number of steps")
+    panels, cut = _chosen(panels, "sizes", "number of steps")
+    return draw_panels(
+        *_title(f"Latency by steps{cut}", result),
+        {f"{name} (width x height x frames)": list(series.values()) for name, series in panels.items()},
+        x_label="denoising steps",
+        y_label="whole run, s",
+        is_log=(_is_log(panels),) * 2,
+    )
+
+
+def _latency_by_size(result: BenchResult) -> Figure | str:
+    """Seconds over pixels times frames, one panel a number of steps."""
+    panels: Panels = {}
+    for shown in _shown(result):
+        if shown.voxels is not None:
+            series = _series(panels.setdefault(amounts.steps_words(shown.work.num_inference_steps), {}), shown)
+            series.add(shown.voxels / 1e6, shown.size, shown.seconds)
+    if not panels:
+        return _nothing(result, "with a known size and length")
+    panels, cut = _chosen(panels, "numbers of steps", "size")
+    sizes = [x for panel in panels.values() for series in panel.values() for x in series.x]
+    return draw_panels(
+        *_title(f"Latency by size{cut}", result),
+        {name: list(series.values()) for name, series in panels.items()},
+        x_label="size: width x height x frames, placed by millions of pixels in all frames",
+        y_label="whole run, s",
+        is_log=(_is_log(panels) or decades(sizes) > 0.5,) * 2,  # sizes are mostly made by doubling sides
+    )
+
+
+def _stages(result: BenchResult) -> Figure | str:
+    """The mean seconds of each stage, on bars whose length is the mean of the whole run."""
+    shown = _shown(result)
+    if not shown:
+        return _nothing(result, "with a known time")
+    bars = []
+    for item in shown[:MAX_BARS]:
+        steps = amounts.steps_words(item.work.num_inference_steps)
+        request = f"{item.size}, {steps}, {item.group.request.scenario}"
+        whole = item.group.summaries["total_s"].mean
+        bars.append((item.style, request, stage_means(item.group), whole, item.group.count))
+    return draw_bars(*_title(f"Stages of a run{_cut(len(shown), MAX_BARS, 'groups')}", result), bars)
+
+
+def _cost_by_latency(result: BenchResult) -> Figure | str:
+    """US dollars a video over its seconds."""
+    panel: dict[tuple[str, str], Series] = {}
+    for shown in _shown(result):
+        costs, seconds = shown.group.values.get("cost_usd", ()), shown.seconds
+        if len(costs) == len(seconds):
+            label = f"{shown.size}, {amounts.steps_words(shown.work.num_inference_steps)}"
+            _series(panel, shown).add(sum(seconds) / len(seconds), label, costs, seconds)
+    if not panel:
+        return _nothing(result, "whose cost is known")
+    x = [value for series in panel.values() for runs in series.x_runs for value in runs]
+    y = [value for series in panel.values() for runs in series.y_runs for value in runs]
+    return draw_panels(
+        *_title("Cost against latency", result),
+        {"": list(panel.values())},
+        x_label="whole run, s",
+        y_label="cost of a video, USD",
+        is_log=(decades(x) > 1, decades(y) > 1),
+        is_scatter=True,
+    )
+
+
+PLOTS: dict[str, Callable[[BenchResult], Figure | str]] = {
+    "latency-by-steps.png": _latency_by_steps,
+    "latency-by-size.png": _latency_by_size,
+    "stages.png": _stages,
+    "cost-latency.png": _cost_by_latency,
+}
+
+
+def _shown(result: BenchResult) -> list[_Shown]:
+    """Groups with at least one counted time, in the order of the requests; what left its work open is as asked for."""
+    by_label = styles(result)
+    return [
+        _Shown(group, group.works[0] if len(group.works) == 1 else group.request, by_label[group.backend])
+        for group in summarise(result.runs)
+        if "total_s" in group.values
+    ]
+
+
+def _series(panel: dict[tuple[str, str], Series], shown: _Shown) -> Series:
+    """The line of a target and scenario on a panel."""
+    key = (shown.group.backend, shown.group.request.scenario)
+    return panel.setdefault(key, Series(shown.style, shown.group.request.scenario))
+
+
+def _is_log(panels: Panels) -> bool:
+    """Whether, at the same place, one line is more than a decade above another: else each starts at 0."""
+    for panel in panels.values():
+        at: dict[float, list[float]] = {}
+        for series in panel.values():
+            for x, runs in zip(series.x, series.y_runs, strict=True):
+                at.setdefault(x, []).append(sum(runs) / len(runs))
+        if any(decades(values) > 1 for values in at.values()):
+            return True
+    return False
+
+
+def _chosen(panels: Panels, things: str, other: str) -> tuple[Panels, str]:
+    """The panels that are drawn: those with more than one place, if there are any; and what the title says of it."""
+    wide = {
+        name: panel for name, panel in panels.items() if len({x for series in panel.values() for x in series.x}) > 1
+    }
+    left_out = f" ({things} with more than one {other}; the tables have all)" if 0 < len(wide) < len(panels) else ""
+    panels = wide or panels
+    return dict(list(panels.items())[:MAX_PANELS]), _cut(len(panels), MAX_PANELS, things) or left_out
+
+
+def _cut(count: int, limit: int, things: str) -> str:
+    return f" (the first {limit} of {count} {things}; the tables have all)" if count > limit else ""
+
+
+def _title(what: str, result: BenchResult) -> tuple[str, str]:
+    """What it shows, and where it was measured."""
+    return what, f"bench {result.name}, from {amounts.machine_name(result.machine)}"
+
+
+def _nothing(result: BenchResult, condition: str) -> str:
+    counted = sum(run.counts for run in result.runs)
+    return (
+        f"no measured run succeeded {condition}"
+        if not counted
+        else f"none of {counted} counted runs is one {condition}"
+    )

@@ -1,0 +1,1 @@
+"""What runs: the scenario, the targets, one run after another."""

@@ -1,0 +1,203 @@
+"""Who makes the runs of a bench: the local process, or an adapter of a hosted format in this one."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from ...backends.base import GenerationContext, Spending
+from ...backends.hosted.backend import HostedBackend
+from ...backends.hosted.client import ServiceClient
+from ...backends.hosted.open_tasks import OpenTasks, fingerprint
+from ...capabilities import Capabilities
+from ...errors import (
+    AuthenticationError,
+    GenerationCancelledError,
+    HunyuanLocalError,
+    InvalidRequestError,
+    SpendingLimitError,
+    VideoError,
+)
+from ...provenance import read_provenance
+from ...schema import GenerationResult, JobView
+from ...video import probe
+from ..results.result import LOADED, Target
+from .folder import make_folder
+from .local_process import LocalProcess, ProcessDied
+from .outcome import Outcome
+from .plan import PlannedRun, folder_name
+
+_UNFINISHED = ".*.partial"
+
+
+class LocalMaker:
+    """The local backend in its process; see :mod:`.local_program`.
+
+    Args:
+        folder: of the bench's videos.
+        process: keeps the model loaded; closed with this.
+    """
+
+    def __init__(self, target: Target, limits: Capabilities, folder: Path, process: LocalProcess):
+        self.target, self.limits = target, limits
+        self._folder, self._process = folder / folder_name(target), process
+        self._has_died = False
+        self._made_by: int | None = None  # the process of the run before
+
+    def make(self, run: PlannedRun) -> Outcome:
+        """See :class:`.outcome.Maker`; a process that dies is a failed run, and the next one starts another."""
+        make_folder(self._folder)
+        try:
+            output = (self._folder / run.file_name).absolute()  # the process may be elsewhere
+            outcome = self._process.ask("generate", run.request, output)
+        except ProcessDied as error:
+            self._has_died = True
+            remove_unfinished(self._folder)
+            return Outcome(error=str(error), error_kind="ProcessDied")
+        except BaseException:
+            remove_unfinished(self._folder)
+            raise
+        if outcome.has_loaded and run.kind == "measured":
+            outcome.notes.insert(0, f"{LOADED}: {self._why_loaded()}")
+        self._has_died, self._made_by = False, self._process.pid
+        return outcome
+
+    def _why_loaded(self) -> str:
+        if self._has_died or self._made_by not in (None, self._process.pid):
+            return "the process before this one died"
+        if self._made_by is not None:
+            return "this request wanted another profile, or memory ran out"
+        return "no warm-up came before it; 'warmup: {local: 1}' in the scenario file keeps loading apart"
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.close()
+
+
+class HostedMaker:
+    """An adapter, one task at a time.
+
+    Args:
+        folder: of the bench's videos.
+        began_at: when the bench was begun, in ISO 8601: a video that is there since then is of it.
+        spending: asked before each submission; None where nothing is billed.
+        ledger: where the adapter remembers its open tasks; None is the user's.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        backend: HostedBackend,
+        folder: Path,
+        began_at: str,
+        *,
+        allow_loss: bool = False,
+        spending: Spending | None = None,
+        open_tasks: OpenTasks | None = None,
+    ):
+        self.target, self.limits = target, backend.capabilities
+        self.spending = spending
+        self._backend, self._folder, self._began_at = backend, folder / folder_name(target), began_at
+        self._allow_loss, self._open_tasks = allow_loss, open_tasks or OpenTasks()
+        self._tells_running = False
+        look = backend.ask
+
+        def ask(service: ServiceClient, remote_id: str) -> JobView:
+            """Look, and remember what the timings do not say: whether their poll_s of 0 is known."""
+            view = look(service, remote_id)
+            self._tells_running = view.inference_s is not None
+            return view
+
+        backend.ask = ask
+
+    def check_key(self) -> None:
+        """Find out before anything runs whether there is a key.
+
+        Raises:
+            AuthenticationError: there is none.
+        """
+        self._backend.load()
+
+    def is_open(self, run: PlannedRun) -> bool:
+        """Whether a task of this run is open at the service, or its video is there already."""
+        mark = fingerprint(self._backend.name, self._backend.base_url, run.request, self._folder / run.file_name)
+        return any(job.fingerprint == mark for job in self._open_tasks.jobs()) or self._delivered(run) is not None
+
+    def will_send(self, run: PlannedRun) -> bool:
+        """Whether a run would submit a new task: it is not refused here, and none is open."""
+        verdict = self._backend.explain(run.request).verdict
+        is_held = verdict == "accepted" or (verdict == "adjusted" and self._allow_loss)
+        return is_held and not self.is_open(run)
+
+    def make(self, run: PlannedRun) -> Outcome:
+        """See :class:`.outcome.Maker`; a task that an interruption left open is continued, not paid for again."""
+        if (result := self._delivered(run)) is not None:
+            return Outcome(result, continued=True, notes=["the bench was stopped when this video was just there"])
+        continued = self.is_open(run)
+        notes: list[str] = []
+        context = GenerationContext(
+            self._folder / run.file_name, overwrite=True, on_note=notes.append, allow_loss=self._allow_loss,
+            keep_remote=True, spending=self.spending,
+        )  # fmt: skip
+        make_folder(self._folder)
+        self._tells_running = False
+        result, found = None, {}
+        began = time.monotonic()
+        try:
+            result = self._backend.generate(run.request, context)
+        except GenerationCancelledError:
+            raise
+        except HunyuanLocalError as error:
+            found = _failure(error)
+        except Exception as error:  # whatever it is, it is this run's result, and the others go on
+            found = {"error": str(error).strip() or "no reason given", "error_kind": type(error).__name__}
+        total_s = None if continued else time.monotonic() - began
+        if result is not None:  # how it would have been resumed is of no more use
+            notes = [note for note in notes if not note.startswith(f"task {context.remote_id} at ")]
+        told = {"continued": continued, "tells_running": self._tells_running}
+        return Outcome(result, total_s=total_s, notes=notes, **told, **found)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._backend.close()
+
+    def _delivered(self, run: PlannedRun) -> GenerationResult | None:
+        """The video of this run that came in the moment before the bench was stopped, without its row."""
+        path = self._folder / run.file_name
+        if not path.is_file():
+            return None
+        try:
+            made = read_provenance(path)
+            video = probe(path)
+        except VideoError:
+            return None
+        where = made.remote.base_url if made.remote is not None else None
+        if made.created_at < self._began_at or where != self._backend.base_url or made.request.seed is None:
+            return None
+        return GenerationResult(
+            path=path,
+            backend=made.backend,
+            model=made.model.name or made.backend,
+            seed=made.request.seed,
+            request=made.request,
+            video=video,
+            timings=made.timings,
+            notes=made.notes,
+            provenance=made.model_dump(mode="json"),
+        )
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete what a process that died was writing; nobody else writes there."""
+    for path in folder.rglob(_UNFINISHED):
+        path.unlink(missing_ok=True)
+
+
+def _failure(error: HunyuanLocalError) -> dict[str, Any]:
+    return {
+        "error": str(error),
+        "error_kind": type(error).__name__,
+        "is_refused": isinstance(error, InvalidRequestError),
+        "ends_target": isinstance(error, AuthenticationError | SpendingLimitError),
+    }

@@ -1,0 +1,198 @@
+"""A bench from what the user asks for to what is ready to run: targets, makers, the folder's earlier rows.
+
+What can be refused is refused here, before anything is generated or sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...backends.hosted.backend import HostedBackend
+from ...backends.hosted.spending import Budget
+from ...backends.local.backend import LocalBackend
+from ...backends.registry import get_backend
+from ...config import LoraConfig
+from ...errors import ConfigError
+from ...provenance import now
+from ..results.result import BenchResult, Target
+from .billing import Bill, make_bills, make_budgets
+from .folder import check_same, earlier_result
+from .local_process import LocalProcess, ProcessDied
+from .makers import HostedMaker, LocalMaker, remove_unfinished
+from .outcome import Maker
+from .runner import VIDEOS, Bench
+from .scenarios import ScenarioFile
+from .targets import LOCAL, check_labels, hosted_target, local_target
+
+SPENT = "spent.json"
+
+
+@dataclass(frozen=True)
+class LocalOptions:
+    """Of the local backend, as the command line gives them; see :func:`hunyuan_local.backends.registry.get_backend`."""
+
+    model: str | None = None
+    revision: str | None = None
+    profile: str | None = None
+    lora: tuple[LoraConfig, ...] = ()
+    cache: str | None = None
+
+    @property
+    def given(self) -> list[str]:
+        """The flags that were given."""
+        return [f"--{name}" for name, value in vars(self).items() if value]
+
+
+@dataclass
+class Session:
+    """Everything that a bench is made with, from :func:`open_session`.
+
+    Attributes:
+        bench: ready to run.
+        budget: of what is billed; None where nothing is.
+        bills: what it would submit to services that bill it.
+    """
+
+    bench: Bench
+    makers: Sequence[Maker]
+    process: LocalProcess
+    budget: Budget | None = None
+    bills: list[Bill] = field(default_factory=list)
+
+    def close(self) -> None:
+        """End the local process, close the connections."""
+        for maker in self.makers:
+            maker.close()
+        self.process.close()
+
+
+def check_options(
+    names: Sequence[tuple[str, str | None]], local: LocalOptions, api_key: str | None, timeout_s: float | None
+) -> None:
+    """Refuse options that say nothing to the backends of a bench.
+
+    Raises:
+        ConfigError: names them.
+    """
+    hosted = [name for name, _ in names if name != LOCAL]
+    if len(hosted) == len(names) and local.given:
+        raise ConfigError(f"{', '.join(local.given)}: of the local backend alone; leave it out, or add --backend local")
+    if api_key is not None and len(hosted) != 1:
+        raise ConfigError(
+            f"--api-key: is of one hosted backend, and there are {len(hosted)}; set WAVESPEED_API_KEY and "
+            "NOVITA_API_KEY"
+        )
+    if timeout_s is not None and not hosted:
+        raise ConfigError("--timeout: is of hosted backends alone; leave it out")
+
+
+def make_backends(
+    names: Sequence[tuple[str, str | None]], local: LocalOptions, api_key: str | None, timeout_s: float | None
+) -> list[Any]:
+    """The backends, none of them loaded or connected.
+
+    Raises:
+        ConfigError: unknown model, profile or cache, or a value that is not allowed.
+    """
+    found = [
+        get_backend(name, **{key: value or None for key, value in vars(local).items()})
+        if name == LOCAL
+        else get_backend(name, api_key=api_key, base_url=url, timeout_s=timeout_s)
+        for name, url in names
+    ]
+    if any(backend.name == LOCAL and not isinstance(backend, LocalBackend) for backend in found):
+        raise ConfigError(
+            f"profile={local.profile!r}: shares one video out over several GPUs, which a bench does not measure; take "
+            "its context_parallel out"
+        )
+    return found
+
+
+def open_session(
+    file: ScenarioFile,
+    backends: Sequence[Any],
+    folder: Path,
+    *,
+    repeats: int,
+    local: LocalOptions,
+    weights: Callable[[], str] = lambda: "",
+    max_cost_usd: float | None = None,
+    retry_failed: bool = False,
+    keep_videos: bool = True,
+    on_note: Callable[[str], None] = lambda text: None,
+) -> Session:
+    """Begin a bench, or go on with the one that is in the folder, which must be held.
+
+    Args:
+        backends: of :func:`make_backends`.
+        repeats: of each request at each backend.
+        weights: gives the identity of the local model's files; fetches them if they are not here.
+        max_cost_usd: of all that is submitted to services that bill it, earlier runs included.
+
+    Raises:
+        AuthenticationError: there is no key for a service.
+        ConfigError: the folder holds another bench; a limit that cannot be kept; the machine cannot be described.
+    """
+    earlier = earlier_result(folder)
+    services = [hosted_target(backend) for backend in backends if isinstance(backend, HostedBackend)]
+    check_labels(services)
+    prices = {backend.name: backend.capabilities for backend in backends}
+    billed = {target.label: prices[target.backend] for target in services if target.is_billed}
+    budgets = make_budgets(billed, max_cost_usd, folder / SPENT)
+    targets = [_target(backend, local, weights) for backend in backends]
+    model = next((backend.config for backend in backends if backend.name == LOCAL), None)
+    # The config has the revision and the LoRAs in it.
+    process = LocalProcess({"model": model, "profile": local.profile, "cache": local.cache})
+    try:
+        machine = _describe(process)
+        if model is None:
+            process.close()  # nothing is made here
+        if earlier is not None:
+            check_same(earlier, file, targets, repeats, machine, folder)
+            targets = earlier.targets
+            on_note(f"going on with the bench in {folder}: {len(earlier.runs)} runs are there")
+        result = BenchResult(
+            name=file.name, created_at=earlier.created_at if earlier else now(), machine=machine,
+            finished_at=earlier.finished_at if earlier else None, scenarios=file.content, repeats=repeats,
+            targets=list(targets), runs=list(earlier.runs) if earlier else [],
+        )  # fmt: skip
+        videos = folder / VIDEOS
+        remove_unfinished(videos)
+        makers = [
+            LocalMaker(target, backend.capabilities, videos, process)
+            if target.backend == LOCAL
+            else HostedMaker(
+                target, backend, videos, result.created_at, allow_loss=file.allow_loss,
+                spending=budgets.get(target.label),
+            )
+            for target, backend in zip(targets, backends, strict=True)
+        ]  # fmt: skip
+        hosted = [maker for maker in makers if isinstance(maker, HostedMaker)]
+        bench = Bench(file, result, makers, folder, retry_failed=retry_failed, keep_videos=keep_videos)
+        for maker in hosted:
+            if any(run.label == maker.target.label for run in bench.todo):
+                maker.check_key()
+        budget = next(iter(budgets.values()), None)  # they share one account
+        return Session(bench, makers, process, budget, make_bills(bench.todo, hosted))
+    except BaseException:
+        process.close()
+        raise
+
+
+def _target(backend: Any, local: LocalOptions, weights: Callable[[], str]) -> Target:
+    if isinstance(backend, HostedBackend):
+        return hosted_target(backend)
+    return local_target(backend.config, backend.profile, local.cache, weights())
+
+
+def _describe(process: LocalProcess) -> dict[str, Any]:
+    """The machine card."""
+    try:
+        return process.ask("card")
+    except ProcessDied as error:
+        raise ConfigError(
+            f"this machine cannot be described: {error}; see above, and 'hunyuan-local doctor'"
+        ) from error

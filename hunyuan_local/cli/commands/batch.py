@@ -1,0 +1,243 @@
+"""``hunyuan-local batch``: a file of prompts becomes a folder of videos, and the same command makes what is missing."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import rich_click as click
+from rich.console import Console
+
+from ...backends.base import Backend
+from ...backends.hosted.spending import Budget
+from ...batch.check import check_items
+from ...batch.destination import Destination
+from ...batch.file import BadLine, BatchItem, read_batch
+from ...batch.items import Maker, wanted_items
+from ...batch.report import write_report
+from ...batch.run import Batch
+from ...batch.summary import Summary
+from ...config.extras import require_ray
+from ...errors import BatchIncompleteError, ConfigError, GenerationCancelledError, HunyuanLocalError
+from ...jobs.pool import Pool
+from ...schema import GenerationRequest
+from ..shared.batch_display import BatchDisplay, print_batch_summary
+from ..shared.batch_workers import make_batch_pool, refuse_foreign, size_check, weights_of
+from ..shared.console import note_default_model, stderr
+from ..shared.options import (
+    backend_from,
+    backend_options,
+    context_parallel_options,
+    model_option,
+    refuse_missing_libraries,
+    request_options,
+    tuning_options,
+    worker_options,
+)
+from ..shared.rewriting_and_safety import guard_options, rewriting_from, safety_from
+from ..shared.worker_pool import executor_options
+
+
+class Seeds(click.ParamType):
+    """Whole numbers with commas between them."""
+
+    name = "seeds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(int(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r}: must be whole numbers with commas between them, such as 1,2,3", param, ctx)
+
+
+@click.command(name="batch")
+@click.argument("file")
+@click.option("--output-dir", "-o", required=True, metavar="DIR", help="Where the videos go: a folder, or a URL such "
+              "as s3://bucket/folder.")  # fmt: skip
+@click.option("--format", type=click.Choice(["jsonl", "csv", "text"]), help="Of FILE; told by its name if left out.")
+@click.option("--seeds", type=Seeds(), default=(), metavar="N,N,...", help="Make each line once with each seed.")
+@click.option("--num-videos-per-prompt", type=click.IntRange(min=1), default=1, show_default=True, metavar="N")
+@click.option("--skip-invalid", is_flag=True, help="Make the good lines although others are bad.")
+@click.option("--retry-failed", is_flag=True, help="Try again what an earlier run has failed to make.")
+@click.option("--report", type=click.Path(path_type=Path, dir_okay=False), metavar="HTML", help="Write a page with "
+              "every video, its settings and times, at the end.")  # fmt: skip
+@backend_options("local", "Who makes the videos")
+@click.option("--concurrency", type=click.IntRange(min=1), metavar="N", help="So many tasks at a service at a time; 1 "
+              "if left out.")  # fmt: skip
+@click.option("--max-cost", "max_cost_usd", type=float, metavar="USD", help="Submit nothing to a service that would "
+              "make the batch, with its earlier runs, cost more.")  # fmt: skip
+@click.option("--allow-loss", is_flag=True, help="Let a service leave out or change what it cannot hold.")
+@click.option("--submit-again", is_flag=True, help="Submit a new task, and pay for it, where one may be open already.")
+@model_option
+@tuning_options
+@context_parallel_options
+@executor_options
+@worker_options
+@request_options
+@guard_options
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one line of JSON, the last of stdout.")
+def command(
+    file: str,
+    output_dir: str,
+    format: str | None,
+    seeds: tuple[int, ...],
+    num_videos_per_prompt: int,
+    skip_invalid: bool,
+    retry_failed: bool,
+    report: Path | None,
+    max_cost_usd: float | None,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Make a video of every line of FILE; - is standard input.
+
+    FILE is JSON lines or CSV with any field of a request, or plain text with one prompt a line. Flags
+    fill what a line leaves open. The whole file is checked first. Stop it at any time: the same command
+    makes what is missing, unfinished videos from their last saved step. Exit code 18 if videos are missing.
+    """
+    console = stderr()
+    defaults = {name: flags.pop(name, None) for name in ("size", *GenerationRequest.model_fields) if name != "prompt"}
+    found = read_batch(file, format=format, defaults=defaults, seeds=seeds, num_videos_per_prompt=num_videos_per_prompt)
+    flags |= {"rewriting": rewriting_from(flags), "safety": safety_from(flags)}
+    chosen = dict(flags)
+    if chosen["executor"] == "ray":
+        require_ray()
+    backend = backend_from(flags)
+    if chosen["executor"] != "ray":  # whose nodes have libraries of their own
+        refuse_missing_libraries(backend)
+    note_default_model(console, backend, chosen["model"])
+    refuse_foreign(backend, chosen, max_cost_usd)
+    with size_check(backend, chosen) as check_size:
+        items, refused = check_items(found.items, backend, allow_loss=flags["allow_loss"], check_size=check_size)
+    _tell_bad_lines(console, [*found.bad_lines, *refused], skip_invalid)
+    destination = Destination(output_dir)
+    if report is not None and not (folder := report.resolve().parent).is_dir():
+        raise ConfigError(f"report={str(report)!r}: the folder {folder} does not exist; create it first")
+    with destination.hold():
+        summary, problem = _make(console, backend, items, destination, chosen, max_cost_usd, retry_failed)
+        print_batch_summary(console, summary)
+        if report is not None:
+            facts = _facts(backend, chosen, destination, summary)
+            write_report(report, summary.rows(), title=f"Batch {Path(file).name}", facts=facts)
+            console.print(f"report: {report}", markup=False)
+    if as_json:
+        print(json.dumps(summary.to_json(), ensure_ascii=False))
+    if problem is not None:
+        raise problem
+    if not summary.is_complete:
+        raise BatchIncompleteError(_what_is_missing(summary))
+
+
+def _make(
+    console: Console,
+    backend: Backend,
+    items: list[BatchItem],
+    destination: Destination,
+    flags: dict[str, Any],
+    max_cost_usd: float | None,
+    retry_failed: bool,
+) -> tuple[Summary, HunyuanLocalError | None]:
+    """Everything from the checked items to the summary, and what has ended the work before its end."""
+    began = time.monotonic()
+    limits = backend.capabilities
+    budget = None
+    if backend.name != "local":
+        budget = Budget(destination.state / "spent.json", limits.price_usd, max_cost_usd)
+    maker = Maker(backend.identity, weights_of(console, backend), dict(limits.defaults))
+    wanted, notes = wanted_items(items, maker)
+    for note in notes:
+        console.print(f"note: {note}", markup=False)
+    batch = Batch(wanted, destination, backend.identity, limits)
+    batch.prepare(retry_failed=retry_failed)
+    states = batch.states()
+    todo = len(batch.unfinished())
+    _log_to(batch.folder.root / "logs" / "batch.log")
+    console.print(f"{len(states)} videos in {destination.where}, {todo} of them to be made", markup=False)
+    problem: HunyuanLocalError | None = None
+    if todo:
+        if budget is not None:
+            backend.load()  # a missing key is better missed now
+        pool = make_batch_pool(batch, backend, flags, budget)
+        with _stopping_on_signals(pool) as stopping, BatchDisplay(console, batch, pool.size) as display:
+            try:
+                batch.work(pool, stopping, display.update)
+            except HunyuanLocalError as error:
+                problem = error
+        if budget is not None and budget.refusal:
+            console.print(f"note: {budget.refusal}", markup=False)
+        if stopping.is_set() and batch.unfinished():
+            problem = GenerationCancelledError("stopped; the same command goes on where this one was")
+    spent_usd = None if budget is None else budget.spent_usd
+    return Summary(batch, time.monotonic() - began, spent_usd, limits.price_usd), problem
+
+
+def _log_to(path: Path) -> None:
+    """What this process has to log goes to a file: the terminal shows the progress."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    logging.basicConfig(
+        filename=path, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"
+    )
+
+
+def _what_is_missing(summary: Summary) -> str:
+    counts = summary.counts
+    remedies = ["the same command goes on"] if summary.left else []
+    if counts["failed"]:
+        remedies.append("--retry-failed tries the failed ones again")
+    return f"{counts['failed'] + summary.left} videos are missing; {', '.join(remedies)}"
+
+
+def _tell_bad_lines(console: Console, bad_lines: list[BadLine], skip: bool) -> None:
+    """Every bad line with its number; an error unless they are to be skipped."""
+    for bad in sorted(bad_lines, key=lambda bad: bad.line):
+        console.print(f"line {bad.line}: {bad.problem}", markup=False)
+    if not bad_lines:
+        return
+    count = len({bad.line for bad in bad_lines})
+    if not skip:
+        raise ConfigError(f"{count} bad lines, see above; nothing was begun: mend them, or pass --skip-invalid")
+    console.print(f"note: {count} bad lines are skipped", markup=False)
+
+
+def _facts(backend: Backend, flags: dict[str, Any], destination: Destination, summary: Summary) -> dict[str, str]:
+    """What the page says of the whole batch."""
+    facts = {"Made by": backend.identity if backend.name != "local" else backend.config.name}
+    if backend.name == "local":
+        facts["Profile"] = flags["profile"] or "auto"
+    facts |= {
+        "Videos": f"{summary.counts['done']} of {sum(summary.counts.values())}",
+        "Seconds of the last run": f"{summary.seconds:.1f}",
+        "Folder": destination.where,
+    }
+    if summary.spent_usd is not None:
+        facts["Spent"] = f"about {summary.spent_usd:.2f} US dollars"
+    return facts
+
+
+@contextmanager
+def _stopping_on_signals(pool: Pool) -> Iterator[threading.Event]:
+    """Set by the first Ctrl-C or SIGTERM, of which the workers are told at once; a second one interrupts."""
+    stopping = threading.Event()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if stopping.is_set():
+            raise KeyboardInterrupt
+        stopping.set()
+        pool.ask_to_end()
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopping
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

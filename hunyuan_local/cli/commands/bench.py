@@ -1,0 +1,202 @@
+"""``hunyuan-local bench``: the same requests to every backend, each run written down, and a report that says so."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+from rich.console import Console
+
+from ...backends.registry import backend_names
+from ...bench.results.result import BenchResult, load_result
+from ...bench.run.folder import RESULT, held
+from ...bench.run.plan import check_number
+from ...bench.run.runner import VIDEOS
+from ...bench.run.scenarios import DEFAULT, ScenarioFile, read_scenarios, scenario_names
+from ...bench.run.session import LocalOptions, Session, check_options, make_backends, open_session
+from ...bench.run.targets import LOCAL, parse_targets
+from ...config import cache_names, model_names, profile_names
+from ...config.extras import require_extra
+from ...errors import BenchIncompleteError, ConfigError, GenerationCancelledError
+from ..shared.batch_workers import weights_of
+from ..shared.bench_display import BenchDisplay, one_line
+from ..shared.console import note_default_model, stderr
+from ..shared.options import Lora, refuse_missing_libraries
+
+
+def _local_options(command: Callable) -> Callable:
+    """What belongs to the local backend; said in short, since generate says it at length."""
+    options = (
+        click.option("--cache", metavar="NAME", help=f"Of the local backend: {', '.join(cache_names())}."),
+        click.option("--lora", multiple=True, type=Lora(), metavar="FILE[=SCALE]", help="Of the local backend."),
+        click.option("--profile", help=f"Of the local backend: auto, {', '.join(profile_names())}, a YAML file, or a "
+                     "mode that 'hunyuan-local plan' lists."),
+        click.option("--revision", help="Of the local model: branch, tag or commit."),
+        click.option("--model", help=f"Of the local backend: {', '.join(model_names())}, a folder, or a Hub id."),
+    )  # fmt: skip
+    for option in options:
+        command = option(command)
+    return command
+
+
+@click.group(name="bench", invoke_without_command=True)
+@click.option("--scenarios", default=DEFAULT, show_default=True, metavar="FILE", help=f"What is made: a YAML file, or "
+              f"one of {', '.join(scenario_names())}.")  # fmt: skip
+@click.option("--backend", "backends", multiple=True, metavar="NAME[=URL]", help=f"Who makes it, several times: "
+              f"{', '.join(backend_names())}; with URL a server of your own in that format.")  # fmt: skip
+@click.option("--repeats", type=click.IntRange(min=1), metavar="N", help="Of each request; the file's if left out.")
+@click.option("--output-dir", "-o", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Where all "
+              "goes; bench-NAME-TIME if left out. The same command with the same DIR goes on.")  # fmt: skip
+@click.option("--max-cost", "max_cost_usd", type=float, metavar="USD", help="Submit nothing to a service that would "
+              "make the bench, with its earlier runs, cost more.")  # fmt: skip
+@click.option("--yes", is_flag=True, help="Do not ask before videos are made that a service bills.")
+@click.option("--retry-failed", is_flag=True, help="Make failed runs again.")
+@click.option("--keep-videos/--no-keep-videos", default=True, show_default=True, help="Keep each video.")
+@click.option("--api-key", metavar="KEY", help="Of the one service; better in WAVESPEED_API_KEY or NOVITA_API_KEY.")
+@click.option("--timeout", "timeout_s", type=float, metavar="SECONDS", help="How long a hosted task may take.")
+@_local_options
+@click.pass_context
+def command(ctx: click.Context, scenarios: str, backends: tuple[str, ...], **flags: Any) -> None:
+    """Measure backends with the same requests, and write a report.
+
+    Every run is a row on disk, the failed ones too; warm-ups are kept apart. Ctrl-C stops it, and the same
+    command with the same --output-dir goes on. What a service bills is asked first, or needs --yes. Exit code 21
+    if not every run succeeded. The last line of stdout is JSON.
+    """
+    if ctx.invoked_subcommand is not None:
+        _refuse_options(ctx)
+        return
+    require_extra("bench", "a bench")
+    console = stderr()
+    file = read_scenarios(scenarios)
+    names = parse_targets(backends)
+    local = LocalOptions(**{name: flags[name] for name in LocalOptions.__dataclass_fields__})
+    check_options(names, local, flags["api_key"], flags["timeout_s"])
+    check_number(file, [name for name, _ in names], flags["repeats"] or file.repeats)
+    with contextlib.ExitStack() as closing:
+        made = make_backends(names, local, flags["api_key"], flags["timeout_s"])
+        for backend in made:
+            closing.callback(backend.close)
+            refuse_missing_libraries(backend)
+        folder = flags["output_dir"] or Path(f"bench-{file.name}-{datetime.now():%Y%m%d-%H%M%S}")
+        closing.enter_context(held(folder))
+        console.print(f"bench {file.name} in {folder}", markup=False)
+        _measure(console, file, made, local, folder, flags)
+
+
+@command.command(name="compare")
+@click.argument("a", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("b", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--json", "as_json", is_flag=True, help="Print no table before that line.")
+def compare(a: Path, b: Path, as_json: bool) -> None:
+    """Set the bench B beside the bench A: ratios, and a verdict only where the intervals part.
+
+    A and B are files that bench has written: DIR/result.json. The last line of stdout is JSON.
+    """
+    from ...bench.report.compare import compare as compare_results
+    from ...bench.report.compare import comparison_table
+
+    require_extra("bench", "a bench")
+    found = compare_results(load_result(a), load_result(b))
+    if not as_json:
+        print(f"{comparison_table(found)}\n")
+    print(json.dumps(found.to_json(), ensure_ascii=False))
+
+
+def _refuse_options(ctx: click.Context) -> None:
+    given = [
+        name for name in ctx.params if ctx.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
+    ]  # fmt: skip
+    if given:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(given))
+        raise ConfigError(f"{flags}: no option of 'bench {ctx.invoked_subcommand}'; leave it out")
+
+
+def _measure(
+    console: Console, file: ScenarioFile, backends: list[Any], local: LocalOptions, folder: Path, flags: dict[str, Any]
+) -> None:
+    """Everything from the backends to the last line of stdout."""
+
+    def weights() -> str:  # fetched before the first run, and in no run's time
+        return next(weights_of(console, backend) for backend in backends if backend.name == LOCAL)
+
+    for backend in backends:
+        note_default_model(console, backend, local.model)
+    session = open_session(
+        file, backends, folder, repeats=flags["repeats"] or file.repeats, local=local, weights=weights,
+        max_cost_usd=flags["max_cost_usd"], retry_failed=flags["retry_failed"], keep_videos=flags["keep_videos"],
+        on_note=lambda text: console.print(text, markup=False),
+    )  # fmt: skip
+    bench = session.bench
+    with contextlib.closing(session):
+        _confirm(console, session, flags["yes"])
+        stopped: BaseException | None = None
+        with BenchDisplay(console, len(bench.todo)) as display:
+            try:
+                bench.run(display.begin, display.row)
+            except (KeyboardInterrupt, GenerationCancelledError) as error:
+                stopped = error
+    bench.save()
+    _write(console, bench.result, folder, session)
+    missing = len(bench.todo) - display.done
+    if stopped is not None:
+        raise GenerationCancelledError(
+            f"stopped; {missing} runs are left, and the report is of the others; the same command with "
+            f"--output-dir {folder} goes on"
+        ) from stopped
+    failed = [row for row in bench.rows if row.status == "failed"]
+    if failed:
+        kinds = ", ".join(sorted({row.error_kind for row in failed}))
+        raise BenchIncompleteError(
+            f"{len(failed)} of {len(bench.rows)} runs failed ({kinds}); the first: {failed[0].backend}, "
+            f"{failed[0].scenario}: {one_line(failed[0].error)}; --retry-failed with --output-dir {folder} makes them "
+            "again"
+        )
+
+
+def _confirm(console: Console, session: Session, yes: bool) -> None:
+    """Ask before anything is sent that is billed.
+
+    Raises:
+        ConfigError: there is nobody to ask.
+        click.Abort: the answer was no.
+    """
+    if not session.bills:
+        return
+    for bill in session.bills:
+        console.print(f"billed: {bill.sentence}", markup=False)
+    known = [bill.tasks * bill.price_usd for bill in session.bills if bill.price_usd is not None]
+    total = f"{sum(known):.2f} US dollars" + (
+        " and what is not known" if len(known) < len(session.bills) else ""
+    ) if known else "at prices that are not known here"  # fmt: skip
+    tasks = sum(bill.tasks for bill in session.bills)
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise ConfigError(
+            f"{tasks} videos would be billed, {total}, and there is no terminal to ask at; add --yes to make them"
+        )
+    click.confirm(f"Make {tasks} videos, {total}?", abort=True, err=True)
+
+
+def _write(console: Console, result: BenchResult, folder: Path, session: Session) -> None:
+    """The report, and the last line of stdout."""
+    from ...bench.report.report import summary_json, write_report
+
+    report = write_report(result, folder)
+    console.print(f"report: {report}", markup=False)
+    budget = session.budget
+    paths = {
+        "result": str(folder / RESULT),
+        "report": str(report),
+        "plots": sorted(str(path) for path in (folder / "plots").glob("*.png")),
+        "videos": str(folder / VIDEOS),
+    }
+    spent = {} if budget is None else {"submissions": budget.submissions, "spent_usd": budget.spent_usd}
+    print(json.dumps(summary_json(result) | spent | {"paths": paths}, ensure_ascii=False))

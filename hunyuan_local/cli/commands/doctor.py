@@ -1,0 +1,153 @@
+"""``hunyuan-local doctor``: what a bug report needs, and what is wrong with its remedy."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import rich_click as click
+from rich.console import Console
+from rich.table import Table
+
+from ...config import GIB, is_offline, load_model_config, model_names
+from ...errors import HunyuanLocalError
+from ...schema import GenerationRequest
+
+# The versions of constraints.txt that decide what the frames look like; a test keeps them equal.
+TESTED = {
+    "torch": "2.13.0",
+    "diffusers": "0.42.1",
+    "transformers": "5.23.0",
+    "tokenizers": "0.23.3",
+    "accelerate": "1.15.0",
+    "imageio-ffmpeg": "0.8.1",
+}
+Verdict = Literal["ok", "warning", "wrong"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report; ``remedy`` is empty where nothing is amiss."""
+
+    what: str
+    found: str
+    verdict: Verdict = "ok"
+    remedy: str = ""
+
+
+@click.command(name="doctor")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as one line of JSON.")
+def command(as_json: bool) -> None:
+    """Look at Python, the libraries, GPUs, tokenizers, weights and ffmpeg.
+
+    Exit code 0 if nothing is wrong (warnings allowed), else 1.
+    """
+    findings = list(examine())
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings]))
+    else:
+        _print(findings)
+    raise SystemExit(1 if any(finding.verdict == "wrong" for finding in findings) else 0)
+
+
+def examine() -> Iterator[Finding]:
+    """All findings, in the order in which things depend on each other."""
+    yield _python()
+    for name, tested in TESTED.items():
+        yield _library(name, tested)
+    yield from _guarded("cuda", _devices())
+    yield from _guarded("ffmpeg", _ffmpeg())
+    yield from _guarded("hub cache", _disk())
+    for name in model_names():
+        yield from _guarded(f"model {name}", _weights(name))
+
+
+def _guarded(what: str, check: Iterator[Finding]) -> Iterator[Finding]:
+    """A check that fails is a finding of its own: the doctor always finishes its round."""
+    try:
+        yield from check
+    except Exception as error:
+        found = str(error) if isinstance(error, HunyuanLocalError) else f"{type(error).__name__}: {error}"
+        yield Finding(what, found, "wrong", "see the message; if a library is broken, install it again")
+
+
+def _python() -> Finding:
+    return Finding("python", f"{'.'.join(map(str, sys.version_info[:3]))} on {sys.platform}")
+
+
+def _library(name: str, tested: str) -> Finding:
+    try:
+        found = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(name, "not installed", "wrong", "pip install -c constraints.txt -e .")
+    if found.split("+")[0] != tested:
+        return Finding(name, found, "warning", f"{tested} is the version that was tested")
+    return Finding(name, found)
+
+
+def _devices() -> Iterator[Finding]:
+    from ...backends.local.profile_choice import choose_profile
+    from ...pipeline.memory.device import cuda_devices, default_model, why_no_gpu
+
+    for index, device in enumerate(cuda_devices()):
+        yield Finding(f"cuda:{index}", f"{device.name}, {device.memory_bytes / GIB:.1f} GiB")
+    if reason := why_no_gpu():
+        yield Finding("cuda", reason, "warning", "only the built-in model tiny is usable; the 13 B model needs a GPU")
+    model = load_model_config(default_model())
+    try:
+        reason = choose_profile(GenerationRequest(prompt="any"), model).reason
+        yield Finding("profile", f"{model.name}, its usual size: {reason}")
+    except HunyuanLocalError as error:
+        yield Finding("profile", str(error), "warning", "see 'hunyuan-local plan', or use --model tiny")
+
+
+def _ffmpeg() -> Iterator[Finding]:
+    import imageio_ffmpeg
+
+    yield Finding("ffmpeg", f"{imageio_ffmpeg.get_ffmpeg_version()} at {imageio_ffmpeg.get_ffmpeg_exe()}")
+
+
+def _disk() -> Iterator[Finding]:
+    from huggingface_hub import constants
+
+    folder = next(p for p in (constants.HF_HUB_CACHE, constants.HF_HOME, "/") if os.path.isdir(p))
+    free = shutil.disk_usage(folder).free / 1e9
+    offline = ", HF_HUB_OFFLINE is set" if is_offline() else ""
+    yield Finding("hub cache", f"{constants.HF_HUB_CACHE}, {free:.0f} GB free{offline}")
+
+
+def _weights(name: str) -> Iterator[Finding]:
+    """Whether a model's weights are on this machine, whole, and whether its tokenizer reads prompts rightly."""
+    from ...pipeline.text.tokenizers import check_crop_start, load_llama_tokenizer
+    from ...weights.inventory import describe
+
+    config = load_model_config(name)
+    model = describe(config)
+    folder = model.folder
+    if folder is None or model.problem:
+        # A model that nobody has asked for is nothing wrong.
+        yield Finding(f"model {name}", model.problem, "ok" if folder is None else "wrong")
+        return
+    yield Finding(f"model {name}", str(folder))
+    tokenizer = load_llama_tokenizer(folder / "tokenizer", config.prompt_template)
+    yield Finding(f"tokenizer {name}", "encodes prompts as its own file says")
+    for note in check_crop_start(tokenizer, config.prompt_template):
+        yield Finding(f"template {name}", note, "warning")
+
+
+def _print(findings: list[Finding]) -> None:
+    marks = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "wrong": "[red]wrong[/]"}
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for finding in findings:
+        text = finding.found + (f" -> {finding.remedy}" if finding.remedy else "")
+        table.add_row(marks[finding.verdict], finding.what, text)
+    Console(highlight=False).print(table)

@@ -1,0 +1,107 @@
+"""``hunyuan-local download``: a model's weights from the Hugging Face Hub into its cache."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import rich_click as click
+from rich.console import Console
+from rich.progress import BarColumn, TaskID, TextColumn
+from rich.progress import Progress as Bars
+
+from ...config import load_model_config, model_names
+from ...errors import ModelLoadError
+from ..shared.console import SECONDS_BETWEEN_LINES, duration, stderr
+
+if TYPE_CHECKING:
+    from ...weights.download import Transfer
+
+_DEFAULT = "hunyuan-video"
+
+
+@click.command(name="download")
+@click.option("--model", default=_DEFAULT, show_default=True, help=f"{', '.join(model_names())}, or a Hub id.")
+@click.option("--revision", help="Branch, tag or commit of the repository.")
+@click.option("--accept-licence", is_flag=True, help="I have read the licence of the weights and "
+              "accept it. Needed once; it is remembered.")  # fmt: skip
+def command(model: str, revision: str | None, accept_licence: bool) -> None:
+    """Fetch a model into the Hub's cache, and print its folder; afterwards no network is needed.
+
+    The disk is checked first. After an interruption the same command goes on. A model that is here
+    is brought up to date. HF_HOME chooses the cache, HF_TOKEN is sent to the Hub.
+    """
+    from ...weights import licence, source
+    from ...weights.files import missing_files
+
+    console = stderr()
+    config = load_model_config(model)
+    if revision is not None:
+        config = config.with_revision(revision)
+    if config.folder is not None:
+        if missing := missing_files(config.folder):
+            raise ModelLoadError(
+                f"model={model!r}: the folder lacks {', '.join(missing)}, and is no repository of the Hub; fetch it "
+                "from where it came from"
+            )
+        console.print("nothing to download: the model is a folder, and complete", markup=False)
+        print(config.source)
+        return
+    if config.licence is not None:
+        if accept_licence:
+            licence.accept(config.licence)
+        licence.check_accepted(config)
+        console.print(f"note: {config.licence.notice}", markup=False)
+    try:
+        with _Display(console, config.model_id) as display:
+            folder = source.fetch(config, on_transfer=display, on_note=display.note)
+    except KeyboardInterrupt:
+        console.print("interrupted; what has arrived stays, and the same command goes on from there")
+        raise click.exceptions.Exit(130) from None
+    print(folder)
+
+
+class _Display:
+    """One line: bytes, speed, time left. Plain lines every ten seconds where there is no terminal."""
+
+    def __init__(self, console: Console, name: str):
+        self._console = console
+        self._name = name
+        self._bars = Bars(
+            TextColumn("downloading"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[detail]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task: TaskID | None = None
+        self._logged = 0.0
+
+    def __enter__(self) -> _Display:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def note(self, text: str) -> None:
+        self._console.print(f"note: {text}", markup=False)
+
+    def __call__(self, transfer: Transfer) -> None:
+        from ...weights.download import in_gb
+
+        if self._task is None:
+            here = f", of which {in_gb(transfer.done)} are here" if transfer.done else ""
+            self._console.print(f"{self._name}: {in_gb(transfer.total)}{here}", markup=False)
+            self._task = self._bars.add_task("", total=transfer.total, detail="")
+            self._logged = time.monotonic()
+        detail = f"{in_gb(transfer.done)} of {in_gb(transfer.total)}"
+        if transfer.seconds_left is not None and transfer.done < transfer.total:
+            detail += f"  {in_gb(round(transfer.bytes_per_s))}/s  {duration(transfer.seconds_left)} left"
+        self._bars.update(self._task, completed=transfer.done, detail=detail)
+        if not self._console.is_terminal and time.monotonic() - self._logged > SECONDS_BETWEEN_LINES:
+            self._logged = time.monotonic()
+            self._console.print(f"downloading {detail}")

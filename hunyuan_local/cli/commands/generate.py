@@ -1,0 +1,94 @@
+"""``hunyuan-local generate``: a prompt becomes an mp4, here or at a hosted service."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+
+from ...backends.registry import backend_names
+from ..shared.console import ProgressDisplay, note_default_model, print_result, stderr
+from ..shared.options import (
+    backend_from,
+    backend_options,
+    context_parallel_options,
+    model_option,
+    refuse_missing_libraries,
+    request_from,
+    request_options,
+    tuning_options,
+)
+from ..shared.rewriting_and_safety import guard_options, refuse_idle_rewriters, rewriting_from, safety_from
+
+
+def _list_backends(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        print("\n".join(backend_names()))
+        ctx.exit()
+
+
+@click.command(name="generate")
+@click.argument("prompt")
+@backend_options("local", "Who makes the video")
+@model_option
+@tuning_options
+@context_parallel_options
+@request_options
+@guard_options
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="The mp4 file; named by model, time and seed "
+              "in the current folder if left out.")  # fmt: skip
+@click.option("--overwrite", is_flag=True, help="Replace the output file if it exists.")
+@click.option("--allow-loss", is_flag=True, help="Let a service leave out or change what it cannot hold.")
+@click.option("--submit-again", is_flag=True, help="Start, and pay for, a new task at a service even if one of this "
+              "very command is still open; otherwise that one is continued.")  # fmt: skip
+@click.option("--checkpoint-dir", type=click.Path(path_type=Path), metavar="DIR", help="Save the state of the "
+              "unfinished video here; the same command goes on from it.")  # fmt: skip
+@click.option("--checkpoint-every", type=int, metavar="N", help="Save after N steps; if left out, after the step "
+              "with which a crash would cost 30 seconds of work.")  # fmt: skip
+@click.option("--preview-every", type=click.IntRange(min=1), metavar="N", help="Write a picture of the unfinished "
+              "video after every N steps: OUTPUT.preview.png.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON, the last of stdout.")
+@click.option("--list-backends", is_flag=True, is_eager=True, expose_value=False, callback=_list_backends,
+              help="Print the names of the backends and stop.")  # fmt: skip
+def command(
+    prompt: str,
+    size: str | None,
+    output: Path | None,
+    overwrite: bool,
+    allow_loss: bool,
+    submit_again: bool,
+    checkpoint_dir: Path | None,
+    checkpoint_every: int | None,
+    preview_every: int | None,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Make a video from PROMPT.
+
+    Flags that are left out take the model's or the service's own defaults. Ctrl-C stops within a
+    step; at a service it cancels the task where the service can.
+    """
+    console = stderr()
+    request = request_from(prompt, size, flags)
+    refuse_idle_rewriters(request, flags)
+    rewriting, safety = rewriting_from(flags), safety_from(flags)
+    chosen = flags["model"]
+    with contextlib.closing(backend_from(flags)) as backend:
+        refuse_missing_libraries(backend)
+        note_default_model(console, backend, chosen)
+        with ProgressDisplay(console) as display:
+            context = display.context(
+                output,
+                overwrite,
+                allow_loss=allow_loss,
+                submit_again=submit_again,
+                checkpoint_dir=checkpoint_dir,
+                checkpoint_every=checkpoint_every,
+                preview_every=preview_every or 0,
+                rewriting=rewriting,
+                safety=safety,
+            )
+            result = backend.generate(request, context)
+        print_result(console, result, as_json)

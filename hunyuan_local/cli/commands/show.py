@@ -1,0 +1,16 @@
+"""``hunyuan-local show``: how a video was made, from the file itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import rich_click as click
+
+from ...provenance import read_provenance
+
+
+@click.command(name="show")
+@click.argument("file", type=click.Path(path_type=Path))
+def command(file: Path) -> None:
+    """Print how FILE was made, as JSON."""
+    print(read_provenance(file).model_dump_json(indent=2))

@@ -1,0 +1,1 @@
+"""What several commands share: options, the terminal, the pool of workers, the server."""

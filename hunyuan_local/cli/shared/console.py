@@ -1,0 +1,163 @@
+"""What the terminal shows while a video is made, and the summary afterwards; all of it on stderr."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from ...backends.base import Backend, GenerationContext
+from ...schema import GenerationResult, Progress
+
+SECONDS_BETWEEN_LINES = 10
+STAGE_WORDS = {
+    "rewrite": "rewriting the prompt",
+    "load": "loading the model",
+    "encode": "reading the prompt",
+    "denoise": "denoising",
+    "decode": "decoding",
+    "write": "writing the file",
+    "submit": "sending the request",
+    "queue": "waiting in the queue",
+    "run": "running at the service",
+    "download": "downloading",
+}
+
+
+def stderr() -> Console:
+    """The console for everything but a command's result; wraps words on a terminal, keeps lines whole in a log."""
+    return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+
+
+def stdout() -> Console:
+    """The console for tables that are a command's result; in a file or a pipe, lines stay whole."""
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 200)
+
+
+def log_to_stderr() -> None:
+    """Let a command that runs on tell what it does, a line with the time each."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+
+
+def note_default_model(console: Console, backend: Backend, chosen: str | None) -> None:
+    """Say that it is the built-in model, where nobody has asked for that."""
+    if backend.name == "local" and chosen is None and backend.config.name == "tiny":
+        console.print(
+            "no CUDA device: using the built-in test model tiny; for real videos run on a machine with a CUDA GPU"
+        )
+
+
+class ProgressDisplay:
+    """A line a stage: step, seconds a step, time left. Plain lines where there is no terminal."""
+
+    def __init__(self, console: Console):
+        self._console = console
+        self._live = console.is_terminal
+        self._bars = Bars(
+            SpinnerColumn(finished_text=" "),
+            TextColumn("{task.description:<22}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[detail]}"),
+            console=console,
+            disable=not self._live,
+        )
+        self._task: TaskID | None = None
+        self._stage: str | None = None
+        self._logged = time.monotonic()
+        self._preview: Path | None = None
+
+    def __enter__(self) -> ProgressDisplay:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._finish_stage()
+        self._bars.stop()
+
+    def context(self, output: Path | None, overwrite: bool = False, **options: Any) -> GenerationContext:
+        """A context whose progress and notes are shown here."""
+        return GenerationContext(output, overwrite, on_progress=self, on_note=self.note, **options)
+
+    def note(self, text: str) -> None:
+        """Show a sentence that the user should know, above the progress."""
+        self._console.print(f"note: {text}", markup=False)
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.stage != self._stage:
+            self._finish_stage()
+            self._stage = progress.stage
+            self._logged = time.monotonic()
+            self._task = self._bars.add_task(STAGE_WORDS[progress.stage], total=progress.total or None, detail="")
+            if not self._live:
+                self._console.print(f"{STAGE_WORDS[progress.stage]} ...")
+        if progress.preview is not None and progress.preview != self._preview:
+            self._preview = progress.preview
+            self.note(f"how far it is: {progress.preview}")
+        if self._task is not None and progress.total:
+            self._bars.update(self._task, total=progress.total, completed=progress.step, detail=_detail(progress))
+            self._log_now_and_then(progress)
+
+    def _log_now_and_then(self, progress: Progress) -> None:
+        """Where there is no terminal: a plain line every ten seconds, for logs."""
+        if not self._live and time.monotonic() - self._logged > SECONDS_BETWEEN_LINES:
+            self._logged = time.monotonic()
+            self._console.print(f"{STAGE_WORDS[progress.stage]} {_detail(progress)}")
+
+    def _finish_stage(self) -> None:
+        if self._task is not None:
+            task = self._bars.tasks[self._bars.task_ids.index(self._task)]
+            self._bars.update(self._task, total=task.total or 1, completed=task.total or 1)
+
+
+def print_result(console: Console, result: GenerationResult, as_json: bool) -> None:
+    """The summary on ``console``; the path, or all as one line of JSON, on stdout."""
+    print_summary(console, result)
+    print(result.model_dump_json() if as_json else result.path)
+
+
+def print_summary(console: Console, result: GenerationResult) -> None:
+    """Model, seed, size, frames and seconds a stage, in a small table."""
+    request, video = result.request, result.video
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    stages = result.timings.model_dump(exclude={"total_s", "denoise_steps"})
+    seconds = ", ".join(f"{name.removesuffix('_s')} {value:.1f}" for name, value in stages.items() if value)
+    for name, value in (
+        ("model", result.model),
+        ("seed", result.seed),
+        ("size", f"{video.width}x{video.height}"),
+        ("frames", f"{video.num_frames} at {video.fps:g} fps"),
+        ("steps", request.num_inference_steps),
+        ("seconds", f"{result.timings.total_s:.1f}"),
+        ("", seconds),
+    ):
+        table.add_row(str(name), str(value))
+    console.print(table)
+
+
+def _detail(progress: Progress) -> str:
+    text = f"{progress.step}/{progress.total}"
+    if progress.stage in ("run", "download"):
+        text = f"{progress.step} %"
+    if progress.seconds_per_step is not None:
+        text += f"  {progress.seconds_per_step:.2f} s/step"
+    if progress.seconds_left is not None:
+        text += f"  {duration(progress.seconds_left)} left"
+    return text
+
+
+def duration(seconds: float) -> str:
+    """Minutes and seconds, with hours where there are some."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,134 @@
+"""A worker's signs of life: the lease prolonged, progress reported, cancellations seen, the roster kept.
+
+A thread beside the work. Where the store cannot be written for a while it goes on trying: the lease
+may end meanwhile, and then the store, not this thread, decides.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+from dataclasses import dataclass
+
+from ..backends.base import Backend, GenerationContext
+from ..errors import StoreError
+from ..schema import Progress
+from .job import Job
+from .store import JobStore
+from .worker_reports import WorkerReport
+
+logger = logging.getLogger(__name__)
+
+_SECONDS_BETWEEN_REPORTS = 5.0
+
+
+@dataclass
+class _Held:
+    """A job at work, or whose file is being finished, and what it was heard of last."""
+
+    job: Job
+    context: GenerationContext
+    progress: Progress | None = None
+
+    def note(self, progress: Progress) -> None:
+        self.progress = progress
+
+
+class Heartbeat:
+    """Beats while it is entered; each job that is held is kept alive, and its context told to stop."""
+
+    def __init__(self, store: JobStore, name: str, backend: Backend, *, lease_s: float, beat_s: float):
+        self._store, self._name, self._backend = store, name, backend
+        self._lease_s, self._beat_s = lease_s, beat_s
+        self._worker_reports = store.worker_reports
+        self._state, self._note = "loading", ""
+        self._held: dict[str, _Held] = {}
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._beat_until_ended, name="pulse", daemon=True)
+
+    def __enter__(self) -> Heartbeat:
+        self._report()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        with contextlib.suppress(StoreError):  # nothing depends on it: the report grows old by itself
+            self._worker_reports.leave(self._name)
+
+    def idle(self) -> None:
+        """The model is loaded, and no job is at work."""
+        self._set("idle")
+
+    def prepare(self, what: str) -> None:
+        """The model is being made ready, and so far ``what`` was done."""
+        self._set("loading", what)
+
+    def wait_for(self, what: str) -> None:
+        """No job is taken until something passes."""
+        self._set("waiting", what)
+
+    def hold(self, job: Job, context: GenerationContext) -> None:
+        """Keep ``job`` alive; ``context.cancel`` is set as soon as it is cancelled, or no longer this worker's."""
+        held = _Held(job, context)
+        context.on_progress = held.note
+        with self._lock:
+            self._held[job.job_id] = held
+        self._set("working", job.job_id)
+
+    def let_go(self, job: Job) -> None:
+        """The job is brought to an end, or back into the queue."""
+        with self._lock:  # a beat that is under way ends first
+            self._held.pop(job.job_id, None)
+
+    def _set(self, state: str, note: str = "") -> None:
+        if (state, note) != (self._state, self._note):
+            self._state, self._note = state, note
+            self._report()
+
+    def _beat_until_ended(self) -> None:
+        since_report = 0.0
+        while not self._ended.wait(self._beat_s):
+            with self._lock:
+                for held in self._held.values():
+                    self._beat(held)
+            since_report += self._beat_s
+            if since_report >= _SECONDS_BETWEEN_REPORTS:
+                since_report = 0.0
+                self._report()
+        self._store.close()
+
+    def _beat(self, held: _Held) -> None:
+        try:
+            if not self._store.beat(held.job, self._lease_s, held.progress):
+                found = self._store.get(held.job.job_id)
+                # Not cancelled by anybody, but lost, such as after the machine was suspended: whoever has the job
+                # now goes on with what a service has begun.
+                held.context.keep_remote = found is not None and not found.cancel_requested
+                held.context.cancel.set()
+        except StoreError as error:
+            logger.warning("job %s: no sign of life could be given: %s", held.job.job_id, error)
+
+    def _report(self) -> None:
+        try:
+            memory = self._backend.memory()
+            self._worker_reports.report(
+                WorkerReport(
+                    name=self._name,
+                    pid=os.getpid(),
+                    model=self._backend.identity,
+                    device=self._backend.device,
+                    state=self._state,
+                    note=self._note,
+                    memory_bytes=memory and memory[0],
+                    memory_total_bytes=memory and memory[1],
+                )
+            )
+        except StoreError as error:
+            logger.warning("the worker's report could not be written: %s", error)
+        except RuntimeError as error:  # a broken device cannot say its memory; the work itself will fail of it
+            logger.warning("the worker's device does not answer: %s", error)

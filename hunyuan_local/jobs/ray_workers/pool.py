@@ -1,0 +1,237 @@
+"""Workers on several machines: one actor of Ray each, started again elsewhere when it or its machine dies.
+
+The process with this pool owns the job store and the data folder; beside it, on the same machine, an actor speaks for
+the store (:mod:`.store_actor`), and all actors end when this process does, even by SIGKILL. What
+Ray cannot place yet stays pending, which is what its autoscaler sees as demand.
+
+Retrying is left to the store, not to Ray: a job's attempts are counted there, and its saved state is there.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ...errors import ConfigError, HunyuanLocalError
+from ..folder import DataFolder
+from ..store import JobStore
+from ..worker_config import worker_name
+from .cluster import connect, import_ray, in_one_line
+from .replica import Replica, ReplicaConfig
+from .store_actor import StoreActor
+
+logger = logging.getLogger(__name__)
+
+_LONGEST_PAUSE_S = 60.0
+_HEALTHY_S = 60.0  # a replica that lived so long starts again at once
+_PLACING_S = 30.0  # a process of Ray's has started by then, if it has a place
+_LOOK_S = 0.2
+
+
+@dataclass
+class _Slot:
+    """The place of one replica, with Ray's references to its answers."""
+
+    label: str
+    name: str = ""
+    actor: Any = None
+    placed: Any = None
+    run: Any = None
+    stopped: Any = None
+    started: float = 0.0
+    is_noted: bool = False
+    pause_s: float = 1.0
+    due: float = 0.0
+
+
+class RayPool:
+    """``num_replicas`` workers in a cluster of Ray; see :class:`hunyuan_local.jobs.pool.Pool`.
+
+    Args:
+        store: theirs; a dead replica's job is given back as soon as Ray says that it is dead, or its lease ends.
+        folder: of that store, on this machine.
+        config: of every replica.
+        address: see :func:`hunyuan_local.jobs.ray_workers.cluster.connect`.
+        log_dir: where each replica's log goes, ``replica0.log`` and so on; None is this process's standard error.
+        device: ``cuda`` takes GPUs for each replica, ``cpu`` cores; None is ``cuda`` if the cluster has GPUs now.
+        each: how many of them, all of one machine.
+
+    Raises:
+        ConfigError: no replica, or more than this machine alone has GPUs; or Ray cannot be used.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        folder: DataFolder,
+        config: ReplicaConfig,
+        num_replicas: int,
+        *,
+        address: str | None = None,
+        device: Literal["cpu", "cuda"] | None = None,
+        each: int = 1,
+        log_dir: Path | None = None,
+    ):
+        if num_replicas < 1:
+            raise ConfigError(f"num_replicas={num_replicas}: must be 1 or more")
+        self._store, self._config, self._log_dir = store, config, log_dir
+        self._slots = [_Slot(f"replica{number}") for number in range(num_replicas)]
+        self._ending = False
+        self.size, self.deaths, self.last_words, self.has_ended = num_replicas, 0, "", False
+        self.error: HunyuanLocalError | None = None
+        self._ray = ray = import_ray()
+        self._keeper = None
+        self._joined = not ray.is_initialized()  # else it is the caller's, and stays
+        is_alone = connect(address, num_replicas * each, log_here=log_dir is None) if self._joined else False
+        try:
+            self._resources = self._resources_of_each(device, each, is_alone)
+            self._keeper = self._start_keeper(folder)
+        except BaseException:
+            self._leave()
+            raise
+
+    def tick(self) -> None:
+        """Start what is not running and due, and pass on that all are to end; to be called every second or so."""
+        for slot in self._slots:
+            if slot.actor is not None:
+                if self._is_done(slot.run):
+                    self._bury(slot)
+                else:
+                    self._note_waiting(slot)
+            if slot.actor is None and not self._ending and time.monotonic() >= slot.due:
+                self._spawn(slot)
+        if self._ending:
+            self._tell_to_end()
+
+    def ask_to_end(self) -> None:
+        """Every replica is to save its state and end; returns at once, and may be called from a signal handler.
+
+        The next :meth:`tick`, or :meth:`stop`, tells them: a handler must not wait for a lock of Ray's.
+        """
+        self._ending = True
+
+    def stop(self, grace_s: float) -> None:
+        """End every replica; one that takes longer than ``grace_s`` seconds is killed. Then leave the cluster.
+
+        Its job goes on from the last state that was sent.
+        """
+        self.ask_to_end()
+        deadline = time.monotonic() + grace_s
+        while working := [slot for slot in self._slots if slot.actor is not None]:
+            self._tell_to_end()
+            for slot in working:
+                if self._is_done(slot.run) or not self._is_worth_waiting(slot):
+                    self._bury(slot)
+                elif time.monotonic() >= deadline:
+                    logger.warning("%s did not end within %.0f s and is killed", slot.name, grace_s)
+                    self._bury(slot)
+            if runs := [slot.run for slot in working if slot.actor is not None]:
+                self._ray.wait(runs, timeout=_LOOK_S)
+        self._leave()
+
+    def _resources_of_each(self, device: str | None, each: int, is_alone: bool) -> dict[str, float]:
+        """What Ray is asked for: GPUs or cores; says which replicas will have to wait."""
+        found = self._ray.cluster_resources()
+        name = "GPU" if device == "cuda" or (device is None and found.get("GPU")) else "CPU"
+        there = int(found.get(name, 0))
+        if there < self.size * each:
+            text = f"num_replicas={self.size}: each takes {each} {name}s, and there are {there}"
+            if is_alone:
+                raise ConfigError(
+                    f"{text} on this machine; give --num-replicas {there // each}, or the --ray-address of a cluster, "
+                    "or a profile for the CPU"
+                )
+            logger.warning("%s in the cluster now; the others wait until Ray finds a place for them", text)
+        gpus, cpus = (each, 0) if name == "GPU" else (0, each)
+        return {"num_gpus": float(gpus), "num_cpus": float(cpus)}
+
+    def _start_keeper(self, folder: DataFolder) -> Any:
+        """The actor that speaks for the store, on this machine."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        here = NodeAffinitySchedulingStrategy(self._ray.get_runtime_context().get_node_id(), soft=False)
+        actor = self._ray.remote(StoreActor).options(
+            num_cpus=0, max_concurrency=4 + 2 * self.size, max_restarts=-1, scheduling_strategy=here
+        )
+        return actor.remote(folder.root.resolve(), self._log_dir and self._log_dir.resolve())
+
+    def _spawn(self, slot: _Slot) -> None:
+        slot.name = worker_name(slot.label)
+        # Two threads: one works, one can tell it to stop.
+        actor = self._ray.remote(Replica).options(**self._resources, max_concurrency=2, max_restarts=0)
+        slot.actor = actor.remote(slot.name, self._keeper, self._config, self._log_dir and slot.label)
+        slot.placed, slot.run, slot.stopped = slot.actor.node.remote(), slot.actor.run.remote(), None
+        slot.started, slot.is_noted = time.monotonic(), False
+
+    def _note_waiting(self, slot: _Slot) -> None:
+        """Say, once, that Ray has found no place for a replica."""
+        if not slot.is_noted and time.monotonic() - slot.started > _PLACING_S:
+            slot.is_noted = True
+            if not self._is_done(slot.placed):
+                gpus, cores = self._resources["num_gpus"], self._resources["num_cpus"]
+                what, count = ("GPU", gpus) if gpus else ("core", cores)
+                logger.info("%s waits until a machine of the cluster has %g free %ss", slot.name, count, what)
+
+    def _bury(self, slot: _Slot) -> None:
+        """Give back what a dead replica held, and set when the next one starts."""
+        why = "" if self._ending else self._why_it_ended(slot)
+        self._ray.kill(slot.actor)  # the process outlives the end of its work
+        slot.actor = None
+        if self._ending:
+            self._store.give_back_all_of(slot.name)  # that it was ended from here is no failed attempt
+        self._store.expire(slot.name)
+        self._store.worker_reports.leave(slot.name)
+        if self._ending:
+            return
+        self.deaths += 1
+        self.last_words = why
+        lived_s = time.monotonic() - slot.started
+        slot.pause_s = 1.0 if lived_s > _HEALTHY_S else min(2 * slot.pause_s, _LONGEST_PAUSE_S)
+        slot.due = time.monotonic() + slot.pause_s
+        logger.warning("%s ended: %s; a new one in %.0f s", slot.name, why, slot.pause_s)
+
+    def _why_it_ended(self, slot: _Slot) -> str:
+        exceptions = self._ray.exceptions
+        try:
+            self._ray.get(slot.run)
+        except exceptions.RayTaskError as error:
+            if isinstance(error.cause, HunyuanLocalError):
+                return str(error.cause)
+            return f"unexpected {type(error.cause).__name__}: {error.cause}"
+        except exceptions.ActorUnavailableError:
+            return "its process died, or its machine, or the way there"
+        except exceptions.RayError as error:
+            if "No module named 'hunyuan_local'" in (said := str(error)):
+                return "hunyuan-local is not installed on a machine of the cluster; install the same version on all"
+            return in_one_line(error) or said
+        return "nobody knows why"
+
+    def _tell_to_end(self) -> None:
+        for slot in self._slots:
+            if slot.actor is not None and slot.stopped is None:
+                slot.stopped = slot.actor.stop.remote()
+
+    def _is_worth_waiting(self, slot: _Slot) -> bool:
+        """Whether a replica that was told to end has something to save; one that is not placed, or loads, has not."""
+        if not self._is_done(slot.placed):
+            return False
+        if not self._is_done(slot.stopped):
+            return True
+        try:
+            return self._ray.get(slot.stopped)
+        except self._ray.exceptions.RayError:
+            return False  # it is dead
+
+    def _is_done(self, reference: Any) -> bool:
+        return bool(self._ray.wait([reference], timeout=0)[0])
+
+    def _leave(self) -> None:
+        if self._keeper is not None and self._ray.is_initialized():
+            self._ray.kill(self._keeper)
+            self._keeper = None
+        if self._joined:
+            self._joined = False
+            self._ray.shutdown()

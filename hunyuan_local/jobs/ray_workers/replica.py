@@ -1,0 +1,180 @@
+"""A worker in an actor of Ray, on whatever machine that places it: the very same worker as in a local process.
+
+Its store and its folder reach those of the owner; see :mod:`.remote_store`. The model is loaded
+once, and kept until the actor ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...backends.registry import get_backend
+from ...config import LoraConfig, ModelConfig, RuntimeProfile
+from ...errors import ConfigError, TerminationRequest
+from ...provenance import library_versions
+from ..worker import Worker
+from ..worker_config import WorkerConfig
+from .remote_store import Keeper, RemoteFolder, RemoteStore
+
+logger = logging.getLogger(__name__)
+
+_FOLDER_PREFIX = "hunyuan-local-replica-"
+_SURELY_HELD_S = 60.0  # its owner has had the time to hold it
+_FORMAT = "%(asctime)s %(message)s"
+
+
+@dataclass(frozen=True)
+class ReplicaConfig:
+    """What every replica of a pool is told.
+
+    Attributes:
+        model, revision, profile, lora, cache, context_parallel, context_parallel_mode: see
+            :func:`hunyuan_local.backends.registry.get_backend`; weights that they name are looked for on the
+            replica's own machine.
+        worker: further fields of :class:`~hunyuan_local.jobs.worker.WorkerConfig`.
+        versions: of the libraries where the pool is.
+    """
+
+    model: ModelConfig
+    revision: str | None = None
+    profile: str | RuntimeProfile | None = None
+    lora: tuple[LoraConfig, ...] = ()
+    cache: str | None = None
+    context_parallel: int | None = None
+    context_parallel_mode: str | None = None
+    worker: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=library_versions)
+
+
+class Replica:
+    """One worker; made into an actor by :class:`hunyuan_local.jobs.ray_workers.pool.RayPool`, with two threads.
+
+    Args:
+        name: unique among all workers of the store.
+        keeper: the handle of the actor with the store's keeper.
+        log_label: of the log that the keeper writes; None where Ray takes what is logged to the owner.
+    """
+
+    def __init__(self, name: str, keeper: Any, config: ReplicaConfig, log_label: str | None = None):
+        handler = logging.StreamHandler() if log_label is None else _LogSender(Keeper(keeper), log_label)
+        logging.basicConfig(level=logging.INFO, format=_FORMAT, datefmt="%H:%M:%S", handlers=[handler])
+        self._name, self._keeper, self._config = name, Keeper(keeper), config
+        self._worker: Worker | None = None
+        self._stopping = False
+
+    def __repr__(self) -> str:
+        return self._name  # in the owner's log, in front of what is said here
+
+    def node(self) -> str:
+        """The address of the machine that it runs on."""
+        import ray
+
+        return ray.util.get_node_ip_address()
+
+    def run(self) -> None:
+        """Load the model, then work until :meth:`stop`; blocks.
+
+        Raises:
+            ConfigError: another version of this package is installed here.
+            HunyuanLocalError: the model cannot be loaded, or the store cannot be used.
+        """
+        self._check_versions()
+        config = self._config
+        with _own_folder() as root:
+            folder = RemoteFolder(root, self._keeper)
+            store = RemoteStore(self._keeper, folder)
+            backend = get_backend(
+                "local", model=config.model, profile=config.profile, revision=config.revision, lora=config.lora,
+                cache=config.cache, context_parallel=config.context_parallel,
+                context_parallel_mode=config.context_parallel_mode,
+            )  # fmt: skip
+            self._worker = Worker(folder, store, backend, WorkerConfig(self._name, **config.worker))
+            if not self._stopping:
+                self._worker.run()
+
+    def stop(self) -> bool:
+        """End soon: save the running job's state and give it back; for another thread than that of :meth:`run`.
+
+        Returns whether the worker sees to it. False: it loads the model, which looks at no switch; it holds no job,
+        so that this process may be ended at once.
+        """
+        self._stopping = True
+        if self._worker is None:
+            return False
+        try:
+            self._worker.stop()
+        except TerminationRequest:
+            return False
+        return True
+
+    def _check_versions(self) -> None:
+        """Refuse another version of this package; of the libraries, only say so.
+
+        Saved states are not taken over between versions, and frames may differ.
+        """
+        here, there = library_versions(), self._config.versions
+        # A build for CUDA and one for the CPU are of one version: 2.6.0+cu124, 2.6.0+cpu.
+        others = {
+            name: f"{name} {version} here, {there[name]} there"
+            for name, version in here.items()
+            if name in there and version.partition("+")[0] != there[name].partition("+")[0]
+        }
+        others.pop("platform", None)
+        if "hunyuan-local" in others:
+            raise ConfigError(
+                f"the machine {self.node()} has another version of this package than the one that the pool runs on: "
+                f"{others['hunyuan-local']}; install the same on every machine of the cluster"
+            )
+        if others:
+            logger.warning(
+                "%s: other versions than where the pool runs, so that frames may differ: %s",
+                self._name, "; ".join(others.values()),
+            )  # fmt: skip
+
+
+class _LogSender(logging.Handler):
+    """Sends each line to the store's keeper; what Ray itself logs stays here, since sending may make it log."""
+
+    def __init__(self, keeper: Keeper, label: str):
+        super().__init__()
+        self._keeper, self._label = keeper, label
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name.split(".")[0] != "ray":
+            self._keeper.send("log", self._label, self.format(record))
+
+
+@contextmanager
+def _own_folder() -> Iterator[Path]:
+    """A folder for this replica alone while it is entered; also clears away those of replicas that were killed."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*"):
+        with suppress(OSError), _held(left):
+            if time.time() - left.stat().st_mtime > _SURELY_HELD_S:
+                shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=_FOLDER_PREFIX, ignore_cleanup_errors=True) as root, _held(Path(root)):
+        yield Path(root)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold a folder, as long as this process lives at most.
+
+    Raises:
+        OSError: another process holds it, or it cannot be opened.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,143 @@
+"""The transformer from a GGUF file, as ``city96/HunyuanVideo-gguf`` has them, through diffusers' own reader.
+
+The weights stay as the file has them and are turned into numbers layer by layer while they are used. Only the
+weights come from the file; the architecture is that of the checkpoint beside it. Knows nothing about the Hub.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from ...config.profiles import Offload, Quantization
+from ...config.quantization import GGUF_NEEDS, NEEDS, installed_libraries
+from ...errors import ConfigError, ModelLoadError
+
+if TYPE_CHECKING:
+    from diffusers import HunyuanVideoTransformer3DModel
+
+_MAGIC = b"GGUF"
+
+
+def require_gguf(source: str, quantization: Quantization | None, offload: Offload = "none") -> None:
+    """Refuse a GGUF file that a profile cannot use, before anything is read or fetched.
+
+    Args:
+        source: the model's ``transformer_gguf``.
+        quantization: the profile's; a GGUF file is quantised already.
+        offload: how the transformer is moved.
+
+    Raises:
+        ConfigError: the library ``gguf`` is missing, the offload cannot move such weights, or they would be
+            quantised twice.
+    """
+    if quantization is not None:
+        raise ConfigError(
+            f"quantization={quantization!r}: transformer_gguf={source!r} is quantised already; use a profile without "
+            f"quantization, or the model without the file for {NEEDS[quantization].title}"
+        )
+    reason = GGUF_NEEDS.why_not("cpu", None, offload, installed_libraries())
+    if reason is not None:
+        raise ConfigError(f"transformer_gguf={source!r}: {reason}; or use the model without it")
+
+
+def load_gguf_transformer(path: Path, config_folder: Path, dtype: torch.dtype) -> HunyuanVideoTransformer3DModel:
+    """Read a transformer on the CPU; needs no network.
+
+    Args:
+        path: a GGUF file with the names of Tencent's checkpoint or those of diffusers.
+        config_folder: has the transformer's ``config.json``.
+        dtype: that of the activations, and of what the file has in full precision.
+
+    Raises:
+        ConfigError: no file, no GGUF file, or ``gguf`` is not installed.
+        ModelLoadError: damaged, or the weights of another model; says which are missing or too many.
+    """
+    require_gguf(str(path), None)
+    _check_is_gguf(path)
+    from accelerate import init_empty_weights
+    from diffusers import GGUFQuantizationConfig, HunyuanVideoTransformer3DModel
+
+    try:
+        config = HunyuanVideoTransformer3DModel.load_config(config_folder, local_files_only=True)
+        with init_empty_weights():
+            empty = HunyuanVideoTransformer3DModel.from_config(config)
+        tensors = _read(path, empty)
+    except Exception as error:  # damaged files raise whatever their reader raises
+        raise ModelLoadError(f"{path}: cannot be read: {_first_line(error)}; fetch it again, or use another") from error
+    _check_names(path, tensors.keys(), empty.state_dict().keys())
+    try:
+        transformer = HunyuanVideoTransformer3DModel.from_single_file(
+            tensors,
+            config=str(config_folder),
+            quantization_config=GGUFQuantizationConfig(compute_dtype=dtype),
+            local_files_only=True,
+        )
+    except Exception as error:
+        raise ModelLoadError(
+            f"{path}: does not fit the transformer of {config_folder}: {_first_line(error)}; use a GGUF file of the "
+            "same model"
+        ) from error
+    return transformer.eval().requires_grad_(False)
+
+
+def _check_is_gguf(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(len(_MAGIC))
+    except OSError as error:
+        raise ConfigError(f"transformer_gguf={str(path)!r}: cannot be opened: {error.strerror}") from error
+    if beginning != _MAGIC:
+        raise ConfigError(
+            f"transformer_gguf={str(path)!r}: is no GGUF file, which begins with the letters GGUF; use one, such as "
+            "city96/HunyuanVideo-gguf/hunyuan-video-t2v-720p-Q4_K_M.gguf, or leave it out"
+        )
+
+
+def _read(path: Path, empty: HunyuanVideoTransformer3DModel) -> dict[str, torch.Tensor]:
+    """The tensors of a file under diffusers' names, the weights of linear layers as they are stored."""
+    from diffusers.loaders.single_file_utils import convert_hunyuan_video_transformer_to_diffusers
+    from diffusers.models.model_loading_utils import load_gguf_checkpoint
+    from diffusers.quantizers.gguf.utils import dequantize_gguf_tensor
+
+    # The library has a layer for quantised matrices alone, and would take the bytes of a bias for numbers.
+    tensors = {
+        name: value if value.ndim == 2 else dequantize_gguf_tensor(value)
+        for name, value in load_gguf_checkpoint(str(path)).items()
+    }
+    if tensors.keys() <= empty.state_dict().keys():
+        return tensors
+    _split_fused_layers(tensors, empty.config.num_attention_heads * empty.config.attention_head_dim)
+    return convert_hunyuan_video_transformer_to_diffusers(tensors)
+
+
+def _split_fused_layers(tensors: dict[str, torch.Tensor], width: int) -> None:
+    """Take the single blocks' queries, keys, values and feed-forward apart, in place.
+
+    The library does so too, but for the 13 B model's width alone.
+    """
+    names = ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp")
+    for key in [key for key in tensors if key.startswith("single_blocks.") and ".linear1." in key]:
+        block, part = key.split(".linear1.")
+        fused = tensors.pop(key)
+        block = block.replace("single_blocks", "single_transformer_blocks")
+        for name, value in zip(names, fused.split((width,) * 3 + (fused.shape[0] - 3 * width,)), strict=True):
+            tensors[f"{block}.{name}.{part}"] = value
+
+
+def _check_names(path: Path, found: Iterable[str], expected: Iterable[str]) -> None:
+    missing, unknown = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+    problems = [f"{len(names)} {what}, such as {names[0]}" for names, what in
+                ((missing, "missing"), (unknown, "not of this model")) if names]  # fmt: skip
+    if problems:
+        raise ModelLoadError(
+            f"{path}: not the weights of this HunyuanVideo transformer: {'; '.join(problems)}; use a GGUF file of the "
+            "same model, with the names of Tencent's checkpoint or of diffusers"
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).split("\n")[0]

@@ -1,0 +1,252 @@
+"""Turns a model config and a runtime profile into a pipeline that is ready on its device.
+
+The transformer, the autoencoder and the tokenizers are loaded at once; the text encoders when a prompt
+comes that the cache of encoded prompts does not know.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from diffusers import (
+    AutoencoderKLHunyuanVideo,
+    FlowMatchEulerDiscreteScheduler,
+    HunyuanVideoTransformer3DModel,
+)
+from diffusers.utils import logging as diffusers_logging
+from transformers import CLIPTextModel, LlamaModel
+
+from ...config import ModelConfig, RuntimeProfile, cache_dir
+from ...errors import ConfigError, HunyuanLocalError, ModelLoadError
+from ...schema import Progress
+from ...weights.files import MODEL_INDEX, missing_files
+from ...weights.single_file import find_file, sha256_of
+from ...weights.source import provide
+from ..acceleration import accelerate
+from ..convolution import prefer_onednn
+from ..memory.allocator import keep_freed_memory
+from ..memory.device import is_out_of_memory, out_of_memory
+from ..memory.placement import Placement
+from ..model import LoadedModel, OnItsDevice
+from ..quiet import quiet_transformers
+from ..text.prompt_cache import PromptCache, encoder_identity
+from ..text.prompt_encoder import TEXT_ENCODERS, PromptEncoder
+from ..text.tokenizers import load_clip_tokenizer, load_llama_tokenizer
+from .gguf import load_gguf_transformer, require_gguf
+from .lora import add_loras
+from .quantization import cast_storage, finish_quantization, require, transformer_config
+
+if TYPE_CHECKING:
+    pass
+
+OnNote = Callable[[str], None]
+_CLASSES = {
+    "transformer": HunyuanVideoTransformer3DModel,
+    "vae": AutoencoderKLHunyuanVideo,
+    "text_encoder": LlamaModel,
+    "text_encoder_2": CLIPTextModel,
+}
+
+
+def load_model(
+    config: ModelConfig,
+    profile: RuntimeProfile,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_note: OnNote = lambda text: None,
+) -> LoadedModel:
+    """Load a model in the profile's precisions and place its components as the profile says.
+
+    The weights come from a folder, from the Hub's cache, or, if their licence has been accepted, from
+    the Hub; with ``HF_HUB_OFFLINE=1`` nothing is downloaded. Only safetensors files are read, one
+    component at a time, and those of what stays on the device go straight there. On a CPU the process keeps
+    freed memory from then on: see :func:`..memory.allocator.keep_freed_memory`.
+
+    Args:
+        config: which weights.
+        profile: where and in which precision.
+        on_progress: told how far a download is.
+        on_note: told what the user should know of it.
+
+    Raises:
+        ConfigError: the profile needs a CUDA device and there is none; an unknown repository; weights that are not
+            here, under a licence that has not been accepted.
+        ModelLoadError: weights missing, unreadable, or not of this pipeline.
+        TokenizerMismatchError: the tokenizer would misread prompts.
+        GpuMemoryError: the device does not hold the components.
+    """
+    if profile.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"profile={profile.name!r}: needs a CUDA device and none is visible; use the profile cpu")
+    if profile.context_parallel is not None:
+        raise ConfigError(
+            f"profile={profile.name!r}: its context_parallel is for several processes, and this is one; use "
+            "'hunyuan-local generate' or get_backend, or leave context_parallel out of the profile"
+        )
+    check_precision(config, profile)
+    if profile.device == "cpu":
+        keep_freed_memory()
+    with _translated_errors(config):
+        folder = provide(config, lambda transfer: on_progress(transfer.progress), on_note)
+        if missing := missing_files(folder):
+            raise ModelLoadError(
+                f"model={config.model_id!r}: {folder} lacks {', '.join(missing)}; fetch the checkpoint again"
+            )
+        _check_classes(config, folder)
+        return _assemble(config, profile, folder, on_note)
+
+
+def _assemble(config: ModelConfig, profile: RuntimeProfile, folder: Path, on_note: OnNote) -> LoadedModel:
+    placement = Placement(profile)
+    extra_files: dict[str, str] = {}
+
+    def load(component: str) -> torch.nn.Module:
+        with _translated_errors(config), _quiet_libraries():
+            if component == "transformer":
+                module = _read_transformer(config, profile, folder, placement, on_note, extra_files)
+            else:
+                module = _read(component, folder, profile, placement)
+            placement.place(component, module.eval().requires_grad_(False))
+        return module
+
+    pipe = OnItsDevice(
+        text_encoder=None,
+        text_encoder_2=None,
+        tokenizer=load_llama_tokenizer(folder / "tokenizer", config.prompt_template),
+        tokenizer_2=load_clip_tokenizer(folder / "tokenizer_2"),
+        scheduler=FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler", local_files_only=True),
+        vae=load("vae"),
+        transformer=load("transformer"),
+    )
+    pipe.device_of_transformer = placement.device_of("transformer")
+    pipe.set_progress_bar_config(disable=True)
+    if profile.vae_tiling:
+        pipe.vae.enable_tiling()
+    if profile.device == "cpu":
+        prefer_onednn(pipe.vae)
+    profile = accelerate(pipe, profile)
+    prompts = PromptEncoder(
+        pipe, config.prompt_template, placement, load,
+        cache=_prompt_cache(config, profile, folder, cache_dir() / "prompts") if profile.prompt_cache else None,
+        staged=lambda place: _prompt_cache(config, profile, folder, place, max_bytes=None),
+    )  # fmt: skip
+    return LoadedModel(pipe, config, profile, folder, placement, prompts, extra_files)
+
+
+def _read(
+    component: str, folder: Path, profile: RuntimeProfile, placement: Placement, **options: object
+) -> torch.nn.Module:
+    """The weights of one component, from their file to where they are wanted, without a second copy of them all."""
+    return _CLASSES[component].from_pretrained(
+        folder / component,
+        dtype=getattr(torch, getattr(profile.dtypes, component)),
+        device_map={"": placement.loading_device(component)},
+        use_safetensors=True,
+        local_files_only=True,
+        **options,
+    )
+
+
+def _read_transformer(
+    config: ModelConfig,
+    profile: RuntimeProfile,
+    folder: Path,
+    placement: Placement,
+    on_note: OnNote,
+    extra_files: dict[str, str],
+) -> torch.nn.Module:
+    """The transformer in the profile's precision, with what the model's config adds to it."""
+    dtype = getattr(torch, profile.dtypes.transformer)
+    if config.transformer_gguf is not None:
+        file = find_file("transformer_gguf", config.transformer_gguf, ".gguf")
+        extra_files[config.transformer_gguf] = sha256_of(file)
+        transformer = load_gguf_transformer(file, folder / "transformer", dtype)
+    else:
+        quantization = transformer_config(profile.quantization, dtype)
+        transformer = _read("transformer", folder, profile, placement, quantization_config=quantization)
+        finish_quantization(transformer, profile.quantization, dtype)
+    for lora in add_loras(transformer, config.lora):
+        extra_files[lora.path] = lora.sha256
+        for note in lora.notes:
+            on_note(note)
+    cast_storage(transformer, profile.quantization, dtype)
+    return transformer
+
+
+def check_precision(config: ModelConfig, profile: RuntimeProfile) -> None:
+    """Refuse, before anything is read, a precision that this machine or these weights do not allow.
+
+    Raises:
+        ConfigError: names what cannot be used, why, and what can.
+    """
+    capability = torch.cuda.get_device_capability() if profile.device == "cuda" else None
+    offload = profile.residence("transformer")
+    offload = {"device": "none", "visit": "model", "cpu": "none"}.get(offload, offload)
+    if config.transformer_gguf is not None:
+        require_gguf(config.transformer_gguf, profile.quantization, offload)
+    require(
+        profile.quantization, profile.device, capability, offload,
+        compiled=profile.compile, to_disk=profile.group.to_disk, streamed=profile.group.stream,
+    )  # fmt: skip
+
+
+def _check_classes(config: ModelConfig, folder: Path) -> None:
+    """Refuse a checkpoint of another pipeline, or of one with other components."""
+    index = json.loads((folder / MODEL_INDEX).read_text(encoding="utf-8"))
+    for component, wanted in _CLASSES.items():
+        found = (index.get(component) or [None, "nothing"])[1]
+        if found != wanted.__name__:
+            raise ModelLoadError(
+                f"model={config.model_id!r}: its {component} is {found}, and only {wanted.__name__} can be run; use a "
+                "HunyuanVideo text-to-video checkpoint in diffusers' layout"
+            )
+
+
+def _prompt_cache(
+    config: ModelConfig, profile: RuntimeProfile, folder: Path, place: Path, **limits: int | None
+) -> PromptCache:
+    dtypes = {name: getattr(profile.dtypes, name) for name in TEXT_ENCODERS}
+    devices = {name: "cpu" if profile.residence(name) == "cpu" else profile.device for name in TEXT_ENCODERS}
+    return PromptCache(place, encoder_identity(folder, dtypes, devices), config.prompt_template, **limits)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).split("\n")[0]
+
+
+@contextlib.contextmanager
+def _translated_errors(config: ModelConfig) -> Iterator[None]:
+    """One border where the libraries' errors of loading become ours."""
+    try:
+        yield
+    except HunyuanLocalError:
+        raise
+    except Exception as error:  # damaged files raise whatever their reader raises
+        if is_out_of_memory(error):
+            raise out_of_memory(error, "load") from None
+        raise ModelLoadError(
+            f"model={config.model_id!r}: cannot be loaded: {_first_line(error)}; if files are damaged, "
+            "fetch the checkpoint again"
+        ) from error
+
+
+@contextlib.contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Hide the libraries' loading chatter, which would break up the progress display.
+
+    Their warnings about a class name that differs from the configuration are expected here: the
+    tokenizer is loaded on purpose as another class, and checked.
+    """
+    level = diffusers_logging.get_verbosity()
+    diffusers_logging.set_verbosity(logging.ERROR)
+    diffusers_logging.disable_progress_bar()
+    try:
+        with quiet_transformers():
+            yield
+    finally:
+        diffusers_logging.set_verbosity(level)
+        diffusers_logging.enable_progress_bar()

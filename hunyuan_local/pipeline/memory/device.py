@@ -1,0 +1,148 @@
+"""The devices that torch sees and their memory: how much there is, how much is taken, and what running out looks like.
+
+Loads no model library.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ...config import RuntimeProfile
+from ...errors import GpuMemoryError
+from ...schema import Stage
+
+# Page-locked memory, cuBLAS's and cuDNN's workspaces; cuDNN finds no engine where its workspace does not fit.
+_SHORTAGES = (
+    "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "unable to find an engine",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CudaDevice:
+    """One visible device; ``memory_bytes`` is its total."""
+
+    name: str
+    memory_bytes: int
+    capability: tuple[int, int]
+
+
+def cuda_devices() -> list[CudaDevice]:
+    """Every visible CUDA device, in torch's order."""
+    properties = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+    return [CudaDevice(p.name, p.total_memory, (p.major, p.minor)) for p in properties]
+
+
+def available_bytes() -> int:
+    """Bytes of the first CUDA device that nobody has taken but this process."""
+    free, _ = torch.cuda.mem_get_info(0)
+    return free + torch.cuda.memory_reserved(0)
+
+
+def describe_gpu() -> dict[str, Any]:
+    """The first CUDA device, and what torch computes with on it, for a machine card."""
+    properties = torch.cuda.get_device_properties(0)
+    return {
+        "name": properties.name,
+        "memory_bytes": properties.total_memory,
+        "compute_capability": [properties.major, properties.minor],
+        "count": torch.cuda.device_count(),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+    }
+
+
+def reset_peak() -> None:
+    """Begin torch's peaks of the first CUDA device's memory anew, if there is one in use."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats(0)
+
+
+def num_threads() -> int:
+    """How many threads torch computes with on the CPU."""
+    return torch.get_num_threads()
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether this processor computes in bfloat16 itself (AVX-512 BF16, AMX, or Arm's BF16); others emulate it."""
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def gpu_count() -> int:
+    """How many CUDA devices are visible; unlike :func:`cuda_devices` takes no memory of any."""
+    return torch.cuda.device_count()
+
+
+def why_no_gpu() -> str | None:
+    """Why no CUDA device can be used, or None if one can."""
+    if torch.cuda.is_available():
+        return None
+    return "this build of torch has no CUDA" if torch.version.cuda is None else "no CUDA device is visible"
+
+
+def default_model() -> str:
+    """``hunyuan-video`` on a machine with a CUDA device, else the built-in ``tiny``."""
+    return "hunyuan-video" if torch.cuda.is_available() else "tiny"
+
+
+def free_device() -> None:
+    """Return memory that no component holds any longer."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        # Page-locked copies of weights are kept by an allocator of their own.
+        empty_host_cache = getattr(torch.accelerator, "empty_host_cache", None) or torch._C._host_emptyCache
+        empty_host_cache()
+
+
+def device_name(profile: RuntimeProfile) -> str:
+    """What the profile's device is called, for provenance."""
+    if profile.device == "cuda":
+        return f"{torch.cuda.get_device_name(0)}, CUDA {torch.version.cuda}"
+    return f"cpu, {torch.get_num_threads()} threads"
+
+
+def device_memory(profile: RuntimeProfile) -> tuple[int, int] | None:
+    """Bytes that the process took of the device at most, and all it has; None for the CPU."""
+    if profile.device != "cuda":
+        return None
+    return torch.cuda.max_memory_reserved(0), torch.cuda.get_device_properties(0).total_memory
+
+
+@contextlib.contextmanager
+def translated_shortage(stage: Stage) -> Iterator[None]:
+    """What the libraries raise inside for want of memory is raised as :class:`GpuMemoryError`.
+
+    Raises:
+        GpuMemoryError: the device, or page-locked memory of the host, ran out.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # torch's own class of error is one of several
+        if not is_out_of_memory(error):
+            raise
+        raise out_of_memory(error, stage) from None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch, cuBLAS or cuDNN is for want of memory; only torch's allocator has a class for it."""
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(word in text for word in _SHORTAGES)
+
+
+def out_of_memory(error: BaseException, stage: Stage) -> GpuMemoryError:
+    """The library's error as ours, without the frames that keep the tensors of the failed call alive."""
+    peak_bytes = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+    text = (str(error).strip() or "out of memory").split("\n")[0]
+    traceback.clear_frames(error.__traceback__)
+    return GpuMemoryError(
+        f"the device's memory ran out in the stage {stage} ({text})", stage=stage, peak_bytes=peak_bytes
+    )

@@ -1,0 +1,79 @@
+"""A loaded model: its components, where they are, and a device that is left clean after each stage."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from diffusers import HunyuanVideoPipeline
+
+from ..config import ModelConfig, RuntimeProfile
+from ..schema import Stage
+from .memory.allocator import give_back_memory
+from .memory.device import available_bytes, free_device, translated_shortage
+from .memory.placement import Placement
+from .text.prompt_encoder import PromptEncoder
+
+if TYPE_CHECKING:
+    from .process_group import ProcessGroup
+
+
+@dataclass
+class LoadedModel:
+    """A pipeline on its device, with the config and profile that made it and its folder on disk.
+
+    ``extra_files`` has the SHA-256 of each file beside the folder that went into it, by path. ``team`` is
+    that of a model which several processes run together.
+    """
+
+    pipe: HunyuanVideoPipeline
+    config: ModelConfig
+    profile: RuntimeProfile
+    folder: Path
+    placement: Placement
+    prompts: PromptEncoder
+    extra_files: dict[str, str] = field(default_factory=dict)
+    process_group: ProcessGroup | None = None
+
+
+class OnItsDevice(HunyuanVideoPipeline):
+    """The library's pipeline, which is told where it computes: it would guess from the first component it finds."""
+
+    device_of_transformer = torch.device("cpu")
+
+    @property
+    def _execution_device(self) -> torch.device:
+        return self.device_of_transformer
+
+
+@contextlib.contextmanager
+def clean_device(model: LoadedModel, stage: Stage, component: str) -> Iterator[None]:
+    """Have a component on the device inside; afterwards, whatever happened, no cache and no tensor is left.
+
+    Nor is a visitor, unless it was asked to stay.
+
+    Raises:
+        GpuMemoryError: the device ran out of memory.
+    """
+    try:
+        with translated_shortage(stage), model.placement.active(component):
+            yield
+    finally:
+        model.pipe.maybe_free_model_hooks()
+        if model.profile.device == "cpu":
+            give_back_memory()
+
+
+def decoding_bytes(model: LoadedModel) -> int | None:
+    """Bytes of the device that the decoding may take, beside the autoencoder's weights; None on a CPU."""
+    if model.placement.device_of("vae").type != "cuda":
+        return None
+    arriving = 0
+    if model.profile.residence("vae") == "visit":
+        arriving = sum(tensor.nbytes for tensor in model.pipe.vae.parameters())
+    free_device()
+    return available_bytes() - torch.cuda.memory_allocated(0) - arriving

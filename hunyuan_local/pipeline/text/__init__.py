@@ -1,0 +1,1 @@
+"""Prompts: encoded, kept on disk, rewritten by a language model."""

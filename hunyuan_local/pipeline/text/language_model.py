@@ -1,0 +1,162 @@
+"""A causal language model of transformers that answers messages, as its chat template has them.
+
+Knows nothing about prompts of videos.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jinja2 import TemplateError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, StoppingCriteria, StoppingCriteriaList
+
+from ...config import RewriteConfig, is_offline
+from ...config.rewriting import DEFAULT_MODEL
+from ...errors import ConfigError, GenerationCancelledError, ModelLoadError, RewriteError
+from ...rewriting.writer import Answer, Messages, ShouldStop
+from ...weights.cache import is_here
+from ..quiet import quiet_transformers
+
+_REMEDY = (
+    "give --rewrite-model a folder or a Hub id of an instruct model, or --rewrite-endpoint the address of a server"
+)
+
+
+@dataclass
+class _Watch(StoppingCriteria):
+    """Stops the writing when time is up or somebody says so, and remembers which."""
+
+    deadline: float
+    should_stop: ShouldStop
+    too_late: bool = False
+    stopped: bool = False
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        self.stopped = self.stopped or self.should_stop()
+        self.too_late = self.too_late or time.monotonic() >= self.deadline
+        done = self.stopped or self.too_late
+        return torch.full((input_ids.shape[0],), done, dtype=torch.bool, device=input_ids.device)
+
+
+class LanguageModel:
+    """See :class:`hunyuan_local.rewriting.writer.Writer`; greedy, so that the same prompt is rewritten alike.
+
+    Args:
+        config: which model; it is downloaded unless it is here or downloads are forbidden.
+        device: ``cpu`` or ``cuda``.
+
+    Attributes:
+        name: which model.
+
+    Raises:
+        ModelLoadError: there is no such model, or it cannot be loaded.
+        ConfigError: it has no chat template.
+    """
+
+    def __init__(self, config: RewriteConfig, device: str):
+        self._config, self._device, self.name = config, device, _model_id(config)
+        source = {"revision": config.revision, "local_files_only": is_offline(), "trust_remote_code": False}
+        # A download shows how far it is: it may be of gigabytes.
+        is_local = Path(self.name).is_dir() or is_here(self.name)
+        with _translated(config), quiet_transformers() if is_local else nullcontext():
+            self._tokenizer = AutoTokenizer.from_pretrained(self.name, **source)
+            if not self._tokenizer.chat_template:
+                raise ConfigError(f"rewrite_model={self.name!r}: has no chat template; {_REMEDY}")
+            model = AutoModelForCausalLM.from_pretrained(self.name, dtype="auto", use_safetensors=True, **source)
+            self._model = model.to(device).eval()
+
+    @torch.no_grad()
+    def write(self, messages: Messages, max_new_tokens: int, should_stop: ShouldStop) -> Answer:
+        """See :class:`hunyuan_local.rewriting.writer.Writer`.
+
+        Raises:
+            RewriteError: it took too long.
+            GenerationCancelledError: ``should_stop`` said so.
+        """
+        try:
+            return self._write(messages, max_new_tokens, should_stop)
+        except torch.OutOfMemoryError as error:
+            raise RewriteError(
+                f"{self.name}: the memory of {self._device} does not hold it and the prompt; give a smaller "
+                "--rewrite-model, or --rewrite-endpoint"
+            ) from error
+
+    def _write(self, messages: Messages, max_new_tokens: int, should_stop: ShouldStop) -> Answer:
+        watch = _Watch(time.monotonic() + self._config.timeout_s, should_stop)
+        try:
+            inputs = self._encoded(messages)
+        except TemplateError:  # some templates have no system role
+            inputs = self._encoded([{"role": "user", "content": "\n\n".join(each["content"] for each in messages)}])
+        length = inputs["input_ids"].shape[1]
+        found = self._model.generate(
+            **inputs,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            # A model's own habits of sampling would only be warned of.
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            stopping_criteria=StoppingCriteriaList([watch]),
+            pad_token_id=self._tokenizer.pad_token_id or self._tokenizer.eos_token_id,
+        )
+        if watch.stopped:
+            raise GenerationCancelledError("cancelled while the prompt was being rewritten")
+        if watch.too_late:
+            raise RewriteError(
+                f"{self.name} took longer than {self._config.timeout_s:g} s on {self._device}; give more with "
+                "--rewrite-timeout, or a smaller --rewrite-model"
+            )
+        written = found[0, length:]
+        text = self._tokenizer.decode(written, skip_special_tokens=True)
+        return Answer(text, complete=len(written) < max_new_tokens)
+
+    def _encoded(self, messages: Messages) -> Any:
+        """The tokens of a conversation, as the model's own template writes it."""
+        return self._tokenizer.apply_chat_template(
+            messages,
+            add_generation_prompt=True,
+            return_tensors="pt",
+            return_dict=True,
+            enable_thinking=False,  # templates without such a switch overlook it
+        ).to(self._device)
+
+    def close(self) -> None:
+        """Give back the memory."""
+        self._model = None
+        if self._device != "cpu":
+            torch.cuda.empty_cache()
+
+
+def weight_bytes(config: RewriteConfig) -> int:
+    """Bytes of the model's weights in their own precision, from its configuration alone.
+
+    Raises:
+        ModelLoadError: there is no such model, or its configuration cannot be read.
+    """
+    with _translated(config), torch.device("meta"):
+        found = AutoConfig.from_pretrained(
+            _model_id(config), revision=config.revision, local_files_only=is_offline(), trust_remote_code=False
+        )
+        model = AutoModelForCausalLM.from_config(found, dtype=found.dtype or torch.float32)
+    return sum(tensor.numel() * tensor.element_size() for tensor in model.parameters())
+
+
+def _model_id(config: RewriteConfig) -> str:
+    return config.model_id or DEFAULT_MODEL
+
+
+@contextmanager
+def _translated(config: RewriteConfig) -> Iterator[None]:
+    """What transformers raises inside becomes an error of ours."""
+    try:
+        yield
+    # Not found or not reachable; of an unknown kind; or damaged.
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise ModelLoadError(f"rewrite_model={_model_id(config)!r}: cannot be loaded: {first}; {_REMEDY}") from error

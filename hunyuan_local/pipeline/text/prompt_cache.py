@@ -1,0 +1,103 @@
+"""Encoded prompts on disk, so that a prompt that was seen before needs no text encoder.
+
+One safetensors file a prompt, named by a hash of all that its content depends on. Knows nothing about
+how prompts are encoded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import re
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from ...config import PromptTemplate
+from ...durable import replacing
+
+Embeddings = dict[str, torch.Tensor]
+
+MAX_BYTES = 2**30  # about 500 prompts of the 13 B model
+NAMES = ("prompt_embeds", "pooled_prompt_embeds", "prompt_attention_mask")
+_ENCODERS = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+_SNAPSHOT = re.compile(r"[0-9a-f]{40}")
+
+
+class PromptCache:
+    """A folder of encoded prompts; the one used longest ago is deleted when there are too many bytes.
+
+    Args:
+        folder: made when the first prompt is kept.
+        encoder: what else the embeddings depend on; see :func:`encoder_identity`.
+        template: around every prompt.
+        max_bytes: of all files; None sets no limit.
+    """
+
+    def __init__(self, folder: Path, encoder: str, template: PromptTemplate, max_bytes: int | None = MAX_BYTES):
+        self._folder, self._max_bytes = folder, max_bytes
+        self._shared = [encoder, template.model_dump_json()]
+
+    def has(self, prompt: str) -> bool:
+        """Whether the embeddings of a prompt are there; they may yet turn out to be damaged."""
+        return self._path(prompt).exists()
+
+    def load(self, prompt: str) -> Embeddings | None:
+        """The embeddings of a prompt, on the CPU; None if they are not there, or damaged."""
+        path = self._path(prompt)
+        try:
+            found = load_file(path)
+        except FileNotFoundError:
+            return None
+        except (OSError, SafetensorError):
+            path.unlink(missing_ok=True)
+            return None
+        if found.keys() != set(NAMES):
+            return None
+        path.touch()
+        return found
+
+    def save(self, prompt: str, embeddings: Embeddings) -> None:
+        """Keep the embeddings of a prompt.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with replacing(self._path(prompt)) as partial:
+            save_file({name: embeddings[name].cpu().contiguous() for name in NAMES}, partial)
+        if self._max_bytes is not None:
+            self._prune()
+
+    def _path(self, prompt: str) -> Path:
+        key = hashlib.sha256(json.dumps([prompt, *self._shared]).encode()).hexdigest()
+        return self._folder / f"prompt-{key}.safetensors"
+
+    def _prune(self) -> None:
+        found = [(path, path.stat()) for path in self._folder.glob("prompt-*.safetensors")]
+        total = sum(stat.st_size for _, stat in found)
+        for path, stat in sorted(found, key=lambda item: item[1].st_mtime_ns):
+            if total <= self._max_bytes:
+                break
+            path.unlink(missing_ok=True)
+            total -= stat.st_size
+
+
+def encoder_identity(folder: Path, dtypes: dict[str, str], devices: dict[str, str]) -> str:
+    """What embeddings depend on beside prompt and template: weights, tokenizers, precision, device and libraries.
+
+    The weights are told apart by the commit of a snapshot in the Hub's cache, else by name, size and time
+    of change of each file: to read 15 GB for a hash would cost more than the cache saves.
+    """
+    resolved = folder.resolve()
+    if resolved.parent.name == "snapshots" and _SNAPSHOT.fullmatch(resolved.name):
+        weights: object = resolved.name
+    else:
+        files = sorted(path for name in _ENCODERS for path in (resolved / name).rglob("*") if path.is_file())
+        weights = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "tokenizers")}
+    facts = json.dumps([weights, dtypes, devices, versions], sort_keys=True)
+    return hashlib.sha256(facts.encode()).hexdigest()

@@ -1,0 +1,116 @@
+"""Tokenizers that read a checkpoint's own files rightly, and the proof that they do.
+
+The checkpoint's Llama tokenizer is a byte-level BPE, but its configuration names the class
+``LlamaTokenizerFast``. Since transformers 5 that class rebuilds a sentencepiece-style tokenizer
+and silently drops spaces and newlines, so the file is loaded as it stands and then checked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer
+from transformers import CLIPTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from ...config import PromptTemplate
+from ...errors import ModelLoadError, TokenizerMismatchError
+
+# The limits of HunyuanVideoPipeline.encode_prompt: tokens of the prompt for Llama (the template
+# comes on top), and of the whole CLIP sequence with its begin and end tokens.
+LLAMA_MAX_TOKENS = 256
+CLIP_MAX_TOKENS = 77
+
+_PROBES = ("a cat walks on grass", "Two  spaces,\na new line, été and 雪", "", "MiXeD CaSe 1234567 (end).")
+
+
+@dataclass(frozen=True)
+class Truncation:
+    """Text that an encoder does not see because the prompt is too long for it."""
+
+    encoder: str
+    limit: int
+    lost_text: str
+
+    def __str__(self) -> str:
+        return f"the {self.encoder} encoder reads {self.limit} tokens; it does not see: {self.lost_text!r}"
+
+
+def load_llama_tokenizer(folder: Path, template: PromptTemplate) -> PreTrainedTokenizerFast:
+    """Load ``folder/tokenizer.json`` and check that prompts are encoded exactly as it says.
+
+    Raises:
+        ModelLoadError: no readable ``tokenizer.json``.
+        TokenizerMismatchError: the loaded tokenizer encodes the template differently, or pads left.
+    """
+    if not (folder / "tokenizer.json").is_file():
+        raise ModelLoadError(f"{folder}: there is no tokenizer.json; download the checkpoint again")
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    check_tokenizer(tokenizer, folder / "tokenizer.json", template)
+    return tokenizer
+
+
+def load_clip_tokenizer(folder: Path) -> CLIPTokenizer:
+    """Load the CLIP tokenizer from ``vocab.json`` and ``merges.txt``."""
+    return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, file: Path, template: PromptTemplate) -> None:
+    """Compare a loaded tokenizer with the raw ``tokenizer.json`` on filled-in templates.
+
+    Raises:
+        TokenizerMismatchError: naming the first text that differs.
+    """
+    raw = Tokenizer.from_file(str(file))
+    raw.no_padding()
+    raw.no_truncation()
+    for probe in _PROBES:
+        text = template.template.format(probe)
+        if tokenizer(text).input_ids != raw.encode(text).ids:
+            raise TokenizerMismatchError(
+                f"{file}: loaded as {type(tokenizer).__name__}, it encodes {probe!r} differently from the file "
+                "itself, so every prompt would be misread; use the versions of transformers and tokenizers in "
+                "constraints.txt, or report this with the output of 'hunyuan-local doctor'"
+            )
+    if tokenizer.padding_side != "right":
+        raise TokenizerMismatchError(
+            f"{file}: padding_side={tokenizer.padding_side!r}: must be 'right', since the template is cut off in "
+            "front; correct tokenizer_config.json or download the checkpoint again"
+        )
+
+
+def check_crop_start(tokenizer: PreTrainedTokenizerBase, template: PromptTemplate) -> list[str]:
+    """A note if ``crop_start`` is not the number of tokens before the prompt; else nothing."""
+    before = len(tokenizer(template.template.split("{}")[0]).input_ids)
+    if before == template.crop_start:
+        return []
+    return [
+        f"the prompt template has {before} tokens ahead of the prompt in this checkpoint's tokenizer, and crop_start "
+        f"is {template.crop_start}: the prompt may be cut or mixed with the template; give a config file whose "
+        "prompt_template fits the checkpoint (--model FILE.yaml)"
+    ]
+
+
+def find_truncations(
+    tokenizer: PreTrainedTokenizerFast, tokenizer_2: CLIPTokenizer, template: PromptTemplate, prompt: str
+) -> list[Truncation]:
+    """What each encoder will not see of a prompt; empty for a prompt that fits both."""
+    before = template.template.split("{}")[0]
+    llama_limit = LLAMA_MAX_TOKENS + template.crop_start
+    lost_to_llama = _lost_text(tokenizer, template.template.format(prompt), llama_limit, prompt, len(before))
+    lost_to_clip = _lost_text(tokenizer_2, prompt, CLIP_MAX_TOKENS - 1, prompt, 0)
+    found = [
+        Truncation("Llama", LLAMA_MAX_TOKENS, lost_to_llama),
+        Truncation("CLIP", CLIP_MAX_TOKENS - 2, lost_to_clip),
+    ]
+    return [truncation for truncation in found if truncation.lost_text]
+
+
+def _lost_text(tokenizer: PreTrainedTokenizerBase, text: str, limit: int, prompt: str, prompt_start: int) -> str:
+    """The part of ``prompt`` that the tokens from index ``limit`` on stand for.
+
+    A special token has the empty span (0, 0), so CLIP's own end token loses nothing.
+    """
+    spans = tokenizer(text, return_offsets_mapping=True, verbose=False).offset_mapping
+    starts = [start for start, end in spans[limit:] if end > start]
+    return prompt[max(0, starts[0] - prompt_start) :] if starts and starts[0] < prompt_start + len(prompt) else ""
