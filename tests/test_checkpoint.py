@@ -16,6 +16,7 @@ from manual_clock import ManualClock
 
 from hunyuan_local.backends.base import GenerationContext
 from hunyuan_local.backends.local.backend import LocalBackend
+from hunyuan_local.config import load_profile
 from hunyuan_local.errors import ConfigError, GenerationCancelledError, InvalidOutputError
 from hunyuan_local.pipeline import decode
 from hunyuan_local.pipeline.checkpoint import UNSAVED_S, Checkpoint, SavedState
@@ -26,6 +27,7 @@ REQUEST = GenerationRequest(
     prompt="a red circle moving right on a black background", width=144, height=80, num_frames=5,
     num_inference_steps=4, seed=7,
 )  # fmt: skip
+CPU = load_profile("cpu")
 STATE = SavedState(2, torch.zeros(1, 16, 2, 10, 18), torch.Generator().get_state())
 
 
@@ -34,7 +36,10 @@ def make(starts_process: None, tiny: LocalBackend, tmp_path: Path) -> Callable[.
     """Makes the video with its state saved after every step; stops after ``stop_after`` steps."""
 
     def make(
-        request: GenerationRequest = REQUEST, stop_after: int | None = None, **options: object
+        request: GenerationRequest = REQUEST,
+        stop_after: int | None = None,
+        backend: LocalBackend = tiny,
+        **options: object,
     ) -> GenerationResult:
         given = {"checkpoint_dir": tmp_path / "states", "checkpoint_every": 1} | options
         context = GenerationContext(tmp_path / "a.mp4", **given)
@@ -46,9 +51,16 @@ def make(starts_process: None, tiny: LocalBackend, tmp_path: Path) -> Callable[.
                 context.cancel.set()
 
         context.on_progress = on_progress
-        return tiny.generate(request, context)
+        return backend.generate(request, context)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def in_bfloat16(loads_model: None) -> LocalBackend:
+    """The same model with its transformer in the precision of GPUs."""
+    dtypes = CPU.dtypes.model_copy(update={"transformer": "bfloat16"})
+    return LocalBackend(model="tiny", profile=CPU.model_copy(update={"dtypes": dtypes}))
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +75,17 @@ def test_the_frames_are_those_of_an_undisturbed_run(make: Callable, whole: str, 
     with pytest.raises(GenerationCancelledError):
         make(stop_after=steps)
     assert make().provenance["frames_sha256"] == whole
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_so_they_are_in_bfloat16_where_the_latents_are_rounded(
+    make: Callable, in_bfloat16: LocalBackend, tmp_path: Path, steps: int
+) -> None:
+    undisturbed = in_bfloat16.generate(REQUEST, GenerationContext(tmp_path / "b.mp4"))
+    with pytest.raises(GenerationCancelledError):
+        make(stop_after=steps, backend=in_bfloat16)
+    resumed = make(backend=in_bfloat16)
+    assert resumed.provenance["frames_sha256"] == undisturbed.provenance["frames_sha256"]
 
 
 def test_saving_changes_nothing(make: Callable, whole: str) -> None:

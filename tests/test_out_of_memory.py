@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
+from transformers import LlamaModel
 
 from hunyuan_local.backends.base import GenerationContext
 from hunyuan_local.backends.local.backend import LocalBackend
@@ -136,9 +138,9 @@ def short_of(**at: set[int]) -> Iterator[dict[str, Shortage]]:
     """Makes stages run out of memory at the calls of these numbers, and counts their calls."""
     places = {
         "load": (loader, "_read"),
-        "encode": (loader.LlamaModel, "forward"),
-        "denoise": (loader.HunyuanVideoTransformer3DModel, "forward"),
-        "decode": (loader.AutoencoderKLHunyuanVideo, "decode"),
+        "encode": (LlamaModel, "forward"),
+        "denoise": (HunyuanVideoTransformer3DModel, "forward"),
+        "decode": (AutoencoderKLHunyuanVideo, "decode"),
     }
     shortages = {stage: Shortage(getattr(*places[stage]), calls) for stage, calls in at.items()}
     with pytest.MonkeyPatch.context() as patch:
@@ -202,6 +204,15 @@ def recovered(starts_process: None, tmp_path_factory: pytest.TempPathFactory) ->
 def test_the_frames_are_those_of_an_undisturbed_run_after_denoising(recovered: Recovered, undisturbed: str) -> None:
     assert recovered.result.provenance["frames_sha256"] == undisturbed
     assert [text for text in recovered.result.provenance["recoveries"] if "in the stage denoise" in text]
+
+
+def test_so_they_are_in_bfloat16(starts_process: None, tmp_path: Path) -> None:
+    dtypes = CPU.dtypes.model_copy(update={"transformer": "bfloat16"})
+    undisturbed = new_backend(dtypes=dtypes).generate(REQUEST, GenerationContext(tmp_path / "a.mp4"))
+    with short_of(denoise={3}):
+        result = new_backend(dtypes=dtypes).generate(REQUEST, GenerationContext(tmp_path / "b.mp4"))
+    assert result.provenance["recoveries"]
+    assert result.provenance["frames_sha256"] == undisturbed.provenance["frames_sha256"]
 
 
 def test_no_step_is_made_twice(recovered: Recovered) -> None:

@@ -1,15 +1,13 @@
-"""From a request to finished latents: the denoising, as numbered steps."""
+"""From a request to finished latents: one loop for every model, as numbered steps."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from diffusers import HunyuanVideoPipeline
 
 from ..errors import GenerationCancelledError, InvalidOutputError
 from ..schema import GenerationRequest, Progress
@@ -27,7 +25,7 @@ IsCancelled = Callable[[], bool]
 
 @dataclass(frozen=True)
 class Denoised:
-    """Latents float32 [1, 16, (frames-1)/4+1, height/8, width/8], and seconds a stage."""
+    """Latents [1, 16, (frames-1)/4+1, height/8, width/8], and seconds a stage."""
 
     latents: torch.Tensor
     encode_s: float
@@ -48,14 +46,17 @@ def denoise(
 ) -> Denoised:
     """Run the whole denoising of a request whose fields are all set, or what is left of it.
 
+    A run that goes on from a saved state gives the latents of an undisturbed one, to the last bit, unless a step
+    cache is on.
+
     Args:
-        model: a loaded pipeline; used by one call at a time.
+        model: a loaded model; used by one call at a time.
         request: every field a value, the seed included.
         render_size: (width, height) in pixels at which the model renders.
-        on_progress: told the stage and each finished step.
-        on_note: told what of the prompts is not seen or has no effect, before the first step.
+        on_progress: called with the stage and each finished step.
+        on_note: called, before the first step, with what of the prompts is not seen or has no effect.
         is_cancelled: asked after every step.
-        checkpoint: where the state is kept, and taken up again; None begins and ends with this call.
+        checkpoint: where the state is kept, and taken from at the start; None begins and ends with this call.
         previewer: writes pictures of the video as it stands; None writes none.
 
     Raises:
@@ -64,14 +65,14 @@ def denoise(
         InvalidOutputError: the latents are not finite.
         GpuMemoryError: the device's memory does not hold the request.
     """
-    pipe, checkpoint = model.pipe, checkpoint or Checkpoint()
-    width, height = render_size
+    pipe, family, checkpoint = model.pipe, model.family, checkpoint or Checkpoint()
+    device, total = model.placement.device_of("transformer"), request.num_inference_steps
     generator = torch.Generator("cpu").manual_seed(request.seed)
     for note in prompt_notes(pipe, model.config.prompt_template, request):
         on_note(note)
-    saved = _take_up(checkpoint, generator, on_note)
+    saved = _saved_state(checkpoint, generator, on_note)
     done = 0 if saved is None else saved.step
-    if done == request.num_inference_steps:
+    if saved is not None and done == total:
         return Denoised(latents=saved.latents, encode_s=0.0, denoise_s=0.0)
     if saved is not None and model.profile.cache is not None:
         on_note(RESUMED_WITH_CACHE)
@@ -85,40 +86,39 @@ def denoise(
     if is_cancelled():
         raise GenerationCancelledError("cancelled before the first step; no file was kept")
 
-    with (
-        clean_device(model, "denoise", "transformer"),
-        step_cache(pipe, model.profile.cache, done, request.num_inference_steps),
-    ):
-        # 2. The schedule: the shift belongs to the scheduler, not to the call. A video that is taken
-        #    up again gets the rest of the very sigmas that the pipeline would choose.
-        pipe.scheduler.set_shift(request.flow_shift)
-        sigmas = np.linspace(1.0, 0.0, request.num_inference_steps + 1)[done:-1]
+    began = time.monotonic()
+    with clean_device(model, "denoise", "transformer"), step_cache(pipe, model.profile.cache, done, total):
+        # 2. The schedule: what is left of the noise levels of the whole video. The shift belongs to the scheduler.
+        scheduler = pipe.scheduler
+        scheduler.set_shift(request.flow_shift)
+        scheduler.set_timesteps(sigmas=np.linspace(1.0, 0.0, total + 1)[done:-1], device=device)
+        scheduler.set_begin_index(0)
 
-        # 3. The denoising loop of the pipeline itself. The noise is drawn on the CPU, so that a
-        #    seed means the same noise on every device.
-        began = time.monotonic()
-        latents = pipe(
-            **embeds,
-            width=width,
-            height=height,
-            num_frames=request.num_frames,
-            num_inference_steps=len(sigmas),
-            sigmas=sigmas,
-            latents=None if saved is None else saved.latents,
-            guidance_scale=request.guidance_scale,
-            true_cfg_scale=request.true_cfg_scale,
-            generator=generator,
-            output_type="latent",
-            return_dict=False,
-            callback_on_step_end=_StepWatcher(
-                request, done, generator, checkpoint, previewer, on_progress, is_cancelled
-            ),
-        )[0]
-    return Denoised(latents, encode_s, denoise_s=time.monotonic() - began, steps=len(sigmas))
+        # 3. The noise, drawn on the CPU, so that a seed means the same noise on every device; or the latents as they
+        #    were. The scheduler rounds them to the transformer's precision in each step, and the timesteps with them.
+        if saved is None:
+            shape = family.latents_shape(pipe, render_size, request.num_frames)
+            latents = torch.randn(shape, generator=generator, dtype=torch.float32).to(device)
+        else:
+            latents = saved.latents.to(device, pipe.transformer.dtype)
+        conditions = family.conditions(pipe, embeds, request)
+
+        # 4. The loop: a prediction, the scheduler's step, and whoever watches.
+        watcher = _Watcher(request, done, checkpoint, previewer, on_progress)
+        for timestep in scheduler.timesteps:
+            velocity = family.predict(
+                pipe.transformer, latents, timestep.expand(len(latents)).to(latents.dtype), conditions
+            )
+            latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
+            watcher.see(latents, generator, scheduler.sigmas)
+            if is_cancelled():
+                checkpoint.save(request.seed)
+                raise GenerationCancelledError(f"cancelled after step {watcher.done} of {total}; no file was kept")
+    return Denoised(latents, encode_s, denoise_s=time.monotonic() - began, steps=total - done)
 
 
-def _take_up(checkpoint: Checkpoint, generator: torch.Generator, on_note: OnNote) -> SavedState | None:
-    """The state of an earlier run, said aloud."""
+def _saved_state(checkpoint: Checkpoint, generator: torch.Generator, on_note: OnNote) -> SavedState | None:
+    """The state of an earlier run, with a note that it is used, or why it is not."""
     saved, problem = checkpoint.load()
     if problem is not None:
         on_note(problem)
@@ -128,50 +128,45 @@ def _take_up(checkpoint: Checkpoint, generator: torch.Generator, on_note: OnNote
     return saved
 
 
-class _StepWatcher:
-    """Called by the pipeline after every step: reports it, saves the state, and stops what should not go on."""
+class _Watcher:
+    """Sees the latents after every step: refuses broken ones, keeps the state, shows a preview, reports progress."""
 
     def __init__(
         self,
         request: GenerationRequest,
-        first: int,
-        generator: torch.Generator,
+        done: int,
         checkpoint: Checkpoint,
         previewer: Previewer | None,
         on_progress: OnProgress,
-        is_cancelled: IsCancelled,
     ):
-        self.seed, self.total, self.first = request.seed, request.num_inference_steps, first
-        self.generator, self.checkpoint, self.previewer = generator, checkpoint, previewer
-        self.on_progress, self.is_cancelled = on_progress, is_cancelled
-        self.began = time.monotonic()
-        on_progress(Progress(stage="denoise", step=first, total=self.total))
+        self.done, self._first, self._total, self._seed = done, done, request.num_inference_steps, request.seed
+        self._checkpoint, self._previewer, self._on_progress = checkpoint, previewer, on_progress
+        self._began = time.monotonic()
+        on_progress(Progress(stage="denoise", step=done, total=self._total))
 
-    def __call__(self, pipe: HunyuanVideoPipeline, index: int, timestep: Any, tensors: dict) -> dict:
-        done = self.first + index + 1
-        if not torch.isfinite(tensors["latents"]).all():
+    def see(self, latents: torch.Tensor, generator: torch.Generator, sigmas: torch.Tensor) -> None:
+        """One more step is done.
+
+        Raises:
+            InvalidOutputError: the latents are not finite.
+            ConfigError: the state cannot be saved.
+        """
+        self.done += 1
+        if not torch.isfinite(latents).all():
             raise InvalidOutputError(
-                f"the latents are NaN or infinite after step {done} of {self.total}; likely causes: a precision that "
-                "overflows (the transformer must be bfloat16 or float32, never float16), damaged weights, or "
+                f"the latents are NaN or infinite after step {self.done} of {self._total}; likely causes: a precision "
+                "that overflows (the transformer must be bfloat16 or float32, never float16), damaged weights, or "
                 "weights of another model"
             )
-        state = SavedState(done, tensors["latents"].float().cpu(), self.generator.get_state())
-        self.checkpoint.keep(state, self.total, self.seed)
+        state = SavedState(self.done, latents.float().cpu(), generator.get_state())
+        self._checkpoint.keep(state, self._total, self._seed)
         preview = None
-        if self.previewer is not None:
-            preview = self.previewer.see(done, self.total, tensors["latents"], pipe.scheduler.sigmas)
-        each = (time.monotonic() - self.began) / (index + 1)
-        self.on_progress(
+        if self._previewer is not None:
+            preview = self._previewer.see(self.done, self._total, latents, sigmas)
+        each = (time.monotonic() - self._began) / (self.done - self._first)
+        self._on_progress(
             Progress(
-                stage="denoise",
-                step=done,
-                total=self.total,
-                seconds_per_step=each,
-                seconds_left=each * (self.total - done),
-                preview=preview,
+                stage="denoise", step=self.done, total=self._total, seconds_per_step=each,
+                seconds_left=each * (self._total - self.done), preview=preview,
             )
-        )
-        if self.is_cancelled():
-            self.checkpoint.save(self.seed)
-            raise GenerationCancelledError(f"cancelled after step {done} of {self.total}; no file was kept")
-        return {}
+        )  # fmt: skip

@@ -13,6 +13,7 @@ from diffusers import HunyuanVideoPipeline
 
 from ..config import ModelConfig, RuntimeProfile
 from ..schema import Stage
+from .families.base import Family
 from .memory.allocator import give_back_memory
 from .memory.device import available_bytes, free_device, translated_shortage
 from .memory.placement import Placement
@@ -24,13 +25,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class LoadedModel:
-    """A pipeline on its device, with the config and profile that made it and its folder on disk.
+    """The components of a model on their devices, with the config and profile that made it and its folder on disk.
 
-    ``extra_files`` has the SHA-256 of each file beside the folder that went into it, by path. ``team`` is
-    that of a model which several processes run together.
+    ``pipe`` holds the components; its own call is not used. ``extra_files`` has the SHA-256 of each file beside the
+    folder that went into it, by path. ``process_group`` is that of a model which several processes run together.
     """
 
     pipe: HunyuanVideoPipeline
+    family: Family
     config: ModelConfig
     profile: RuntimeProfile
     folder: Path
@@ -38,16 +40,6 @@ class LoadedModel:
     prompts: PromptEncoder
     extra_files: dict[str, str] = field(default_factory=dict)
     process_group: ProcessGroup | None = None
-
-
-class OnItsDevice(HunyuanVideoPipeline):
-    """The library's pipeline, which is told where it computes: it would guess from the first component it finds."""
-
-    device_of_transformer = torch.device("cpu")
-
-    @property
-    def _execution_device(self) -> torch.device:
-        return self.device_of_transformer
 
 
 @contextlib.contextmanager

@@ -11,16 +11,10 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
-from diffusers import (
-    AutoencoderKLHunyuanVideo,
-    FlowMatchEulerDiscreteScheduler,
-    HunyuanVideoTransformer3DModel,
-)
+from diffusers import FlowMatchEulerDiscreteScheduler, HunyuanVideoPipeline
 from diffusers.utils import logging as diffusers_logging
-from transformers import CLIPTextModel, LlamaModel
 
 from ...config import ModelConfig, RuntimeProfile, cache_dir
 from ...errors import ConfigError, HunyuanLocalError, ModelLoadError
@@ -30,10 +24,12 @@ from ...weights.single_file import find_file, sha256_of
 from ...weights.source import provide
 from ..acceleration import accelerate
 from ..convolution import prefer_onednn
+from ..families.base import Family
+from ..families.hunyuan_video import HunyuanVideo
 from ..memory.allocator import keep_freed_memory
 from ..memory.device import is_out_of_memory, out_of_memory
 from ..memory.placement import Placement
-from ..model import LoadedModel, OnItsDevice
+from ..model import LoadedModel
 from ..quiet import quiet_transformers
 from ..text.prompt_cache import PromptCache, encoder_identity
 from ..text.prompt_encoder import TEXT_ENCODERS, PromptEncoder
@@ -42,16 +38,8 @@ from .gguf import load_gguf_transformer, require_gguf
 from .lora import add_loras
 from .quantization import cast_storage, finish_quantization, require, transformer_config
 
-if TYPE_CHECKING:
-    pass
-
 OnNote = Callable[[str], None]
-_CLASSES = {
-    "transformer": HunyuanVideoTransformer3DModel,
-    "vae": AutoencoderKLHunyuanVideo,
-    "text_encoder": LlamaModel,
-    "text_encoder_2": CLIPTextModel,
-}
+_FAMILY: Family = HunyuanVideo()
 
 
 def load_model(
@@ -113,7 +101,7 @@ def _assemble(config: ModelConfig, profile: RuntimeProfile, folder: Path, on_not
             placement.place(component, module.eval().requires_grad_(False))
         return module
 
-    pipe = OnItsDevice(
+    pipe = HunyuanVideoPipeline(
         text_encoder=None,
         text_encoder_2=None,
         tokenizer=load_llama_tokenizer(folder / "tokenizer", config.prompt_template),
@@ -122,8 +110,6 @@ def _assemble(config: ModelConfig, profile: RuntimeProfile, folder: Path, on_not
         vae=load("vae"),
         transformer=load("transformer"),
     )
-    pipe.device_of_transformer = placement.device_of("transformer")
-    pipe.set_progress_bar_config(disable=True)
     if profile.vae_tiling:
         pipe.vae.enable_tiling()
     if profile.device == "cpu":
@@ -134,14 +120,14 @@ def _assemble(config: ModelConfig, profile: RuntimeProfile, folder: Path, on_not
         cache=_prompt_cache(config, profile, folder, cache_dir() / "prompts") if profile.prompt_cache else None,
         staged=lambda place: _prompt_cache(config, profile, folder, place, max_bytes=None),
     )  # fmt: skip
-    return LoadedModel(pipe, config, profile, folder, placement, prompts, extra_files)
+    return LoadedModel(pipe, _FAMILY, config, profile, folder, placement, prompts, extra_files)
 
 
 def _read(
     component: str, folder: Path, profile: RuntimeProfile, placement: Placement, **options: object
 ) -> torch.nn.Module:
     """The weights of one component, from their file to where they are wanted, without a second copy of them all."""
-    return _CLASSES[component].from_pretrained(
+    return _FAMILY.classes[component].from_pretrained(
         folder / component,
         dtype=getattr(torch, getattr(profile.dtypes, component)),
         device_map={"": placement.loading_device(component)},
@@ -197,7 +183,7 @@ def check_precision(config: ModelConfig, profile: RuntimeProfile) -> None:
 def _check_classes(config: ModelConfig, folder: Path) -> None:
     """Refuse a checkpoint of another pipeline, or of one with other components."""
     index = json.loads((folder / MODEL_INDEX).read_text(encoding="utf-8"))
-    for component, wanted in _CLASSES.items():
+    for component, wanted in _FAMILY.classes.items():
         found = (index.get(component) or [None, "nothing"])[1]
         if found != wanted.__name__:
             raise ModelLoadError(
