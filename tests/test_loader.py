@@ -154,7 +154,7 @@ READ_ONE_COMPONENT = """
 import json, os, resource, sys
 from pathlib import Path
 from hunyuan_local.config import load_profile
-from hunyuan_local.pipeline import loader
+from hunyuan_local.pipeline.loading import loader
 from hunyuan_local.pipeline.memory.placement import Placement
 
 profile = load_profile("cpu")
