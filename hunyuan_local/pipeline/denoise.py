@@ -12,7 +12,8 @@ import torch
 from diffusers import HunyuanVideoPipeline
 
 from ..errors import GenerationCancelledError, InvalidOutputError
-from ..schema import GenerationRequest, Progress
+from ..resolved import ResolvedRequest
+from ..schema import Progress
 from .acceleration import RESUMED_WITH_CACHE, step_cache
 from .checkpoint import Checkpoint, SavedState
 from .memory.device import translated_shortage
@@ -38,7 +39,7 @@ class Denoised:
 @torch.no_grad()
 def denoise(
     model: LoadedModel,
-    request: GenerationRequest,
+    request: ResolvedRequest,
     render_size: tuple[int, int],
     on_progress: OnProgress,
     on_note: OnNote,
@@ -46,11 +47,10 @@ def denoise(
     checkpoint: Checkpoint | None = None,
     previewer: Previewer | None = None,
 ) -> Denoised:
-    """Run the whole denoising of a request whose fields are all set, or what is left of it.
+    """Run the whole denoising of a request, or what is left of it.
 
     Args:
         model: a loaded pipeline; used by one call at a time.
-        request: every field a value, the seed included.
         render_size: (width, height) in pixels at which the model renders.
         on_progress: told the stage and each finished step.
         on_note: told what of the prompts is not seen or has no effect, before the first step.
@@ -133,7 +133,7 @@ class _StepWatcher:
 
     def __init__(
         self,
-        request: GenerationRequest,
+        request: ResolvedRequest,
         first: int,
         generator: torch.Generator,
         checkpoint: Checkpoint,

@@ -14,6 +14,7 @@ from ...capabilities import Capabilities, fit
 from ...config import LoraConfig, ModelConfig, RuntimeProfile, load_cache, load_model_config
 from ...errors import ConfigError, GpuMemoryError, InvalidOutputError
 from ...planner import plan
+from ...resolved import ResolvedRequest
 from ...schema import GenerationRequest, GenerationResult, Progress
 from ...video import check_output_path
 from ..base import Explanation, GenerationContext, explanation, preview_path, with_seed
@@ -106,9 +107,9 @@ class LocalBackend:
         body = resolved.model_dump()
         return explanation(self.name, fitted, self.capabilities, url=None, body=body, notes=notes)
 
-    def resolve(self, request: GenerationRequest) -> GenerationRequest:
+    def resolve(self, request: GenerationRequest) -> ResolvedRequest:
         """The request with the model's defaults and a random seed where nothing was given."""
-        return with_seed(request, self.capabilities).with_defaults(self.capabilities.defaults)
+        return ResolvedRequest.of(with_seed(request, self.capabilities), self.capabilities.defaults)
 
     def load(self, context: GenerationContext | None = None) -> LoadedModel:
         """Load the model for requests of its usual size, or return the loaded one."""
