@@ -54,6 +54,8 @@ class HostedBackend(ABC):
         ConfigError: the address is not one.
     """
 
+    config = profile = None
+    is_paid, keeps_state = True, False
     name: ClassVar[str]
     wire: ClassVar[ModuleType]
     default_url: ClassVar[str]

@@ -55,6 +55,7 @@ class LocalBackend:
     """
 
     name = "local"
+    is_paid, keeps_state = False, True
 
     def __init__(
         self,

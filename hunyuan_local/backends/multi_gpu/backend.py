@@ -46,6 +46,7 @@ class ParallelBackend:
     """
 
     name = "local"
+    is_paid, keeps_state = False, True
 
     def __init__(
         self,
