@@ -60,6 +60,8 @@ class Run(Generic[R]):
     def rewrite(self, rewriter: PromptRewriter, find_place: FindPlace = on_the_cpu) -> None:
         """Have the prompt rewritten, if the request asks for that and it is not done yet; note how it went.
 
+        Afterwards the language model is where this video leaves room for it.
+
         Raises:
             RewriteError: the prompt cannot be rewritten, and the context does not allow to use the original one.
         """
@@ -69,6 +71,7 @@ class Run(Generic[R]):
             found = rewriter.rewrite(self.request, context, find_place)
             self.request = self.request.replace(prompt=found.prompt, original_prompt=found.original_prompt)
             self.began += time.monotonic() - asked_at
+        rewriter.make_room(find_place)
         self.notes += context.rewrite_notes
         if not context.rewrite_notes and self.request.original_prompt == self.request.prompt:
             self.notes.append(

@@ -195,24 +195,22 @@ class LocalBackend:
             # 1. Everything that can be refused is refused before any of the model's weights is read.
             run = begin(request, context, name=self.config.name, resolve=self.resolve, model=self.config)
             choice = self.choose(run.request, self._loaded_for)
-            place = self._place(run.request, choice)
-            run.rewrite(self._prompt_rewriter, place)
+            run.rewrite(self._prompt_rewriter, self._place(run.request, choice))
             for text in self.notes(run.request):
                 run.note(text)
             if choice.reason is not None:
                 run.note(choice.reason)
-            self._prompt_rewriter.make_room(place)
             return self._make(run, choice.profile)
 
     def _make(self, run: Run[ResolvedRequest], profile: RuntimeProfile) -> PendingVideo:
         """The video, in this profile or in what follows it when memory runs out."""
         request = run.request
-        fallback = OutOfMemoryFallback(profile, partial(why_impossible, self.config))
+        fallback: OutOfMemoryFallback | None = None
         size = (*self.config.render_size(request.width, request.height), request.num_frames)
         tiles = self._tiles.setdefault(size, Tiles(self.config, request))
         while True:
             try:
-                pending = self._attempt(run, fallback.profile, tiles)
+                pending = self._attempt(run, profile, tiles)
                 break
             except GpuMemoryError as error:
                 if self._prompt_rewriter.leave_gpu():
@@ -220,7 +218,9 @@ class LocalBackend:
                 if error.stage == "decode" and self.loaded.placement.has_evictable:
                     self.loaded.placement.evict()
                     continue
+                fallback = fallback or OutOfMemoryFallback(profile, partial(why_impossible, self.config))
                 retry = self._next_retry(fallback, error, tiles, request)
+                profile = retry.profile
             # Not inside the block above: the error's frames keep the model alive.
             text = f"{retry.text}: {tiles.shrink()}" if retry.shrink_tiles else retry.text
             run.recoveries.append(text)
@@ -228,7 +228,7 @@ class LocalBackend:
             if not retry.shrink_tiles:
                 self._unload()
         if self.profile is not None:
-            self.profile = fallback.profile
+            self.profile = profile
         return pending
 
     def _attempt(self, run: Run[ResolvedRequest], profile: RuntimeProfile, tiles: Tiles) -> PendingVideo:
