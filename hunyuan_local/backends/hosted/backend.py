@@ -169,7 +169,7 @@ class HostedBackend(ABC):
                 return self.resume(earlier, context)
             if run is None:  # what was open is another process's no more
                 return self.generate(request, context)
-            job = submission.send()
+            job = submission.send(job)
             for lost in same:
                 if lost.remote_id is None and self._open_tasks.is_free(lost):
                     self._open_tasks.forget(lost)  # by asking for another task its user has settled it

@@ -35,7 +35,6 @@ class TaskSubmission:
 
     def __init__(self, service: ServiceClient, wire: ModuleType, open_tasks: OpenTasks, run: Run[GenerationRequest]):
         self._service, self._wire, self._open_tasks, self._run = service, wire, open_tasks, run
-        self._job: OpenTask | None = None
         self._body: dict[str, Any] = {}
 
     def draft(self, mark: str) -> OpenTask:
@@ -54,7 +53,7 @@ class TaskSubmission:
             raise GenerationCancelledError("cancelled before anything was sent")
         context.on_progress(Progress(stage="submit"))
         context.job_id = self._open_tasks.new_id()
-        self._job = OpenTask(
+        return OpenTask(
             job_id=context.job_id,
             fingerprint=mark,
             backend=self._service.name,
@@ -66,10 +65,9 @@ class TaskSubmission:
             created_at=datetime.now(UTC),
             safety=context.safety,
         )
-        return self._job
 
-    def send(self) -> OpenTask:
-        """The one POST of the draft; afterwards the task's id is on disk, or it is said why not.
+    def send(self, job: OpenTask) -> OpenTask:
+        """The one POST of a draft that is written down; afterwards the task's id is on disk, or it is said why not.
 
         Raises:
             SubmissionLostError: the answer was lost, and nobody knows whether there is a task.
@@ -77,7 +75,7 @@ class TaskSubmission:
             HostedError: it was refused; nothing was made of it.
             HunyuanLocalError: no more may be spent.
         """
-        job, context, name = self._job, self._run.context, self._service.name
+        context, name = self._run.context, self._service.name
         began = time.monotonic()
         if context.spending is not None:
             try:
