@@ -38,7 +38,7 @@ from hunyuan_local.pipeline.acceleration import (
 )
 from hunyuan_local.pipeline.attention.mask_free import drop_padding
 from hunyuan_local.pipeline.attention.rotary import keep_rotary_tables
-from hunyuan_local.pipeline.checkpoint import facts_of
+from hunyuan_local.pipeline.model import facts_of
 from hunyuan_local.schema import GenerationRequest, Progress
 
 REQUEST = GenerationRequest(

@@ -2,7 +2,7 @@
 
 Kept in memory after every step, and, where there is a folder for it, on disk now and then for a later
 run of the very same request, whose frames are then the same as without the interruption: the sampler
-(Euler) keeps no state of its own.
+(Euler) keeps no state of its own. Knows nothing about how the state is used.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,12 +22,6 @@ from safetensors.torch import save_file
 
 from ..durable import replacing
 from ..errors import ConfigError
-from ..provenance import library_versions, weights_identity
-from ..resolved import ResolvedRequest
-from .memory.device import device_name
-
-if TYPE_CHECKING:
-    from .model import LoadedModel
 
 UNSAVED_S = 30.0  # the work that a crash may cost, up to the end of the step in which it is reached
 
@@ -153,19 +147,6 @@ class Checkpoint:
             return {"step": int(found["step"]), "seed": int(found["seed"]), "facts": facts}
         except (OSError, SafetensorError, KeyError, TypeError, ValueError):
             return None
-
-
-def facts_of(model: LoadedModel, request: ResolvedRequest) -> dict[str, str]:
-    """What must be the same for the rest of the steps to give the same frames."""
-    versions = library_versions()
-    return {
-        "request": request.model_dump_json(),
-        "size": str(model.config.render_size(request.width, request.height)),
-        "weights": weights_identity(model.folder),
-        "profile": json.dumps(model.profile.exact_frames, sort_keys=True),
-        "files": json.dumps(model.extra_files),
-        "device": device_name(model.profile),
-    } | {name: versions[name] for name in ("torch", "diffusers", "transformers", "tokenizers")}
 
 
 def key_of(*parts: str) -> str:

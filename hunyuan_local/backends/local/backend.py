@@ -233,8 +233,9 @@ class LocalBackend:
 
     def _attempt(self, run: Run[ResolvedRequest], profile: RuntimeProfile, tiles: Tiles) -> PendingVideo:
         """The way from the model to the file, or what is left of it."""
-        from ...pipeline.checkpoint import Checkpoint, facts_of
+        from ...pipeline.checkpoint import Checkpoint
         from ...pipeline.denoise import denoise
+        from ...pipeline.model import facts_of
 
         # 2. The model.
         request, context = run.request, run.context

@@ -112,8 +112,9 @@ class Rank:
 
     def _generate(self, command: Message) -> GenerationResult | None:
         """One video; the leader's result."""
-        from ...pipeline.checkpoint import Checkpoint, facts_of
+        from ...pipeline.checkpoint import Checkpoint
         from ...pipeline.denoise import denoise
+        from ...pipeline.model import facts_of
         from ...pipeline.process_group import SharedCheckpoint
 
         request, context = ResolvedRequest(**command["request"]), self._context(command)
