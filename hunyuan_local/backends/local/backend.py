@@ -244,11 +244,12 @@ class LocalBackend:
 
         run.state = checkpoint = run.state or Checkpoint()
         checkpoint.facts = facts_of(model, request)
+        previewer = make_previewer(run, model) if context.preview_every else None
         try:
             # 3. Noise to latents.
             denoised = denoise(
                 model, request, self.config.render_size(request.width, request.height), context.on_progress, run.note,
-                context.cancel.is_set, checkpoint, make_previewer(run, model),
+                context.cancel.is_set, checkpoint, previewer,
             )  # fmt: skip
 
             # 4. Latents to a file; until it is there, the saved latents stay.

@@ -68,12 +68,10 @@ def finish(run: Run[ResolvedRequest], model: LoadedModel, denoised: Denoised, ti
 
 
 def make_previewer(run: Run[ResolvedRequest], model: LoadedModel) -> Previewer | None:
-    """What writes pictures of the unfinished video, where they are asked for and can be made."""
+    """What writes pictures of the unfinished video, every so many steps; None where they cannot be made."""
     from ...pipeline.preview import Previewer
 
     config, every = model.config, run.context.preview_every
-    if not every:
-        return None
     if config.latent_preview is None:
         run.note(f"no previews: the config of {config.name} has no latent_preview, a map to colours")
         return None

@@ -127,7 +127,7 @@ class Rank:
         if process_group.is_leader:
             own = open_state(GenerationRequest(**command["asked"]), model.config, context) or own
             own.facts = facts_of(model, request)
-            previewer = make_previewer(run, model)
+            previewer = make_previewer(run, model) if context.preview_every else None
         checkpoint = SharedCheckpoint(process_group, own)
         try:
             denoised = denoise(
