@@ -377,7 +377,7 @@ def _package_model(mode):
 def video():
     """A whole video through the package, decoding and file too; then another prompt in the warm process; then skipped steps."""
     from gpu_check.measure import Meter
-    from hunyuan_local.backends.local.vae_tiles import Tiles
+    from hunyuan_local.planner.tiles import Tiles
     from hunyuan_local.config.profiles import FirstBlockCache
     from hunyuan_local.pipeline.decode import decode
     from hunyuan_local.pipeline.model import decoding_bytes

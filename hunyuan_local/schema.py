@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -155,13 +155,17 @@ class GenerationRequest(BaseModel):
         """Whether the prompt is to be rewritten, and is not yet."""
         return self.rewrite in ("normal", "master") and self.original_prompt is None
 
-    def replace(self, **changes: Any) -> GenerationRequest:
+    def __eq__(self, other: object) -> bool:
+        """Equal in every field; a request stays equal to the same one whose fields are all known to be filled."""
+        return isinstance(other, GenerationRequest) and self.__dict__ == other.__dict__
+
+    def replace(self, **changes: Any) -> Self:
         """A checked copy with some fields changed; another prompt has no original, unless that is given too."""
         if "prompt" in changes and changes["prompt"] != self.prompt:
             changes = {"original_prompt": None} | changes
         return type(self)(**(self.model_dump() | changes))
 
-    def with_defaults(self, defaults: dict[str, Any]) -> GenerationRequest:
+    def with_defaults(self, defaults: dict[str, Any]) -> Self:
         """A checked copy in which ``defaults`` fill the fields that are None, and no others."""
         given = {name: value for name, value in self.model_dump().items() if value is not None}
         return type(self)(**(defaults | given))

@@ -18,7 +18,6 @@ from pydantic import ValidationError
 
 from hunyuan_local.backends.base import GenerationContext
 from hunyuan_local.backends.local.backend import LocalBackend
-from hunyuan_local.backends.local.saved_state import facts_of
 from hunyuan_local.config import (
     CacheConfig,
     FirstBlockCache,
@@ -39,6 +38,7 @@ from hunyuan_local.pipeline.acceleration import (
 )
 from hunyuan_local.pipeline.attention.mask_free import drop_padding
 from hunyuan_local.pipeline.attention.rotary import keep_rotary_tables
+from hunyuan_local.pipeline.model import facts_of
 from hunyuan_local.schema import GenerationRequest, Progress
 
 REQUEST = GenerationRequest(
@@ -437,7 +437,7 @@ def test_going_on_without_a_cache_is_exact_and_says_nothing(
 def test_the_state_of_a_run_with_a_cache_is_not_taken_up_without_it(tiny: LocalBackend) -> None:
     model, request = tiny.load(), tiny.resolve(REQUEST)
     cached = replace(model, profile=model.profile.model_copy(update={"cache": CACHES["taylorseer"]}))
-    facts = [facts_of(m, request, (144, 80)) for m in (model, cached)]
+    facts = [facts_of(m, request) for m in (model, cached)]
     assert facts[0].keys() == facts[1].keys()
     assert {name for name in facts[0] if facts[0][name] != facts[1][name]} == {"profile"}
 

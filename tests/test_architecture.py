@@ -29,6 +29,7 @@ ORDER = (
     ("provenance", "weights"),
     ("capabilities", "gate", "rewriting", "video"),
     ("config",),
+    ("resolved",),
     ("schema",),
     ("checks",),
     ("errors", "durable"),

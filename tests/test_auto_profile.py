@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from scribe import PROMPT as SCRIBE_PROMPT
 
 from hunyuan_local.backends.base import GenerationContext
 from hunyuan_local.backends.local import profile_choice
 from hunyuan_local.backends.local.backend import LocalBackend
 from hunyuan_local.backends.local.profile_choice import choose_profile, named_profile, with_cache
-from hunyuan_local.config import GIB, FirstBlockCache, MagCache, load_model_config, load_profile
+from hunyuan_local.config import GIB, FirstBlockCache, MagCache, RewriteConfig, load_model_config, load_profile
 from hunyuan_local.errors import ConfigError, GpuMemoryError
-from hunyuan_local.planner import Machine, find_gpu
+from hunyuan_local.planner import Machine, detect_machine, find_gpu
 from hunyuan_local.provenance import read_provenance
 from hunyuan_local.schema import GenerationRequest
 
@@ -93,6 +94,24 @@ def test_the_choice_stands_in_the_file(small_request: GenerationRequest, tmp_pat
     found = read_provenance(tmp_path / "a.mp4")
     assert (found.profile, found.runtime.offload, found.runtime.attention_backend) == ("auto", "none", "native")
     assert [note for note in found.notes if note.startswith("profile auto: none")] and set(found.notes) == set(told)
+
+
+@pytest.mark.usefixtures("starts_process")
+@pytest.mark.parametrize(("profile", "times"), [(None, 1), ("cpu", 0)])
+def test_the_machine_is_asked_once_a_video_and_not_for_a_profile_that_was_named(
+    small_request: GenerationRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    scribe: Path,
+    profile: str | None,
+    times: int,
+) -> None:
+    asked: list[Machine] = []
+    monkeypatch.setattr(profile_choice, "available_machine", lambda: asked.append(detect_machine()) or asked[-1])
+    request = small_request.replace(prompt=SCRIBE_PROMPT, rewrite="normal")
+    context = GenerationContext(tmp_path / "a.mp4", rewriting=RewriteConfig(model_id=str(scribe)))
+    LocalBackend(model="tiny", profile=profile).generate(request, context)
+    assert len(asked) == times
 
 
 def test_a_cache_takes_the_place_of_the_profiles() -> None:

@@ -15,10 +15,10 @@ from safetensors import safe_open
 
 from hunyuan_local.backends.base import GenerationContext
 from hunyuan_local.backends.local.backend import LocalBackend
-from hunyuan_local.backends.local.vae_tiles import Tiles
 from hunyuan_local.backends.multi_gpu.backend import ParallelBackend
 from hunyuan_local.config import ContextParallel
 from hunyuan_local.errors import GenerationCancelledError, RankFailedError
+from hunyuan_local.planner.tiles import Tiles
 from hunyuan_local.schema import GenerationRequest, Progress
 
 SHORT = GenerationRequest(

@@ -20,7 +20,7 @@ from hunyuan_local.backends.multi_gpu.limits import RING_KERNELS, ULYSSES_KERNEL
 from hunyuan_local.backends.multi_gpu.rank import see_own_gpu_alone
 from hunyuan_local.backends.registry import get_backend
 from hunyuan_local.config import ContextParallel, FirstBlockCache, load_model_config, load_profile
-from hunyuan_local.errors import ConfigError, GpuMemoryError, RankFailedError
+from hunyuan_local.errors import ConfigError, GpuMemoryError, HunyuanLocalError, RankFailedError
 from hunyuan_local.schema import GenerationRequest
 
 CPU, CUDA, TINY, LARGE = (
@@ -207,3 +207,9 @@ def test_each_process_sees_its_own_gpu_as_the_first(
     see_own_gpu_alone()
     # With a device of another number torch's device mesh would ask for one that is not visible.
     assert (os.environ["CUDA_VISIBLE_DEVICES"], os.environ["LOCAL_RANK"]) == (own, "0")
+
+
+def test_a_second_video_of_one_backend_is_refused_at_once() -> None:
+    backend = ParallelBackend(ContextParallel(degree=2, mode="ulysses"), "tiny", "cpu")
+    with backend._one_at_a_time, pytest.raises(HunyuanLocalError, match="one video at a time"):
+        backend.generate(GenerationRequest(prompt="a cat"))

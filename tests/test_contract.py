@@ -14,7 +14,7 @@ from hunyuan_local.backends.base import Backend, GenerationContext
 from hunyuan_local.backends.hosted.novita import NovitaBackend
 from hunyuan_local.backends.hosted.open_tasks import OpenTasks
 from hunyuan_local.backends.hosted.wavespeed import WaveSpeedBackend
-from hunyuan_local.backends.registry import backend_names, get_backend
+from hunyuan_local.backends.registry import backend_names, get_backend, option_names
 from hunyuan_local.errors import ConfigError, GenerationCancelledError, HunyuanLocalError, OutputExistsError
 from hunyuan_local.provenance import read_provenance
 from hunyuan_local.schema import GenerationRequest, GenerationResult, Progress
@@ -175,6 +175,20 @@ def test_what_is_explained_as_refused_is_refused(subject: Subject, tmp_path: Pat
         assert refused
     else:
         assert not refused
+
+
+def test_either_a_model_runs_here_or_each_video_is_a_task_that_is_paid_for(subject: Subject) -> None:
+    assert (subject.backend.config is None) == subject.backend.is_paid
+
+
+def test_who_keeps_no_state_refuses_a_folder_for_it(subject: Subject, make: Callable, tmp_path: Path) -> None:
+    if not subject.backend.keeps_state:
+        with pytest.raises(ConfigError, match="checkpoint_dir"):
+            make(checkpoint_dir=tmp_path / "states")
+
+
+def test_every_option_that_is_named_is_taken(subject: Subject) -> None:
+    get_backend(subject.backend.name, **dict.fromkeys(option_names(subject.backend.name)))
 
 
 def test_an_option_of_another_backend_is_refused(subject: Subject) -> None:

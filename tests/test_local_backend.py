@@ -10,7 +10,13 @@ import pytest
 from hunyuan_local.backends.base import GenerationContext
 from hunyuan_local.backends.local.backend import LocalBackend
 from hunyuan_local.backends.registry import get_backend
-from hunyuan_local.errors import ConfigError, GenerationCancelledError, InvalidOutputError, OutputExistsError
+from hunyuan_local.errors import (
+    ConfigError,
+    GenerationCancelledError,
+    HunyuanLocalError,
+    InvalidOutputError,
+    OutputExistsError,
+)  # fmt: skip
 from hunyuan_local.provenance import read_provenance
 from hunyuan_local.schema import GenerationRequest, GenerationResult, Progress
 from hunyuan_local.video import probe
@@ -135,6 +141,42 @@ def test_the_backend_works_again_after_a_cancellation(
     with pytest.raises(GenerationCancelledError):
         tiny.generate(small_request, GenerationContext(tmp_path / "a.mp4", cancel=cancel))
     assert tiny.generate(small_request, GenerationContext(tmp_path / "a.mp4")).path.exists()
+
+
+@starts_process
+def test_a_second_video_is_refused_at_once_and_the_first_is_the_right_one(
+    tiny: LocalBackend, small_request: GenerationRequest, tmp_path: Path
+) -> None:
+    refusals: list[HunyuanLocalError] = []
+
+    def try_another() -> None:
+        with pytest.raises(HunyuanLocalError, match="one video at a time") as caught:
+            tiny.generate(small_request.replace(num_frames=9), GenerationContext(tmp_path / "b.mp4"))
+        refusals.append(caught.value)
+
+    def watch(progress: Progress) -> None:
+        if (progress.stage, progress.step) == ("denoise", 1):
+            other = threading.Thread(target=try_another)
+            other.start()
+            other.join()
+
+    alone = tiny.generate(small_request, GenerationContext(tmp_path / "alone.mp4"))
+    result = tiny.generate(small_request, GenerationContext(tmp_path / "a.mp4", on_progress=watch))
+    assert len(refusals) == 1 and not (tmp_path / "b.mp4").exists()
+    assert result.provenance["frames_sha256"] == alone.provenance["frames_sha256"]
+
+
+def test_loading_is_refused_while_a_video_is_made(tiny: LocalBackend) -> None:
+    with tiny._one_at_a_time, pytest.raises(HunyuanLocalError, match="one video at a time"):
+        tiny.load()
+
+
+@starts_process
+def test_the_next_video_may_be_started_while_the_file_of_the_last_is_written(
+    tiny: LocalBackend, small_request: GenerationRequest, tmp_path: Path
+) -> None:
+    pending = [tiny.start(small_request, GenerationContext(tmp_path / f"{i}.mp4")) for i in range(2)]
+    assert len({video.result().provenance["frames_sha256"] for video in pending}) == 1
 
 
 @starts_process

@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from transformers import LlamaModel
 
 from hunyuan_local.backends.base import GenerationContext
 from hunyuan_local.backends.local.backend import LocalBackend
-from hunyuan_local.backends.local.out_of_memory import OutOfMemoryFallback
+from hunyuan_local.backends.local.out_of_memory import OutOfMemoryFallback, why_impossible
 from hunyuan_local.config import GroupOffload, OutOfMemoryConfig, RuntimeProfile, load_model_config, load_profile
 from hunyuan_local.errors import GpuMemoryError
 from hunyuan_local.pipeline.loading import loader
@@ -273,6 +274,5 @@ def test_rungs_that_the_loader_would_refuse_are_left_out(tmp_path: Path, quantiz
     if quantization is None:
         config = config.model_copy(update={"transformer_gguf": str(tmp_path / "t.gguf")})
     profile = CPU.model_copy(update={"quantization": quantization, "group": GroupOffload(to_disk=True)})
-    backend = LocalBackend(config, profile)
-    tried = offloads(OutOfMemoryFallback(profile, backend._why_impossible), "denoise")
+    tried = offloads(OutOfMemoryFallback(profile, partial(why_impossible, config)), "denoise")
     assert tried == (["model", "group"] if quantization is None else ["model", "sequential"])

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from hunyuan_local.errors import InvalidRequestError
+from hunyuan_local.resolved import ResolvedRequest
 from hunyuan_local.schema import GenerationRequest, parse_size
 
 
@@ -136,3 +137,35 @@ def test_a_size_is_width_and_height(size: str) -> None:
 def test_what_is_no_size_is_refused(size: object) -> None:
     with pytest.raises(InvalidRequestError, match=r"size=.*: must be WIDTH"):
         parse_size(size)
+
+
+DEFAULTS = {
+    "width": 1280, "height": 720, "num_frames": 129, "num_inference_steps": 50, "guidance_scale": 6.0,
+    "flow_shift": 7.0, "fps": 24,
+}  # fmt: skip
+
+
+def test_a_resolved_request_has_the_defaults_where_nothing_was_given() -> None:
+    request = ResolvedRequest.of(GenerationRequest(prompt="a cat", seed=1, fps=12), DEFAULTS)
+    assert (request.width, request.fps) == (1280, 12)
+
+
+def test_a_field_that_is_still_open_keeps_a_request_from_being_resolved() -> None:
+    with pytest.raises(InvalidRequestError, match="seed=None"):
+        ResolvedRequest.of(GenerationRequest(prompt="a cat"), DEFAULTS)
+
+
+def test_a_resolved_request_stays_one_when_a_field_is_changed() -> None:
+    request = ResolvedRequest.of(GenerationRequest(prompt="a cat", seed=1), DEFAULTS)
+    with pytest.raises(InvalidRequestError, match="width=None"):
+        request.replace(width=None)
+
+
+def test_a_resolved_request_is_written_like_any_other() -> None:
+    request = GenerationRequest(prompt="a cat", seed=1).with_defaults(DEFAULTS)
+    assert ResolvedRequest.of(request, {}).model_dump_json() == request.model_dump_json()
+
+
+def test_a_resolved_request_equals_the_one_that_it_was_made_from() -> None:
+    request = GenerationRequest(prompt="a cat", seed=1).with_defaults(DEFAULTS)
+    assert len({request, ResolvedRequest.of(request, {})}) == 1

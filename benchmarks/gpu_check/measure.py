@@ -18,13 +18,13 @@ from typing import Any
 import torch
 
 from hunyuan_local.backends.local.profile_choice import named_profile
-from hunyuan_local.backends.local.vae_tiles import Tiles
 from hunyuan_local.config import RuntimeProfile
 from hunyuan_local.errors import ConfigError
 from hunyuan_local.pipeline.decode import decode
 from hunyuan_local.pipeline.denoise import denoise
 from hunyuan_local.pipeline.loading.loader import load_model
 from hunyuan_local.pipeline.model import decoding_bytes
+from hunyuan_local.planner.tiles import Tiles
 from hunyuan_local.schema import GenerationRequest, Progress
 
 from .checkpoint import model_config

@@ -52,14 +52,15 @@ def ours(job: Job, latents: torch.Tensor, output: Path, stages: Stages, returned
         returned: let the C library give freed memory back to the system, as it does where nobody tells it otherwise.
     """
     from hunyuan_local.backends.base import GenerationContext
-    from hunyuan_local.backends.local.decode_and_write import Run, finish
+    from hunyuan_local.backends.begin import Run
+    from hunyuan_local.backends.local.decode_and_write import finish
     from hunyuan_local.pipeline.denoise import Denoised
     from hunyuan_local.planner.checkpoint import read_architecture
     from hunyuan_local.planner.tiles import choose_tiling
-    from hunyuan_local.schema import GenerationRequest
+    from hunyuan_local.resolved import ResolvedRequest
 
     stages.enter("load")
-    model, request = make_backend(job).load(), GenerationRequest(**job.request)
+    model, request = make_backend(job).load(), ResolvedRequest(**job.request)
     if returned:
         for parameter in (-1, -3):  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD, of which glibc's own value is 128 KiB
             ctypes.CDLL(None).mallopt(parameter, 128 * 1024)
@@ -67,8 +68,7 @@ def ours(job: Job, latents: torch.Tensor, output: Path, stages: Stages, returned
     tiling = choose_tiling(vae, tuple(latents.shape[2:]), latents.element_size(), FREE_BYTES)
     context = GenerationContext(output, overwrite=True, on_progress=lambda progress: stages.enter(progress.stage))
     now = time.monotonic()
-    size = (request.width, request.height)
-    finish(Run(request, output, size, context, now, now), model, Denoised(latents, 0, 0), tiling)
+    finish(Run(request, output, context, now, loaded=now), model, Denoised(latents, 0, 0), tiling)
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from pydantic import BaseModel, ConfigDict
 
 from ..capabilities import Capabilities, Fit
-from ..config import RewriteConfig, SafetyConfig
+from ..config import ModelConfig, RewriteConfig, RuntimeProfile, SafetyConfig
 from ..errors import ConfigError
 from ..schema import GenerationRequest, GenerationResult, Progress
 
@@ -124,9 +124,32 @@ class Explanation(BaseModel):
 
 
 class Backend(Protocol):
-    """Makes videos. Not for concurrent use: one ``generate`` at a time."""
+    """Makes videos, one at a time. What it can do is for its members to say, not for its name."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What people and files call it."""
+        ...
+
+    @property
+    def config(self) -> ModelConfig | None:
+        """The model that this machine runs; None at a service, which runs its own."""
+        ...
+
+    @property
+    def profile(self) -> RuntimeProfile | None:
+        """The profile in which the model runs; None where the plan decides for each request, and at a service."""
+        ...
+
+    @property
+    def is_paid(self) -> bool:
+        """Whether each video is a task at a service, which may cost money and may hold less than was asked for."""
+        ...
+
+    @property
+    def keeps_state(self) -> bool:
+        """Whether it takes ``checkpoint_dir`` and ``preview_every`` of a context."""
+        ...
 
     @property
     def identity(self) -> str:

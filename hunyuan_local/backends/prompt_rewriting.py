@@ -25,52 +25,42 @@ class Place:
     stays: bool = True
 
 
-FindPlace = Callable[[GenerationRequest, int], Place]
+# Asked with the bytes of a device's memory that the language model needs.
+FindPlace = Callable[[int], Place]
 
 
-def on_the_cpu(request: GenerationRequest, needed_bytes: int) -> Place:
+def on_the_cpu(needed_bytes: int) -> Place:
     """The place of those who know nothing of the GPU's memory."""
     return Place()
-
-
-def rewriting_notes(request: GenerationRequest, context: GenerationContext) -> list[str]:
-    """What is to be said with the result of how the prompt was rewritten, if it was.
-
-    Args:
-        request: with its rewriting done, now or by an attempt that did not come to its end.
-    """
-    if not context.rewrite_notes and request.original_prompt == request.prompt:
-        return [f"rewrite={request.rewrite}: an earlier attempt at this video has left the prompt as it is"]
-    return [*context.rewrite_notes]
-
-
-def forget_rewriting(request: GenerationRequest, context: GenerationContext) -> None:
-    """Clear what an earlier request has left in a context; what was done for this one stays."""
-    if request.original_prompt is None:
-        context.rewrite_s, context.rewrite_notes = 0.0, []
 
 
 class PromptRewriter:
     """The rewriter of one backend, or of several, whose prompts it rewrites one after another.
 
     Args:
-        find_place: told a request and what the language model needs of a device's memory in bytes.
         max_characters: the longest prompt that the backend takes; None where it does not say.
     """
 
-    def __init__(self, find_place: FindPlace = on_the_cpu, max_characters: int | None = None):
-        self._find_place, self._max_characters = find_place, max_characters
+    def __init__(self, max_characters: int | None = None):
+        self._find_place: FindPlace = on_the_cpu
+        self._max_characters = max_characters
         self._one_at_a_time = threading.RLock()
         self._rewriter: Rewriter | None = None
         self._place = Place()
-        self._request: GenerationRequest | None = None
         self._needed_bytes = 0
 
-    def rewrite(self, request: GenerationRequest, context: GenerationContext) -> GenerationRequest:
-        """See :meth:`hunyuan_local.backends.base.Backend.rewrite`; time and notes go into the context."""
+    def rewrite(
+        self, request: GenerationRequest, context: GenerationContext, find_place: FindPlace = on_the_cpu
+    ) -> GenerationRequest:
+        """See :meth:`hunyuan_local.backends.base.Backend.rewrite`; time and notes go into the context.
+
+        Args:
+            find_place: says where the language model goes, if it is not loaded yet.
+        """
         if not request.awaits_rewriting:
             return request
         with self._one_at_a_time:
+            self._find_place = find_place
             return self._rewrite(request, context)
 
     def _rewrite(self, request: GenerationRequest, context: GenerationContext) -> GenerationRequest:
@@ -78,7 +68,6 @@ class PromptRewriter:
         if self._rewriter is None or self._rewriter.config != config:
             self.close()
             self._rewriter = Rewriter(config, lambda: self._load(config))
-        self._request = request
         context.on_progress(Progress(stage="rewrite"))
         try:
             found = self._rewriter.rewrite(request, context.cancel.is_set, self._max_characters)
@@ -89,9 +78,9 @@ class PromptRewriter:
         context.on_note(found.note)
         return found.request
 
-    def make_room(self, request: GenerationRequest) -> None:
-        """Leave the GPU if the plan lets the language model not stay there beside this video."""
-        if self._place.device != "cpu" and self._find_place(request, self._needed_bytes) != Place("cuda"):
+    def make_room(self, find_place: FindPlace) -> None:
+        """Leave the GPU if the language model may not stay there with the video that comes now."""
+        if self._place.device != "cpu" and find_place(self._needed_bytes) != Place("cuda"):
             self.close()
 
     def leave_gpu(self) -> bool:
@@ -113,5 +102,5 @@ class PromptRewriter:
         from ..pipeline.text.language_model import LanguageModel, weight_bytes
 
         self._needed_bytes = round(weight_bytes(config) * (1 + OVERHEAD))
-        self._place = self._find_place(self._request, self._needed_bytes)
+        self._place = self._find_place(self._needed_bytes)
         return LanguageModel(config, self._place.device)

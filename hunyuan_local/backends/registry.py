@@ -54,6 +54,17 @@ def backend_names() -> list[str]:
     return sorted(_FACTORIES)
 
 
+def option_names(name: str) -> tuple[str, ...]:
+    """The options that :func:`get_backend` takes for this backend.
+
+    Raises:
+        ConfigError: unknown backend.
+    """
+    if name not in _FACTORIES:
+        raise ConfigError(f"backend={name!r}: not known; use {', '.join(backend_names())}")
+    return tuple(inspect.signature(_FACTORIES[name]).parameters)
+
+
 def get_backend(name: str, **options: Any) -> Backend:
     """Make a backend.
 
@@ -67,10 +78,8 @@ def get_backend(name: str, **options: Any) -> Backend:
     Raises:
         ConfigError: unknown backend, model or profile, or an option of another backend.
     """
-    if name not in _FACTORIES:
-        raise ConfigError(f"backend={name!r}: not known; use {', '.join(backend_names())}")
+    known = option_names(name)
     given = {option: value for option, value in options.items() if value is not None}
-    known = inspect.signature(_FACTORIES[name]).parameters
-    if foreign := sorted(given.keys() - known.keys()):
+    if foreign := sorted(given.keys() - set(known)):
         raise ConfigError(f"{', '.join(foreign)}: no option of the backend {name}; its options are {', '.join(known)}")
     return _FACTORIES[name](**given)

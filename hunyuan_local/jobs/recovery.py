@@ -28,7 +28,7 @@ def finished_before(job: Job, path: Path, safety: SafetyConfig) -> GenerationRes
     except VideoError:
         return None
     # The path is this job's alone. A service may have been asked for less, or have used another seed.
-    if said.backend == "local" and said.request != job.request:
+    if said.remote is None and said.request != job.request:
         return None
     verdict = inspect_file(safety, path, info.num_frames)
     return GenerationResult(

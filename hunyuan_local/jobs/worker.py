@@ -175,16 +175,16 @@ class Worker:
             self._file = self._files.submit(self._finish, job, pending)
 
     def _context_of(self, job: Job) -> GenerationContext:
-        is_local = self._backend.name == "local"  # a service's task is taken up again without a state of ours
+        keeps_state = self._backend.keeps_state
         return GenerationContext(
             self._folder.video(job),
             overwrite=True,  # an earlier attempt may have died between the file and the store
-            checkpoint_dir=self._folder.unfinished(job) if is_local else None,
+            checkpoint_dir=self._folder.unfinished(job) if keeps_state else None,
             checkpoint_every=self._config.checkpoint_every,
             allow_loss=self._config.allow_loss,
             submit_again=self._config.submit_again,
             spending=self._spending,
-            preview_every=self._config.preview_every if is_local else 0,
+            preview_every=self._config.preview_every if keeps_state else 0,
             rewriting=self._config.rewriting,
             safety=self._config.safety,
             on_note=lambda text: logger.debug("job %s: %s", job.job_id, text),  # the result has them

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from ..errors import GenerationCancelledError, InvalidOutputError
-from ..schema import GenerationRequest, Progress
+from ..resolved import ResolvedRequest
+from ..schema import Progress
 from .acceleration import RESUMED_WITH_CACHE, step_cache
 from .checkpoint import Checkpoint, SavedState
 from .memory.device import translated_shortage
@@ -36,7 +37,7 @@ class Denoised:
 @torch.no_grad()
 def denoise(
     model: LoadedModel,
-    request: GenerationRequest,
+    request: ResolvedRequest,
     render_size: tuple[int, int],
     on_progress: OnProgress,
     on_note: OnNote,
@@ -44,14 +45,13 @@ def denoise(
     checkpoint: Checkpoint | None = None,
     previewer: Previewer | None = None,
 ) -> Denoised:
-    """Run the whole denoising of a request whose fields are all set, or what is left of it.
+    """Run the whole denoising of a request, or what is left of it.
 
     A run that goes on from a saved state gives the latents of an undisturbed one, to the last bit, unless a step
     cache is on.
 
     Args:
         model: a loaded model; used by one call at a time.
-        request: every field a value, the seed included.
         render_size: (width, height) in pixels at which the model renders.
         on_progress: called with the stage and each finished step.
         on_note: called, before the first step, with what of the prompts is not seen or has no effect.
@@ -133,7 +133,7 @@ class _Watcher:
 
     def __init__(
         self,
-        request: GenerationRequest,
+        request: ResolvedRequest,
         done: int,
         checkpoint: Checkpoint,
         previewer: Previewer | None,

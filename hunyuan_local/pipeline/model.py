@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +13,12 @@ import torch
 from diffusers import HunyuanVideoPipeline
 
 from ..config import ModelConfig, RuntimeProfile
+from ..provenance import library_versions, weights_identity
+from ..resolved import ResolvedRequest
 from ..schema import Stage
 from .families.base import Family
 from .memory.allocator import give_back_memory
-from .memory.device import available_bytes, free_device, translated_shortage
+from .memory.device import available_bytes, device_name, free_device, translated_shortage
 from .memory.placement import Placement
 from .text.prompt_encoder import PromptEncoder
 
@@ -69,3 +72,16 @@ def decoding_bytes(model: LoadedModel) -> int | None:
         arriving = sum(tensor.nbytes for tensor in model.pipe.vae.parameters())
     free_device()
     return available_bytes() - torch.cuda.memory_allocated(0) - arriving
+
+
+def facts_of(model: LoadedModel, request: ResolvedRequest) -> dict[str, str]:
+    """What must be the same for the rest of the steps of a saved state to give the same frames."""
+    versions = library_versions()
+    return {
+        "request": request.model_dump_json(),
+        "size": str(model.config.render_size(request.width, request.height)),
+        "weights": weights_identity(model.folder),
+        "profile": json.dumps(model.profile.exact_frames, sort_keys=True),
+        "files": json.dumps(model.extra_files),
+        "device": device_name(model.profile),
+    } | {name: versions[name] for name in ("torch", "diffusers", "transformers", "tokenizers")}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from ..config import ModelConfig
 from ..config.quantization import GGUF_NEEDS
+from ..resolved import FilledRequest
 from ..schema import SIZE_MULTIPLE, TEMPORAL_COMPRESSION, GenerationRequest
 from .architecture import Architecture
 from .checkpoint import COMPONENTS, read_architecture
@@ -49,9 +50,8 @@ def plan(
     Raises:
         ModelLoadError: a configuration of the checkpoint is unreadable or of other classes.
     """
-    request = request.with_defaults(dict(model.defaults))
     planner = _Planner(read_architecture(model), model, machine, methods or {}, cards)
-    return planner.plan(request)
+    return planner.plan(FilledRequest.of(request, dict(model.defaults)))
 
 
 def weigh(request: GenerationRequest, model: ModelConfig, machine: Machine, mode: Mode, cards: int = 1) -> ModePlan:
@@ -60,8 +60,8 @@ def weigh(request: GenerationRequest, model: ModelConfig, machine: Machine, mode
     Raises:
         ModelLoadError: as for ``plan``.
     """
-    request = request.with_defaults(dict(model.defaults))
-    return _Planner(read_architecture(model), model, machine, {}, cards).weigh(request, mode)
+    filled = FilledRequest.of(request, dict(model.defaults))
+    return _Planner(read_architecture(model), model, machine, {}, cards).weigh(filled, mode)
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ class _Planner:
     methods: dict[str, Method]
     cards: int = 1
 
-    def plan(self, request: GenerationRequest) -> Plan:
-        """The plan of a request whose fields are all set."""
+    def plan(self, request: FilledRequest) -> Plan:
+        """See :func:`plan`."""
         modes = tuple(self.weigh(request, mode) for mode in all_modes())
         plain = self._forecast(request, Mode())
         return Plan(
@@ -97,15 +97,15 @@ class _Planner:
         tiling = TILED if mode.vae_tiling else UNTILED
         return Setup(device, mode.offload, method, tiling, dict(DTYPES[device]), cards=self.cards)
 
-    def _shape(self, request: GenerationRequest) -> Shape:
+    def _shape(self, request: FilledRequest) -> Shape:
         width, height = self.model.render_size(request.width, request.height)
         return Shape.of(self.architecture, width, height, request.num_frames, self.model.prompt_template.crop_start)
 
-    def _forecast(self, request: GenerationRequest, mode: Mode) -> Forecast:
+    def _forecast(self, request: FilledRequest, mode: Mode) -> Forecast:
         return forecast(self.architecture, self._shape(request), self._setup(mode))
 
-    def weigh(self, request: GenerationRequest, mode: Mode) -> ModePlan:
-        """One mode of a request whose fields are all set."""
+    def weigh(self, request: FilledRequest, mode: Mode) -> ModePlan:
+        """See :func:`weigh`."""
         setup, found = self._setup(mode), self._forecast(request, mode)
         impossible = (
             why_impossible(mode, self.machine, setup.method)
@@ -134,7 +134,7 @@ class _Planner:
             return "the transformer is a GGUF file, which is quantised already"
         return GGUF_NEEDS.why_not(self.machine.device, None, mode.offload, self.machine.libraries)
 
-    def _too_many_elements(self, request: GenerationRequest, setup: Setup) -> str | None:
+    def _too_many_elements(self, request: FilledRequest, setup: Setup) -> str | None:
         """Whether a tensor of the decoding is beyond the indices of CUDA kernels."""
         if setup.device == "cpu":
             return None
@@ -182,13 +182,13 @@ class _Planner:
         if self.machine.host_memory_bytes is None:
             yield "host memory: not given, so not checked"
 
-    def _alternatives(self, request: GenerationRequest) -> list[Alternative]:
+    def _alternatives(self, request: FilledRequest) -> list[Alternative]:
         """The longest video of this size that fits, and the largest of this length."""
         shorter = self._longest(request)
         smaller = next((found for size in _smaller_sizes(request) if (found := self._fitting(request, **size))), None)
         return [found for found in (shorter, smaller) if found is not None]
 
-    def _longest(self, request: GenerationRequest) -> Alternative | None:
+    def _longest(self, request: FilledRequest) -> Alternative | None:
         """By halving: a shorter video never needs more."""
         low, high = 0, (request.num_frames - 1) // TEMPORAL_COMPRESSION
         best = None
@@ -198,13 +198,13 @@ class _Planner:
             best, low, high = (found, middle + 1, high) if found else (best, low, middle)
         return best
 
-    def _fitting(self, request: GenerationRequest, **changes: int) -> Alternative | None:
+    def _fitting(self, request: FilledRequest, **changes: int) -> Alternative | None:
         changed = request.replace(**changes)
         found = fastest(tuple(self.weigh(changed, mode) for mode in all_modes()))
         return None if found is None else Alternative(changed.width, changed.height, changed.num_frames, found.name)
 
 
-def _smaller_sizes(request: GenerationRequest) -> Iterator[dict[str, int]]:
+def _smaller_sizes(request: FilledRequest) -> Iterator[dict[str, int]]:
     """Sizes below the request's and of its orientation, the largest first; at last ever smaller ones of its shape."""
     width, height = request.width, request.height
     for long, short in _SIZES:
@@ -217,6 +217,6 @@ def _smaller_sizes(request: GenerationRequest) -> Iterator[dict[str, int]]:
             yield {"width": sides[0], "height": sides[1]}
 
 
-def _passes(request: GenerationRequest) -> int:
+def _passes(request: FilledRequest) -> int:
     """Forward passes a step: true guidance makes two, if there is a negative prompt."""
     return 2 if request.negative_prompt is not None and request.true_cfg_scale > 1 else 1

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..config import GIB
 from ..errors import ConfigError, GpuMemoryError, HunyuanLocalError
-from ..schema import GenerationRequest
+from ..resolved import FilledRequest
 from .cost import Seconds
 from .machine import Machine
 from .memory import Peak, Stage
@@ -101,7 +101,7 @@ class Plan:
     """All modes of a request on a machine.
 
     Attributes:
-        request: every field a value but the seed.
+        request: with the model's defaults; the seed may be open.
         model: the name of its config.
         architecture: where the numbers of its components are from.
         render_size: (width, height) in pixels at which the model renders.
@@ -113,7 +113,7 @@ class Plan:
         find_alternatives: looks for requests near this one that would fit.
     """
 
-    request: GenerationRequest
+    request: FilledRequest
     model: str
     architecture: str
     render_size: tuple[int, int]

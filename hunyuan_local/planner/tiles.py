@@ -1,7 +1,7 @@
 """Which tiles to decode in: the cheapest that the free memory holds, from the whole picture down to small ones.
 
 Tiles overlap, so the more there are, the more pixels are computed twice. Those considered cut each side
-of the picture into equal steps, which leaves no sliver at its edges. Knows nothing about devices.
+of the picture into equal steps, which leaves no sliver at its edges.
 """
 
 from __future__ import annotations
@@ -13,11 +13,16 @@ from functools import lru_cache
 from itertools import product
 from typing import TypeVar
 
-from ..config.tiling import SPATIAL_COMPRESSION, UNTILED, Tiling
+from ..config import ModelConfig, RuntimeProfile
+from ..config.tiling import SPATIAL_COMPRESSION, TILED, UNTILED, Tiling
+from ..resolved import FilledRequest
 from ..schema import TEMPORAL_COMPRESSION
 from .architecture import Autoencoder
+from .checkpoint import read_architecture
 from .decoding import Decode, largest_tensor, trace_decode
-from .memory import FRAGMENTATION
+from .memory import FRAGMENTATION, Shape
+from .plan import MAX_ELEMENTS
+from .quantization import DTYPE_BYTES
 
 T = TypeVar("T")
 
@@ -152,3 +157,69 @@ def _front(items: Iterable[T], numbers: Callable[[T], tuple[int, int]]) -> list[
         if not front or numbers(item)[1] < numbers(front[-1])[1]:
             front.append(item)
     return front
+
+
+class Tiles:
+    """The choice for one video of one model.
+
+    Args:
+        model: its autoencoder's configuration is read when it is first needed.
+        request: with its size and length.
+    """
+
+    def __init__(self, model: ModelConfig, request: FilledRequest):
+        self._model, self._request = model, request
+        self._tiling: Tiling | None = None
+        self._limit: Tiling | None = None
+        self._profile: RuntimeProfile | None = None
+
+    def choose(self, profile: RuntimeProfile, free_bytes: int | None) -> Tiling:
+        """The cheapest tiling that the profile and the free memory allow.
+
+        Args:
+            profile: without ``vae_tiling`` the picture is not cut, unless memory ran out before.
+            free_bytes: of the device, beside the autoencoder's weights; None where it does not count.
+        """
+        self._profile = profile
+        if self._limit is not None:
+            self._tiling = self._limit
+        elif profile.vae_tiling:
+            self._tiling = choose_tiling(*self._decoding(), free_bytes, max_elements=self._max_elements, default=TILED)
+        else:
+            self._tiling = choose_tiling(*self._decoding(), None, max_elements=self._max_elements, default=UNTILED)
+        return self._tiling
+
+    @property
+    def needed_bytes(self) -> int:
+        """What must be free for the last tiles chosen, beside the autoencoder's weights."""
+        config, latents, each = self._decoding()
+        return needed_bytes(trace_decode(config, Decode(latents, each, self._tiling)).peak_bytes)
+
+    @property
+    def can_shrink(self) -> bool:
+        """Whether there are smaller tiles than the last ones chosen."""
+        return self._next() is not None
+
+    def shrink(self) -> str:
+        """Choose clearly smaller tiles from now on, and say which."""
+        self._limit = self._next() or self._limit
+        width, height = self._limit.width or "whole width", self._limit.height or "whole height"
+        return f"{width} x {height}, {self._limit.frames} frames"
+
+    def _next(self) -> Tiling | None:
+        return (
+            None if self._tiling is None else smaller(self._tiling, *self._decoding(), max_elements=self._max_elements)
+        )
+
+    @property
+    def _max_elements(self) -> int | None:
+        """The most that a tensor may have for CUDA's kernels."""
+        return MAX_ELEMENTS if self._profile.device == "cuda" else None
+
+    def _decoding(self) -> tuple[Autoencoder, tuple[int, int, int], int]:
+        """The autoencoder, the latents' (frames, height, width), and bytes of an activation's element."""
+        architecture = read_architecture(self._model)
+        width, height = self._model.render_size(self._request.width, self._request.height)
+        crop_start = self._model.prompt_template.crop_start
+        shape = Shape.of(architecture, width, height, self._request.num_frames, crop_start)
+        return architecture.vae, shape.latents, DTYPE_BYTES[self._profile.dtypes.vae]

@@ -21,6 +21,7 @@ from ..planner import Machine, Mode, ModePlan, Plan, detect_machine, plan
 from ..planner.machine import has_cuda_driver
 from ..planner.modes import all_modes
 from ..planner.result import gib
+from ..resolved import FilledRequest
 from ..schema import GenerationRequest
 
 _MOST_PLANS = 256
@@ -79,7 +80,7 @@ class Planner:
             HunyuanLocalError: the model's config or the profile cannot be read.
         """
         model = self._load_model(name)
-        request = request.with_defaults(dict(model.defaults))
+        request = FilledRequest.of(request, dict(model.defaults))
         named = named_profile(profile)
         doubled = request.true_cfg_scale > 1 and bool(request.negative_prompt)
         found = self._plan(

@@ -10,8 +10,10 @@ from hunyuan_local.bench.run.plan import PlannedRun, folder_name, key_of, measur
 from hunyuan_local.bench.run.scenarios import ScenarioFile
 
 LOCAL = Target(label="local", backend="local", origin="here", identity="a model")
-NOVITA = Target(label="novita", backend="novita", origin="there", identity="novita")
-WAVESPEED = Target(label="wavespeed", backend="wavespeed", origin="there", identity="wavespeed")
+NOVITA = Target(label="novita", backend="novita", origin="there", base_url="https://n.example", identity="novita")
+WAVESPEED = Target(
+    label="wavespeed", backend="wavespeed", origin="there", base_url="https://w.example", identity="wavespeed"
+)
 TARGETS = [LOCAL, NOVITA, WAVESPEED]
 
 

@@ -8,15 +8,16 @@ import pytest
 
 from hunyuan_local.backends.base import GenerationContext
 from hunyuan_local.backends.local import profile_choice
-from hunyuan_local.backends.local.profile_choice import named_profile, place_beside
+from hunyuan_local.backends.local.profile_choice import Choice, named_profile, place_beside
 from hunyuan_local.backends.prompt_rewriting import OVERHEAD, Place, PromptRewriter
 from hunyuan_local.config import GIB, RewriteConfig, load_model_config
 from hunyuan_local.planner import Machine, Mode, find_gpu
 from hunyuan_local.planner.plan import weigh
+from hunyuan_local.resolved import ResolvedRequest
 from hunyuan_local.schema import GenerationRequest
 
 MODEL = load_model_config("hunyuan-video")
-REQUEST = GenerationRequest(prompt="a fox").with_defaults(dict(MODEL.defaults))
+REQUEST = ResolvedRequest.of(GenerationRequest(prompt="a fox", seed=1), dict(MODEL.defaults))
 MACHINE = Machine(80 * GIB, 128 * GIB, find_gpu("h100"))
 MODE = Mode("group", None, True)
 
@@ -28,7 +29,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def place(needed_bytes: int, is_empty: bool = False) -> Place:
     profile = named_profile(MODE.name).model_copy(update={"device": "cuda"})
-    return place_beside(REQUEST, MODEL, profile, needed_bytes, is_empty=is_empty)
+    return place_beside(REQUEST, MODEL, Choice(profile), needed_bytes, is_empty=is_empty)
 
 
 def left_beside() -> int:
@@ -52,7 +53,7 @@ def test_what_the_gpu_does_not_hold_at_all_goes_to_the_cpu() -> None:
 
 
 def test_a_profile_for_the_cpu_leaves_the_gpu_alone() -> None:
-    assert place_beside(REQUEST, MODEL, named_profile("cpu"), 1, is_empty=True) == Place("cpu")
+    assert place_beside(REQUEST, MODEL, Choice(named_profile("cpu")), 1, is_empty=True) == Place("cpu")
 
 
 def test_without_a_gpu_there_is_only_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,15 +61,21 @@ def test_without_a_gpu_there_is_only_the_cpu(monkeypatch: pytest.MonkeyPatch) ->
     assert place(1, is_empty=True) == Place("cpu")
 
 
+def test_a_choice_that_knows_the_machine_is_not_asked_for_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profile_choice, "available_machine", lambda: pytest.fail("the machine was asked"))
+    profile = named_profile(MODE.name).model_copy(update={"device": "cuda"})
+    assert place_beside(REQUEST, MODEL, Choice(profile, machine=MACHINE), 1, is_empty=True) == Place("cuda")
+
+
 def test_the_place_is_asked_for_with_what_the_model_needs(scribe: Path) -> None:
     from hunyuan_local.pipeline.text.language_model import weight_bytes
 
     asked = []
     config = RewriteConfig(model_id=str(scribe))
-    found = PromptRewriter(lambda request, needed: asked.append(needed) or Place())
-    found.rewrite(
+    PromptRewriter().rewrite(
         GenerationRequest(prompt="a red circle moving right on a black background", rewrite="normal"),
         GenerationContext(rewriting=config),
+        lambda needed: asked.append(needed) or Place(),
     )
     assert asked == [round(weight_bytes(config) * (1 + OVERHEAD))]
 
@@ -86,14 +93,14 @@ class Recorder:
     ("now", "closed"), [(Place("cuda"), False), (Place("cuda", stays=False), True), (Place("cpu"), True)]
 )
 def test_a_video_beside_which_it_does_not_fit_drives_it_off_the_gpu(now: Place, closed: bool) -> None:
-    found, rewriter = PromptRewriter(lambda request, needed: now), Recorder()
+    found, rewriter = PromptRewriter(), Recorder()
     found._rewriter, found._place = rewriter, Place("cuda")
-    found.make_room(REQUEST)
+    found.make_room(lambda needed: now)
     assert rewriter.closed == closed
 
 
 def test_on_the_cpu_it_is_left_alone() -> None:
-    found, rewriter = PromptRewriter(lambda request, needed: pytest.fail("the plan was asked")), Recorder()
+    found, rewriter = PromptRewriter(), Recorder()
     found._rewriter = rewriter
-    found.make_room(REQUEST)
+    found.make_room(lambda needed: pytest.fail("the plan was asked"))
     assert not rewriter.closed

@@ -31,8 +31,8 @@ from ...errors import (
 from ...schema import GenerationRequest, GenerationResult, JobView
 from ...video import check_output_path
 from ..base import Explanation, GenerationContext, explanation, with_seed
-from ..prompt_rewriting import PromptRewriter, forget_rewriting
-from ..safety_check import prepare
+from ..begin import Run, begin, forget_rewriting
+from ..prompt_rewriting import PromptRewriter
 from .base_url import check_url, is_loopback
 from .client import Pacing, ServiceClient
 from .fetch import VideoDownload
@@ -54,6 +54,8 @@ class HostedBackend(ABC):
         ConfigError: the address is not one.
     """
 
+    config = profile = None
+    is_paid, keeps_state = True, False
     name: ClassVar[str]
     wire: ClassVar[ModuleType]
     default_url: ClassVar[str]
@@ -143,39 +145,51 @@ class HostedBackend(ABC):
             HostedError: see :mod:`hunyuan_local.errors`.
         """
         context = context or GenerationContext()
-        forget_rewriting(request, context)
         if context.checkpoint_dir is not None:
             raise ConfigError(
                 "checkpoint_dir: is of the local backend alone; a hosted task is taken up again without it"
             )
-        prepare(context.safety, context.on_note)
+        forget_rewriting(request, context)
         # Of the request as it was asked for: rewritten again its prompt may be another, and the task is paid for.
         mark = fingerprint(self.name, self.base_url, request, context.output)
         is_new = context.submit_again or all(job.fingerprint != mark for job in self._open_tasks.jobs())
-        if request.awaits_rewriting and is_new:
-            self._connect(context)  # without a key nothing could be sent
-            request = self.rewrite(request, context)
+        # Everything that can be refused is refused before anything is sent; not under the lock, as it may take long.
+        run = self._begin(request, context) if is_new else None
         with ExitStack() as held:
             with self._open_tasks.alone():
                 same = [job for job in self._open_tasks.jobs() if job.fingerprint == mark]
                 earlier = None if context.submit_again else self._earlier(same)
-                is_settled = earlier is None and request.awaits_rewriting
-                if earlier is None and not is_settled:
-                    # Everything that can be refused is refused before anything is sent.
-                    submission = TaskSubmission(self.name, self.base_url, self.wire, self._open_tasks, context)
-                    job = submission.draft(request, mark, lambda: self._connect(context))
+                if earlier is None and run is not None:
+                    submission = TaskSubmission(self._connect(context), self.wire, self._open_tasks, run)
+                    job = submission.draft(mark)
                     # Written down first, so that no crash can hide a task.
                     held.enter_context(self._open_tasks.hold(job.job_id))
                     self._open_tasks.save(job)
-            if is_settled:  # the open task is another process's no more; not under the lock, since rewriting takes long
-                return self.generate(request, context)
             if earlier is not None:
                 return self.resume(earlier, context)
-            job = submission.send()
+            if run is None:  # what was open is another process's no more
+                return self.generate(request, context)
+            job = submission.send(job)
             for lost in same:
                 if lost.remote_id is None and self._open_tasks.is_free(lost):
                     self._open_tasks.forget(lost)  # by asking for another task its user has settled it
-            return self._finish(submission.service, job, context)
+            return self._finish(self._connect(context), job, context)
+
+    def _begin(self, request: GenerationRequest, context: GenerationContext) -> Run[GenerationRequest]:
+        """The run of a task that is to be submitted."""
+        losses: list[str] = []
+
+        def resolve(asked: GenerationRequest) -> GenerationRequest:
+            wanted = self.wire.request_to_wire(asked, allow_loss=context.allow_loss)
+            losses.extend(loss.note for loss in wanted.losses)
+            return with_seed(wanted.request, self.capabilities)
+
+        run = begin(request, context, name=self.name, resolve=resolve)
+        self._connect(context)  # without a key nothing could be sent
+        run.rewrite(self._prompt_rewriter)
+        for note in losses:
+            run.note(note)
+        return run
 
     def resume(self, job: OpenTask, context: GenerationContext | None = None) -> GenerationResult:
         """Wait for a task that was submitted earlier and fetch its video; submits nothing.

@@ -92,8 +92,8 @@ class ServiceClient:
         pacing: Pacing,
         transport: httpx.BaseTransport | None = None,
     ):
-        self._name, self._key, self._read_fault, self._pacing = name, key, read_fault, pacing
-        self._base_url = base_url
+        self.name, self._key, self._read_fault, self._pacing = name, key, read_fault, pacing
+        self.base_url = base_url
         timeout = httpx.Timeout(pacing.answer_s, connect=min(15.0, pacing.answer_s))
         self._client = httpx.Client(timeout=timeout, transport=transport, headers={"User-Agent": "hunyuan-local"})
 
@@ -109,7 +109,7 @@ class ServiceClient:
             HostedError: it was refused, or could not be sent: the service has made nothing of it.
         """
         try:
-            answer = self._client.post(self._base_url + path, json=body, headers=self._headers())
+            answer = self._client.post(self.base_url + path, json=body, headers=self._headers())
         except _NEVER_SENT as error:
             raise self._unreachable(error) from error
         except httpx.HTTPError as error:
@@ -121,7 +121,7 @@ class ServiceClient:
                 raise self._lost("its answer is not JSON") from error
         remedy = "change the request, or use another backend"
         if answer.status_code in (404, 405) or answer.is_redirect:
-            remedy = f"is {self._base_url} the right address?"
+            remedy = f"is {self.base_url} the right address?"
         refusal = self._refusal(answer, remedy)
         if not self._fault(answer).nothing_made:
             # Such as a gateway's: what stands behind it may have taken the task.
@@ -136,7 +136,7 @@ class ServiceClient:
             HostedError: anything else that is not an answer.
         """
         try:
-            answer = self._client.get(self._base_url + path, params=params, headers=self._headers())
+            answer = self._client.get(self.base_url + path, params=params, headers=self._headers())
         except httpx.HTTPError as error:
             raise Transient(self._unreachable(error)) from error
         if not answer.is_success:
@@ -149,8 +149,7 @@ class ServiceClient:
         except ValueError as error:
             kind = answer.headers.get("content-type", "no type")
             raise InvalidAnswerError(
-                f"{self._name} answered with something that is not JSON ({kind}); "
-                f"is {self._base_url} the right address?"
+                f"{self.name} answered with something that is not JSON ({kind}); is {self.base_url} the right address?"
             ) from error
 
     def poll(
@@ -189,7 +188,7 @@ class ServiceClient:
                 raise GenerationCancelledError("cancelled while waiting for the service")
             if left <= pause:
                 raise TaskTimeoutError(
-                    f"{self._name} was not done within the {self._pacing.limit_s:g} s of the time limit (--timeout)"
+                    f"{self.name} was not done within the {self._pacing.limit_s:g} s of the time limit (--timeout)"
                 )
 
     def download(self, url: str, target: Path, on_percent: Callable[[int], None], cancel: threading.Event) -> None:
@@ -215,7 +214,7 @@ class ServiceClient:
                 if total and answer.num_bytes_downloaded != total:
                     raise Transient(DownloadError(f"{done} of {total} bytes came from {_place(url)}"))
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as error:
-            raise DownloadError(f"{self._name} named {url!r}, which is no address of a file: {_say(error)}") from error
+            raise DownloadError(f"{self.name} named {url!r}, which is no address of a file: {_say(error)}") from error
         except httpx.HTTPError as error:
             raise Transient(DownloadError(f"{_place(url)}: the download broke off: {_say(error)}")) from error
         except OSError as error:
@@ -249,7 +248,7 @@ class ServiceClient:
     def _refusal(self, answer: httpx.Response, remedy: str) -> HostedError:
         """The error that an HTTP answer other than 2xx stands for."""
         fault = self._fault(answer)
-        said = f"{self._name} says: {self.scrub(fault.message)}" if fault.message else f"{self._name} gave no reason"
+        said = f"{self.name} says: {self.scrub(fault.message)}" if fault.message else f"{self.name} gave no reason"
         said = f"{said} (HTTP {answer.status_code})"
         match fault.kind:
             case "no_key" | "unauthorized" | "forbidden":
@@ -265,11 +264,11 @@ class ServiceClient:
 
     def _unreachable(self, error: Exception) -> UnreachableError:
         return UnreachableError(
-            f"{self._name} cannot be reached at {self._base_url}: {_say(error)}; check the address and the network"
+            f"{self.name} cannot be reached at {self.base_url}: {_say(error)}; check the address and the network"
         )
 
     def _lost(self, why: str) -> SubmissionLostError:
-        return SubmissionLostError(f"{self._name} was sent the request, and {why}")
+        return SubmissionLostError(f"{self.name} was sent the request, and {why}")
 
 
 def retry_after_s(header: str | None, now: Callable[[], float] = time.time) -> float | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
@@ -19,74 +18,56 @@ from ...errors import (
     SubmissionLostError,
 )
 from ...schema import GenerationRequest, Progress
-from ...video import check_output_path
-from ..base import GenerationContext, with_seed
-from ..prompt_rewriting import rewriting_notes
+from ..begin import Run
 from .client import ServiceClient
 from .open_tasks import OpenTask, OpenTasks
 
 
 class TaskSubmission:
-    """Drafts a job, and sends it once.
+    """Drafts a task, and sends it once.
 
     Args:
-        name, base_url: of the service.
-        wire: its dialect.
-        ledger: where the task is remembered.
-
-    Attributes:
-        service: the connection, once there is a draft.
+        service: the connection.
+        wire: the dialect that the service speaks.
+        open_tasks: where the task is remembered.
+        run: what is to be made, as the service takes it.
     """
 
-    def __init__(self, name: str, base_url: str, wire: ModuleType, open_tasks: OpenTasks, context: GenerationContext):
-        self._name, self._base_url, self._wire, self._open_tasks = name, base_url, wire, open_tasks
-        self._context = context
-        self.service: ServiceClient | None = None
-        self._job: OpenTask | None = None
+    def __init__(self, service: ServiceClient, wire: ModuleType, open_tasks: OpenTasks, run: Run[GenerationRequest]):
+        self._service, self._wire, self._open_tasks, self._run = service, wire, open_tasks, run
         self._body: dict[str, Any] = {}
 
-    def draft(self, request: GenerationRequest, mark: str, connect: Callable[[], ServiceClient]) -> OpenTask:
-        """The job of a request, which may be sent; the ledger does not know it yet.
+    def draft(self, mark: str) -> OpenTask:
+        """The open task, which may be sent; nobody has written it down yet.
 
         Args:
             mark: its fingerprint.
-            connect: called when the request itself is known to be in order; its errors are this method's.
 
         Raises:
-            RequestLossError: the service cannot hold the request, and losses were not allowed.
-            OutputExistsError, ConfigError: the file cannot be written.
+            RequestLossError: the service cannot hold the prompt.
             GenerationCancelledError: before anything was sent.
         """
-        context, wire = self._context, self._wire
-        wanted = wire.request_to_wire(request, allow_loss=context.allow_loss)
-        sent = wire.request_to_wire(with_seed(wanted.request, wire.CAPABILITIES))
-        output = context.output or Path(f"{self._name}-{datetime.now():%Y%m%d-%H%M%S}-{sent.request.seed}.mp4")
-        check_output_path(output, context.overwrite)
-        losses = [loss.note for loss in wanted.losses]
-        self.service = connect()
-        for note in losses:
-            context.on_note(note)
+        run, context = self._run, self._run.context
+        self._body = self._wire.request_to_wire(run.request).body
         if context.cancel.is_set():
             raise GenerationCancelledError("cancelled before anything was sent")
         context.on_progress(Progress(stage="submit"))
         context.job_id = self._open_tasks.new_id()
-        self._body = sent.body
-        self._job = OpenTask(
+        return OpenTask(
             job_id=context.job_id,
             fingerprint=mark,
-            backend=self._name,
-            base_url=self._base_url,
-            request=sent.request,
-            output=Path(os.path.abspath(output)),
+            backend=self._service.name,
+            base_url=self._service.base_url,
+            request=run.request,
+            output=Path(os.path.abspath(run.output)),
             overwrite=context.overwrite,
-            notes=[*rewriting_notes(request, context), *losses],
+            notes=run.notes,
             created_at=datetime.now(UTC),
             safety=context.safety,
         )
-        return self._job
 
-    def send(self) -> OpenTask:
-        """The one POST of the draft; afterwards the task's id is on disk, or it is said why not.
+    def send(self, job: OpenTask) -> OpenTask:
+        """The one POST of a draft that is written down; afterwards the task's id is on disk, or it is said why not.
 
         Raises:
             SubmissionLostError: the answer was lost, and nobody knows whether there is a task.
@@ -94,7 +75,7 @@ class TaskSubmission:
             HostedError: it was refused; nothing was made of it.
             HunyuanLocalError: no more may be spent.
         """
-        job, context = self._job, self._context
+        context, name = self._run.context, self._service.name
         began = time.monotonic()
         if context.spending is not None:
             try:
@@ -103,12 +84,12 @@ class TaskSubmission:
                 self._open_tasks.forget(job)
                 raise
         try:
-            answer = self.service.post(self._wire.SUBMIT_PATH, self._body)
+            answer = self._service.post(self._wire.SUBMIT_PATH, self._body)
             context.remote_id = self._wire.submission_from_wire(answer)
         except (SubmissionLostError, InvalidAnswerError) as error:
-            raise SubmissionLostError(f"{error}. {lost_advice(self._name, job)}") from error
+            raise SubmissionLostError(f"{error}. {lost_advice(name, job)}") from error
         except KeyboardInterrupt as error:
-            raise GenerationCancelledError(f"cancelled in mid-submission. {lost_advice(self._name, job)}") from error
+            raise GenerationCancelledError(f"cancelled in mid-submission. {lost_advice(name, job)}") from error
         except HostedError:
             self._open_tasks.forget(job)  # the service has made nothing of it
             if context.spending is not None:
@@ -119,9 +100,7 @@ class TaskSubmission:
             self._open_tasks.save(job)
         except ConfigError as error:
             # The task is paid for: better to go on without a record than to stop.
-            context.on_note(
-                f"do not interrupt this: task {job.remote_id} at {self._name} cannot be remembered: {error}"
-            )
+            context.on_note(f"do not interrupt this: task {job.remote_id} at {name} cannot be remembered: {error}")
         return job
 
 

@@ -6,29 +6,36 @@ The order of the work is here; the work itself is in ``pipeline/``, ``gate`` and
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...capabilities import Capabilities, fit
 from ...config import LoraConfig, ModelConfig, RuntimeProfile, load_cache, load_model_config
 from ...errors import ConfigError, GpuMemoryError, InvalidOutputError
-from ...planner import plan
+from ...planner import Machine, plan
+from ...planner.tiles import Tiles
+from ...resolved import ResolvedRequest
 from ...schema import GenerationRequest, GenerationResult, Progress
-from ...video import check_output_path
-from ..base import Explanation, GenerationContext, explanation, preview_path, with_seed
-from ..prompt_rewriting import Place, PromptRewriter, forget_rewriting, rewriting_notes
-from ..safety_check import prepare
-from .decode_and_write import PendingVideo, Run, decode_to_file, default_output
-from .out_of_memory import OutOfMemoryFallback, Retry, remedy
-from .profile_choice import available_machine, choose_profile, for_the_largest, named_profile, place_beside, with_cache
-from .saved_state import facts_of, kept_rewriting, open_checkpoint
-from .vae_tiles import Tiles, choose_for
+from ..base import Explanation, GenerationContext, explanation, with_seed
+from ..begin import OneAtATime, Run, begin
+from ..prompt_rewriting import FindPlace, PromptRewriter
+from .decode_and_write import PendingVideo, decode_to_file, fitting_tiles, make_previewer
+from .out_of_memory import OutOfMemoryFallback, Retry, remedy, why_impossible
+from .profile_choice import (
+    Choice,
+    available_machine,
+    choose_profile,
+    for_the_largest,
+    named_profile,
+    place_beside,
+    with_cache,
+)
 
 if TYPE_CHECKING:
-    from ...pipeline.checkpoint import Checkpoint
     from ...pipeline.model import LoadedModel
-    from ...pipeline.preview import Previewer
 
 
 class LocalBackend:
@@ -48,6 +55,7 @@ class LocalBackend:
     """
 
     name = "local"
+    is_paid, keeps_state = False, True
 
     def __init__(
         self,
@@ -72,8 +80,9 @@ class LocalBackend:
         self.loaded: LoadedModel | None = None
         self._loaded_for: RuntimeProfile | None = None
         self._encoded: Path | None = None
-        self._tiles: dict[tuple[tuple[int, int], int], Tiles] = {}
-        self._prompt_rewriter = PromptRewriter(self._place)
+        self._tiles: dict[tuple[int, int, int], Tiles] = {}
+        self._prompt_rewriter = PromptRewriter()
+        self._one_at_a_time = OneAtATime()
 
     @property
     def capabilities(self) -> Capabilities:
@@ -102,19 +111,25 @@ class LocalBackend:
         """See :class:`hunyuan_local.backends.base.Backend`; the body is the request, complete."""
         fitted = fit(request, self.name, self.capabilities)
         resolved = self.resolve(fitted.request)
-        notes = self.notes(resolved, self.config.render_size(resolved.width, resolved.height))
         body = resolved.model_dump()
-        return explanation(self.name, fitted, self.capabilities, url=None, body=body, notes=notes)
+        return explanation(self.name, fitted, self.capabilities, url=None, body=body, notes=self.notes(resolved))
 
-    def resolve(self, request: GenerationRequest) -> GenerationRequest:
+    def resolve(self, request: GenerationRequest) -> ResolvedRequest:
         """The request with the model's defaults and a random seed where nothing was given."""
-        return with_seed(request, self.capabilities).with_defaults(self.capabilities.defaults)
+        return ResolvedRequest.of(with_seed(request, self.capabilities), self.capabilities.defaults)
 
     def load(self, context: GenerationContext | None = None) -> LoadedModel:
-        """Load the model for requests of its usual size, or return the loaded one."""
+        """Load the model for requests of its usual size, or return the loaded one.
+
+        Raises:
+            HunyuanLocalError: it cannot be loaded, or this backend is at work on a video.
+        """
         context = context or GenerationContext()
-        request = self.resolve(GenerationRequest(prompt="any"))
-        return self.load_in(self.choose(request, context.on_note, self._loaded_for), context)
+        with self._one_at_a_time:
+            choice = self.choose(self.resolve(GenerationRequest(prompt="any")), self._loaded_for)
+            if choice.reason is not None:
+                context.on_note(choice.reason)
+            return self.load_in(choice.profile, context)
 
     def encode_ahead(self, requests: Sequence[GenerationRequest], folder: Path, context: GenerationContext) -> None:
         """Encode the prompts of requests to come into a folder, all at once; then the text encoders leave.
@@ -124,16 +139,24 @@ class LocalBackend:
 
         Raises:
             ConfigError: the folder cannot be written.
-            HunyuanLocalError: the model cannot be loaded, or the device does not hold the text encoders.
+            HunyuanLocalError: the model cannot be loaded, the device does not hold the text encoders, or this backend
+                is at work on a video.
         """
+        with self._one_at_a_time:
+            self._encode_ahead(requests, folder, context)
+
+    def _encode_ahead(self, requests: Sequence[GenerationRequest], folder: Path, context: GenerationContext) -> None:
         from ...pipeline.memory.device import translated_shortage
 
-        profile = for_the_largest(
-            map(self.resolve, requests), lambda request: self.choose(request, context.on_note, self._loaded_for)
+        machine = available_machine() if self.profile is None else None
+        choice = for_the_largest(
+            map(self.resolve, requests), lambda request: self.choose(request, self._loaded_for, machine)
         )
-        if profile is None:  # each of them will be told by itself
+        if choice is None:  # each of them will be told by itself
             return
-        model = self.load_in(profile, context)
+        if choice.reason is not None:
+            context.on_note(choice.reason)
+        model = self.load_in(choice.profile, context)
         try:
             with translated_shortage("encode"):
                 model.prompts.encode_ahead(
@@ -146,7 +169,12 @@ class LocalBackend:
     def rewrite(self, request: GenerationRequest, context: GenerationContext | None = None) -> GenerationRequest:
         """See :class:`hunyuan_local.backends.base.Backend`; the language model never shares the GPU with the denoising
         unless the plan says that both fit."""
-        return self._prompt_rewriter.rewrite(request, context or GenerationContext())
+        resolved = self.resolve(request)
+        return self._prompt_rewriter.rewrite(
+            request,
+            context or GenerationContext(),
+            lambda needed_bytes: self._place(resolved, self.choose(resolved, self._loaded_for))(needed_bytes),
+        )
 
     def generate(self, request: GenerationRequest, context: GenerationContext | None = None) -> GenerationResult:
         """Make one video; see :class:`hunyuan_local.backends.base.Backend` and :meth:`start`."""
@@ -157,35 +185,32 @@ class LocalBackend:
 
         Where the device's memory runs out, it is tried again in smaller pieces, from the last finished
         step on; what was changed is in the result, and stays so for the requests to come.
+
+        Raises:
+            HunyuanLocalError: at once where this backend is at work on another video; else see
+                :class:`hunyuan_local.backends.base.Backend`.
         """
         context = context or GenerationContext()
-        if context.output is not None:
-            check_output_path(context.output, context.overwrite)
-        prepare(context.safety, context.on_note)
-        forget_rewriting(request, context)
-        # A prompt that was rewritten, and a seed that was drawn, before an interruption are kept.
-        checkpoint = open_checkpoint(request, self.config, context)
-        if request.awaits_rewriting:
-            request = kept_rewriting(checkpoint, request) or self.rewrite(request, context)
-        began = time.monotonic()
+        with self._one_at_a_time:
+            # 1. Everything that can be refused is refused before any of the model's weights is read.
+            run = begin(request, context, name=self.config.name, resolve=self.resolve, model=self.config)
+            choice = self.choose(run.request, self._loaded_for)
+            run.rewrite(self._prompt_rewriter, self._place(run.request, choice))
+            for text in self.notes(run.request):
+                run.note(text)
+            if choice.reason is not None:
+                run.note(choice.reason)
+            return self._make(run, choice.profile)
 
-        # 1. Everything that can be refused is refused before any of the model's weights is read.
-        if request.seed is None:
-            request = request.replace(seed=checkpoint.seed())
-        request = self.resolve(request)
-        output = context.output or default_output(self.config.name, request.seed)
-        check_output_path(output, context.overwrite)
-        render_size = self.config.render_size(request.width, request.height)
-        run = Run(request, output, render_size, context, began, notes=rewriting_notes(request, context))
-        for text in self.notes(request, run.render_size):
-            run.note(text)
-        fallback = OutOfMemoryFallback(self.choose(request, run.note, self._loaded_for), self._why_impossible)
-        self._prompt_rewriter.make_room(request)
-        tiles = self._tiles.setdefault((run.render_size, request.num_frames), Tiles(self.config, request))
-
+    def _make(self, run: Run[ResolvedRequest], profile: RuntimeProfile) -> PendingVideo:
+        """The video, in this profile or in what follows it when memory runs out."""
+        request = run.request
+        fallback: OutOfMemoryFallback | None = None
+        size = (*self.config.render_size(request.width, request.height), request.num_frames)
+        tiles = self._tiles.setdefault(size, Tiles(self.config, request))
         while True:
             try:
-                pending = self._attempt(run, fallback.profile, tiles, checkpoint)
+                pending = self._attempt(run, profile, tiles)
                 break
             except GpuMemoryError as error:
                 if self._prompt_rewriter.leave_gpu():
@@ -193,7 +218,9 @@ class LocalBackend:
                 if error.stage == "decode" and self.loaded.placement.has_evictable:
                     self.loaded.placement.evict()
                     continue
+                fallback = fallback or OutOfMemoryFallback(profile, partial(why_impossible, self.config))
                 retry = self._next_retry(fallback, error, tiles, request)
+                profile = retry.profile
             # Not inside the block above: the error's frames keep the model alive.
             text = f"{retry.text}: {tiles.shrink()}" if retry.shrink_tiles else retry.text
             run.recoveries.append(text)
@@ -201,45 +228,38 @@ class LocalBackend:
             if not retry.shrink_tiles:
                 self._unload()
         if self.profile is not None:
-            self.profile = fallback.profile
+            self.profile = profile
         return pending
 
-    def _attempt(self, run: Run, profile: RuntimeProfile, tiles: Tiles, checkpoint: Checkpoint) -> PendingVideo:
+    def _attempt(self, run: Run[ResolvedRequest], profile: RuntimeProfile, tiles: Tiles) -> PendingVideo:
         """The way from the model to the file, or what is left of it."""
+        from ...pipeline.checkpoint import Checkpoint
         from ...pipeline.denoise import denoise
+        from ...pipeline.model import facts_of
 
         # 2. The model.
-        context = run.context
+        request, context = run.request, run.context
         model = self.load_in(profile, context)
         run.loaded = run.loaded or time.monotonic()
 
-        checkpoint.facts = facts_of(model, run.request, run.render_size)
+        run.state = checkpoint = run.state or Checkpoint()
+        checkpoint.facts = facts_of(model, request)
+        previewer = make_previewer(run, model) if context.preview_every else None
         try:
             # 3. Noise to latents.
             denoised = denoise(
-                model, run.request, run.render_size, context.on_progress, run.note, context.cancel.is_set, checkpoint,
-                self.previewer(run),
+                model, request, self.config.render_size(request.width, request.height), context.on_progress, run.note,
+                context.cancel.is_set, checkpoint, previewer,
             )  # fmt: skip
 
             # 4. Latents to a file; until it is there, the saved latents stay.
-            return decode_to_file(run, model, denoised, choose_for(model, tiles, profile), checkpoint.delete)
+            return decode_to_file(run, model, denoised, fitting_tiles(model, tiles, profile), checkpoint.delete)
         except InvalidOutputError:
             checkpoint.delete()  # the same latents would give the same video
             raise
         except BaseException:  # cancelled, or the disk is full: while this process lives, no finished step is lost
-            checkpoint.rescue(run.request.seed)
+            checkpoint.rescue(request.seed)
             raise
-
-    def previewer(self, run: Run) -> Previewer | None:
-        """What writes pictures of the unfinished video, where they are asked for and can be made."""
-        from ...pipeline.preview import Previewer
-
-        if not run.context.preview_every:
-            return None
-        if self.config.latent_preview is None:
-            run.note(f"no previews: the config of {self.config.name} has no latent_preview, a map to colours")
-            return None
-        return Previewer(self.config.latent_preview, preview_path(run.output), run.context.preview_every, run.note)
 
     def close(self) -> None:
         """Let go of the models and of the device memory they held."""
@@ -271,35 +291,29 @@ class LocalBackend:
 
         free_device()
 
-    def choose(
-        self, request: GenerationRequest, note: Callable[[str], None], loaded: RuntimeProfile | None
-    ) -> RuntimeProfile:
-        """The profile that was named, or the plan's choice for this request where the model is loaded in ``loaded``."""
+    def choose(self, request: ResolvedRequest, loaded: RuntimeProfile | None, machine: Machine | None = None) -> Choice:
+        """The profile that was named, or the plan's choice for this request.
+
+        Args:
+            loaded: what the model runs in now; None where it is not loaded.
+            machine: what to plan for; None is this machine as it is now.
+
+        Raises:
+            GpuMemoryError, ConfigError: see :func:`.profile_choice.choose_profile`.
+        """
         if self.profile is not None:
-            return self.profile
-        choice = choose_profile(request, self.config, loaded)
-        if choice.reason is not None:
-            note(choice.reason)
-        return with_cache(choice.profile, self.cache, self.config)
+            return Choice(self.profile)
+        choice = choose_profile(request, self.config, loaded, machine)
+        return replace(choice, profile=with_cache(choice.profile, self.cache, self.config))
 
-    def _place(self, request: GenerationRequest, needed_bytes: int) -> Place:
-        """Where a language model goes that rewrites the prompt of this request."""
-        request = self.resolve(request)
-        profile = self.choose(request, lambda text: None, self._loaded_for)
-        return place_beside(request, self.config, profile, needed_bytes, is_empty=self.loaded is None)
-
-    def _why_impossible(self, profile: RuntimeProfile) -> str | None:
-        """Why the loader would refuse a profile here, or None if it would not."""
-        from ...pipeline.loading.loader import check_precision
-
-        try:
-            check_precision(self.config, profile)
-        except ConfigError as error:
-            return str(error)
-        return None
+    def _place(self, request: ResolvedRequest, choice: Choice) -> FindPlace:
+        """Says where a language model goes that rewrites the prompt of this request."""
+        return lambda needed_bytes: place_beside(
+            request, self.config, choice, needed_bytes, is_empty=self.loaded is None
+        )
 
     def _next_retry(
-        self, fallback: OutOfMemoryFallback, error: GpuMemoryError, tiles: Tiles, request: GenerationRequest
+        self, fallback: OutOfMemoryFallback, error: GpuMemoryError, tiles: Tiles, request: ResolvedRequest
     ) -> Retry:
         """What to try next.
 
@@ -313,13 +327,14 @@ class LocalBackend:
             found = plan(request, self.config, available_machine())
             raise GpuMemoryError(f"{last}; {remedy(found)}", error.stage, error.peak_bytes) from None
 
-    def notes(self, request: GenerationRequest, render_size: tuple[int, int]) -> list[str]:
+    def notes(self, request: ResolvedRequest) -> list[str]:
         """What the user should know of the model, and of a size at which it does not render."""
         notes = self.config.notices
-        if render_size != (request.width, request.height):
-            factor = min(request.width / render_size[0], request.height / render_size[1])
+        width, height = self.config.render_size(request.width, request.height)
+        if (width, height) != (request.width, request.height):
+            factor = min(request.width / width, request.height / height)
             notes.append(
-                f"{self.config.name} renders at {render_size[0]}x{render_size[1]}; the encoder scales up about "
+                f"{self.config.name} renders at {width}x{height}; the encoder scales up about "
                 f"{factor:.1f} times to {request.width}x{request.height}"
             )
         return notes

@@ -7,58 +7,30 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...config.tiling import SPATIAL_COMPRESSION, Tiling
 from ...errors import ContentBlockedError, GenerationCancelledError
 from ...gate import FrameGate
 from ...provenance import ModelIdentity, Provenance, statement, weights_identity
-from ...schema import GenerationRequest, GenerationResult, Progress, SafetyVerdict, Timings
+from ...resolved import ResolvedRequest
+from ...schema import GenerationResult, Progress, SafetyVerdict, Timings
 from ...video import VideoWriter
-from ..base import GenerationContext, preview_path
+from ..base import preview_path
+from ..begin import Run
 from ..safety_check import Inspection, flag_note
 
 if TYPE_CHECKING:
-    from ...config.tiling import Tiling
+    from ...config import RuntimeProfile
     from ...pipeline.denoise import Denoised
     from ...pipeline.model import LoadedModel
+    from ...pipeline.preview import Previewer
+    from ...planner.tiles import Tiles
 
 # Decoded pieces that wait for the encoder, 12 frames each: at 1280x720 33 MB.
 _MOST_PIECES = 16
-
-
-@dataclass
-class Run:
-    """What is known of one video on its way.
-
-    Attributes:
-        request: every field a value.
-        output: the file to write.
-        render_size: (width, height) in pixels at which the model renders.
-        context: progress, cancellation and options of the caller.
-        began, loaded: seconds of the monotonic clock at the start and once the model was there.
-        notes: what the user was told.
-        recoveries: what was changed because memory ran out.
-    """
-
-    request: GenerationRequest
-    output: Path
-    render_size: tuple[int, int]
-    context: GenerationContext
-    began: float
-    loaded: float = 0.0
-    notes: list[str] = field(default_factory=list)
-    recoveries: list[str] = field(default_factory=list)
-
-    def note(self, text: str) -> None:
-        """Tell the user, once, and keep it for the result."""
-        if text not in self.notes:
-            self.notes.append(text)
-            self.context.on_note(text)
 
 
 class PendingVideo:
@@ -82,7 +54,7 @@ class PendingVideo:
             raise
 
 
-def finish(run: Run, model: LoadedModel, denoised: Denoised, tiling: Tiling) -> GenerationResult:
+def finish(run: Run[ResolvedRequest], model: LoadedModel, denoised: Denoised, tiling: Tiling) -> GenerationResult:
     """Decode to the file piece by piece, let it say how it was made, and give it its name.
 
     Raises:
@@ -95,8 +67,34 @@ def finish(run: Run, model: LoadedModel, denoised: Denoised, tiling: Tiling) -> 
     return decode_to_file(run, model, denoised, tiling).result()
 
 
+def make_previewer(run: Run[ResolvedRequest], model: LoadedModel) -> Previewer | None:
+    """What writes pictures of the unfinished video, every so many steps; None where they cannot be made."""
+    from ...pipeline.preview import Previewer
+
+    config, every = model.config, run.context.preview_every
+    if config.latent_preview is None:
+        run.note(f"no previews: the config of {config.name} has no latent_preview, a map to colours")
+        return None
+    return Previewer(config.latent_preview, preview_path(run.output), every, run.note)
+
+
+def fitting_tiles(model: LoadedModel, tiles: Tiles, profile: RuntimeProfile) -> Tiling:
+    """The tiles that the free memory allows; a transformer that was to stay leaves if they do not fit beside it."""
+    from ...pipeline.model import decoding_bytes
+
+    tiling, placement = tiles.choose(profile, free_bytes := decoding_bytes(model)), model.placement
+    if placement.has_evictable and free_bytes is not None and tiles.needed_bytes > free_bytes:
+        placement.evict()
+        tiling = tiles.choose(profile, decoding_bytes(model))
+    return tiling
+
+
 def decode_to_file(
-    run: Run, model: LoadedModel, denoised: Denoised, tiling: Tiling, on_done: Callable[[], None] = lambda: None
+    run: Run[ResolvedRequest],
+    model: LoadedModel,
+    denoised: Denoised,
+    tiling: Tiling,
+    on_done: Callable[[], None] = lambda: None,
 ) -> PendingVideo:
     """As :func:`finish`, but return when the last frame is decoded; the file is finished meanwhile.
 
@@ -111,7 +109,7 @@ def decode_to_file(
     request, context = run.request, run.context
     writer = VideoWriter(
         run.output,
-        frame_size=run.render_size,
+        frame_size=_frame_size(denoised),
         size=(request.width, request.height),
         fps=request.fps,
         overwrite=context.overwrite,
@@ -136,7 +134,7 @@ def decode_to_file(
             decode_s=decoded - decode_began,
             total_s=context.rewrite_s + decoded - run.began,
         )
-        provenance = _provenance(run, model, timings)
+        provenance = _provenance(run, model, denoised, timings)
         context.on_progress(Progress(stage="write"))
     except BaseException:
         encoding.abort()
@@ -166,7 +164,7 @@ def decode_to_file(
     return PendingVideo(encoding.close(write), encoding)
 
 
-def _inspected(run: Run, inspection: Inspection, on_done: Callable[[], None]) -> SafetyVerdict | None:
+def _inspected(run: Run[ResolvedRequest], inspection: Inspection, on_done: Callable[[], None]) -> SafetyVerdict | None:
     """What the safety check says of all the frames, before the file has its name.
 
     Raises:
@@ -230,7 +228,7 @@ class _Encoding:
         self._writer.write(frames)
 
 
-def _frames(run: Run, model: LoadedModel, denoised: Denoised, tiling: Tiling) -> Iterator[np.ndarray]:
+def _frames(run: Run[ResolvedRequest], model: LoadedModel, denoised: Denoised, tiling: Tiling) -> Iterator[np.ndarray]:
     """Decoded pieces, with progress, and a look at the cancel switch after each."""
     from ...pipeline.decode import decode
 
@@ -244,7 +242,7 @@ def _frames(run: Run, model: LoadedModel, denoised: Denoised, tiling: Tiling) ->
         context.on_progress(Progress(stage="decode", step=done, total=total))
 
 
-def _provenance(run: Run, model: LoadedModel, timings: Timings) -> Provenance:
+def _provenance(run: Run[ResolvedRequest], model: LoadedModel, denoised: Denoised, timings: Timings) -> Provenance:
     """All but the digest of the frames, which is known when they are all encoded."""
     from ...pipeline.memory.device import device_name
 
@@ -258,7 +256,7 @@ def _provenance(run: Run, model: LoadedModel, timings: Timings) -> Provenance:
         profile=model.profile.name,
         runtime=model.profile,
         device=device_name(model.profile),
-        render_size=run.render_size,
+        render_size=_frame_size(denoised),
         timings=timings,
         frames_sha256="",
         notes=list(run.notes),
@@ -266,6 +264,7 @@ def _provenance(run: Run, model: LoadedModel, timings: Timings) -> Provenance:
     )  # fmt: skip
 
 
-def default_output(model: str, seed: int | None) -> Path:
-    """A name by model, time and seed in the current folder."""
-    return Path(f"{Path(model).name}-{datetime.now():%Y%m%d-%H%M%S}-{seed}.mp4")
+def _frame_size(denoised: Denoised) -> tuple[int, int]:
+    """(width, height) in pixels of the frames before the encoder scales them up."""
+    height, width = denoised.latents.shape[-2:]
+    return width * SPATIAL_COMPRESSION, height * SPATIAL_COMPRESSION

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ...config import Quantization, RuntimeProfile
-from ...errors import GpuMemoryError
+from ...config import ModelConfig, Quantization, RuntimeProfile
+from ...errors import ConfigError, GpuMemoryError
 from ...planner import Plan
 from ...planner.modes import OFFLOADS
 from ...planner.result import gib
@@ -94,6 +94,17 @@ class OutOfMemoryFallback:
         peak = "" if error.peak_bytes is None else f"; {gib(error.peak_bytes)} were allocated at the peak"
         tried = f"; tried before: {'; '.join(self._taken)}" if self._taken else ""
         return f"{error}{peak}{tried}"
+
+
+def why_impossible(config: ModelConfig, profile: RuntimeProfile) -> str | None:
+    """Why the loader would refuse a profile here, or None if it would not."""
+    from ...pipeline.loading.loader import check_precision
+
+    try:
+        check_precision(config, profile)
+    except ConfigError as error:
+        return str(error)
+    return None
 
 
 def remedy(found: Plan) -> str:

@@ -22,6 +22,7 @@ from ...planner.memory import CUDA_CONTEXT
 from ...planner.modes import DTYPES, Mode, all_modes
 from ...planner.plan import weigh
 from ...planner.result import fastest, gib
+from ...resolved import ResolvedRequest
 from ...schema import GenerationRequest
 from ..prompt_rewriting import Place
 
@@ -30,10 +31,16 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Choice:
-    """A profile, and in a sentence why it was taken; no reason where the user named it."""
+    """A profile, and how it was found.
+
+    Attributes:
+        reason: why it was taken, in a sentence; None where the user named it, or it is loaded already.
+        machine: what was planned for; None where the user named the profile, and nobody asked.
+    """
 
     profile: RuntimeProfile
     reason: str | None = None
+    machine: Machine | None = None
 
 
 def named_profile(name: str | None) -> RuntimeProfile | None:
@@ -116,39 +123,48 @@ def available_machine() -> Machine:
     return replace(machine, gpu_memory_bytes=min(machine.gpu_memory_bytes, available_bytes() + CUDA_CONTEXT))
 
 
-def choose_profile(request: GenerationRequest, model: ModelConfig, loaded: RuntimeProfile | None = None) -> Choice:
+def choose_profile(
+    request: GenerationRequest,
+    model: ModelConfig,
+    loaded: RuntimeProfile | None = None,
+    machine: Machine | None = None,
+) -> Choice:
     """The profile of the fastest mode that fits this machine; the loaded one as long as that fits.
 
     Args:
         request: fields that it leaves open take the model's defaults.
         model: which checkpoint.
         loaded: what the model runs in already: to load it again costs more than a faster mode saves.
+        machine: what to plan for; None is this machine as it is now.
 
     Raises:
         GpuMemoryError: no mode fits; names the nearest requests that would.
         ConfigError: the machine cannot run the model in any mode.
     """
-    found = plan(request, model, available_machine())
+    found = plan(request, model, machine or available_machine())
     if loaded is not None and (same := _as_loaded(found, loaded)) is not None:
-        return Choice(loaded.model_copy(update={"vae_tiling": same.mode.vae_tiling}))
+        profile = loaded.model_copy(update={"vae_tiling": same.mode.vae_tiling})
+        return Choice(profile, machine=found.machine)
     mode = found.require_choice()
-    return Choice(_profile(AUTO, mode.mode, found.machine.device), _reason(found, mode))
+    return Choice(_profile(AUTO, mode.mode, found.machine.device), _reason(found, mode), found.machine)
 
 
 def place_beside(
-    request: GenerationRequest, model: ModelConfig, profile: RuntimeProfile, needed_bytes: int, *, is_empty: bool
+    request: ResolvedRequest, model: ModelConfig, choice: Choice, needed_bytes: int, *, is_empty: bool
 ) -> Place:
     """On the GPU if the plan says that there is room beside the video, or for the moment, while nothing is there yet;
     else on the CPU.
 
     Args:
-        request: every field a value.
-        profile: what the video is made in.
+        choice: what the video is made in.
         needed_bytes: of the language model.
         is_empty: nothing of the video's model is loaded.
     """
-    machine = available_machine()
-    if machine.gpu_memory_bytes is None or profile.device == "cpu":
+    profile = choice.profile
+    if profile.device == "cpu":
+        return Place()
+    machine = choice.machine or available_machine()
+    if machine.gpu_memory_bytes is None:
         return Place()
     mode = Mode(profile.offload, profile.quantization, profile.vae_tiling)
     if needed_bytes <= machine.gpu_memory_bytes - weigh(request, model, machine, mode).needed_gpu_bytes:
@@ -157,14 +173,11 @@ def place_beside(
     return Place("cuda", stays=False) if is_empty and fits_alone else Place()
 
 
-def for_the_largest(
-    requests: Iterable[GenerationRequest], choose: Callable[[GenerationRequest], RuntimeProfile]
-) -> RuntimeProfile | None:
-    """The profile of the largest request that fits, since that serves the others too; None if none fits.
+def for_the_largest(requests: Iterable[ResolvedRequest], choose: Callable[[ResolvedRequest], Choice]) -> Choice | None:
+    """The choice for the largest request that fits, since that serves the others too; None if none fits.
 
     Args:
-        requests: every field a value.
-        choose: the profile of one request; raises GpuMemoryError if none is large enough.
+        choose: the choice for one request; raises GpuMemoryError if none is large enough.
     """
     by_size = {(r.width, r.height, r.num_frames, r.true_cfg_scale > 1): r for r in requests}
     for _, request in sorted(by_size.items(), key=lambda item: math.prod(item[0][:3]), reverse=True):

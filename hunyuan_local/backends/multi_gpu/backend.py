@@ -7,20 +7,19 @@ with the model loaded, for the next request.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ...capabilities import Capabilities
 from ...config import ContextParallel, LoraConfig, ModelConfig, RuntimeProfile
+from ...resolved import ResolvedRequest
 from ...schema import GenerationRequest, GenerationResult, Progress
-from ...video import check_output_path
 from ..base import Explanation, GenerationContext
+from ..begin import OneAtATime, begin
 from ..local.backend import LocalBackend
-from ..local.decode_and_write import Run, default_output
-from ..local.saved_state import kept_rewriting, open_checkpoint
-from ..prompt_rewriting import PromptRewriter, forget_rewriting, rewriting_notes
-from ..safety_check import prepare
+from ..local.profile_choice import Choice
+from ..prompt_rewriting import PromptRewriter
 from .command import Command
 from .launcher import RankGroup
 from .limits import check_degree
@@ -47,6 +46,7 @@ class ParallelBackend:
     """
 
     name = "local"
+    is_paid, keeps_state = False, True
 
     def __init__(
         self,
@@ -60,6 +60,7 @@ class ParallelBackend:
         self.shared = shared
         self._local = LocalBackend(model, profile, revision, lora, cache)
         self._prompt_rewriter = PromptRewriter()
+        self._one_at_a_time = OneAtATime()
         self._group: RankGroup | None = None
         self._profile: RuntimeProfile | None = None
         self._device = "not loaded"
@@ -105,7 +106,7 @@ class ParallelBackend:
         """See :class:`hunyuan_local.backends.base.Backend`."""
         return self._local.explain(request)
 
-    def resolve(self, request: GenerationRequest) -> GenerationRequest:
+    def resolve(self, request: GenerationRequest) -> ResolvedRequest:
         """The request with the model's defaults and a random seed where nothing was given."""
         return self._local.resolve(request)
 
@@ -116,9 +117,11 @@ class ParallelBackend:
             HunyuanLocalError: see :meth:`generate`.
         """
         context = context or GenerationContext()
-        request = self.resolve(GenerationRequest(prompt="any"))
-        profile = self._choose(request, context.on_note)
-        self._command("load", {}, profile, context, context.on_note)
+        with self._one_at_a_time:
+            choice = self._choose(self.resolve(GenerationRequest(prompt="any")))
+            if choice.reason is not None:
+                context.on_note(choice.reason)
+            self._command("load", {}, choice.profile, context, context.on_note)
 
     def rewrite(self, request: GenerationRequest, context: GenerationContext | None = None) -> GenerationRequest:
         """See :class:`hunyuan_local.backends.base.Backend`; the language model runs on the CPU, since the GPUs are the
@@ -129,41 +132,31 @@ class ParallelBackend:
         """Make one video; see :class:`hunyuan_local.backends.base.Backend`.
 
         Raises:
-            HunyuanLocalError: also where a process has died; the next call starts them anew.
+            HunyuanLocalError: also where a process has died, after which the next call starts them anew; and at once
+                where this backend is at work on another video.
         """
         context = context or GenerationContext()
-        if context.output is not None:
-            check_output_path(context.output, context.overwrite)
-        prepare(context.safety, context.on_note)
-        forget_rewriting(request, context)
-        asked = request
-        if request.awaits_rewriting:
-            kept = kept_rewriting(open_checkpoint(request, self.config, context), request)
-            request = kept or self.rewrite(request, context)
-        began = time.monotonic()
-        # 1. Everything that can be refused is refused before any process is started.
-        if request.seed is None and context.checkpoint_dir is not None:
-            request = request.replace(seed=open_checkpoint(asked, self.config, context).seed())
-        request = self.resolve(request)
-        output = context.output or default_output(self.config.name, request.seed)
-        check_output_path(output, context.overwrite)
-        render_size = self.config.render_size(request.width, request.height)
-        run = Run(request, output, render_size, context, began, notes=rewriting_notes(request, context))
-        for text in self._local.notes(request, run.render_size):
-            run.note(text)
-        profile = self._choose(request, run.note)
+        with self._one_at_a_time:
+            # 1. Everything that can be refused is refused before any process is started.
+            run = begin(request, context, name=self.config.name, resolve=self.resolve, model=self.config)
+            choice = self._choose(run.request)
+            run.rewrite(self._prompt_rewriter)
+            for text in self._local.notes(run.request):
+                run.note(text)
+            if choice.reason is not None:
+                run.note(choice.reason)
 
-        # 2. The rest is done by the processes together.
-        command = {
-            "asked": asked.model_dump(), "request": request.model_dump(), "output": str(output),
-            "render_size": run.render_size, "began": began, "notes": run.notes, "options": _options(context),
-        }  # fmt: skip
-        try:
-            return GenerationResult(**self._command("generate", command, profile, context, run.note))
-        except BaseException:
-            for pid in self._killed:
-                remove_unfinished(pid, output.absolute().parent, context.checkpoint_dir)
-            raise
+            # 2. The rest is done by the processes together.
+            command = {
+                "asked": request.model_dump(), "request": run.request.model_dump(), "output": str(run.output),
+                "began": run.began, "notes": run.notes, "options": _options(context),
+            }  # fmt: skip
+            try:
+                return GenerationResult(**self._command("generate", command, choice.profile, context, run.note))
+            except BaseException:
+                for pid in self._killed:
+                    remove_unfinished(pid, run.output.absolute().parent, context.checkpoint_dir)
+                raise
 
     def close(self) -> None:
         """End the processes, and let go of the language model."""
@@ -172,11 +165,11 @@ class ParallelBackend:
         if group is not None:
             group.close()
 
-    def _choose(self, request: GenerationRequest, note: Callable[[str], None]) -> RuntimeProfile:
+    def _choose(self, request: ResolvedRequest) -> Choice:
         """The profile that was named, or the plan's choice for a single process; checked against the degree."""
-        profile = self._local.choose(request, note, self._profile)
-        check_degree(self.shared, self.config, request, profile, _gpus(profile))
-        return profile.model_copy(update={"context_parallel": self.shared})
+        choice = self._local.choose(request, self._profile)
+        check_degree(self.shared, self.config, request, choice.profile, _gpus(choice.profile))
+        return replace(choice, profile=choice.profile.model_copy(update={"context_parallel": self.shared}))
 
     def _command(
         self,

@@ -11,7 +11,7 @@ from ...errors import ConfigError
 from ...planner.checkpoint import read_architecture
 from ...planner.context_parallel import can_share
 from ...planner.memory import Shape
-from ...schema import GenerationRequest
+from ...resolved import ResolvedRequest
 
 # Of ``pipeline.attention.BACKENDS``, those for which diffusers has context parallelism; ring joins parts by their
 # log-sum-exp, which ``native`` does not give but on the CPU, where another kernel takes its place.
@@ -48,7 +48,7 @@ def context_parallel(
 
 
 def check_degree(
-    shared: ContextParallel, model: ModelConfig, request: GenerationRequest, profile: RuntimeProfile, gpus: int
+    shared: ContextParallel, model: ModelConfig, request: ResolvedRequest, profile: RuntimeProfile, gpus: int
 ) -> None:
     """Refuse what cannot be shared out.
 

@@ -22,12 +22,13 @@ from ...config import ContextParallel, ModelConfig, RuntimeProfile, SafetyConfig
 from ...config.tiling import Tiling
 from ...errors import ContentBlockedError, GpuMemoryError, InvalidOutputError
 from ...pipeline.noise import hide_import_noise
+from ...planner.tiles import Tiles
+from ...resolved import ResolvedRequest
 from ...schema import GenerationRequest, GenerationResult, Progress
 from ..base import GenerationContext
+from ..begin import Run, open_state
 from ..local.backend import LocalBackend
-from ..local.decode_and_write import Run, finish
-from ..local.saved_state import facts_of, open_checkpoint
-from ..local.vae_tiles import Tiles
+from ..local.decode_and_write import finish, make_previewer
 from .messages import Message, MessageSocket
 
 if TYPE_CHECKING:
@@ -113,23 +114,24 @@ class Rank:
         """One video; the leader's result."""
         from ...pipeline.checkpoint import Checkpoint
         from ...pipeline.denoise import denoise
+        from ...pipeline.model import facts_of
         from ...pipeline.process_group import SharedCheckpoint
 
-        request, context = GenerationRequest(**command["request"]), self._context(command)
+        request, context = ResolvedRequest(**command["request"]), self._context(command)
         output = Path(command["output"])
         self._folders = (output.absolute().parent, context.checkpoint_dir)
-        run = Run(request, output, tuple(command["render_size"]), context, command["began"], notes=command["notes"])
+        run = Run(request, output, context, command["began"], notes=command["notes"])
         model, process_group = self._load(command), self._process_group
         run.loaded = time.monotonic()
         own, previewer = Checkpoint(), None
         if process_group.is_leader:
-            own = open_checkpoint(GenerationRequest(**command["asked"]), self._local.config, context)
-            own.facts = facts_of(model, request, run.render_size)
-            previewer = self._local.previewer(run)
+            own = open_state(GenerationRequest(**command["asked"]), model.config, context) or own
+            own.facts = facts_of(model, request)
+            previewer = make_previewer(run, model) if context.preview_every else None
         checkpoint = SharedCheckpoint(process_group, own)
         try:
             denoised = denoise(
-                model, request, run.render_size, context.on_progress, run.note,
+                model, request, model.config.render_size(request.width, request.height), context.on_progress, run.note,
                 lambda: process_group.share(self._cancel.is_set()), checkpoint, previewer,
             )  # fmt: skip
             result = self._finish(run, model, denoised)
@@ -142,7 +144,7 @@ class Rank:
         checkpoint.delete()
         return result
 
-    def _finish(self, run: Run, model: LoadedModel, denoised: Denoised) -> GenerationResult | None:
+    def _finish(self, run: Run[ResolvedRequest], model: LoadedModel, denoised: Denoised) -> GenerationResult | None:
         """Latents to a file, which the leader writes; the others help with the decoding."""
         from ...pipeline.decode import help_decoding
         from ...pipeline.model import decoding_bytes

@@ -123,6 +123,11 @@ class Target(BaseModel):
     profile: str | None = None
     model: str | None = None
 
+    @property
+    def is_local(self) -> bool:
+        """Whether this machine makes the videos."""
+        return self.base_url is None
+
 
 class BenchResult(BaseModel):
     """A whole bench.

@@ -15,15 +15,19 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from ...backends.base import GenerationContext
 from ...backends.local.backend import LocalBackend
+from ...backends.local.profile_choice import Choice
 from ...config import RuntimeProfile
 from ...errors import HunyuanLocalError, InvalidRequestError, ModelLoadError
 from ...pipeline.noise import hide_import_noise
+from ...planner import Machine
+from ...resolved import ResolvedRequest
 from ...schema import GenerationRequest
 from ..results.machine_card import machine_card
 from .outcome import Outcome
@@ -60,11 +64,10 @@ def serve(connection: Connection, options: dict[str, Any]) -> None:
 class UncachedBackend(LocalBackend):
     """The local backend, as far as it knows no prompt from before."""
 
-    def choose(
-        self, request: GenerationRequest, note: Callable[[str], None], loaded: RuntimeProfile | None
-    ) -> RuntimeProfile:
+    def choose(self, request: ResolvedRequest, loaded: RuntimeProfile | None, machine: Machine | None = None) -> Choice:
         """See :meth:`hunyuan_local.backends.local.backend.LocalBackend.choose`; nothing is kept on disk."""
-        return super().choose(request, note, loaded).model_copy(update={"prompt_cache": False})
+        choice = super().choose(request, loaded, machine)
+        return replace(choice, profile=choice.profile.model_copy(update={"prompt_cache": False}))
 
     def forget_prompts(self) -> None:
         """Have the next prompt encoded, whichever it is."""

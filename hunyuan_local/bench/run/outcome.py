@@ -10,7 +10,6 @@ from ...schema import GenerationResult
 from ..results.result import BenchRun, Stages, Target
 from .costs import Costs, hosted_cost, local_cost
 from .plan import PlannedRun
-from .targets import LOCAL
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ def row_of(
 
 
 def _cost(maker: Maker, outcome: Outcome, costs: Costs | None) -> tuple[float | None, str]:
-    if maker.target.backend != LOCAL:
+    if not maker.target.is_local:
         return hosted_cost(maker.limits, maker.target.is_billed)
     return local_cost(costs, outcome.total_s or 0.0)
 
@@ -113,7 +112,7 @@ def _cost(maker: Maker, outcome: Outcome, costs: Costs | None) -> tuple[float | 
 def _stages(target: Target, result: GenerationResult, outcome: Outcome) -> Stages:
     """Those that this kind of backend has."""
     found, total_s = result.timings, outcome.total_s
-    if target.backend == LOCAL:
+    if target.is_local:
         return Stages(
             load_s=found.load_s, encode_s=found.encode_s, denoise_s=found.denoise_s, decode_s=found.decode_s,
             write_s=found.write_s, total_s=total_s,
@@ -127,7 +126,7 @@ def _stages(target: Target, result: GenerationResult, outcome: Outcome) -> Stage
 
 def _seconds_per_step(target: Target, result: GenerationResult) -> float | None:
     """Of the denoising here, of all its running at a service."""
-    if target.backend == LOCAL:
+    if target.is_local:
         found = result.timings
         return found.denoise_s / found.denoise_steps if found.denoise_steps else None
     steps = result.request.num_inference_steps

@@ -18,7 +18,6 @@ from ...errors import ConfigError
 from ...schema import GenerationRequest
 from ..results.result import BenchRun, Target
 from .scenarios import ScenarioFile
-from .targets import LOCAL
 
 MAX_RUNS = 10_000  # after each of which the whole file of results is written anew
 Key = tuple[str, str, GenerationRequest, str, int]
@@ -123,7 +122,7 @@ def warmup_runs(
     missing = missing_runs(planned, rows, retry_failed=retry_failed)
     found: list[PlannedRun] = []
     for target in targets:
-        if target.backend == LOCAL:
+        if target.is_local:
             for run in _shapes(run for run in missing if run.label == target.label):
                 warm = replace(run, kind="warmup")
                 made = sum(key_of(row)[:4] == warm.key[:4] for row in rows)

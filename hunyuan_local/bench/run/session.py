@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...backends.base import Backend
 from ...backends.hosted.backend import HostedBackend
 from ...backends.hosted.spending import Budget
 from ...backends.local.backend import LocalBackend
-from ...backends.registry import get_backend
+from ...backends.registry import get_backend, option_names
 from ...config import LoraConfig
 from ...errors import ConfigError
 from ...provenance import now
@@ -25,7 +26,7 @@ from .makers import HostedMaker, LocalMaker, remove_unfinished
 from .outcome import Maker
 from .runner import VIDEOS, Bench
 from .scenarios import ScenarioFile
-from .targets import LOCAL, check_labels, hosted_target, local_target
+from .targets import check_labels, hosted_target, local_target
 
 SPENT = "spent.json"
 
@@ -77,7 +78,7 @@ def check_options(
     Raises:
         ConfigError: names them.
     """
-    hosted = [name for name, _ in names if name != LOCAL]
+    hosted = [name for name, _ in names if "api_key" in option_names(name)]
     if len(hosted) == len(names) and local.given:
         raise ConfigError(f"{', '.join(local.given)}: of the local backend alone; leave it out, or add --backend local")
     if api_key is not None and len(hosted) != 1:
@@ -91,19 +92,18 @@ def check_options(
 
 def make_backends(
     names: Sequence[tuple[str, str | None]], local: LocalOptions, api_key: str | None, timeout_s: float | None
-) -> list[Any]:
+) -> list[Backend]:
     """The backends, none of them loaded or connected.
 
     Raises:
         ConfigError: unknown model, profile or cache, or a value that is not allowed.
     """
-    found = [
-        get_backend(name, **{key: value or None for key, value in vars(local).items()})
-        if name == LOCAL
-        else get_backend(name, api_key=api_key, base_url=url, timeout_s=timeout_s)
-        for name, url in names
-    ]
-    if any(backend.name == LOCAL and not isinstance(backend, LocalBackend) for backend in found):
+    given = {key: value or None for key, value in vars(local).items()} | {"api_key": api_key, "timeout_s": timeout_s}
+    found = []
+    for name, url in names:
+        options = given | {"base_url": url}
+        found.append(get_backend(name, **{key: options[key] for key in option_names(name) if key in options}))
+    if any(backend.config is not None and not isinstance(backend, LocalBackend) for backend in found):
         raise ConfigError(
             f"profile={local.profile!r}: shares one video out over several GPUs, which a bench does not measure; take "
             "its context_parallel out"
@@ -113,7 +113,7 @@ def make_backends(
 
 def open_session(
     file: ScenarioFile,
-    backends: Sequence[Any],
+    backends: Sequence[Backend],
     folder: Path,
     *,
     repeats: int,
@@ -137,13 +137,12 @@ def open_session(
         ConfigError: the folder holds another bench; a limit that cannot be kept; the machine cannot be described.
     """
     earlier = earlier_result(folder)
-    services = [hosted_target(backend) for backend in backends if isinstance(backend, HostedBackend)]
-    check_labels(services)
-    prices = {backend.name: backend.capabilities for backend in backends}
-    billed = {target.label: prices[target.backend] for target in services if target.is_billed}
+    services = [(hosted_target(one), one.capabilities) for one in backends if isinstance(one, HostedBackend)]
+    check_labels(target for target, _ in services)
+    billed = {target.label: limits for target, limits in services if target.is_billed}
     budgets = make_budgets(billed, max_cost_usd, folder / SPENT)
     targets = [_target(backend, local, weights) for backend in backends]
-    model = next((backend.config for backend in backends if backend.name == LOCAL), None)
+    model = next((backend.config for backend in backends if backend.config is not None), None)
     # The config has the revision and the LoRAs in it.
     process = LocalProcess({"model": model, "profile": local.profile, "cache": local.cache})
     try:
@@ -162,12 +161,12 @@ def open_session(
         videos = folder / VIDEOS
         remove_unfinished(videos)
         makers = [
-            LocalMaker(target, backend.capabilities, videos, process)
-            if target.backend == LOCAL
-            else HostedMaker(
+            HostedMaker(
                 target, backend, videos, result.created_at, allow_loss=file.allow_loss,
                 spending=budgets.get(target.label),
             )
+            if isinstance(backend, HostedBackend)
+            else LocalMaker(target, backend.capabilities, videos, process)
             for target, backend in zip(targets, backends, strict=True)
         ]  # fmt: skip
         hosted = [maker for maker in makers if isinstance(maker, HostedMaker)]
@@ -182,7 +181,7 @@ def open_session(
         raise
 
 
-def _target(backend: Any, local: LocalOptions, weights: Callable[[], str]) -> Target:
+def _target(backend: Backend, local: LocalOptions, weights: Callable[[], str]) -> Target:
     if isinstance(backend, HostedBackend):
         return hosted_target(backend)
     return local_target(backend.config, backend.profile, local.cache, weights())

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from ...backends.hosted.backend import HostedBackend
 from ...backends.hosted.base_url import check_url
 from ...backends.local.profile_choice import AUTO
-from ...backends.registry import backend_names
+from ...backends.registry import backend_names, option_names
 from ...config import ModelConfig, RuntimeProfile
 from ...errors import ConfigError
 from ..results.result import Target
@@ -32,8 +32,8 @@ def parse_targets(texts: Iterable[str]) -> list[tuple[str, str | None]]:
         name, equals, url = text.partition("=")
         if name not in backend_names():
             raise ConfigError(f"backend={name!r}: not known; use {known}, each also with an address: NAME=URL")
-        if equals and name == LOCAL:
-            raise ConfigError(f"backend={text!r}: the local backend has no address; leave it out")
+        if equals and "base_url" not in option_names(name):
+            raise ConfigError(f"backend={text!r}: the {name} backend has no address; leave it out")
         target = (name, check_url(url) if equals else None)
         if target in found:
             raise ConfigError(f"backend={text!r}: is there more than once; each is compared once")

@@ -151,7 +151,7 @@ def _make(
     began = time.monotonic()
     limits = backend.capabilities
     budget = None
-    if backend.name != "local":
+    if backend.is_paid:
         budget = Budget(destination.state / "spent.json", limits.price_usd, max_cost_usd)
     maker = Maker(backend.identity, weights_of(console, backend), dict(limits.defaults))
     wanted, notes = wanted_items(items, maker)
@@ -211,9 +211,10 @@ def _tell_bad_lines(console: Console, bad_lines: list[BadLine], skip: bool) -> N
 
 def _facts(backend: Backend, flags: dict[str, Any], destination: Destination, summary: Summary) -> dict[str, str]:
     """What the page says of the whole batch."""
-    facts = {"Made by": backend.identity if backend.name != "local" else backend.config.name}
-    if backend.name == "local":
-        facts["Profile"] = flags["profile"] or "auto"
+    if backend.config is None:
+        facts = {"Made by": backend.identity}
+    else:
+        facts = {"Made by": backend.config.name, "Profile": flags["profile"] or "auto"}
     facts |= {
         "Videos": f"{summary.counts['done']} of {sum(summary.counts.values())}",
         "Seconds of the last run": f"{summary.seconds:.1f}",

@@ -13,6 +13,7 @@ from typing import Any
 import rich_click as click
 from rich.console import Console
 
+from ...backends.base import Backend
 from ...backends.registry import backend_names
 from ...bench.results.result import BenchResult, load_result
 from ...bench.run.folder import RESULT, held
@@ -20,7 +21,7 @@ from ...bench.run.plan import check_number
 from ...bench.run.runner import VIDEOS
 from ...bench.run.scenarios import DEFAULT, ScenarioFile, read_scenarios, scenario_names
 from ...bench.run.session import LocalOptions, Session, check_options, make_backends, open_session
-from ...bench.run.targets import LOCAL, parse_targets
+from ...bench.run.targets import parse_targets
 from ...config import cache_names, model_names, profile_names
 from ...config.extras import require_extra
 from ...errors import BenchIncompleteError, ConfigError, GenerationCancelledError
@@ -119,12 +120,17 @@ def _refuse_options(ctx: click.Context) -> None:
 
 
 def _measure(
-    console: Console, file: ScenarioFile, backends: list[Any], local: LocalOptions, folder: Path, flags: dict[str, Any]
+    console: Console,
+    file: ScenarioFile,
+    backends: list[Backend],
+    local: LocalOptions,
+    folder: Path,
+    flags: dict[str, Any],
 ) -> None:
     """Everything from the backends to the last line of stdout."""
 
     def weights() -> str:  # fetched before the first run, and in no run's time
-        return next(weights_of(console, backend) for backend in backends if backend.name == LOCAL)
+        return next(weights_of(console, backend) for backend in backends if backend.config is not None)
 
     for backend in backends:
         note_default_model(console, backend, local.model)

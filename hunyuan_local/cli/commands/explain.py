@@ -10,11 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ...backends.base import Explanation
-from ...backends.registry import backend_names
+from ...backends.registry import backend_names, option_names
 from ..shared.options import backend_from, backend_options, model_option, request_from, request_options
-
-_HOSTED_ONLY = ("api_key", "base_url", "timeout_s")
-_LOCAL_ONLY = ("model", "revision", "profile")
 
 
 @click.command(name="explain")
@@ -33,8 +30,8 @@ def command(prompt: str, size: str | None, as_json: bool, **flags: Any) -> None:
     chosen = flags.pop("backend")
     explanations = []
     for name in backend_names() if chosen == "all" else [chosen]:
-        foreign = (_HOSTED_ONLY if name == "local" else _LOCAL_ONLY) if chosen == "all" else ()
-        options = {key: value for key, value in flags.items() if key not in foreign}
+        own = option_names(name)  # of all backends, each takes what says something to it
+        options = {key: value for key, value in flags.items() if chosen != "all" or key in own}
         explanations.append(backend_from({"backend": name} | options).explain(request))
     if as_json:
         print(json.dumps([item.model_dump() for item in explanations], ensure_ascii=False))

@@ -8,6 +8,7 @@ import rich_click as click
 
 from ...backends.hosted.open_tasks import OpenTask, OpenTasks
 from ...backends.registry import get_backend
+from ...errors import ConfigError
 from ..shared.console import ProgressDisplay, print_result, stderr
 
 
@@ -43,8 +44,12 @@ def command(
             open_tasks.forget(found)
         print(f"forgotten: {_line(found, free=True)}")
         return
+    from ...backends.hosted.backend import HostedBackend
+
     console = stderr()
     backend = get_backend(found.backend, api_key=api_key, base_url=found.base_url, timeout_s=timeout_s)
+    if not isinstance(backend, HostedBackend):
+        raise ConfigError(f"job {found.job_id}: the backend {found.backend} has no tasks to go on with")
     with ProgressDisplay(console) as display:
         result = backend.resume(found, display.context(output, overwrite))
     print_result(console, result, as_json)

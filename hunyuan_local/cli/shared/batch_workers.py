@@ -36,13 +36,15 @@ def make_batch_pool(batch: Batch, backend: Backend, flags: dict[str, Any], budge
         ConfigError: more workers than GPUs, or options that contradict each other.
     """
     if budget is not None:
+        from ...backends.hosted.backend import HostedBackend
         from ...batch.service_pool import ServicePool
 
         shared = PromptRewriter(max_characters=backend.capabilities.prompt_characters)
 
         def make_backend() -> Backend:
             made = backend_from(dict(flags))
-            if flags["rewriting"].endpoint is None:  # or each thread would load a language model of its own
+            # Or each thread would load a language model of its own.
+            if flags["rewriting"].endpoint is None and isinstance(made, HostedBackend):
                 made.share(shared)
             return made
 
@@ -69,13 +71,13 @@ def weights_of(console: Console, backend: Backend) -> str:
     Raises:
         ConfigError, ModelLoadError: they are not here, and may or can not be fetched.
     """
-    if backend.name != "local":
+    config = backend.config
+    if config is None:
         return ""
     from ...provenance import weights_identity
     from ...weights.single_file import find_file, sha256_of
     from ...weights.source import provide
 
-    config = backend.config
     extra = [("lora", item.path, ".safetensors") for item in config.lora]
     if config.transformer_gguf is not None:
         extra.append(("transformer_gguf", config.transformer_gguf, ".gguf"))
@@ -90,14 +92,15 @@ def size_check(backend: Backend, flags: dict[str, Any]) -> Iterator[CheckSize | 
     from ...backends.local.profile_choice import choose_profile, named_profile
     from ...planner.machine import has_cuda_driver
 
-    if backend.name != "local" or flags["executor"] == "ray" or named_profile(flags["profile"]) is not None:
+    config = backend.config
+    if config is None or flags["executor"] == "ray" or named_profile(flags["profile"]) is not None:
         yield None
     elif not has_cuda_driver():
-        yield lambda request: choose_profile(request, backend.config)
+        yield lambda request: choose_profile(request, config)
     else:
         # To ask a GPU for its free memory takes some of it for as long as the process lives: the workers need that.
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as child:
-            yield lambda request: child.submit(choose_profile, request, backend.config).result()
+            yield lambda request: child.submit(choose_profile, request, config).result()
 
 
 def refuse_foreign(backend: Backend, flags: dict[str, Any], max_cost_usd: float | None) -> None:
@@ -106,11 +109,11 @@ def refuse_foreign(backend: Backend, flags: dict[str, Any], max_cost_usd: float 
     Raises:
         ConfigError: names them.
     """
-    if backend.name == "local":
+    if backend.is_paid:
+        given = {name: flags[name] for name in _LOCAL_ONLY if flags[name] != "processes"}
+    else:
         given = {name: flags[name] for name in ("concurrency", "allow_loss", "submit_again")} | {
             "max_cost": max_cost_usd
         }
-    else:
-        given = {name: flags[name] for name in _LOCAL_ONLY if flags[name] != "processes"}
     if wrong := [f"--{name.replace('_', '-')}" for name, value in given.items() if value]:
         raise ConfigError(f"{', '.join(wrong)}: no option of the backend {backend.name}; leave it out")

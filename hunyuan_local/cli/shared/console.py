@@ -49,7 +49,7 @@ def log_to_stderr() -> None:
 
 def note_default_model(console: Console, backend: Backend, chosen: str | None) -> None:
     """Say that it is the built-in model, where nobody has asked for that."""
-    if backend.name == "local" and chosen is None and backend.config.name == "tiny":
+    if backend.config is not None and chosen is None and backend.config.name == "tiny":
         console.print(
             "no CUDA device: using the built-in test model tiny; for real videos run on a machine with a CUDA GPU"
         )

@@ -188,7 +188,7 @@ def refuse_missing_libraries(backend: Backend) -> None:
     Raises:
         ConfigError: names the extra.
     """
-    if backend.name == "local":
+    if backend.config is not None:
         require_libraries(backend.config, backend.profile)
 
 

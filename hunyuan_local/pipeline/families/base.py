@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from diffusers import HunyuanVideoPipeline
 
-from ...schema import GenerationRequest
+from ...resolved import ResolvedRequest
 from ..text.prompt_cache import Embeddings
 
 
@@ -40,8 +40,8 @@ class Family(Protocol):
         """The shape of the latents of one video; ``size`` is (width, height) in pixels."""
         ...
 
-    def conditions(self, pipe: HunyuanVideoPipeline, embeds: Embeddings, request: GenerationRequest) -> Conditions:
-        """The conditions of a request with a value in every field, from its encoded prompts."""
+    def conditions(self, pipe: HunyuanVideoPipeline, embeds: Embeddings, request: ResolvedRequest) -> Conditions:
+        """The conditions of a request, from its encoded prompts."""
         ...
 
     def predict(

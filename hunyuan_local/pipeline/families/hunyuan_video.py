@@ -11,7 +11,7 @@ import torch
 from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoPipeline, HunyuanVideoTransformer3DModel
 from transformers import CLIPTextModel, LlamaModel
 
-from ...schema import GenerationRequest
+from ...resolved import ResolvedRequest
 from ..text.prompt_cache import Embeddings
 from .base import Conditions
 
@@ -42,7 +42,7 @@ class HunyuanVideo:
         spatial = pipe.vae_scale_factor_spatial
         return 1, pipe.transformer.config.in_channels, num_latents, height // spatial, width // spatial
 
-    def conditions(self, pipe: HunyuanVideoPipeline, embeds: Embeddings, request: GenerationRequest) -> Conditions:
+    def conditions(self, pipe: HunyuanVideoPipeline, embeds: Embeddings, request: ResolvedRequest) -> Conditions:
         """Text tokens, their mask, the pooled prompt, and the guidance scale that is part of the model's input."""
         dtype, device = pipe.transformer.dtype, embeds["prompt_embeds"].device
         guidance = torch.tensor([request.guidance_scale], dtype=dtype, device=device) * 1000.0
