@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 
 from ...config import RuntimeProfile
-from ...schema import GenerationRequest
+from ...resolved import FilledRequest
 from ..model import LoadedModel
 from ..process_group import ProcessGroup
 from ..text.prompt_cache import Embeddings
@@ -73,7 +73,7 @@ class SharedPrompts:
     def __init__(self, own: PromptEncoder, process_group: ProcessGroup, device: torch.device):
         self._own, self._team, self._device = own, process_group, device
 
-    def encode(self, request: GenerationRequest, on_note: Callable[[str], None]) -> Embeddings:
+    def encode(self, request: FilledRequest, on_note: Callable[[str], None]) -> Embeddings:
         """See :class:`.text.prompt_encoder.PromptEncoder`; the whole team calls it."""
         embeds: Embeddings = {}
         if self._team.is_leader:

@@ -9,7 +9,8 @@ import torch
 from diffusers import HunyuanVideoPipeline
 
 from ...config import PromptTemplate
-from ...schema import GenerationRequest, Progress
+from ...resolved import FilledRequest
+from ...schema import Progress
 from ..memory.device import free_device
 from ..memory.placement import Placement
 from .prompt_cache import NAMES, Embeddings, PromptCache
@@ -44,7 +45,7 @@ class PromptEncoder:
         self._staged: PromptCache | None = None
         self._last: dict[str, Embeddings] = {}
 
-    def encode(self, request: GenerationRequest, on_note: Callable[[str], None]) -> Embeddings:
+    def encode(self, request: FilledRequest, on_note: Callable[[str], None]) -> Embeddings:
         """Embeddings of a request's prompts, on the device of the transformer, as the pipeline's call takes them.
 
         ``prompt_embeds`` [1, 256, 4096], ``pooled_prompt_embeds`` [1, 768] and ``prompt_attention_mask``
@@ -68,7 +69,7 @@ class PromptEncoder:
     def encode_ahead(
         self,
         folder: Path,
-        requests: Sequence[GenerationRequest],
+        requests: Sequence[FilledRequest],
         on_progress: Callable[[Progress], None],
         on_note: Callable[[str], None],
         is_cancelled: Callable[[], bool],
@@ -149,7 +150,7 @@ class PromptEncoder:
         return encoded
 
 
-def _prompts_of(request: GenerationRequest) -> dict[str, str]:
+def _prompts_of(request: FilledRequest) -> dict[str, str]:
     """The prompts that have an effect, by the prefix of their embeddings."""
     prompts = {"": request.prompt}
     if request.negative_prompt is not None and request.true_cfg_scale > 1:
@@ -157,7 +158,7 @@ def _prompts_of(request: GenerationRequest) -> dict[str, str]:
     return prompts
 
 
-def prompt_notes(pipe: HunyuanVideoPipeline, template: PromptTemplate, request: GenerationRequest) -> list[str]:
+def prompt_notes(pipe: HunyuanVideoPipeline, template: PromptTemplate, request: FilledRequest) -> list[str]:
     """What the user should know about the prompts: text that is not seen or has no effect."""
     notes = check_crop_start(pipe.tokenizer, template)
     for field in ("prompt", "negative_prompt"):
