@@ -97,7 +97,7 @@ def write(root: Path) -> dict[str, Any]:
     store = folder.store()
     backend = LocalBackend("tiny", "cpu")
     job = store.enqueue(GenerationRequest(**REQUEST), backend.config.identity)
-    worker = Worker(folder, store, FillsTheDisk(backend, root), WorkerConfig("first", pause_s=0.1))
+    worker = Worker(folder, store, FillsTheDisk(backend, root), WorkerConfig(name="first", pause_s=0.1))
     stopped = ""
     try:
         worker.run()
@@ -105,7 +105,7 @@ def write(root: Path) -> dict[str, Any]:
         stopped = str(error)
     (root / "ballast").unlink()
     store.expire("first")
-    second = Worker(folder, store, EndsAfterOne(backend, lambda: second.stop()), WorkerConfig("second"))
+    second = Worker(folder, store, EndsAfterOne(backend, lambda: second.stop()), WorkerConfig(name="second"))
     second.run()
     done = store.get(job.job_id)
     with_space = backend.generate(job.request, GenerationContext(root / "whole.mp4"))

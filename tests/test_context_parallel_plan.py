@@ -9,13 +9,14 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 
 from hunyuan_local.backends.local.backend import LocalBackend
+from hunyuan_local.backends.multi_gpu import launcher
 from hunyuan_local.backends.multi_gpu.backend import ParallelBackend
 from hunyuan_local.backends.multi_gpu.command import Command, as_error
+from hunyuan_local.backends.multi_gpu.launcher import RankGroup
 from hunyuan_local.backends.multi_gpu.limits import RING_KERNELS, ULYSSES_KERNELS, check_degree, context_parallel
 from hunyuan_local.backends.multi_gpu.rank import see_own_gpu_alone
 from hunyuan_local.backends.registry import get_backend
@@ -137,30 +138,43 @@ def test_memory_that_runs_out_in_one_process_is_told_with_its_rank_and_a_remedy(
     assert "use a --profile with more offload" in str(error)
 
 
-class TwoThatDie:
-    """A group whose leader, ended by the launcher, is seen to be gone before the one that was killed."""
+class TwoThatFail:
+    """A group whose second process is killed, whereupon its leader fails or dies."""
 
     size = 2
-    deaths: ClassVar = [{"text": "was killed by signal 15", "follows": True}, {"text": "was killed", "follows": False}]
 
-    def __init__(self) -> None:
-        self._gone = [0, 1]
+    def __init__(self, *messages: tuple[int, dict[str, str] | None]) -> None:
+        self._messages = list(messages)
 
     def send(self, kind: str, **content: object) -> None:
         pass
 
-    def next(self, timeout_s: float) -> tuple[int, None] | None:
-        return (self._gone.pop(0), None) if self._gone else None
+    def next_message(self, timeout_s: float) -> tuple[int, dict[str, str] | None] | None:
+        return self._messages.pop(0) if self._messages else None
 
-    def death_of(self, rank: int) -> dict[str, object]:
-        return {"kind": "error", "type": "", **self.deaths[rank]}
+    def death_of(self, rank: int) -> dict[str, str]:
+        return {"kind": "error", "type": "", "text": "was killed"}
 
 
-def test_a_process_that_ended_because_another_died_is_not_named_as_the_cause() -> None:
-    order = Command(TwoThatDie(), "generate")
-    order.follow(threading.Event(), lambda rank, message: None)
+@pytest.mark.parametrize(
+    "leader", [{"kind": "error", "type": "RuntimeError", "text": "connection closed"}, None], ids=["fails", "dies"]
+)
+def test_the_process_that_died_is_named_as_the_cause(leader: dict[str, str] | None) -> None:
+    messages = [(1, None), (0, leader)] if leader is None else [(0, leader), (1, None)]
+    command = Command(TwoThatFail(*messages), "generate")
+    command.follow(threading.Event(), lambda rank, message: None)
     with pytest.raises(RankFailedError, match="rank 1 of 2 was killed;"):
-        order.raise_failure()
+        command.raise_failure()
+
+
+def test_processes_that_do_not_start_are_told_of_with_their_last_line(
+    starts_process: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launcher, "_PROGRAM", "hunyuan_local.no_such_module")
+    with pytest.raises(
+        RankFailedError, match=r"could not be started: rank . ended with exit code 1: .*No module named"
+    ):
+        RankGroup(2, "cpu", lambda: False)
 
 
 def test_no_process_is_left_when_the_parent_is_killed(starts_process: None) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from typing import Any
 
 from hunyuan_local.durable import replacing
 from hunyuan_local.errors import HunyuanLocalError
+from hunyuan_local.supervision import exit_in_words
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "gpu_check"
 # Kinds of tasks; each function takes the task, the record to fill, and a call that saves the record.
@@ -57,7 +57,7 @@ def collect(command: list[str], folder: Path, timeout_s: float, environment: dic
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr, timeout=timeout_s,
                 env=environment,
             )  # fmt: skip
-            death = None if done.returncode == 0 else _death(done.returncode)
+            death = None if done.returncode == 0 else f"the process {exit_in_words(done.returncode)}"
         except subprocess.TimeoutExpired:
             death = f"took longer than {timeout_s / 60:g} minutes and was ended (--timeout)"
         stderr.seek(0)
@@ -94,11 +94,3 @@ def do(path: Path) -> int:
         }
     save()
     return 1 if record.get("error") else 0
-
-
-def _death(code: int) -> str:
-    if code > 0:
-        return f"the process ended with exit code {code}"
-    name = signal.Signals(-code).name
-    hint = ", as the system does when main memory runs out" if name == "SIGKILL" else ""
-    return f"the process was killed by {name}{hint}"

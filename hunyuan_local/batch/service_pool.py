@@ -26,7 +26,7 @@ class ServicePool:
         make_backend: makes a backend for one thread; backends are not for concurrent use.
         concurrency: how many threads, and so tasks at the service.
         budget: asked before each submission.
-        settings: of :class:`WorkerConfig`.
+        config: of each thread's worker; the pool names them.
     """
 
     def __init__(
@@ -36,13 +36,13 @@ class ServicePool:
         make_backend: Callable[[], Backend],
         concurrency: int,
         budget: Budget,
-        **settings: object,
+        config: WorkerConfig,
     ):
         self.size, self.deaths, self.last_words = concurrency, 0, ""
         self.error: HunyuanLocalError | None = None
         self._backends = [make_backend() for _ in range(concurrency)]
         self._workers = [
-            Worker(folder, store, backend, WorkerConfig(worker_name(f"task{number}"), **settings), budget)
+            Worker(folder, store, backend, config.model_copy(update={"name": worker_name(f"task{number}")}), budget)
             for number, backend in enumerate(self._backends)
         ]
         self._threads: list[threading.Thread] = []

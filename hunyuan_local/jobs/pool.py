@@ -1,8 +1,7 @@
 """The worker processes of one machine: started, started again when they die, ended together.
 
-A worker is a process of its own, so that a crash of the model, or the kernel's killing it for its
-memory, takes nothing else down. It ends when this process does, even by SIGKILL: its standard input
-is a pipe from here.
+Each worker is a process, so that a crash of the model, or the kernel's killing it for its
+memory, takes nothing else down. It ends when this process does; see :mod:`hunyuan_local.supervision`.
 """
 
 from __future__ import annotations
@@ -10,22 +9,18 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol
 
 from ..errors import ConfigError, HunyuanLocalError
+from ..supervision import Child, Restarts, exit_in_words
 from .store import JobStore
-from .worker_config import worker_name
+from .worker_config import WorkerOptions, worker_name
 
 logger = logging.getLogger(__name__)
-
-_LONGEST_PAUSE_S = 60.0
-_HEALTHY_S = 60.0  # a worker that lived so long starts again at once
 
 
 @dataclass
@@ -35,10 +30,8 @@ class _Slot:
     label: str
     environment: dict[str, str]
     name: str = ""
-    process: subprocess.Popen | None = None
-    started: float = 0.0
-    pause_s: float = 1.0
-    due: float = field(default=0.0)
+    child: Child | None = None
+    restarts: Restarts = field(default_factory=Restarts)
 
 
 class Pool(Protocol):
@@ -76,7 +69,7 @@ class WorkerPool:
 
     Args:
         store: theirs; a dead worker's job is given back at once, without waiting for its lease.
-        options: command-line options of ``hunyuan-local worker``.
+        options: of each worker; the pool names them.
         environments: variables for each worker, such as the GPU it sees.
         log_dir: where each worker's log goes, ``worker0.log`` and so on; None is this process's standard error.
     """
@@ -84,12 +77,12 @@ class WorkerPool:
     def __init__(
         self,
         store: JobStore,
-        options: Sequence[str],
+        options: WorkerOptions,
         environments: Sequence[dict[str, str]],
         log_dir: Path | None = None,
     ):
         self._store = store
-        self._options = list(options)
+        self._options = options
         self._slots = [_Slot(f"worker{number}", dict(env)) for number, env in enumerate(environments)]
         self._log_dir = log_dir
         self._ending = False
@@ -99,17 +92,17 @@ class WorkerPool:
     def tick(self) -> None:
         """Start what is not running and due; to be called every second or so."""
         for slot in self._slots:
-            if slot.process is not None and slot.process.poll() is not None:
+            if slot.child is not None and slot.child.exit_code is not None:
                 self._bury(slot)
-            if slot.process is None and not self._ending and time.monotonic() >= slot.due:
+            if slot.child is None and not self._ending and slot.restarts.is_due:
                 self._spawn(slot)
 
     def ask_to_end(self) -> None:
         """Tell every worker to save its state and end; returns at once, and may be called from a signal handler."""
         self._ending = True
         for slot in self._slots:
-            if (process := slot.process) is not None:  # another thread may bury it at this moment
-                process.terminate()
+            if (child := slot.child) is not None:  # another thread may bury it at this moment
+                child.ask_to_end()
 
     def stop(self, grace_s: float) -> None:
         """End every worker; one that takes longer than ``grace_s`` seconds is killed.
@@ -119,58 +112,37 @@ class WorkerPool:
         self.ask_to_end()
         deadline = time.monotonic() + grace_s
         for slot in self._slots:
-            if slot.process is None:
+            if slot.child is None:
                 continue
-            try:
-                slot.process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
+            if not slot.child.wait(max(0.0, deadline - time.monotonic())):
                 logger.warning("%s did not end within %.0f s and is killed", slot.name, grace_s)
-                slot.process.kill()
-                slot.process.wait()
+                slot.child.kill()
                 self._store.give_back_all_of(slot.name)  # that it was ended from here is no failed attempt
             self._bury(slot)
 
     def _spawn(self, slot: _Slot) -> None:
         slot.name = worker_name(slot.label)
-        command = [sys.executable, "-m", "hunyuan_local", "worker", *self._options]
-        with self._log_of(slot) as log:
-            slot.process = subprocess.Popen(
-                [*command, "--name", slot.name, "--end-with-stdin"],
-                stdin=subprocess.PIPE,
-                stderr=log,
-                env=os.environ | slot.environment,
-                start_new_session=True,  # Ctrl-C in the terminal is for this process, which then ends the workers
-                preexec_fn=_yield_cores,
-            )
-        slot.started = time.monotonic()
-
-    def _log_of(self, slot: _Slot) -> contextlib.AbstractContextManager[IO[bytes] | None]:
-        """The file for what a worker says."""
-        if self._log_dir is None:
-            return contextlib.nullcontext()
-        self._log_dir.mkdir(parents=True, exist_ok=True)
-        return (self._log_dir / f"{slot.label}.log").open("ab")
-
-    def _last_line(self, slot: _Slot) -> str:
-        if self._log_dir is None:
-            return ""
-        text = (self._log_dir / f"{slot.label}.log").read_text(encoding="utf-8", errors="replace")
-        return (text.strip().splitlines() or [""])[-1]
+        log = None if self._log_dir is None else self._log_dir / f"{slot.label}.log"
+        slot.child = Child(
+            "hunyuan_local", "worker", "--options-from-parent", environment=slot.environment, log=log
+        )  # fmt: skip
+        options = self._options.model_copy(update={"name": slot.name})
+        with contextlib.suppress(OSError):  # it has died already, which the next tick sees
+            slot.child.connection.sendall(options.model_dump_json().encode() + b"\n")
+        slot.restarts.begin()
 
     def _bury(self, slot: _Slot) -> None:
         """Give back what a dead worker held, and set when the next one starts."""
-        process, slot.process = slot.process, None
-        process.stdin.close()
+        child, slot.child = slot.child, None
+        child.connection.close()
         self._store.expire(slot.name)
         self._store.worker_reports.leave(slot.name)
         if self._ending:
             return
         self.deaths += 1
-        self.last_words = self._last_line(slot)
-        lived_s = time.monotonic() - slot.started
-        slot.pause_s = 1.0 if lived_s > _HEALTHY_S else min(2 * slot.pause_s, _LONGEST_PAUSE_S)
-        slot.due = time.monotonic() + slot.pause_s
-        logger.warning("%s ended with %s; a new one in %.0f s", slot.name, _said(process.returncode), slot.pause_s)
+        self.last_words = child.last_words()
+        how, pause_s = exit_in_words(child.exit_code), slot.restarts.end()
+        logger.warning("%s %s; a new one in %.0f s", slot.name, how, pause_s)
 
 
 def worker_environments(count: int, gpus: int, each: int = 1) -> list[dict[str, str]]:
@@ -198,12 +170,3 @@ def worker_environments(count: int, gpus: int, each: int = 1) -> list[dict[str, 
     if processes == 1 or "OMP_NUM_THREADS" in os.environ:
         return [{} for _ in range(count)]
     return [{"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // processes))} for _ in range(count)]
-
-
-def _yield_cores() -> None:
-    """In the new process: let answers go before the work, where both want the same cores."""
-    os.nice(10)
-
-
-def _said(code: int) -> str:
-    return f"signal {-code}" if code < 0 else f"exit code {code}"

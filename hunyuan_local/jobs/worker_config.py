@@ -1,15 +1,23 @@
-"""How a worker works, and what it is called."""
+"""How a worker works, what it is called, and which model it runs: one object from the command line to its process."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from pathlib import Path
 
-from ..config import RewriteConfig, SafetyConfig
+from pydantic import Field
+
+from ..backends.base import Backend
+from ..config import LoraConfig, ModelConfig, RewriteConfig, RuntimeProfile, SafetyConfig
+from ..config.strict import StrictConfig
 
 
-@dataclass(frozen=True)
-class WorkerConfig:
+def worker_name(slot: str = "worker") -> str:
+    """A name that no other worker has: the slot, the process and a random part."""
+    return f"{slot}-{os.getpid()}-{os.urandom(3).hex()}"
+
+
+class WorkerConfig(StrictConfig):
     """How a worker works; times in seconds.
 
     Attributes:
@@ -29,7 +37,7 @@ class WorkerConfig:
         allow_loss, submit_again: see :class:`hunyuan_local.backends.base.GenerationContext`.
     """
 
-    name: str
+    name: str = Field(default_factory=worker_name)
     queue: str | None = None
     lease_s: float = 30.0
     beat_s: float = 1.0
@@ -40,12 +48,40 @@ class WorkerConfig:
     encode_ahead: bool = False
     patience_s: float = 1800.0
     preview_every: int = 0
-    rewriting: RewriteConfig = field(default_factory=RewriteConfig)
-    safety: SafetyConfig = field(default_factory=SafetyConfig)
+    rewriting: RewriteConfig = RewriteConfig()
+    safety: SafetyConfig = SafetyConfig()
     allow_loss: bool = False
     submit_again: bool = False
 
 
-def worker_name(slot: str = "worker") -> str:
-    """A name that no other worker has: the slot, the process and a random part."""
-    return f"{slot}-{os.getpid()}-{os.urandom(3).hex()}"
+class WorkerOptions(WorkerConfig):
+    """All that a worker of the local model needs; its process, or its actor in Ray, receives it as it is.
+
+    Attributes:
+        data_dir: the folder of the jobs; None is the usual one. A worker in Ray has its own folder.
+        model, revision, profile, lora, cache, context_parallel, context_parallel_mode: see
+            :func:`hunyuan_local.backends.registry.get_backend`. A worker in Ray looks on its own machine for weights
+            that they name.
+    """
+
+    data_dir: Path | None = None
+    model: str | ModelConfig | None = None
+    revision: str | None = None
+    profile: str | RuntimeProfile | None = None
+    lora: tuple[LoraConfig, ...] = ()
+    cache: str | None = None
+    context_parallel: int | None = None
+    context_parallel_mode: str | None = None
+
+    def backend(self) -> Backend:
+        """The backend of the model, not loaded yet.
+
+        Raises:
+            ConfigError: an unknown name, or options that contradict each other.
+        """
+        from ..backends.registry import get_backend
+
+        return get_backend(
+            "local", model=self.model, profile=self.profile, revision=self.revision, lora=self.lora, cache=self.cache,
+            context_parallel=self.context_parallel, context_parallel_mode=self.context_parallel_mode,
+        )  # fmt: skip

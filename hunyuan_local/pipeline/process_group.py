@@ -7,6 +7,7 @@ time, so whatever decides about the next step must be the leader's word. Knows n
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -42,17 +43,21 @@ class ProcessGroup:
     mesh: DeviceMesh
 
     @classmethod
-    def form(cls, device: str, shared: ContextParallel) -> ProcessGroup:
-        """Meet the other processes; the environment says where, as ``torch.distributed.run`` sets it.
+    def form(cls, device: str, shared: ContextParallel, meeting: str = "env://") -> ProcessGroup:
+        """Meet the other processes; ``RANK`` in the environment is this one's.
 
         Args:
             device: ``cuda`` talks by NCCL about what is on the GPUs and by gloo about the rest; ``cpu`` by gloo.
             shared: how many processes there are, and how they share the attention.
+            meeting: where they meet, as ``init_method`` of ``torch.distributed`` takes it.
 
         Raises:
             RuntimeError: torch was built without what is needed, or the others cannot be reached.
         """
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "cpu:gloo", timeout=_PATIENCE)
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if device == "cuda" else "cpu:gloo", meeting, timeout=_PATIENCE,
+            rank=int(os.environ["RANK"]), world_size=shared.degree,
+        )  # fmt: skip
         shape = (1, shared.degree) if shared.mode == "ulysses" else (shared.degree, 1)
         mesh = init_device_mesh(device, shape, mesh_dim_names=("ring", "ulysses"))
         return cls(dist.get_rank(), shared, mesh)

@@ -20,11 +20,12 @@ from hunyuan_local.batch.run import Batch
 from hunyuan_local.batch.service_pool import ServicePool
 from hunyuan_local.batch.summary import Summary
 from hunyuan_local.errors import AuthenticationError, HunyuanLocalError, InvalidOutputError
+from hunyuan_local.jobs.worker_config import WorkerConfig
 from hunyuan_local.jobs.worker_reports import WorkerReport
 from hunyuan_local.provenance import read_provenance
 from hunyuan_local.schema import GenerationRequest
 
-FAST = {"beat_s": 0.05, "poll_s": 0.05, "pause_s": 0.05}
+FAST = WorkerConfig(beat_s=0.05, poll_s=0.05, pause_s=0.05)
 
 
 class Counting:
@@ -68,7 +69,7 @@ class Stage:
         return Summary(batch, 1.0)
 
     def pool(self, batch: Batch) -> ServicePool:
-        return ServicePool(batch.folder, batch.store, lambda: self.backend, 1, None, **FAST)
+        return ServicePool(batch.folder, batch.store, lambda: self.backend, 1, None, FAST)
 
     @property
     def videos(self) -> list[Path]:

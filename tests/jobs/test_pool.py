@@ -22,6 +22,7 @@ from hunyuan_local.jobs.folder import DataFolder
 from hunyuan_local.jobs.job import Job
 from hunyuan_local.jobs.pool import WorkerPool, worker_environments
 from hunyuan_local.jobs.store import JobStore
+from hunyuan_local.jobs.worker_config import WorkerOptions
 from hunyuan_local.jobs.worker_reports import WorkerReport, WorkerReports
 from hunyuan_local.provenance import read_provenance
 from hunyuan_local.schema import GenerationRequest
@@ -59,7 +60,7 @@ def course(starts_process: None, tmp_path_factory: pytest.TempPathFactory) -> Co
     """What became of both, with one worker after the other."""
     folder = DataFolder(tmp_path_factory.mktemp("data"))
     store = folder.store()
-    options = ["--model", "tiny", "--profile", "cpu", "--data-dir", str(folder.root), "--min-free-gib", "0"]
+    options = WorkerOptions(data_dir=folder.root, model="tiny", profile="cpu")
     pool = WorkerPool(store, options, worker_environments(1, 0))
 
     def is_at_step(job: Job, step: int) -> bool:
@@ -73,11 +74,11 @@ def course(starts_process: None, tmp_path_factory: pytest.TempPathFactory) -> Co
         wait_until(pool, lambda: store.get(killed.job_id).is_finished)
         stopped = store.enqueue(LONG, TINY)
         wait_until(pool, lambda: is_at_step(stopped, 1))
-        process = pool._slots[0].process
+        child = pool._slots[0].child
     finally:
         pool.stop(grace_s=60)
     killed, stopped = store.get(killed.job_id), store.get(stopped.job_id)
-    return Course(killed, folder.video(killed), stopped, process.returncode)
+    return Course(killed, folder.video(killed), stopped, child.exit_code)
 
 
 def test_a_killed_worker_is_replaced_and_its_job_done_with_the_same_frames(
@@ -98,9 +99,9 @@ def test_a_worker_that_is_stopped_ends_well(course: Course) -> None:
 
 @pytest.mark.usefixtures("starts_process")
 def test_a_worker_that_must_be_killed_costs_its_job_no_attempt(folder: DataFolder, store: JobStore) -> None:
-    pool = WorkerPool(store, ["--data-dir", str(folder.root)], worker_environments(1, 0))
+    pool = WorkerPool(store, WorkerOptions(data_dir=folder.root), worker_environments(1, 0))
     pool.tick()
-    pool._slots[0].process.send_signal(signal.SIGSTOP)  # it hangs
+    os.kill(pool._slots[0].child.pid, signal.SIGSTOP)  # it hangs
     job = store.enqueue(LONG, TINY)
     store.claim(pool._slots[0].name, TINY, lease_s=60)
     pool.stop(grace_s=0.1)
@@ -111,8 +112,8 @@ def test_a_worker_that_must_be_killed_costs_its_job_no_attempt(folder: DataFolde
 def test_workers_end_when_their_parent_is_killed(folder: DataFolder, store: JobStore) -> None:
     code = (
         "import sys, time; from hunyuan_local.jobs.folder import DataFolder; from hunyuan_local.jobs.pool import *\n"
-        "pool = WorkerPool(DataFolder(sys.argv[1]).store(), ['--model', 'tiny', '--profile', 'cpu', '--data-dir',\n"
-        "                  sys.argv[1]], worker_environments(1, 0))\n"
+        "options = WorkerOptions(data_dir=sys.argv[1], model='tiny', profile='cpu')\n"
+        "pool = WorkerPool(DataFolder(sys.argv[1]).store(), options, worker_environments(1, 0))\n"
         "pool.tick(); time.sleep(600)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code, str(folder.root)])
@@ -155,7 +156,7 @@ def test_fewer_gpus_than_one_video_is_to_have_are_refused() -> None:
 
 @pytest.mark.usefixtures("starts_process")
 def test_what_a_worker_says_goes_to_its_log(folder: DataFolder, store: JobStore, tmp_path: Path) -> None:
-    options = ["--model", str(tmp_path / "no-such-model"), "--data-dir", str(folder.root)]
+    options = WorkerOptions(data_dir=folder.root, model=str(tmp_path / "no-such-model"))
     pool = WorkerPool(store, options, worker_environments(1, 0), tmp_path / "logs")
     wait_until(pool, lambda: pool.deaths)
     pool.stop(grace_s=20)

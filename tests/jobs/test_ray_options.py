@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from hunyuan_local.cli.shared.worker_pool import make_pool
+from hunyuan_local.cli.shared.worker_pool import Placement, make_pool
 from hunyuan_local.config import LoraConfig, load_model_config
 from hunyuan_local.errors import ConfigError
 from hunyuan_local.jobs.folder import DataFolder
 from hunyuan_local.jobs.pool import WorkerPool
 from hunyuan_local.jobs.ray_workers import cluster
 from hunyuan_local.jobs.ray_workers.pool import RayPool
-from hunyuan_local.jobs.ray_workers.replica import ReplicaConfig
 from hunyuan_local.jobs.store import JobStore
+from hunyuan_local.jobs.worker_config import WorkerOptions
 
 TINY = load_model_config("tiny")
 
@@ -36,7 +36,7 @@ def test_an_address_without_a_cluster_is_refused(
     folder: DataFolder, store: JobStore, address: str, problem: str
 ) -> None:
     with pytest.raises(ConfigError, match=problem):
-        RayPool(store, folder, ReplicaConfig(TINY), 1, address=address)
+        RayPool(store, folder, WorkerOptions(model=TINY), 1, address=address)
 
 
 @pytest.mark.usefixtures("starts_process")
@@ -47,7 +47,7 @@ def test_what_answers_and_is_no_cluster_is_refused(
     with socket.create_server(("127.0.0.1", 0)) as other:
         address = f"127.0.0.1:{other.getsockname()[1]}"
         with pytest.raises(ConfigError, match="no cluster of Ray answers there"):
-            RayPool(store, folder, ReplicaConfig(TINY), 1, address=address)
+            RayPool(store, folder, WorkerOptions(model=TINY), 1, address=address)
 
 
 def test_the_address_may_be_in_the_environment(
@@ -55,18 +55,18 @@ def test_the_address_may_be_in_the_environment(
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     with pytest.raises(ConfigError, match=r"ray_address='127\.0\.0\.1:1': nothing answers"):
-        RayPool(store, folder, ReplicaConfig(TINY), 1)
+        RayPool(store, folder, WorkerOptions(model=TINY), 1)
 
 
 def test_no_replicas_are_refused(folder: DataFolder, store: JobStore) -> None:
     with pytest.raises(ConfigError, match="num_replicas=0: must be 1 or more"):
-        RayPool(store, folder, ReplicaConfig(TINY), 0)
+        RayPool(store, folder, WorkerOptions(model=TINY), 0)
 
 
 def test_without_ray_the_extra_is_named(folder: DataFolder, store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"pip install 'hunyuan-local\[ray\]'"):
-        RayPool(store, folder, ReplicaConfig(TINY), 1)
+        RayPool(store, folder, WorkerOptions(model=TINY), 1)
 
 
 @pytest.mark.parametrize(
@@ -85,12 +85,10 @@ def test_options_of_the_other_executor_are_refused(
         make(folder, store, **options)
 
 
-def make(folder: DataFolder, store: JobStore, **options: Any) -> Any:
+def make(folder: DataFolder, store: JobStore, lora: tuple[LoraConfig, ...] = (), **placement: Any) -> Any:
     """The pool that the command line would make."""
-    settings = {"revision": None, "profile": "cpu", "lora": (), "cache": None, "workers": None} | options
-    return make_pool(
-        store, folder, model="tiny", lease_s=30, checkpoint_every=5, min_free_gib=0, **settings,
-    )  # fmt: skip
+    options = WorkerOptions(model="tiny", profile="cpu", lora=lora, checkpoint_every=5)
+    return make_pool(store, folder, options, Placement(**placement))
 
 
 def test_an_adapter_that_other_machines_would_not_find_is_refused(
@@ -99,12 +97,7 @@ def test_an_adapter_that_other_machines_would_not_find_is_refused(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "style.safetensors").touch()
     with pytest.raises(ConfigError, match="give the whole path"):
-        make(folder, store, executor="ray", num_replicas=1, lora=[LoraConfig(path="style.safetensors")])
-
-
-def test_what_is_no_switch_of_a_worker_is_refused(folder: DataFolder, store: JobStore) -> None:
-    with pytest.raises(ConfigError, match="end_with_stdin: not a switch"):
-        make(folder, store, executor="ray", num_replicas=1, extra=["--end-with-stdin"])
+        make(folder, store, executor="ray", num_replicas=1, lora=(LoraConfig(path="style.safetensors"),))
 
 
 def test_without_an_executor_the_workers_are_processes(folder: DataFolder, store: JobStore) -> None:

@@ -21,10 +21,11 @@ from hunyuan_local.backends.local.backend import LocalBackend
 from hunyuan_local.config import load_model_config
 from hunyuan_local.jobs.folder import DataFolder
 from hunyuan_local.jobs.job import Job
+from hunyuan_local.jobs.ray_workers import pool as ray_pool
 from hunyuan_local.jobs.ray_workers.cluster import import_ray
 from hunyuan_local.jobs.ray_workers.pool import RayPool
-from hunyuan_local.jobs.ray_workers.replica import ReplicaConfig
 from hunyuan_local.jobs.store import JobStore
+from hunyuan_local.jobs.worker_config import WorkerOptions
 from hunyuan_local.provenance import read_provenance
 from hunyuan_local.schema import GenerationRequest
 
@@ -33,7 +34,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 from server_process import ServerProcess
 
 TINY = load_model_config("tiny")
-WORKER = {"lease_s": 4.0, "beat_s": 0.1, "poll_s": 0.1, "checkpoint_every": 2}
+OPTIONS = WorkerOptions(model=TINY, profile="cpu")
+FAST = WorkerOptions(model=TINY, profile="cpu", lease_s=4.0, beat_s=0.1, poll_s=0.1, checkpoint_every=2)
 NODE = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 100 * 1024**2, "include_dashboard": False}
 LONG, SHORT = 60, 2  # steps
 PATIENCE_S = 240
@@ -100,7 +102,7 @@ def batch(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ba
     folder = DataFolder(tmp_path_factory.mktemp("data"))
     store = folder.store()
     handler = signal.getsignal(signal.SIGTERM)
-    pool = RayPool(store, folder, ReplicaConfig(TINY, profile="cpu", worker=WORKER), 2, address=cluster.address)
+    pool = RayPool(store, folder, FAST, 2, address=cluster.address)
     yield Batch(folder, store, pool, handler)
     pool.stop(grace_s=20)
 
@@ -176,7 +178,7 @@ def test_the_killed_nodes_job_was_taken_up_on_the_other(outcome: Outcome) -> Non
 def test_it_went_on_from_the_last_saved_state(outcome: Outcome) -> None:
     notes = outcome.batch.store.get(outcome.killed.job_id).result["notes"]
     (step,) = [int(found[1]) for note in notes if (found := re.search(r"going on after step (\d+)", note))]
-    assert step >= outcome.step_at_the_kill - WORKER["checkpoint_every"] - 1 > 0
+    assert step >= outcome.step_at_the_kill - FAST.checkpoint_every - 1 > 0
 
 
 def test_its_frames_are_those_of_a_run_in_one_piece(outcome: Outcome, tiny: LocalBackend, tmp_path: Path) -> None:
@@ -236,9 +238,9 @@ def driver(cluster: Any, batch: Batch) -> Iterator[None]:
     import_ray().shutdown()
 
 
-def last_words(folder: DataFolder, store: JobStore, config: ReplicaConfig) -> str:
+def last_words(folder: DataFolder, store: JobStore, options: WorkerOptions) -> str:
     """What the first replica that died said."""
-    pool = RayPool(store, folder, config, 1)
+    pool = RayPool(store, folder, options, 1)
     try:
         Batch(folder, store, pool, None).wait_until(lambda: pool.deaths)
         return pool.last_words
@@ -247,21 +249,21 @@ def last_words(folder: DataFolder, store: JobStore, config: ReplicaConfig) -> st
 
 
 def test_a_node_with_another_version_of_the_package_is_refused(
-    driver: None, folder: DataFolder, store: JobStore
+    driver: None, folder: DataFolder, store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = ReplicaConfig(TINY, profile="cpu", versions={"hunyuan-local": "0.0.7"})
-    assert "0.0.7 there; install the same" in last_words(folder, store, config)
+    monkeypatch.setattr(ray_pool, "library_versions", lambda: {"hunyuan-local": "0.0.7"})
+    assert "0.0.7 there; install the same" in last_words(folder, store, OPTIONS)
 
 
 def test_what_a_replica_cannot_load_is_told(driver: None, folder: DataFolder, store: JobStore) -> None:
-    assert "profile='nowhere': not known" in last_words(folder, store, ReplicaConfig(TINY, profile="nowhere"))
+    assert "profile='nowhere': not known" in last_words(folder, store, WorkerOptions(model=TINY, profile="nowhere"))
 
 
 def test_a_replica_that_is_killed_at_the_end_costs_its_job_no_attempt(
     driver: None, folder: DataFolder, store: JobStore, small_request: GenerationRequest
 ) -> None:
     job = store.enqueue(small_request, TINY.identity)
-    pool = RayPool(store, folder, ReplicaConfig(TINY, profile="cpu"), 1)
+    pool = RayPool(store, folder, OPTIONS, 1)
     pool.tick()
     store.claim(pool._slots[0].name, TINY.identity, lease_s=60)
     pool.stop(grace_s=0)

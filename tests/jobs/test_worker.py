@@ -64,7 +64,7 @@ def work_until(store: JobStore, worker: Worker, done: Callable[[], bool]) -> Non
 def make(folder: DataFolder, store: JobStore, backend: object, job: Job, **config: float) -> Job:
     """Work until the job has ended; returns it."""
     settings = {"beat_s": 0.05, "poll_s": 0.05, "pause_s": 0.05} | config
-    worker = Worker(folder, store, backend, WorkerConfig("w", **settings))
+    worker = Worker(folder, store, backend, WorkerConfig(name="w", **settings))
     work_until(store, worker, lambda: store.get(job.job_id).is_finished)
     return store.get(job.job_id)
 
@@ -134,7 +134,7 @@ def test_a_worker_that_ends_gives_its_job_back(
     folder: DataFolder, store: JobStore, tiny: LocalBackend, small_request: GenerationRequest
 ) -> None:
     job = store.enqueue(small_request.replace(num_inference_steps=100), tiny.config.identity)
-    worker = Worker(folder, store, Meddler(tiny, ("denoise", 3), lambda: worker.stop()), WorkerConfig("w"))
+    worker = Worker(folder, store, Meddler(tiny, ("denoise", 3), lambda: worker.stop()), WorkerConfig(name="w"))
     worker.run()
     assert (store.get(job.job_id).status, store.get(job.job_id).attempts) == ("queued", 0)
 
@@ -145,7 +145,7 @@ def taken_up(tiny: LocalBackend, tmp_path_factory: pytest.TempPathFactory) -> tu
     folder = DataFolder(tmp_path_factory.mktemp("taken-up"))
     store = folder.store()
     job = store.enqueue(SMALL.replace(num_inference_steps=6), tiny.config.identity)
-    worker = Worker(folder, store, Meddler(tiny, ("denoise", 3), lambda: worker.stop()), WorkerConfig("w"))
+    worker = Worker(folder, store, Meddler(tiny, ("denoise", 3), lambda: worker.stop()), WorkerConfig(name="w"))
     worker.run()
     return folder, make(folder, store, tiny, job)
 
@@ -210,7 +210,7 @@ def test_a_service_that_stays_away_ends_the_worker_and_gives_the_job_back(
         def start(self, request: GenerationRequest, context: GenerationContext) -> PendingVideo:
             raise UnreachableError("no route")
 
-    config = WorkerConfig("w", pause_s=0.05, patience_s=0.2)
+    config = WorkerConfig(name="w", pause_s=0.05, patience_s=0.2)
     with pytest.raises(UnreachableError):
         Worker(folder, store, Away(tiny, ("", 0), lambda: None), config).run()
     assert (store.get(job.job_id).status, store.get(job.job_id).attempts) == ("queued", 0)
@@ -229,7 +229,9 @@ def test_what_may_not_be_paid_for_is_set_aside_and_the_next_job_is_made(
 
 
 def test_what_nobody_foresaw_ends_the_worker(folder: DataFolder, store: JobStore, tiny: LocalBackend, job: Job) -> None:
-    worker = Worker(folder, store, Meddler(tiny, ("decode", 0), fail_once(ZeroDivisionError("oh"))), WorkerConfig("w"))
+    worker = Worker(
+        folder, store, Meddler(tiny, ("decode", 0), fail_once(ZeroDivisionError("oh"))), WorkerConfig(name="w")
+    )
     with pytest.raises(ZeroDivisionError):
         worker.run()
 
@@ -237,7 +239,9 @@ def test_what_nobody_foresaw_ends_the_worker(folder: DataFolder, store: JobStore
 def test_what_nobody_foresaw_gives_the_job_back(
     folder: DataFolder, store: JobStore, tiny: LocalBackend, job: Job
 ) -> None:
-    worker = Worker(folder, store, Meddler(tiny, ("decode", 0), fail_once(ZeroDivisionError("oh"))), WorkerConfig("w"))
+    worker = Worker(
+        folder, store, Meddler(tiny, ("decode", 0), fail_once(ZeroDivisionError("oh"))), WorkerConfig(name="w")
+    )
     with pytest.raises(ZeroDivisionError):
         worker.run()
     assert store.get(job.job_id).status == "queued"
@@ -251,7 +255,7 @@ def test_a_worker_that_lost_its_lease_changes_nothing(
         store.claim("another", tiny.config.identity, 60)
         worker.stop()
 
-    worker = Worker(folder, store, Meddler(tiny, ("decode", 0), take_away), WorkerConfig("w"))
+    worker = Worker(folder, store, Meddler(tiny, ("decode", 0), take_away), WorkerConfig(name="w"))
     worker.run()
     assert (store.get(job.job_id).status, store.get(job.job_id).worker) == ("running", "another")
 
@@ -361,13 +365,15 @@ def test_a_lost_job_leaves_the_services_task_open_and_a_cancelled_one_does_not(
             raise GenerationCancelledError("stopped")
 
     keeps_remote: list[bool] = []
-    worker = Worker(folder, store, Hosted(tiny, ("", 0), lambda: None), WorkerConfig("w", beat_s=0.05, poll_s=0.05))
+    worker = Worker(
+        folder, store, Hosted(tiny, ("", 0), lambda: None), WorkerConfig(name="w", beat_s=0.05, poll_s=0.05)
+    )
     worker.run()
     assert (len(seen), keeps_remote) == (1, [keeps])
 
 
 def test_no_job_is_begun_on_a_full_disk(folder: DataFolder, store: JobStore, tiny: LocalBackend, job: Job) -> None:
-    worker = Worker(folder, store, tiny, WorkerConfig("w", beat_s=0.05, pause_s=0.05, min_free_bytes=2**62))
+    worker = Worker(folder, store, tiny, WorkerConfig(name="w", beat_s=0.05, pause_s=0.05, min_free_bytes=2**62))
     work_until(store, worker, lambda: [w.state for w in WorkerReports(store.database).list()] == ["waiting"])
     assert store.get(job.job_id).status == "queued"
 
@@ -379,6 +385,6 @@ def test_the_roster_says_what_it_waits_for(folder: DataFolder, store: JobStore, 
         seen.extend(w.note for w in WorkerReports(store.database).list() if w.state == "waiting")
         return bool(seen)
 
-    worker = Worker(folder, store, tiny, WorkerConfig("w", beat_s=0.05, pause_s=0.05, min_free_bytes=2**62))
+    worker = Worker(folder, store, tiny, WorkerConfig(name="w", beat_s=0.05, pause_s=0.05, min_free_bytes=2**62))
     work_until(store, worker, waits)
     assert "bytes free" in seen[0]

@@ -1,4 +1,4 @@
-"""The flags of rewriting and of the safety check: read, refused by name, and handed on to worker processes."""
+"""The flags of rewriting and of the safety check: read, and refused by name."""
 
 from __future__ import annotations
 
@@ -10,16 +10,9 @@ import click
 import pytest
 from command_line import run_here
 
-from hunyuan_local.cli.shared.rewriting_and_safety import guard_flags, guard_options, rewriting_from, safety_from
+from hunyuan_local.cli.shared.rewriting_and_safety import guard_options, rewriting_from, safety_from
 from hunyuan_local.config import RewriteConfig, SafetyConfig
 from hunyuan_local.errors import ConfigError
-
-REWRITING = RewriteConfig(
-    model_id="some/model", revision="v1", endpoint="http://127.0.0.1:1/v1", timeout_s=5.0, on_failure="use-original"
-)
-SAFETY = SafetyConfig(
-    mode="block", model_id="some/classifier", revision="v2", labels=("a", "b"), threshold=0.25, frames=3
-)
 
 
 def parsed(*arguments: str) -> tuple[RewriteConfig, SafetyConfig]:
@@ -41,11 +34,6 @@ def test_without_flags_nothing_is_changed() -> None:
 
 def test_the_safety_check_is_off_by_default() -> None:
     assert SafetyConfig().mode == "off"
-
-
-@pytest.mark.parametrize("configs", [(REWRITING, SAFETY), (RewriteConfig(), SafetyConfig())])
-def test_what_is_handed_on_to_a_worker_says_the_same(configs: tuple[RewriteConfig, SafetyConfig]) -> None:
-    assert parsed(*guard_flags(*configs)) == configs
 
 
 @pytest.mark.parametrize(

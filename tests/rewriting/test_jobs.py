@@ -41,7 +41,7 @@ def job_of(folder: DataFolder, store: JobStore, dialect: str, body: object, **co
 
 def make(folder: DataFolder, store: JobStore, backend: LocalBackend, job: Job, rewriting: RewriteConfig) -> Job:
     """The job after a worker had it."""
-    config = WorkerConfig("w", beat_s=0.05, poll_s=0.05, pause_s=0.05, rewriting=rewriting)
+    config = WorkerConfig(name="w", beat_s=0.05, poll_s=0.05, pause_s=0.05, rewriting=rewriting)
     worker = Worker(folder, store, backend, config)
     watcher = threading.Thread(target=lambda: _stop_after(store, job, worker))
     watcher.start()

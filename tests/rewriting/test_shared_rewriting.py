@@ -48,7 +48,7 @@ def test_threads_of_a_batch_share_a_model_of_this_machine_and_ask_an_endpoint_ea
 ) -> None:
     flags = {
         "backend": "wavespeed", "api_key": "key", "concurrency": 3, "allow_loss": False, "submit_again": False,
-        "lease_s": 30.0, "min_free_gib": 0.0, "rewriting": RewriteConfig(endpoint=endpoint), "safety": SafetyConfig(),
+        "lease_s": 30.0, "min_free_bytes": 0, "rewriting": RewriteConfig(endpoint=endpoint), "safety": SafetyConfig(),
     }  # fmt: skip
     batch = SimpleNamespace(folder=folder, store=store)
     pool = make_batch_pool(batch, WaveSpeedBackend("key"), flags, Budget(folder.root / "account.json", None, None))

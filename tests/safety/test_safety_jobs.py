@@ -46,7 +46,9 @@ def submit(client: TestClient, dialect: str, prompt: str) -> str:
 
 def work(folder: DataFolder, store: JobStore, backend: LocalBackend, safety: SafetyConfig) -> None:
     """Run a worker, here in the test's own thread, until no job is open."""
-    worker = Worker(folder, store, backend, WorkerConfig("w", safety=safety, beat_s=0.05, poll_s=0.05, pause_s=0.05))
+    worker = Worker(
+        folder, store, backend, WorkerConfig(name="w", safety=safety, beat_s=0.05, poll_s=0.05, pause_s=0.05)
+    )
     ended, pause = threading.Event(), threading.Event()
 
     def watch() -> None:

@@ -28,7 +28,7 @@ class Command:
 
     Attributes:
         answer: the leader's, when it is done.
-        failed: the message of each rank that could not do it.
+        failed: the message of each rank that could not do it, in the order in which they came.
     """
 
     def __init__(self, group: RankGroup, kind: str, **content: Any):
@@ -56,7 +56,7 @@ class Command:
             if cancel.is_set() and not cancelled:
                 cancelled = True
                 self._group.send("cancel")
-            found = self._group.next(0.1)
+            found = self._group.next_message(0.1)
             if found is None:
                 continue
             rank, message = found
@@ -71,15 +71,15 @@ class Command:
         """Nothing, if nobody failed.
 
         Raises:
-            HunyuanLocalError: the error that led to the others: one of ours, else a process that died by itself, else
-                what nobody foresaw.
+            HunyuanLocalError: the error that led to the others: one of ours, else that of a process that died, else
+                what nobody foresaw; of several such the first.
         """
         if not self.failed:
             return
 
-        def order(rank: int) -> tuple[bool, bool, bool, int]:
-            kind, follows = self.failed[rank]["type"], self.failed[rank].get("follows", False)
-            return kind != "GpuMemoryError" and kind not in _IN_STEP, follows, kind != "", rank
+        def order(rank: int) -> tuple[bool, bool]:
+            kind = self.failed[rank]["type"]
+            return kind != "GpuMemoryError" and kind not in _IN_STEP, kind != ""
 
         rank = min(self.failed, key=order)
         raise as_error(rank, self._group.size, self.failed[rank])

@@ -1,7 +1,7 @@
-"""The processes that make a video together, seen from the one that starts them with ``torch.distributed.run``.
+"""The processes that make a video together, seen from the one that starts them.
 
-Each connects to a socket that only this user can reach. While it is connected it lives, and it ends as soon as
-its connection does; so whoever dies first, nobody is left behind. Knows nothing about videos.
+Each is a :class:`hunyuan_local.supervision.Child`, and the messages go over its socket. It ends as soon as that is
+closed; so whoever dies first, nobody is left behind. Knows nothing about videos.
 """
 
 from __future__ import annotations
@@ -9,23 +9,23 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
-import re
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ...errors import GenerationCancelledError, RankFailedError
+from ...supervision import Child, exit_in_words
 from .messages import Message, MessageSocket
 
 _PROGRAM = "hunyuan_local.backends.multi_gpu.rank"
 _LEAVING_S = 20.0
+_ENDING_S = 5.0  # from the end of the connection to that of the process
 
 
 class RankGroup:
@@ -36,6 +36,10 @@ class RankGroup:
         device: ``cpu``, or ``cuda`` with a GPU for each.
         is_cancelled: asked while they start.
 
+    Attributes:
+        pids: the number of each process by its rank.
+        folder: theirs, deleted with the group.
+
     Raises:
         GenerationCancelledError: cancelled while they started.
         RankFailedError: they cannot be started.
@@ -43,30 +47,26 @@ class RankGroup:
 
     def __init__(self, size: int, device: str, is_cancelled: Callable[[], bool]):
         self.size, self.device = size, device
-        self.pids: dict[int, int] = {}
-        self._connections: dict[int, MessageSocket] = {}
-        self._messages: queue.SimpleQueue[tuple[int, Message | None]] = queue.SimpleQueue()
         self.folder = Path(tempfile.mkdtemp(prefix="hunyuan-"))  # of mode 0700
-        self._log = self.folder / "log"
-        self._launcher: subprocess.Popen | None = None
+        self.pids: dict[int, int] = {}
+        self._children: list[Child] = []
+        self._connections: list[MessageSocket] = []
+        self._messages: queue.SimpleQueue[tuple[int, Message | None]] = queue.SimpleQueue()
         try:
-            with socket.socket(socket.AF_UNIX) as listening:
-                listening.bind(str(self.folder / "socket"))
-                listening.listen(size)
-                listening.settimeout(0.1)
-                self._launch()
-                self._meet(listening, is_cancelled)
+            for rank in range(size):
+                self._start(rank)
+            self._meet(is_cancelled)
         except BaseException:
             self.kill()
             raise
 
     def send(self, kind: str, **content: Any) -> None:
-        """Send a message to all; one that is gone is told of by :meth:`next`."""
-        for connection in self._connections.values():
+        """Send a message to all; one that is gone is told of by :meth:`next_message`."""
+        for connection in self._connections:
             with contextlib.suppress(OSError):
                 connection.send(kind, **content)
 
-    def next(self, timeout_s: float) -> tuple[int, Message | None] | None:
+    def next_message(self, timeout_s: float) -> tuple[int, Message | None] | None:
         """The next message and the rank it is from, None in its place if that one is gone; None after the time."""
         try:
             return self._messages.get(timeout=timeout_s)
@@ -75,111 +75,71 @@ class RankGroup:
 
     def is_whole(self) -> bool:
         """Whether all are there, while none has anything to say; what was sent before is dropped."""
-        while (found := self.next(0)) is not None:
+        while (found := self.next_message(0)) is not None:
             if found[1] is None:
                 return False
         return True
 
     def death_of(self, rank: int) -> Message:
-        """The error of a process that is gone without a word, as far as its starter knows what it ended of."""
-        status = self._exit_status(rank)
-        # Once one has died, the starter ends the others with SIGTERM; which of them is seen first is chance.
-        return {"kind": "error", "type": "", "text": _in_words(status), "follows": status == -signal.SIGTERM}
-
-    def _exit_status(self, rank: int) -> int:
-        """As :class:`subprocess.Popen` gives it; 0 if it is not known."""
-        if self._launcher is None or rank not in self.pids:
-            return 0
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._launcher.wait(5)  # it stops the others and then says what happened
-        found = re.search(rf"exitcode\s*: (-?\d+) \(pid: {self.pids[rank]}\)", self._log.read_text(errors="replace"))
-        return 0 if found is None else int(found[1])
+        """The error of a process that is gone without a word: how it ended, and the last line of its log."""
+        child = self._children[rank]
+        child.wait(_ENDING_S)
+        text = exit_in_words(child.exit_code)
+        # What was logged before a SIGKILL has nothing to do with it.
+        words = "" if child.exit_code == -signal.SIGKILL else child.last_words()
+        return {"kind": "error", "type": "", "text": f"{text}: {words}" if words else text}
 
     def close(self) -> None:
         """Let all finish what they hold, such as files of weights on disk; at once where one does not answer."""
         self.send("leave")
-        if self._launcher is not None and self._connections:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._launcher.wait(_LEAVING_S)
+        deadline = time.monotonic() + _LEAVING_S
+        for child in self._children:
+            child.wait(max(0.0, deadline - time.monotonic()))
         self.kill()
 
     def kill(self) -> None:
         """End all of them at once."""
-        for pid in self.pids.values() if self._is_running() else ():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        for connection in self._connections.values():
+        for child, connection in zip(self._children, self._connections, strict=True):
+            child.kill()
             connection.close()
-        self._connections.clear()
-        if self._launcher is not None:
-            # Asked to end it ends those that have not connected yet; SIGKILL would leave them.
-            self._launcher.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._launcher.wait(10)
-            self._launcher.kill()
-            self._launcher.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _is_running(self) -> bool:
-        """Whether the starter is there: it waits for the processes, so that as long their numbers are theirs."""
-        return self._launcher is not None and self._launcher.poll() is None
-
-    def _launch(self) -> None:
-        threads = max(1, (os.cpu_count() or 1) // self.size)
-        env = {"OMP_NUM_THREADS": str(threads)}
+    def _start(self, rank: int) -> None:
+        environment = {
+            "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(self.size), "LOCAL_WORLD_SIZE": str(self.size)
+        }  # fmt: skip
+        wanted = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // self.size))}
         if sys.platform == "linux":  # nothing of it is for other machines
-            env |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
-        env |= os.environ
+            wanted |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
+        environment |= {name: value for name, value in wanted.items() if name not in os.environ}
         if self.device == "cpu":
-            env["CUDA_VISIBLE_DEVICES"] = ""
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
-        command += ["--nproc-per-node", str(self.size), "-m", _PROGRAM, str(self.folder / "socket")]
-        with self._log.open("wb") as log:
-            # A session of its own, so that Ctrl-C reaches the parent alone, which then lets all of them stop in step.
-            self._launcher = subprocess.Popen(
-                command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
-
-    def _meet(self, listening: socket.socket, is_cancelled: Callable[[], bool]) -> None:
-        while len(self._connections) < self.size:
-            if is_cancelled():
-                raise GenerationCancelledError("cancelled while the processes started; no file was kept")
-            if self._launcher.poll() is not None:
-                raise RankFailedError(
-                    f"context_parallel={self.size}: its processes could not be started: {self._last_words()}; try "
-                    "without --context-parallel"
-                )
-            with contextlib.suppress(TimeoutError):
-                connection, _ = listening.accept()
-                connection.settimeout(None)
-                self._welcome(MessageSocket(connection))
-
-    def _welcome(self, connection: MessageSocket) -> None:
-        messages = connection.receive()
-        hello = next(messages, None)
-        if hello is None:
-            return  # its end is the launcher's, too
-        rank = hello["rank"]
-        self.pids[rank], self._connections[rank] = hello["pid"], connection
+            environment["CUDA_VISIBLE_DEVICES"] = ""
+        child = Child(_PROGRAM, str(self.folder), environment=environment, log=self.folder / f"rank{rank}.log")
+        connection = MessageSocket(child.connection)
+        self._children.append(child)
+        self._connections.append(connection)
+        self.pids[rank] = child.pid
 
         def read() -> None:
-            for message in messages:
+            for message in connection.receive():
                 self._messages.put((rank, message))
             self._messages.put((rank, None))
 
         threading.Thread(target=read, name=f"rank-{rank}", daemon=True).start()
 
-    def _last_words(self) -> str:
-        """The last line of an error that the log has."""
-        lines = self._log.read_text(errors="replace").splitlines()
-        errors = [line for line in lines if re.search(r"\w(Error|Exception)\b", line)]
-        return (errors or lines or ["no reason was given"])[0].strip()
-
-
-def _in_words(status: int) -> str:
-    """How a process ended."""
-    if status == -signal.SIGKILL:
-        return "was killed (SIGKILL), most often by the system for want of main memory"
-    if status < 0:
-        return f"was killed by signal {-status} ({signal.strsignal(-status)})"
-    return f"ended with status {status}" if status else "is gone"
+    def _meet(self, is_cancelled: Callable[[], bool]) -> None:
+        """Wait until each has said that it is there."""
+        missing = self.size
+        while missing:
+            if is_cancelled():
+                raise GenerationCancelledError("cancelled while the processes started; no file was kept")
+            found = self.next_message(0.1)
+            if found is None:
+                continue
+            rank, message = found
+            if message is None:
+                raise RankFailedError(
+                    f"context_parallel={self.size}: its processes could not be started: rank {rank} "
+                    f"{self.death_of(rank)['text']}; try without --context-parallel"
+                )
+            missing -= 1

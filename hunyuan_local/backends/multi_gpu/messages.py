@@ -1,4 +1,4 @@
-"""Messages between a backend and the processes that it starts: JSON, one a line, over a socket of the user's own."""
+"""Messages between a backend and the processes that it starts: JSON, one a line, over the socket between them."""
 
 from __future__ import annotations
 
@@ -17,17 +17,6 @@ class MessageSocket:
     def __init__(self, connection: socket.socket):
         self._connection = connection
         self._sending = threading.Lock()
-
-    @classmethod
-    def connect(cls, address: str) -> MessageSocket:
-        """Connect to a socket of the file system.
-
-        Raises:
-            OSError: nobody listens there.
-        """
-        connection = socket.socket(socket.AF_UNIX)
-        connection.connect(address)
-        return cls(connection)
 
     def send(self, kind: str, **content: Any) -> None:
         """Send one message; content is what JSON holds.

@@ -1,6 +1,6 @@
 """One of the processes that make a video together: does what the backend says, in step with the others.
 
-Started by ``torch.distributed.run`` with the address of the backend's socket. It ends with its connection to the
+Started by :class:`.launcher.RankGroup` with the group's folder. It ends with its connection to the
 backend, whatever it is doing. The process of rank 0 is the leader: what is read, written and told is its matter.
 """
 
@@ -25,6 +25,7 @@ from ...pipeline.noise import hide_import_noise
 from ...planner.tiles import Tiles
 from ...resolved import ResolvedRequest
 from ...schema import GenerationRequest, GenerationResult, Progress
+from ...supervision import parent_connection
 from ..base import GenerationContext
 from ..begin import Run, open_state
 from ..local.backend import LocalBackend
@@ -41,9 +42,9 @@ class Rank:
     """What one process holds from one request to the next.
 
     Args:
-        channel: to the backend.
+        connection: to the backend.
         rank: of this process.
-        folder: of the backend's socket, deleted if the backend is gone.
+        folder: of the group, where its processes meet; deleted if the backend is gone.
     """
 
     def __init__(self, connection: MessageSocket, rank: int, folder: Path):
@@ -97,7 +98,9 @@ class Rank:
 
         profile = RuntimeProfile(**command["profile"])
         shared: ContextParallel = profile.context_parallel
-        self._process_group = self._process_group or ProcessGroup.form(profile.device, shared)
+        self._process_group = self._process_group or ProcessGroup.form(
+            profile.device, shared, f"file://{self._folder / 'meeting'}"
+        )
         self._local = self._local or LocalBackend(ModelConfig(**command["config"]), profile)
         context = self._context(command)
         # A download is the leader's; the others then find the weights there.
@@ -212,10 +215,9 @@ def see_own_gpu_alone() -> None:
 def main() -> None:
     """Connect, and work until the backend has enough or is gone."""
     see_own_gpu_alone()  # before anything asks for a device
-    address, rank = sys.argv[1], int(os.environ["RANK"])
-    connection = MessageSocket.connect(address)
-    worker = Rank(connection, rank, Path(address).parent)
-    connection.send("hello", rank=rank, pid=os.getpid())
+    connection, rank = MessageSocket(parent_connection()), int(os.environ["RANK"])
+    worker = Rank(connection, rank, Path(sys.argv[1]))
+    connection.send("hello")
     threading.Thread(target=worker.listen, name="listener", daemon=True).start()
     hide_import_noise()
     worker.work()

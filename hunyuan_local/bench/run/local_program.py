@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -29,25 +28,25 @@ from ...pipeline.noise import hide_import_noise
 from ...planner import Machine
 from ...resolved import ResolvedRequest
 from ...schema import GenerationRequest
+from ...supervision import parent_connection
 from ..results.machine_card import machine_card
 from .outcome import Outcome
 
 CANCEL, END = "cancel", "end"  # orders that have no answer
 
 
-def serve(connection: Connection, options: dict[str, Any]) -> None:
+def serve(connection: Connection) -> None:
     """Do what is asked for, one thing at a time, until the other end is gone.
 
     Args:
-        connection: gives ``("card",)``, or ``("generate", request, output)``; takes a card or an :class:`Outcome`.
-        options: of :class:`~hunyuan_local.backends.local.backend.LocalBackend`.
+        connection: gives ``("options", options)``, of :class:`~hunyuan_local.backends.local.backend.LocalBackend`;
+            then ``("card",)``, or ``("generate", request, output)``; takes a card or an :class:`Outcome`.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then says so here
-    os.dup2(2, 1)  # the parent's standard output holds its result alone
     hide_import_noise()
     orders: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
     cancel = threading.Event()
     threading.Thread(target=_listen, args=(connection, orders.put, cancel), daemon=True).start()
+    _, options = orders.get()
     backend: UncachedBackend | None = None
     while True:
         kind, *content = orders.get()
@@ -151,3 +150,7 @@ def _resident_peak() -> int | None:
             if line.startswith("VmHWM:"):
                 return 1024 * int(line.split()[1])
     return None
+
+
+if __name__ == "__main__":
+    serve(Connection(parent_connection().detach()))

@@ -42,7 +42,7 @@ from ..shared.options import (
     tuning_options,
     worker_options,
 )
-from ..shared.rewriting_and_safety import guard_options, rewriting_from, safety_from
+from ..shared.rewriting_and_safety import guard_options, guards_from
 from ..shared.worker_pool import executor_options
 
 
@@ -108,7 +108,7 @@ def command(
     console = stderr()
     defaults = {name: flags.pop(name, None) for name in ("size", *GenerationRequest.model_fields) if name != "prompt"}
     found = read_batch(file, format=format, defaults=defaults, seeds=seeds, num_videos_per_prompt=num_videos_per_prompt)
-    flags |= {"rewriting": rewriting_from(flags), "safety": safety_from(flags)}
+    flags |= guards_from(flags)
     chosen = dict(flags)
     if chosen["executor"] == "ray":
         require_ray()

@@ -15,12 +15,11 @@ from ...backends.hosted.spending import Budget
 from ...backends.prompt_rewriting import PromptRewriter
 from ...batch.check import CheckSize
 from ...batch.run import Batch
-from ...config import GIB
 from ...errors import ConfigError
 from ...jobs.pool import Pool
 from .console import ProgressDisplay
 from .options import backend_from
-from .worker_pool import make_pool
+from .worker_pool import Placement, make_pool, worker_options_from
 
 _LOCAL_ONLY = ("workers", "executor", "ray_address", "num_replicas")
 
@@ -35,6 +34,7 @@ def make_batch_pool(batch: Batch, backend: Backend, flags: dict[str, Any], budge
     Raises:
         ConfigError: more workers than GPUs, or options that contradict each other.
     """
+    options = worker_options_from(flags)
     if budget is not None:
         from ...backends.hosted.backend import HostedBackend
         from ...batch.service_pool import ServicePool
@@ -44,23 +44,15 @@ def make_batch_pool(batch: Batch, backend: Backend, flags: dict[str, Any], budge
         def make_backend() -> Backend:
             made = backend_from(dict(flags))
             # Or each thread would load a language model of its own.
-            if flags["rewriting"].endpoint is None and isinstance(made, HostedBackend):
+            if options.rewriting.endpoint is None and isinstance(made, HostedBackend):
                 made.share(shared)
             return made
 
-        return ServicePool(
-            batch.folder, batch.store, make_backend, flags["concurrency"] or 1, budget,
-            allow_loss=flags["allow_loss"], submit_again=flags["submit_again"], lease_s=flags["lease_s"],
-            min_free_bytes=round(flags["min_free_gib"] * GIB), rewriting=flags["rewriting"], safety=flags["safety"],
-        )  # fmt: skip
-    names = (
-        "revision", "profile", "lora", "cache", "lease_s", "checkpoint_every", "min_free_gib", "workers", "executor",
-        "ray_address", "num_replicas", "context_parallel", "context_parallel_mode", "rewriting", "safety",
-    )  # fmt: skip
+        return ServicePool(batch.folder, batch.store, make_backend, flags["concurrency"] or 1, budget, options)
+    options = options.model_copy(update={"model": options.model or backend.config.name, "encode_ahead": True})
     return make_pool(
-        batch.store, batch.folder, model=flags["model"] or backend.config.name, **{name: flags[name] for name in names},
-        extra=["--encode-ahead"], log_dir=batch.folder.root / "logs",
-    )  # fmt: skip
+        batch.store, batch.folder, options, Placement.from_flags(flags), log_dir=batch.folder.root / "logs"
+    )
 
 
 def weights_of(console: Console, backend: Backend) -> str:

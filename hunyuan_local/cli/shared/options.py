@@ -13,7 +13,7 @@ import rich_click as click
 from ...backends.base import Backend
 from ...backends.local.profile_choice import require_libraries
 from ...backends.registry import backend_names, get_backend
-from ...config import LoraConfig, cache_names, model_names, profile_names
+from ...config import GIB, LoraConfig, cache_names, model_names, profile_names
 from ...errors import FieldProblem, InvalidRequestError
 from ...schema import GenerationRequest, parse_size
 
@@ -100,8 +100,9 @@ def data_dir_option(command: Callable) -> Callable:
 def worker_options(command: Callable) -> Callable:
     """``--lease``, ``--checkpoint-every`` and ``--min-free-gib``: how workers work, here or under a server."""
     command = click.option(
-        "--min-free-gib", type=click.FloatRange(min=0), default=2, show_default=True, metavar="GIB",
-        help="Take and begin no job with less free on the disk.",
+        "--min-free-gib", "min_free_bytes", type=click.FloatRange(min=0), default=2, show_default=True, metavar="GIB",
+        callback=lambda context, parameter, gib: round(gib * GIB), help="Take and begin no job with less free on the "
+        "disk.",
     )(command)  # fmt: skip
     command = click.option(
         "--checkpoint-every", type=click.IntRange(min=1), metavar="STEPS",

@@ -23,8 +23,6 @@ _REWRITING = {
     "rewrite_timeout": "timeout_s",
     "rewrite_failure": "on_failure",
 }
-# Flags that name who rewrites.
-REWRITERS = ("rewrite_model", "rewrite_endpoint")
 _SAFETY = {
     "safety": "mode",
     "safety_model": "model_id",
@@ -97,15 +95,13 @@ def safety_from(flags: dict[str, Any]) -> SafetyConfig:
     return _config(SafetyConfig, _SAFETY, flags)
 
 
-def guard_flags(rewriting: RewriteConfig, safety: SafetyConfig) -> list[str]:
-    """The command-line options that say the same, for another process."""
-    flags = []
-    for config, names in ((rewriting, _REWRITING), (safety, _SAFETY)):
-        for flag, field in names.items():
-            value = getattr(config, field)
-            values = value if isinstance(value, tuple) else [] if value is None else [value]
-            flags += [part for item in values for part in (f"--{flag.replace('_', '-')}", str(item))]
-    return flags
+def guards_from(flags: dict[str, Any]) -> dict[str, RewriteConfig | SafetyConfig]:
+    """Both as fields of a worker's options, ``rewriting`` and ``safety``; takes them out of ``flags``.
+
+    Raises:
+        ConfigError: see :func:`rewriting_from` and :func:`safety_from`.
+    """
+    return {"rewriting": rewriting_from(flags), "safety": safety_from(flags)}
 
 
 def _config(kind: type, names: dict[str, str], flags: dict[str, Any]) -> Any:

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from ...config import GIB, model_names
+from ...config import model_names
 from ...config.extras import require_extra, require_ray
 from ...config.rewriting import DEFAULT_MODEL
 from ...schema import RewriteMode
 from ...server.config import MAX_VOXELS
 from .console import log_to_stderr
 from .options import Duration, context_parallel_options, data_dir_option, model_option, tuning_options, worker_options
-from .rewriting_and_safety import REWRITERS, guard_options, rewriting_from, safety_from
-from .worker_pool import executor_options, make_pool
+from .rewriting_and_safety import guard_options, guards_from
+from .worker_pool import Placement, executor_options, make_pool, worker_options_from
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ...jobs.folder import DataFolder
     from ...jobs.pool import Pool
     from ...jobs.store import JobStore
+    from ...jobs.worker_config import WorkerOptions
     from ...server.config import ServerConfig
 
 # Of pictures of the unfinished video; a map of 16 latents to 3 colours costs next to nothing.
@@ -97,7 +98,8 @@ def run_server(
         ConfigError: the extra is missing, an option cannot be used, or the address cannot be had.
     """
     require_extra("server", "the server")
-    if flags["executor"] == "ray":
+    placement = Placement.from_flags(flags)
+    if placement.executor == "ray":
         require_ray()
     from ...backends.local.backend import LocalBackend
     from ...backends.local.profile_choice import require_libraries
@@ -108,51 +110,34 @@ def run_server(
     from ...weights.source import check_obtainable
 
     log_to_stderr()
-    model = flags.pop("model")
-    workers = {
-        "revision": flags.pop("revision"), "profile": flags.pop("profile"), "lora": flags.pop("lora"),
-        "cache": flags.pop("cache"),
-    }  # fmt: skip
+    flags = flags | guards_from(flags)
+    options = worker_options_from(flags).model_copy(update={"preview_every": _PREVIEW_EVERY if with_page else 0})
     # Refuses unknown names before anything is started.
-    backend = LocalBackend(model, **workers)
-    if flags["executor"] != "ray":  # whose nodes have libraries of their own
+    backend = LocalBackend(options.model, options.profile, options.revision, options.lora, options.cache)
+    if placement.executor != "ray":  # whose nodes have libraries of their own
         require_libraries(backend.config, backend.profile)
     check_obtainable(backend.config)  # a worker that cannot load it would only say so in the log
-    keys = read_api_keys(flags.pop("api_keys_file"))
-    host, port = flags.pop("host"), flags.pop("port")
-    check_binding(host, keys, flags["insecure"])
-    folder = DataFolder(flags.pop("data_dir"))
+    keys = read_api_keys(flags["api_keys_file"])
+    check_binding(flags["host"], keys, flags["insecure"])
+    folder = DataFolder(options.data_dir)
     store = folder.store()
-    names = (
-        "lease_s", "checkpoint_every", "workers", "executor", "ray_address", "num_replicas", "context_parallel",
-        "context_parallel_mode",
-    )  # fmt: skip
-    workers |= {name: flags.pop(name) for name in names}
     # Whoever runs the server decides whether it loads a language model.
-    named = flags["rewrite"] not in (None, "off") or any(flags[name] for name in REWRITERS)
-    can_rewrite = named or is_here(DEFAULT_MODEL)
-    workers |= {"min_free_gib": flags["min_free_gib"], "rewriting": rewriting_from(flags), "safety": safety_from(flags)}
-    can_change = with_page and workers["executor"] == "processes" and workers["workers"] != 0
+    rewriting = options.rewriting
+    named = flags["rewrite"] not in (None, "off") or rewriting.model_id or rewriting.endpoint
+    can_change = with_page and placement.executor == "processes" and placement.workers != 0
     config = ServerConfig(
+        **{name: flags[name] for name in ServerConfig.model_fields.keys() & flags.keys() - {"model"}},
         model=backend.config,
-        profile=workers["profile"],
         models=_other_models(backend) if can_change else (),
         api_keys=keys,
-        can_rewrite=can_rewrite,
-        min_free_bytes=round(flags.pop("min_free_gib") * GIB),
-        **flags,
+        can_rewrite=bool(named) or is_here(DEFAULT_MODEL),
     )
     # By the name that was given: a folder's own name alone would not be found.
-    pool = _make_pool(
-        model or config.model.name,
-        config,
-        store,
-        folder,
-        workers | {"preview_every": _PREVIEW_EVERY if with_page else 0},
-    )
+    options = options.model_copy(update={"model": options.model or config.model.name})
+    pool = _make_pool(config, store, folder, options, placement)
     serve(
-        config, folder, store, pool, host=host, port=port, say=lambda text: click.echo(text, err=True),
-        install=install, on_listening=on_listening,
+        config, folder, store, pool, host=flags["host"], port=flags["port"],
+        say=lambda text: click.echo(text, err=True), install=install, on_listening=on_listening,
     )  # fmt: skip
 
 
@@ -161,24 +146,22 @@ def _other_models(backend: LocalBackend) -> tuple[str, ...]:
     return tuple(name for name in model_names() if name != backend.config.name)
 
 
-def _make_pool(own: str, config: ServerConfig, store: JobStore, folder: DataFolder, options: dict[str, Any]) -> Pool:
+def _make_pool(
+    config: ServerConfig, store: JobStore, folder: DataFolder, options: WorkerOptions, placement: Placement
+) -> Pool:
     """The workers of the server's model; where the page may ask for other models, such as change between them.
 
     Args:
-        own: the server's model, as ``--model`` takes it.
+        options: of workers of the server's model.
     """
     if not config.models:
-        return make_pool(store, folder, model=own, **options)
+        return make_pool(store, folder, options, placement)
     from ...jobs.switching_pool import ModelWorkers, SwitchingPool
 
     def make(model_workers: ModelWorkers) -> Pool:
-        is_own = model_workers.model == config.model.name
-        chosen = (
-            options
-            | {"profile": model_workers.profile}
-            | ({} if is_own else {"revision": None, "lora": (), "cache": None})
-        )
-        model = own if is_own else model_workers.model
-        return make_pool(store, folder, model=model, extra=["--queue", model_workers.queue], **chosen)
+        changed = {"profile": model_workers.profile, "queue": model_workers.queue}
+        if model_workers.model != config.model.name:
+            changed |= {"model": model_workers.model, "revision": None, "lora": (), "cache": None}
+        return make_pool(store, folder, options.model_copy(update=changed), placement)
 
     return SwitchingPool(store, make, ModelWorkers(config.model.name, config.profile, config.model.identity))

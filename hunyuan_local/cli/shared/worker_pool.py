@@ -2,19 +2,56 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import rich_click as click
 
-from ...config import GIB, LoraConfig, RewriteConfig, RuntimeProfile, SafetyConfig, load_model_config, profile_names
+from ...config import LoraConfig, RuntimeProfile, load_model_config, profile_names
 from ...errors import ConfigError
 from ...jobs.folder import DataFolder
 from ...jobs.pool import Pool, WorkerPool, worker_environments
 from ...jobs.store import JobStore
-from .rewriting_and_safety import guard_flags
+from ...jobs.worker_config import WorkerOptions
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the workers are: the flags of :func:`executor_options`."""
+
+    executor: Literal["processes", "ray"] = "processes"
+    workers: int | None = None
+    ray_address: str | None = None
+    num_replicas: int | None = None
+
+    @classmethod
+    def from_flags(cls, flags: Mapping[str, Any]) -> Placement:
+        """Those of a command's flags that say where."""
+        return cls(**{field.name: flags[field.name] for field in fields(cls)})
+
+    def check(self) -> None:
+        """Refuse what says nothing to the executor that was chosen.
+
+        Raises:
+            ConfigError: names the flag.
+        """
+        if self.executor == "ray":
+            if self.workers is not None:
+                raise ConfigError(f"workers={self.workers}: with --executor ray, give --num-replicas in its place")
+            if self.num_replicas is None:
+                raise ConfigError("num_replicas: must be given with --executor ray, such as --num-replicas 4")
+            return
+        for name in ("num_replicas", "ray_address"):
+            if (value := getattr(self, name)) is not None:
+                remedy = "give --executor ray" + (", or --workers in its place" if name == "num_replicas" else "")
+                raise ConfigError(f"{name}={value!r}: is for Ray alone; {remedy}")
+
+
+def worker_options_from(flags: Mapping[str, Any]) -> WorkerOptions:
+    """What a command's flags say of its workers: each flag with the name of a field; others are left alone."""
+    return WorkerOptions(**{name: flags[name] for name in WorkerOptions.model_fields if name in flags})
 
 
 def executor_options(command: Callable, *, fewest_workers: int = 1) -> Callable:
@@ -43,33 +80,15 @@ def executor_options(command: Callable, *, fewest_workers: int = 1) -> Callable:
 def make_pool(
     store: JobStore,
     folder: DataFolder,
-    *,
-    model: str,
-    revision: str | None,
-    profile: str | None,
-    lora: Sequence[LoraConfig],
-    cache: str | None,
-    lease_s: float,
-    checkpoint_every: int | None,
-    min_free_gib: float,
-    workers: int | None,
-    executor: Literal["processes", "ray"] = "processes",
-    ray_address: str | None = None,
-    num_replicas: int | None = None,
-    context_parallel: int | None = None,
-    context_parallel_mode: str | None = None,
-    preview_every: int = 0,
-    rewriting: RewriteConfig | None = None,
-    safety: SafetyConfig | None = None,
-    extra: Sequence[str] = (),
+    options: WorkerOptions,
+    placement: Placement,
     log_dir: Path | None = None,
 ) -> Pool:
     """The workers on the jobs of a store, not started yet.
 
     Args:
-        model: named, since a worker that chose for itself, on a device that fails to answer, would wait for jobs of
-            another model.
-        extra: more options of ``hunyuan-local worker``, such as ``--encode-ahead``.
+        options: of each worker. They name the model, since a worker that chose for itself, on a device that fails to
+            answer, would wait for jobs of another model.
         log_dir: where each worker's log goes; this process's standard error if None.
 
     Raises:
@@ -78,59 +97,33 @@ def make_pool(
     from ...backends.local.profile_choice import named_profile
     from ...backends.multi_gpu import limits
 
-    _check_options(executor, workers, ray_address, num_replicas)
-    _, shared = limits.context_parallel(named_profile(profile), context_parallel, context_parallel_mode)
+    placement.check()
+    named = named_profile(options.profile)
+    _, shared = limits.context_parallel(named, options.context_parallel, options.context_parallel_mode)
     each = 1 if shared is None else shared.degree
-    if executor == "ray":
+    if placement.executor == "ray":
         from ...jobs.ray_workers.pool import RayPool
-        from ...jobs.ray_workers.replica import ReplicaConfig
 
-        settings = {
-            "lease_s": lease_s, "checkpoint_every": checkpoint_every, "min_free_bytes": round(min_free_gib * GIB),
-            "preview_every": preview_every, "rewriting": rewriting or RewriteConfig(),
-            "safety": safety or SafetyConfig(),
-        }  # fmt: skip
-        named = _profile_for_nodes(profile)
-        config = ReplicaConfig(
-            load_model_config(model), revision, named, _for_nodes(lora), cache, context_parallel,
-            context_parallel_mode, settings | _as_fields(extra),
-        )  # fmt: skip
-        device = named.device if isinstance(named, RuntimeProfile) else None
         return RayPool(
-            store, folder, config, num_replicas, address=ray_address, device=device, each=each, log_dir=log_dir
-        )
-
-    chosen = {
-        "--model": model, "--revision": revision, "--profile": profile, "--cache": cache,
-        "--context-parallel": context_parallel, "--context-parallel-mode": context_parallel_mode,
-        "--checkpoint-every": checkpoint_every,
-    }  # fmt: skip
-    options = [(name, value) for name, value in chosen.items() if value is not None]
-    options += [("--lora", f"{item.path}={item.scale}") for item in lora]
-    options += [
-        ("--data-dir", folder.root), ("--lease", lease_s), ("--min-free-gib", min_free_gib),
-        ("--preview-every", preview_every),
-    ]  # fmt: skip
-    gpus = 0 if workers == 0 else _gpus(profile)
-    environments = worker_environments(max(1, gpus // each) if workers is None else workers, gpus, each)
-    flat = [str(part) for option in options for part in option]
-    guards = guard_flags(rewriting or RewriteConfig(), safety or SafetyConfig())
-    return WorkerPool(store, [*flat, *guards, *extra], environments, log_dir)
+            store, folder, _for_nodes(options), placement.num_replicas, address=placement.ray_address, each=each,
+            log_dir=log_dir,
+        )  # fmt: skip
+    gpus = 0 if placement.workers == 0 else _gpus(named)
+    count = max(1, gpus // each) if placement.workers is None else placement.workers
+    options = options.model_copy(update={"data_dir": folder.root})
+    return WorkerPool(store, options, worker_environments(count, gpus, each), log_dir)
 
 
-def _check_options(executor: str, workers: int | None, ray_address: str | None, num_replicas: int | None) -> None:
-    """Refuse what says nothing to the executor that was chosen."""
-    if executor == "ray":
-        if workers is not None:
-            raise ConfigError(f"workers={workers}: with --executor ray, give --num-replicas in its place")
-        if num_replicas is None:
-            raise ConfigError("num_replicas: must be given with --executor ray, such as --num-replicas 4")
-        return
-    given = {"num_replicas": num_replicas, "ray_address": ray_address}
-    for name, value in given.items():
-        if value is not None:
-            remedy = "give --executor ray" + (", or --workers in its place" if name == "num_replicas" else "")
-            raise ConfigError(f"{name}={value!r}: is for Ray alone; {remedy}")
+def _for_nodes(options: WorkerOptions) -> WorkerOptions:
+    """What is read from files of this machine, as values; LoRAs must be where every machine finds them.
+
+    Raises:
+        ConfigError: a LoRA that other machines would not find.
+    """
+    _check_paths(options.lora)
+    return options.model_copy(
+        update={"model": load_model_config(options.model), "profile": _profile_for_nodes(options.profile)}
+    )
 
 
 def _profile_for_nodes(profile: str | None) -> str | RuntimeProfile | None:
@@ -141,36 +134,18 @@ def _profile_for_nodes(profile: str | None) -> str | RuntimeProfile | None:
     return named_profile(profile) if is_file else profile
 
 
-def _for_nodes(lora: Sequence[LoraConfig]) -> tuple[LoraConfig, ...]:
-    """Adapters that every machine finds under the same name."""
+def _check_paths(lora: Sequence[LoraConfig]) -> None:
     for item in lora:
         if not Path(item.path).is_absolute() and Path(item.path).is_file():
             raise ConfigError(
                 f"lora={item.path!r}: other machines do not have this folder to start from; give the whole path, "
                 "where every machine of the cluster has the file"
             )
-    return tuple(lora)
 
 
-def _as_fields(options: Sequence[str]) -> dict[str, bool]:
-    """Switches of ``hunyuan-local worker`` as fields of a worker's config: ``--encode-ahead`` is ``encode_ahead``."""
-    from ...jobs.worker_config import WorkerConfig
-
-    known = {field.name for field in dataclasses.fields(WorkerConfig) if field.default is False}
-    switches = {option.removeprefix("--").replace("-", "_"): True for option in options}
-    if unknown := switches.keys() - known:
-        raise ConfigError(
-            f"{', '.join(sorted(unknown))}: not a switch of the workers in Ray: {', '.join(sorted(known))}"
-        )
-    return switches
-
-
-def _gpus(profile: str | None) -> int:
+def _gpus(profile: RuntimeProfile | None) -> int:
     """How many GPUs the workers may have; torch is not loaded only to learn that a profile wants none."""
-    from ...backends.local.profile_choice import named_profile
-
-    named = named_profile(profile)
-    if named is not None and named.device == "cpu":
+    if profile is not None and profile.device == "cpu":
         return 0
     from ...pipeline.memory.device import gpu_count
 

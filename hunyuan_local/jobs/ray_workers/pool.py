@@ -11,22 +11,23 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from ...config import RuntimeProfile
 from ...errors import ConfigError, HunyuanLocalError
+from ...provenance import library_versions
+from ...supervision import Restarts
 from ..folder import DataFolder
 from ..store import JobStore
-from ..worker_config import worker_name
+from ..worker_config import WorkerOptions, worker_name
 from .cluster import connect, import_ray, in_one_line
-from .replica import Replica, ReplicaConfig
+from .replica import Replica
 from .store_actor import StoreActor
 
 logger = logging.getLogger(__name__)
 
-_LONGEST_PAUSE_S = 60.0
-_HEALTHY_S = 60.0  # a replica that lived so long starts again at once
 _PLACING_S = 30.0  # a process of Ray's has started by then, if it has a place
 _LOOK_S = 0.2
 
@@ -43,8 +44,7 @@ class _Slot:
     stopped: Any = None
     started: float = 0.0
     is_noted: bool = False
-    pause_s: float = 1.0
-    due: float = 0.0
+    restarts: Restarts = field(default_factory=Restarts)
 
 
 class RayPool:
@@ -53,11 +53,11 @@ class RayPool:
     Args:
         store: theirs; a dead replica's job is given back as soon as Ray says that it is dead, or its lease ends.
         folder: of that store, on this machine.
-        config: of every replica.
+        options: of every replica; the pool names them. A profile that is given whole says which device each takes:
+            GPUs for ``cuda``, cores for ``cpu``; else GPUs if the cluster has some now.
         address: see :func:`hunyuan_local.jobs.ray_workers.cluster.connect`.
         log_dir: where each replica's log goes, ``replica0.log`` and so on; None is this process's standard error.
-        device: ``cuda`` takes GPUs for each replica, ``cpu`` cores; None is ``cuda`` if the cluster has GPUs now.
-        each: how many of them, all of one machine.
+        each: how many GPUs or cores a replica takes, all of one machine.
 
     Raises:
         ConfigError: no replica, or more than this machine alone has GPUs; or Ray cannot be used.
@@ -67,17 +67,16 @@ class RayPool:
         self,
         store: JobStore,
         folder: DataFolder,
-        config: ReplicaConfig,
+        options: WorkerOptions,
         num_replicas: int,
         *,
         address: str | None = None,
-        device: Literal["cpu", "cuda"] | None = None,
         each: int = 1,
         log_dir: Path | None = None,
     ):
         if num_replicas < 1:
             raise ConfigError(f"num_replicas={num_replicas}: must be 1 or more")
-        self._store, self._config, self._log_dir = store, config, log_dir
+        self._store, self._options, self._log_dir = store, options, log_dir
         self._slots = [_Slot(f"replica{number}") for number in range(num_replicas)]
         self._ending = False
         self.size, self.deaths, self.last_words, self.has_ended = num_replicas, 0, "", False
@@ -87,7 +86,7 @@ class RayPool:
         self._joined = not ray.is_initialized()  # else it is the caller's, and stays
         is_alone = connect(address, num_replicas * each, log_here=log_dir is None) if self._joined else False
         try:
-            self._resources = self._resources_of_each(device, each, is_alone)
+            self._resources = self._resources_of_each(each, is_alone)
             self._keeper = self._start_keeper(folder)
         except BaseException:
             self._leave()
@@ -101,7 +100,7 @@ class RayPool:
                     self._bury(slot)
                 else:
                     self._note_waiting(slot)
-            if slot.actor is None and not self._ending and time.monotonic() >= slot.due:
+            if slot.actor is None and not self._ending and slot.restarts.is_due:
                 self._spawn(slot)
         if self._ending:
             self._tell_to_end()
@@ -132,8 +131,10 @@ class RayPool:
                 self._ray.wait(runs, timeout=_LOOK_S)
         self._leave()
 
-    def _resources_of_each(self, device: str | None, each: int, is_alone: bool) -> dict[str, float]:
+    def _resources_of_each(self, each: int, is_alone: bool) -> dict[str, float]:
         """What Ray is asked for: GPUs or cores; says which replicas will have to wait."""
+        profile = self._options.profile
+        device = profile.device if isinstance(profile, RuntimeProfile) else None
         found = self._ray.cluster_resources()
         name = "GPU" if device == "cuda" or (device is None and found.get("GPU")) else "CPU"
         there = int(found.get(name, 0))
@@ -162,9 +163,11 @@ class RayPool:
         slot.name = worker_name(slot.label)
         # Two threads: one works, one can tell it to stop.
         actor = self._ray.remote(Replica).options(**self._resources, max_concurrency=2, max_restarts=0)
-        slot.actor = actor.remote(slot.name, self._keeper, self._config, self._log_dir and slot.label)
+        options = self._options.model_copy(update={"name": slot.name})
+        slot.actor = actor.remote(options, self._keeper, library_versions(), self._log_dir and slot.label)
         slot.placed, slot.run, slot.stopped = slot.actor.node.remote(), slot.actor.run.remote(), None
         slot.started, slot.is_noted = time.monotonic(), False
+        slot.restarts.begin()
 
     def _note_waiting(self, slot: _Slot) -> None:
         """Say, once, that Ray has found no place for a replica."""
@@ -188,10 +191,7 @@ class RayPool:
             return
         self.deaths += 1
         self.last_words = why
-        lived_s = time.monotonic() - slot.started
-        slot.pause_s = 1.0 if lived_s > _HEALTHY_S else min(2 * slot.pause_s, _LONGEST_PAUSE_S)
-        slot.due = time.monotonic() + slot.pause_s
-        logger.warning("%s ended: %s; a new one in %.0f s", slot.name, why, slot.pause_s)
+        logger.warning("%s ended: %s; a new one in %.0f s", slot.name, why, slot.restarts.end())
 
     def _why_it_ended(self, slot: _Slot) -> str:
         exceptions = self._ray.exceptions

@@ -14,16 +14,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...backends.registry import get_backend
-from ...config import LoraConfig, ModelConfig, RuntimeProfile
 from ...errors import ConfigError, TerminationRequest
 from ...provenance import library_versions
 from ..worker import Worker
-from ..worker_config import WorkerConfig
+from ..worker_config import WorkerOptions
 from .remote_store import Keeper, RemoteFolder, RemoteStore
 
 logger = logging.getLogger(__name__)
@@ -33,47 +30,25 @@ _SURELY_HELD_S = 60.0  # its owner has had the time to hold it
 _FORMAT = "%(asctime)s %(message)s"
 
 
-@dataclass(frozen=True)
-class ReplicaConfig:
-    """What every replica of a pool is told.
-
-    Attributes:
-        model, revision, profile, lora, cache, context_parallel, context_parallel_mode: see
-            :func:`hunyuan_local.backends.registry.get_backend`; weights that they name are looked for on the
-            replica's own machine.
-        worker: further fields of :class:`~hunyuan_local.jobs.worker.WorkerConfig`.
-        versions: of the libraries where the pool is.
-    """
-
-    model: ModelConfig
-    revision: str | None = None
-    profile: str | RuntimeProfile | None = None
-    lora: tuple[LoraConfig, ...] = ()
-    cache: str | None = None
-    context_parallel: int | None = None
-    context_parallel_mode: str | None = None
-    worker: dict[str, Any] = field(default_factory=dict)
-    versions: dict[str, str] = field(default_factory=library_versions)
-
-
 class Replica:
     """One worker; made into an actor by :class:`hunyuan_local.jobs.ray_workers.pool.RayPool`, with two threads.
 
     Args:
-        name: unique among all workers of the store.
+        options: of the worker, with a name that is unique among all workers of the store.
         keeper: the handle of the actor with the store's keeper.
+        versions: of the libraries where the pool is.
         log_label: of the log that the keeper writes; None where Ray takes what is logged to the owner.
     """
 
-    def __init__(self, name: str, keeper: Any, config: ReplicaConfig, log_label: str | None = None):
+    def __init__(self, options: WorkerOptions, keeper: Any, versions: dict[str, str], log_label: str | None = None):
         handler = logging.StreamHandler() if log_label is None else _LogSender(Keeper(keeper), log_label)
         logging.basicConfig(level=logging.INFO, format=_FORMAT, datefmt="%H:%M:%S", handlers=[handler])
-        self._name, self._keeper, self._config = name, Keeper(keeper), config
+        self._options, self._keeper, self._versions = options, Keeper(keeper), versions
         self._worker: Worker | None = None
         self._stopping = False
 
     def __repr__(self) -> str:
-        return self._name  # in the owner's log, in front of what is said here
+        return self._options.name  # in the owner's log, in front of what is said here
 
     def node(self) -> str:
         """The address of the machine that it runs on."""
@@ -89,16 +64,10 @@ class Replica:
             HunyuanLocalError: the model cannot be loaded, or the store cannot be used.
         """
         self._check_versions()
-        config = self._config
         with _own_folder() as root:
             folder = RemoteFolder(root, self._keeper)
             store = RemoteStore(self._keeper, folder)
-            backend = get_backend(
-                "local", model=config.model, profile=config.profile, revision=config.revision, lora=config.lora,
-                cache=config.cache, context_parallel=config.context_parallel,
-                context_parallel_mode=config.context_parallel_mode,
-            )  # fmt: skip
-            self._worker = Worker(folder, store, backend, WorkerConfig(self._name, **config.worker))
+            self._worker = Worker(folder, store, self._options.backend(), self._options)
             if not self._stopping:
                 self._worker.run()
 
@@ -122,7 +91,7 @@ class Replica:
 
         Saved states are not taken over between versions, and frames may differ.
         """
-        here, there = library_versions(), self._config.versions
+        here, there = library_versions(), self._versions
         # A build for CUDA and one for the CPU are of one version: 2.6.0+cu124, 2.6.0+cpu.
         others = {
             name: f"{name} {version} here, {there[name]} there"
@@ -138,7 +107,7 @@ class Replica:
         if others:
             logger.warning(
                 "%s: other versions than where the pool runs, so that frames may differ: %s",
-                self._name, "; ".join(others.values()),
+                self._options.name, "; ".join(others.values()),
             )  # fmt: skip
 
 
