@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -28,13 +28,15 @@ from .base import (
     read_answer,
     read_body,
     read_query,
+    unless_none,
 )
+from .novita_replies import NovitaFault, Task, TaskEvent, TaskExtra, TaskResult, TaskSubmitted, TaskVideo
 
 NAME = "novita"
 MODEL = "hunyuan-video-fast"
 SUBMIT_PATH = f"/v3/async/{MODEL}"
 RESULT_PATH = "/v3/async/task-result"
-WEBHOOK_EVENT = "ASYNC_TASK_RESULT"
+WEBHOOK_EVENT: Literal["ASYNC_TASK_RESULT"] = "ASYNC_TASK_RESULT"
 WEBHOOK_RETRIES = 5
 WEBHOOK_TIMEOUT_S = 5.0
 CAPABILITIES = Capabilities(
@@ -206,9 +208,9 @@ def request_from_wire(body: object, query: Mapping[str, str] | None = None, *, r
     return Submission(request, webhook=webhook.url if webhook else None)
 
 
-def submission_to_wire(job: JobView, base_url: str) -> dict[str, Any]:
+def submission_to_wire(job: JobView, base_url: str) -> TaskSubmitted:
     """The answer to a submission: the task's id alone."""
-    return {"task_id": job.job_id}
+    return TaskSubmitted(task_id=job.job_id)
 
 
 def submission_from_wire(body: object) -> str:
@@ -220,27 +222,29 @@ def submission_from_wire(body: object) -> str:
     return read_answer(_Submitted, body, NAME).task_id
 
 
-def job_to_wire(job: JobView, base_url: str) -> dict[str, Any]:
+def job_to_wire(job: JobView, base_url: str) -> TaskResult:
     """The state of a job; its addresses are whole already, so ``base_url`` is not needed."""
     done = job.status == "succeeded"
     ttl = "" if job.output_ttl_s is None else str(job.output_ttl_s)
-    return {
-        "task": {
-            "task_id": job.job_id,
-            "task_type": _TASK_TYPE,
-            "status": _WORDS[job.status],
-            "reason": job.error,
-            "eta": round(job.eta_s or 0),
-            "progress_percent": 100 if done else job.progress_percent or 0,
-        },
+    return TaskResult(
+        task=Task(
+            task_id=job.job_id,
+            task_type=_TASK_TYPE,
+            status=_WORDS[job.status],
+            reason=job.error,
+            eta=round(job.eta_s or 0),
+            progress_percent=100 if done else job.progress_percent or 0,
+        ),
         # Lists even when empty, and `extra` an object: its Python client fails at null.
-        "images": [],
-        "videos": [
-            {"video_url": url, "video_url_ttl": ttl, "video_type": "mp4"} for url in (job.outputs if done else ())
-        ],
-        # A verdict is on no page of the service, which has a place for one on pictures alone.
-        "extra": ({} if job.seed is None else {"seed": str(job.seed)}) | ({"nsfw": any(job.nsfw)} if job.nsfw else {}),
-    }
+        images=[],
+        videos=[TaskVideo(video_url=url, video_url_ttl=ttl, video_type="mp4") for url in (job.outputs if done else ())],
+        extra=TaskExtra(
+            **unless_none(
+                seed=None if job.seed is None else str(job.seed),
+                nsfw=any(job.nsfw) if job.nsfw else None,
+            )
+        ),
+    )
 
 
 def job_from_wire(body: object) -> JobView:
@@ -273,9 +277,9 @@ def _ran_s(info: _DebugInfo | None) -> float | None:
     return (info.complete_time_ms - info.execute_time_ms) / 1000
 
 
-def webhook_to_wire(job: JobView, base_url: str) -> dict[str, Any]:
+def webhook_to_wire(job: JobView, base_url: str) -> TaskEvent:
     """The body of the call at a job's end."""
-    return {"event_type": WEBHOOK_EVENT, "payload": job_to_wire(job, base_url)}
+    return TaskEvent(event_type=WEBHOOK_EVENT, payload=job_to_wire(job, base_url))
 
 
 def webhook_headers(event_id: str, sent_at: int, body: bytes, secret: str) -> dict[str, str]:
@@ -283,11 +287,11 @@ def webhook_headers(event_id: str, sent_at: int, body: bytes, secret: str) -> di
     return {}
 
 
-def fault_to_wire(fault: Fault) -> tuple[int, dict[str, Any]]:
+def fault_to_wire(fault: Fault) -> tuple[int, NovitaFault]:
     """HTTP status and body of a refused call."""
     status, reason = _FAULTS[fault.kind]
     metadata = {} if fault.field is None else {"field": fault.field}
-    return status, {"code": status, "reason": reason, "message": fault.message, "metadata": metadata}
+    return status, NovitaFault(code=status, reason=reason, message=fault.message, metadata=metadata)
 
 
 def fault_from_wire(status: int, body: object) -> Fault:

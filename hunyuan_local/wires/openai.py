@@ -29,8 +29,10 @@ from .base import (
     known,
     make_request,
     read_answer,
+    unless_none,
 )
 from .forms import FROM_TEXT, Number, Whole, read_fields
+from .openai_replies import OpenAIError, OpenAIFault, Video, VideoFailure
 
 NAME = "openai"
 MODEL = "hunyuan-video"
@@ -174,7 +176,7 @@ def _add_size(given: dict[str, Any], size: str) -> None:
             raise InvalidRequestError([FieldProblem(name, given[name], rule)])
 
 
-def submission_to_wire(job: JobView, base_url: str) -> dict[str, Any]:
+def submission_to_wire(job: JobView, base_url: str) -> Video:
     """The answer to a submission: the job's state, like every later one."""
     return job_to_wire(job, base_url)
 
@@ -188,32 +190,31 @@ def submission_from_wire(body: object) -> str:
     return read_answer(_Submitted, body, NAME).id
 
 
-def job_to_wire(job: JobView, base_url: str) -> dict[str, Any]:
+def job_to_wire(job: JobView, base_url: str) -> Video:
     """The state of a job; its file is at :func:`content_path`, so no address stands in it."""
     request, failed = job.request, job.status in ("failed", "canceled")
     failure = "canceled" if job.status == "canceled" else job.failure or "execution"
     completed, ttl = _unix(job.completed_at), job.output_ttl_s
-    video = {
-        "id": job.job_id,
-        "object": "video",
-        "created_at": _unix(job.created_at) or 0,
-        "completed_at": completed,
-        "expires_at": None if completed is None or ttl is None else completed + ttl,
-        "model": MODEL,
-        "status": _WORDS[job.status],
-        "progress": 100 if job.status == "succeeded" else job.progress_percent or 0,
-        "prompt": (request.original_prompt or request.prompt) if request else None,
-        "seconds": _seconds(request),
-        "size": f"{request.width}x{request.height}" if request and request.width and request.height else "",
-        "error": {"code": _FAILURE_CODES[failure], "message": job.error} if failed else None,
-    }
-    # The object has no place for these; clients keep keys that they do not know. The name of the first is that of
-    # the dialect's own answers about pictures.
-    if request and request.original_prompt is not None:
-        video["revised_prompt"] = request.prompt
-    if job.nsfw:
-        video["nsfw"] = any(job.nsfw)
-    return video if job.seed is None else video | {"seed": job.seed}
+    rewritten = request is not None and request.original_prompt is not None
+    return Video(
+        id=job.job_id,
+        object="video",
+        created_at=_unix(job.created_at) or 0,
+        completed_at=completed,
+        expires_at=None if completed is None or ttl is None else completed + ttl,
+        model=MODEL,
+        status=_WORDS[job.status],
+        progress=100 if job.status == "succeeded" else job.progress_percent or 0,
+        prompt=(request.original_prompt or request.prompt) if request else None,
+        seconds=_seconds(request),
+        size=f"{request.width}x{request.height}" if request and request.width and request.height else "",
+        error=VideoFailure(code=_FAILURE_CODES[failure], message=job.error) if failed else None,
+        **unless_none(
+            revised_prompt=request.prompt if rewritten else None,
+            nsfw=any(job.nsfw) if job.nsfw else None,
+            seed=job.seed,
+        ),
+    )
 
 
 def job_from_wire(body: object) -> JobView:
@@ -241,10 +242,10 @@ def job_from_wire(body: object) -> JobView:
     )
 
 
-def fault_to_wire(fault: Fault) -> tuple[int, dict[str, Any]]:
+def fault_to_wire(fault: Fault) -> tuple[int, OpenAIFault]:
     """HTTP status and body of a refused call."""
     status, word, code = _FAULTS[fault.kind]
-    return status, {"error": {"message": fault.message, "type": word, "param": fault.field, "code": code}}
+    return status, OpenAIFault(error=OpenAIError(message=fault.message, type=word, param=fault.field, code=code))
 
 
 def fault_headers(fault: Fault) -> dict[str, str]:
