@@ -31,7 +31,7 @@ ORDER = (
     ("config",),
     ("schema",),
     ("checks",),
-    ("errors", "durable"),
+    ("errors", "durable", "durations"),
 )
 LEVELS = {unit: level for level, units in enumerate(ORDER) for unit in units}
 HEAVY = {"torch", "diffusers", "transformers"}

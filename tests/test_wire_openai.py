@@ -86,11 +86,10 @@ def sent(job: JobView) -> dict[str, Any]:
 def test_paths() -> None:
     assert openai.SUBMIT_PATH == "/v1/videos"
     assert openai.result_path("video_1") == "/v1/videos/video_1"
-    assert openai.content_path("video_1") == "/v1/videos/video_1/content"
 
 
 def test_an_id_cannot_leave_its_path() -> None:
-    assert openai.content_path("../files?x") == "/v1/videos/..%2Ffiles%3Fx/content"
+    assert openai.result_path("../files?x") == "/v1/videos/..%2Ffiles%3Fx"
 
 
 # Request fields

@@ -126,11 +126,6 @@ def result_path(job_id: str) -> str:
     return RESULT_PATH.format(job_id=quote(job_id, safe=""))
 
 
-def content_path(job_id: str) -> str:
-    """Where the file of a finished job is."""
-    return CONTENT_PATH.format(job_id=quote(job_id, safe=""))
-
-
 def request_to_wire(request: GenerationRequest, *, allow_loss: bool = False) -> WireRequest:
     """The body of a submission; see :mod:`hunyuan_local.wires.base`.
 
@@ -191,7 +186,7 @@ def submission_from_wire(body: object) -> str:
 
 
 def job_to_wire(job: JobView, base_url: str) -> Video:
-    """The state of a job; its file is at :func:`content_path`, so no address stands in it."""
+    """The state of a job; its file is at :data:`CONTENT_PATH`, so no address stands in it."""
     request, failed = job.request, job.status in ("failed", "canceled")
     failure = "canceled" if job.status == "canceled" else job.failure or "execution"
     completed, ttl = _unix(job.completed_at), job.output_ttl_s
