@@ -9,7 +9,7 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -51,7 +51,7 @@ class PlainFault(Reply):
 class ReplyResponse(JSONResponse):
     """A reply as JSON."""
 
-    def render(self, content: Reply) -> bytes:
+    def render(self, content: Any) -> bytes:
         return super().render(content.to_json())
 
 

@@ -12,8 +12,8 @@ Every dialect module has these functions and constants, and no I/O:
     fault_to_wire(fault) -> (HTTP status, Reply)                      what went wrong with a call
     fault_from_wire(status, body) -> Fault
 
-Each also has a ``SubmissionBody``, the model of what is received; the models of what is answered
-stand in its ``..._replies`` module.
+The models of all these bodies stand in the dialect's ``..._models`` module; ``SubmissionBody`` is what a
+submission says.
 """
 
 from __future__ import annotations

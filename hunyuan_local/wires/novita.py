@@ -9,18 +9,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from ..capabilities import Capabilities, settle
-from ..schema import GenerationRequest, JobStatus, JobView, RewriteMode
+from ..schema import GenerationRequest, JobStatus, JobView
 from .base import (
-    Answer,
-    Body,
     Fault,
     FaultKind,
-    Lenient,
     Submission,
     WireRequest,
     known,
@@ -30,7 +25,20 @@ from .base import (
     read_query,
     unless_none,
 )
-from .novita_replies import NovitaFault, Task, TaskEvent, TaskExtra, TaskResult, TaskSubmitted, TaskVideo
+from .novita_models import (
+    DebugInfoAnswer,
+    NovitaFault,
+    ResultAnswer,
+    ResultQuery,
+    SubmissionBody,
+    SubmittedAnswer,
+    Task,
+    TaskEvent,
+    TaskExtra,
+    TaskResult,
+    TaskSubmitted,
+    TaskVideo,
+)
 
 NAME = "novita"
 MODEL = "hunyuan-video-fast"
@@ -83,69 +91,6 @@ _FAULTS: dict[FaultKind, tuple[int, str]] = {
     "unavailable": (503, "SERVICE_UNAVAILABLE"),
 }
 _REASONS: dict[str, FaultKind] = {reason: kind for kind, (_, reason) in _FAULTS.items()}
-
-
-class _Webhook(Body):
-    url: Annotated[str, Field(json_schema_extra={"format": "uri"})]
-
-
-class _RequestExtra(Body):
-    webhook: _Webhook | None = None
-    rewrite: RewriteMode | None = None  # on no page of the service: of servers of one's own alone
-
-
-class SubmissionBody(Body):
-    """What a submission says."""
-
-    model_name: Literal["hunyuan-video-fast"]
-    width: int
-    height: int
-    seed: int
-    steps: int
-    prompt: str
-    frames: int = 85
-    extra: _RequestExtra = _RequestExtra()
-
-
-class ResultQuery(Body):
-    """Which job is asked for."""
-
-    task_id: str
-
-
-class _Task(Answer):
-    task_id: str
-    status: str
-    reason: Lenient[str] = None
-    eta: Lenient[float] = None
-    progress_percent: Lenient[Annotated[float, Field(ge=0, le=100)]] = None
-
-
-class _Video(Answer):
-    video_url: str
-    video_url_ttl: Lenient[str | int] = None  # the page shows a number in quotes
-
-
-class _DebugInfo(Answer):
-    """Not on the page; its Python client knows it. Milliseconds since 1970, by the size of the numbers."""
-
-    execute_time_ms: Annotated[int, Field(gt=10**12, lt=10**14)]
-    complete_time_ms: Annotated[int, Field(gt=10**12, lt=10**14)]
-
-
-class _Extra(Answer):
-    seed: Lenient[str | int] = None
-    debug_info: Lenient[_DebugInfo] = None
-
-
-class _Result(Answer):
-    task: _Task
-    videos: list[_Video] | None = None
-    extra: Lenient[_Extra] = None
-
-
-class _Submitted(Answer):
-    task_id: Annotated[str, Field(min_length=1)]
 
 
 def result_query(job_id: str) -> dict[str, str]:
@@ -219,7 +164,7 @@ def submission_from_wire(body: object) -> str:
     Raises:
         InvalidAnswerError: there is none in the answer.
     """
-    return read_answer(_Submitted, body, NAME).task_id
+    return read_answer(SubmittedAnswer, body, NAME).task_id
 
 
 def job_to_wire(job: JobView, base_url: str) -> TaskResult:
@@ -253,7 +198,7 @@ def job_from_wire(body: object) -> JobView:
     Raises:
         InvalidAnswerError: a field is missing or of another type, or the status word is unknown.
     """
-    result = read_answer(_Result, body, NAME)
+    result = read_answer(ResultAnswer, body, NAME)
     task, videos = result.task, result.videos or []
     status = known(_STATUSES, task.status, NAME)
     return JobView(
@@ -270,7 +215,7 @@ def job_from_wire(body: object) -> JobView:
     )
 
 
-def _ran_s(info: _DebugInfo | None) -> float | None:
+def _ran_s(info: DebugInfoAnswer | None) -> float | None:
     """Seconds from the begin of the computation to its end, where the service tells."""
     if info is None or info.complete_time_ms <= info.execute_time_ms:
         return None

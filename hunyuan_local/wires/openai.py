@@ -10,20 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import quote
-
-from pydantic import Field
 
 from ..capabilities import SETTLED_HERE, Capabilities, settle
 from ..errors import FieldProblem, InvalidRequestError
-from ..schema import TEMPORAL_COMPRESSION, FailureKind, GenerationRequest, JobStatus, JobView, RewriteMode
+from ..schema import TEMPORAL_COMPRESSION, FailureKind, GenerationRequest, JobStatus, JobView
 from .base import (
-    Answer,
-    Body,
     Fault,
     FaultKind,
-    Lenient,
     Submission,
     WireRequest,
     known,
@@ -31,8 +26,17 @@ from .base import (
     read_answer,
     unless_none,
 )
-from .forms import FROM_TEXT, Number, Whole, read_fields
-from .openai_replies import OpenAIError, OpenAIFault, Video, VideoFailure
+from .forms import read_fields
+from .openai_models import (
+    ErrorAnswer,
+    OpenAIError,
+    OpenAIFault,
+    SubmissionBody,
+    SubmittedAnswer,
+    Video,
+    VideoAnswer,
+    VideoFailure,
+)
 
 NAME = "openai"
 MODEL = "hunyuan-video"
@@ -78,47 +82,6 @@ _FAULTS: dict[FaultKind, tuple[int, str, str | None]] = {
     "not_supported": (501, "server_error", None),
     "unavailable": (503, "service_unavailable_error", "server_is_overloaded"),
 }
-
-
-class SubmissionBody(Body):
-    """What a submission says; the same fields may stand in objects of extras."""
-
-    prompt: str | None = None
-    model: str | None = None  # a server has one model; that of another is no reason to refuse
-    size: str | None = None
-    # The most frames there are at the usual rate; at a lower rate a longer video is asked for in frames.
-    seconds: Annotated[float, Field(gt=0, le=170), FROM_TEXT] | None = None
-    negative_prompt: str | None = None
-    width: Whole | None = None
-    height: Whole | None = None
-    num_frames: Whole | None = None
-    num_inference_steps: Whole | None = None
-    seed: Whole | None = None
-    guidance_scale: Number | None = None
-    true_cfg_scale: Number | None = None
-    flow_shift: Number | None = None
-    fps: Whole | None = None
-    rewrite: RewriteMode | None = None
-
-
-class _Error(Answer):
-    code: str | int | None = None  # vLLM-Omni's is a number as well, SGLang sends none
-    message: str | None = None
-
-
-class _Video(Answer):
-    id: Annotated[str, Field(min_length=1)]
-    status: str
-    progress: Lenient[Annotated[float, Field(ge=0, le=100)]] = None
-    created_at: Lenient[float] = None
-    completed_at: Lenient[float] = None
-    expires_at: Lenient[float] = None
-    error: Lenient[_Error] = None
-    seed: object = None
-
-
-class _Submitted(Answer):
-    id: Annotated[str, Field(min_length=1)]
 
 
 def result_path(job_id: str) -> str:
@@ -182,7 +145,7 @@ def submission_from_wire(body: object) -> str:
     Raises:
         InvalidAnswerError: there is none in the answer.
     """
-    return read_answer(_Submitted, body, NAME).id
+    return read_answer(SubmittedAnswer, body, NAME).id
 
 
 def job_to_wire(job: JobView, base_url: str) -> Video:
@@ -218,9 +181,9 @@ def job_from_wire(body: object) -> JobView:
     Raises:
         InvalidAnswerError: a field is missing or of another type, or the status word is unknown.
     """
-    video = read_answer(_Video, body, NAME)
+    video = read_answer(VideoAnswer, body, NAME)
     status: JobStatus = known(_STATUSES, video.status, NAME)
-    error = video.error or _Error()
+    error = video.error or ErrorAnswer()
     failures = {code: kind for kind, code in _FAILURE_CODES.items()}
     failure = failures.get(str(error.code), "execution") if status == "failed" else None
     completed, expires = _moment(video.completed_at), _moment(video.expires_at)

@@ -6,31 +6,14 @@ Reference: https://platform.openai.com/docs/api-reference/videos.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from ..schema import JobView
-from .base import Body, Listing, read_query
-from .forms import FROM_TEXT
+from .base import Listing, read_query
 from .openai import SUBMIT_PATH, job_to_wire
-from .openai_replies import VideoDeleted, VideoList
+from .openai_models import ContentQuery, ListQuery, VideoDeleted, VideoList
 
 LIST_PATH = SUBMIT_PATH
-
-
-class ListQuery(Body):
-    """Which page of the videos."""
-
-    after: str | None = None
-    limit: Annotated[int, Field(ge=1, le=100), FROM_TEXT] = 20
-    order: Literal["asc", "desc"] = "desc"
-
-
-class ContentQuery(Body):
-    """Which file of a video."""
-
-    variant: Literal["video", "thumbnail"] = "video"
 
 
 def list_from_wire(query: Mapping[str, str]) -> Listing:

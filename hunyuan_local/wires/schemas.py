@@ -7,7 +7,7 @@ from typing import Any
 
 from ..capabilities import Capabilities
 from ..schema import MAX_SIDE, SIZE_MULTIPLE
-from . import novita, openai, wavespeed
+from . import novita, novita_models, openai, openai_models, wavespeed, wavespeed_models
 from .base import Body
 
 _DIALECTS = (wavespeed.NAME, novita.NAME, openai.NAME)
@@ -41,7 +41,7 @@ def _wavespeed_schema(limits: Capabilities, longest_prompt: int) -> dict[str, An
     sizes = [f"{width}*{height}" for width, height in limits.sizes or ()]
     size = {"enum": sizes} if sizes else {"pattern": r"^\d{2,5}\*\d{2,5}$"}
     ranges = {"size": size, "num_inference_steps": _span(*limits.steps), "seed": _span(-1, limits.seeds[1])}
-    return _narrowed(wavespeed.SubmissionBody, ranges, longest_prompt)
+    return _narrowed(wavespeed_models.SubmissionBody, ranges, longest_prompt)
 
 
 def _novita_schema(limits: Capabilities, longest_prompt: int) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def _novita_schema(limits: Capabilities, longest_prompt: int) -> dict[str, Any]:
     ranges["frames"] = _span(*limits.frames)
     pairs = [{"properties": {"width": {"const": w}, "height": {"const": h}}} for w, h in limits.sizes or ()]
     return ({"oneOf": pairs} if pairs else {}) | _narrowed(
-        novita.SubmissionBody, ranges, min(longest_prompt, limits.prompt_characters or longest_prompt)
+        novita_models.SubmissionBody, ranges, min(longest_prompt, limits.prompt_characters or longest_prompt)
     )
 
 
@@ -70,7 +70,7 @@ def _openai_schema(limits: Capabilities, longest_prompt: int) -> dict[str, Any]:
         "flow_shift": {"exclusiveMinimum": 0, "maximum": 100},
         "negative_prompt": {"maxLength": longest_prompt},
     }
-    schema = _narrowed(openai.SubmissionBody, ranges, longest_prompt)
+    schema = _narrowed(openai_models.SubmissionBody, ranges, longest_prompt)
     options = [{"type": "object"}, {"type": "string", "pattern": r"^\s*\{"}, {"type": "null"}]
     extras = {"description": "More fields, or JSON of them.", "anyOf": options}
     schema["properties"] |= {name: extras for name in sorted(openai.EXTRAS)}

@@ -12,20 +12,15 @@ import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import quote
-
-from pydantic import Field
 
 from ..capabilities import Capabilities, settle
 from ..errors import FieldProblem, InvalidRequestError
-from ..schema import FailureKind, GenerationRequest, JobStatus, JobView, RewriteMode
+from ..schema import FailureKind, GenerationRequest, JobStatus, JobView
 from .base import (
     HTTP_STATUSES,
-    Answer,
-    Body,
     Fault,
-    Lenient,
     Submission,
     WireRequest,
     known,
@@ -35,13 +30,18 @@ from .base import (
     read_query,
     unless_none,
 )
-from .wavespeed_replies import (
+from .wavespeed_models import (
     SUCCESS,
+    DeletedAnswer,
     Prediction,
     PredictionEvent,
     PredictionReply,
     PredictionTimings,
     PredictionUrls,
+    ResultAnswer,
+    SubmissionBody,
+    SubmissionQuery,
+    SubmittedAnswer,
     WaveSpeedFault,
 )
 
@@ -80,51 +80,6 @@ _STATUSES: dict[str, JobStatus] = {
     "failed": "failed",
 }
 _FAILURE_CODES: dict[FailureKind, int] = {"moderation": 1200, "invalid": 1401, "execution": 1403, "timeout": 5004}
-
-
-class SubmissionBody(Body):
-    """What a submission says."""
-
-    prompt: str
-    size: str = "1280*720"
-    seed: int = -1
-    num_inference_steps: int = 30
-    enable_sync_mode: bool = False
-    enable_base64_output: bool = False
-    rewrite: RewriteMode | None = None  # on no page of the service: of servers of one's own alone
-
-
-class SubmissionQuery(Body):
-    """What the URL of a submission says."""
-
-    webhook: Annotated[str, Field(json_schema_extra={"format": "uri"})] | None = None
-
-
-class _Timings(Answer):
-    inference: Lenient[float] = None
-
-
-class _Prediction(Answer):
-    id: Annotated[str, Field(min_length=1)]
-    status: str
-    outputs: list[str] | None = None
-    has_nsfw_contents: Lenient[list[bool]] = None
-    created_at: Lenient[str] = None
-    error: Lenient[str] = None
-    code: Lenient[int] = None
-    timings: Lenient[_Timings] = None
-
-
-class _Envelope(Answer):
-    data: _Prediction
-
-
-class _Identified(Answer):
-    id: Annotated[str, Field(min_length=1)]
-
-
-class _Submitted(Answer):
-    data: _Identified
 
 
 def result_path(job_id: str) -> str:
@@ -182,7 +137,7 @@ def submission_from_wire(body: object) -> str:
     Raises:
         InvalidAnswerError: there is none in the answer.
     """
-    return read_answer(_Submitted, body, NAME).data.id
+    return read_answer(SubmittedAnswer, body, NAME).data.id
 
 
 def job_to_wire(job: JobView, base_url: str) -> PredictionReply:
@@ -218,7 +173,7 @@ def job_from_wire(body: object) -> JobView:
     Raises:
         InvalidAnswerError: a field is missing or of another type, or the status word is unknown.
     """
-    data = read_answer(_Envelope, body, NAME).data
+    data = read_answer(ResultAnswer, body, NAME).data
     failures = {code: kind for kind, code in _FAILURE_CODES.items()}
     milliseconds = data.timings.inference if data.timings else None
     return JobView(
@@ -259,15 +214,7 @@ def deleted_from_wire(body: object) -> int:
     Raises:
         InvalidAnswerError: the answer has no such number.
     """
-    return read_answer(_Deleted, body, NAME).data.deleted_count
-
-
-class _DeletedCount(Answer):
-    deleted_count: int
-
-
-class _Deleted(Answer):
-    data: _DeletedCount
+    return read_answer(DeletedAnswer, body, NAME).data.deleted_count
 
 
 def _timestamp(moment: datetime | None) -> str:

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
-from typing import Annotated, Literal
-
-from pydantic import FailFast, Field
 
 from ..errors import FieldProblem, InvalidRequestError
 from ..schema import JobStatus, JobView
-from .base import Body, Listing, read_body
+from .base import Listing, read_body
 from .wavespeed import MODEL, prediction_to_wire
-from .wavespeed_replies import (
+from .wavespeed_models import (
     SUCCESS,
     Balance,
     BalanceReply,
+    DeleteBody,
     DeletedCount,
+    ListBody,
     PredictionListReply,
     PredictionPage,
     PredictionsDeletedReply,
@@ -42,26 +41,6 @@ _STATUSES: dict[str, tuple[JobStatus, ...]] = {
     "completed": ("succeeded",),
     "failed": ("failed", "canceled"),
 }
-
-
-_Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
-
-
-class ListBody(Body):
-    """Which page of which predictions; both numbers are required on the page and have defaults there."""
-
-    page: Annotated[int, Field(ge=1, le=1_000_000)] = 1
-    page_size: Annotated[int, Field(ge=1, le=100)] = 100
-    model: str | None = None
-    status: Literal["created", "processing", "completed", "failed"] | None = None
-    created_after: _Moment | None = None
-    created_before: _Moment | None = None
-
-
-class DeleteBody(Body):
-    """Which predictions to delete; those that are not known are ignored, as the page says."""
-
-    ids: Annotated[list[str], FailFast()]
 
 
 def list_from_wire(body: object) -> Listing:

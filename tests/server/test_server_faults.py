@@ -17,9 +17,9 @@ from hunyuan_local.schema import Progress
 from hunyuan_local.server.app import create_app
 from hunyuan_local.server.config import ServerConfig
 from hunyuan_local.wires import novita, openai, wavespeed
-from hunyuan_local.wires.novita_replies import NovitaFault
-from hunyuan_local.wires.openai_replies import OpenAIFault
-from hunyuan_local.wires.wavespeed_replies import WaveSpeedFault
+from hunyuan_local.wires.novita_models import NovitaFault
+from hunyuan_local.wires.openai_models import OpenAIFault
+from hunyuan_local.wires.wavespeed_models import WaveSpeedFault
 
 DIALECTS = sorted(SUBMISSIONS)
 FAULTS = {"wavespeed": WaveSpeedFault, "novita": NovitaFault, "openai": OpenAIFault}

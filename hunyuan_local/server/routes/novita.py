@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
-from ...wires import novita, novita_replies
+from ...wires import novita, novita_models
 from ..bodies import JsonBody
 from ..documentation import query, refusals
 from ..faults import ReplyResponse
@@ -15,7 +15,7 @@ router = APIRouter(tags=["Novita"])
 
 @router.post(
     novita.SUBMIT_PATH,
-    response_model=novita_replies.TaskSubmitted,
+    response_model=novita_models.TaskSubmitted,
     responses=refusals(novita.NAME, "invalid", "too_large", "rate_limited"),
 )
 async def submit(request: Request, body: JsonBody, service: Service, base_url: BaseUrl) -> ReplyResponse:
@@ -26,9 +26,9 @@ async def submit(request: Request, body: JsonBody, service: Service, base_url: B
 
 @router.get(
     novita.RESULT_PATH,
-    response_model=novita_replies.TaskResult,
+    response_model=novita_models.TaskResult,
     responses=refusals(novita.NAME, "invalid", "not_found"),
-    openapi_extra=query(novita.ResultQuery),
+    openapi_extra=query(novita_models.ResultQuery),
 )
 def result(request: Request, service: Service, base_url: BaseUrl) -> ReplyResponse:
     """The state of a video."""

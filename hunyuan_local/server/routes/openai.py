@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from ...schema import JobView
-from ...wires import openai, openai_library, openai_replies
+from ...wires import openai, openai_library, openai_models
 from ..bodies import JsonOrFormBody
 from ..documentation import query, refusals
 from ..downloads import MP4, WEBP, VideoResponse, thumbnail
@@ -23,7 +23,7 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 @router.post(
     openai.SUBMIT_PATH,
-    response_model=openai_replies.Video,
+    response_model=openai_models.Video,
     responses=refusals(openai.NAME, "invalid", "too_large", "rate_limited"),
 )
 async def submit(request: Request, body: JsonOrFormBody, service: Service, base_url: BaseUrl) -> ReplyResponse:
@@ -34,9 +34,9 @@ async def submit(request: Request, body: JsonOrFormBody, service: Service, base_
 
 @router.get(
     openai_library.LIST_PATH,
-    response_model=openai_replies.VideoList,
+    response_model=openai_models.VideoList,
     responses=refusals(openai.NAME, "invalid", "not_found"),
-    openapi_extra=query(openai_library.ListQuery),
+    openapi_extra=query(openai_models.ListQuery),
 )
 def list_videos(request: Request, service: Service, base_url: BaseUrl) -> ReplyResponse:
     """Videos of this server."""
@@ -45,14 +45,14 @@ def list_videos(request: Request, service: Service, base_url: BaseUrl) -> ReplyR
     return ReplyResponse(openai_library.list_to_wire(views, base_url, more))
 
 
-@router.get(openai.RESULT_PATH, response_model=openai_replies.Video, responses=refusals(openai.NAME, "not_found"))
+@router.get(openai.RESULT_PATH, response_model=openai_models.Video, responses=refusals(openai.NAME, "not_found"))
 def result(job_id: str, service: Service, base_url: BaseUrl) -> ReplyResponse:
     """The state of a video."""
     return _state(service.view(service.get(job_id), base_url, "path"), base_url)
 
 
 @router.delete(
-    openai.RESULT_PATH, response_model=openai_replies.VideoDeleted, responses=refusals(openai.NAME, "not_found")
+    openai.RESULT_PATH, response_model=openai_models.VideoDeleted, responses=refusals(openai.NAME, "not_found")
 )
 def delete(job_id: str, service: Service) -> ReplyResponse:
     """Cancel a video that is not finished, whose record stays; delete one that is."""
@@ -69,7 +69,7 @@ def delete(job_id: str, service: Service) -> ReplyResponse:
         416: {"description": "The file ends before the range.", "content": {"text/plain": {}}},
         **refusals(openai.NAME, "invalid", "not_found"),
     },
-    openapi_extra=query(openai_library.ContentQuery),
+    openapi_extra=query(openai_models.ContentQuery),
 )
 def content(job_id: str, request: Request, service: Service) -> Response:
     """The file of a finished video, or its first frame."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 
-from ...wires import wavespeed, wavespeed_account, wavespeed_replies
+from ...wires import wavespeed, wavespeed_account, wavespeed_models
 from ..bodies import JsonBody
 from ..documentation import json_body, query, refusals
 from ..faults import ReplyResponse, UnknownJobError
@@ -16,9 +16,9 @@ router = APIRouter(tags=["WaveSpeed"])
 
 @router.post(
     wavespeed.SUBMIT_PATH,
-    response_model=wavespeed_replies.PredictionReply,
+    response_model=wavespeed_models.PredictionReply,
     responses=refusals(wavespeed.NAME, "invalid", "not_found", "too_large", "rate_limited"),
-    openapi_extra=query(wavespeed.SubmissionQuery),
+    openapi_extra=query(wavespeed_models.SubmissionQuery),
 )
 async def submit(request: Request, body: JsonBody, service: Service, base_url: BaseUrl) -> ReplyResponse:
     """Make a video."""
@@ -34,12 +34,12 @@ async def submit(request: Request, body: JsonBody, service: Service, base_url: B
 
 @router.get(
     wavespeed.SHORT_RESULT_PATH,
-    response_model=wavespeed_replies.PredictionReply,
+    response_model=wavespeed_models.PredictionReply,
     responses=refusals(wavespeed.NAME, "not_found"),
 )
 @router.get(
     wavespeed.RESULT_PATH,
-    response_model=wavespeed_replies.PredictionReply,
+    response_model=wavespeed_models.PredictionReply,
     responses=refusals(wavespeed.NAME, "not_found"),
 )
 def result(job_id: str, service: Service, base_url: BaseUrl) -> ReplyResponse:
@@ -50,9 +50,9 @@ def result(job_id: str, service: Service, base_url: BaseUrl) -> ReplyResponse:
 
 @router.post(
     wavespeed_account.LIST_PATH,
-    response_model=wavespeed_replies.PredictionListReply,
+    response_model=wavespeed_models.PredictionListReply,
     responses=refusals(wavespeed.NAME, "invalid", "too_large"),
-    openapi_extra=json_body(wavespeed_account.ListBody),
+    openapi_extra=json_body(wavespeed_models.ListBody),
 )
 def list_predictions(body: JsonBody, service: Service, base_url: BaseUrl) -> ReplyResponse:
     """Videos of this server, the newest first; where base64 was asked for, a list still has addresses."""
@@ -63,9 +63,9 @@ def list_predictions(body: JsonBody, service: Service, base_url: BaseUrl) -> Rep
 
 @router.post(
     wavespeed.DELETE_PATH,
-    response_model=wavespeed_replies.PredictionsDeletedReply,
+    response_model=wavespeed_models.PredictionsDeletedReply,
     responses=refusals(wavespeed.NAME, "invalid", "too_large"),
-    openapi_extra=json_body(wavespeed_account.DeleteBody),
+    openapi_extra=json_body(wavespeed_models.DeleteBody),
 )
 def delete(body: JsonBody, service: Service) -> ReplyResponse:
     """Cancel videos that are not finished, delete those that are; unknown ones are left out of the count."""
@@ -80,7 +80,7 @@ def delete(body: JsonBody, service: Service) -> ReplyResponse:
 
 
 @router.get(
-    wavespeed_account.BALANCE_PATH, response_model=wavespeed_replies.BalanceReply, responses=refusals(wavespeed.NAME)
+    wavespeed_account.BALANCE_PATH, response_model=wavespeed_models.BalanceReply, responses=refusals(wavespeed.NAME)
 )
 async def balance() -> ReplyResponse:
     """Always the same amount: nothing is paid for here."""
@@ -89,7 +89,7 @@ async def balance() -> ReplyResponse:
 
 @router.get(
     wavespeed_account.SECRET_PATH,
-    response_model=wavespeed_replies.WebhookSecretReply,
+    response_model=wavespeed_models.WebhookSecretReply,
     responses=refusals(wavespeed.NAME),
 )
 async def webhook_secret(service: Service) -> ReplyResponse:

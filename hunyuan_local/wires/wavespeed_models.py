@@ -1,14 +1,59 @@
-"""What a server answers in WaveSpeed's dialect; the fields are those of its pages."""
+"""The JSON objects of WaveSpeed's dialect: what a server receives, what it answers, and what we read at a service."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import FailFast, Field
 
-from .base import Reply
+from ..schema import RewriteMode
+from .base import Answer, Body, Lenient, Reply
 
 SUCCESS: dict[str, Any] = {"code": 200, "message": "success"}
+
+
+# What a server receives
+
+
+class SubmissionBody(Body):
+    """What a submission says."""
+
+    prompt: str
+    size: str = "1280*720"
+    seed: int = -1
+    num_inference_steps: int = 30
+    enable_sync_mode: bool = False
+    enable_base64_output: bool = False
+    rewrite: RewriteMode | None = None  # on no page of the service: of servers of one's own alone
+
+
+class SubmissionQuery(Body):
+    """What the URL of a submission says."""
+
+    webhook: Annotated[str, Field(json_schema_extra={"format": "uri"})] | None = None
+
+
+_Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+
+
+class ListBody(Body):
+    """Which page of which predictions; both numbers are required on the page and have defaults there."""
+
+    page: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    page_size: Annotated[int, Field(ge=1, le=100)] = 100
+    model: str | None = None
+    status: Literal["created", "processing", "completed", "failed"] | None = None
+    created_after: _Moment | None = None
+    created_before: _Moment | None = None
+
+
+class DeleteBody(Body):
+    """Which predictions to delete; those that are not known are ignored, as the page says."""
+
+    ids: Annotated[list[str], FailFast()]
+
+
+# What a server answers
 
 
 class _Envelope(Reply):
@@ -90,3 +135,41 @@ class WaveSpeedFault(Reply):
     code: int
     message: str
     error: str
+
+
+# What we rely on of a service's answers
+
+
+class _TimingsAnswer(Answer):
+    inference: Lenient[float] = None
+
+
+class _PredictionAnswer(Answer):
+    id: Annotated[str, Field(min_length=1)]
+    status: str
+    outputs: list[str] | None = None
+    has_nsfw_contents: Lenient[list[bool]] = None
+    created_at: Lenient[str] = None
+    error: Lenient[str] = None
+    code: Lenient[int] = None
+    timings: Lenient[_TimingsAnswer] = None
+
+
+class ResultAnswer(Answer):
+    data: _PredictionAnswer
+
+
+class _IdAnswer(Answer):
+    id: Annotated[str, Field(min_length=1)]
+
+
+class SubmittedAnswer(Answer):
+    data: _IdAnswer
+
+
+class _DeletedCountAnswer(Answer):
+    deleted_count: int
+
+
+class DeletedAnswer(Answer):
+    data: _DeletedCountAnswer
