@@ -233,7 +233,7 @@ def test_names_are_drawn_as_they_are_written(name: str) -> None:
 def test_no_state_of_pyplot_is_touched() -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); import made_results\n"
-        "from hunyuan_local.bench import plots, report\n"
+        "from hunyuan_local.bench.report import plots, report\n"
         "assert not {'matplotlib', 'scipy'} & sys.modules.keys()\n"
         "plots.PLOTS['stages.png'](made_results.made_result([made_results.made_run()]))\n"
         "assert 'matplotlib.figure' in sys.modules and 'matplotlib.pyplot' not in sys.modules"
