@@ -50,7 +50,7 @@ def answered(**changes: object) -> JobView:
 
 
 def sent(job: JobView) -> dict[str, Any]:
-    return wavespeed.job_to_wire(job, BASE)["data"]
+    return wavespeed.job_to_wire(job, BASE).to_json()["data"]
 
 
 def test_paths() -> None:
@@ -246,7 +246,7 @@ def test_any_damaged_submission_is_taken_or_refused(body: object) -> None:
 
 
 def test_the_envelope_says_200_and_success() -> None:
-    envelope = wavespeed.job_to_wire(JobView(job_id="p1", status="queued"), BASE)
+    envelope = wavespeed.job_to_wire(JobView(job_id="p1", status="queued"), BASE).to_json()
     assert (envelope["code"], envelope["message"]) == (200, "success")
 
 
@@ -268,13 +268,13 @@ def test_a_finished_job_is_as_on_the_page() -> None:
         inference_s=2.5,
         nsfw=(False,),
     )
-    assert wavespeed.job_to_wire(job, BASE) == ANSWER
+    assert wavespeed.job_to_wire(job, BASE).to_json() == ANSWER
 
 
 @pytest.mark.parametrize("base", [BASE, f"{BASE}/"])
 def test_the_result_url_is_whole(base: str) -> None:
-    data = wavespeed.job_to_wire(JobView(job_id="p1", status="queued"), base)["data"]
-    assert data["urls"]["get"] == f"{BASE}/api/v3/predictions/p1/result"
+    data = wavespeed.job_to_wire(JobView(job_id="p1", status="queued"), base).data
+    assert data.urls.get == f"{BASE}/api/v3/predictions/p1/result"
 
 
 @pytest.mark.parametrize("status", ["queued", "running", "failed", "canceled"])
@@ -374,7 +374,7 @@ def test_other_answers_are_errors(body: object) -> None:
 @unhurried
 @given(jobs())
 def test_what_the_page_has_a_place_for_survives(job: JobView) -> None:
-    back = wavespeed.job_from_wire(json.loads(json.dumps(wavespeed.job_to_wire(job, BASE))))
+    back = wavespeed.job_from_wire(json.loads(json.dumps(wavespeed.job_to_wire(job, BASE).to_json())))
     assert back == JobView(
         job_id=job.job_id,
         status="failed" if job.status == "canceled" else job.status,
@@ -408,9 +408,9 @@ def test_http_statuses(kind: FaultKind, status: int) -> None:
 @pytest.mark.parametrize("kind", typing.get_args(FaultKind))
 def test_every_fault_has_the_shape_that_the_clients_read_and_comes_back(kind: FaultKind) -> None:
     status, body = wavespeed.fault_to_wire(Fault(kind, "what is wrong"))
-    assert body == {"code": status, "message": "what is wrong", "error": "what is wrong"}
+    assert body.to_json() == {"code": status, "message": "what is wrong", "error": "what is wrong"}
     read = "unauthorized" if kind == "no_key" else kind  # both are 401
-    assert wavespeed.fault_from_wire(status, body) == Fault(read, "what is wrong", nothing_made=status < 500)
+    assert wavespeed.fault_from_wire(status, body.to_json()) == Fault(read, "what is wrong", nothing_made=status < 500)
 
 
 @pytest.mark.parametrize(("status", "kind"), [(402, "invalid"), (418, "invalid"), (500, "internal"), (599, "internal")])
@@ -445,10 +445,10 @@ def test_deletion_without_a_count_is_an_invalid_answer() -> None:
 
 def test_a_submission_that_waited_in_vain_is_still_processing() -> None:
     job = JobView(job_id="p1", status="queued")
-    data = wavespeed.unfinished_to_wire(job, BASE)["data"]
-    assert (data["status"], data["code"], data["id"]) == ("processing", 5004, "p1")
+    data = wavespeed.unfinished_to_wire(job, BASE).data
+    assert (data.status, data.code, data.id) == ("processing", 5004, "p1")
 
 
 def test_a_failure_text_does_not_make_the_client_run_the_task_again() -> None:
     job = JobView(job_id="x", status="failed", error="the encoder answered HTTP 503", failure="execution")
-    assert wavespeed.job_to_wire(job, "http://h")["data"]["error"] == "the encoder answered HTTP status 503"
+    assert wavespeed.job_to_wire(job, "http://h").data.error == "the encoder answered HTTP status 503"

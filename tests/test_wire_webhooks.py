@@ -17,9 +17,9 @@ BASE = "https://host.example"
 @given(jobs())
 @unhurried
 def test_wavespeeds_call_is_the_prediction_and_the_input(job: JobView) -> None:
-    body = json.loads(json.dumps(wavespeed.webhook_to_wire(job, BASE)))
+    body = json.loads(json.dumps(wavespeed.webhook_to_wire(job, BASE).to_json()))
     asked = body.pop("input")
-    assert body == wavespeed.prediction_to_wire(job, BASE)
+    assert body == wavespeed.prediction_to_wire(job, BASE).to_json()
     assert asked.get("prompt") == (job.request.prompt if job.request else None)
 
 
@@ -39,7 +39,7 @@ def test_wavespeeds_call_is_the_prediction_and_the_input(job: JobView) -> None:
 )
 def test_the_input_is_the_request_in_wavespeeds_words(request_: GenerationRequest, asked: dict) -> None:
     job = JobView(job_id="p1", status="succeeded", request=request_)
-    assert wavespeed.webhook_to_wire(job, BASE)["input"] == asked
+    assert wavespeed.webhook_to_wire(job, BASE).input == asked
 
 
 def test_wavespeeds_signature() -> None:

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ..durable import replacing
+from ..durations import in_words
 from ..errors import ConfigError, VideoError
 from ..schema import GenerationRequest, Timings
 from ..video import read_poster
@@ -116,7 +117,7 @@ def _card(name: str, row: ReportRow, picture: tuple[str | None, str], folder: Pa
         "ratio": f"{width} / {height}" if width and height else "16 / 9",
         "settings": _settings(row),
         "stages": _stages(row.timings) if row.timings else [],
-        "total": _duration(row.timings.total_s) if row.timings else "",
+        "total": in_words(row.timings.total_s) if row.timings else "",
     }
 
 
@@ -174,21 +175,10 @@ def _stages(timings: Timings) -> list[dict[str, Any]]:
         if spent > 0:
             width = 100 * spent / whole
             steps = f", {timings.denoise_steps} steps" if stage == "denoise" and timings.denoise_steps else ""
-            label = f"{_duration(spent)}{steps}"
+            label = f"{in_words(spent)}{steps}"
             stages.append({"name": stage, "label": label, "start": f"{start:.2f}", "width": f"{width:.2f}"})
             start += width
     return stages
-
-
-def _duration(seconds: float) -> str:
-    """Such as 0.4 s, 42 s, 3 min 5 s or 2 h 5 min."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if not minutes:
-        return f"{rest} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
 def _number(value: object) -> str:

@@ -206,15 +206,6 @@ def _plainness(plan: ModePlan) -> tuple[bool, int, bool, float]:
     return mode.quantization is not None, OFFLOADS.index(mode.offload), mode.vae_tiling, plan.seconds.total
 
 
-def duration(seconds: float) -> str:
-    """A time for people, such as ``4.2 s``, ``18:49`` (minutes) or ``3:20:00`` (hours)."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
 def gib(size: int) -> str:
     """A size in GiB with one decimal."""
     return f"{size / GIB:.1f} GiB"

@@ -11,14 +11,13 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from pydantic import BaseModel, ConfigDict
 
 from ..wires import openai, schemas
-from ..wires.base import HTTP_STATUSES, Body, Fault, FaultKind
+from ..wires.base import Body, Fault, FaultKind
 from .auth import is_open, takes_bare_key
 from .bodies import MULTIPART, URLENCODED
 from .config import ServerConfig
-from .faults import DIALECTS
+from .faults import DIALECTS, fault_reply
 
 _ALWAYS: tuple[FaultKind, ...] = ("no_key", "unauthorized", "internal", "unavailable")
 _MEANINGS: dict[FaultKind, str] = {
@@ -34,22 +33,13 @@ _MEANINGS: dict[FaultKind, str] = {
 }
 
 
-class PlainFault(BaseModel):
-    """An error below no dialect's prefix."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    error: str
-
-
 def refusals(dialect_name: str | None, *kinds: FaultKind) -> dict[int | str, dict[str, Any]]:
     """A route's ``responses`` for these kinds of faults; a dialect's routes have some more in common."""
     dialect = None if dialect_name is None else DIALECTS[dialect_name]
-    model = PlainFault if dialect_name is None else schemas.FAULTS[dialect_name]
     found: dict[int | str, dict[str, Any]] = {}
     for kind in kinds if dialect is None else (*kinds, *_ALWAYS):
-        status = HTTP_STATUSES[kind] if dialect is None else dialect.fault_to_wire(Fault(kind, ""))[0]
-        known = found.setdefault(status, {"model": model, "description": ""})
+        status, reply = fault_reply(dialect, Fault(kind, ""))
+        known = found.setdefault(status, {"model": type(reply), "description": ""})
         if _MEANINGS[kind] not in known["description"]:
             known["description"] = f"{known['description']} {_MEANINGS[kind]}".strip()
     return found

@@ -20,7 +20,7 @@ from starlette.routing import Match
 from ..capabilities import Capabilities
 from ..errors import FieldProblem, HunyuanLocalError, InvalidRequestError, QueueFullError, StoreError
 from ..wires import novita, openai, wavespeed
-from ..wires.base import HTTP_STATUSES, Fault, FaultKind
+from ..wires.base import HTTP_STATUSES, Fault, FaultKind, Reply
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
@@ -35,11 +35,24 @@ class Dialect(Protocol):
     SUBMIT_PATH: str
     CAPABILITIES: Capabilities
 
-    def fault_to_wire(self, fault: Fault) -> tuple[int, dict[str, Any]]: ...
+    def fault_to_wire(self, fault: Fault) -> tuple[int, Reply]: ...
 
 
 PREFIXES: dict[str, Dialect] = {"/api/v3/": wavespeed, "/v3/": novita, "/v1/": openai}
 DIALECTS: dict[str, Dialect] = {dialect.NAME: dialect for dialect in PREFIXES.values()}
+
+
+class PlainFault(Reply):
+    """An error below no dialect's prefix."""
+
+    error: str
+
+
+class ReplyResponse(JSONResponse):
+    """A reply as JSON."""
+
+    def render(self, content: Any) -> bytes:
+        return super().render(content.to_json())
 
 
 SEE_LOG = "the server's log says more"
@@ -96,21 +109,25 @@ def dialect_of(path: str) -> Dialect | None:
     return next((dialect for prefix, dialect in PREFIXES.items() if f"{path}/".startswith(prefix)), None)
 
 
+def fault_reply(dialect: Dialect | None, fault: Fault) -> tuple[int, Reply]:
+    """HTTP status and body of a call that is not carried out."""
+    if dialect is None:
+        return HTTP_STATUSES[fault.kind], PlainFault(error=fault.message)
+    return dialect.fault_to_wire(fault)
+
+
 def refusal(path: str, fault: Fault, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """The answer to a call that is not carried out."""
     # A part of the call may stand in it that no answer can hold.
     fault = replace(fault, message=fault.message.encode(errors="backslashreplace").decode())
     dialect = dialect_of(path)
-    if dialect is None:
-        status, body = HTTP_STATUSES[fault.kind], {"error": fault.message}
-    else:
-        status, body = dialect.fault_to_wire(fault)
+    status, body = fault_reply(dialect, fault)
     headers = dict(headers or {})
     if dialect is openai:
         headers |= openai.fault_headers(fault)
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse(body, status, headers)
+    return ReplyResponse(body, status, headers)
 
 
 def install(app: FastAPI) -> None:

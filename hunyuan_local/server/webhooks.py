@@ -96,7 +96,7 @@ def make_call(
     if dialect is None:
         return None
     base_url = job.origin["base_url"]
-    body = json.dumps(dialect.webhook_to_wire(view(job, base_url), base_url)).encode()
+    body = json.dumps(dialect.webhook_to_wire(view(job, base_url), base_url).to_json()).encode()
     # A job that is run again ends again: that is another event.
     event_id = f"{job.job_id}-{round((job.finished_at or 0) * 1000)}"
     headers = dialect.webhook_headers(event_id, int(now()), body, secret)

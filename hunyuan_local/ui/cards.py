@@ -10,9 +10,10 @@ import re
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from ..durations import in_words
 from ..jobs.job import Job
 from ..schema import GenerationRequest, JobStatus
-from .outlook import Outlook, about
+from .outlook import Outlook
 from .snippets import Snippet
 from .studio import Shown
 
@@ -137,7 +138,7 @@ def _progress(shown: Shown) -> str:
     else:
         text = _doing(job)
     if shown.view.eta_s is not None and not job.cancel_requested:
-        text += f" About {about(shown.view.eta_s)} left."
+        text += f" About {in_words(shown.view.eta_s)} left."
     cancel = _button("Cancel", "cancel", job.job_id, disabled=job.cancel_requested)
     return (
         f'<p class="hl-state">{_badge(job)}<span id="hl-progress-text">{escape(text)}</span></p>'
@@ -166,7 +167,7 @@ def _end(shown: Shown) -> str:
     """A finished job: how it ended, and what can be done with it. No part is of the kind that a running one has."""
     job = shown.job
     took = shown.view.inference_s
-    text = f"Made in {about(took)}." if job.status == "succeeded" and took is not None else ""
+    text = f"Made in {in_words(took)}." if job.status == "succeeded" and took is not None else ""
     failed = ""
     if job.status == "failed":
         failed = f'<div class="hl-problems" role="alert"><p>{escape(_sentence(job.error))}</p></div>'

@@ -14,6 +14,7 @@ from typing import Literal
 
 from ..backends.local.profile_choice import named_profile
 from ..config import ModelConfig
+from ..durations import in_words
 from ..errors import HunyuanLocalError
 from ..jobs.eta import measure
 from ..jobs.job import Job
@@ -122,19 +123,6 @@ def mode_names() -> list[str]:
     return [mode.name for mode in all_modes()]
 
 
-def about(seconds: float) -> str:
-    """A time for people, such as ``0.8 s``, ``42 s``, ``3 min 10 s`` or ``1 h 16 min``."""
-    if seconds < 9.5:
-        return f"{seconds:.1f} s"
-    if seconds < 59.5:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 10:
-        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
-
-
 def _scaling(found: Plan) -> Iterable[str]:
     asked = (found.request.width, found.request.height)
     if found.render_size != asked:
@@ -160,4 +148,4 @@ def _time(request: GenerationRequest, chosen: ModePlan, finished: Iterable[Job])
         took, source = cost.total_of(request), "as the last of this size" if same else "reckoned from other sizes"
     else:
         took, source = chosen.seconds.total, "an estimate, without loading the model"
-    return f"About {about(took)} to make {about(request.num_frames / request.fps)} of video ({source})."
+    return f"About {in_words(took)} to make {in_words(request.num_frames / request.fps)} of video ({source})."

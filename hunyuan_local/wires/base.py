@@ -5,15 +5,15 @@ Every dialect module has these functions and constants, and no I/O:
     NAME, CAPABILITIES
     request_to_wire(request, *, allow_loss=False) -> WireRequest      the body that asks for a video
     request_from_wire(body, query=None, *, relaxed=False) -> Submission
-    submission_to_wire(job, base_url) -> body                         the answer to it
+    submission_to_wire(job, base_url) -> Reply                        the answer to it
     submission_from_wire(body) -> job id
-    job_to_wire(job, base_url) -> body                                the state of a job
+    job_to_wire(job, base_url) -> Reply                               the state of a job
     job_from_wire(body) -> JobView
-    fault_to_wire(fault) -> (HTTP status, body)                       what went wrong with a call
+    fault_to_wire(fault) -> (HTTP status, Reply)                      what went wrong with a call
     fault_from_wire(status, body) -> Fault
 
-Each has a ``SubmissionBody`` besides, the model of what is received; the models of what is answered
-stand in :mod:`hunyuan_local.wires.schemas`.
+The models of all these bodies stand in the dialect's ``..._models`` module; ``SubmissionBody`` is what a
+submission says.
 """
 
 from __future__ import annotations
@@ -114,6 +114,21 @@ class Body(BaseModel):
     """A received JSON object: types as they are, unknown keys refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Reply(BaseModel):
+    """A JSON object that a server sends: types as they are. A field with a default is sent only where it is given."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object, its keys in the order of the fields."""
+        return self.model_dump(exclude_unset=True)
+
+
+def unless_none(**fields: Any) -> dict[str, Any]:
+    """The fields that are not None."""
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 class Answer(BaseModel):

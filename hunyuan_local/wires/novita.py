@@ -9,18 +9,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from ..capabilities import Capabilities, settle
-from ..schema import GenerationRequest, JobStatus, JobView, RewriteMode
+from ..schema import GenerationRequest, JobStatus, JobView
 from .base import (
-    Answer,
-    Body,
     Fault,
     FaultKind,
-    Lenient,
     Submission,
     WireRequest,
     known,
@@ -28,13 +23,28 @@ from .base import (
     read_answer,
     read_body,
     read_query,
+    unless_none,
+)
+from .novita_models import (
+    DebugInfoAnswer,
+    NovitaFault,
+    ResultAnswer,
+    ResultQuery,
+    SubmissionBody,
+    SubmittedAnswer,
+    Task,
+    TaskEvent,
+    TaskExtra,
+    TaskResult,
+    TaskSubmitted,
+    TaskVideo,
 )
 
 NAME = "novita"
 MODEL = "hunyuan-video-fast"
 SUBMIT_PATH = f"/v3/async/{MODEL}"
 RESULT_PATH = "/v3/async/task-result"
-WEBHOOK_EVENT = "ASYNC_TASK_RESULT"
+WEBHOOK_EVENT: Literal["ASYNC_TASK_RESULT"] = "ASYNC_TASK_RESULT"
 WEBHOOK_RETRIES = 5
 WEBHOOK_TIMEOUT_S = 5.0
 CAPABILITIES = Capabilities(
@@ -81,69 +91,6 @@ _FAULTS: dict[FaultKind, tuple[int, str]] = {
     "unavailable": (503, "SERVICE_UNAVAILABLE"),
 }
 _REASONS: dict[str, FaultKind] = {reason: kind for kind, (_, reason) in _FAULTS.items()}
-
-
-class _Webhook(Body):
-    url: Annotated[str, Field(json_schema_extra={"format": "uri"})]
-
-
-class _RequestExtra(Body):
-    webhook: _Webhook | None = None
-    rewrite: RewriteMode | None = None  # on no page of the service: of servers of one's own alone
-
-
-class SubmissionBody(Body):
-    """What a submission says."""
-
-    model_name: Literal["hunyuan-video-fast"]
-    width: int
-    height: int
-    seed: int
-    steps: int
-    prompt: str
-    frames: int = 85
-    extra: _RequestExtra = _RequestExtra()
-
-
-class ResultQuery(Body):
-    """Which job is asked for."""
-
-    task_id: str
-
-
-class _Task(Answer):
-    task_id: str
-    status: str
-    reason: Lenient[str] = None
-    eta: Lenient[float] = None
-    progress_percent: Lenient[Annotated[float, Field(ge=0, le=100)]] = None
-
-
-class _Video(Answer):
-    video_url: str
-    video_url_ttl: Lenient[str | int] = None  # the page shows a number in quotes
-
-
-class _DebugInfo(Answer):
-    """Not on the page; its Python client knows it. Milliseconds since 1970, by the size of the numbers."""
-
-    execute_time_ms: Annotated[int, Field(gt=10**12, lt=10**14)]
-    complete_time_ms: Annotated[int, Field(gt=10**12, lt=10**14)]
-
-
-class _Extra(Answer):
-    seed: Lenient[str | int] = None
-    debug_info: Lenient[_DebugInfo] = None
-
-
-class _Result(Answer):
-    task: _Task
-    videos: list[_Video] | None = None
-    extra: Lenient[_Extra] = None
-
-
-class _Submitted(Answer):
-    task_id: Annotated[str, Field(min_length=1)]
 
 
 def result_query(job_id: str) -> dict[str, str]:
@@ -206,9 +153,9 @@ def request_from_wire(body: object, query: Mapping[str, str] | None = None, *, r
     return Submission(request, webhook=webhook.url if webhook else None)
 
 
-def submission_to_wire(job: JobView, base_url: str) -> dict[str, Any]:
+def submission_to_wire(job: JobView, base_url: str) -> TaskSubmitted:
     """The answer to a submission: the task's id alone."""
-    return {"task_id": job.job_id}
+    return TaskSubmitted(task_id=job.job_id)
 
 
 def submission_from_wire(body: object) -> str:
@@ -217,30 +164,32 @@ def submission_from_wire(body: object) -> str:
     Raises:
         InvalidAnswerError: there is none in the answer.
     """
-    return read_answer(_Submitted, body, NAME).task_id
+    return read_answer(SubmittedAnswer, body, NAME).task_id
 
 
-def job_to_wire(job: JobView, base_url: str) -> dict[str, Any]:
+def job_to_wire(job: JobView, base_url: str) -> TaskResult:
     """The state of a job; its addresses are whole already, so ``base_url`` is not needed."""
     done = job.status == "succeeded"
     ttl = "" if job.output_ttl_s is None else str(job.output_ttl_s)
-    return {
-        "task": {
-            "task_id": job.job_id,
-            "task_type": _TASK_TYPE,
-            "status": _WORDS[job.status],
-            "reason": job.error,
-            "eta": round(job.eta_s or 0),
-            "progress_percent": 100 if done else job.progress_percent or 0,
-        },
+    return TaskResult(
+        task=Task(
+            task_id=job.job_id,
+            task_type=_TASK_TYPE,
+            status=_WORDS[job.status],
+            reason=job.error,
+            eta=round(job.eta_s or 0),
+            progress_percent=100 if done else job.progress_percent or 0,
+        ),
         # Lists even when empty, and `extra` an object: its Python client fails at null.
-        "images": [],
-        "videos": [
-            {"video_url": url, "video_url_ttl": ttl, "video_type": "mp4"} for url in (job.outputs if done else ())
-        ],
-        # A verdict is on no page of the service, which has a place for one on pictures alone.
-        "extra": ({} if job.seed is None else {"seed": str(job.seed)}) | ({"nsfw": any(job.nsfw)} if job.nsfw else {}),
-    }
+        images=[],
+        videos=[TaskVideo(video_url=url, video_url_ttl=ttl, video_type="mp4") for url in (job.outputs if done else ())],
+        extra=TaskExtra(
+            **unless_none(
+                seed=None if job.seed is None else str(job.seed),
+                nsfw=any(job.nsfw) if job.nsfw else None,
+            )
+        ),
+    )
 
 
 def job_from_wire(body: object) -> JobView:
@@ -249,7 +198,7 @@ def job_from_wire(body: object) -> JobView:
     Raises:
         InvalidAnswerError: a field is missing or of another type, or the status word is unknown.
     """
-    result = read_answer(_Result, body, NAME)
+    result = read_answer(ResultAnswer, body, NAME)
     task, videos = result.task, result.videos or []
     status = known(_STATUSES, task.status, NAME)
     return JobView(
@@ -266,16 +215,16 @@ def job_from_wire(body: object) -> JobView:
     )
 
 
-def _ran_s(info: _DebugInfo | None) -> float | None:
+def _ran_s(info: DebugInfoAnswer | None) -> float | None:
     """Seconds from the begin of the computation to its end, where the service tells."""
     if info is None or info.complete_time_ms <= info.execute_time_ms:
         return None
     return (info.complete_time_ms - info.execute_time_ms) / 1000
 
 
-def webhook_to_wire(job: JobView, base_url: str) -> dict[str, Any]:
+def webhook_to_wire(job: JobView, base_url: str) -> TaskEvent:
     """The body of the call at a job's end."""
-    return {"event_type": WEBHOOK_EVENT, "payload": job_to_wire(job, base_url)}
+    return TaskEvent(event_type=WEBHOOK_EVENT, payload=job_to_wire(job, base_url))
 
 
 def webhook_headers(event_id: str, sent_at: int, body: bytes, secret: str) -> dict[str, str]:
@@ -283,11 +232,11 @@ def webhook_headers(event_id: str, sent_at: int, body: bytes, secret: str) -> di
     return {}
 
 
-def fault_to_wire(fault: Fault) -> tuple[int, dict[str, Any]]:
+def fault_to_wire(fault: Fault) -> tuple[int, NovitaFault]:
     """HTTP status and body of a refused call."""
     status, reason = _FAULTS[fault.kind]
     metadata = {} if fault.field is None else {"field": fault.field}
-    return status, {"code": status, "reason": reason, "message": fault.message, "metadata": metadata}
+    return status, NovitaFault(code=status, reason=reason, message=fault.message, metadata=metadata)
 
 
 def fault_from_wire(status: int, body: object) -> Fault:

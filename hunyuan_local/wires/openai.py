@@ -10,27 +10,33 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import quote
-
-from pydantic import Field
 
 from ..capabilities import SETTLED_HERE, Capabilities, settle
 from ..errors import FieldProblem, InvalidRequestError
-from ..schema import TEMPORAL_COMPRESSION, FailureKind, GenerationRequest, JobStatus, JobView, RewriteMode
+from ..schema import TEMPORAL_COMPRESSION, FailureKind, GenerationRequest, JobStatus, JobView
 from .base import (
-    Answer,
-    Body,
     Fault,
     FaultKind,
-    Lenient,
     Submission,
     WireRequest,
     known,
     make_request,
     read_answer,
+    unless_none,
 )
-from .forms import FROM_TEXT, Number, Whole, read_fields
+from .forms import read_fields
+from .openai_models import (
+    ErrorAnswer,
+    OpenAIError,
+    OpenAIFault,
+    SubmissionBody,
+    SubmittedAnswer,
+    Video,
+    VideoAnswer,
+    VideoFailure,
+)
 
 NAME = "openai"
 MODEL = "hunyuan-video"
@@ -78,55 +84,9 @@ _FAULTS: dict[FaultKind, tuple[int, str, str | None]] = {
 }
 
 
-class SubmissionBody(Body):
-    """What a submission says; the same fields may stand in objects of extras."""
-
-    prompt: str | None = None
-    model: str | None = None  # a server has one model; that of another is no reason to refuse
-    size: str | None = None
-    # The most frames there are at the usual rate; at a lower rate a longer video is asked for in frames.
-    seconds: Annotated[float, Field(gt=0, le=170), FROM_TEXT] | None = None
-    negative_prompt: str | None = None
-    width: Whole | None = None
-    height: Whole | None = None
-    num_frames: Whole | None = None
-    num_inference_steps: Whole | None = None
-    seed: Whole | None = None
-    guidance_scale: Number | None = None
-    true_cfg_scale: Number | None = None
-    flow_shift: Number | None = None
-    fps: Whole | None = None
-    rewrite: RewriteMode | None = None
-
-
-class _Error(Answer):
-    code: str | int | None = None  # vLLM-Omni's is a number as well, SGLang sends none
-    message: str | None = None
-
-
-class _Video(Answer):
-    id: Annotated[str, Field(min_length=1)]
-    status: str
-    progress: Lenient[Annotated[float, Field(ge=0, le=100)]] = None
-    created_at: Lenient[float] = None
-    completed_at: Lenient[float] = None
-    expires_at: Lenient[float] = None
-    error: Lenient[_Error] = None
-    seed: object = None
-
-
-class _Submitted(Answer):
-    id: Annotated[str, Field(min_length=1)]
-
-
 def result_path(job_id: str) -> str:
     """Where the state of a job is asked for, and where it is deleted."""
     return RESULT_PATH.format(job_id=quote(job_id, safe=""))
-
-
-def content_path(job_id: str) -> str:
-    """Where the file of a finished job is."""
-    return CONTENT_PATH.format(job_id=quote(job_id, safe=""))
 
 
 def request_to_wire(request: GenerationRequest, *, allow_loss: bool = False) -> WireRequest:
@@ -174,7 +134,7 @@ def _add_size(given: dict[str, Any], size: str) -> None:
             raise InvalidRequestError([FieldProblem(name, given[name], rule)])
 
 
-def submission_to_wire(job: JobView, base_url: str) -> dict[str, Any]:
+def submission_to_wire(job: JobView, base_url: str) -> Video:
     """The answer to a submission: the job's state, like every later one."""
     return job_to_wire(job, base_url)
 
@@ -185,35 +145,34 @@ def submission_from_wire(body: object) -> str:
     Raises:
         InvalidAnswerError: there is none in the answer.
     """
-    return read_answer(_Submitted, body, NAME).id
+    return read_answer(SubmittedAnswer, body, NAME).id
 
 
-def job_to_wire(job: JobView, base_url: str) -> dict[str, Any]:
-    """The state of a job; its file is at :func:`content_path`, so no address stands in it."""
+def job_to_wire(job: JobView, base_url: str) -> Video:
+    """The state of a job; its file is at :data:`CONTENT_PATH`, so no address stands in it."""
     request, failed = job.request, job.status in ("failed", "canceled")
     failure = "canceled" if job.status == "canceled" else job.failure or "execution"
     completed, ttl = _unix(job.completed_at), job.output_ttl_s
-    video = {
-        "id": job.job_id,
-        "object": "video",
-        "created_at": _unix(job.created_at) or 0,
-        "completed_at": completed,
-        "expires_at": None if completed is None or ttl is None else completed + ttl,
-        "model": MODEL,
-        "status": _WORDS[job.status],
-        "progress": 100 if job.status == "succeeded" else job.progress_percent or 0,
-        "prompt": (request.original_prompt or request.prompt) if request else None,
-        "seconds": _seconds(request),
-        "size": f"{request.width}x{request.height}" if request and request.width and request.height else "",
-        "error": {"code": _FAILURE_CODES[failure], "message": job.error} if failed else None,
-    }
-    # The object has no place for these; clients keep keys that they do not know. The name of the first is that of
-    # the dialect's own answers about pictures.
-    if request and request.original_prompt is not None:
-        video["revised_prompt"] = request.prompt
-    if job.nsfw:
-        video["nsfw"] = any(job.nsfw)
-    return video if job.seed is None else video | {"seed": job.seed}
+    rewritten = request is not None and request.original_prompt is not None
+    return Video(
+        id=job.job_id,
+        object="video",
+        created_at=_unix(job.created_at) or 0,
+        completed_at=completed,
+        expires_at=None if completed is None or ttl is None else completed + ttl,
+        model=MODEL,
+        status=_WORDS[job.status],
+        progress=100 if job.status == "succeeded" else job.progress_percent or 0,
+        prompt=(request.original_prompt or request.prompt) if request else None,
+        seconds=_seconds(request),
+        size=f"{request.width}x{request.height}" if request and request.width and request.height else "",
+        error=VideoFailure(code=_FAILURE_CODES[failure], message=job.error) if failed else None,
+        **unless_none(
+            revised_prompt=request.prompt if rewritten else None,
+            nsfw=any(job.nsfw) if job.nsfw else None,
+            seed=job.seed,
+        ),
+    )
 
 
 def job_from_wire(body: object) -> JobView:
@@ -222,9 +181,9 @@ def job_from_wire(body: object) -> JobView:
     Raises:
         InvalidAnswerError: a field is missing or of another type, or the status word is unknown.
     """
-    video = read_answer(_Video, body, NAME)
+    video = read_answer(VideoAnswer, body, NAME)
     status: JobStatus = known(_STATUSES, video.status, NAME)
-    error = video.error or _Error()
+    error = video.error or ErrorAnswer()
     failures = {code: kind for kind, code in _FAILURE_CODES.items()}
     failure = failures.get(str(error.code), "execution") if status == "failed" else None
     completed, expires = _moment(video.completed_at), _moment(video.expires_at)
@@ -241,10 +200,10 @@ def job_from_wire(body: object) -> JobView:
     )
 
 
-def fault_to_wire(fault: Fault) -> tuple[int, dict[str, Any]]:
+def fault_to_wire(fault: Fault) -> tuple[int, OpenAIFault]:
     """HTTP status and body of a refused call."""
     status, word, code = _FAULTS[fault.kind]
-    return status, {"error": {"message": fault.message, "type": word, "param": fault.field, "code": code}}
+    return status, OpenAIFault(error=OpenAIError(message=fault.message, type=word, param=fault.field, code=code))
 
 
 def fault_headers(fault: Fault) -> dict[str, str]:

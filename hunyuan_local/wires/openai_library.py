@@ -6,30 +6,14 @@ Reference: https://platform.openai.com/docs/api-reference/videos.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from ..schema import JobView
-from .base import Body, Listing, read_query
-from .forms import FROM_TEXT
+from .base import Listing, read_query
 from .openai import SUBMIT_PATH, job_to_wire
+from .openai_models import ContentQuery, ListQuery, VideoDeleted, VideoList
 
 LIST_PATH = SUBMIT_PATH
-
-
-class ListQuery(Body):
-    """Which page of the videos."""
-
-    after: str | None = None
-    limit: Annotated[int, Field(ge=1, le=100), FROM_TEXT] = 20
-    order: Literal["asc", "desc"] = "desc"
-
-
-class ContentQuery(Body):
-    """Which file of a video."""
-
-    variant: Literal["video", "thumbnail"] = "video"
 
 
 def list_from_wire(query: Mapping[str, str]) -> Listing:
@@ -51,13 +35,13 @@ def variant_from_wire(query: Mapping[str, str]) -> Literal["video", "thumbnail"]
     return read_query(ContentQuery, query).variant
 
 
-def list_to_wire(jobs: list[JobView], base_url: str, has_more: bool) -> dict[str, Any]:
+def list_to_wire(jobs: list[JobView], base_url: str, has_more: bool) -> VideoList:
     """One page of jobs."""
     first, last = (jobs[0].job_id, jobs[-1].job_id) if jobs else (None, None)
     data = [job_to_wire(job, base_url) for job in jobs]
-    return {"object": "list", "data": data, "has_more": has_more, "first_id": first, "last_id": last}
+    return VideoList(object="list", data=data, has_more=has_more, first_id=first, last_id=last)
 
 
-def deleted_to_wire(job_id: str) -> dict[str, Any]:
+def deleted_to_wire(job_id: str) -> VideoDeleted:
     """The answer to a deletion."""
-    return {"id": job_id, "object": "video.deleted", "deleted": True}
+    return VideoDeleted(id=job_id, object="video.deleted", deleted=True)

@@ -12,20 +12,15 @@ import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import quote
-
-from pydantic import Field
 
 from ..capabilities import Capabilities, settle
 from ..errors import FieldProblem, InvalidRequestError
-from ..schema import FailureKind, GenerationRequest, JobStatus, JobView, RewriteMode
+from ..schema import FailureKind, GenerationRequest, JobStatus, JobView
 from .base import (
     HTTP_STATUSES,
-    Answer,
-    Body,
     Fault,
-    Lenient,
     Submission,
     WireRequest,
     known,
@@ -33,6 +28,21 @@ from .base import (
     read_answer,
     read_body,
     read_query,
+    unless_none,
+)
+from .wavespeed_models import (
+    SUCCESS,
+    DeletedAnswer,
+    Prediction,
+    PredictionEvent,
+    PredictionReply,
+    PredictionTimings,
+    PredictionUrls,
+    ResultAnswer,
+    SubmissionBody,
+    SubmissionQuery,
+    SubmittedAnswer,
+    WaveSpeedFault,
 )
 
 NAME = "wavespeed"
@@ -70,51 +80,6 @@ _STATUSES: dict[str, JobStatus] = {
     "failed": "failed",
 }
 _FAILURE_CODES: dict[FailureKind, int] = {"moderation": 1200, "invalid": 1401, "execution": 1403, "timeout": 5004}
-
-
-class SubmissionBody(Body):
-    """What a submission says."""
-
-    prompt: str
-    size: str = "1280*720"
-    seed: int = -1
-    num_inference_steps: int = 30
-    enable_sync_mode: bool = False
-    enable_base64_output: bool = False
-    rewrite: RewriteMode | None = None  # on no page of the service: of servers of one's own alone
-
-
-class SubmissionQuery(Body):
-    """What the URL of a submission says."""
-
-    webhook: Annotated[str, Field(json_schema_extra={"format": "uri"})] | None = None
-
-
-class _Timings(Answer):
-    inference: Lenient[float] = None
-
-
-class _Prediction(Answer):
-    id: Annotated[str, Field(min_length=1)]
-    status: str
-    outputs: list[str] | None = None
-    has_nsfw_contents: Lenient[list[bool]] = None
-    created_at: Lenient[str] = None
-    error: Lenient[str] = None
-    code: Lenient[int] = None
-    timings: Lenient[_Timings] = None
-
-
-class _Envelope(Answer):
-    data: _Prediction
-
-
-class _Identified(Answer):
-    id: Annotated[str, Field(min_length=1)]
-
-
-class _Submitted(Answer):
-    data: _Identified
 
 
 def result_path(job_id: str) -> str:
@@ -161,7 +126,7 @@ def request_from_wire(body: object, query: Mapping[str, str] | None = None, *, r
     return Submission(request, fields.enable_sync_mode, fields.enable_base64_output, webhook)
 
 
-def submission_to_wire(job: JobView, base_url: str) -> dict[str, Any]:
+def submission_to_wire(job: JobView, base_url: str) -> PredictionReply:
     """The answer to a submission: the job's state, like every later one."""
     return job_to_wire(job, base_url)
 
@@ -172,37 +137,34 @@ def submission_from_wire(body: object) -> str:
     Raises:
         InvalidAnswerError: there is none in the answer.
     """
-    return read_answer(_Submitted, body, NAME).data.id
+    return read_answer(SubmittedAnswer, body, NAME).data.id
 
 
-def job_to_wire(job: JobView, base_url: str) -> dict[str, Any]:
+def job_to_wire(job: JobView, base_url: str) -> PredictionReply:
     """The state of a job, in the envelope that every successful answer has."""
-    return {"code": 200, "message": "success", "data": prediction_to_wire(job, base_url)}
+    return PredictionReply(**SUCCESS, data=prediction_to_wire(job, base_url))
 
 
-def unfinished_to_wire(job: JobView, base_url: str) -> dict[str, Any]:
+def unfinished_to_wire(job: JobView, base_url: str) -> PredictionReply:
     """The answer to a submission that waited in vain: the task goes on, its state can be asked for."""
-    answer = job_to_wire(job.model_copy(update={"status": "running"}), base_url)
-    return answer | {"data": answer["data"] | {"code": _FAILURE_CODES["timeout"]}}
+    return job_to_wire(job.model_copy(update={"status": "running", "failure": "timeout"}), base_url)
 
 
-def prediction_to_wire(job: JobView, base_url: str) -> dict[str, Any]:
+def prediction_to_wire(job: JobView, base_url: str) -> Prediction:
     """The state of a job alone, as it also stands in lists and webhooks."""
-    data: dict[str, Any] = {
-        "id": job.job_id,
-        "model": MODEL,
-        "outputs": list(job.outputs) if job.status == "succeeded" else [],
-        "urls": {"get": base_url.rstrip("/") + result_path(job.job_id)},
-        "has_nsfw_contents": list(job.nsfw),
-        "status": _WORDS[job.status],
-        "created_at": _timestamp(job.created_at),
+    return Prediction(
+        id=job.job_id,
+        model=MODEL,
+        outputs=list(job.outputs) if job.status == "succeeded" else [],
+        urls=PredictionUrls(get=base_url.rstrip("/") + result_path(job.job_id)),
+        has_nsfw_contents=list(job.nsfw),
+        status=_WORDS[job.status],
+        created_at=_timestamp(job.created_at),
         # Its client takes "HTTP 5.." and "HTTP 429" in this text for a passing state and runs the task again.
-        "error": re.sub(r"HTTP (?=5|429)", "HTTP status ", job.error),
-        "timings": {"inference": round((job.inference_s or 0) * 1000)},
-    }
-    if job.failure in _FAILURE_CODES:
-        data["code"] = _FAILURE_CODES[job.failure]
-    return data
+        error=re.sub(r"HTTP (?=5|429)", "HTTP status ", job.error),
+        timings=PredictionTimings(inference=round((job.inference_s or 0) * 1000)),
+        **unless_none(code=None if job.failure is None else _FAILURE_CODES.get(job.failure)),
+    )
 
 
 def job_from_wire(body: object) -> JobView:
@@ -211,7 +173,7 @@ def job_from_wire(body: object) -> JobView:
     Raises:
         InvalidAnswerError: a field is missing or of another type, or the status word is unknown.
     """
-    data = read_answer(_Envelope, body, NAME).data
+    data = read_answer(ResultAnswer, body, NAME).data
     failures = {code: kind for kind, code in _FAILURE_CODES.items()}
     milliseconds = data.timings.inference if data.timings else None
     return JobView(
@@ -226,11 +188,11 @@ def job_from_wire(body: object) -> JobView:
     )
 
 
-def fault_to_wire(fault: Fault) -> tuple[int, dict[str, Any]]:
+def fault_to_wire(fault: Fault) -> tuple[int, WaveSpeedFault]:
     """HTTP status and body of a refused call."""
     code = HTTP_STATUSES[fault.kind]
     # The service documents no one shape for these; its clients read `message` or `error`.
-    return code, {"code": code, "message": fault.message, "error": fault.message}
+    return code, WaveSpeedFault(code=code, message=fault.message, error=fault.message)
 
 
 def fault_from_wire(status: int, body: object) -> Fault:
@@ -252,15 +214,7 @@ def deleted_from_wire(body: object) -> int:
     Raises:
         InvalidAnswerError: the answer has no such number.
     """
-    return read_answer(_Deleted, body, NAME).data.deleted_count
-
-
-class _DeletedCount(Answer):
-    deleted_count: int
-
-
-class _Deleted(Answer):
-    data: _DeletedCount
+    return read_answer(DeletedAnswer, body, NAME).data.deleted_count
 
 
 def _timestamp(moment: datetime | None) -> str:
@@ -276,13 +230,13 @@ def _moment(timestamp: str | None) -> datetime | None:
         return None
 
 
-def webhook_to_wire(job: JobView, base_url: str) -> dict[str, Any]:
+def webhook_to_wire(job: JobView, base_url: str) -> PredictionEvent:
     """The body of the call at a job's end: its state, without the envelope, and what was asked for."""
     request = job.request
     if request is not None and request.original_prompt is not None:
         request = request.replace(prompt=request.original_prompt, original_prompt=None)
     asked = {} if request is None else _body(request.with_defaults(CAPABILITIES.defaults))
-    return prediction_to_wire(job, base_url) | {"input": asked}
+    return PredictionEvent(**prediction_to_wire(job, base_url).to_json(), input=asked)
 
 
 def webhook_headers(event_id: str, sent_at: int, body: bytes, secret: str) -> dict[str, str]:

@@ -9,14 +9,24 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
-
-from pydantic import FailFast, Field
 
 from ..errors import FieldProblem, InvalidRequestError
 from ..schema import JobStatus, JobView
-from .base import Body, Listing, read_body
+from .base import Listing, read_body
 from .wavespeed import MODEL, prediction_to_wire
+from .wavespeed_models import (
+    SUCCESS,
+    Balance,
+    BalanceReply,
+    DeleteBody,
+    DeletedCount,
+    ListBody,
+    PredictionListReply,
+    PredictionPage,
+    PredictionsDeletedReply,
+    WebhookSecret,
+    WebhookSecretReply,
+)
 
 LIST_PATH = "/api/v3/predictions"
 BALANCE_PATH = "/api/v3/balance"
@@ -31,26 +41,6 @@ _STATUSES: dict[str, tuple[JobStatus, ...]] = {
     "completed": ("succeeded",),
     "failed": ("failed", "canceled"),
 }
-
-
-_Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
-
-
-class ListBody(Body):
-    """Which page of which predictions; both numbers are required on the page and have defaults there."""
-
-    page: Annotated[int, Field(ge=1, le=1_000_000)] = 1
-    page_size: Annotated[int, Field(ge=1, le=100)] = 100
-    model: str | None = None
-    status: Literal["created", "processing", "completed", "failed"] | None = None
-    created_after: _Moment | None = None
-    created_before: _Moment | None = None
-
-
-class DeleteBody(Body):
-    """Which predictions to delete; those that are not known are ignored, as the page says."""
-
-    ids: Annotated[list[str], FailFast()]
 
 
 def list_from_wire(body: object) -> Listing:
@@ -75,10 +65,10 @@ def list_from_wire(body: object) -> Listing:
     )
 
 
-def list_to_wire(jobs: list[JobView], base_url: str, page: int) -> dict[str, Any]:
+def list_to_wire(jobs: list[JobView], base_url: str, page: int) -> PredictionListReply:
     """One page; an older copy of the service's page also shows ``total``, the newest does not."""
     items = [prediction_to_wire(job, base_url) for job in jobs]
-    return _envelope({"page": page, "items": items})
+    return PredictionListReply(**SUCCESS, data=PredictionPage(page=page, items=items))
 
 
 def page_of(listing: Listing) -> int:
@@ -95,23 +85,19 @@ def delete_from_wire(body: object) -> list[str]:
     return list(dict.fromkeys(read_body(DeleteBody, body).ids))
 
 
-def deleted_to_wire(count: int) -> dict[str, Any]:
+def deleted_to_wire(count: int) -> PredictionsDeletedReply:
     """The answer to a deletion."""
-    return _envelope({"deleted_count": count})
+    return PredictionsDeletedReply(**SUCCESS, data=DeletedCount(deleted_count=count))
 
 
-def balance_to_wire() -> dict[str, Any]:
+def balance_to_wire() -> BalanceReply:
     """The account's balance in US dollars; always the same, see :data:`BALANCE_USD`."""
-    return _envelope({"balance": BALANCE_USD})
+    return BalanceReply(**SUCCESS, data=Balance(balance=BALANCE_USD))
 
 
-def secret_to_wire(secret: str) -> dict[str, Any]:
+def secret_to_wire(secret: str) -> WebhookSecretReply:
     """The secret that webhooks are signed with. The page shows no answer; clients read ``data.secret``."""
-    return _envelope({"secret": secret})
-
-
-def _envelope(data: dict[str, Any]) -> dict[str, Any]:
-    return {"code": 200, "message": "success", "data": data}
+    return WebhookSecretReply(**SUCCESS, data=WebhookSecret(secret=secret))
 
 
 def _moment(field: str, text: str | None) -> datetime | None:

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from hunyuan_local.bench.report.drawing import FEW
-from hunyuan_local.bench.report.plots import MAX_BARS, MAX_PANELS, PLOTS, make_plots, write_plots
+from hunyuan_local.bench.report.plots import MAX_BARS, MAX_PANELS, PLOTS, make_plots
 from hunyuan_local.bench.results.result import BenchResult, Stages
 from hunyuan_local.bench.results.statistics import summarise, summary_of
 from hunyuan_local.errors import ConfigError
@@ -56,7 +56,7 @@ def intervals(axes: Axes) -> list[ErrorbarContainer]:
 
 def test_all_four_are_written_at_900_pixels_or_more(tmp_path: Path) -> None:
     runs = [made_run(steps=steps, cost_usd=0.1 * steps) for steps in (2, 10)]
-    written = write_plots(made_result(runs), tmp_path)
+    written = [made for made in make_plots(made_result(runs), tmp_path).values() if isinstance(made, Path)]
     assert [path.name for path in written] == [STEPS, SIZE, STAGES, COST]
     assert all(Image.open(path).width >= 900 for path in written)
 
@@ -76,14 +76,14 @@ def test_without_a_run_that_succeeded_there_is_none(tmp_path: Path) -> None:
 def test_a_plot_of_earlier_that_has_no_data_any_more_goes(tmp_path: Path) -> None:
     stale = tmp_path / COST
     stale.write_bytes(b"old")
-    write_plots(made_result([failed_run()]), tmp_path)
+    make_plots(made_result([failed_run()]), tmp_path)
     assert not stale.exists()
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "plots").write_text("a file")
     with pytest.raises(ConfigError, match=r"plots .*plots: cannot be written"):
-        write_plots(made_result([made_run()]), tmp_path / "plots")
+        make_plots(made_result([made_run()]), tmp_path / "plots")
 
 
 @pytest.mark.parametrize("name", PLOTS)

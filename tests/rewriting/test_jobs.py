@@ -125,7 +125,7 @@ def test_only_the_holder_of_a_job_may_change_its_prompt(store: JobStore, job: Jo
 def test_the_openai_style_job_shows_the_prompt_that_was_given_and_the_revised_one() -> None:
     request = GenerationRequest(prompt="a red fox", rewrite="master", original_prompt="a fox")
     shown = openai.job_to_wire(JobView(job_id="j", status="queued", request=request), "http://testserver")
-    assert (shown["prompt"], shown["revised_prompt"]) == ("a fox", "a red fox")
+    assert (shown.prompt, shown.revised_prompt) == ("a fox", "a red fox")
 
 
 def test_a_refusal_of_the_language_model_is_final(folder, store, tiny, small_request, scribe: Path) -> None:
@@ -148,5 +148,5 @@ def test_a_server_that_rewrites_nothing_says_so(folder, store) -> None:
 def test_the_webhook_of_wavespeed_says_what_was_asked_for() -> None:
     request = GenerationRequest(prompt="a red fox", rewrite="master", original_prompt="a fox")
     job = JobView(job_id="j", status="failed", request=request)
-    asked = wavespeed.webhook_to_wire(job, "http://testserver")["input"]
+    asked = wavespeed.webhook_to_wire(job, "http://testserver").input
     assert (asked["prompt"], asked["rewrite"]) == ("a fox", "master")

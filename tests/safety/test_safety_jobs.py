@@ -148,7 +148,7 @@ def test_novitas_own_client_reads_a_marked_answer(outcome: str, request: pytest.
 
 def test_openai_delivers_a_flagged_video_and_marks_it(flagged: Outcome) -> None:
     video = flagged.answer("openai")
-    file = flagged.client.get(openai.content_path(video["id"]))
+    file = flagged.client.get(openai.CONTENT_PATH.format(job_id=video["id"]))
     assert (video["status"], video["error"], video["nsfw"], file.status_code) == ("completed", None, True, 200)
 
 
@@ -178,7 +178,7 @@ def test_openai_withholds_a_video_with_code_and_message(blocked: Outcome) -> Non
 
 
 def test_openai_has_no_file_of_it(blocked: Outcome) -> None:
-    answer = blocked.client.get(openai.content_path(blocked.ids["openai", RED]))
+    answer = blocked.client.get(openai.CONTENT_PATH.format(job_id=blocked.ids["openai", RED]))
     assert (answer.status_code, "withholds" in answer.text) == (404, True)
 
 

@@ -16,9 +16,13 @@ from server_stage import MODEL, SUBMISSIONS, Stage
 from hunyuan_local.schema import Progress
 from hunyuan_local.server.app import create_app
 from hunyuan_local.server.config import ServerConfig
-from hunyuan_local.wires import schemas
+from hunyuan_local.wires import novita, openai, wavespeed
+from hunyuan_local.wires.novita_models import NovitaFault
+from hunyuan_local.wires.openai_models import OpenAIFault
+from hunyuan_local.wires.wavespeed_models import WaveSpeedFault
 
 DIALECTS = sorted(SUBMISSIONS)
+FAULTS = {"wavespeed": WaveSpeedFault, "novita": NovitaFault, "openai": OpenAIFault}
 UNKNOWN_JOBS = {
     "wavespeed": "/api/v3/predictions/{}/result",
     "novita": "/v3/async/task-result?task_id={}",
@@ -38,7 +42,7 @@ STRANGE_VALUES = [
 def check_shape(dialect: str, answer: Any) -> None:
     """A refusal is JSON in its dialect's shape, which names its own status."""
     assert answer.headers["content-type"] == "application/json"
-    body = schemas.FAULTS[dialect].model_validate(answer.json())
+    body = FAULTS[dialect].model_validate(answer.json())
     assert getattr(body, "code", answer.status_code) == answer.status_code
 
 
@@ -119,7 +123,7 @@ def test_what_is_no_submission_is_refused(client: TestClient, dialect: str, body
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_whatever_stands_in_a_field_it_is_taken_or_refused(client: TestClient, dialect: str) -> None:
     path, body = SUBMISSIONS[dialect]
-    model = {"wavespeed": schemas.wavespeed, "novita": schemas.novita, "openai": schemas.openai}[dialect]
+    model = {"wavespeed": wavespeed, "novita": novita, "openai": openai}[dialect]
     for field in model.SubmissionBody.model_fields:
         for value in STRANGE_VALUES:
             answer = client.post(path, json=body | {field: value, "enable_sync_mode": False})
@@ -179,7 +183,7 @@ def raw_post(url: str, path: str, body: Any, headers: dict[str, str]) -> tuple[i
 def test_a_body_of_unannounced_length_is_measured_as_it_comes(live: str, dialect: str) -> None:
     headers = {"Transfer-Encoding": "chunked", "Content-Type": "application/json"}
     status, body = raw_post(live, SUBMISSIONS[dialect][0], iter([b" " * 4000] * 3), headers)
-    schemas.FAULTS[dialect].model_validate_json(body)
+    FAULTS[dialect].model_validate_json(body)
     assert status == 413
 
 

@@ -100,7 +100,7 @@ def outcome(store: JobStore, receiver_url: str, dialect: str = "wavespeed", **op
 def test_wavespeeds_form_is_the_bare_prediction_and_the_input(store: JobStore) -> None:
     with Receiver() as receiver:
         job = outcome(store, receiver.url)
-    prediction = wavespeed.prediction_to_wire(view(job, BASE), BASE)
+    prediction = wavespeed.prediction_to_wire(view(job, BASE), BASE).to_json()
     asked = {"prompt": "a fox", "size": "1280*720", "seed": 7, "num_inference_steps": 30}
     assert json.loads(receiver.calls[0].body) == prediction | {"input": asked}
 
@@ -124,7 +124,7 @@ def test_the_time_stamp_is_that_of_the_call(store: JobStore) -> None:
 def test_novitas_form_is_the_event_and_the_task_result(store: JobStore) -> None:
     with Receiver() as receiver:
         job = outcome(store, receiver.url, "novita")
-    result = novita.job_to_wire(view(job, BASE), BASE)
+    result = novita.job_to_wire(view(job, BASE), BASE).to_json()
     assert json.loads(receiver.calls[0].body) == {"event_type": "ASYNC_TASK_RESULT", "payload": result}
 
 

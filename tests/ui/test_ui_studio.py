@@ -9,13 +9,14 @@ import pytest
 from server_stage import CLIP, MODEL, REQUEST, TIMINGS, Stage
 
 from hunyuan_local.config import load_model_config
+from hunyuan_local.durations import in_words
 from hunyuan_local.errors import HunyuanLocalError, InvalidRequestError, QueueFullError
 from hunyuan_local.jobs.worker_reports import WorkerReport
 from hunyuan_local.planner import Machine
 from hunyuan_local.schema import Progress
 from hunyuan_local.server.faults import UnknownJobError, VideoNotReadyError
 from hunyuan_local.ui import studio as studio_module
-from hunyuan_local.ui.outlook import Outlook, Planner, about
+from hunyuan_local.ui.outlook import Outlook, Planner
 from hunyuan_local.ui.studio import PAGE_SIZE, Studio
 
 GIB = 2**30
@@ -141,7 +142,7 @@ def test_the_measured_time_is_that_of_the_jobs(studio: Studio, stage: Stage) -> 
     stage.succeeded()
     steps = TIMINGS["denoise_s"] / REQUEST.num_inference_steps * 2
     rest = TIMINGS["encode_s"] + TIMINGS["decode_s"] + TIMINGS["write_s"]
-    assert studio.outlook(SMALL).says[1].startswith(f"About {about(steps + rest)} to make")
+    assert studio.outlook(SMALL).says[1].startswith(f"About {in_words(steps + rest)} to make")
 
 
 def outlook_on(machine: Machine, **more: str) -> Outlook:
@@ -163,14 +164,6 @@ def test_a_chosen_profile_that_does_not_fit_is_said() -> None:
 
 def test_the_notes_have_what_a_user_of_the_model_must_know() -> None:
     assert any("European Union" in note for note in outlook_on(Machine(80 * GIB, 64 * GIB)).notes)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.84, "0.8 s"), (42.2, "42 s"), (59.6, "1 min"), (190, "3 min 10 s"), (1140, "19 min"), (4560, "1 h 16 min")],
-)
-def test_times_are_for_people(seconds: float, text: str) -> None:
-    assert about(seconds) == text
 
 
 # Jobs

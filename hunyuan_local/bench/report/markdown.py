@@ -10,6 +10,8 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+from rich.cells import cell_len
+
 # Signs that turn the direction of text, and can make one text look like another.
 _TURNING = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 _MARKUP = re.compile(r"[&<>\\`*_\[\]|~$#!@]")
@@ -40,12 +42,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
         left: so many columns, and the last one, are aligned to the left; figures, between them, to the right.
     """
     last = len(header) - 1
-    widths = [max(3, *(_width(row[i]) for row in [header, *rows])) for i in range(last)]
+    widths = [max(3, *(cell_len(row[i]) for row in [header, *rows])) for i in range(last)]
     lines = []
     for row in [header, *rows]:
         cells = []
         for i, cell in enumerate(row):
-            padding = " " * (widths[i] - _width(cell)) if i < last else ""
+            padding = " " * (widths[i] - cell_len(cell)) if i < last else ""
             cells.append(cell + padding if i < left or i == last else padding + cell)
         lines.append(f"| {' | '.join(cells)} |")
     rule = ["-" * width if i < left else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
@@ -74,11 +76,3 @@ def _span(text: str) -> str:
     needs_space = "`" in (text[0], text[-1]) or (text[0] == text[-1] == " " and text.strip())
     space = " " if needs_space else ""
     return f"{fence}{space}{text}{space}{fence}"
-
-
-def _width(text: str) -> int:
-    """Columns on a terminal."""
-    return sum(
-        0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
-        for character in text
-    )

@@ -52,11 +52,6 @@ class _Shown:
         return f"{amounts.size(self.work.width, self.work.height)}x{frames}"
 
 
-def write_plots(result: BenchResult, folder: Path) -> list[Path]:
-    """Draw what the rows allow, into ``folder``; see :func:`make_plots`."""
-    return [made for made in make_plots(result, folder).values() if isinstance(made, Path)]
-
-
 def make_plots(result: BenchResult, folder: Path) -> dict[str, Path | str]:
     """Draw what the rows allow, into ``folder``, which is made; a picture of earlier that is not made again goes.
 

@@ -12,8 +12,9 @@ from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
 from ...config import load_model_config, model_names
+from ...durations import clock
 from ...errors import ModelLoadError
-from ..shared.console import SECONDS_BETWEEN_LINES, duration, stderr
+from ..shared.console import SECONDS_BETWEEN_LINES, stderr
 
 if TYPE_CHECKING:
     from ...weights.download import Transfer
@@ -100,7 +101,7 @@ class _Display:
             self._logged = time.monotonic()
         detail = f"{in_gb(transfer.done)} of {in_gb(transfer.total)}"
         if transfer.seconds_left is not None and transfer.done < transfer.total:
-            detail += f"  {in_gb(round(transfer.bytes_per_s))}/s  {duration(transfer.seconds_left)} left"
+            detail += f"  {in_gb(round(transfer.bytes_per_s))}/s  {clock(transfer.seconds_left)} left"
         self._bars.update(self._task, completed=transfer.done, detail=detail)
         if not self._console.is_terminal and time.monotonic() - self._logged > SECONDS_BETWEEN_LINES:
             self._logged = time.monotonic()

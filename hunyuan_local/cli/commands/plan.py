@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from ...config import GIB, ModelConfig, load_model_config, model_names
+from ...durations import clock
 from ...planner import BatchPlan, Machine, ModePlan, Plan, detect_machine, find_gpu, parse_memory, plan, plan_batch
 from ...planner.machine import gpu_specs
-from ...planner.result import duration, gib
+from ...planner.result import gib
 from ..shared.batch_plan import print_batch
 from ..shared.console import stdout
 from ..shared.options import request_from, request_options
@@ -124,7 +125,7 @@ def _print(console: Console, found: Plan) -> None:
     for text in found.assumptions:
         console.print(text, markup=False, soft_wrap=False, width=80)
     if (choice := found.choice) is not None:
-        console.print(f"\n{choice.name}: about {duration(choice.seconds.total)}", markup=False)
+        console.print(f"\n{choice.name}: about {clock(choice.seconds.total)}", markup=False)
 
 
 def _weights(found: Plan) -> Table:
@@ -150,7 +151,7 @@ def _modes(found: Plan, footnotes: dict[str, int]) -> Table:
         peaks = [item.peaks[stage] for stage in ("encode", "denoise", "decode")]
         sizes = [peak.gpu_bytes if on_gpu else peak.host_bytes for peak in peaks]
         host = [f"{item.host_peak_bytes / GIB:.1f}"] if on_gpu else []
-        time = "-" if item.seconds is None else duration(item.seconds.total)
+        time = "-" if item.seconds is None else clock(item.seconds.total)
         chosen = item is choice
         table.add_row(
             f"{'>' if chosen else ' '} {item.name}",

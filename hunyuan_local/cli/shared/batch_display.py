@@ -13,8 +13,9 @@ from rich.table import Table
 from ...batch.forecast import seconds_left
 from ...batch.run import Batch, ItemState
 from ...batch.summary import Summary
+from ...durations import clock
 from ...jobs.job import Job
-from .console import SECONDS_BETWEEN_LINES, STAGE_WORDS, duration
+from .console import SECONDS_BETWEEN_LINES, STAGE_WORDS
 
 _FORECAST_EVERY_S = 2.0
 
@@ -65,7 +66,7 @@ class BatchDisplay:
         done = sum(state.status == "done" for state in states)
         running = self._batch.running()
         self._forecast([job for _, job in running])
-        left = "" if self._left is None else f"  {duration(self._left)} left"
+        left = "" if self._left is None else f"  {clock(self._left)} left"
         self._bars.update(self._total, completed=done, detail=f"{done}/{len(states)}{left}")
         self._show_running({job.job_id: (item.line, job) for item, job in running})
         if not self._live and time.monotonic() - self._logged_at > SECONDS_BETWEEN_LINES:

@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.table import Table
 
 from ...config import GIB
+from ...durations import clock
 from ...planner import BatchOption, BatchPlan
 from ...planner.batch import Strategy
-from ...planner.result import duration
 
 _TITLES: dict[Strategy, str] = {
     "one-at-a-time": "one at a time",
@@ -66,8 +66,8 @@ def _sentence(option: BatchOption, videos: int) -> str:
         "" if option.cards == 1 else f" on {option.cards} {'replicas' if option.strategy == 'replicas' else 'cards'}"
     )
     return (
-        f"{_TITLES[option.strategy]}, {option.plan.name}: about {duration(option.seconds.total)} for {what}{where}; "
-        f"the first after {duration(option.seconds.first)}"
+        f"{_TITLES[option.strategy]}, {option.plan.name}: about {clock(option.seconds.total)} for {what}{where}; "
+        f"the first after {clock(option.seconds.first)}"
     )
 
 
@@ -101,4 +101,4 @@ def _cells(option: BatchOption, on_gpu: bool) -> list[str]:
     if not option.fits:
         return ["-", "-", "-"] if on_gpu else ["-", "-"]
     memory = [f"{option.plan.needed_gpu_bytes / GIB:.1f}"] if on_gpu else []
-    return [*memory, duration(option.seconds.first), duration(option.seconds.total)]
+    return [*memory, clock(option.seconds.first), clock(option.seconds.total)]

@@ -9,7 +9,7 @@ from rich.status import Status
 
 from ...bench.results.result import BenchRun
 from ...bench.run.plan import PlannedRun
-from .console import duration
+from ...durations import clock
 
 _COLUMNS = 80
 
@@ -80,4 +80,4 @@ def _end(row: BenchRun) -> str:
     if row.status == "interrupted":
         return "taken up again, so without times"
     total_s = row.stages.total_s or 0.0
-    return f"{total_s:.2f} s" if total_s < 100 else duration(total_s)
+    return f"{total_s:.2f} s" if total_s < 100 else clock(total_s)

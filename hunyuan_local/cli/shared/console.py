@@ -15,6 +15,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from ...backends.base import Backend, GenerationContext
+from ...durations import clock
 from ...schema import GenerationResult, Progress
 
 SECONDS_BETWEEN_LINES = 10
@@ -152,12 +153,5 @@ def _detail(progress: Progress) -> str:
     if progress.seconds_per_step is not None:
         text += f"  {progress.seconds_per_step:.2f} s/step"
     if progress.seconds_left is not None:
-        text += f"  {duration(progress.seconds_left)} left"
+        text += f"  {clock(progress.seconds_left)} left"
     return text
-
-
-def duration(seconds: float) -> str:
-    """Minutes and seconds, with hours where there are some."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -5,13 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
 from ...schema import JobView
-from ...wires import openai, openai_library, schemas
+from ...wires import openai, openai_library, openai_models
 from ..bodies import JsonOrFormBody
 from ..documentation import query, refusals
 from ..downloads import MP4, WEBP, VideoResponse, thumbnail
+from ..faults import ReplyResponse
 from ..view import pause_s
 from . import BaseUrl, Service, take
 
@@ -22,10 +23,10 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 @router.post(
     openai.SUBMIT_PATH,
-    response_model=schemas.Video,
+    response_model=openai_models.Video,
     responses=refusals(openai.NAME, "invalid", "too_large", "rate_limited"),
 )
-async def submit(request: Request, body: JsonOrFormBody, service: Service, base_url: BaseUrl) -> JSONResponse:
+async def submit(request: Request, body: JsonOrFormBody, service: Service, base_url: BaseUrl) -> ReplyResponse:
     """Make a video."""
     _, view = await take(openai, request, body, service, base_url, "path")
     return _state(view, base_url)
@@ -33,28 +34,30 @@ async def submit(request: Request, body: JsonOrFormBody, service: Service, base_
 
 @router.get(
     openai_library.LIST_PATH,
-    response_model=schemas.VideoList,
+    response_model=openai_models.VideoList,
     responses=refusals(openai.NAME, "invalid", "not_found"),
-    openapi_extra=query(openai_library.ListQuery),
+    openapi_extra=query(openai_models.ListQuery),
 )
-def list_videos(request: Request, service: Service, base_url: BaseUrl) -> JSONResponse:
+def list_videos(request: Request, service: Service, base_url: BaseUrl) -> ReplyResponse:
     """Videos of this server."""
     jobs, more = service.list(openai_library.list_from_wire(request.query_params))
     views = [service.view(job, base_url, "path") for job in jobs]
-    return JSONResponse(openai_library.list_to_wire(views, base_url, more))
+    return ReplyResponse(openai_library.list_to_wire(views, base_url, more))
 
 
-@router.get(openai.RESULT_PATH, response_model=schemas.Video, responses=refusals(openai.NAME, "not_found"))
-def result(job_id: str, service: Service, base_url: BaseUrl) -> JSONResponse:
+@router.get(openai.RESULT_PATH, response_model=openai_models.Video, responses=refusals(openai.NAME, "not_found"))
+def result(job_id: str, service: Service, base_url: BaseUrl) -> ReplyResponse:
     """The state of a video."""
     return _state(service.view(service.get(job_id), base_url, "path"), base_url)
 
 
-@router.delete(openai.RESULT_PATH, response_model=schemas.VideoDeleted, responses=refusals(openai.NAME, "not_found"))
-def delete(job_id: str, service: Service) -> JSONResponse:
+@router.delete(
+    openai.RESULT_PATH, response_model=openai_models.VideoDeleted, responses=refusals(openai.NAME, "not_found")
+)
+def delete(job_id: str, service: Service) -> ReplyResponse:
     """Cancel a video that is not finished, whose record stays; delete one that is."""
     service.cancel_or_delete(job_id)
-    return JSONResponse(openai_library.deleted_to_wire(job_id))
+    return ReplyResponse(openai_library.deleted_to_wire(job_id))
 
 
 @router.get(
@@ -66,7 +69,7 @@ def delete(job_id: str, service: Service) -> JSONResponse:
         416: {"description": "The file ends before the range.", "content": {"text/plain": {}}},
         **refusals(openai.NAME, "invalid", "not_found"),
     },
-    openapi_extra=query(openai_library.ContentQuery),
+    openapi_extra=query(openai_models.ContentQuery),
 )
 def content(job_id: str, request: Request, service: Service) -> Response:
     """The file of a finished video, or its first frame."""
@@ -75,7 +78,7 @@ def content(job_id: str, request: Request, service: Service) -> Response:
     return VideoResponse(path) if variant == "video" else Response(thumbnail(path), media_type=WEBP)
 
 
-def _state(view: JobView, base_url: str) -> JSONResponse:
+def _state(view: JobView, base_url: str) -> ReplyResponse:
     """The state of a video, with the pause that its client should make before it asks again."""
     pause_ms = round(1000 * pause_s(view, datetime.now(UTC)))
-    return JSONResponse(openai.job_to_wire(view, base_url), headers={openai.POLL_AFTER_HEADER: str(pause_ms)})
+    return ReplyResponse(openai.job_to_wire(view, base_url), headers={openai.POLL_AFTER_HEADER: str(pause_ms)})

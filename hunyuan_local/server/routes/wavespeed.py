@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from ...wires import schemas, wavespeed, wavespeed_account
+from ...wires import wavespeed, wavespeed_account, wavespeed_models
 from ..bodies import JsonBody
 from ..documentation import json_body, query, refusals
-from ..faults import UnknownJobError
+from ..faults import ReplyResponse, UnknownJobError
 from . import BaseUrl, Service, take
 
 router = APIRouter(tags=["WaveSpeed"])
@@ -17,58 +16,58 @@ router = APIRouter(tags=["WaveSpeed"])
 
 @router.post(
     wavespeed.SUBMIT_PATH,
-    response_model=schemas.PredictionReply,
+    response_model=wavespeed_models.PredictionReply,
     responses=refusals(wavespeed.NAME, "invalid", "not_found", "too_large", "rate_limited"),
-    openapi_extra=query(wavespeed.SubmissionQuery),
+    openapi_extra=query(wavespeed_models.SubmissionQuery),
 )
-async def submit(request: Request, body: JsonBody, service: Service, base_url: BaseUrl) -> JSONResponse:
+async def submit(request: Request, body: JsonBody, service: Service, base_url: BaseUrl) -> ReplyResponse:
     """Make a video."""
     submission, view = await take(wavespeed, request, body, service, base_url, "inline")
     if not submission.wait:
-        return JSONResponse(wavespeed.submission_to_wire(view, base_url))
+        return ReplyResponse(wavespeed.submission_to_wire(view, base_url))
     stopping, timeout_s = request.app.state.stopping, service.config.sync_timeout_s
     job = await service.wait(view.job_id, timeout_s, stopping, request.is_disconnected)
     view = await run_in_threadpool(service.view, job, base_url, "inline")
     answer = wavespeed.job_to_wire if job.is_finished else wavespeed.unfinished_to_wire
-    return JSONResponse(answer(view, base_url))
+    return ReplyResponse(answer(view, base_url))
 
 
 @router.get(
     wavespeed.SHORT_RESULT_PATH,
-    response_model=schemas.PredictionReply,
+    response_model=wavespeed_models.PredictionReply,
     responses=refusals(wavespeed.NAME, "not_found"),
 )
 @router.get(
     wavespeed.RESULT_PATH,
-    response_model=schemas.PredictionReply,
+    response_model=wavespeed_models.PredictionReply,
     responses=refusals(wavespeed.NAME, "not_found"),
 )
-def result(job_id: str, service: Service, base_url: BaseUrl) -> JSONResponse:
+def result(job_id: str, service: Service, base_url: BaseUrl) -> ReplyResponse:
     """The state of a video."""
     view = service.view(service.get(job_id), base_url, "inline")
-    return JSONResponse(wavespeed.job_to_wire(view, base_url))
+    return ReplyResponse(wavespeed.job_to_wire(view, base_url))
 
 
 @router.post(
     wavespeed_account.LIST_PATH,
-    response_model=schemas.PredictionListReply,
+    response_model=wavespeed_models.PredictionListReply,
     responses=refusals(wavespeed.NAME, "invalid", "too_large"),
-    openapi_extra=json_body(wavespeed_account.ListBody),
+    openapi_extra=json_body(wavespeed_models.ListBody),
 )
-def list_predictions(body: JsonBody, service: Service, base_url: BaseUrl) -> JSONResponse:
+def list_predictions(body: JsonBody, service: Service, base_url: BaseUrl) -> ReplyResponse:
     """Videos of this server, the newest first; where base64 was asked for, a list still has addresses."""
     listing = wavespeed_account.list_from_wire(body)
     views = [service.view(job, base_url) for job in service.list(listing)[0]]
-    return JSONResponse(wavespeed_account.list_to_wire(views, base_url, wavespeed_account.page_of(listing)))
+    return ReplyResponse(wavespeed_account.list_to_wire(views, base_url, wavespeed_account.page_of(listing)))
 
 
 @router.post(
     wavespeed.DELETE_PATH,
-    response_model=schemas.PredictionsDeletedReply,
+    response_model=wavespeed_models.PredictionsDeletedReply,
     responses=refusals(wavespeed.NAME, "invalid", "too_large"),
-    openapi_extra=json_body(wavespeed_account.DeleteBody),
+    openapi_extra=json_body(wavespeed_models.DeleteBody),
 )
-def delete(body: JsonBody, service: Service) -> JSONResponse:
+def delete(body: JsonBody, service: Service) -> ReplyResponse:
     """Cancel videos that are not finished, delete those that are; unknown ones are left out of the count."""
     count = 0
     for job_id in wavespeed_account.delete_from_wire(body):
@@ -77,18 +76,22 @@ def delete(body: JsonBody, service: Service) -> JSONResponse:
             count += 1
         except UnknownJobError:
             continue
-    return JSONResponse(wavespeed_account.deleted_to_wire(count))
-
-
-@router.get(wavespeed_account.BALANCE_PATH, response_model=schemas.BalanceReply, responses=refusals(wavespeed.NAME))
-async def balance() -> JSONResponse:
-    """Always the same amount: nothing is paid for here."""
-    return JSONResponse(wavespeed_account.balance_to_wire())
+    return ReplyResponse(wavespeed_account.deleted_to_wire(count))
 
 
 @router.get(
-    wavespeed_account.SECRET_PATH, response_model=schemas.WebhookSecretReply, responses=refusals(wavespeed.NAME)
+    wavespeed_account.BALANCE_PATH, response_model=wavespeed_models.BalanceReply, responses=refusals(wavespeed.NAME)
 )
-async def webhook_secret(service: Service) -> JSONResponse:
+async def balance() -> ReplyResponse:
+    """Always the same amount: nothing is paid for here."""
+    return ReplyResponse(wavespeed_account.balance_to_wire())
+
+
+@router.get(
+    wavespeed_account.SECRET_PATH,
+    response_model=wavespeed_models.WebhookSecretReply,
+    responses=refusals(wavespeed.NAME),
+)
+async def webhook_secret(service: Service) -> ReplyResponse:
     """What the server signs its webhooks with."""
-    return JSONResponse(wavespeed_account.secret_to_wire(service.webhook_secret))
+    return ReplyResponse(wavespeed_account.secret_to_wire(service.webhook_secret))
