@@ -23,7 +23,7 @@ from ...backends.base import GenerationContext
 from ...backends.local.backend import LocalBackend
 from ...config import RuntimeProfile
 from ...errors import HunyuanLocalError, InvalidRequestError, ModelLoadError
-from ...pipeline.noise import hide_import_noise
+from ...pipeline.quiet import hide_import_noise
 from ...schema import GenerationRequest
 from ..results.machine_card import machine_card
 from .outcome import Outcome
