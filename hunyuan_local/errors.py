@@ -42,7 +42,7 @@ from dataclasses import dataclass
 class HunyuanLocalError(Exception):
     """Base of all errors of this package; ``exit_code`` is what the command line returns.
 
-    ``hint`` says how to go on with work that is still open, where there is some.
+    ``hint`` says how to go on with work that is still open, or why it could not be kept, where there is some.
     """
 
     exit_code = 1
@@ -50,6 +50,15 @@ class HunyuanLocalError(Exception):
 
     def __str__(self) -> str:
         return f"{super().__str__()}; {self.hint}" if self.hint else super().__str__()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Text and fields as they are: by default a copy's ``__init__`` would get the text for its arguments."""
+        return _restore, (type(self), self.args), self.__dict__
+
+
+def _restore(kind: type[HunyuanLocalError], args: tuple[object, ...]) -> HunyuanLocalError:
+    """An error with this text, without ``__init__``; ``copy`` and ``pickle`` then set its fields."""
+    return kind.__new__(kind, *args)
 
 
 class TerminationRequest(KeyboardInterrupt):

@@ -20,7 +20,7 @@ OF_A_HELP = {
     "hunyuan_local.cli.main",
     "hunyuan_local.errors",
     "hunyuan_local.pipeline",
-    "hunyuan_local.pipeline.noise",
+    "hunyuan_local.pipeline.quiet",
 }
 SLOW = {"asyncio", "fsspec", "httpx", "numpy", "pydantic", "rich.progress", "yaml"}
 

@@ -14,7 +14,7 @@ from types import FrameType
 import rich_click as click
 
 from ..errors import HunyuanLocalError, TerminationRequest
-from ..pipeline.noise import hide_import_noise
+from ..pipeline.quiet import hide_import_noise
 
 # The first paragraph of each command's own help, which a list shows without importing the command.
 _SUMMARIES = {

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from ...config import ContextParallel, ModelConfig, RuntimeProfile, SafetyConfig
 from ...config.tiling import Tiling
 from ...errors import ContentBlockedError, GpuMemoryError, InvalidOutputError
-from ...pipeline.noise import hide_import_noise
+from ...pipeline.quiet import hide_import_noise
 from ...planner.tiles import Tiles
 from ...resolved import ResolvedRequest
 from ...schema import GenerationRequest, GenerationResult, Progress

@@ -24,7 +24,7 @@ from ...backends.local.backend import LocalBackend
 from ...backends.local.profile_choice import Choice
 from ...config import RuntimeProfile
 from ...errors import HunyuanLocalError, InvalidRequestError, ModelLoadError
-from ...pipeline.noise import hide_import_noise
+from ...pipeline.quiet import hide_import_noise
 from ...planner import Machine
 from ...resolved import ResolvedRequest
 from ...schema import GenerationRequest
