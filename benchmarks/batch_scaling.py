@@ -72,7 +72,7 @@ def _run(name: str, way: Way, folder: Path, arguments: argparse.Namespace) -> No
         workers = "1" if name == "one" else str(arguments.replicas)
         options = ["--output-dir", str(folder), "--workers", workers, "--min-free-gib", "0.1"]
         _call(["batch", str(folder / "prompts.jsonl"), *options], arguments, environment)
-        jobs = DataFolder(folder / ".hunyuan-local").store().list(limit=10_000)
+        jobs = DataFolder(folder / ".hunyuan-local").store().find(limit=10_000)
         way.work_s.append(max(job.finished_at for job in jobs) - min(job.started_at for job in jobs))
     way.command_s.append(time.monotonic() - began)
     found = len(list(folder.glob("*.mp4")))

@@ -92,14 +92,14 @@ def run(
         if victim == "server":
             server = ServerProcess(data, log, *OPTIONS)
             _submit(server, share[late:][:1], told)
-    server.wait_until("every job is done", lambda: not store.list(statuses=["queued", "running"], limit=1))
+    server.wait_until("every job is done", lambda: not store.find(statuses=["queued", "running"], limit=1))
     server.stop()
     return _count(store, DataFolder(data), told, killed, log.read_text(), time.monotonic() - began)
 
 
 def _kill_a_worker(store: JobStore, chance: random.Random) -> bool:
     """False if none lives at this moment: an earlier kill may have left only its report."""
-    pids = [report.pid for report in WorkerReports(store.database).list() if psutil.pid_exists(report.pid)]
+    pids = [report.pid for report in WorkerReports(store.database).recent() if psutil.pid_exists(report.pid)]
     if pids:
         os.kill(chance.choice(pids), signal.SIGKILL)
     return bool(pids)
@@ -117,7 +117,7 @@ def _submit(server: ServerProcess, requests: list[dict], told: list[str]) -> Non
 def _count(
     store: JobStore, folder: DataFolder, told: list[str], killed: Counter[str], log: str, seconds: float
 ) -> Outcome:
-    jobs = store.list(limit=1_000_000)
+    jobs = store.find(limit=1_000_000)
     done = [job for job in jobs if job.status == "succeeded"]
     ids = {job.job_id for job in done}
     undisturbed = _undisturbed({job.request for job in done})

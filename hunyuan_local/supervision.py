@@ -50,7 +50,7 @@ class Child:
         with theirs, self._output() as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module, *arguments],
-                stdin=theirs, stdout=output, stderr=output, env=os.environ | dict(environment or {}),
+                stdin=theirs.fileno(), stdout=output, stderr=output, env=os.environ | dict(environment or {}),
                 start_new_session=True,
             )  # fmt: skip
 

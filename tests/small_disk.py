@@ -61,7 +61,7 @@ def submit(root: Path) -> dict[str, Any]:
         "codes": [answer.status_code for answer in answers],
         "bodies": [answer.json() for answer in answers],
         "after": after.status_code,
-        "jobs": len(store.list()),
+        "jobs": len(store.find()),
     }
 
 

@@ -18,7 +18,7 @@ def seconds_left(batch: Batch, running: Sequence[Job], workers: int) -> float | 
         running: as they stand now.
         workers: how many videos are made at a time.
     """
-    recent = batch.store.list(statuses=["succeeded"], model=batch.identity, limit=RECENT_JOBS)
+    recent = batch.store.find(statuses=["succeeded"], model=batch.identity, limit=RECENT_JOBS)
     measured, unfinished = measure(recent), batch.unfinished()
     if not measured and (recent or not all(_has_size(job.request) for job in unfinished)):
         # A service, whose steps nobody has seen: videos take as long as they took.

@@ -103,7 +103,7 @@ class Batch:
         """
         self._take_from_the_dead()
         sweep(self.folder, self.store, time.time())
-        for job in self.store.list(limit=_ALL, oldest_first=True):
+        for job in self.store.find(limit=_ALL, oldest_first=True):
             if job.origin["key"] in self._by_key:
                 self._jobs[job.origin["key"]] = job
             elif not job.is_finished:
@@ -170,7 +170,7 @@ class Batch:
 
     def running(self) -> list[tuple[WantedItem, Job]]:
         """The items at work now, with their progress."""
-        jobs = self.store.list(statuses=["running"], model=self.identity, oldest_first=True)
+        jobs = self.store.find(statuses=["running"], model=self.identity, oldest_first=True)
         return [(self._by_key[key], job) for job in jobs if (key := job.origin["key"]) in self._by_key]
 
     def unfinished(self) -> list[Job]:
@@ -235,7 +235,7 @@ class Batch:
 
         They died with an earlier run, for which no item is to blame, so no attempt is counted.
         """
-        for report in self.store.worker_reports.list(within_s=_ANY_AGE_S):
+        for report in self.store.worker_reports.recent(within_s=_ANY_AGE_S):
             if not _is_alive(report.pid):
                 self.store.give_back_all_of(report.name)
                 self.store.worker_reports.leave(report.name)

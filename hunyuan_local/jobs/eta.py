@@ -146,10 +146,10 @@ class Forecaster:
             return self._made
 
     def _make(self) -> Forecast:
-        running = self._store.list(statuses=["running"], model=self._model, oldest_first=True)
-        queued = self._store.list(statuses=["queued"], model=self._model, oldest_first=True, limit=_MOST_QUEUED)
-        recent = self._store.list(statuses=["succeeded"], model=self._model, limit=RECENT_JOBS)
-        workers = sum(report.model == self._model for report in self._worker_reports.list())
+        running = self._store.find(statuses=["running"], model=self._model, oldest_first=True)
+        queued = self._store.find(statuses=["queued"], model=self._model, oldest_first=True, limit=_MOST_QUEUED)
+        recent = self._store.find(statuses=["succeeded"], model=self._model, limit=RECENT_JOBS)
+        workers = sum(report.model == self._model for report in self._worker_reports.recent())
         now = self._store.database.clock()
         return forecast(running, queued, measure(recent), max(workers, len(running)), now)
 

@@ -1,4 +1,4 @@
-"""A worker's signs of life: the lease prolonged, progress reported, cancellations seen, the roster kept.
+"""A worker's signs of life: the lease prolonged, progress reported, cancellations seen, its reports written.
 
 A thread beside the work. Where the store cannot be written for a while it goes on trying: the lease
 may end meanwhile, and then the store, not this thread, decides.
@@ -16,8 +16,8 @@ from ..backends.base import Backend, GenerationContext
 from ..errors import StoreError
 from ..schema import Progress
 from .job import Job
-from .store import JobStore
-from .worker_reports import WorkerReport
+from .store_protocol import WorkerStore
+from .worker_reports import WorkerReport, WorkerState
 
 logger = logging.getLogger(__name__)
 
@@ -39,11 +39,12 @@ class _Held:
 class Heartbeat:
     """Beats while it is entered; each job that is held is kept alive, and its context told to stop."""
 
-    def __init__(self, store: JobStore, name: str, backend: Backend, *, lease_s: float, beat_s: float):
+    def __init__(self, store: WorkerStore, name: str, backend: Backend, *, lease_s: float, beat_s: float):
         self._store, self._name, self._backend = store, name, backend
         self._lease_s, self._beat_s = lease_s, beat_s
         self._worker_reports = store.worker_reports
-        self._state, self._note = "loading", ""
+        self._state: WorkerState = "loading"
+        self._note = ""
         self._held: dict[str, _Held] = {}
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -85,7 +86,7 @@ class Heartbeat:
         with self._lock:  # a beat that is under way ends first
             self._held.pop(job.job_id, None)
 
-    def _set(self, state: str, note: str = "") -> None:
+    def _set(self, state: WorkerState, note: str = "") -> None:
         if (state, note) != (self._state, self._note):
             self._state, self._note = state, note
             self._report()

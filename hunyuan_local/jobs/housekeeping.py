@@ -22,7 +22,7 @@ _SURELY_LEFT_S = 2 * 3600.0
 def prune(folder: DataFolder, store: JobStore, before: float) -> int:
     """Delete the jobs that finished before a moment (seconds since 1970), with their files; how many there were."""
     pruned, last = 0, None
-    while old := store.list(finished_before=before, oldest_first=True, after=last):
+    while old := store.find(finished_before=before, oldest_first=True, after=last):
         last = old[-1].number
         pruned += sum(discard(folder, store, job) for job in old)
     return pruned

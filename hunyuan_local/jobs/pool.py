@@ -35,21 +35,32 @@ class _Slot:
 
 
 class Pool(Protocol):
-    """Workers on the jobs of a store, wherever they are.
+    """Workers on the jobs of a store, wherever they are."""
 
-    Attributes:
-        size: how many there are to be.
-        deaths: how many have ended that nobody asked to.
-        last_words: what the last of those said, if that is known.
-        has_ended: no job will be worked on any more.
-        error: why the last of those ended, where that is known as an error of ours.
-    """
+    @property
+    def size(self) -> int:
+        """How many there are to be."""
+        ...
 
-    size: int
-    deaths: int
-    last_words: str
-    has_ended: bool
-    error: HunyuanLocalError | None
+    @property
+    def deaths(self) -> int:
+        """How many have ended that nobody asked to."""
+        ...
+
+    @property
+    def last_words(self) -> str:
+        """What the last of those said; empty if that is not known."""
+        ...
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether no job will be worked on any more."""
+        ...
+
+    @property
+    def error(self) -> HunyuanLocalError | None:
+        """Why the last of those ended, where that is known as an error of ours."""
+        ...
 
     def tick(self) -> None:
         """Start what is not running and due; to be called every second or so."""
@@ -92,8 +103,8 @@ class WorkerPool:
     def tick(self) -> None:
         """Start what is not running and due; to be called every second or so."""
         for slot in self._slots:
-            if slot.child is not None and slot.child.exit_code is not None:
-                self._bury(slot)
+            if (child := slot.child) is not None and child.exit_code is not None:
+                self._bury(slot, child)
             if slot.child is None and not self._ending and slot.restarts.is_due:
                 self._spawn(slot)
 
@@ -112,28 +123,27 @@ class WorkerPool:
         self.ask_to_end()
         deadline = time.monotonic() + grace_s
         for slot in self._slots:
-            if slot.child is None:
+            if (child := slot.child) is None:
                 continue
-            if not slot.child.wait(max(0.0, deadline - time.monotonic())):
+            if not child.wait(max(0.0, deadline - time.monotonic())):
                 logger.warning("%s did not end within %.0f s and is killed", slot.name, grace_s)
-                slot.child.kill()
+                child.kill()
                 self._store.give_back_all_of(slot.name)  # that it was ended from here is no failed attempt
-            self._bury(slot)
+            self._bury(slot, child)
 
     def _spawn(self, slot: _Slot) -> None:
         slot.name = worker_name(slot.label)
         log = None if self._log_dir is None else self._log_dir / f"{slot.label}.log"
-        slot.child = Child(
-            "hunyuan_local", "worker", "--options-from-parent", environment=slot.environment, log=log
-        )  # fmt: skip
+        child = Child("hunyuan_local", "worker", "--options-from-parent", environment=slot.environment, log=log)
         options = self._options.model_copy(update={"name": slot.name})
         with contextlib.suppress(OSError):  # it has died already, which the next tick sees
-            slot.child.connection.sendall(options.model_dump_json().encode() + b"\n")
+            child.connection.sendall(options.model_dump_json().encode() + b"\n")
+        slot.child = child
         slot.restarts.begin()
 
-    def _bury(self, slot: _Slot) -> None:
+    def _bury(self, slot: _Slot, child: Child) -> None:
         """Give back what a dead worker held, and set when the next one starts."""
-        child, slot.child = slot.child, None
+        slot.child = None
         child.connection.close()
         self._store.expire(slot.name)
         self._store.worker_reports.leave(slot.name)

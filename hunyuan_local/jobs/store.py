@@ -187,7 +187,7 @@ class JobStore:
         rows = self._run("SELECT * FROM jobs WHERE job_id = ?", (job_id,))
         return rows[0] if rows else None
 
-    def list(
+    def find(
         self,
         *,
         statuses: Collection[JobStatus] = (),
@@ -241,7 +241,7 @@ class JobStore:
         """Close this thread's connection."""
         self.database.close()
 
-    def _lose(self, which: str, values: tuple, error: str) -> list[Job]:
+    def _lose(self, which: str, values: tuple[Any, ...], error: str) -> list[Job]:
         """Take running jobs from their workers; those that have attempts left wait again."""
         now = self._now()
         return self._run(
@@ -259,7 +259,7 @@ class JobStore:
             (now, error, *values),
         )
 
-    def _give_back(self, which: str, values: tuple) -> list[Job]:
+    def _give_back(self, which: str, values: tuple[Any, ...]) -> list[Job]:
         return self._run(
             f"""UPDATE jobs SET status = CASE WHEN cancel_requested THEN 'canceled' ELSE 'queued' END,
                    finished_at = CASE WHEN cancel_requested THEN ? END,
@@ -299,9 +299,10 @@ def _new_id() -> str:
     return job_id
 
 
-def _where(*conditions: tuple[str, Any]) -> tuple[str, tuple]:
+def _where(*conditions: tuple[str, Any]) -> tuple[str, tuple[Any, ...]]:
     """The conditions whose value is not None, as SQL; a tuple stands for any of its values."""
-    parts, values = ["1"], []
+    parts = ["1"]
+    values: list[Any] = []
     for text, value in conditions:
         if isinstance(value, tuple):
             parts.append(text.format(", ".join("?" * len(value))))

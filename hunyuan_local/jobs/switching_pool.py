@@ -119,12 +119,12 @@ class SwitchingPool:
             return self._model_workers
         if self._clock() - self._since > _LONGEST_TURN_S:
             return other
-        busy = self._store.list(statuses=["queued", "running"], model=self._model_workers.queue, limit=1)
+        busy = self._store.find(statuses=["queued", "running"], model=self._model_workers.queue, limit=1)
         return self._model_workers if busy else other
 
     def _oldest_of_others(self) -> ModelWorkers | None:
         """Whose the oldest job is that waits for another crew; jobs of workers elsewhere are left to these."""
-        for job in self._store.list(statuses=["queued"], oldest_first=True, limit=_MOST_LISTED):
+        for job in self._store.find(statuses=["queued"], oldest_first=True, limit=_MOST_LISTED):
             model_workers = self._own if job.model == self._own.queue else model_workers_of(job)
             if model_workers is not None and model_workers != self._model_workers:
                 return model_workers
@@ -134,7 +134,7 @@ class SwitchingPool:
         """Whether its workers die before they take a job."""
         if self._pool.deaths < _MOST_DEATHS * self._pool.size:
             return False
-        waiting = self._store.list(statuses=["queued", "running"], model=self._model_workers.queue, limit=_MOST_LISTED)
+        waiting = self._store.find(statuses=["queued", "running"], model=self._model_workers.queue, limit=_MOST_LISTED)
         return bool(waiting) and not any(job.attempts for job in waiting)
 
     def _change(self, model_workers: ModelWorkers) -> None:
@@ -152,5 +152,5 @@ class SwitchingPool:
     def _give_up(self, model_workers: ModelWorkers, why: str) -> None:
         """Fail the waiting jobs of a crew; nobody else would make them."""
         logger.warning("%s: %s", model_workers.queue, why)
-        for job in self._store.list(statuses=["queued"], model=model_workers.queue, limit=_MOST_LISTED):
+        for job in self._store.find(statuses=["queued"], model=model_workers.queue, limit=_MOST_LISTED):
             self._store.give_up(job.job_id, why)

@@ -57,7 +57,7 @@ class WebhookQueue:
     def _close(self, job: Job, state: str, error: str) -> bool:
         return self._write(job, "webhook_state = ?, webhook_error = ?", (state, error))
 
-    def _write(self, job: Job, change: str, values: tuple) -> bool:
+    def _write(self, job: Job, change: str, values: tuple[object, ...]) -> bool:
         """Change a call that is still of the same try, at the same end of the job: jobs can be run again."""
         hold = (job.job_id, job.webhook_attempts, job.finished_at)
         rows = self._database.run(

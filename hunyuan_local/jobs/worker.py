@@ -34,12 +34,12 @@ from ..errors import (
     TerminationRequest,
     UnreachableError,
 )
-from ..schema import GenerationResult, Progress
+from ..schema import FailureKind, GenerationResult, Progress
 from .folder import DataFolder
 from .heartbeat import Heartbeat
 from .job import Job
 from .recovery import finished_before
-from .store import JobStore
+from .store_protocol import WorkerStore
 from .worker_config import WorkerConfig
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class Worker:
     def __init__(
         self,
         folder: DataFolder,
-        store: JobStore,
+        store: WorkerStore,
         backend: Backend,
         config: WorkerConfig,
         spending: Spending | None = None,
@@ -117,7 +117,7 @@ class Worker:
         if not (self._config.encode_ahead and isinstance(self._backend, StagedBackend)):
             self._load()
             return
-        waiting = self._store.list(statuses=["queued", "running"], model=self._queue, limit=_MOST_AHEAD)
+        waiting = self._store.find(statuses=["queued", "running"], model=self._queue, limit=_MOST_AHEAD)
         requests = [job.request for job in waiting if not job.request.awaits_rewriting]
         if not requests:  # prompts that are to be rewritten first are not known yet
             self._load()
@@ -247,7 +247,7 @@ class Worker:
                 self._folder.remove(job)  # also what an attempt without the check may have left
         except _FINAL_ERRORS as error:
             logger.warning("job %s: failed: %s", job.job_id, error)
-            kind = "invalid" if isinstance(error, InvalidRequestError) else "execution"
+            kind: FailureKind = "invalid" if isinstance(error, InvalidRequestError) else "execution"
             self._store.fail(job, str(error), kind)
         except RewriteError as error:
             logger.warning("job %s: %s", job.job_id, error)

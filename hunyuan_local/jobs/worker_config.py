@@ -22,7 +22,7 @@ class WorkerConfig(StrictConfig):
 
     Attributes:
         name: unique among all workers of a store.
-        queue: whose jobs it takes, by what these have in the place of a model; None is the backend's ``identity``.
+        queue: the ``model`` of the jobs that it takes; None is the backend's ``identity``.
         lease_s: a job is given to another worker after so long without a sign of life.
         beat_s: between two signs of life; also how soon a cancellation is seen.
         poll_s: between two looks for a job, unless the store changes.

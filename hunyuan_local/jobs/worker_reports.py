@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict
 
 from .database import Database
 
+WorkerState = Literal["loading", "idle", "working", "waiting"]
+
 
 class WorkerReport(BaseModel):
     """What a worker says of itself.
@@ -27,7 +29,7 @@ class WorkerReport(BaseModel):
     pid: int
     model: str
     device: str
-    state: Literal["loading", "idle", "working", "waiting"]
+    state: WorkerState
     note: str = ""
     memory_bytes: int | None = None
     memory_total_bytes: int | None = None
@@ -51,7 +53,7 @@ class WorkerReports:
         """A worker has ended."""
         self._database.run("DELETE FROM workers WHERE name = ?", (name,), durable=False)
 
-    def list(self, within_s: float = 12.0) -> list[WorkerReport]:
+    def recent(self, within_s: float = 12.0) -> list[WorkerReport]:
         """Those that were seen in the last ``within_s`` seconds, by name; a living one reports every 5 s."""
         since = self._database.clock() - within_s
         rows = self._database.run("SELECT * FROM workers WHERE seen_at >= ? ORDER BY name", (since,))

@@ -78,7 +78,7 @@ class Metrics:
 
     def _finished_after(self, since: float) -> Iterator[Job]:
         offset = 0
-        while jobs := self._store.list(statuses=["succeeded"], finished_after=since, limit=self._page, offset=offset):
+        while jobs := self._store.find(statuses=["succeeded"], finished_after=since, limit=self._page, offset=offset):
             yield from jobs
             offset += len(jobs)
 
@@ -106,7 +106,7 @@ class _Now(Collector):
         yield jobs
         yield GaugeMetricFamily("hunyuan_local_queue_depth", "Jobs that wait.", counts.get("queued", 0))
         yield GaugeMetricFamily("hunyuan_local_disk_free_bytes", "Free on the disk.", self._folder.free_bytes())
-        yield from _of_workers(self._worker_reports.list())
+        yield from _of_workers(self._worker_reports.recent())
 
 
 def _of_workers(workers: list[WorkerReport]) -> Iterator[Metric]:

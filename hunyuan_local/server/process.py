@@ -135,6 +135,6 @@ def _tell_of_others(config: ServerConfig, store: JobStore, say: Callable[[str], 
     """Jobs of another model wait for workers that are not started here."""
     if config.models:
         return
-    others = {job.model for job in store.list(statuses=["queued"], limit=1000)} - {config.model.identity}
+    others = {job.model for job in store.find(statuses=["queued"], limit=1000)} - {config.model.identity}
     for model in sorted(others):
         say(f"note: jobs wait for the model {model}; 'hunyuan-local worker --model ...' would make them")

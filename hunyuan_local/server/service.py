@@ -209,7 +209,7 @@ class VideoService:
             return [], False
         after = None if listing.after is None else self.get(listing.after).number
         begin, end = listing.created_from, listing.created_before
-        jobs = self.store.list(
+        jobs = self.store.find(
             statuses=listing.statuses,
             after=after,
             # The store leaves the moment itself out; its times are finer than a microsecond.
@@ -256,7 +256,7 @@ class VideoService:
         found = [self._disk_shortage()]
         # Workers that change between models are ready for any of them.
         own = self.config.model.identity
-        workers = [worker for worker in self._worker_reports.list() if self.config.models or worker.model == own]
+        workers = [worker for worker in self._worker_reports.recent() if self.config.models or worker.model == own]
         if not workers:
             found.append(f"no worker for {self.config.model.name} has reported")
         elif all(worker.state == "loading" for worker in workers):

@@ -105,7 +105,7 @@ class Studio:
         model, profile = self._choices(fields)
         prompt = fields.get("prompt") or ""
         request = self._read({**fields, "prompt": prompt if prompt.strip() else "any"})
-        recent = self.service.store.list(statuses=["succeeded"], limit=RECENT_JOBS)
+        recent = self.service.store.find(statuses=["succeeded"], limit=RECENT_JOBS)
         alike = [job for job in recent if self._maker_of(job) == (model, profile)]
         found = self._planner.look_ahead(request, model, profile or self._own_profile, alike)
         if model != self.own.name and find_here(self.load_model(model)) is None:
@@ -173,9 +173,9 @@ class Studio:
         """The id of the job to be shown to who has just come: one that runs, else one that waits, else the last one."""
         store = self.service.store
         for jobs in (
-            store.list(statuses=["running"], limit=1),
-            store.list(statuses=["queued"], oldest_first=True, limit=1),
-            store.list(limit=1),
+            store.find(statuses=["running"], limit=1),
+            store.find(statuses=["queued"], oldest_first=True, limit=1),
+            store.find(limit=1),
         ):
             if jobs:
                 return jobs[0].job_id
@@ -203,7 +203,7 @@ class Studio:
 
     def history(self, page: int) -> tuple[list[Job], bool]:
         """The jobs of a page of the gallery, from 0, the newest first; and whether there are older ones."""
-        jobs = self.service.store.list(limit=PAGE_SIZE + 1, offset=page * PAGE_SIZE)
+        jobs = self.service.store.find(limit=PAGE_SIZE + 1, offset=page * PAGE_SIZE)
         return jobs[:PAGE_SIZE], len(jobs) > PAGE_SIZE
 
     def unfinished(self) -> int:
@@ -257,14 +257,14 @@ class Studio:
     def _ahead_of(self, job: Job) -> int:
         if job.status != "queued":
             return 0
-        unfinished = self.service.store.list(statuses=["queued", "running"], oldest_first=True, limit=_MOST_QUEUED)
+        unfinished = self.service.store.find(statuses=["queued", "running"], oldest_first=True, limit=_MOST_QUEUED)
         return sum(other.number < job.number for other in unfinished)
 
     def _trouble_of(self, job: Job) -> str:
         config = self.service.config
         if job.status != "queued" or (job.model != config.model.identity and not config.models):
             return ""
-        reports = self.service.store.worker_reports.list()
+        reports = self.service.store.worker_reports.recent()
         if reports and all(report.state == "loading" for report in reports):
             return "the model is being loaded"
         return "; ".join(self.service.problems())

@@ -93,7 +93,7 @@ def test_nothing_else_is_left_in_the_folder(killed: Killed) -> None:
 
 
 def test_no_item_was_made_twice(killed: Killed) -> None:
-    jobs = DataFolder(killed.out / ".hunyuan-local").store().list(limit=1000)
+    jobs = DataFolder(killed.out / ".hunyuan-local").store().find(limit=1000)
     made = Counter(job.origin["key"] for job in jobs if job.status == "succeeded")
     assert (len(jobs), len(made), set(made.values())) == (COUNT, COUNT, {1})
 

@@ -146,7 +146,7 @@ def test_a_seed_that_was_drawn_is_kept_over_an_interruption(stage: Stage) -> Non
     stage.batch("a red circle", seed=None).prepare()
     again = stage.batch("a red circle", seed=None)
     again.prepare()
-    assert len(again.store.list()) == 1
+    assert len(again.store.find()) == 1
 
 
 def test_one_failed_item_does_not_stop_the_rest(stage: Stage) -> None:

@@ -78,21 +78,21 @@ class RunningServer(ServerProcess):
         """The job that was submitted with this seed, once its status is one of these."""
 
         def reached() -> Job | None:
-            jobs = self.store.list(statuses=statuses)
+            jobs = self.store.find(statuses=statuses)
             return next((job for job in jobs if job.request.seed == seed), None)
 
         return self.wait_until(f"a job with the seed {seed} is {' or '.join(statuses)}", reached)
 
     def count_with_seed(self, seed: int) -> int:
         """How many jobs were submitted with this seed."""
-        return sum(job.request.seed == seed for job in self.store.list(limit=1000))
+        return sum(job.request.seed == seed for job in self.store.find(limit=1000))
 
     def kill_worker_of(self, job_id: str) -> None:
         """SIGKILL the process that works on this job."""
         self.wait_for(job_id, "running")
 
         def find() -> int | None:
-            reports = WorkerReports(self.store.database).list()
+            reports = WorkerReports(self.store.database).recent()
             return next((report.pid for report in reports if report.note == job_id), None)
 
         os.kill(self.wait_until(f"a worker reports job {job_id}", find), signal.SIGKILL)

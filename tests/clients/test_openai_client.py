@@ -99,12 +99,12 @@ def test_polling_interval_is_told(client: openai.OpenAI, video: Video) -> None:
 def test_list_goes_through_all_jobs_page_by_page(client: openai.OpenAI, server: RunningServer, video: Video) -> None:
     listed = [entry.id for entry in client.videos.list(limit=1)]
     assert video.id in listed
-    assert listed == [job.job_id for job in server.store.list(limit=1000)]
+    assert listed == [job.job_id for job in server.store.find(limit=1000)]
 
 
 def test_list_can_be_the_oldest_first(client: openai.OpenAI, server: RunningServer, video: Video) -> None:
     first = client.videos.list(limit=1, order="asc").data[0]
-    assert first.id == server.store.list(oldest_first=True, limit=1)[0].job_id
+    assert first.id == server.store.find(oldest_first=True, limit=1)[0].job_id
 
 
 def test_deleted_video_is_gone(client: openai.OpenAI) -> None:

@@ -165,7 +165,7 @@ def test_a_worker_that_is_ended_while_it_loads_ends_well(store: JobStore, folder
     options = ["--model", "tiny", "--profile", "cpu", "--data-dir", str(folder.root)]
     worker = subprocess.Popen([sys.executable, "-m", "hunyuan_local", "worker", *options])
     deadline = time.monotonic() + 100
-    while not WorkerReports(store.database).list() and time.monotonic() < deadline:
+    while not WorkerReports(store.database).recent() and time.monotonic() < deadline:
         time.sleep(0.05)
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(60) == 0

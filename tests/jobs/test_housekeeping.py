@@ -27,7 +27,7 @@ def finished(folder: DataFolder, store: JobStore) -> Job:
 def test_old_jobs_are_deleted(folder: DataFolder, store: JobStore) -> None:
     jobs = [finished(folder, store) for _ in range(3)]
     prune(folder, store, jobs[-1].finished_at + 1)
-    assert store.list() == []
+    assert store.find() == []
 
 
 def test_their_videos_are_deleted(folder: DataFolder, store: JobStore) -> None:

@@ -42,7 +42,7 @@ def wait_until(pool: WorkerPool, is_so: Callable[[], object], seconds: float = 1
 
 
 def workers(store: JobStore) -> list[WorkerReport]:
-    return WorkerReports(store.database).list()
+    return WorkerReports(store.database).recent()
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ class Batch:
         while not (found := look()):
             assert time.monotonic() < deadline, "waited in vain"
             self.pool.tick()
-            for report in self.store.worker_reports.list():
+            for report in self.store.worker_reports.recent():
                 if report.state == "working":
                     self.pids.setdefault(report.note, set()).add(report.pid)
             time.sleep(0.05)
@@ -131,7 +131,7 @@ def outcome(cluster: Any, batch: Batch) -> Outcome:
         return next((job for job in ours if batch.saved_state(job)), None)
 
     with contextlib.redirect_stderr(io.StringIO()) as log:
-        batch.wait_until(lambda: [report.state for report in batch.store.worker_reports.list()] == ["idle"] * 2)
+        batch.wait_until(lambda: [report.state for report in batch.store.worker_reports.recent()] == ["idle"] * 2)
         head, pids = ({process.pid for process in processes_of(node)} for node in (cluster.head_node, other))
         long = [batch.enqueue(request.replace(seed=seed)) for seed in (1, 2)]
         short = [batch.enqueue(request.replace(seed=seed, num_inference_steps=SHORT)) for seed in (3, 4)]
@@ -226,7 +226,7 @@ def test_the_end_gives_the_running_job_back_with_its_state(outcome: Outcome) -> 
 
 def test_replicas_that_ended_are_off_the_roster(batch: Batch) -> None:
     batch.pool.stop(grace_s=60)
-    assert batch.store.worker_reports.list() == []
+    assert batch.store.worker_reports.recent() == []
 
 
 @pytest.fixture(scope="module")

@@ -212,8 +212,8 @@ def test_a_running_job_is_not_deleted(store: JobStore) -> None:
 
 def test_jobs_are_listed_page_by_page(store: JobStore) -> None:
     jobs = [store.enqueue(REQUEST, "tiny").job_id for _ in range(5)]
-    page = store.list(limit=3)
-    rest = store.list(after=page[-1].number)
+    page = store.find(limit=3)
+    rest = store.find(after=page[-1].number)
     assert [job.job_id for job in page + rest] == jobs[::-1]
 
 
@@ -221,7 +221,7 @@ def test_jobs_are_listed_by_status(store: JobStore) -> None:
     store.enqueue(REQUEST, "tiny")
     store.enqueue(REQUEST, "tiny")
     job = store.claim("w", "tiny", 10)
-    assert [found.job_id for found in store.list(statuses=["running"])] == [job.job_id]
+    assert [found.job_id for found in store.find(statuses=["running"])] == [job.job_id]
 
 
 def test_jobs_are_counted(store: JobStore) -> None:
@@ -235,7 +235,7 @@ def test_old_jobs_are_found_for_pruning(store: JobStore, clock: ManualClock) -> 
     store.enqueue(REQUEST, "tiny")
     job = store.claim("w", "tiny", 10)
     store.succeed(job, {})
-    assert [found.job_id for found in store.list(finished_before=clock.now + 1)] == [job.job_id]
+    assert [found.job_id for found in store.find(finished_before=clock.now + 1)] == [job.job_id]
 
 
 def test_a_clock_that_is_set_back_does_not_keep_a_dead_workers_job(store: JobStore, clock: ManualClock) -> None:

@@ -118,7 +118,7 @@ def test_a_job_of_another_model_is_left(done: Done) -> None:
 
 
 def test_a_worker_that_ended_is_off_the_roster(done: Done) -> None:
-    assert WorkerReports(done.store.database).list() == []
+    assert WorkerReports(done.store.database).recent() == []
 
 
 def test_a_running_job_is_cancelled_within_a_step(
@@ -374,7 +374,7 @@ def test_a_lost_job_leaves_the_services_task_open_and_a_cancelled_one_does_not(
 
 def test_no_job_is_begun_on_a_full_disk(folder: DataFolder, store: JobStore, tiny: LocalBackend, job: Job) -> None:
     worker = Worker(folder, store, tiny, WorkerConfig(name="w", beat_s=0.05, pause_s=0.05, min_free_bytes=2**62))
-    work_until(store, worker, lambda: [w.state for w in WorkerReports(store.database).list()] == ["waiting"])
+    work_until(store, worker, lambda: [w.state for w in WorkerReports(store.database).recent()] == ["waiting"])
     assert store.get(job.job_id).status == "queued"
 
 
@@ -382,7 +382,7 @@ def test_the_roster_says_what_it_waits_for(folder: DataFolder, store: JobStore, 
     seen = []
 
     def waits() -> bool:
-        seen.extend(w.note for w in WorkerReports(store.database).list() if w.state == "waiting")
+        seen.extend(w.note for w in WorkerReports(store.database).recent() if w.state == "waiting")
         return bool(seen)
 
     worker = Worker(folder, store, tiny, WorkerConfig(name="w", beat_s=0.05, pause_s=0.05, min_free_bytes=2**62))

@@ -86,7 +86,7 @@ def test_lists_are_never_null(client: TestClient, stage: Stage) -> None:
 def test_a_doubled_slash_at_the_begin_is_taken(live: str, stage: Stage) -> None:
     made = httpx.post(f"{live}/{PATH}", json=BODY)
     answer = httpx.get(f"{live}/{RESULT}", params={"task_id": made.json()["task_id"]})
-    assert answer.json()["task"]["task_id"] == stage.store.list()[0].job_id
+    assert answer.json()["task"]["task_id"] == stage.store.find()[0].job_id
 
 
 def test_a_webhook_is_remembered(make_client: Callable[..., TestClient], stage: Stage) -> None:

@@ -234,7 +234,7 @@ def test_an_openai_client_may_repeat_what_found_no_place(make_client: Callable[.
 def test_with_a_full_disk_nothing_is_taken(make_client: Callable[..., TestClient], stage: Stage, dialect: str) -> None:
     answer = post(make_client(min_free_bytes=10**18), dialect, json=SUBMISSIONS[dialect][1])
     check_shape(dialect, answer)
-    assert (answer.status_code, stage.store.list()) == (503, [])
+    assert (answer.status_code, stage.store.find()) == (503, [])
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)

@@ -82,4 +82,4 @@ def test_a_refused_webhook_makes_no_job(service: VideoService, stage: Stage) -> 
         service.submit(
             "openai", Submission(GenerationRequest(prompt="a fox"), webhook="file:///etc/passwd"), "http://h"
         )
-    assert stage.store.list() == []
+    assert stage.store.find() == []

@@ -85,7 +85,7 @@ class PageServer:
 
     def newest(self) -> Job:
         """The job that was submitted last."""
-        return self.store.list(limit=1)[0]
+        return self.store.find(limit=1)[0]
 
     def wait_for(self, job_id: str, *statuses: str) -> Job:
         """The job, once its status is one of these."""

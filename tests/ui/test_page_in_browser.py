@@ -95,7 +95,7 @@ def badge(page: Page, word: str) -> Locator:
 @pytest.fixture(scope="module")
 def made(visitor: BrowserContext, server: PageServer) -> str:
     """The id of a job whose video is there."""
-    succeeded = server.store.list(statuses=["succeeded"], limit=1)
+    succeeded = server.store.find(statuses=["succeeded"], limit=1)
     assert succeeded, "the first test of this module makes one; run them together"
     return succeeded[0].job_id
 
@@ -136,13 +136,13 @@ def test_what_the_safety_check_has_found_stands_among_the_settings(kept_page: Pa
 
 
 def test_the_outlook_changes_with_the_form_before_anything_runs(kept_page: Page, server: PageServer, made: str) -> None:
-    before = len(server.store.list())
+    before = len(server.store.find())
     kept_page.get_by_label("Frames").fill("121")
     outlook(kept_page, "10 s of video").wait_for()
     write_size(kept_page, "960x544")
     kept_page.locator("#hl-notes").get_by_text("the encoder scales up to 960x544").wait_for()
     assert outlook(kept_page, "Fits on the CPU").is_visible()
-    assert len(server.store.list()) == before
+    assert len(server.store.find()) == before
 
 
 @pytest.mark.parametrize(
@@ -155,13 +155,13 @@ def test_the_outlook_changes_with_the_form_before_anything_runs(kept_page: Page,
 def test_a_wrong_value_is_said_in_a_sentence_and_makes_nothing(
     kept_page: Page, server: PageServer, made: str, label: str, value: str, sentence: str
 ) -> None:
-    before = len(server.store.list())
+    before = len(server.store.find())
     ask_for(kept_page)
     write_size(kept_page, value) if label == "Size" else kept_page.get_by_label(label).fill(value)
     outlook(kept_page, sentence).wait_for()
     generate(kept_page)
     kept_page.get_by_role("alert").get_by_text(sentence).wait_for()
-    assert len(server.store.list()) == before
+    assert len(server.store.find()) == before
 
 
 def test_the_form_stands_there_as_code(kept_page: Page, server: PageServer, made: str) -> None:

@@ -56,10 +56,10 @@ def test_without_a_pass_nothing_else_is_told(stranger: TestClient, path: str) ->
 
 
 def test_without_a_pass_nothing_is_done(stranger: TestClient, shared_stage: Stage) -> None:
-    before = len(shared_stage.store.list())
+    before = len(shared_stage.store.find())
     body = {"data": ["a fox"], "fn_index": 0, "session_hash": "x"}
     assert stranger.post("/ui/gradio_api/run/predict", json=body).status_code == 401
-    assert len(shared_stage.store.list()) == before
+    assert len(shared_stage.store.find()) == before
 
 
 def test_the_key_opens_the_page(member: TestClient) -> None:

@@ -98,7 +98,8 @@ def as_error(rank: int, size: int, message: Message) -> HunyuanLocalError:
     """What a process said of its failure, or what is known of its death, as an error with a remedy."""
     kind, text, who = message["type"], message["text"], f"rank {rank} of {size}"
     if kind in _IN_STEP:
-        return getattr(errors, kind)(text)
+        error: HunyuanLocalError = getattr(errors, kind)(text)
+        return error
     if kind == "GpuMemoryError":
         remedy = (
             "context parallelism does not go on by itself in smaller pieces: use a --profile with more offload, such "

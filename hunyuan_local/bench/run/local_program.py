@@ -57,7 +57,8 @@ def serve(connection: Connection) -> None:
             continue
         if backend is None:
             backend = UncachedBackend(**options)
-        connection.send(_run(backend, *content, cancel))
+        request, output = content
+        connection.send(_run(backend, request, output, cancel))
 
 
 class UncachedBackend(LocalBackend):

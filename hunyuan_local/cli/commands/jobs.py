@@ -36,7 +36,7 @@ def command() -> None:
 def list_jobs(data_dir: Path | None, status: tuple[str, ...], limit: int, as_json: bool) -> None:
     """The newest jobs."""
     _, store = _open(data_dir)
-    jobs = store.list(statuses=status, limit=limit)
+    jobs = store.find(statuses=status, limit=limit)
     if as_json:
         for job in jobs:
             print(job.model_dump_json())

@@ -106,7 +106,7 @@ class BatchDisplay:
 
     def _preparing(self) -> str:
         """What the workers do while no video is at work."""
-        reports = self._batch.store.worker_reports.list()
+        reports = self._batch.store.worker_reports.recent()
         notes = [report.note for report in reports if report.note and report.state in ("loading", "waiting")]
         return notes[0] if notes else "the workers begin"
 

@@ -159,7 +159,7 @@ def _make_pool(
     from ...jobs.switching_pool import ModelWorkers, SwitchingPool
 
     def make(model_workers: ModelWorkers) -> Pool:
-        changed = {"profile": model_workers.profile, "queue": model_workers.queue}
+        changed: dict[str, Any] = {"profile": model_workers.profile, "queue": model_workers.queue}
         if model_workers.model != config.model.name:
             changed |= {"model": model_workers.model, "revision": None, "lora": (), "cache": None}
         return make_pool(store, folder, options.model_copy(update=changed), placement)

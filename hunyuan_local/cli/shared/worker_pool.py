@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import rich_click as click
 
-from ...config import LoraConfig, RuntimeProfile, load_model_config, profile_names
+from ...config import RuntimeProfile, load_model_config, profile_names
 from ...errors import ConfigError
 from ...jobs.folder import DataFolder
 from ...jobs.pool import Pool, WorkerPool, worker_environments
@@ -98,14 +98,15 @@ def make_pool(
     from ...backends.multi_gpu import limits
 
     placement.check()
-    named = named_profile(options.profile)
+    profile = options.profile
+    named = profile if isinstance(profile, RuntimeProfile) else named_profile(profile)
     _, shared = limits.context_parallel(named, options.context_parallel, options.context_parallel_mode)
     each = 1 if shared is None else shared.degree
     if placement.executor == "ray":
         from ...jobs.ray_workers.pool import RayPool
 
         return RayPool(
-            store, folder, _for_nodes(options), placement.num_replicas, address=placement.ray_address, each=each,
+            store, folder, _for_nodes(options), placement.num_replicas or 0, address=placement.ray_address, each=each,
             log_dir=log_dir,
         )  # fmt: skip
     gpus = 0 if placement.workers == 0 else _gpus(named)
@@ -120,27 +121,26 @@ def _for_nodes(options: WorkerOptions) -> WorkerOptions:
     Raises:
         ConfigError: a LoRA that other machines would not find.
     """
-    _check_paths(options.lora)
-    return options.model_copy(
-        update={"model": load_model_config(options.model), "profile": _profile_for_nodes(options.profile)}
-    )
-
-
-def _profile_for_nodes(profile: str | None) -> str | RuntimeProfile | None:
-    """A profile of a file as it is read here; a mode of the plan by its name, for each machine to understand."""
-    from ...backends.local.profile_choice import named_profile
-
-    is_file = profile is not None and (profile in profile_names() or profile.endswith((".yaml", ".yml")))
-    return named_profile(profile) if is_file else profile
-
-
-def _check_paths(lora: Sequence[LoraConfig]) -> None:
-    for item in lora:
+    for item in options.lora:
         if not Path(item.path).is_absolute() and Path(item.path).is_file():
             raise ConfigError(
                 f"lora={item.path!r}: other machines do not have this folder to start from; give the whole path, "
                 "where every machine of the cluster has the file"
             )
+    model, profile = options.model, options.profile
+    if isinstance(model, str):
+        model = load_model_config(model)
+    if isinstance(profile, str):
+        profile = _profile_for_nodes(profile)
+    return options.model_copy(update={"model": model, "profile": profile})
+
+
+def _profile_for_nodes(profile: str) -> str | RuntimeProfile | None:
+    """A profile of a file as it is read here; a mode of the plan by its name, for each machine to understand."""
+    from ...backends.local.profile_choice import named_profile
+
+    is_file = profile in profile_names() or profile.endswith((".yaml", ".yml"))
+    return named_profile(profile) if is_file else profile
 
 
 def _gpus(profile: RuntimeProfile | None) -> int:

@@ -221,7 +221,7 @@ class RayPool:
         if not self._is_done(slot.stopped):
             return True
         try:
-            return self._ray.get(slot.stopped)
+            return bool(self._ray.get(slot.stopped))
         except self._ray.exceptions.RayError:
             return False  # it is dead
 

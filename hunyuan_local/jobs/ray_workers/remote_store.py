@@ -10,12 +10,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from ...errors import HunyuanLocalError, StoreError
-from ...schema import FailureKind, GenerationRequest, Progress
+from ...schema import FailureKind, GenerationRequest, JobStatus, Progress
 from ..folder import DataFolder
 from ..job import Job
 from ..worker_reports import WorkerReport
@@ -84,7 +84,8 @@ class RemoteFolder(DataFolder):
 
     def free_bytes(self) -> int:
         """What is free here or on the owner's disk, whichever is less."""
-        return min(super().free_bytes(), self._keeper.call("free_bytes"))
+        there: int = self._keeper.call("free_bytes")
+        return min(super().free_bytes(), there)
 
     def place(self, job: Job, files: Files) -> None:
         """Put the saved state of a job where the backend looks for it, in the place of an older one."""
@@ -111,8 +112,8 @@ class RemoteFolder(DataFolder):
         return files
 
 
-class RemoteRoster:
-    """What a worker says of itself, told to the owner's roster."""
+class RemoteReports:
+    """What a worker says of itself, told to the owner's reports."""
 
     def __init__(self, keeper: Keeper):
         self._keeper = keeper
@@ -127,15 +128,16 @@ class RemoteRoster:
 
 
 class RemoteStore:
-    """Those methods of a :class:`~hunyuan_local.jobs.store.JobStore` that a worker calls, done by the owner's.
+    """A :class:`~hunyuan_local.jobs.store_protocol.WorkerStore` whose work the owner's
+    :class:`~hunyuan_local.jobs.store.JobStore` does.
 
-    Each may raise a :class:`StoreError`. A saved state is sent beside the work, and nothing waits for it but the
+    Each method may raise a :class:`StoreError`. A saved state is sent beside the work, and nothing waits for it but the
     job's return into the queue.
     """
 
     def __init__(self, keeper: Keeper, folder: RemoteFolder):
         self._keeper, self._folder = keeper, folder
-        self.worker_reports = RemoteRoster(keeper)
+        self.worker_reports = RemoteReports(keeper)
         self._kept: dict[str, Stamp] = {}  # by job: the state that the owner has, or is being sent
         self._sending: dict[str, Any] = {}
         self._lock = threading.Lock()
@@ -145,6 +147,7 @@ class RemoteStore:
         found = self._keeper.call("claim", worker, model, lease_s, patience_s=_TRANSFER_PATIENCE_S)
         if found is None:
             return None
+        job: Job
         job, files = found
         self._folder.place(job, files)
         self._kept[job.job_id] = self._folder.stamp(job)
@@ -152,7 +155,7 @@ class RemoteStore:
 
     def beat(self, job: Job, lease_s: float, progress: Progress | None = None) -> bool:
         """See :meth:`JobStore.beat`; begins to send a state that was saved since the last one."""
-        goes_on = self._ask("beat", job, lease_s, progress)
+        goes_on: bool = self._ask("beat", job, lease_s, progress)
         if goes_on:
             with self._lock:
                 self._send_state(job)
@@ -160,49 +163,54 @@ class RemoteStore:
 
     def rewritten(self, job: Job, request: GenerationRequest) -> bool:
         """See :meth:`JobStore.rewritten`."""
-        return self._ask("rewritten", job, request)
+        return bool(self._ask("rewritten", job, request))
 
     def succeed(self, job: Job, result: dict[str, Any]) -> bool:
         """See :meth:`JobStore.succeed`; the video is with the owner before the job is finished."""
         with self._folder.video(job).open("rb") as file:
             pieces = [self._keeper.put(piece) for piece in iter(lambda: file.read(_PIECE_BYTES), b"")]
-        done = self._keeper.call("succeed", job, result, pieces, patience_s=_TRANSFER_PATIENCE_S)
+        done: bool = self._keeper.call("succeed", job, result, pieces, patience_s=_TRANSFER_PATIENCE_S)
         self._forget(job)
         return done
 
     def fail(self, job: Job, error: str, failure: FailureKind = "execution") -> bool:
         """See :meth:`JobStore.fail`."""
-        done = self._ask("fail", job, error, failure)
+        done: bool = self._ask("fail", job, error, failure)
         self._forget(job)
         return done
 
     def stopped(self, job: Job, why: str = "cancelled") -> bool:
         """See :meth:`JobStore.stopped`."""
-        done = self._ask("stopped", job, why)
+        done: bool = self._ask("stopped", job, why)
         self._forget(job)
         return done
 
     def give_back(self, job: Job) -> bool:
         """See :meth:`JobStore.give_back`; the saved state is with the owner when this returns."""
         self._hand_in_state(job)
-        return self._ask("give_back", job)
+        return bool(self._ask("give_back", job))
 
     def release(self, job: Job, error: str) -> bool:
         """See :meth:`JobStore.release`; the saved state is with the owner when this returns."""
         self._hand_in_state(job)
-        return self._ask("release", job, error)
+        return bool(self._ask("release", job, error))
 
     def get(self, job_id: str) -> Job | None:
         """See :meth:`JobStore.get`."""
-        return self._ask("get", job_id)
+        job: Job | None = self._ask("get", job_id)
+        return job
 
-    def list(self, **conditions: Any) -> list[Job]:
-        """See :meth:`JobStore.list`."""
-        return self._ask("list", **conditions)
+    def find(
+        self, *, statuses: Collection[JobStatus] = (), model: str | None = None, limit: int = 100
+    ) -> Sequence[Job]:
+        """See :meth:`JobStore.find`."""
+        found: Sequence[Job] = self._ask("find", statuses=statuses, model=model, limit=limit)
+        return found
 
-    def expire(self, worker: str | None = None) -> Sequence[Job]:
+    def expire(self) -> Sequence[Job]:
         """See :meth:`JobStore.expire`."""
-        return self._ask("expire", worker)
+        lost: Sequence[Job] = self._ask("expire")
+        return lost
 
     def wait_for_change(self, ended: Callable[[], bool], limit_s: float) -> None:
         """Return when ``ended`` says so, or at the limit: to ask whether anything changed is to ask for a job."""

@@ -54,7 +54,7 @@ class Replica:
         """The address of the machine that it runs on."""
         import ray
 
-        return ray.util.get_node_ip_address()
+        return str(ray.util.get_node_ip_address())
 
     def run(self) -> None:
         """Load the model, then work until :meth:`stop`; blocks.

@@ -54,7 +54,9 @@ class StoreActor:
         self._store.worker_reports.leave(name)
 
     def log(self, label: str, line: str) -> None:
-        """Add a line to a worker's log in the folder for these."""
+        """Add a line to a worker's log in the folder for these; nothing without such a folder."""
+        if self._log_dir is None:
+            return
         self._log_dir.mkdir(parents=True, exist_ok=True)
         with (self._log_dir / f"{label}.log").open("a", encoding="utf-8") as file:
             file.write(f"{line}\n")
