@@ -226,8 +226,8 @@ class LocalBackend:
         except InvalidOutputError:
             checkpoint.delete()  # the same latents would give the same video
             raise
-        except BaseException:  # cancelled, or the disk is full: while this process lives, no finished step is lost
-            checkpoint.rescue(run.request.seed)
+        except BaseException as error:  # cancelled, or a full disk: while this process lives, no finished step is lost
+            checkpoint.rescue(run.request.seed, error, run.note)
             raise
 
     def previewer(self, run: Run) -> Previewer | None:

@@ -63,7 +63,7 @@ class RankGroup:
     def send(self, kind: str, **content: Any) -> None:
         """Send a message to all; one that is gone is told of by :meth:`next`."""
         for connection in self._connections.values():
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # see above
                 connection.send(kind, **content)
 
     def next(self, timeout_s: float) -> tuple[int, Message | None] | None:
@@ -99,14 +99,14 @@ class RankGroup:
         """Let all finish what they hold, such as files of weights on disk; at once where one does not answer."""
         self.send("leave")
         if self._launcher is not None and self._connections:
-            with contextlib.suppress(subprocess.TimeoutExpired):
+            with contextlib.suppress(subprocess.TimeoutExpired):  # they are killed next
                 self._launcher.wait(_LEAVING_S)
         self.kill()
 
     def kill(self) -> None:
         """End all of them at once."""
         for pid in self.pids.values() if self._is_running() else ():
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
                 os.kill(pid, signal.SIGKILL)
         for connection in self._connections.values():
             connection.close()
@@ -114,7 +114,7 @@ class RankGroup:
         if self._launcher is not None:
             # Asked to end it ends those that have not connected yet; SIGKILL would leave them.
             self._launcher.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
+            with contextlib.suppress(subprocess.TimeoutExpired):  # it is killed next
                 self._launcher.wait(10)
             self._launcher.kill()
             self._launcher.wait()
@@ -149,7 +149,7 @@ class RankGroup:
                     f"context_parallel={self.size}: its processes could not be started: {self._last_words()}; try "
                     "without --context-parallel"
                 )
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(TimeoutError):  # time to look whether to go on waiting
                 connection, _ = listening.accept()
                 connection.settimeout(None)
                 self._welcome(MessageSocket(connection))

@@ -63,7 +63,7 @@ class LocalProcess:
     def close(self) -> None:
         """End it, if it runs; it holds nothing that would be lost, so it is killed if it takes too long."""
         if self._process is not None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # it is gone already
                 self._connection.send((END,))
             self._process.join(_GRACE_S)
             self._process.kill()
@@ -82,7 +82,7 @@ class LocalProcess:
         """Let it leave its files in order, within a step; then end it."""
         if self._process is None:  # stopped while it was being started
             return
-        with contextlib.suppress(OSError, EOFError):
+        with contextlib.suppress(OSError, EOFError):  # it is gone already
             self._connection.send((CANCEL,))
             if self._connection.poll(_GRACE_S):
                 self._connection.recv()

@@ -86,7 +86,7 @@ def command(
     signal.signal(signal.SIGINT, end)
     if end_with_stdin:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
-    with contextlib.suppress(TerminationRequest):
+    with contextlib.suppress(TerminationRequest):  # it came while the model was being loaded: no job is held
         worker.run()
 
 
