@@ -24,8 +24,9 @@ from equivalence import library_latents
 
 from hunyuan_local.backends.local.backend import LocalBackend
 from hunyuan_local.config import load_model_config, load_profile
-from hunyuan_local.errors import ConfigError
+from hunyuan_local.errors import ConfigError, GpuMemoryError
 from hunyuan_local.pipeline import denoise
+from hunyuan_local.pipeline.attention import mask_free as mask_free_module
 from hunyuan_local.pipeline.attention import rotary
 from hunyuan_local.pipeline.attention.mask_free import (
     BACKENDS,
@@ -332,6 +333,15 @@ def test_other_kernels_need_a_cuda_device(name: str) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_probe_that_fails_says_why() -> None:
     assert find_problem("native", "cuda", torch.bfloat16, 128)
+
+
+def test_a_probe_that_runs_out_of_memory_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_out(*args: torch.Tensor, **options: object) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB")
+
+    monkeypatch.setattr(mask_free_module, "dispatch_attention_fn", run_out)
+    with pytest.raises(GpuMemoryError, match="Tried to allocate"):
+        find_problem("native", "cpu", torch.float32, 32)
 
 
 def test_probing_leaves_the_random_numbers_alone() -> None:

@@ -233,14 +233,35 @@ def test_by_time_a_video_that_is_cancelled_while_it_is_decoded_loses_no_step(mak
     assert "denoise" not in stages and again.provenance["frames_sha256"] == whole
 
 
-def test_a_state_that_cannot_be_saved_does_not_hide_what_went_wrong(make: Callable, tmp_path: Path) -> None:
+@pytest.fixture
+def nowhere(tmp_path: Path) -> Path:
+    """A folder that cannot be made."""
+    (tmp_path / "file").write_text("")
+    return tmp_path / "file" / "states"
+
+
+def test_a_state_that_cannot_be_saved_does_not_hide_what_went_wrong(make: Callable, nowhere: Path) -> None:
     def fail(progress: Progress) -> None:
         if progress.step == 1:
             raise RuntimeError("the driver is gone")
 
-    (tmp_path / "file").write_text("")
+    notes: list[str] = []
     with pytest.raises(RuntimeError, match="the driver is gone"):
-        make(checkpoint_every=None, checkpoint_dir=tmp_path / "file" / "states", on_progress=fail)
+        make(checkpoint_every=None, checkpoint_dir=nowhere, on_progress=fail, on_note=notes.append)
+    assert any(note.startswith(f"{nowhere}: the state of the video cannot be saved") for note in notes)
+
+
+def test_a_cancelled_video_says_that_its_state_cannot_be_saved(make: Callable, nowhere: Path) -> None:
+    with pytest.raises(GenerationCancelledError, match=r"cancelled after step 2 of 4.*the state .* cannot be saved"):
+        make(checkpoint_every=None, checkpoint_dir=nowhere, stop_after=2)
+
+
+def test_a_state_that_cannot_be_saved_is_said_once(nowhere: Path) -> None:
+    checkpoint = Checkpoint(nowhere, "k", every=1)
+    with pytest.raises(ConfigError) as caught:
+        checkpoint.keep(STATE, total=2, seed=7)
+    checkpoint.rescue(7, caught.value, pytest.fail)
+    assert caught.value.hint == ""
 
 
 def test_a_damaged_state_is_noted_and_not_used(make: Callable, whole: str, tmp_path: Path) -> None:
@@ -272,10 +293,9 @@ def test_an_invalid_video_is_not_decoded_again(make: Callable, monkeypatch: pyte
     assert list((tmp_path / "states").iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
+def test_a_folder_that_cannot_be_written_is_named(nowhere: Path) -> None:
     with pytest.raises(ConfigError, match="--checkpoint-dir"):
-        Checkpoint(tmp_path / "file" / "states", "k", every=1).keep(STATE, total=2, seed=7)
+        Checkpoint(nowhere, "k", every=1).keep(STATE, total=2, seed=7)
 
 
 def test_zero_steps_between_states_are_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -18,11 +19,11 @@ from hunyuan_local.backends.multi_gpu.backend import ParallelBackend
 from hunyuan_local.backends.multi_gpu.command import Command, as_error
 from hunyuan_local.backends.multi_gpu.launcher import RankGroup
 from hunyuan_local.backends.multi_gpu.limits import RING_KERNELS, ULYSSES_KERNELS, check_degree, context_parallel
-from hunyuan_local.backends.multi_gpu.rank import see_own_gpu_alone
+from hunyuan_local.backends.multi_gpu.rank import as_message, see_own_gpu_alone
 from hunyuan_local.backends.registry import get_backend
 from hunyuan_local.config import ContextParallel, FirstBlockCache, load_model_config, load_profile
-from hunyuan_local.errors import ConfigError, GpuMemoryError, HunyuanLocalError, RankFailedError
-from hunyuan_local.schema import GenerationRequest
+from hunyuan_local.errors import ConfigError, ContentBlockedError, GpuMemoryError, HunyuanLocalError, RankFailedError
+from hunyuan_local.schema import GenerationRequest, SafetyVerdict
 
 CPU, CUDA, TINY, LARGE = (
     load_profile("cpu"),
@@ -136,6 +137,13 @@ def test_memory_that_runs_out_in_one_process_is_told_with_its_rank_and_a_remedy(
     assert (error.stage, error.peak_bytes) == ("denoise", 5)
     assert str(error).startswith("rank 1 of 2: the device's memory ran out; ")
     assert "use a --profile with more offload" in str(error)
+
+
+def test_a_withheld_video_keeps_its_verdict_across_processes() -> None:
+    verdict = SafetyVerdict(flagged=True, score=0.9, label="nsfw", frame=3, threshold=0.5, frames=5, model="o/n")
+    said = json.loads(json.dumps(as_message(ContentBlockedError("withheld", verdict))))
+    error = as_error(0, 2, said)
+    assert isinstance(error, ContentBlockedError) and error.verdict == verdict
 
 
 class TwoThatFail:

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ pytestmark = [
 # STUB_VERSION is the Python version it pretends to be, STUB_FAIL a word that makes a call fail.
 STUB = """#!/usr/bin/env bash
 [[ $1 == -c ]] && { echo "${STUB_VERSION:-3.11}"; exit; }
+[[ $1 == - ]] && exec "$STUB_PYTHON" -
 threads=
 [[ $2 == pytest && -n ${OMP_NUM_THREADS:-} ]] && threads=" ($OMP_NUM_THREADS thread)"
 echo "$*$threads" >>"$STUB_LOG"
@@ -83,6 +85,7 @@ class Checkout:
             "PATH": f"{self.programs}{os.pathsep}{os.environ['PATH']}",
             "HUNYUAN_LOCAL_VENV": str(self.venv),
             "STUB_LOG": str(self.log),
+            "STUB_PYTHON": sys.executable,
         }
 
     def run(self, script: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -362,3 +365,43 @@ def test_ci_runs_everything_and_fails_if_anything_does(checkout: Checkout, fail:
             "pytest",
         ]
         assert calls[-1].startswith("-m pytest")
+
+
+@pytest.fixture
+def newest(checkout: Checkout) -> Path:
+    """The environment of the newest releases, made by ``scripts/check --newest``."""
+    result = checkout.run("scripts/check", "--newest")
+    assert result.returncode == 0, result.stderr
+    return checkout.venv.with_name(f"{checkout.venv.name}-newest")
+
+
+def test_the_newest_releases_are_tried_in_an_environment_of_their_own(checkout: Checkout, newest: Path) -> None:
+    assert (newest / "bin" / "python").exists() and not checkout.venv.exists()
+    assert any(call.startswith("-m pytest --quick") for call in checkout.take_calls())
+
+
+def test_the_newest_releases_are_those_without_an_upper_bound(newest: Path) -> None:
+    wanted = (newest / "newest.txt").read_text().splitlines()
+    assert "diffusers>=0.42" in wanted and "bitsandbytes>=0.48; sys_platform != 'darwin'" in wanted
+    assert not [line for line in wanted if "<" in line or "hunyuan" in line]
+
+
+def test_with_the_newest_releases_torch_is_as_constrained(checkout: Checkout, newest: Path) -> None:
+    assert (newest / "torch.txt").read_text() == "".join(
+        line for line in (ROOT / "constraints.txt").read_text().splitlines(keepends=True) if line.startswith("torch==")
+    )
+    upgrade, package = checkout.take_installs()
+    assert f"--upgrade --upgrade-strategy eager --constraint {newest}/torch.txt" in upgrade
+    assert package.endswith("--no-deps --editable .")
+
+
+def test_a_newest_release_that_cannot_be_installed_fails_the_check(checkout: Checkout) -> None:
+    result = checkout.run("scripts/check", "--newest", STUB_FAIL="--upgrade-strategy")
+    assert result.returncode == 1
+    assert "the installation failed" in result.stderr
+    assert not checkout.take_calls("-m pytest")
+
+
+def test_check_refuses_other_options(checkout: Checkout) -> None:
+    result = checkout.run("scripts/check", "--latest")
+    assert (result.returncode, checkout.take_calls()) == (2, [])

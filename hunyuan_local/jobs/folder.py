@@ -76,7 +76,7 @@ class DataFolder:
     def old_files(self, before: float) -> Iterator[Path]:
         """Videos, finished or not, and saved states that nothing has changed since a moment (seconds since 1970)."""
         for path in [*(self.root / "videos").iterdir(), *(self.root / "unfinished").iterdir()]:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError):  # deleted at this moment
                 if path.stat().st_mtime < before:
                     yield path
 
@@ -104,7 +104,7 @@ class DataFolder:
                 try:
                     os.link(draft, path)  # of two processes the first one's stays
                 except FileExistsError:
-                    pass
+                    pass  # the other process was first
                 finally:
                     draft.unlink()
             return path.read_text()

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..durable import replacing
-from ..errors import ConfigError
+from ..errors import ConfigError, HunyuanLocalError
 
 UNSAVED_S = 30.0  # the work that a crash may cost, up to the end of the step in which it is reached
 
@@ -92,7 +92,7 @@ class Checkpoint:
         """
         self._latest = state
         if self._is_due(state.step, total):
-            self.save(seed)
+            self._save(seed)
 
     def _is_due(self, step: int, total: int) -> bool:
         if step == total:  # what comes after it, decoding and the disk, is where most videos fail
@@ -102,11 +102,12 @@ class Checkpoint:
         return self._clock() - self._saved_at >= UNSAVED_S
 
     def save(self, seed: int) -> None:
-        """Save the latest state, if there is a folder and it is not there yet.
+        """Save the latest state where the video is about to end; if that fails, :meth:`rescue` says so."""
+        with contextlib.suppress(ConfigError):  # the cancellation is to be raised; rescue then tries again
+            self._save(seed)
 
-        Raises:
-            ConfigError: the folder cannot be written.
-        """
+    def _save(self, seed: int) -> None:
+        """Save the latest state, if there is a folder and it is not there yet."""
         state = self._latest
         if self.path is None or state is None or state.step == self._saved_step:
             return
@@ -123,10 +124,19 @@ class Checkpoint:
             ) from error
         self._saved_step, self._saved_at = state.step, self._clock()
 
-    def rescue(self, seed: int) -> None:
-        """As :meth:`save` where something has gone wrong already: that is to be told, not that this failed too."""
-        with contextlib.suppress(ConfigError):
-            self.save(seed)
+    def rescue(self, seed: int, error: BaseException, note: Callable[[str], None]) -> None:
+        """Save the latest state where ``error`` ends the video: it stays the error, and says why if this fails too.
+
+        Args:
+            note: gets that text where the error is not of this package and has no place for it.
+        """
+        try:
+            self._save(seed)
+        except ConfigError as problem:
+            if not isinstance(error, HunyuanLocalError):
+                note(str(problem))
+            elif str(problem) != str(error):  # the error may be this very failure, a moment before
+                error.hint = str(problem)
 
     def delete(self) -> None:
         """The video is finished."""

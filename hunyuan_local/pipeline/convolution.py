@@ -11,6 +11,8 @@ import functools
 
 import torch
 
+from .torch_private import convolve_by_onednn, replace_convolution
+
 
 def prefer_onednn(module: torch.nn.Module) -> None:
     """Have every 3D convolution of a module on the CPU done by oneDNN, where this build of torch has it."""
@@ -18,15 +20,14 @@ def prefer_onednn(module: torch.nn.Module) -> None:
         return
     for convolution in module.modules():
         if isinstance(convolution, torch.nn.Conv3d) and convolution.padding_mode == "zeros":
-            convolution._conv_forward = functools.partial(_convolve, convolution)
+            replace_convolution(convolution, functools.partial(_convolve, convolution))
 
 
 def _convolve(
     convolution: torch.nn.Conv3d, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
 ) -> torch.Tensor:
-    """In the place of ``Conv3d._conv_forward``; what oneDNN does not take goes the usual way."""
-    sizes = (convolution.stride, convolution.padding, convolution.dilation, convolution.groups)
-    stride, padding, dilation, groups = sizes
-    if input.device.type != "cpu" or input.dtype != torch.float32 or isinstance(padding, str):
+    """The layer's convolution; what oneDNN does not take goes the usual way."""
+    if input.device.type != "cpu" or input.dtype != torch.float32 or isinstance(convolution.padding, str):
+        sizes = (convolution.stride, convolution.padding, convolution.dilation, convolution.groups)
         return torch.nn.functional.conv3d(input, weight, bias, *sizes)
-    return torch.ops.aten.mkldnn_convolution(input, weight, bias, padding, stride, dilation, groups)
+    return convolve_by_onednn(input, weight, bias, convolution)

@@ -162,7 +162,7 @@ def _find(model_id: str, revision: str | None, on_note: Callable[[str], None], h
     hub = hub or Hub.default()
     wanted = {"revision": revision, "cache_dir": hub.cache, "allow_patterns": _FILES}
     with _translated_fetching(model_id, revision, hub), quiet_transformers():
-        with contextlib.suppress(LocalEntryNotFoundError):
+        with contextlib.suppress(LocalEntryNotFoundError):  # then it is downloaded
             return Path(snapshot_download(model_id, local_files_only=True, **wanted))
         if is_offline():
             raise ModelLoadError(

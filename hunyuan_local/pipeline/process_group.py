@@ -110,10 +110,10 @@ class SharedCheckpoint(Checkpoint):
         if self._team.is_leader:
             self._own.save(seed)
 
-    def rescue(self, seed: int) -> None:
+    def rescue(self, seed: int, error: BaseException, note: Callable[[str], None]) -> None:
         """See :class:`Checkpoint`."""
         if self._team.is_leader:
-            self._own.rescue(seed)
+            self._own.rescue(seed, error, note)
 
     def delete(self) -> None:
         """See :class:`Checkpoint`."""

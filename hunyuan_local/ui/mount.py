@@ -16,6 +16,7 @@ from fastapi.responses import RedirectResponse
 from ..config.extras import require_extra
 from ..server import faults
 from .door import PREFIX, Door
+from .gradio_private import look_for_events_every
 from .media import add_routes
 from .passes import Passes
 from .studio import Studio
@@ -65,8 +66,7 @@ def _make_inner(studio: Studio) -> FastAPI:
     add_routes(inner, studio)
     script = (_FOLDER / "page.js").read_text(encoding="utf-8")
     page = build_page(studio)
-    # It looks for events a thousand times a second, which takes a tenth of a core from the work.
-    page._queue.sleep_when_free = page._queue.progress_update_sleep_when_free = _BETWEEN_LOOKS_S
+    look_for_events_every(page, _BETWEEN_LOOKS_S)
     gradio.mount_gradio_app(
         inner,
         page,

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub import try_to_load_from_cache
 
 from ..config import ModelConfig
 from ..durable import replacing
 from .files import MODEL_INDEX, PIPELINE_CLASS, missing_files, pipeline_class
 from .hub import Hub, translated
+from .hub_private import default_revision
 
 PART = ".part"  # of a large file in blobs/ that has not wholly arrived
 
@@ -79,7 +80,7 @@ def name_commit(hub: Hub, model_id: str, revision: str | None, commit: str) -> N
     """Let a revision lead to a commit from now on, as the Hub's client would."""
     if revision == commit:
         return
-    path = hub.repository(model_id) / "refs" / (revision or constants.DEFAULT_REVISION)
+    path = hub.repository(model_id) / "refs" / (revision or default_revision())
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
         partial.write_text(commit)

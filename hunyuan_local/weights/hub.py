@@ -8,18 +8,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import HfApi, constants
+from huggingface_hub import HfApi
 from huggingface_hub.errors import (
     GatedRepoError,
     HFValidationError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.hf_api import RepoSibling
 
 from ..config import ModelConfig
 from ..errors import ConfigError, HunyuanLocalError, ModelLoadError
 from .files import absent_parts, wanted_files
+from .hub_private import RepoSibling, cache_folder, endpoint
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
@@ -35,7 +35,7 @@ class Hub:
     @classmethod
     def default(cls) -> Hub:
         """As ``HF_ENDPOINT``, ``HF_HOME`` and ``HF_HUB_CACHE`` say."""
-        return cls(constants.ENDPOINT, Path(constants.HF_HUB_CACHE))
+        return cls(endpoint(), cache_folder())
 
     def repository(self, model_id: str) -> Path:
         """The folder of a repository in the cache; it need not be there."""

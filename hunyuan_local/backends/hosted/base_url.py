@@ -37,6 +37,6 @@ def check_url(url: str) -> str:
 def is_loopback(url: str) -> bool:
     """Whether an address is this machine's own."""
     host = urlsplit(url).hostname or ""
-    with suppress(ValueError):
+    with suppress(ValueError):  # a name, not an address
         return ipaddress.ip_address(host).is_loopback
     return host == "localhost"

@@ -257,8 +257,8 @@ class LocalBackend:
         except InvalidOutputError:
             checkpoint.delete()  # the same latents would give the same video
             raise
-        except BaseException:  # cancelled, or the disk is full: while this process lives, no finished step is lost
-            checkpoint.rescue(request.seed)
+        except BaseException as error:  # cancelled, or a full disk: while this process lives, no finished step is lost
+            checkpoint.rescue(request.seed, error, run.note)
             raise
 
     def close(self) -> None:

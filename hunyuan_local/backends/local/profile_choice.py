@@ -181,7 +181,7 @@ def for_the_largest(requests: Iterable[ResolvedRequest], choose: Callable[[Resol
     """
     by_size = {(r.width, r.height, r.num_frames, r.true_cfg_scale > 1): r for r in requests}
     for _, request in sorted(by_size.items(), key=lambda item: math.prod(item[0][:3]), reverse=True):
-        with contextlib.suppress(GpuMemoryError):
+        with contextlib.suppress(GpuMemoryError):  # then the next smaller one
             return choose(request)
     return None
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ... import errors
-from ...errors import GpuMemoryError, HunyuanLocalError, RankFailedError
+from ...errors import ContentBlockedError, GpuMemoryError, HunyuanLocalError, RankFailedError
+from ...schema import SafetyVerdict
 from .launcher import RankGroup
 from .messages import Message
 
@@ -97,6 +98,8 @@ class Command:
 def as_error(rank: int, size: int, message: Message) -> HunyuanLocalError:
     """What a process said of its failure, or what is known of its death, as an error with a remedy."""
     kind, text, who = message["type"], message["text"], f"rank {rank} of {size}"
+    if kind == "ContentBlockedError" and "verdict" in message:
+        return ContentBlockedError(text, SafetyVerdict(**message["verdict"]))
     if kind in _IN_STEP:
         error: HunyuanLocalError = getattr(errors, kind)(text)
         return error

@@ -24,7 +24,7 @@ from ...errors import ContentBlockedError, GpuMemoryError, InvalidOutputError
 from ...pipeline.quiet import hide_import_noise
 from ...planner.tiles import Tiles
 from ...resolved import ResolvedRequest
-from ...schema import GenerationRequest, GenerationResult, Progress
+from ...schema import GenerationRequest, GenerationResult, Progress, SafetyVerdict
 from ...supervision import parent_connection
 from ..base import GenerationContext
 from ..begin import Run, open_state
@@ -77,7 +77,7 @@ class Rank:
                 self._connection.send("done", result=self._do(command))
             except Exception as error:
                 traceback.print_exc()  # to the log
-                self._connection.send("error", **_told(error))
+                self._connection.send("error", **as_message(error))
         if self._local is not None:
             self._local.close()
         if self._process_group is not None:
@@ -141,8 +141,8 @@ class Rank:
         except (ContentBlockedError, InvalidOutputError):
             checkpoint.delete()  # the same latents would give the same video
             raise
-        except BaseException:  # as of one process: no finished step is lost
-            checkpoint.rescue(request.seed)
+        except BaseException as error:  # as of one process: no finished step is lost
+            checkpoint.rescue(request.seed, error, run.note)
             raise
         checkpoint.delete()
         return result
@@ -186,15 +186,17 @@ def remove_unfinished(pid: int, *folders: Path | None) -> None:
     for folder in folders:
         for path in [] if folder is None or not folder.is_dir() else list(folder.iterdir()):
             if path.name.endswith(f".{pid}.tmp") or re.search(rf"\.{pid}-[0-9a-f]+(\.\w+)?\.partial$", path.name):
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError):  # what led here is the failure to name
                     path.unlink()
 
 
-def _told(error: Exception) -> dict[str, Any]:
-    """An error as the backend is told of it."""
+def as_message(error: Exception) -> dict[str, Any]:
+    """An error as the backend reads it with ``as_error``."""
     told: dict[str, Any] = {"type": type(error).__name__, "text": str(error).strip()}
     if isinstance(error, GpuMemoryError):
         told |= {"stage": error.stage, "peak_bytes": error.peak_bytes}
+    if isinstance(error, ContentBlockedError) and isinstance(error.verdict, SafetyVerdict):
+        told["verdict"] = error.verdict.model_dump()
     return told
 
 

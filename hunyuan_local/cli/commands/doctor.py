@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
 
 import rich_click as click
@@ -114,12 +114,12 @@ def _ffmpeg() -> Iterator[Finding]:
 
 
 def _disk() -> Iterator[Finding]:
-    from huggingface_hub import constants
+    from ...weights.hub_private import cache_folder, home_folder
 
-    folder = next(p for p in (constants.HF_HUB_CACHE, constants.HF_HOME, "/") if os.path.isdir(p))
+    folder = next(p for p in (cache_folder(), home_folder(), Path("/")) if p.is_dir())
     free = shutil.disk_usage(folder).free / 1e9
     offline = ", HF_HUB_OFFLINE is set" if is_offline() else ""
-    yield Finding("hub cache", f"{constants.HF_HUB_CACHE}, {free:.0f} GB free{offline}")
+    yield Finding("hub cache", f"{cache_folder()}, {free:.0f} GB free{offline}")
 
 
 def _weights(name: str) -> Iterator[Finding]:

@@ -16,10 +16,16 @@ from typing import Any
 
 import torch
 from diffusers import HunyuanVideoTransformer3DModel
-from diffusers.models.attention_dispatch import AttentionBackendName, attention_backend, dispatch_attention_fn
-from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoAttnProcessor2_0
 
 from ...errors import ConfigError
+from ..diffusers_private import (
+    AttentionBackendName,
+    HunyuanVideoAttnProcessor2_0,
+    attention_backend,
+    dispatch_attention_fn,
+    set_processors,
+)
+from ..memory.device import is_out_of_memory, out_of_memory
 from .rotary import rotate_
 
 # Names are the library's, without the underscore that some begin with. Its kernels for text of several
@@ -49,10 +55,7 @@ def drop_padding(transformer: HunyuanVideoTransformer3DModel, backend: str) -> N
         transformer: called as a module; calling its ``forward`` directly would leave the padding in.
         backend: one of ``BACKENDS``, of which ``find_problem`` knows no reason against it.
     """
-    processor = _MaskFreeProcessor(library_name(backend))
-    for module in transformer.modules():
-        if isinstance(getattr(module, "processor", None), HunyuanVideoAttnProcessor2_0):
-            module.set_processor(processor)
+    set_processors(transformer, _MaskFreeProcessor(library_name(backend)))
     transformer.register_forward_pre_hook(_cut_padding, with_kwargs=True)
 
 
@@ -114,6 +117,9 @@ def find_problem(backend: str, device: str, dtype: torch.dtype, head_dim: int) -
         device: ``cpu`` or ``cuda``.
         dtype: that of queries, keys and values.
         head_dim: size of a head, 128 in the 13 B model.
+
+    Raises:
+        GpuMemoryError: the device has no room for the call, which says nothing about the kernel.
     """
     if device == "cpu" and backend != "native":
         return "needs a CUDA device"
@@ -127,6 +133,8 @@ def find_problem(backend: str, device: str, dtype: torch.dtype, head_dim: int) -
             pass
         found = dispatch_attention_fn(*(x.to(device, dtype) for x in (query, key, value)), backend=name).float().cpu()
     except Exception as error:  # each kernel has errors of its own
+        if is_out_of_memory(error):  # to go on with a slower kernel would hide it
+            raise out_of_memory(error, "load") from None
         return (str(error).strip() or type(error).__name__).split("\n")[0]
     distance = (found.transpose(1, 2) - expected).abs().max().item()
     return None if distance < _PROBE_TOLERANCE else f"wrong values, off by {distance:.3g}"

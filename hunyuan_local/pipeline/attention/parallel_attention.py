@@ -15,17 +15,24 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from diffusers import ContextParallelConfig, HunyuanVideoTransformer3DModel
-from diffusers.hooks import HookRegistry, ModelHook, apply_context_parallel
-from diffusers.models._modeling_parallel import ContextParallelInput, ParallelConfig, gather_size_by_comm
-from diffusers.models.attention_dispatch import (
-    AttentionBackendName,
-    TemplatedRingAnythingAttention,
-    _AttentionBackendRegistry,
-    dispatch_attention_fn,
-)
-from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoAttnProcessor2_0
 
+from ..diffusers_private import (
+    AttentionBackendName,
+    ContextParallelInput,
+    HunyuanVideoAttnProcessor2_0,
+    ModelHook,
+    ParallelConfig,
+    TemplatedRingAnythingAttention,
+    add_hook,
+    apply_context_parallel,
+    dispatch_attention_fn,
+    gather_size_by_comm,
+    group_of,
+    has_context_parallel,
+    set_processors,
+)
 from ..process_group import ProcessGroup
+from ..torch_private import attend_on_cpu
 from .mask_free import JOINT_PROJECTIONS, TEXT_PROJECTIONS, library_name, project_heads, project_out
 from .rotary import rotate_
 
@@ -49,7 +56,7 @@ def why_no_context_parallel(backend: str, mode: str, device: str) -> str | None:
         mode: ``ulysses`` or ``ring``; ring needs the log-sum-exp of each row, to join parts.
         device: ``cpu`` or ``cuda``.
     """
-    if not _AttentionBackendRegistry._is_context_parallel_available(library_name(backend)):
+    if not has_context_parallel(library_name(backend)):
         return "diffusers has no context parallelism for it"
     if mode == "ring" and backend == "native" and device != "cpu":
         return "it does not give the log-sum-exp that ring needs"
@@ -80,15 +87,11 @@ def split_tokens(
     parallel = ParallelConfig(context_parallel_config=config)
     parallel.setup(process_group.rank, process_group.size, device, mesh=process_group.mesh)
     processor = SplitAttention(library_name(backend), parallel)
-    for module in transformer.modules():
-        if isinstance(getattr(module, "processor", None), HunyuanVideoAttnProcessor2_0):
-            module.set_processor(processor)
+    set_processors(transformer, processor)
     # Before the plan's own hook, which then splits what this one has made long enough.
-    lengthen = _LongEnough(process_group, processor)
-    HookRegistry.check_if_exists_or_initialize(transformer.context_embedder).register_hook(lengthen, "long_enough")
+    add_hook(transformer.context_embedder, _LongEnough(process_group, processor), "long_enough")
     apply_context_parallel(transformer, config, PLAN)
-    whole = _Whole(config._flattened_mesh.get_group())
-    HookRegistry.check_if_exists_or_initialize(transformer.proj_out).register_hook(whole, "whole")
+    add_hook(transformer.proj_out, _Whole(group_of(config)), "whole")
 
 
 class SplitAttention(HunyuanVideoAttnProcessor2_0):
@@ -180,6 +183,5 @@ def _attend_on_cpu(
     ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **options: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What the library's ring asks of a kernel: the output [1, n, heads, head_dim] and log-sum-exp [1, n, heads]."""
-    heads_first = (x.transpose(1, 2) for x in (query, key, value))
-    found, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*heads_first)
+    found, log_sum = attend_on_cpu(*(x.transpose(1, 2) for x in (query, key, value)))
     return found.transpose(1, 2), log_sum.transpose(1, 2)

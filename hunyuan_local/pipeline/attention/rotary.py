@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 from diffusers import HunyuanVideoTransformer3DModel
-from diffusers.hooks import HookRegistry, ModelHook
-from diffusers.models.embeddings import apply_rotary_emb
+
+from ..diffusers_private import KeptForward, add_hook, apply_rotary_emb
 
 # The float32 copy of a piece, of which the library's formula makes five. On a CPU they should stay in the cache of
 # its cores; on a GPU a piece should keep all of it busy.
@@ -21,7 +21,7 @@ def keep_rotary_tables(transformer: HunyuanVideoTransformer3DModel) -> None:
     timestep, and what does not (its input layer, the pooled text, the guidance) is less than a
     millionth of a step of the 13 B model at 1280x720x129.
     """
-    HookRegistry.check_if_exists_or_initialize(transformer.rope).register_hook(_KeptTables(), "kept_rotary_tables")
+    add_hook(transformer.rope, _KeptTables(), "kept_rotary_tables")
 
 
 def rotate_(x: torch.Tensor, tables: tuple[torch.Tensor, torch.Tensor]) -> None:
@@ -51,10 +51,8 @@ def _pieces(x: torch.Tensor) -> list[slice]:
     return [slice(start, start + length) for start in range(0, x.shape[1], length)]
 
 
-class _KeptTables(ModelHook):
+class _KeptTables(KeptForward):
     """Keeps the tables of the last size; ``maybe_free_model_hooks`` of the pipeline resets it with the caches."""
-
-    _is_stateful = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,7 +62,7 @@ class _KeptTables(ModelHook):
     def new_forward(self, module: torch.nn.Module, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         wanted = (hidden_states.shape[2:], hidden_states.device)
         if self._of != wanted:
-            self._of, self._tables = wanted, self.fn_ref.original_forward(hidden_states)
+            self._of, self._tables = wanted, self.original_forward(hidden_states)
         return self._tables
 
     def reset_state(self, module: torch.nn.Module) -> torch.nn.Module:

@@ -99,19 +99,14 @@ def _check_is_gguf(path: Path) -> None:
 
 def _read(path: Path, empty: HunyuanVideoTransformer3DModel) -> dict[str, torch.Tensor]:
     """The tensors of a file under diffusers' names, the weights of linear layers as they are stored."""
-    from diffusers.loaders.single_file_utils import convert_hunyuan_video_transformer_to_diffusers
-    from diffusers.models.model_loading_utils import load_gguf_checkpoint
-    from diffusers.quantizers.gguf.utils import dequantize_gguf_tensor
+    from ..diffusers_private import dequantize_gguf, read_gguf, to_diffusers_names
 
     # The library has a layer for quantised matrices alone, and would take the bytes of a bias for numbers.
-    tensors = {
-        name: value if value.ndim == 2 else dequantize_gguf_tensor(value)
-        for name, value in load_gguf_checkpoint(str(path)).items()
-    }
+    tensors = {name: value if value.ndim == 2 else dequantize_gguf(value) for name, value in read_gguf(path).items()}
     if tensors.keys() <= empty.state_dict().keys():
         return tensors
     _split_fused_layers(tensors, empty.config.num_attention_heads * empty.config.attention_head_dim)
-    return convert_hunyuan_video_transformer_to_diffusers(tensors)
+    return to_diffusers_names(tensors)
 
 
 def _split_fused_layers(tensors: dict[str, torch.Tensor], width: int) -> None:

@@ -14,7 +14,6 @@ Where each way can run is in ``hunyuan_local.config.quantization``, how many byt
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,7 +25,8 @@ from ...errors import ConfigError, ModelLoadError
 
 if TYPE_CHECKING:
     from diffusers import HunyuanVideoTransformer3DModel
-    from diffusers.quantizers.quantization_config import QuantizationConfigMixin
+
+    from ..diffusers_private import QuantizationConfigMixin
 
 _OUTSIDE_THE_BLOCKS = ("context_embedder", "time_text_embed", "norm_out")
 _LAST_LAYER = "proj_out"
@@ -175,9 +175,9 @@ def _restore_last_layer(transformer: HunyuanVideoTransformer3DModel, dtype: torc
 
 def _read(transformer: HunyuanVideoTransformer3DModel, name: str) -> torch.Tensor:
     """One parameter from the folder that the model was loaded from."""
-    from diffusers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFETENSORS_WEIGHTS_NAME
+    from ..diffusers_private import SAFE_WEIGHTS_INDEX_NAME, SAFETENSORS_WEIGHTS_NAME, folder_of
 
-    folder = Path(transformer.config._name_or_path)
+    folder = folder_of(transformer)
     index = folder / SAFE_WEIGHTS_INDEX_NAME
     file = SAFETENSORS_WEIGHTS_NAME
     if index.is_file():

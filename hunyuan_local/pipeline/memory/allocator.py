@@ -46,7 +46,7 @@ def give_back_memory() -> None:
 def _glibc() -> ctypes.CDLL | None:
     if not sys.platform.startswith("linux"):
         return None
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # another C library, which then stays as it is
         libc = ctypes.CDLL(None)
         if all(hasattr(libc, name) for name in ("gnu_get_libc_version", "mallopt", "malloc_trim")):
             return libc

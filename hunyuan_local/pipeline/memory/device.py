@@ -17,6 +17,7 @@ import torch
 from ...config import RuntimeProfile
 from ...errors import GpuMemoryError
 from ...schema import Stage
+from ..torch_private import free_pinned_memory
 
 # Page-locked memory, cuBLAS's and cuDNN's workspaces; cuDNN finds no engine where its workspace does not fit.
 _SHORTAGES = (
@@ -99,8 +100,7 @@ def free_device() -> None:
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
         # Page-locked copies of weights are kept by an allocator of their own.
-        empty_host_cache = getattr(torch.accelerator, "empty_host_cache", None) or torch._C._host_emptyCache
-        empty_host_cache()
+        free_pinned_memory()
 
 
 def device_name(profile: RuntimeProfile) -> str:

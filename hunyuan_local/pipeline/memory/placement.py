@@ -16,6 +16,8 @@ import torch
 from diffusers.hooks import apply_group_offloading
 
 from ...config import RuntimeProfile, cache_dir
+from ..diffusers_private import is_in_4_bits, is_in_8_bits
+from ..torch_private import set_allocator
 
 # bitsandbytes turns weights into 4 or 8 bits as they reach the GPU, so they must be loaded there.
 _QUANTIZED_ON_DEVICE = ("nf4", "llm-int8")
@@ -67,21 +69,22 @@ class Placement:
         """
         residence = self._profile.residence(component)
         if residence == "device":
-            if not getattr(module, "is_loaded_in_8bit", False):
+            if not is_in_8_bits(module):
                 module.to(self._device)
         elif residence == "visit":
             # What bitsandbytes holds in 8 bits cannot leave the GPU.
-            if not getattr(module, "is_loaded_in_8bit", False):
+            if not is_in_8_bits(module):
                 module.to("cpu")
                 self._visiting[component] = module
         elif residence == "group":
             # Streaming brings the weights of bitsandbytes back to the GPU and not the scales beside them: they stay.
-            if not getattr(module, "is_loaded_in_4bit", False):
+            if not is_in_4_bits(module):
                 module.to("cpu")
             self._stream(component, module)
         elif residence == "sequential":
             # Buffers of the component itself are not moved by the hooks of its layers.
-            accelerate.cpu_offload(module, self._device, offload_buffers=bool(module._parameters))
+            has_parameters = any(True for _ in module.parameters(recurse=False))
+            accelerate.cpu_offload(module, self._device, offload_buffers=has_parameters)
 
     @contextlib.contextmanager
     def active(self, component: str) -> Iterator[None]:
@@ -165,8 +168,5 @@ def _round_pinned_memory_little() -> None:
     That is up to twice the host memory. A setting of the process's allocator, which a user's own settings
     in the environment overrule; torch before 2.13 knows no such key, and then the copies are rounded.
     """
-    setter = getattr(torch._C, "_accelerator_setAllocatorSettings", None)
-    theirs = any(os.environ.get(name) for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"))
-    if setter is not None and not theirs:
-        with contextlib.suppress(ValueError, RuntimeError):
-            setter("pinned_max_round_threshold_mb:1")
+    if not any(os.environ.get(name) for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")):
+        set_allocator("pinned_max_round_threshold_mb:1")

@@ -1,0 +1,130 @@
+"""What is used of diffusers that it does not document, in one place: an upgrade may take it away or change it.
+
+Tried with 0.42; ``tests/test_private_members.py`` names each member, and fails by its name when it is gone. The
+step cache in :mod:`.acceleration` is not yet covered.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from diffusers import ContextParallelConfig, HunyuanVideoTransformer3DModel
+from diffusers.hooks import HookRegistry, ModelHook, apply_context_parallel
+from diffusers.models._modeling_parallel import ContextParallelInput, ParallelConfig, gather_size_by_comm
+from diffusers.models.attention_dispatch import (
+    AttentionBackendName,
+    TemplatedRingAnythingAttention,
+    _AttentionBackendRegistry,
+    attention_backend,
+    dispatch_attention_fn,
+)
+from diffusers.models.embeddings import apply_rotary_emb
+from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoAttnProcessor2_0
+from diffusers.quantizers.quantization_config import QuantizationConfigMixin
+from diffusers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFETENSORS_WEIGHTS_NAME
+
+__all__ = [
+    "SAFETENSORS_WEIGHTS_NAME",
+    "SAFE_WEIGHTS_INDEX_NAME",
+    "AttentionBackendName",
+    "ContextParallelInput",
+    "HunyuanVideoAttnProcessor2_0",
+    "KeptForward",
+    "ModelHook",
+    "ParallelConfig",
+    "QuantizationConfigMixin",
+    "TemplatedRingAnythingAttention",
+    "add_hook",
+    "apply_context_parallel",
+    "apply_rotary_emb",
+    "attention_backend",
+    "dequantize_gguf",
+    "dispatch_attention_fn",
+    "folder_of",
+    "gather_size_by_comm",
+    "group_of",
+    "has_context_parallel",
+    "is_in_4_bits",
+    "is_in_8_bits",
+    "read_gguf",
+    "set_processors",
+    "to_diffusers_names",
+]
+
+
+class KeptForward(ModelHook):
+    """A hook in place of a module's ``forward`` (``new_forward``), whose state ends with the pipeline's caches.
+
+    Relies on ``ModelHook._is_stateful``, ``reset_state`` and ``fn_ref.original_forward`` (0.32 and later).
+    """
+
+    _is_stateful = True
+
+    def original_forward(self, *args: Any) -> Any:
+        """The module's own ``forward``."""
+        return self.fn_ref.original_forward(*args)
+
+
+def add_hook(module: torch.nn.Module, hook: ModelHook, name: str) -> None:
+    """Add a hook to a module, by ``HookRegistry`` (0.32 and later); the last one added comes first."""
+    HookRegistry.check_if_exists_or_initialize(module).register_hook(hook, name)
+
+
+def set_processors(transformer: HunyuanVideoTransformer3DModel, processor: HunyuanVideoAttnProcessor2_0) -> None:
+    """Have the attention of every block done by ``processor``, where it is the library's.
+
+    Relies on the attribute ``processor`` and on its class, whose calls read ``_attention_backend`` and
+    ``_parallel_config`` (0.36 and later).
+    """
+    for module in transformer.modules():
+        if isinstance(getattr(module, "processor", None), HunyuanVideoAttnProcessor2_0):
+            module.set_processor(processor)
+
+
+def has_context_parallel(backend: AttentionBackendName) -> bool:
+    """Whether a kernel takes part in context parallelism, by ``_AttentionBackendRegistry`` (0.36 and later)."""
+    return _AttentionBackendRegistry._is_context_parallel_available(backend)
+
+
+def group_of(config: ContextParallelConfig) -> dist.ProcessGroup:
+    """All processes of a set-up context parallelism, by ``_flattened_mesh`` (0.36 and later)."""
+    return config._flattened_mesh.get_group()
+
+
+def folder_of(transformer: HunyuanVideoTransformer3DModel) -> Path:
+    """The folder that a model was loaded from, by ``config._name_or_path``."""
+    return Path(transformer.config._name_or_path)
+
+
+def is_in_4_bits(module: torch.nn.Module) -> bool:
+    """Whether bitsandbytes holds a module's weights in 4 bits, by the mark that the loader leaves on it."""
+    return bool(getattr(module, "is_loaded_in_4bit", False))
+
+
+def is_in_8_bits(module: torch.nn.Module) -> bool:
+    """Whether bitsandbytes holds a module's weights in 8 bits, by the mark that the loader leaves on it."""
+    return bool(getattr(module, "is_loaded_in_8bit", False))
+
+
+def read_gguf(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a GGUF file as stored, by ``load_gguf_checkpoint``; needs the extra ``quant``."""
+    from diffusers.models.model_loading_utils import load_gguf_checkpoint
+
+    return cast("dict[str, torch.Tensor]", load_gguf_checkpoint(str(path)))
+
+
+def dequantize_gguf(tensor: torch.Tensor) -> torch.Tensor:
+    """The numbers of one tensor of :func:`read_gguf`, by ``dequantize_gguf_tensor``."""
+    from diffusers.quantizers.gguf.utils import dequantize_gguf_tensor
+
+    return cast("torch.Tensor", dequantize_gguf_tensor(tensor))
+
+
+def to_diffusers_names(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors of the original checkpoint under diffusers' names; empties ``tensors``."""
+    from diffusers.loaders.single_file_utils import convert_hunyuan_video_transformer_to_diffusers
+
+    return cast("dict[str, torch.Tensor]", convert_hunyuan_video_transformer_to_diffusers(tensors))
