@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from diffusers import HunyuanVideoTransformer3DModel
 from diffusers.models.attention_dispatch import AttentionBackendName, attention_backend, dispatch_attention_fn
-from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoAttnProcessor2_0
+from diffusers.models.attention_processor import Attention
 
 from ...errors import ConfigError
+from .library import HunyuanVideoAttnProcessor2_0
 from .rotary import rotate_
 
 # Names are the library's, without the underscore that some begin with. Its kernels for text of several
@@ -120,7 +121,9 @@ def find_problem(backend: str, device: str, dtype: torch.dtype, head_dim: int) -
     generator = torch.Generator().manual_seed(0)
     # [batch, tokens, heads, head_dim]: drawn on the CPU, so that the device's generator is left alone.
     query, key, value = (torch.randn(1, _PROBE_TOKENS, 2, head_dim, generator=generator) for _ in range(3))
-    expected = torch.nn.functional.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (query, key, value)))
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+    )
     name = library_name(backend)
     try:
         with attention_backend(name):  # checks what is installed, and fetches a kernel from the Hub
@@ -145,7 +148,7 @@ TEXT_PROJECTIONS = ("add_q_proj", "add_k_proj", "add_v_proj", "norm_added_q", "n
 
 
 def project_heads(
-    attn: torch.nn.Module, states: torch.Tensor, names: tuple[str, ...]
+    attn: Attention, states: torch.Tensor, names: tuple[str, ...]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Queries, keys and values [B, tokens, heads, head_dim] of states [B, tokens, channels], by the layers' names."""
     query, key, value = (getattr(attn, name)(states).unflatten(2, (attn.heads, -1)) for name in names[:3])
@@ -153,7 +156,7 @@ def project_heads(
     return norm_query(query), norm_key(key), value
 
 
-def project_out(attn: torch.nn.Module, image: torch.Tensor, text: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def project_out(attn: Attention, image: torch.Tensor, text: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """What attention found, [B, tokens, channels], through the layers that dual-stream blocks have after it."""
     if getattr(attn, "to_out", None) is not None:
         image = attn.to_out[1](attn.to_out[0](image))
@@ -175,7 +178,7 @@ class _MaskFreeProcessor(HunyuanVideoAttnProcessor2_0):
 
     def __call__(
         self,
-        attn: torch.nn.Module,
+        attn: Attention,
         hidden_states: torch.Tensor,
         encoder_hidden_states: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
@@ -204,7 +207,9 @@ class _MaskFreeProcessor(HunyuanVideoAttnProcessor2_0):
         return project_out(attn, found[:, :image_length], found[:, image_length:])
 
 
-def _cut_padding(module: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+def _cut_padding(
+    module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[()], dict[str, Any]]:
     """A forward hook of the transformer: at batch 1 the text and its mask without the padded end.
 
     Raises:

@@ -10,12 +10,12 @@ transformer, texts of fewer tokens than processes, and ring on a CPU. Knows noth
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 from diffusers import ContextParallelConfig, HunyuanVideoTransformer3DModel
-from diffusers.hooks import HookRegistry, ModelHook, apply_context_parallel
+from diffusers.hooks import HookRegistry, apply_context_parallel
 from diffusers.models._modeling_parallel import ContextParallelInput, ParallelConfig, gather_size_by_comm
 from diffusers.models.attention_dispatch import (
     AttentionBackendName,
@@ -23,9 +23,10 @@ from diffusers.models.attention_dispatch import (
     _AttentionBackendRegistry,
     dispatch_attention_fn,
 )
-from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoAttnProcessor2_0
+from diffusers.models.attention_processor import Attention
 
 from ..process_group import ProcessGroup
+from .library import HunyuanVideoAttnProcessor2_0, ModelHook
 from .mask_free import JOINT_PROJECTIONS, TEXT_PROJECTIONS, library_name, project_heads, project_out
 from .rotary import rotate_
 
@@ -106,9 +107,9 @@ class SplitAttention(HunyuanVideoAttnProcessor2_0):
 
     def __call__(
         self,
-        attn: torch.nn.Module,
+        attn: Attention,
         hidden_states: torch.Tensor,
-        encoder_hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         image_rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -119,6 +120,7 @@ class SplitAttention(HunyuanVideoAttnProcessor2_0):
         """
         if hidden_states.shape[0] != 1:
             raise ValueError(f"context parallelism takes one video a call, not {hidden_states.shape[0]}")
+        assert encoder_hidden_states is not None and image_rotary_emb is not None  # this transformer gives both
         image_length, text = hidden_states.shape[1], encoder_hidden_states
         query, key, value = project_heads(attn, hidden_states, JOINT_PROJECTIONS)
         for part in (query, key):
@@ -138,10 +140,12 @@ class SplitAttention(HunyuanVideoAttnProcessor2_0):
         parallel = self._parallel_config
         if query.device.type == "cpu" and parallel.context_parallel_config.ring_anything:
             # The library's own kernel for the CPU gives no log-sum-exp; torch has one that does.
-            return TemplatedRingAnythingAttention.apply(
+            found = TemplatedRingAnythingAttention.apply(
                 query, key, value, None, 0.0, False, None, False, False, _attend_on_cpu, None, parallel
             )
-        return dispatch_attention_fn(query, key, value, backend=self._attention_backend, parallel_config=parallel)
+        else:
+            found = dispatch_attention_fn(query, key, value, backend=self._attention_backend, parallel_config=parallel)
+        return cast(torch.Tensor, found)
 
 
 class _LongEnough(ModelHook):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import torch
 from diffusers import HunyuanVideoTransformer3DModel
-from diffusers.hooks import HookRegistry, ModelHook
+from diffusers.hooks import HookRegistry
 from diffusers.models.embeddings import apply_rotary_emb
+
+from .library import ModelHook
 
 # The float32 copy of a piece, of which the library's formula makes five. On a CPU they should stay in the cache of
 # its cores; on a GPU a piece should keep all of it busy.
@@ -63,8 +65,9 @@ class _KeptTables(ModelHook):
 
     def new_forward(self, module: torch.nn.Module, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         wanted = (hidden_states.shape[2:], hidden_states.device)
-        if self._of != wanted:
-            self._of, self._tables = wanted, self.fn_ref.original_forward(hidden_states)
+        if self._tables is None or self._of != wanted:
+            tables: tuple[torch.Tensor, torch.Tensor] = self.fn_ref.original_forward(hidden_states)
+            self._of, self._tables = wanted, tables
         return self._tables
 
     def reset_state(self, module: torch.nn.Module) -> torch.nn.Module:

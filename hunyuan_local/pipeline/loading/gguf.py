@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 
@@ -111,7 +111,7 @@ def _read(path: Path, empty: HunyuanVideoTransformer3DModel) -> dict[str, torch.
     if tensors.keys() <= empty.state_dict().keys():
         return tensors
     _split_fused_layers(tensors, empty.config.num_attention_heads * empty.config.attention_head_dim)
-    return convert_hunyuan_video_transformer_to_diffusers(tensors)
+    return cast("dict[str, torch.Tensor]", convert_hunyuan_video_transformer_to_diffusers(tensors))
 
 
 def _split_fused_layers(tensors: dict[str, torch.Tensor], width: int) -> None:
@@ -124,7 +124,8 @@ def _split_fused_layers(tensors: dict[str, torch.Tensor], width: int) -> None:
         block, part = key.split(".linear1.")
         fused = tensors.pop(key)
         block = block.replace("single_blocks", "single_transformer_blocks")
-        for name, value in zip(names, fused.split((width,) * 3 + (fused.shape[0] - 3 * width,)), strict=True):
+        parts = torch.split(fused, [width] * 3 + [fused.shape[0] - 3 * width])
+        for name, value in zip(names, parts, strict=True):
             tensors[f"{block}.{name}.{part}"] = value
 
 
