@@ -107,7 +107,7 @@ def step_cache(pipe: HunyuanVideoPipeline, cache: CacheConfig | None, done: int,
     first, last = _steps_before(cache.start, total) - done, _steps_before(cache.end, total) - done
     transformer = pipe.transformer
     transformer.enable_cache(_library_config(cache, first, last, done, total))
-    gate = contextlib.nullcontext()
+    gate: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if isinstance(cache, FirstBlockCache):
         gate = _first_block_only_between(pipe, cache.threshold, first, last)
     try:
@@ -201,10 +201,10 @@ def measured_mag_ratios(transformer: HunyuanVideoTransformer3DModel) -> Iterator
     entered: list[torch.Tensor] = []
     norms: list[torch.Tensor] = []
 
-    def enter(module: torch.nn.Module, args: tuple) -> None:
+    def enter(module: torch.nn.Module, args: tuple[Any, ...]) -> None:
         entered.append(args[0])
 
-    def leave(module: torch.nn.Module, args: tuple, output: tuple[torch.Tensor, torch.Tensor]) -> None:
+    def leave(module: torch.nn.Module, args: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
         norms.append((output[0] - entered.pop()).float().norm(dim=-1))
         ratios.append(1.0 if len(norms) == 1 else (norms[-1] / (norms.pop(0) + 1e-8)).mean().item())
 

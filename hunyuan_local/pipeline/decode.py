@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import numpy as np
 import torch
@@ -61,6 +61,7 @@ def help_decoding(model: LoadedModel, latents: torch.Tensor, tiling: Tiling) -> 
         latents = latents.to(model.placement.device_of("vae"), vae.dtype) / vae.config.scaling_factor
         cuts = _cuts(vae, latents)
         if len(cuts) > 1:
+            assert model.process_group is not None  # a model alone has nobody to help
             help_with_tiles(model.process_group, cuts, lambda cut: vae.decode(cut, return_dict=False)[0])
 
 
@@ -74,6 +75,7 @@ def _pieces(
     if len(cuts) == 1:
         yield _to_uint8(vae.decode(latents, return_dict=False)[0])
         return
+    tiles: Generator[torch.Tensor, None, None]
     if process_group is None:
         tiles = (vae.decode(cut, return_dict=False)[0] for cut in cuts)
     else:

@@ -11,6 +11,7 @@ import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -150,6 +151,14 @@ def _load(name: str, folder: Path) -> FrameClassifier:
     return classifier
 
 
+class _Wanted(TypedDict):
+    """What of a repository is fetched, and where to."""
+
+    revision: str | None
+    cache_dir: Path
+    allow_patterns: list[str]
+
+
 def _find(model_id: str, revision: str | None, on_note: Callable[[str], None], hub: Hub | None) -> Path:
     """The folder of a classifier: its own, or that in the Hub's cache, downloaded if it is not there."""
     folder = Path(model_id).expanduser()
@@ -160,7 +169,7 @@ def _find(model_id: str, revision: str | None, on_note: Callable[[str], None], h
             )
         return folder.resolve()
     hub = hub or Hub.default()
-    wanted = {"revision": revision, "cache_dir": hub.cache, "allow_patterns": _FILES}
+    wanted: _Wanted = {"revision": revision, "cache_dir": hub.cache, "allow_patterns": _FILES}
     with _translated_fetching(model_id, revision, hub), quiet_transformers():
         with contextlib.suppress(LocalEntryNotFoundError):  # then it is downloaded
             return Path(snapshot_download(model_id, local_files_only=True, **wanted))

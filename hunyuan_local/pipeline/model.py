@@ -20,7 +20,7 @@ from .families.base import Family
 from .memory.allocator import give_back_memory
 from .memory.device import available_bytes, device_name, free_device, translated_shortage
 from .memory.placement import Placement
-from .text.prompt_encoder import PromptEncoder
+from .text.prompt_encoder import EncodesPrompts, PromptEncoder
 
 if TYPE_CHECKING:
     from .process_group import ProcessGroup
@@ -31,7 +31,8 @@ class LoadedModel:
     """The components of a model on their devices, with the config and profile that made it and its folder on disk.
 
     ``pipe`` holds the components; its own call is not used. ``extra_files`` has the SHA-256 of each file beside the
-    folder that went into it, by path. ``process_group`` is that of a model which several processes run together.
+    folder that went into it, by path. ``process_group`` is that of a model which several processes run together, and
+    ``shared_prompts`` then encodes in the place of ``prompts``.
     """
 
     pipe: HunyuanVideoPipeline
@@ -43,6 +44,7 @@ class LoadedModel:
     prompts: PromptEncoder
     extra_files: dict[str, str] = field(default_factory=dict)
     process_group: ProcessGroup | None = None
+    shared_prompts: EncodesPrompts | None = None
 
 
 @contextlib.contextmanager

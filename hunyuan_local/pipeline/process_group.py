@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -74,7 +74,7 @@ class ProcessGroup:
 
     def share(self, value: T) -> T:
         """The leader's value, in every process; the others' is not looked at. Tensors must be on the CPU."""
-        box: list[Any] = [value]
+        box = [value]
         dist.broadcast_object_list(box, src=0, device=_CPU)
         return box[0]
 
@@ -121,7 +121,9 @@ class SharedCheckpoint(Checkpoint):
             self._own.delete()
 
 
-def tiles_of_group(process_group: ProcessGroup, cuts: Sequence[torch.Tensor], decode: Decode) -> Iterator[torch.Tensor]:
+def tiles_of_group(
+    process_group: ProcessGroup, cuts: Sequence[torch.Tensor], decode: Decode
+) -> Generator[torch.Tensor, None, None]:
     """For the leader: every tile in order, where the others decode theirs meanwhile (:func:`help_with_tiles`).
 
     They are decoded in rounds, a tile a process, and the next round begins when the leader wants its first

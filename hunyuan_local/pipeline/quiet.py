@@ -38,7 +38,7 @@ def hide_import_noise() -> None:
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Hide the chatter and bars of transformers and the Hub's client, which would break up the progress display."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
     from transformers.utils import logging as transformers_logging
 
     level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()

@@ -36,7 +36,7 @@ def join(model: LoadedModel, process_group: ProcessGroup, requested_backend: str
     backend = _choose_backend(model, process_group, requested_backend)
     transformer = model.pipe.transformer
     split_tokens(transformer, process_group, backend, model.placement.device_of("transformer"))
-    model.prompts = SharedPrompts(model.prompts, process_group, model.placement.device_of("transformer"))
+    model.shared_prompts = SharedPrompts(model.prompts, process_group, model.placement.device_of("transformer"))
     model.process_group = process_group
     model.profile = model.profile.model_copy(
         update={"attention_backend": backend, "context_parallel": process_group.shared}

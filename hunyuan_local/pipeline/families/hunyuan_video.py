@@ -64,9 +64,9 @@ class HunyuanVideo:
         """One pass of the transformer, two with a negative prompt; each has its own step cache."""
         given = {"hidden_states": latents.to(transformer.dtype), "timestep": timestep, "return_dict": False}
         with transformer.cache_context("cond"):
-            towards = transformer(**given, **conditions.positive)[0]
+            towards: torch.Tensor = transformer(**given, **conditions.positive)[0]
         if conditions.negative is None:
             return towards
         with transformer.cache_context("uncond"):
-            away = transformer(**given, **conditions.negative)[0]
+            away: torch.Tensor = transformer(**given, **conditions.negative)[0]
         return away + conditions.true_cfg_scale * (towards - away)

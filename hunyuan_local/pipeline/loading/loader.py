@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, HunyuanVideoPipeline
+from diffusers import FlowMatchEulerDiscreteScheduler, HunyuanVideoPipeline, HunyuanVideoTransformer3DModel
 from diffusers.utils import logging as diffusers_logging
 
 from ...config import ModelConfig, RuntimeProfile, cache_dir
+from ...config.profiles import Offload, Residence
 from ...errors import ConfigError, HunyuanLocalError, ModelLoadError
 from ...schema import Progress
 from ...weights.files import MODEL_INDEX, missing_files
@@ -40,6 +41,14 @@ from .quantization import cast_storage, finish_quantization, require, transforme
 
 OnNote = Callable[[str], None]
 _FAMILY: Family = HunyuanVideo()
+# Of the transformer, by where it is kept.
+_OFFLOADS: dict[Residence, Offload] = {
+    "device": "none",
+    "visit": "model",
+    "group": "group",
+    "sequential": "sequential",
+    "cpu": "none",
+}
 
 
 def load_model(
@@ -95,7 +104,7 @@ def _assemble(config: ModelConfig, profile: RuntimeProfile, folder: Path, on_not
     def load(component: str) -> torch.nn.Module:
         with _translated_errors(config), _quiet_libraries():
             if component == "transformer":
-                module = _read_transformer(config, profile, folder, placement, on_note, extra_files)
+                module: torch.nn.Module = _read_transformer(config, profile, folder, placement, on_note, extra_files)
             else:
                 module = _read(component, folder, profile, placement)
             placement.place(component, module.eval().requires_grad_(False))
@@ -127,7 +136,7 @@ def _read(
     component: str, folder: Path, profile: RuntimeProfile, placement: Placement, **options: object
 ) -> torch.nn.Module:
     """The weights of one component, from their file to where they are wanted, without a second copy of them all."""
-    return _FAMILY.classes[component].from_pretrained(
+    module: torch.nn.Module = _FAMILY.classes[component].from_pretrained(
         folder / component,
         dtype=getattr(torch, getattr(profile.dtypes, component)),
         device_map={"": placement.loading_device(component)},
@@ -135,6 +144,7 @@ def _read(
         local_files_only=True,
         **options,
     )
+    return module
 
 
 def _read_transformer(
@@ -144,7 +154,7 @@ def _read_transformer(
     placement: Placement,
     on_note: OnNote,
     extra_files: dict[str, str],
-) -> torch.nn.Module:
+) -> HunyuanVideoTransformer3DModel:
     """The transformer in the profile's precision, with what the model's config adds to it."""
     dtype = getattr(torch, profile.dtypes.transformer)
     if config.transformer_gguf is not None:
@@ -170,8 +180,7 @@ def check_precision(config: ModelConfig, profile: RuntimeProfile) -> None:
         ConfigError: names what cannot be used, why, and what can.
     """
     capability = torch.cuda.get_device_capability() if profile.device == "cuda" else None
-    offload = profile.residence("transformer")
-    offload = {"device": "none", "visit": "model", "cpu": "none"}.get(offload, offload)
+    offload = _OFFLOADS[profile.residence("transformer")]
     if config.transformer_gguf is not None:
         require_gguf(config.transformer_gguf, profile.quantization, offload)
     require(

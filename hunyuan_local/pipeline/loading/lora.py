@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import HunyuanVideoTransformer3DModel
@@ -129,7 +130,7 @@ def add_loras(transformer: HunyuanVideoTransformer3DModel, loras: Sequence[LoraC
     ]
 
 
-def _is_plain(weight: torch.nn.Parameter) -> bool:
+def _is_plain(weight: torch.Tensor) -> bool:
     """Whether a weight is numbers that can be added to, and not the storage of a quantised one."""
     return type(weight) is torch.nn.Parameter and type(weight.data) is torch.Tensor and weight.dtype in _PLAIN
 
@@ -233,7 +234,7 @@ def _add_group(
     spelling: str,
     tensors: dict[str, torch.Tensor],
     keys: dict[str, str],
-    metadata: dict,
+    metadata: dict[str, Any],
     layers: Sequence[str],
     linear: Mapping[str, torch.nn.Linear],
 ) -> None:
@@ -252,11 +253,11 @@ def _add_group(
         _check_shape(changes, keys["down"], down, (rank, columns))
         _check_shape(changes, keys["up"], up, (sum(rows), rank))
         alpha = tensors["alpha"].item() if "alpha" in tensors else _metadata_alpha(metadata, layers[0], rank)
-        for name, part in zip(layers, _in_diffusers_order(spelling, up).split(rows), strict=True):
+        for name, part in zip(layers, torch.split(_in_diffusers_order(spelling, up), rows), strict=True):
             changes.weights[name] = _Change(down, part, alpha / rank)
     if "bias" in tensors:
         _check_shape(changes, keys["bias"], tensors["bias"], (sum(rows),))
-        for name, part in zip(layers, _in_diffusers_order(spelling, tensors["bias"]).split(rows), strict=True):
+        for name, part in zip(layers, torch.split(_in_diffusers_order(spelling, tensors["bias"]), rows), strict=True):
             changes.biases[name] = part
 
 
@@ -274,13 +275,13 @@ def _in_diffusers_order(spelling: str, rows: torch.Tensor) -> torch.Tensor:
     return rows
 
 
-def _adapter_metadata(metadata: dict[str, str] | None) -> dict:
+def _adapter_metadata(metadata: dict[str, str] | None) -> dict[str, Any]:
     """The settings of the training, where diffusers wrote them into the file: ``lora_alpha`` and others."""
     settings = json.loads((metadata or {}).get("lora_adapter_metadata", "{}"))
     return {name.removeprefix("transformer."): value for name, value in settings.items()}
 
 
-def _metadata_alpha(metadata: dict, layer: str, rank: int) -> float:
+def _metadata_alpha(metadata: dict[str, Any], layer: str, rank: int) -> float:
     """The number alpha of ``alpha / rank``; a file that does not say it means the rank, which scales by 1."""
     patterns = metadata.get("alpha_pattern") or {}
     own = (value for pattern, value in patterns.items() if re.match(rf"(.*\.)?({pattern})$", layer))

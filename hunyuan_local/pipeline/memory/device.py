@@ -8,9 +8,9 @@ from __future__ import annotations
 import contextlib
 import gc
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -55,13 +55,13 @@ def describe_gpu() -> dict[str, Any]:
         "compute_capability": [properties.major, properties.minor],
         "count": torch.cuda.device_count(),
         "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(),
+        "cudnn": cast("Callable[[], int | None]", torch.backends.cudnn.version)(),
     }
 
 
 def reset_peak() -> None:
     """Begin torch's peaks of the first CUDA device's memory anew, if there is one in use."""
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available() and cast("Callable[[], bool]", torch.cuda.is_initialized)():
         torch.cuda.reset_peak_memory_stats(0)
 
 

@@ -46,7 +46,7 @@ class Placement:
         self._visiting: dict[str, torch.nn.Module] = {}
         self._present: set[str] = set()
         self._staying: frozenset[str] = frozenset()
-        self._folders: list[tempfile.TemporaryDirectory] = []
+        self._folders: list[tempfile.TemporaryDirectory[str]] = []
 
     def device_of(self, component: str) -> torch.device:
         """Where a component computes, and so where its inputs have to be."""
@@ -148,8 +148,9 @@ class Placement:
             "low_cpu_mem_usage": stream and not group.pinned,
             "offload_to_disk_path": self._disk_folder(component) if group.to_disk else None,
         }
-        if hasattr(module, "enable_group_offload"):  # a model of diffusers says itself what its blocks are
-            module.enable_group_offload(**options)
+        own = getattr(module, "enable_group_offload", None)
+        if own is not None:  # a model of diffusers says itself what its blocks are
+            own(**options)
         else:
             apply_group_offloading(module, **options)
 

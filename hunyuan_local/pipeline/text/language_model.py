@@ -29,7 +29,7 @@ _REMEDY = (
 
 
 @dataclass
-class _Watch(StoppingCriteria):
+class _Watch(StoppingCriteria):  # type: ignore[misc]  # type checkers do not read transformers here
     """Stops the writing when time is up or somebody says so, and remembers which."""
 
     deadline: float

@@ -10,6 +10,7 @@ import hashlib
 import importlib.metadata
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -49,7 +50,7 @@ class PromptCache:
         """The embeddings of a prompt, on the CPU; None if they are not there, or damaged."""
         path = self._path(prompt)
         try:
-            found = load_file(path)
+            found: Embeddings = load_file(path)
         except FileNotFoundError:
             return None
         except (OSError, SafetensorError):
@@ -70,23 +71,23 @@ class PromptCache:
         with replacing(self._path(prompt)) as partial:
             save_file({name: embeddings[name].cpu().contiguous() for name in NAMES}, partial)
         if self._max_bytes is not None:
-            self._prune()
+            self._prune(self._max_bytes)
 
     def _path(self, prompt: str) -> Path:
         key = hashlib.sha256(json.dumps([prompt, *self._shared]).encode()).hexdigest()
         return self._folder / f"prompt-{key}.safetensors"
 
-    def _prune(self) -> None:
+    def _prune(self, max_bytes: int) -> None:
         found = [(path, path.stat()) for path in self._folder.glob("prompt-*.safetensors")]
         total = sum(stat.st_size for _, stat in found)
         for path, stat in sorted(found, key=lambda item: item[1].st_mtime_ns):
-            if total <= self._max_bytes:
+            if total <= max_bytes:
                 break
             path.unlink(missing_ok=True)
             total -= stat.st_size
 
 
-def encoder_identity(folder: Path, dtypes: dict[str, str], devices: dict[str, str]) -> str:
+def encoder_identity(folder: Path, dtypes: Mapping[str, str], devices: Mapping[str, str]) -> str:
     """What embeddings depend on beside prompt and template: weights, tokenizers, precision, device and libraries.
 
     The weights are told apart by the commit of a snapshot in the Hub's cache, else by name, size and time

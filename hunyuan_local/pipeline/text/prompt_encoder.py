@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from diffusers import HunyuanVideoPipeline
@@ -17,6 +18,14 @@ from .prompt_cache import NAMES, Embeddings, PromptCache
 from .tokenizers import check_crop_start, find_truncations
 
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
+
+
+class EncodesPrompts(Protocol):
+    """What the denoising asks for embeddings."""
+
+    def encode(self, request: FilledRequest, on_note: Callable[[str], None]) -> Embeddings:
+        """See :meth:`PromptEncoder.encode`."""
+        ...
 
 
 class PromptEncoder:
@@ -126,7 +135,8 @@ class PromptEncoder:
     def _encode(self, prompt: str, on_note: Callable[[str], None]) -> Embeddings:
         known = self._last.get(prompt)
         for cache in (self._staged, self._cache):
-            known = known or (cache and cache.load(prompt))
+            if known is None and cache is not None:
+                known = cache.load(prompt)
         if known is not None:
             return known
         self.load()
