@@ -98,12 +98,13 @@ def _losses(request: GenerationRequest, target: str, limits: Capabilities) -> It
     if longest is not None and len(request.prompt) > longest:
         rule = f"{target} takes {longest} characters, this has {len(request.prompt)}"
         yield Loss("prompt", request.prompt, rule, permissible=False), {}
-    size = (request.width, request.height)
-    if limits.sizes is not None and None not in size and size not in limits.sizes:
-        alike = (s for s in limits.sizes if (s[1] > s[0]) == (size[1] > size[0]))
-        nearest = next(alike, limits.sizes[0])
-        allowed = f"{target} makes {' and '.join(map(_by, limits.sizes))}"
-        yield Loss("size", _by(size), allowed, _by(nearest)), dict(zip(("width", "height"), nearest, strict=True))
+    if limits.sizes is not None and request.width is not None and request.height is not None:
+        size = (request.width, request.height)
+        if size not in limits.sizes:
+            alike = (s for s in limits.sizes if (s[1] > s[0]) == (size[1] > size[0]))
+            nearest = next(alike, limits.sizes[0])
+            allowed = f"{target} makes {' and '.join(map(_by, limits.sizes))}"
+            yield Loss("size", _by(size), allowed, _by(nearest)), dict(zip(("width", "height"), nearest, strict=True))
     for name, span in (("num_inference_steps", limits.steps), ("num_frames", limits.frames)):
         value = getattr(request, name)
         if value is not None and span is not None and name in limits.fields and (near := _clamp(value, span)) != value:

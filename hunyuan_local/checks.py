@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import difflib
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from .errors import FieldProblem
 
+Number = TypeVar("Number", int, float)
 
-def check_range(value: Any, low: Any, high: Any) -> Any:
+
+def check_range(value: Number, low: Number, high: Number) -> Number:
     """The value, if it is from ``low`` to ``high``.
 
     Raises:

@@ -115,10 +115,12 @@ def differences(old: Provenance, new: Provenance) -> list[str]:
 
 
 def _comparable(provenance: Provenance) -> dict[str, object]:
-    config = {"model": provenance.model.name}
+    config: dict[str, object] = {"model": provenance.model.name}
     if provenance.model.config is not None:
         config = provenance.model.config.model_dump(include={"name", "model_id", "revision", "prompt_template"})
-    stack = {"weights": provenance.model.weights, "profile": provenance.profile, "device": provenance.device}
+    stack: dict[str, object] = {
+        "weights": provenance.model.weights, "profile": provenance.profile, "device": provenance.device,
+    }  # fmt: skip
     if provenance.runtime is not None:
         del stack["profile"]
         stack |= {f"profile.{key}": value for key, value in provenance.runtime.model_dump(exclude={"name"}).items()}

@@ -12,7 +12,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from .checks import check_grid, check_range, field_problems
 from .errors import FieldProblem, InvalidRequestError
@@ -137,7 +145,7 @@ class GenerationRequest(BaseModel):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _translate_errors(cls, data: Any, handler: Any) -> GenerationRequest:
+    def _translate_errors(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         try:
             return handler(data)
         except ValidationError as error:

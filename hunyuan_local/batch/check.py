@@ -24,7 +24,7 @@ def check_items(
     """
     good: list[BatchItem] = []
     bad: dict[int, BadLine] = {}
-    sizes: dict[tuple, str | None] = {}
+    sizes: dict[tuple[int | None, int | None, int | None, bool], str | None] = {}
     for item in items:
         problem = _refusal(item.request, backend, allow_loss)
         if problem is None and check_size is not None:

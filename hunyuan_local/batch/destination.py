@@ -138,7 +138,8 @@ def _words(error: Exception) -> str:
 def _filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     protocol = url.split("://", 1)[0]
     try:
-        return fsspec.core.url_to_fs(url)
+        found: tuple[fsspec.AbstractFileSystem, str] = fsspec.core.url_to_fs(url)
+        return found
     except ImportError as error:
         raise ConfigError(f"output_dir={url!r}: {error}; install what {protocol}:// needs") from error
     except Exception as error:

@@ -22,20 +22,22 @@ def seconds_left(batch: Batch, running: Sequence[Job], workers: int) -> float | 
     measured, unfinished = measure(recent), batch.unfinished()
     if not measured and (recent or not all(_has_size(job.request) for job in unfinished)):
         # A service, whose steps nobody has seen: videos take as long as they took.
-        took = [job.result["timings"]["total_s"] for job in recent]
+        took: list[float] = [job.result["timings"]["total_s"] for job in recent if job.result is not None]
         return math.ceil(len(unfinished) / workers) * sum(took) / len(took) if took else None
     costs = measured or _first_steps(running)
     at_work = {job.job_id for job in running}
     waiting = [job for job in unfinished if job.job_id not in at_work]
     left = forecast(running, waiting, costs, max(workers, len(running))).seconds_left.values()
-    return None if any(seconds is None for seconds in left) else max(left, default=0.0)
+    known = [seconds for seconds in left if seconds is not None]
+    return None if len(known) < len(left) else max(known, default=0.0)
 
 
 def _first_steps(running: Sequence[Job]) -> dict[int, Cost]:
     """Costs from the steps of the first videos, before one is finished."""
     for job in running:
-        if job.progress is not None and job.progress.seconds_per_step is not None:
-            per_voxel = job.progress.seconds_per_step * job.request.num_inference_steps / work_of(job.request)
+        progress, steps = job.progress, job.request.num_inference_steps
+        if progress is not None and progress.seconds_per_step is not None and steps is not None:
+            per_voxel = progress.seconds_per_step * steps / work_of(job.request)
             return {0: Cost(step_s=per_voxel, rest_s=0.0)}
     return {}
 

@@ -67,7 +67,8 @@ def read_json_lines(text: str) -> Iterator[Record]:
             if isinstance(value, dict):
                 yield Record(line, {name: entry for name, entry in value.items() if entry is not None})
             else:
-                kind = {list: "a list", str: "a text"}.get(type(value), json.dumps(value)[:40])
+                kinds: dict[type, str] = {list: "a list", str: "a text"}
+                kind = kinds.get(type(value), json.dumps(value)[:40])
                 yield _unreadable(line, f'is {kind}; a line must be an object such as {{"prompt": "a red circle"}}')
 
 
@@ -155,7 +156,8 @@ def _check_header(header: list[str], name: str, line: int, delimiter: str) -> li
 
 def _convert(line: int, cells: dict[str, str]) -> Record:
     """The cells of a CSV record as the types of their fields; those that cannot be are left out and named."""
-    fields, problems = {}, []
+    fields: dict[str, str | int | float] = {}
+    problems: list[str] = []
     for column, cell in cells.items():
         kind, text = _TYPES.get(column, str), cell.strip()
         if kind is str:

@@ -109,7 +109,7 @@ def _card(name: str, row: ReportRow, picture: tuple[str | None, str], folder: Pa
         "id": name,
         "row": row,
         "href": href,
-        "file": row.video.split("?")[0].rsplit("/", 1)[-1] if href else "",
+        "file": row.video.split("?")[0].rsplit("/", 1)[-1] if row.video and href else "",
         "missing": missing,
         "place": row.video if row.video and not href and not missing else "",
         "picture": picture[0],

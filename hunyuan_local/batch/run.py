@@ -227,6 +227,7 @@ class Batch:
         return ItemState(item, job, name, is_there, self._problems.get(item.key, ""))
 
     def _enqueue(self, item: WantedItem, request: GenerationRequest) -> Job:
+        assert request.seed is not None  # one was drawn, or is its job's
         origin = {"key": item.key, "line": item.line, "name": item.name_for(request.seed)}
         return self.store.enqueue(request, self.identity, origin, max_attempts=MAX_ATTEMPTS)
 

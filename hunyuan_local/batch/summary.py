@@ -95,8 +95,10 @@ class Summary:
         )
 
     def _picture(self, state: ItemState, place: str | None) -> Path | None:
-        if place is None or self._where.is_local:
-            return None if place is None else Path(place)
+        if place is None or state.job is None:
+            return None
+        if self._where.is_local:
+            return Path(place)
         kept = self._batch.picture(state.job)
         return kept if kept.exists() else None
 

@@ -169,7 +169,7 @@ class RuntimeProfile(StrictConfig):
 
     def residence(self, component: str) -> Residence:
         """Where a component is kept, from ``offload`` and ``placement``."""
-        own = None if component == "transformer" else getattr(self.placement, component)
+        own: Residence | None = None if component == "transformer" else getattr(self.placement, component)
         if own is not None:
             return own
         if self.offload == "none":

@@ -44,6 +44,7 @@ def of_batch(machine: Machine, heads: int, cards: int, videos: int, saved_bytes:
 
 def _of_sharing(machine: Machine, heads: int, cards: int, saved_bytes: int) -> str:
     gpu = machine.reference
+    assert gpu is not None  # several cards are never CPUs
     if gpu.nvlink_gbs:
         link = f"over NVLink, {gpu.nvlink_gbs:g} GB/s from each card"
     else:

@@ -127,11 +127,11 @@ class BatchPlan:
     @property
     def choice(self) -> BatchOption | None:
         """The fastest that fits; of those that differ by less than the estimate can tell, the plainest."""
-        fitting = [option for option in self.options if option.fits and option.seconds is not None]
+        fitting = [(option, option.seconds) for option in self.options if option.fits and option.seconds is not None]
         if not fitting:
             return None
-        limit = as_fast(min(option.seconds.total for option in fitting))
-        return min((option for option in fitting if option.seconds.total <= limit), key=_plainness)
+        limit = as_fast(min(seconds.total for _, seconds in fitting))
+        return min((timed for timed in fitting if timed[1].total <= limit), key=_plainness)[0]
 
     def best(self, strategy: Strategy) -> BatchOption | None:
         """The same of one strategy alone."""
@@ -152,6 +152,7 @@ class BatchPlan:
             self.single.require_choice()
             least = min(option.plan.host_peak_bytes for option in self.options if option.seconds is not None)
             have = self.single.machine.host_memory_bytes
+            assert have is not None  # nothing else speaks against a mode that fits one card
             raise GpuMemoryError(
                 f"num_gpus={self.num_gpus}: the process of each card needs at least {gib(least)} of host memory, there "
                 f"are {gib(have)}; use fewer cards (--num-gpus {have // least})"
@@ -293,9 +294,10 @@ def _seconds(strategy: Strategy, one: Seconds, rounds: int, load: float) -> Batc
     return BatchSeconds(load, encode, each * rounds, load + encode + each, each)
 
 
-def _plainness(option: BatchOption) -> tuple[bool, int, int, bool, float]:
+def _plainness(timed: tuple[BatchOption, BatchSeconds]) -> tuple[bool, int, int, bool, float]:
+    option, seconds = timed
     mode = option.plan.mode
     return (
         mode.quantization is not None, STRATEGIES.index(option.strategy), OFFLOADS.index(mode.offload),
-        mode.vae_tiling, option.seconds.total,
+        mode.vae_tiling, seconds.total,
     )  # fmt: skip

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from ..config import ModelConfig, configs_dir
 from ..errors import ModelLoadError
-from .architecture import Architecture, Autoencoder, Clip, Llama, Transformer
+from .architecture import Architecture, Autoencoder, Clip, Component, Llama, Transformer
 
 DEFAULT = "hunyuan-video"  # every checkpoint on the Hub that this package knows has this architecture
 COMPONENTS = ("transformer", "vae", "text_encoder", "text_encoder_2")
@@ -35,7 +35,8 @@ def read_architecture(model: ModelConfig) -> Architecture:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return config
     except (OSError, ValueError) as error:
         raise ModelLoadError(
             f"{path}: cannot be read: {error}; give a folder in diffusers' layout that holds the whole checkpoint"
@@ -43,7 +44,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _build(configs: dict[str, Any], source: str) -> Architecture:
-    classes = {
+    classes: dict[str, tuple[type[Component], str]] = {
         "transformer": (Transformer, "HunyuanVideoTransformer3DModel"),
         "vae": (Autoencoder, "AutoencoderKLHunyuanVideo"),
         "text_encoder": (Llama, "LlamaModel"),

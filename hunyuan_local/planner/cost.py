@@ -144,7 +144,7 @@ def _compute(cost: Cost, setup: Setup, gpu: GpuSpec | None, kernel: Kernel) -> f
     peak, shares = gpu.bf16_tflops * 1e12, gpu.utilisation
     if peak == 0:
         return float("inf")
-    attention = {"none": getattr(shares, kernel), "row": shares.masked, "square": shares.square}[setup.mask]
+    attention: float = {"none": getattr(shares, kernel), "row": shares.masked, "square": shares.square}[setup.mask]
     return (
         cost.attention_flops / (peak * attention)
         + cost.matmul_flops / (peak * shares.matmul * setup.method.matmul_speed)

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -85,17 +85,18 @@ class Machine:
     libraries: frozenset[str] | None = None
 
     @property
-    def device(self) -> str:
+    def device(self) -> Literal["cuda", "cpu"]:
         """``cuda`` or ``cpu``."""
         return "cpu" if self.gpu_memory_bytes is None else "cuda"
 
     @property
     def reference(self) -> GpuSpec | None:
         """The GPU whose speed is assumed: the machine's own, or where it is not known the one nearest in memory."""
-        if self.gpu is not None or self.gpu_memory_bytes is None:
+        memory = self.gpu_memory_bytes
+        if self.gpu is not None or memory is None:
             return self.gpu
         usual = [spec for spec in gpu_specs() if spec.name in ("3060", "4080", "4090", "5090", "l40s", "h100", "h200")]
-        return min(usual, key=lambda spec: abs(spec.memory_bytes - self.gpu_memory_bytes))
+        return min(usual, key=lambda spec: abs(spec.memory_bytes - memory))
 
 
 def gpu_specs() -> tuple[GpuSpec, ...]:
@@ -187,10 +188,7 @@ def _table() -> tuple[tuple[GpuSpec, ...], tuple[tuple[tuple[int, int], Utilisat
     path = configs_dir() / "gpus.yaml"
     try:
         content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-        gpus = tuple(
-            GpuSpec(**{key: tuple(value) if isinstance(value, list) else value for key, value in item.items()})
-            for item in content["gpus"]
-        )
+        gpus = tuple(GpuSpec(**{key: _without_lists(value) for key, value in item.items()}) for item in content["gpus"])
         shares = tuple(
             (tuple(item["from"]), Utilisation(**{key: value for key, value in item.items() if key != "from"}))
             for item in content["utilisation"]
@@ -198,3 +196,7 @@ def _table() -> tuple[tuple[GpuSpec, ...], tuple[tuple[tuple[int, int], Utilisat
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: cannot be read as a table of GPUs: {error}; install the package again") from error
     return gpus, shares
+
+
+def _without_lists(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

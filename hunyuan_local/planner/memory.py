@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ..config import GIB
+from ..config.tiling import UNTILED, Tiling
 from .architecture import Architecture
-from .decoding import UNTILED, Decode, Tiling, trace_decode
+from .decoding import Decode, trace_decode
 from .denoising import Mask, Pass, trace_parts, trace_pass
 from .encoding import LLAMA_TOKENS, trace_clip, trace_llama
 from .modes import DTYPES, Offload

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 
 from ..config import ModelConfig
 from ..config.quantization import GGUF_NEEDS
+from ..config.tiling import TILED, UNTILED
 from ..resolved import FilledRequest
 from ..schema import SIZE_MULTIPLE, TEMPORAL_COMPRESSION, GenerationRequest
 from .architecture import Architecture
 from .checkpoint import COMPONENTS, read_architecture
 from .context_parallel import why_not as cannot_share
 from .cost import estimate
-from .decoding import TILED, UNTILED, Decode, largest_tensor
+from .decoding import Decode, largest_tensor
 from .machine import CPU_CORE_FLOPS, Machine
 from .memory import CUDA_CONTEXT, FRAGMENTATION, STAGES, Forecast, Setup, Shape, forecast, needed_gpu_bytes
 from .modes import DTYPES, Mode, all_modes, why_impossible

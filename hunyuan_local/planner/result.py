@@ -189,11 +189,11 @@ def fastest(modes: tuple[ModePlan, ...]) -> ModePlan | None:
 
     Full precision is plainer than any other, then less offload, then no tiling.
     """
-    fitting = [mode for mode in modes if mode.fits and mode.seconds is not None]
+    fitting = [(mode, mode.seconds) for mode in modes if mode.fits and mode.seconds is not None]
     if not fitting:
         return None
-    limit = as_fast(min(mode.seconds.first for mode in fitting))
-    return min((mode for mode in fitting if mode.seconds.first <= limit), key=_plainness)
+    limit = as_fast(min(seconds.first for _, seconds in fitting))
+    return min((timed for timed in fitting if timed[1].first <= limit), key=_plainness)[0]
 
 
 def as_fast(best: float) -> float:
@@ -201,9 +201,9 @@ def as_fast(best: float) -> float:
     return max(best * (1 + SAME_TIME), best + SAME_SECONDS)
 
 
-def _plainness(plan: ModePlan) -> tuple[bool, int, bool, float]:
-    mode = plan.mode
-    return mode.quantization is not None, OFFLOADS.index(mode.offload), mode.vae_tiling, plan.seconds.total
+def _plainness(timed: tuple[ModePlan, Seconds]) -> tuple[bool, int, bool, float]:
+    mode, seconds = timed[0].mode, timed[1]
+    return mode.quantization is not None, OFFLOADS.index(mode.offload), mode.vae_tiling, seconds.total
 
 
 def gib(size: int) -> str:

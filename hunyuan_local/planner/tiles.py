@@ -169,9 +169,8 @@ class Tiles:
 
     def __init__(self, model: ModelConfig, request: FilledRequest):
         self._model, self._request = model, request
-        self._tiling: Tiling | None = None
+        self._last: tuple[RuntimeProfile, Tiling] | None = None
         self._limit: Tiling | None = None
-        self._profile: RuntimeProfile | None = None
 
     def choose(self, profile: RuntimeProfile, free_bytes: int | None) -> Tiling:
         """The cheapest tiling that the profile and the free memory allow.
@@ -180,20 +179,23 @@ class Tiles:
             profile: without ``vae_tiling`` the picture is not cut, unless memory ran out before.
             free_bytes: of the device, beside the autoencoder's weights; None where it does not count.
         """
-        self._profile = profile
+        decoding, most = self._decoding(profile), _max_elements(profile)
         if self._limit is not None:
-            self._tiling = self._limit
+            tiling = self._limit
         elif profile.vae_tiling:
-            self._tiling = choose_tiling(*self._decoding(), free_bytes, max_elements=self._max_elements, default=TILED)
+            tiling = choose_tiling(*decoding, free_bytes, max_elements=most, default=TILED)
         else:
-            self._tiling = choose_tiling(*self._decoding(), None, max_elements=self._max_elements, default=UNTILED)
-        return self._tiling
+            tiling = choose_tiling(*decoding, None, max_elements=most, default=UNTILED)
+        self._last = profile, tiling
+        return tiling
 
     @property
     def needed_bytes(self) -> int:
         """What must be free for the last tiles chosen, beside the autoencoder's weights."""
-        config, latents, each = self._decoding()
-        return needed_bytes(trace_decode(config, Decode(latents, each, self._tiling)).peak_bytes)
+        assert self._last is not None  # some were chosen
+        profile, tiling = self._last
+        config, latents, each = self._decoding(profile)
+        return needed_bytes(trace_decode(config, Decode(latents, each, tiling)).peak_bytes)
 
     @property
     def can_shrink(self) -> bool:
@@ -202,24 +204,26 @@ class Tiles:
 
     def shrink(self) -> str:
         """Choose clearly smaller tiles from now on, and say which."""
-        self._limit = self._next() or self._limit
-        width, height = self._limit.width or "whole width", self._limit.height or "whole height"
-        return f"{width} x {height}, {self._limit.frames} frames"
+        self._limit = limit = self._next() or self._limit
+        assert limit is not None  # it can shrink, or has before
+        width, height = limit.width or "whole width", limit.height or "whole height"
+        return f"{width} x {height}, {limit.frames} frames"
 
     def _next(self) -> Tiling | None:
-        return (
-            None if self._tiling is None else smaller(self._tiling, *self._decoding(), max_elements=self._max_elements)
-        )
+        if self._last is None:
+            return None
+        profile, tiling = self._last
+        return smaller(tiling, *self._decoding(profile), max_elements=_max_elements(profile))
 
-    @property
-    def _max_elements(self) -> int | None:
-        """The most that a tensor may have for CUDA's kernels."""
-        return MAX_ELEMENTS if self._profile.device == "cuda" else None
-
-    def _decoding(self) -> tuple[Autoencoder, tuple[int, int, int], int]:
+    def _decoding(self, profile: RuntimeProfile) -> tuple[Autoencoder, tuple[int, int, int], int]:
         """The autoencoder, the latents' (frames, height, width), and bytes of an activation's element."""
         architecture = read_architecture(self._model)
         width, height = self._model.render_size(self._request.width, self._request.height)
         crop_start = self._model.prompt_template.crop_start
         shape = Shape.of(architecture, width, height, self._request.num_frames, crop_start)
-        return architecture.vae, shape.latents, DTYPE_BYTES[self._profile.dtypes.vae]
+        return architecture.vae, shape.latents, DTYPE_BYTES[profile.dtypes.vae]
+
+
+def _max_elements(profile: RuntimeProfile) -> int | None:
+    """The most that a tensor may have for CUDA's kernels."""
+    return MAX_ELEMENTS if profile.device == "cuda" else None

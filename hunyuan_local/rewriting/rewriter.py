@@ -76,6 +76,7 @@ class Rewriter:
         self, request: GenerationRequest, should_stop: ShouldStop, max_characters: int | None
     ) -> tuple[str, str]:
         """The new prompt, and who wrote it."""
+        assert request.rewrite is not None  # it awaits rewriting
         template = load_rewrite_template(request.rewrite)
         longest = min(template.max_characters, max_characters or template.max_characters)
         if len(request.prompt) > longest:

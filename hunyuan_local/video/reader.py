@@ -60,9 +60,12 @@ def read_frames(path: Path) -> Iterator[np.ndarray]:
 def _decode(path: Path) -> Iterator[np.ndarray]:
     # PPM pictures, since each carries its size.
     command = [*ffmpeg(), "-xerror", "-i", str(path), "-map", "0:v:0", "-c:v", "ppm", "-f", "image2pipe", "-"]
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE}
-    with tempfile.TemporaryFile() as messages, subprocess.Popen(command, stderr=messages, **pipes) as decoder:
+    with (
+        tempfile.TemporaryFile() as messages,
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=messages) as decoder,
+    ):
         pictures = decoder.stdout
+        assert pictures is not None  # it is a pipe
         while header := pictures.readline() + pictures.readline() + pictures.readline():
             width, height = map(int, header.split()[1:3])
             data = pictures.read(width * height * 3)

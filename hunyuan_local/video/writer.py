@@ -8,6 +8,7 @@ import tempfile
 from contextlib import suppress
 from dataclasses import astuple
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -47,6 +48,8 @@ class VideoWriter:
         self._finished = partial_path(self._target)
         self._messages = tempfile.TemporaryFile()  # noqa: SIM115 - closed by abort
         self._encoder = self._start_encoder()
+        assert self._encoder.stdin is not None  # it is a pipe
+        self._raw: IO[bytes] = self._encoder.stdin
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -63,7 +66,7 @@ class VideoWriter:
             raise ValueError(f"frames must be uint8 [n, {height}, {width}, 3], not {frames.dtype} {[*frames.shape]}")
         try:
             for frame in frames:
-                self._encoder.stdin.write(np.ascontiguousarray(frame).data)
+                self._raw.write(np.ascontiguousarray(frame).data)
                 self._num_frames += 1
         except OSError as error:
             self._close_encoder()
@@ -95,7 +98,7 @@ class VideoWriter:
         self._closed = True
         self._encoder.kill()
         with suppress(OSError):  # what was still buffered has nowhere to go
-            self._encoder.stdin.close()
+            self._raw.close()
         self._encoder.wait()
         self._messages.close()
         self._delete_partial_files()
@@ -104,7 +107,7 @@ class VideoWriter:
         self._encoded.unlink(missing_ok=True)
         self._finished.unlink(missing_ok=True)
 
-    def _start_encoder(self) -> subprocess.Popen:
+    def _start_encoder(self) -> subprocess.Popen[bytes]:
         frame_size = "{}x{}".format(*self._frame_size)
         raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", frame_size, "-r", str(self._fps)]
         filters = "scale={}:{}:{},format=yuv420p,{}".format(*self._size, SCALER, TAGGER)
@@ -114,7 +117,7 @@ class VideoWriter:
 
     def _close_encoder(self) -> None:
         with suppress(OSError):  # the exit status tells
-            self._encoder.stdin.close()
+            self._raw.close()
         status = self._encoder.wait()
         self._messages.seek(0)
         check_status(self.path, status, self._messages.read())

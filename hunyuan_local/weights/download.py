@@ -16,7 +16,7 @@ from pathlib import Path
 
 import httpx
 from huggingface_hub import hf_hub_download, hf_hub_url
-from huggingface_hub.utils import build_hf_headers
+from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # documented there
 
 from ..config import ModelConfig
 from ..errors import ConfigError, ModelLoadError

@@ -72,6 +72,7 @@ def list_files(config: ModelConfig, hub: Hub) -> RepositoryListing:
         info = HfApi(endpoint=hub.endpoint, library_name="hunyuan-local").model_info(
             config.model_id, revision=config.revision, files_metadata=True
         )
+    assert info.sha is not None  # the Hub says it of each model
     siblings = {sibling.rfilename: sibling for sibling in info.siblings or ()}
     wanted = wanted_files(siblings)
     if absent := absent_parts(wanted):

@@ -42,7 +42,7 @@ def check_accepted(config: ModelConfig) -> None:
     Raises:
         ConfigError: with what the licence is, and how it is accepted.
     """
-    if not is_accepted(config.licence):
+    if config.licence is not None and not is_accepted(config.licence):
         raise ConfigError(
             f"model={config.name!r}: {config.licence.notice}; read it, and accept it once with: "
             f"{download_command(config)} --accept-licence"

@@ -97,26 +97,25 @@ def _run(backend: UncachedBackend, request: GenerationRequest, output: Path, can
         on_progress=lambda progress: stages.add(progress.stage),
     )  # fmt: skip
     counts_memory = _begin_anew(backend)
-    result, found = None, {}
     began = time.monotonic()
     try:
-        result = backend.generate(request, context)
+        outcome = Outcome(backend.generate(request, context))
     except HunyuanLocalError as error:
-        found = {
-            "error": str(error), "error_kind": type(error).__name__,
-            "is_refused": isinstance(error, InvalidRequestError), "ends_target": isinstance(error, ModelLoadError),
-        }  # fmt: skip
+        outcome = Outcome(
+            error=str(error), error_kind=type(error).__name__,
+            is_refused=isinstance(error, InvalidRequestError), ends_target=isinstance(error, ModelLoadError),
+        )  # fmt: skip
     except Exception as error:  # whatever it is, it is this run's result, and the others go on
-        found = {"error": str(error).strip() or "no reason given", "error_kind": type(error).__name__}
+        outcome = Outcome(error=str(error).strip() or "no reason given", error_kind=type(error).__name__)
     total_s = time.monotonic() - began
     memory = backend.memory()
     if memory is not None:
-        found |= {"peak_memory_bytes": memory[0], "memory_of": "gpu"}
+        outcome = replace(outcome, peak_memory_bytes=memory[0], memory_of="gpu")
     elif counts_memory and (peak := _resident_peak()) is not None:
-        found |= {"peak_memory_bytes": peak, "memory_of": "process"}
+        outcome = replace(outcome, peak_memory_bytes=peak, memory_of="process")
     else:
         notes.append("peak memory: not known, since this system does not count that of one run")
-    return Outcome(result, total_s=total_s, notes=notes, device=backend.device, has_loaded="load" in stages, **found)
+    return replace(outcome, total_s=total_s, notes=notes, device=backend.device, has_loaded="load" in stages)
 
 
 def _begin_anew(backend: UncachedBackend) -> bool:

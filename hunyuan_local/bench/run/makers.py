@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ...backends.base import GenerationContext, Spending
 from ...backends.hosted.backend import HostedBackend
@@ -50,7 +50,7 @@ class LocalMaker:
         make_folder(self._folder)
         try:
             output = (self._folder / run.file_name).absolute()  # the process may be elsewhere
-            outcome = self._process.ask("generate", run.request, output)
+            outcome: Outcome = self._process.ask("generate", run.request, output)
         except ProcessDied as error:
             self._has_died = True
             remove_unfinished(self._folder)
@@ -109,7 +109,7 @@ class HostedMaker:
             self._tells_running = view.inference_s is not None
             return view
 
-        backend.ask = ask
+        backend.ask = ask  # type: ignore[method-assign]  # of this one adapter alone, whichever its class is
 
     def check_key(self) -> None:
         """Find out before anything runs whether there is a key.
@@ -142,21 +142,19 @@ class HostedMaker:
         )  # fmt: skip
         make_folder(self._folder)
         self._tells_running = False
-        result, found = None, {}
         began = time.monotonic()
         try:
-            result = self._backend.generate(run.request, context)
+            outcome = Outcome(self._backend.generate(run.request, context))
         except GenerationCancelledError:
             raise
         except HunyuanLocalError as error:
-            found = _failure(error)
+            outcome = _failure(error)
         except Exception as error:  # whatever it is, it is this run's result, and the others go on
-            found = {"error": str(error).strip() or "no reason given", "error_kind": type(error).__name__}
+            outcome = Outcome(error=str(error).strip() or "no reason given", error_kind=type(error).__name__)
         total_s = None if continued else time.monotonic() - began
-        if result is not None:  # how it would have been resumed is of no more use
+        if outcome.result is not None:  # how it would have been resumed is of no more use
             notes = [note for note in notes if not note.startswith(f"task {context.remote_id} at ")]
-        told = {"continued": continued, "tells_running": self._tells_running}
-        return Outcome(result, total_s=total_s, notes=notes, **told, **found)
+        return replace(outcome, total_s=total_s, notes=notes, continued=continued, tells_running=self._tells_running)
 
     def close(self) -> None:
         """Close the connections."""
@@ -194,10 +192,10 @@ def remove_unfinished(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _failure(error: HunyuanLocalError) -> dict[str, Any]:
-    return {
-        "error": str(error),
-        "error_kind": type(error).__name__,
-        "is_refused": isinstance(error, InvalidRequestError),
-        "ends_target": isinstance(error, AuthenticationError | SpendingLimitError),
-    }
+def _failure(error: HunyuanLocalError) -> Outcome:
+    return Outcome(
+        error=str(error),
+        error_kind=type(error).__name__,
+        is_refused=isinstance(error, InvalidRequestError),
+        ends_target=isinstance(error, AuthenticationError | SpendingLimitError),
+    )

@@ -142,9 +142,14 @@ def _shapes(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
     fewest: dict[tuple[int | None, ...], PlannedRun] = {}
     for run in runs:
         shape = (run.request.width, run.request.height, run.request.num_frames)
-        if shape not in fewest or run.request.num_inference_steps < fewest[shape].request.num_inference_steps:
+        if shape not in fewest or _steps(run) < _steps(fewest[shape]):
             fewest[shape] = run
     return list(fewest.values())
+
+
+def _steps(run: PlannedRun) -> int:
+    assert run.request.num_inference_steps is not None  # a scenario gives them
+    return run.request.num_inference_steps
 
 
 def _slug(text: str) -> str:

@@ -98,14 +98,13 @@ class Scenario(_StrictTypes):
 
     def requests(self) -> list[GenerationRequest]:
         """Every combination; prompts change slowest, then sizes, frames, steps and seeds."""
-        shared = {"guidance_scale": self.guidance_scale, "flow_shift": self.flow_shift, "fps": self.fps}
         made = []
         for prompt, size, frames, steps, seed in itertools.product(*self._lists):
             width, height = parse_size(size)
             made.append(
                 GenerationRequest(
                     prompt=prompt, width=width, height=height, num_frames=frames, num_inference_steps=steps, seed=seed,
-                    **shared,
+                    guidance_scale=self.guidance_scale, flow_shift=self.flow_shift, fps=self.fps,
                 )
             )  # fmt: skip
         return made

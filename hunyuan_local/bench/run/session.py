@@ -184,13 +184,15 @@ def open_session(
 def _target(backend: Backend, local: LocalOptions, weights: Callable[[], str]) -> Target:
     if isinstance(backend, HostedBackend):
         return hosted_target(backend)
+    assert backend.config is not None  # a local backend has one
     return local_target(backend.config, backend.profile, local.cache, weights())
 
 
 def _describe(process: LocalProcess) -> dict[str, Any]:
     """The machine card."""
     try:
-        return process.ask("card")
+        card: dict[str, Any] = process.ask("card")
+        return card
     except ProcessDied as error:
         raise ConfigError(
             f"this machine cannot be described: {error}; see above, and 'hunyuan-local doctor'"

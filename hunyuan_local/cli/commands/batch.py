@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 from rich.console import Console
@@ -21,6 +21,7 @@ from ...backends.hosted.spending import Budget
 from ...batch.check import check_items
 from ...batch.destination import Destination
 from ...batch.file import BadLine, BatchItem, read_batch
+from ...batch.formats import Format
 from ...batch.items import Maker, wanted_items
 from ...batch.report import write_report
 from ...batch.run import Batch
@@ -45,8 +46,13 @@ from ..shared.options import (
 from ..shared.rewriting_and_safety import guard_options, guards_from
 from ..shared.worker_pool import executor_options
 
+if TYPE_CHECKING:
+    _Base = click.ParamType[tuple[int, ...]]
+else:
+    _Base = click.ParamType  # older releases of click have no generic one
 
-class Seeds(click.ParamType):
+
+class Seeds(_Base):
     """Whole numbers with commas between them."""
 
     name = "seeds"
@@ -89,7 +95,7 @@ class Seeds(click.ParamType):
 def command(
     file: str,
     output_dir: str,
-    format: str | None,
+    format: Format | None,
     seeds: tuple[int, ...],
     num_videos_per_prompt: int,
     skip_invalid: bool,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import rich_click as click
+from click.core import ParameterSource
 from rich.console import Console
 
 from ...backends.base import Backend
@@ -31,7 +32,7 @@ from ..shared.console import note_default_model, stderr
 from ..shared.options import Lora, refuse_missing_libraries
 
 
-def _local_options(command: Callable) -> Callable:
+def _local_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What belongs to the local backend; said in short, since generate says it at length."""
     options = (
         click.option("--cache", metavar="NAME", help=f"Of the local backend: {', '.join(cache_names())}."),
@@ -63,7 +64,7 @@ def _local_options(command: Callable) -> Callable:
 @click.option("--timeout", "timeout_s", type=float, metavar="SECONDS", help="How long a hosted task may take.")
 @_local_options
 @click.pass_context
-def command(ctx: click.Context, scenarios: str, backends: tuple[str, ...], **flags: Any) -> None:
+def command(ctx: click.RichContext, /, scenarios: str, backends: tuple[str, ...], **flags: Any) -> None:
     """Measure backends with the same requests, and write a report.
 
     Every run is a row on disk, the failed ones too; warm-ups are kept apart. Ctrl-C stops it, and the same
@@ -112,7 +113,7 @@ def compare(a: Path, b: Path, as_json: bool) -> None:
 
 def _refuse_options(ctx: click.Context) -> None:
     given = [
-        name for name in ctx.params if ctx.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
+        name for name in ctx.params if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE
     ]  # fmt: skip
     if given:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(given))

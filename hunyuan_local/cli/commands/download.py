@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 import rich_click as click
+from click.exceptions import Exit
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
@@ -59,7 +60,7 @@ def command(model: str, revision: str | None, accept_licence: bool) -> None:
             folder = source.fetch(config, on_transfer=display, on_note=display.note)
     except KeyboardInterrupt:
         console.print("interrupted; what has arrived stays, and the same command goes on from there")
-        raise click.exceptions.Exit(130) from None
+        raise Exit(130) from None
     print(folder)
 
 

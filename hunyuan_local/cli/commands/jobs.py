@@ -12,6 +12,7 @@ import rich_click as click
 from rich.table import Table
 
 from ...errors import ConfigError
+from ...schema import JobStatus
 from ..shared.console import stdout
 from ..shared.options import Duration, data_dir_option
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from ...jobs.job import Job
     from ...jobs.store import JobStore
 
-STATUSES = ("queued", "running", "succeeded", "failed", "canceled")
+STATUSES: tuple[JobStatus, ...] = ("queued", "running", "succeeded", "failed", "canceled")
 
 
 @click.group(name="jobs")
@@ -33,7 +34,7 @@ def command() -> None:
 @click.option("--status", type=click.Choice(STATUSES), multiple=True, help="Only these; may be given more than once.")
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="One job a line as JSON.")
-def list_jobs(data_dir: Path | None, status: tuple[str, ...], limit: int, as_json: bool) -> None:
+def list_jobs(data_dir: Path | None, status: tuple[JobStatus, ...], limit: int, as_json: bool) -> None:
     """The newest jobs."""
     _, store = _open(data_dir)
     jobs = store.find(statuses=status, limit=limit)
@@ -69,8 +70,8 @@ def cancel(data_dir: Path | None, job_id: str) -> None:
     job = _find(store, job_id)
     if job.is_finished:
         raise ConfigError(f"job {job_id}: is {job.status} already; only waiting and running jobs can be cancelled")
-    job = store.cancel(job_id)
-    print(f"{job_id}: {'is told to stop' if job and job.status == 'running' else 'cancelled'}")
+    after = store.cancel(job_id)
+    print(f"{job_id}: {'is told to stop' if after and after.status == 'running' else 'cancelled'}")
 
 
 @command.command(name="retry")

@@ -86,12 +86,13 @@ def command(
 def _machine(gpu: str | None, gpu_memory: str | None, host_memory: str | None) -> Machine:
     """The machine of the flags; what they leave open is detected, but of another machine it stays unknown."""
     host = None if host_memory is None else parse_memory(host_memory, "host_memory")
-    if gpu is None and gpu_memory is None:
-        here = detect_machine()
-        return here if host is None else replace(here, host_memory_bytes=host)
     spec = None if gpu is None else find_gpu(gpu)
-    size = parse_memory(gpu_memory, "gpu_memory") if gpu_memory is not None else spec.memory_bytes
-    return Machine(size, host, spec)
+    if gpu_memory is not None:
+        return Machine(parse_memory(gpu_memory, "gpu_memory"), host, spec)
+    if spec is not None:
+        return Machine(spec.memory_bytes, host, spec)
+    here = detect_machine()
+    return here if host is None else replace(here, host_memory_bytes=host)
 
 
 def _model(name: str | None, revision: str | None, machine: Machine) -> ModelConfig:
@@ -124,7 +125,7 @@ def _print(console: Console, found: Plan) -> None:
         console.print(f"[{number}] {reason}", markup=False, soft_wrap=False, width=80)
     for text in found.assumptions:
         console.print(text, markup=False, soft_wrap=False, width=80)
-    if (choice := found.choice) is not None:
+    if (choice := found.choice) is not None and choice.seconds is not None:
         console.print(f"\n{choice.name}: about {clock(choice.seconds.total)}", markup=False)
 
 

@@ -84,7 +84,8 @@ def psnr_of_files(first: Path, second: Path) -> float:
 def _model_of(old: Provenance) -> ModelConfig:
     """The preset that the file holds, at the very commit that its weights were of."""
     config = old.model.config
-    kind, _, commit = old.model.weights.partition(":")
+    assert config is not None  # else --model is given
+    kind, _, commit = (old.model.weights or "").partition(":")
     if kind == "commit" and config.folder is None:
         return config.with_revision(commit)
     return config

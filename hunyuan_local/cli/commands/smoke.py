@@ -15,7 +15,10 @@ from ..shared.console import ProgressDisplay, stderr
 from ..shared.options import model_option
 
 # Two steps are the least that use the schedule, and 5 frames the least that use the temporal axis.
-_SMALLEST = {"width": 144, "height": 80, "num_frames": 5, "num_inference_steps": 2, "seed": 0}
+_SMALLEST = GenerationRequest(
+    prompt="a red circle moving right on a black background",
+    width=144, height=80, num_frames=5, num_inference_steps=2, seed=0,
+)  # fmt: skip
 
 
 @click.command(name="smoke")
@@ -24,10 +27,9 @@ def command(model: str | None, revision: str | None, profile: str | None) -> Non
     """Load the model, make two steps at the smallest size, decode, encode and check the file."""
     console = stderr()
     began = time.monotonic()
-    request = GenerationRequest(prompt="a red circle moving right on a black background", **_SMALLEST)
     with tempfile.TemporaryDirectory() as folder, ProgressDisplay(console) as display:
         backend = get_backend("local", model=model, revision=revision, profile=profile)
-        result = backend.generate(request, display.context(Path(folder) / "smoke.mp4"))
+        result = backend.generate(_SMALLEST, display.context(Path(folder) / "smoke.mp4"))
         info = probe(result.path)
     print(
         f"ok: {result.model} made {info.num_frames} frames of {info.width}x{info.height} "
