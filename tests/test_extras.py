@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("starts_process")
 NONE = ""
 # Of each extra the modules that nothing else brings. The extra safety brings none: see its test.
 MODULES = {
-    "server": ("fastapi", "uvicorn", "prometheus_client", "python_multipart"),
+    "server": ("fastapi", "itsdangerous", "uvicorn", "prometheus_client", "python_multipart"),
     "ui": ("gradio",),
     "bench": ("matplotlib", "scipy"),
     "ray": ("ray",),

@@ -9,6 +9,9 @@ import hashlib
 import hmac
 import time
 from collections.abc import Callable
+from contextlib import suppress
+
+from itsdangerous import BadSignature, Signer
 
 from ..server.config import DAY_S
 
@@ -27,27 +30,24 @@ class Passes:
 
     def __init__(self, keys: tuple[str, ...], secret: str, ttl_s: int = TTL_S, clock: Callable[[], float] = time.time):
         self.ttl_s = ttl_s
-        self._keys, self._secret, self._clock = [key.encode() for key in keys], secret.encode(), clock
+        self._clock = clock
+        self._signers = {
+            key.encode(): Signer(secret, salt=key, key_derivation="hmac", digest_method=hashlib.sha256) for key in keys
+        }
         # Browsers do not tell the ports of a machine apart: two servers must not overwrite each other's.
-        self.cookie = f"hunyuan_local_{hashlib.sha256(self._secret).hexdigest()[:12]}"
+        self.cookie = f"hunyuan_local_{hashlib.sha256(secret.encode()).hexdigest()[:12]}"
 
     def issue(self, shown: str) -> str | None:
         """A pass for who shows this key; None if it is not one of the server's."""
         given = shown.strip().encode(errors="replace")
         # All keys are compared, so that the time does not tell which was nearest.
-        matches = [key for key in self._keys if hmac.compare_digest(given, key)]
-        if not matches:
-            return None
-        expires = int(self._clock()) + self.ttl_s
-        return f"{expires}.{self._signature(str(expires), matches[0])}"
+        matches = [signer for key, signer in self._signers.items() if hmac.compare_digest(given, key)]
+        return matches[0].sign(str(int(self._clock()) + self.ttl_s)).decode() if matches else None
 
     def accept(self, value: str) -> bool:
         """Whether a pass was made here, for a key that is still one, and has not expired."""
-        expires, _, signature = value.partition(".")
-        given = signature.encode(errors="replace")
-        genuine = any([hmac.compare_digest(given, self._signature(expires, key).encode()) for key in self._keys])
-        # A genuine one is a number, since only numbers are signed.
-        return genuine and self._clock() < int(expires)
-
-    def _signature(self, expires: str, key: bytes) -> str:
-        return hmac.new(self._secret, expires.encode(errors="replace") + b"\n" + key, hashlib.sha256).hexdigest()
+        given = value.encode(errors="replace")
+        for signer in self._signers.values():
+            with suppress(BadSignature):
+                return self._clock() < int(signer.unsign(given))  # only numbers are signed
+        return False

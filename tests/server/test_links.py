@@ -55,3 +55,11 @@ def test_anything_else_is_refused(signer: LinkSigner, expires: str, signature: s
 def test_id_and_time_cannot_be_shifted_into_each_other(signer: LinkSigner) -> None:
     expires, signature = parts(signer.sign("https://host", "j1"))
     assert not signer.check("j", f"1\n{expires}", signature)
+
+
+def test_an_address_of_an_earlier_version_works_until_its_end(signer: LinkSigner, clock: ManualClock) -> None:
+    # Computed with `printf 'j1\n1060' | openssl dgst -sha256 -hmac secret`.
+    signature = "8d16eba76115c1f96d8ce414c6e3b588bae26e60e49b6248a0ad6ca4959bfc1b"
+    assert signer.check("j1", "1060", signature)
+    clock.now += 60
+    assert not signer.check("j1", "1060", signature)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -262,8 +263,9 @@ def test_a_profile_that_was_chosen_is_taken_over(studio: Studio) -> None:
 def test_a_preview_of_this_attempt_has_a_version(studio: Studio, stage: Stage) -> None:
     job = stage.running(Progress(stage="denoise", step=1, total=10))
     assert studio.show(job.job_id).preview is None
-    video = stage.folder.video(job)
-    video.with_name(f"{video.name}.preview.png").write_bytes(b"png")
+    picture = stage.folder.preview(job)
+    picture.write_bytes(b"png")
+    os.utime(picture, 2 * (job.started_at + 1,))  # a file system's clock may be some milliseconds behind
     assert studio.show(job.job_id).preview is not None
     assert studio.preview(job.job_id) == b"png"
 
