@@ -1,7 +1,7 @@
 """What is used of diffusers that it does not document, in one place: an upgrade may take it away or change it.
 
-Tried with 0.42; ``tests/test_private_members.py`` names each member, and fails by its name when it is gone. The
-step cache in :mod:`.acceleration` is not yet covered.
+Tried with 0.42.1, and 0.42 is the first series that is admitted. ``tests/test_private_members.py`` names each member,
+and fails by its name when it is gone. The step cache in :mod:`.acceleration` is not yet covered.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ __all__ = [
 class KeptForward(ModelHook):
     """A hook in place of a module's ``forward`` (``new_forward``), whose state ends with the pipeline's caches.
 
-    Relies on ``ModelHook._is_stateful``, ``reset_state`` and ``fn_ref.original_forward`` (0.32 and later).
+    Relies on ``ModelHook._is_stateful``, ``reset_state`` and ``fn_ref.original_forward``.
     """
 
     _is_stateful = True
@@ -69,7 +69,7 @@ class KeptForward(ModelHook):
 
 
 def add_hook(module: torch.nn.Module, hook: ModelHook, name: str) -> None:
-    """Add a hook to a module, by ``HookRegistry`` (0.32 and later); the last one added comes first."""
+    """Add a hook to a module, by ``HookRegistry``; the last one added comes first."""
     HookRegistry.check_if_exists_or_initialize(module).register_hook(hook, name)
 
 
@@ -77,7 +77,7 @@ def set_processors(transformer: HunyuanVideoTransformer3DModel, processor: Hunyu
     """Have the attention of every block done by ``processor``, where it is the library's.
 
     Relies on the attribute ``processor`` and on its class, whose calls read ``_attention_backend`` and
-    ``_parallel_config`` (0.36 and later).
+    ``_parallel_config``.
     """
     for module in transformer.modules():
         if isinstance(getattr(module, "processor", None), HunyuanVideoAttnProcessor2_0):
@@ -85,12 +85,12 @@ def set_processors(transformer: HunyuanVideoTransformer3DModel, processor: Hunyu
 
 
 def has_context_parallel(backend: AttentionBackendName) -> bool:
-    """Whether a kernel takes part in context parallelism, by ``_AttentionBackendRegistry`` (0.36 and later)."""
+    """Whether a kernel takes part in context parallelism, by ``_AttentionBackendRegistry``."""
     return _AttentionBackendRegistry._is_context_parallel_available(backend)
 
 
 def group_of(config: ContextParallelConfig) -> dist.ProcessGroup:
-    """All processes of a set-up context parallelism, by ``_flattened_mesh`` (0.36 and later)."""
+    """All processes of a set-up context parallelism, by ``_flattened_mesh``."""
     return config._flattened_mesh.get_group()
 
 
