@@ -98,6 +98,7 @@ def _left_of(job: Job, cost: Cost | None, now: float | None) -> float | None:
     told = _told(job, cost)
     if told is None or now is None:
         return told
+    assert job.lease_until is not None and job.lease_s is not None  # it runs
     heard_at = job.lease_until - job.lease_s  # a lease is prolonged with each sign of life
     return max(0.0, told - max(0.0, now - heard_at))
 
@@ -159,11 +160,14 @@ def _cost_of(request: GenerationRequest, costs: dict[int, Cost]) -> Cost | None:
 
 
 def _voxels(request: GenerationRequest) -> int:
-    return request.width * request.height * request.num_frames
+    width, height, num_frames = request.width, request.height, request.num_frames
+    assert width is not None and height is not None and num_frames is not None  # the model's defaults filled them
+    return width * height * num_frames
 
 
 def _passes(request: GenerationRequest) -> int:
     """How often the transformer runs; true guidance runs it twice a step."""
+    assert request.num_inference_steps is not None  # nor is it without steps
     return request.num_inference_steps * (2 if request.true_cfg_scale > 1 and request.negative_prompt else 1)
 
 

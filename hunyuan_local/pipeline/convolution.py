@@ -8,6 +8,8 @@ model decodes in half the time without it; frames move by rounding alone. Knows 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from typing import cast
 
 import torch
 
@@ -16,7 +18,7 @@ from .torch_private import convolve_by_onednn, replace_convolution
 
 def prefer_onednn(module: torch.nn.Module) -> None:
     """Have every 3D convolution of a module on the CPU done by oneDNN, where this build of torch has it."""
-    if not torch.backends.mkldnn.is_available():
+    if not cast("Callable[[], bool]", torch.backends.mkldnn.is_available)():
         return
     for convolution in module.modules():
         if isinstance(convolution, torch.nn.Conv3d) and convolution.padding_mode == "zeros":
@@ -28,6 +30,8 @@ def _convolve(
 ) -> torch.Tensor:
     """The layer's convolution; what oneDNN does not take goes the usual way."""
     if input.device.type != "cpu" or input.dtype != torch.float32 or isinstance(convolution.padding, str):
-        sizes = (convolution.stride, convolution.padding, convolution.dilation, convolution.groups)
-        return torch.nn.functional.conv3d(input, weight, bias, *sizes)
+        stride, padding = convolution.stride, convolution.padding
+        return torch.nn.functional.conv3d(
+            input, weight, bias, stride, padding, convolution.dilation, convolution.groups
+        )
     return convolve_by_onednn(input, weight, bias, convolution)

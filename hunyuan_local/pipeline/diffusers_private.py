@@ -7,12 +7,12 @@ and fails by its name when it is gone. The step cache in :mod:`.acceleration` is
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.distributed as dist
 from diffusers import ContextParallelConfig, HunyuanVideoTransformer3DModel
-from diffusers.hooks import HookRegistry, ModelHook, apply_context_parallel
+from diffusers.hooks import HookRegistry, apply_context_parallel
 from diffusers.models._modeling_parallel import ContextParallelInput, ParallelConfig, gather_size_by_comm
 from diffusers.models.attention_dispatch import (
     AttentionBackendName,
@@ -22,9 +22,30 @@ from diffusers.models.attention_dispatch import (
     dispatch_attention_fn,
 )
 from diffusers.models.embeddings import apply_rotary_emb
-from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoAttnProcessor2_0
 from diffusers.quantizers.quantization_config import QuantizationConfigMixin
 from diffusers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFETENSORS_WEIGHTS_NAME
+
+if TYPE_CHECKING:
+    # Type checkers do not read diffusers here; this is what our subclasses use of its classes.
+    class ModelHook:
+        _is_stateful: bool
+        fn_ref: Any
+
+        def __init__(self) -> None: ...
+        def post_forward(self, module: torch.nn.Module, output: Any) -> Any: ...
+        def reset_state(self, module: torch.nn.Module) -> torch.nn.Module: ...
+
+    class HunyuanVideoAttnProcessor2_0:
+        _attention_backend: AttentionBackendName | None
+        _parallel_config: ParallelConfig | None
+
+        def __init__(self) -> None: ...
+        def __call__(
+            self, attn: torch.nn.Module, *args: Any, **kwargs: Any
+        ) -> tuple[torch.Tensor, torch.Tensor | None]: ...
+else:
+    from diffusers.hooks import ModelHook
+    from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoAttnProcessor2_0
 
 __all__ = [
     "SAFETENSORS_WEIGHTS_NAME",
@@ -86,12 +107,12 @@ def set_processors(transformer: HunyuanVideoTransformer3DModel, processor: Hunyu
 
 def has_context_parallel(backend: AttentionBackendName) -> bool:
     """Whether a kernel takes part in context parallelism, by ``_AttentionBackendRegistry``."""
-    return _AttentionBackendRegistry._is_context_parallel_available(backend)
+    return cast("bool", _AttentionBackendRegistry._is_context_parallel_available(backend))
 
 
 def group_of(config: ContextParallelConfig) -> dist.ProcessGroup:
     """All processes of a set-up context parallelism, by ``_flattened_mesh``."""
-    return config._flattened_mesh.get_group()
+    return cast("dist.ProcessGroup", config._flattened_mesh.get_group())
 
 
 def folder_of(transformer: HunyuanVideoTransformer3DModel) -> Path:

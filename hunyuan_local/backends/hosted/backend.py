@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import httpx
 
@@ -86,7 +86,7 @@ class HostedBackend(ABC):
     @property
     def capabilities(self) -> Capabilities:
         """See :class:`hunyuan_local.backends.base.Backend`."""
-        return self.wire.CAPABILITIES
+        return cast("Capabilities", self.wire.CAPABILITIES)
 
     @property
     def identity(self) -> str:
@@ -292,6 +292,7 @@ class HostedBackend(ABC):
 
     def _cancel(self, service: ServiceClient, job: OpenTask, hint: str) -> str:
         """Stop the task where the service can, and say what became of it."""
+        assert job.remote_id is not None  # it was submitted
         try:
             stopped = self.cancel_remote(service, job.remote_id)
         except HunyuanLocalError as error:

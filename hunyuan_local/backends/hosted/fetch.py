@@ -83,6 +83,7 @@ class VideoDownload:
     def _look(self) -> JobView | None:
         """The finished task, or None, with progress, while it is not."""
         job, name = self._job, self._job.backend
+        assert job.remote_id is not None  # it was submitted
         view = self._ask(self._service, job.remote_id)
         if view.status in ("failed", "canceled"):
             why = self._service.scrub(view.error) or "no reason given"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+from typing import ClassVar
+
 from ...schema import JobView
 from ...wires import novita
 from .backend import HostedBackend
@@ -12,7 +15,7 @@ class NovitaBackend(HostedBackend):
     """``hunyuan-video-fast``; arguments as for :class:`HostedBackend`. It has no way to cancel a task."""
 
     name = novita.NAME
-    wire = novita
+    wire: ClassVar[ModuleType] = novita
     default_url = "https://api.novita.ai"
     key_variable = "NOVITA_API_KEY"
     url_variable = "NOVITA_BASE_URL"

@@ -64,6 +64,7 @@ class Budget:
         """
         with self._lock:
             if self._limit_usd is not None:
+                assert self._price_usd is not None  # else there is no limit
                 submissions, usd = self._read()
                 after = usd + self._price_usd
                 if after > self._limit_usd + 1e-9:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+from typing import ClassVar
+
 from ...schema import JobView
 from ...wires import wavespeed
 from .backend import HostedBackend
@@ -12,7 +15,7 @@ class WaveSpeedBackend(HostedBackend):
     """``wavespeed-ai/hunyuan-video/t2v``; arguments as for :class:`HostedBackend`."""
 
     name = wavespeed.NAME
-    wire = wavespeed
+    wire: ClassVar[ModuleType] = wavespeed
     default_url = "https://api.wavespeed.ai"
     key_variable = "WAVESPEED_API_KEY"
     url_variable = "WAVESPEED_BASE_URL"

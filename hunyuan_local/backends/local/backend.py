@@ -215,7 +215,7 @@ class LocalBackend:
             except GpuMemoryError as error:
                 if self._prompt_rewriter.leave_gpu():
                     continue
-                if error.stage == "decode" and self.loaded.placement.has_evictable:
+                if error.stage == "decode" and self.loaded is not None and self.loaded.placement.has_evictable:
                     self.loaded.placement.evict()
                     continue
                 fallback = fallback or OutOfMemoryFallback(profile, partial(why_impossible, self.config))

@@ -214,9 +214,10 @@ def _reason(found: Plan, mode: ModePlan) -> str:
         lossy = f"; {mode.mode.method.name} changes the frames a little{instead}"
     return (
         f"profile {AUTO}: {mode.name}, {where}; the fastest of {fitting} modes that fit, about "
-        f"{mode.seconds.total:,.0f} s without loading{lossy}"
+        f"{_seconds(mode):,.0f} s without loading{lossy}"
     )
 
 
 def _seconds(item: ModePlan) -> float:
+    assert item.seconds is not None  # it fits
     return item.seconds.total

@@ -152,7 +152,9 @@ class ParallelBackend:
                 "began": run.began, "notes": run.notes, "options": _options(context),
             }  # fmt: skip
             try:
-                return GenerationResult(**self._command("generate", command, choice.profile, context, run.note))
+                answer = self._command("generate", command, choice.profile, context, run.note)
+                assert answer is not None  # all have done it, the leader too
+                return GenerationResult(**answer)
             except BaseException:
                 for pid in self._killed:
                     remove_unfinished(pid, run.output.absolute().parent, context.checkpoint_dir)

@@ -18,8 +18,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...config import ContextParallel, ModelConfig, RuntimeProfile, SafetyConfig
-from ...config.tiling import Tiling
+from ...config import ModelConfig, RuntimeProfile, SafetyConfig
 from ...errors import ContentBlockedError, GpuMemoryError, InvalidOutputError
 from ...pipeline.quiet import hide_import_noise
 from ...planner.tiles import Tiles
@@ -97,7 +96,8 @@ class Rank:
         from ...weights.source import provide
 
         profile = RuntimeProfile(**command["profile"])
-        shared: ContextParallel = profile.context_parallel
+        shared = profile.context_parallel
+        assert shared is not None  # the backend has put it there
         self._process_group = self._process_group or ProcessGroup.form(
             profile.device, shared, f"file://{self._folder / 'meeting'}"
         )
@@ -125,6 +125,7 @@ class Rank:
         self._folders = (output.absolute().parent, context.checkpoint_dir)
         run = Run(request, output, context, command["began"], notes=command["notes"])
         model, process_group = self._load(command), self._process_group
+        assert process_group is not None  # loading has formed it
         run.loaded = time.monotonic()
         own, previewer = Checkpoint(), None
         if process_group.is_leader:
@@ -137,7 +138,7 @@ class Rank:
                 model, request, model.config.render_size(request.width, request.height), context.on_progress, run.note,
                 lambda: process_group.share(self._cancel.is_set()), checkpoint, previewer,
             )  # fmt: skip
-            result = self._finish(run, model, denoised)
+            result = self._finish(run, model, denoised, process_group)
         except (ContentBlockedError, InvalidOutputError):
             checkpoint.delete()  # the same latents would give the same video
             raise
@@ -147,16 +148,19 @@ class Rank:
         checkpoint.delete()
         return result
 
-    def _finish(self, run: Run[ResolvedRequest], model: LoadedModel, denoised: Denoised) -> GenerationResult | None:
+    def _finish(
+        self, run: Run[ResolvedRequest], model: LoadedModel, denoised: Denoised, process_group: ProcessGroup
+    ) -> GenerationResult | None:
         """Latents to a file, which the leader writes; the others help with the decoding."""
         from ...pipeline.decode import help_decoding
         from ...pipeline.model import decoding_bytes
 
-        tiles = Tiles(self._local.config, run.request)
-        tiling: Tiling = self._process_group.share(
-            tiles.choose(model.profile, decoding_bytes(model)) if self._process_group.is_leader else None
+        tiles = Tiles(model.config, run.request)
+        tiling = process_group.share(
+            tiles.choose(model.profile, decoding_bytes(model)) if process_group.is_leader else None
         )
-        if self._process_group.is_leader:
+        assert tiling is not None  # the leader's
+        if process_group.is_leader:
             return finish(run, model, denoised, tiling)
         help_decoding(model, denoised.latents, tiling)
         return None

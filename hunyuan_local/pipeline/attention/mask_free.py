@@ -126,7 +126,9 @@ def find_problem(backend: str, device: str, dtype: torch.dtype, head_dim: int) -
     generator = torch.Generator().manual_seed(0)
     # [batch, tokens, heads, head_dim]: drawn on the CPU, so that the device's generator is left alone.
     query, key, value = (torch.randn(1, _PROBE_TOKENS, 2, head_dim, generator=generator) for _ in range(3))
-    expected = torch.nn.functional.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (query, key, value)))
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+    )
     name = library_name(backend)
     try:
         with attention_backend(name):  # checks what is installed, and fetches a kernel from the Hub
@@ -163,10 +165,11 @@ def project_heads(
 
 def project_out(attn: torch.nn.Module, image: torch.Tensor, text: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """What attention found, [B, tokens, channels], through the layers that dual-stream blocks have after it."""
-    if getattr(attn, "to_out", None) is not None:
-        image = attn.to_out[1](attn.to_out[0](image))
-    if getattr(attn, "to_add_out", None) is not None:
-        text = attn.to_add_out(text)
+    to_out, to_add_out = getattr(attn, "to_out", None), getattr(attn, "to_add_out", None)
+    if to_out is not None:
+        image = to_out[1](to_out[0](image))
+    if to_add_out is not None:
+        text = to_add_out(text)
     return image, text
 
 
@@ -212,7 +215,9 @@ class _MaskFreeProcessor(HunyuanVideoAttnProcessor2_0):
         return project_out(attn, found[:, :image_length], found[:, image_length:])
 
 
-def _cut_padding(module: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+def _cut_padding(
+    module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[()], dict[str, Any]]:
     """A forward hook of the transformer: at batch 1 the text and its mask without the padded end.
 
     Raises:

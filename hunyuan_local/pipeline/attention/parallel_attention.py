@@ -101,6 +101,8 @@ class SplitAttention(HunyuanVideoAttnProcessor2_0):
         has_text: whether this process's text tokens are real; else there is one that nobody is to attend to.
     """
 
+    _parallel_config: ParallelConfig
+
     def __init__(self, backend: AttentionBackendName, parallel: ParallelConfig):
         super().__init__()
         self._attention_backend = backend
@@ -122,6 +124,7 @@ class SplitAttention(HunyuanVideoAttnProcessor2_0):
         """
         if hidden_states.shape[0] != 1:
             raise ValueError(f"context parallelism takes one video a call, not {hidden_states.shape[0]}")
+        assert image_rotary_emb is not None  # this transformer gives it to all its blocks
         image_length, text = hidden_states.shape[1], encoder_hidden_states
         query, key, value = project_heads(attn, hidden_states, JOINT_PROJECTIONS)
         for part in (query, key):
@@ -141,10 +144,12 @@ class SplitAttention(HunyuanVideoAttnProcessor2_0):
         parallel = self._parallel_config
         if query.device.type == "cpu" and parallel.context_parallel_config.ring_anything:
             # The library's own kernel for the CPU gives no log-sum-exp; torch has one that does.
-            return TemplatedRingAnythingAttention.apply(
+            found: torch.Tensor = TemplatedRingAnythingAttention.apply(
                 query, key, value, None, 0.0, False, None, False, False, _attend_on_cpu, None, parallel
             )
-        return dispatch_attention_fn(query, key, value, backend=self._attention_backend, parallel_config=parallel)
+            return found
+        found = dispatch_attention_fn(query, key, value, backend=self._attention_backend, parallel_config=parallel)
+        return found
 
 
 class _LongEnough(ModelHook):

@@ -61,7 +61,7 @@ class _KeptTables(KeptForward):
 
     def new_forward(self, module: torch.nn.Module, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         wanted = (hidden_states.shape[2:], hidden_states.device)
-        if self._of != wanted:
+        if self._tables is None or self._of != wanted:
             self._of, self._tables = wanted, self.original_forward(hidden_states)
         return self._tables
 

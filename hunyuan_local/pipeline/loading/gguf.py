@@ -119,7 +119,9 @@ def _split_fused_layers(tensors: dict[str, torch.Tensor], width: int) -> None:
         block, part = key.split(".linear1.")
         fused = tensors.pop(key)
         block = block.replace("single_blocks", "single_transformer_blocks")
-        for name, value in zip(names, fused.split((width,) * 3 + (fused.shape[0] - 3 * width,)), strict=True):
+        for name, value in zip(
+            names, fused.split_with_sizes((width,) * 3 + (fused.shape[0] - 3 * width,)), strict=True
+        ):
             tensors[f"{block}.{name}.{part}"] = value
 
 

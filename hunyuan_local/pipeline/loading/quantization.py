@@ -14,7 +14,7 @@ Where each way can run is in ``hunyuan_local.config.quantization``, how many byt
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from safetensors import safe_open
@@ -183,4 +183,4 @@ def _read(transformer: HunyuanVideoTransformer3DModel, name: str) -> torch.Tenso
     if index.is_file():
         file = json.loads(index.read_text(encoding="utf-8"))["weight_map"][name]
     with safe_open(folder / file, framework="pt") as weights:
-        return weights.get_tensor(name)
+        return cast("torch.Tensor", weights.get_tensor(name))

@@ -11,7 +11,7 @@ from diffusers import HunyuanVideoPipeline
 
 from ...config import PromptTemplate
 from ...resolved import FilledRequest
-from ...schema import Progress
+from ...schema import GenerationRequest, Progress
 from ..memory.device import free_device
 from ..memory.placement import Placement
 from .prompt_cache import NAMES, Embeddings, PromptCache
@@ -78,7 +78,7 @@ class PromptEncoder:
     def encode_ahead(
         self,
         folder: Path,
-        requests: Sequence[FilledRequest],
+        requests: Sequence[GenerationRequest],
         on_progress: Callable[[Progress], None],
         on_note: Callable[[str], None],
         is_cancelled: Callable[[], bool],
@@ -160,7 +160,7 @@ class PromptEncoder:
         return encoded
 
 
-def _prompts_of(request: FilledRequest) -> dict[str, str]:
+def _prompts_of(request: GenerationRequest) -> dict[str, str]:
     """The prompts that have an effect, by the prefix of their embeddings."""
     prompts = {"": request.prompt}
     if request.negative_prompt is not None and request.true_cfg_scale > 1:
