@@ -12,6 +12,7 @@ import sys
 from types import FrameType
 
 import rich_click as click
+from click.exceptions import Exit
 
 from ..errors import HunyuanLocalError, TerminationRequest
 from ..pipeline.quiet import hide_import_noise
@@ -77,7 +78,7 @@ def main() -> None:
     hide_import_noise()
     try:
         sys.exit(group.main(standalone_mode=False) or 0)
-    except click.exceptions.Exit as error:
+    except Exit as error:
         sys.exit(error.exit_code)
     except click.ClickException as error:
         error.show()

@@ -60,11 +60,12 @@ async def _read_multipart(request: Request) -> dict[str, str]:
         raise _wrong_type(f"{MULTIPART}; charset={charset}", f"{MULTIPART} in UTF-8")
     raw = await request.body()
     async with request.form(max_fields=_MOST_FIELDS, max_files=1, max_part_size=len(raw)) as form:
-        items = form.multi_items()
-        for name, value in items:
+        items: list[tuple[str, str]] = []
+        for name, value in form.multi_items():
             if isinstance(value, UploadFile):
                 rule = "is a file, and none are taken: videos are made from text alone; leave it out"
                 raise InvalidRequestError([FieldProblem(name, value.filename, rule)])
+            items.append((name, value))
     try:
         raw.decode()  # the parser takes other texts for Latin-1 without a word
     except UnicodeDecodeError as error:

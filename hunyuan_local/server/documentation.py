@@ -71,7 +71,7 @@ def install(app: FastAPI, config: ServerConfig) -> None:
             app.openapi_schema = _completed(document, config)
         return app.openapi_schema
 
-    app.openapi = describe
+    app.openapi = describe  # type: ignore[method-assign]  # as FastAPI's documentation does
 
 
 def _completed(document: dict[str, Any], config: ServerConfig) -> dict[str, Any]:

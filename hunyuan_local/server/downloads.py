@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from starlette.responses import FileResponse
 from starlette.types import Receive, Scope, Send
 
 from ..errors import VideoError
 from ..video import read_frames
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MP4 = "video/mp4"
 WEBP = "image/webp"
@@ -43,7 +48,7 @@ def thumbnail(path: Path) -> bytes:
     """
     from PIL import Image
 
-    with closing(read_frames(path)) as frames:  # which also ends the decoder
+    with closing(cast("Generator[np.ndarray, None, None]", read_frames(path))) as frames:  # which also ends the decoder
         frame = next(frames, None)
     if frame is None:
         raise VideoError(f"{path}: has no frame; make it again")

@@ -132,14 +132,14 @@ def refusal(path: str, fault: Fault, headers: Mapping[str, str] | None = None) -
 
 def install(app: FastAPI) -> None:
     """Let the app answer every error that is foreseen; :class:`CatchAll` answers the others."""
-    app.add_exception_handler(HunyuanLocalError, _on_our_error)
-    app.add_exception_handler(HTTPException, _on_http_error)
-    app.add_exception_handler(RequestValidationError, _on_framework_validation)
+    app.exception_handler(HunyuanLocalError)(_on_our_error)
+    app.exception_handler(HTTPException)(_on_http_error)
+    app.exception_handler(RequestValidationError)(_on_framework_validation)
 
 
 async def _on_our_error(request: Request, error: HunyuanLocalError) -> JSONResponse:
     path = request.scope["path"]  # a URL of strange bytes cannot be read as a whole
-    kind = next((kind for cls, kind in _KINDS if isinstance(error, cls)), "internal")
+    kind: FaultKind = next((kind for cls, kind in _KINDS if isinstance(error, cls)), "internal")
     text = str(error)
     if kind == "internal" or isinstance(error, StoreError):
         # Its words are for those who run the server, and name files of theirs.

@@ -73,7 +73,7 @@ class Metrics:
         for job in fresh:
             self._observe(job)
         self._looked_at = now
-        self._seen |= {job.job_id: job.finished_at for job in fresh}
+        self._seen |= {job.job_id: job.finished_at for job in fresh if job.finished_at is not None}
         self._seen = {job_id: at for job_id, at in self._seen.items() if at >= now - 2 * _OVERLAP_S}
 
     def _finished_after(self, since: float) -> Iterator[Job]:

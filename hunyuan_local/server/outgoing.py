@@ -69,7 +69,7 @@ def post(
     try:
         with (
             httpcore.HTTPConnection(address.origin, ssl_context=tls, network_backend=network) as connection,
-            connection.stream("POST", address, headers=wire_headers, content=body) as answer,
+            connection.stream("POST", address, headers=list(wire_headers.items()), content=body) as answer,
         ):
             status = answer.status
             _read_a_little(answer.iter_stream())

@@ -119,7 +119,7 @@ class VideoService:
             raise ConfigError(f"model={model!r}: not made here; choose one of {known}")
         if not config.models:
             raise ConfigError(f"profile={profile!r}: this server's workers run in one profile alone; leave it out")
-        chosen = config.model if own else load_model_config(model)
+        chosen = config.model if model is None or own else load_model_config(model)
         named_profile(profile)  # an unknown one is refused now, not by a worker
         if find_here(chosen) is None:
             raise ConfigError(
@@ -191,15 +191,16 @@ class VideoService:
         """
         job = self.get(job_id)
         if not job.is_finished:
-            job = self.store.cancel(job_id)
-            if job is None:
+            canceled = self.store.cancel(job_id)
+            if canceled is None:
                 raise UnknownJobError(job_id)
+            job = canceled
             if job.status in ("running", "canceled"):
                 return
         # Finished, perhaps in this very moment.
         discard(self.folder, self.store, job)
 
-    def list(self, listing: Listing) -> tuple[list[Job], bool]:
+    def list_jobs(self, listing: Listing) -> tuple[list[Job], bool]:
         """Jobs of all dialects as asked for, and whether there are more behind them.
 
         Raises:
@@ -275,10 +276,12 @@ class VideoService:
 
 
 def _check_volume(request: GenerationRequest, limit: int) -> None:
-    voxels = request.width * request.height * request.num_frames
+    width, height, num_frames = request.width, request.height, request.num_frames
+    assert width is not None and height is not None and num_frames is not None  # every model has defaults for them
+    voxels = width * height * num_frames
     if voxels > limit:
-        rule = f"{request.width}x{request.height}x{request.num_frames} are {voxels} pixels, {limit} are taken here"
-        raise InvalidRequestError([FieldProblem("num_frames", request.num_frames, f"{rule}; ask for fewer or smaller")])
+        rule = f"{width}x{height}x{num_frames} are {voxels} pixels, {limit} are taken here"
+        raise InvalidRequestError([FieldProblem("num_frames", num_frames, f"{rule}; ask for fewer or smaller")])
 
 
 def _check_length(request: GenerationRequest, limit: int) -> None:

@@ -71,6 +71,7 @@ def pause_s(view: JobView, now: datetime) -> float:
     """Seconds after which it is worth the while to ask for a job again."""
     if view.status in FINISHED:
         return _LONGEST_PAUSE_S
+    assert view.created_at is not None  # only what a service tells of a job may lack it
     waited_s = max(0.0, (now - view.created_at).total_seconds())
     wanted_s = max(_FIRST_PAUSE_S, waited_s / 3) if view.eta_s is None else max(view.eta_s / 2, waited_s / 100)
     return min(_LONGEST_PAUSE_S, max(_SHORTEST_PAUSE_S, wanted_s))

@@ -192,6 +192,7 @@ class WebhookSender:
             if call is None:
                 raise CallFailedError("the dialect that the job came in has no calls", final=True)
             retries = call.retries
+            assert job.webhook is not None  # no other job is owed a call
             post(
                 job.webhook,
                 call.body,

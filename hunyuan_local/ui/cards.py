@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from html import escape
+from typing import Any
 
 from ..durations import in_words
 from ..jobs.job import Job
@@ -219,7 +220,7 @@ def _row(name: str, value: str) -> str:
     return f"<div{is_long}><dt>{name}</dt><dd>{escape(value)}</dd></div>"
 
 
-def _safety(verdict: dict | None) -> str | None:
+def _safety(verdict: dict[str, Any] | None) -> str | None:
     if verdict is None:
         return None
     what = f"{verdict['label']} {verdict['score']:.2f} at frame {verdict['frame']}"

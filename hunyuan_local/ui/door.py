@@ -86,7 +86,7 @@ class Door:
             return refusal(path, Fault("forbidden", text))
         if self._passes is not None:
             if path == _LOGIN:
-                return await self._log_in(request)
+                return await self._log_in(self._passes, request)
             if path == _LOGOUT and request.method == "POST":
                 response = RedirectResponse("login", 303)
                 response.set_cookie(self._passes.cookie, max_age=0, path=None)
@@ -99,20 +99,20 @@ class Door:
             return refusal(path, Fault("not_found", f"there is nothing at {path[:200]!r}; the page is at {PREFIX}/"))
         return None
 
-    async def _log_in(self, request: Request) -> Response:
+    async def _log_in(self, passes: Passes, request: Request) -> Response:
         # Relative addresses here and above: a proxy may have put the server under a path of its own.
         if request.method in ("GET", "HEAD"):
             return _form("")
         if request.method != "POST":
             return refusal(_LOGIN, Fault("method_not_allowed", "the key is sent with POST"))
         fields = parse_qs((await request.body()).decode(errors="replace"))
-        found = self._passes.issue(fields.get("key", [""])[0])
+        found = passes.issue(fields.get("key", [""])[0])
         if found is None:
             return _form(_WRONG, 401)
         response = RedirectResponse("./", 303)
         # Without a path it is for that of this form, which is the page's.
         response.set_cookie(
-            self._passes.cookie, found, max_age=self._passes.ttl_s, path=None, httponly=True, samesite="strict",
+            passes.cookie, found, max_age=passes.ttl_s, path=None, httponly=True, samesite="strict",
             secure=self._is_https(request),
         )  # fmt: skip
         return response

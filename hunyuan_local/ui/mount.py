@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
@@ -47,7 +48,7 @@ def install(app: FastAPI) -> None:
     outer_lifespan = app.router.lifespan_context
 
     @asynccontextmanager
-    async def lifespan(outer: FastAPI) -> AsyncIterator[object]:
+    async def lifespan(outer: FastAPI) -> AsyncIterator[Any]:
         async with outer_lifespan(outer) as state, inner.router.lifespan_context(inner):
             yield state
 

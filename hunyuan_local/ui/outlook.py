@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from multiprocessing import get_context
-from typing import Literal
+from typing import Any, Literal
 
 from ..backends.local.profile_choice import named_profile
 from ..config import ModelConfig
@@ -91,7 +91,7 @@ class Planner:
         modes = tuple(item.name for item in found.modes if item.fits)
         notes = (*_scaling(found), *model.notices)
         try:
-            chosen = found.require_choice()
+            chosen: ModePlan | None = found.require_choice()
         except HunyuanLocalError as error:
             return Outlook("no", (f"Does not fit. {error}.",), notes, modes)
         if named is not None and named.device == "cuda" and found.machine.gpu_memory_bytes is None:
@@ -108,7 +108,7 @@ class Planner:
     def _make_plan(
         self, name: str, on_cpu: bool, width: int, height: int, num_frames: int, steps: int, doubled: bool
     ) -> Plan:
-        guidance = {"true_cfg_scale": 2.0, "negative_prompt": "any"} if doubled else {}
+        guidance: dict[str, Any] = {"true_cfg_scale": 2.0, "negative_prompt": "any"} if doubled else {}
         request = GenerationRequest(
             prompt="any", width=width, height=height, num_frames=num_frames, num_inference_steps=steps, **guidance
         )
@@ -140,12 +140,13 @@ def _fits(found: Plan, chosen: ModePlan) -> str:
     return f"Fits on the CPU: {gib(chosen.host_peak_bytes)}{have} of main memory, mode {chosen.name}."
 
 
-def _time(request: GenerationRequest, chosen: ModePlan, finished: Iterable[Job]) -> str:
+def _time(request: FilledRequest, chosen: ModePlan, finished: Iterable[Job]) -> str:
     """How long it takes; what was measured here is worth more than an estimate."""
     costs = measure(finished)
     same = costs.get(request.width * request.height * request.num_frames)
     if (cost := same or costs.get(0)) is not None:
         took, source = cost.total_of(request), "as the last of this size" if same else "reckoned from other sizes"
     else:
+        assert chosen.seconds is not None  # it fits
         took, source = chosen.seconds.total, "an estimate, without loading the model"
     return f"About {in_words(took)} to make {in_words(request.num_frames / request.fps)} of video ({source})."

@@ -8,17 +8,28 @@ from __future__ import annotations
 import json
 import shlex
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
+from ..capabilities import Capabilities
 from ..config import ModelConfig, model_names
 from ..errors import RequestLossError
 from ..schema import GenerationRequest
 from ..wires import novita, openai, wavespeed
 from ..wires.base import WireRequest
 
+
+class _Dialect(Protocol):
+    """What every module of :mod:`hunyuan_local.wires` that is a dialect has for a snippet."""
+
+    SUBMIT_PATH: str
+    RESULT_PATH: str
+    CAPABILITIES: Capabilities
+
+    def request_to_wire(self, request: GenerationRequest, *, allow_loss: bool = False) -> WireRequest: ...
+
+
 # The first two are the hosted services' own; the last holds every field of a request.
-_TITLES: tuple[tuple[ModuleType, str], ...] = (
+_TITLES: tuple[tuple[_Dialect, str], ...] = (
     (wavespeed, "curl, WaveSpeed's format"),
     (novita, "curl, Novita's format"),
     (openai, "curl, OpenAI's format"),
@@ -70,12 +81,12 @@ def _of_the_server(request: GenerationRequest, model: ModelConfig) -> tuple[str,
 
 
 def _curl(
-    dialect: ModuleType, title: str, request: GenerationRequest, defaults: dict[str, Any], base_url: str, with_key: bool
+    dialect: _Dialect, title: str, request: GenerationRequest, defaults: dict[str, Any], base_url: str, with_key: bool
 ) -> Snippet:
     # Where the dialect would fill in values of its own, the model's stand: those are what the form means.
     filled = {name: value for name, value in defaults.items() if name in dialect.CAPABILITIES.defaults}
     try:
-        wire: WireRequest = dialect.request_to_wire(request.with_defaults(filled), allow_loss=True)
+        wire = dialect.request_to_wire(request.with_defaults(filled), allow_loss=True)
     except RequestLossError as error:
         return Snippet(title, "", tuple(str(problem) for problem in error.problems))
     key = [f'--header "Authorization: Bearer ${KEY_VARIABLE}"'] if with_key else []
@@ -92,7 +103,7 @@ def _curl(
     )
 
 
-def _result_path(dialect: ModuleType) -> str:
+def _result_path(dialect: _Dialect) -> str:
     """Where a job is asked for, with the shell's ``$ID`` in the place of its id."""
     if dialect is novita:
         query = "&".join(f"{name}={value}" for name, value in novita.result_query("$ID").items())

@@ -207,7 +207,7 @@ def read_answer(model: type[A], body: object, service: str) -> A:
         ) from error
 
 
-def known(words: Mapping[str, str], word: str, service: str) -> str:
+def known(words: Mapping[str, JobStatus], word: str, service: str) -> JobStatus:
     """Our word for a service's ``word``.
 
     Raises:

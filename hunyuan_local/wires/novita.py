@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from ..capabilities import Capabilities, settle
 from ..schema import GenerationRequest, JobStatus, JobView
@@ -36,6 +36,7 @@ from .novita_models import (
     TaskEvent,
     TaskExtra,
     TaskResult,
+    TaskStatus,
     TaskSubmitted,
     TaskVideo,
 )
@@ -63,7 +64,7 @@ CAPABILITIES = Capabilities(
 _DIGITS = re.compile(r"[0-9]{1,20}")
 _FIELD_NAMES = {"num_inference_steps": "steps", "num_frames": "frames", "size": "width"}
 _TASK_TYPE = "HUNYUAN_VIDEO_FAST"
-_WORDS: dict[JobStatus, str] = {
+_WORDS: dict[JobStatus, TaskStatus] = {
     "queued": "TASK_STATUS_QUEUED",
     "running": "TASK_STATUS_PROCESSING",
     "succeeded": "TASK_STATUS_SUCCEED",
@@ -115,7 +116,7 @@ def request_to_wire(request: GenerationRequest, *, allow_loss: bool = False) -> 
     """
     fitted = settle(request, NAME, CAPABILITIES, allow_loss=allow_loss)
     held = fitted.request
-    body = {
+    body: dict[str, Any] = {
         "model_name": MODEL,
         "width": held.width,
         "height": held.height,
@@ -255,4 +256,4 @@ def fault_from_wire(status: int, body: object) -> Fault:
 
 def _number(written: str | int | None) -> int | None:
     """A whole number that may stand in quotes; what is none is left unsaid."""
-    return int(written) if _DIGITS.fullmatch(str(written)) else None
+    return int(str(written)) if _DIGITS.fullmatch(str(written)) else None

@@ -9,6 +9,8 @@ from pydantic import Field
 from ..schema import RewriteMode
 from .base import Answer, Body, Lenient, Reply
 
+TaskStatus = Literal["TASK_STATUS_QUEUED", "TASK_STATUS_PROCESSING", "TASK_STATUS_SUCCEED", "TASK_STATUS_FAILED"]
+
 # What a server receives
 
 
@@ -50,7 +52,7 @@ class TaskSubmitted(Reply):
 class Task(Reply):
     task_id: str
     task_type: str
-    status: Literal["TASK_STATUS_QUEUED", "TASK_STATUS_PROCESSING", "TASK_STATUS_SUCCEED", "TASK_STATUS_FAILED"]
+    status: TaskStatus
     reason: Annotated[str, Field(description="Empty unless it failed.")]
     eta: Annotated[int, Field(ge=0, description="Seconds left by measured speed; 0 while nothing is measured.")]
     progress_percent: Annotated[int, Field(ge=0, le=100)]

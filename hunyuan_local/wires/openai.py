@@ -36,6 +36,7 @@ from .openai_models import (
     Video,
     VideoAnswer,
     VideoFailure,
+    VideoStatus,
 )
 
 NAME = "openai"
@@ -51,14 +52,14 @@ _FPS = 24
 _SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
 EXTRAS = frozenset({"extra_body", "extra_params"})
 _REFUSED = {"input_reference": "images are not taken, videos are made from text alone; leave it out"}
-_WORDS: dict[JobStatus, str] = {
+_WORDS: dict[JobStatus, VideoStatus] = {
     "queued": "queued",
     "running": "in_progress",
     "succeeded": "completed",
     "failed": "failed",
     "canceled": "failed",  # it has no word for it, and callers wait for one of these four; error.code tells them apart
 }
-_STATUSES = {word: status for status, word in _WORDS.items() if status != "canceled"}
+_STATUSES: dict[str, JobStatus] = {word: status for status, word in _WORDS.items() if status != "canceled"}
 # Only the first is a word that the service is known to send; its documentation lists none.
 _FAILURE_CODES: dict[FailureKind, str] = {
     "moderation": "moderation_blocked",
@@ -96,7 +97,7 @@ def request_to_wire(request: GenerationRequest, *, allow_loss: bool = False) -> 
     in this dialect, and 4k+1 frames seldom are.
     """
     fitted = settle(request, NAME, CAPABILITIES, allow_loss=allow_loss)
-    settled = set() if fitted.request.original_prompt is None else SETTLED_HERE
+    settled = set() if fitted.request.original_prompt is None else set(SETTLED_HERE)
     body = {"model": MODEL} | fitted.request.model_dump(exclude_defaults=True, exclude=settled)
     if "width" in body and "height" in body:
         body["size"] = f"{body.pop('width')}x{body.pop('height')}"
@@ -153,7 +154,7 @@ def job_to_wire(job: JobView, base_url: str) -> Video:
     request, failed = job.request, job.status in ("failed", "canceled")
     failure = "canceled" if job.status == "canceled" else job.failure or "execution"
     completed, ttl = _unix(job.completed_at), job.output_ttl_s
-    rewritten = request is not None and request.original_prompt is not None
+    rewritten = request.prompt if request is not None and request.original_prompt is not None else None
     return Video(
         id=job.job_id,
         object="video",
@@ -168,7 +169,7 @@ def job_to_wire(job: JobView, base_url: str) -> Video:
         size=f"{request.width}x{request.height}" if request and request.width and request.height else "",
         error=VideoFailure(code=_FAILURE_CODES[failure], message=job.error) if failed else None,
         **unless_none(
-            revised_prompt=request.prompt if rewritten else None,
+            revised_prompt=rewritten,
             nsfw=any(job.nsfw) if job.nsfw else None,
             seed=job.seed,
         ),
@@ -182,7 +183,7 @@ def job_from_wire(body: object) -> JobView:
         InvalidAnswerError: a field is missing or of another type, or the status word is unknown.
     """
     video = read_answer(VideoAnswer, body, NAME)
-    status: JobStatus = known(_STATUSES, video.status, NAME)
+    status = known(_STATUSES, video.status, NAME)
     error = video.error or ErrorAnswer()
     failures = {code: kind for kind, code in _FAILURE_CODES.items()}
     failure = failures.get(str(error.code), "execution") if status == "failed" else None

@@ -10,6 +10,8 @@ from ..schema import RewriteMode
 from .base import Answer, Body, Lenient, Reply
 from .forms import FROM_TEXT, Number, Whole
 
+VideoStatus = Literal["queued", "in_progress", "completed", "failed"]
+
 # What a server receives
 
 
@@ -65,7 +67,7 @@ class Video(Reply):
     completed_at: int | None
     expires_at: Annotated[int | None, Field(description="When the file is deleted, in seconds since 1970.")]
     model: str
-    status: Literal["queued", "in_progress", "completed", "failed"]
+    status: VideoStatus
     progress: Annotated[int, Field(ge=0, le=100)]
     prompt: str | None
     seconds: str

@@ -47,6 +47,7 @@ def _wavespeed_schema(limits: Capabilities, longest_prompt: int) -> dict[str, An
 def _novita_schema(limits: Capabilities, longest_prompt: int) -> dict[str, Any]:
     sides = sorted({side for size in limits.sizes or () for side in size})
     side = {"enum": sides} if sides else _SIDE
+    assert limits.frames is not None  # the dialect has frames
     ranges = {"width": side, "height": side, "steps": _span(*limits.steps), "seed": _span(-1, limits.seeds[1])}
     ranges["frames"] = _span(*limits.frames)
     pairs = [{"properties": {"width": {"const": w}, "height": {"const": h}}} for w, h in limits.sizes or ()]
@@ -56,8 +57,9 @@ def _novita_schema(limits: Capabilities, longest_prompt: int) -> dict[str, Any]:
 
 
 def _openai_schema(limits: Capabilities, longest_prompt: int) -> dict[str, Any]:
+    assert limits.frames is not None  # the dialect has frames
     scale = {"minimum": 0, "maximum": 100}
-    ranges = {
+    ranges: dict[str, Mapping[str, Any]] = {
         "size": {"pattern": r"^\d{2,5}x\d{2,5}$"},
         "width": _SIDE,
         "height": _SIDE,

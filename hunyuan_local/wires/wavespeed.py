@@ -36,6 +36,7 @@ from .wavespeed_models import (
     Prediction,
     PredictionEvent,
     PredictionReply,
+    PredictionStatus,
     PredictionTimings,
     PredictionUrls,
     ResultAnswer,
@@ -66,7 +67,7 @@ CAPABILITIES = Capabilities(
 
 _FIELD_NAMES = {"width": "size", "height": "size"}
 _SIZE = re.compile(r"(\d{1,5})\*(\d{1,5})")
-_WORDS: dict[JobStatus, str] = {
+_WORDS: dict[JobStatus, PredictionStatus] = {
     "queued": "created",
     "running": "processing",
     "succeeded": "completed",
@@ -174,7 +175,7 @@ def job_from_wire(body: object) -> JobView:
         InvalidAnswerError: a field is missing or of another type, or the status word is unknown.
     """
     data = read_answer(ResultAnswer, body, NAME).data
-    failures = {code: kind for kind, code in _FAILURE_CODES.items()}
+    failures: dict[int | None, FailureKind] = {code: kind for kind, code in _FAILURE_CODES.items()}
     milliseconds = data.timings.inference if data.timings else None
     return JobView(
         job_id=data.id,

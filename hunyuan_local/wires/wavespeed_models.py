@@ -9,6 +9,8 @@ from pydantic import FailFast, Field
 from ..schema import RewriteMode
 from .base import Answer, Body, Lenient, Reply
 
+PredictionStatus = Literal["created", "processing", "completed", "failed"]
+
 SUCCESS: dict[str, Any] = {"code": 200, "message": "success"}
 
 
@@ -42,7 +44,7 @@ class ListBody(Body):
     page: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     page_size: Annotated[int, Field(ge=1, le=100)] = 100
     model: str | None = None
-    status: Literal["created", "processing", "completed", "failed"] | None = None
+    status: PredictionStatus | None = None
     created_after: _Moment | None = None
     created_before: _Moment | None = None
 
@@ -79,7 +81,7 @@ class Prediction(Reply):
     outputs: Annotated[list[str], Field(description="URLs, or base64 where that was asked for; empty until done.")]
     urls: PredictionUrls
     has_nsfw_contents: Annotated[list[bool], Field(description="Whether its frames were flagged; empty if unchecked.")]
-    status: Literal["created", "processing", "completed", "failed"]
+    status: PredictionStatus
     created_at: Annotated[str, Field(description="ISO 8601, in UTC.")]
     error: Annotated[str, Field(description="Empty unless it failed.")]
     timings: PredictionTimings

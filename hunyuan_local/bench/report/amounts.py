@@ -74,7 +74,7 @@ def is_hosted_format(target: Target | None) -> bool:
 
 def mark(target: Target | None) -> str:
     """What must be said wherever the target's figures are: that it is not the service whose format it speaks."""
-    if not is_hosted_format(target) or target.is_billed:
+    if target is None or not is_hosted_format(target) or target.is_billed:
         return ""
     return f"{target.backend} format, not the service"
 

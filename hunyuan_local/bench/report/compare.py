@@ -10,7 +10,7 @@ import dataclasses
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from ..results.result import BenchResult, Target
 from ..results.statistics import Group, GroupSummary, Ratio, Request, ratio_of_means, summarise
@@ -139,8 +139,8 @@ def comparison_table(comparison: Comparison) -> str:
         lines += _wrap(difference, "- ", "  ")
     lines += ["", *_wrap("B/A is the ratio of the means with its 95 % interval; one run has none.")]
     lines += _wrap("A verdict is given where both did the same work and the 95 % intervals of their mean times part.")
-    for group in comparison.groups:
-        lines += ["", *_group_lines(group)]
+    for pair in comparison.groups:
+        lines += ["", *_group_lines(pair)]
     if not comparison.groups:
         lines += ["", "No group is in both."]
     for letter, groups in (("A", comparison.only_a), ("B", comparison.only_b)):
@@ -162,6 +162,11 @@ def _unlike(a: Group, b: Group) -> dict[str, str]:
     return found
 
 
+class _Interval(NamedTuple):
+    low: float
+    high: float
+
+
 def _verdict(a: Group, b: Group, ratio: Ratio | None, names: tuple[str, str]) -> tuple[Verdict, str]:
     """Faster or slower where the intervals of the means part, and the ratio's own does not hold 1."""
     named = tuple(zip(names, (a, b), strict=True))
@@ -171,13 +176,16 @@ def _verdict(a: Group, b: Group, ratio: Ratio | None, names: tuple[str, str]) ->
     if len({*a.works, *b.works}) > 1:
         made = [f"{name} made {' and '.join(map(amounts.request_words, group.works))}" for name, group in named]
         return "no verdict", f"not the same work: {'; '.join(made)}"
+    intervals = []
     for name, group in named:
-        if group.summaries["total_s"].low is None:
+        total = group.summaries["total_s"]
+        if total.low is None or total.high is None:
             return "no verdict", f"{name} has one run, which has no interval"
-    first, second = a.summaries["total_s"], b.summaries["total_s"]
+        intervals.append(_Interval(total.low, total.high))
+    first, second = intervals
     if second.low <= first.high and first.low <= second.high:
         return "no verdict", "the intervals overlap"
-    if ratio is None or ratio.low <= 1 <= ratio.high:
+    if ratio is None or ratio.low is None or ratio.high is None or ratio.low <= 1 <= ratio.high:
         return "no verdict", "the interval of the ratio holds 1"
     return ("faster" if second.high < first.low else "slower"), ""
 

@@ -181,8 +181,8 @@ def _draw_series(axes: Axes, series: Series, line: str, aside: Callable[[float],
             places = x_runs or [place] * len(runs)
             axes.plot(places, runs, "o", color="black", markersize=2.8, zorder=3)
         else:
-            widths = {"yerr": _half_width(runs), "xerr": _half_width(x_runs) if x_runs else None}
-            axes.errorbar(place, mean, **widths, color=colour, capsize=4, linewidth=1.3)
+            x_width = _half_width(x_runs) if x_runs else None
+            axes.errorbar(place, mean, yerr=_half_width(runs), xerr=x_width, color=colour, capsize=4, linewidth=1.3)
     axes.plot(x, y, linestyle=line, marker=marker, color=colour, markersize=8, linewidth=1.2)
 
 

@@ -87,7 +87,7 @@ def _content(result: BenchResult, made: dict[str, Path | str]) -> dict[str, Any]
         "sections": list(_sections(groups, targets, _cold_runs(result.runs))),
         "ratios": tables.ratios_table(groups, targets),
         "stages": tables.stages_table(groups, targets),
-        "plots": {name: made[name].name for name in made if isinstance(made[name], Path)},
+        "plots": {name: item.name for name, item in made.items() if isinstance(item, Path)},
         "failures": tables.failures_table(bad, targets) if bad else None,
         "warmups": tables.warmups_table(warmups, targets) if warmups else None,
         "remarks": list(_remarks(result.runs)),

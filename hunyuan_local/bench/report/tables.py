@@ -80,7 +80,9 @@ def ratios_table(groups: Sequence[Group], targets: Targets) -> str | None:
         same = [group for group in groups if group.request == request]
         same.sort(key=lambda group: order.index(group.backend) if group.backend in order else len(order))
         first = next((group for group in same if "total_s" in group.summaries), None)
-        for group in same if first else []:
+        if first is None:
+            continue
+        for group in same:
             if group is first:
                 continue
             pair = compare_groups(first, group, ("the other one", "this one"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -16,7 +16,7 @@ from ...durable import replacing
 from ...errors import ConfigError, HunyuanLocalError
 from ...schema import GenerationRequest, VideoInfo
 
-FORMAT = "hunyuan-local-bench/1"
+FORMAT: Final = "hunyuan-local-bench/1"
 # How the note of a measured run begins whose time and memory hold the loading of the model.
 LOADED = "the model was loaded in this run, which its time and memory hold"
 

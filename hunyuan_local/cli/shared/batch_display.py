@@ -77,10 +77,12 @@ class BatchDisplay:
     def _tell(self, state: ItemState) -> None:
         """One line for a video that has ended, and what it has to say that was not said before."""
         job = state.job
+        assert job is not None  # nothing ends without one
         if state.status == "failed":
             self._console.print(f"line {state.item.line} failed: {state.problem or job.error}", markup=False)
             return
         self._console.print(f"line {state.item.line}: {state.name}, {_seconds_of(job)}", markup=False)
+        assert job.result is not None  # it has succeeded
         for note in job.result["notes"]:
             if note not in self._notes:
                 self._notes.add(note)
@@ -132,6 +134,7 @@ def print_batch_summary(console: Console, summary: Summary) -> None:
 
 
 def _seconds_of(job: Job) -> str:
+    assert job.result is not None  # it has succeeded
     timings = job.result["timings"]
     return f"{timings['total_s']:.1f} s" + (f", attempt {job.attempts}" if job.attempts > 1 else "")
 

@@ -61,6 +61,7 @@ def recommendation(found: BatchPlan) -> Iterator[str]:
 
 
 def _sentence(option: BatchOption, videos: int) -> str:
+    assert option.seconds is not None  # it fits
     what = "1 video" if videos == 1 else f"{videos:,} videos"
     where = (
         "" if option.cards == 1 else f" on {option.cards} {'replicas' if option.strategy == 'replicas' else 'cards'}"
@@ -100,5 +101,6 @@ def _table(rows: list[tuple[BatchOption, ...]], found: BatchPlan) -> Table:
 def _cells(option: BatchOption, on_gpu: bool) -> list[str]:
     if not option.fits:
         return ["-", "-", "-"] if on_gpu else ["-", "-"]
+    assert option.seconds is not None  # it fits
     memory = [f"{option.plan.needed_gpu_bytes / GIB:.1f}"] if on_gpu else []
     return [*memory, clock(option.seconds.first), clock(option.seconds.total)]

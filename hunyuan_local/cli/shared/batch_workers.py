@@ -49,6 +49,7 @@ def make_batch_pool(batch: Batch, backend: Backend, flags: dict[str, Any], budge
             return made
 
         return ServicePool(batch.folder, batch.store, make_backend, flags["concurrency"] or 1, budget, options)
+    assert backend.config is not None  # a service has a budget
     options = options.model_copy(update={"model": options.model or backend.config.name, "encode_ahead": True})
     return make_pool(
         batch.store, batch.folder, options, Placement.from_flags(flags), log_dir=batch.folder.root / "logs"

@@ -6,7 +6,7 @@ import re
 import typing
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import rich_click as click
 
@@ -17,11 +17,19 @@ from ...config import GIB, LoraConfig, cache_names, model_names, profile_names
 from ...errors import FieldProblem, InvalidRequestError
 from ...schema import GenerationRequest, parse_size
 
+if TYPE_CHECKING:
+    LoraType = click.ParamType[LoraConfig]
+    DurationType = click.ParamType[float]
+else:  # older releases of click have no such parameters
+    LoraType = DurationType = click.ParamType
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
 # The prompt is an argument; its original is set by the rewriting alone.
 _NO_FLAGS = ("prompt", "original_prompt")
 
 
-def request_options(command: Callable) -> Callable:
+def request_options(command: Function) -> Function:
     """Give a command one flag for every request field but the prompt, and ``--size`` for two of them."""
     for name, field in reversed(GenerationRequest.model_fields.items()):
         if name not in _NO_FLAGS:
@@ -48,7 +56,7 @@ def request_from(prompt: str, size: str | None, flags: dict[str, Any]) -> Genera
     return GenerationRequest(prompt=prompt, **given)
 
 
-def model_option(command: Callable) -> Callable:
+def model_option(command: Function) -> Function:
     """``--model``, ``--revision`` and ``--profile``, with the names that exist."""
     names = ", ".join(model_names())
     profiles = (
@@ -64,7 +72,7 @@ def model_option(command: Callable) -> Callable:
     )(command)
 
 
-def tuning_options(command: Callable) -> Callable:
+def tuning_options(command: Function) -> Function:
     """``--lora`` and ``--cache``: what is added to the model and to the profile."""
     command = click.option(
         "--cache", metavar="NAME",
@@ -76,7 +84,7 @@ def tuning_options(command: Callable) -> Callable:
     )(command)  # fmt: skip
 
 
-def context_parallel_options(command: Callable) -> Callable:
+def context_parallel_options(command: Function) -> Function:
     """``--context-parallel`` and ``--context-parallel-mode``: one video over several GPUs."""
     command = click.option(
         "--context-parallel-mode", type=click.Choice(["ulysses", "ring"]),
@@ -89,7 +97,7 @@ def context_parallel_options(command: Callable) -> Callable:
     )(command)  # fmt: skip
 
 
-def data_dir_option(command: Callable) -> Callable:
+def data_dir_option(command: Function) -> Function:
     """``--data-dir``, the folder of a job store."""
     return click.option(
         "--data-dir", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
@@ -97,7 +105,7 @@ def data_dir_option(command: Callable) -> Callable:
     )(command)  # fmt: skip
 
 
-def worker_options(command: Callable) -> Callable:
+def worker_options(command: Function) -> Function:
     """``--lease``, ``--checkpoint-every`` and ``--min-free-gib``: how workers work, here or under a server."""
     command = click.option(
         "--min-free-gib", "min_free_bytes", type=click.FloatRange(min=0), default=2, show_default=True, metavar="GIB",
@@ -115,7 +123,7 @@ def worker_options(command: Callable) -> Callable:
     )(command)  # fmt: skip
 
 
-class Lora(click.ParamType):
+class Lora(LoraType):
     """A file, or a file and a scale with ``=`` between them."""
 
     name = "lora"
@@ -132,7 +140,7 @@ class Lora(click.ParamType):
             self.fail(f"{value!r}: after = must stand a scale from -10 to 10, such as FILE=0.8", param, ctx)
 
 
-class Duration(click.ParamType):
+class Duration(DurationType):
     """Seconds, or a number with s, m, h or d behind it."""
 
     name = "duration"
@@ -146,10 +154,10 @@ class Duration(click.ParamType):
         return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
 
 
-def backend_options(default: str, help_text: str) -> Callable[[Callable], Callable]:
+def backend_options(default: str, help_text: str) -> Callable[[Function], Function]:
     """``--backend`` with what the hosted ones need; :func:`backend_from` makes the backend."""
 
-    def decorate(command: Callable) -> Callable:
+    def decorate(command: Function) -> Function:
         command = click.option(
             "--timeout", "timeout_s", type=float, metavar="SECONDS",
             help="How long a hosted task may take; 3600 if left out.",
@@ -193,7 +201,7 @@ def refuse_missing_libraries(backend: Backend) -> None:
         require_libraries(backend.config, backend.profile)
 
 
-def _value_type(annotation: Any) -> type | click.Choice:
+def _value_type(annotation: Any) -> type | click.Choice[Any]:
     """``int`` for ``int | None`` and so on; every request field is a number, a text, or one of some words."""
     if typing.get_origin(annotation) is typing.Literal:
         return click.Choice(typing.get_args(annotation))

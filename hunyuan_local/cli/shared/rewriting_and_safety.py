@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import rich_click as click
 from pydantic import ValidationError
@@ -14,6 +13,9 @@ from ...config.rewriting import DEFAULT_MODEL, FailurePolicy
 from ...config.safety import SafetyMode
 from ...errors import ConfigError
 from ...schema import GenerationRequest
+from .options import Function
+
+Config = TypeVar("Config", RewriteConfig, SafetyConfig)
 
 # Of each flag the field that it fills.
 _REWRITING = {
@@ -33,7 +35,7 @@ _SAFETY = {
 }
 
 
-def guard_options(command: Callable) -> Callable:
+def guard_options(command: Function) -> Function:
     """``--rewrite-*`` and ``--safety*``; :func:`rewriting_from` and :func:`safety_from` read them."""
     safety, rewriting = SafetyConfig(), RewriteConfig()
     options = [
@@ -104,7 +106,7 @@ def guards_from(flags: dict[str, Any]) -> dict[str, RewriteConfig | SafetyConfig
     return {"rewriting": rewriting_from(flags), "safety": safety_from(flags)}
 
 
-def _config(kind: type, names: dict[str, str], flags: dict[str, Any]) -> Any:
+def _config(kind: type[Config], names: dict[str, str], flags: dict[str, Any]) -> Config:
     given = {flag: flags.pop(flag, None) for flag in names}
     try:
         return kind(**{names[flag]: value for flag, value in given.items() if value not in (None, ())})

@@ -16,7 +16,15 @@ from ...config.rewriting import DEFAULT_MODEL
 from ...schema import RewriteMode
 from ...server.config import MAX_VOXELS
 from .console import log_to_stderr
-from .options import Duration, context_parallel_options, data_dir_option, model_option, tuning_options, worker_options
+from .options import (
+    Duration,
+    Function,
+    context_parallel_options,
+    data_dir_option,
+    model_option,
+    tuning_options,
+    worker_options,
+)
 from .rewriting_and_safety import guard_options, guards_from
 from .worker_pool import Placement, executor_options, make_pool, worker_options_from
 
@@ -34,9 +42,9 @@ if TYPE_CHECKING:
 _PREVIEW_EVERY = 1
 
 
-def server_options(command: Callable) -> Callable:
+def server_options(command: Function) -> Function:
     """Every flag of a server; :func:`run_server` takes what they give."""
-    options = [
+    options: list[Callable[[Function], Function]] = [
         model_option,
         tuning_options,
         context_parallel_options,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from ...jobs.folder import DataFolder
 from ...jobs.pool import Pool, WorkerPool, worker_environments
 from ...jobs.store import JobStore
 from ...jobs.worker_config import WorkerOptions
+from .options import Function
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def worker_options_from(flags: Mapping[str, Any]) -> WorkerOptions:
     return WorkerOptions(**{name: flags[name] for name in WorkerOptions.model_fields if name in flags})
 
 
-def executor_options(command: Callable, *, fewest_workers: int = 1) -> Callable:
+def executor_options(command: Function, *, fewest_workers: int = 1) -> Function:
     """``--workers``, ``--executor``, ``--ray-address`` and ``--num-replicas``."""
     none = " 0 leaves the work to 'hunyuan-local worker'." if fewest_workers == 0 else ""
     command = click.option(

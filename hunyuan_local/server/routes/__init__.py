@@ -23,7 +23,8 @@ class SubmissionReader(Dialect, Protocol):
 
 
 async def _service(request: Request) -> VideoService:
-    return request.app.state.service
+    service: VideoService = request.app.state.service
+    return service
 
 
 async def _base_url(request: Request) -> str:

@@ -40,7 +40,7 @@ async def submit(request: Request, body: JsonOrFormBody, service: Service, base_
 )
 def list_videos(request: Request, service: Service, base_url: BaseUrl) -> ReplyResponse:
     """Videos of this server."""
-    jobs, more = service.list(openai_library.list_from_wire(request.query_params))
+    jobs, more = service.list_jobs(openai_library.list_from_wire(request.query_params))
     views = [service.view(job, base_url, "path") for job in jobs]
     return ReplyResponse(openai_library.list_to_wire(views, base_url, more))
 

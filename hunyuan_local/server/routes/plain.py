@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
@@ -27,7 +28,7 @@ _QUERY = {
         for name in ("expires", "signature")
     ]
 }
-_FILE_RESPONSES = {
+_FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"content": {MP4: _BINARY}},
     206: {"description": "One range of the file.", "content": {MP4: _BINARY}},
     416: {"description": "The file ends before the range.", "content": {"text/plain": {}}},

@@ -57,7 +57,7 @@ def result(job_id: str, service: Service, base_url: BaseUrl) -> ReplyResponse:
 def list_predictions(body: JsonBody, service: Service, base_url: BaseUrl) -> ReplyResponse:
     """Videos of this server, the newest first; where base64 was asked for, a list still has addresses."""
     listing = wavespeed_account.list_from_wire(body)
-    views = [service.view(job, base_url) for job in service.list(listing)[0]]
+    views = [service.view(job, base_url) for job in service.list_jobs(listing)[0]]
     return ReplyResponse(wavespeed_account.list_to_wire(views, base_url, wavespeed_account.page_of(listing)))
 
 
