@@ -309,3 +309,8 @@ class BenchIncompleteError(HunyuanLocalError):
     """A bench has ended, and not all of its runs succeeded; the message says what became of the others."""
 
     exit_code = 21
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line; the name of its class where it says nothing."""
+    return (str(error).strip() or type(error).__name__).split("\n")[0]

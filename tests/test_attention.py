@@ -28,15 +28,15 @@ from hunyuan_local.errors import ConfigError, GpuMemoryError
 from hunyuan_local.pipeline import denoise
 from hunyuan_local.pipeline.attention import mask_free as mask_free_module
 from hunyuan_local.pipeline.attention import rotary
-from hunyuan_local.pipeline.attention.mask_free import (
+from hunyuan_local.pipeline.attention.kernel_choice import (
     BACKENDS,
     EXACT,
     INEXACT,
     choose_backend,
-    drop_padding,
     fastest_first,
     find_problem,
 )
+from hunyuan_local.pipeline.attention.mask_free import drop_padding
 from hunyuan_local.pipeline.attention.rotary import keep_rotary_tables
 from hunyuan_local.pipeline.loading.loader import load_model
 from hunyuan_local.schema import GenerationRequest

@@ -85,7 +85,7 @@ def test_nothing_is_started_for_a_refused_request(tmp_path: Path) -> None:
 
 
 def test_the_kernels_are_those_that_diffusers_shares() -> None:
-    from hunyuan_local.pipeline.attention.mask_free import BACKENDS
+    from hunyuan_local.pipeline.attention.kernel_choice import BACKENDS
     from hunyuan_local.pipeline.attention.parallel_attention import why_no_context_parallel
 
     for mode, expected in (("ulysses", ULYSSES_KERNELS), ("ring", RING_KERNELS)):

@@ -25,6 +25,7 @@ OF_DIFFUSERS = (
     "diffusers.hooks:ModelHook.post_forward",
     "diffusers.hooks:ModelHook.reset_state",
     "diffusers.hooks:apply_context_parallel",
+    "diffusers.hooks.first_block_cache:FBCHeadBlockHook",
     "diffusers.loaders.single_file_utils:convert_hunyuan_video_transformer_to_diffusers",
     "diffusers.models._modeling_parallel:ContextParallelConfig._flattened_mesh",
     "diffusers.models._modeling_parallel:ContextParallelInput",
@@ -63,14 +64,13 @@ IN_SOURCES = (
     ("diffusers.hooks.hooks", 'hasattr(hook, "new_forward")'),
     ("diffusers.configuration_utils", "_name_or_path"),
 )
-# Modules in which private members may stand; the step cache of acceleration.py is to follow.
+# Modules in which private members may stand.
 PRIVATE = {
     "pipeline/diffusers_private.py",
     "pipeline/torch_private.py",
     "ui/gradio_private.py",
     "weights/hub_private.py",
 }
-EXEMPT = PRIVATE | {"pipeline/acceleration.py"}
 DOCUMENTED = {"_exit", "_asdict", "_fields", "_make", "_replace"}  # os, and named tuples
 UNDOCUMENTED = re.compile(
     r"torch\.(\w+\.)*_\w+|diffusers\.(models|loaders|quantizers|hooks\.(?!apply_|\w+Config$))|gradio\.|"
@@ -117,7 +117,7 @@ def undocumented_uses(path: Path) -> list[str]:
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in sorted(PACKAGE.rglob("*.py")) if path.relative_to(PACKAGE).as_posix() not in EXEMPT],
+    [path for path in sorted(PACKAGE.rglob("*.py")) if path.relative_to(PACKAGE).as_posix() not in PRIVATE],
     ids=lambda path: path.relative_to(PACKAGE).as_posix(),
 )
 def test_a_file_uses_no_private_member_of_a_library(path: Path) -> None:

@@ -352,16 +352,18 @@ def test_locked_javascript_packages_come_from_the_public_registry() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fail", "code"), [("", 0), ("ruff check", 1), ("ruff format", 1), ("-m pytest", 1), ("pip install", 1)]
+    ("fail", "code"),
+    [("", 0), ("ruff check", 1), ("ruff format", 1), ("-m mypy", 1), ("-m pytest", 1), ("pip install", 1)],
 )
 def test_ci_runs_everything_and_fails_if_anything_does(checkout: Checkout, fail: str, code: int) -> None:
     result = checkout.run(".ci/run", STUB_FAIL=fail, CI="true")
     assert result.returncode == code, result.stderr
     calls = checkout.take_calls()
     if fail != "pip install":
-        assert [call.split()[1] for call in calls if call.startswith(("-m ruff", "-m pytest"))] == [
+        assert [call.split()[1] for call in calls if call.startswith(("-m ruff", "-m mypy", "-m pytest"))] == [
             "ruff",
             "ruff",
+            "mypy",
             "pytest",
         ]
         assert calls[-1].startswith("-m pytest")

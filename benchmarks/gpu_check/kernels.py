@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 
-from hunyuan_local.pipeline.attention.mask_free import EXACT, INEXACT, find_problem, library_name
+from hunyuan_local.pipeline.attention.kernel_choice import EXACT, INEXACT, find_problem, library_name
 
 MASKED = "native, masked"
 # Of the text's 256 tokens, those that a short prompt leaves as padding.

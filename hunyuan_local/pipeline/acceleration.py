@@ -16,12 +16,14 @@ import numpy as np
 import torch
 from diffusers import HunyuanVideoPipeline, HunyuanVideoTransformer3DModel
 from diffusers.hooks import FirstBlockCacheConfig, MagCacheConfig, TaylorSeerCacheConfig
-from diffusers.hooks.first_block_cache import FBCHeadBlockHook
 
 from ..config import CacheConfig, FirstBlockCache, RuntimeProfile, TaylorSeerCache
-from ..errors import ConfigError
-from .attention.mask_free import choose_backend, drop_padding, fastest_first, find_problem
+from ..errors import ConfigError, first_line
+from .attention.kernel_choice import choose_backend, fastest_first, find_problem
+from .attention.mask_free import drop_padding
 from .attention.rotary import keep_rotary_tables
+from .diffusers_private import first_block_hook
+from .memory.device import is_out_of_memory, out_of_memory
 
 RESUMED_WITH_CACHE = (
     "the step cache was not saved and starts anew, so the frames differ a little from those of a run without the "
@@ -73,13 +75,16 @@ def compile_blocks(
 
     Raises:
         ConfigError: there is no working compiler for the device.
+        GpuMemoryError: the device's memory ran out while it was tried.
     """
     try:
         torch.compile(lambda x: x + 1, backend=backend, dynamic=True)(torch.ones(8, device=device))
     except Exception as error:  # missing compilers are reported in many ways
+        if is_out_of_memory(error):
+            raise out_of_memory(error, "load") from None
         needed = "Triton, which comes with torch for CUDA" if device == "cuda" else "a C++ compiler such as g++"
         raise ConfigError(
-            f"compile=True: torch.compile does not work on this machine ({str(error).strip().splitlines()[0]}); it "
+            f"compile=True: torch.compile does not work on this machine ({first_line(error)}); it "
             f"needs {needed}; or use a profile with compile: false"
         ) from error
     transformer.compile_repeated_blocks(backend=backend, dynamic=True)
@@ -174,8 +179,7 @@ def resampled_ratios(ratios: Sequence[float], total: int) -> torch.Tensor:
 @contextlib.contextmanager
 def _first_block_only_between(pipe: HunyuanVideoPipeline, threshold: float, first: int, last: int) -> Iterator[None]:
     """Make the steps before ``first`` and from ``last`` on in full, which the library's cache has no setting for."""
-    hooks = pipe.transformer.transformer_blocks[0]._diffusers_hook.hooks.values()
-    head = next(hook for hook in hooks if isinstance(hook, FBCHeadBlockHook))
+    head = first_block_hook(pipe.transformer.transformer_blocks[0])
 
     def set_threshold(*_: object) -> None:
         # No difference is below a negative threshold. The scheduler's index is None until its first step.

@@ -7,7 +7,6 @@ run of the very same request, whose frames are then the same as without the inte
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import time
@@ -100,11 +99,6 @@ class Checkpoint:
         if self.every is not None:
             return step % self.every == 0
         return self._clock() - self._saved_at >= UNSAVED_S
-
-    def save(self, seed: int) -> None:
-        """Save the latest state where the video is about to end; if that fails, :meth:`rescue` says so."""
-        with contextlib.suppress(ConfigError):  # the cancellation is to be raised; rescue then tries again
-            self._save(seed)
 
     def _save(self, seed: int) -> None:
         """Save the latest state, if there is a folder and it is not there yet."""

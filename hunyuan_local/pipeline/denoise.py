@@ -112,7 +112,6 @@ def denoise(
             latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
             watcher.see(latents, generator, scheduler.sigmas)
             if is_cancelled():
-                checkpoint.save(request.seed)
                 raise GenerationCancelledError(f"cancelled after step {watcher.done} of {total}; no file was kept")
     return Denoised(latents, encode_s, denoise_s=time.monotonic() - began, steps=total - done)
 

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from diffusers import ContextParallelConfig, HunyuanVideoTransformer3DModel
 from diffusers.hooks import HookRegistry, apply_context_parallel
+from diffusers.hooks.first_block_cache import FBCHeadBlockHook
 from diffusers.models._modeling_parallel import ContextParallelInput, ParallelConfig, gather_size_by_comm
 from diffusers.models.attention_dispatch import (
     AttentionBackendName,
@@ -64,6 +65,7 @@ __all__ = [
     "attention_backend",
     "dequantize_gguf",
     "dispatch_attention_fn",
+    "first_block_hook",
     "folder_of",
     "gather_size_by_comm",
     "group_of",
@@ -87,6 +89,13 @@ class KeptForward(ModelHook):
     def original_forward(self, *args: Any) -> Any:
         """The module's own ``forward``."""
         return self.fn_ref.original_forward(*args)
+
+
+def first_block_hook(block: torch.nn.Module) -> FBCHeadBlockHook:
+    """The first-block cache's hook of the first block, by ``_diffusers_hook``; its ``threshold`` may be set."""
+    registry: Any = block._diffusers_hook
+    hooks = registry.hooks.values()
+    return next(hook for hook in hooks if isinstance(hook, FBCHeadBlockHook))
 
 
 def add_hook(module: torch.nn.Module, hook: ModelHook, name: str) -> None:

@@ -26,7 +26,7 @@ from huggingface_hub.errors import (
 from transformers import AutoImageProcessor, AutoModelForImageClassification, ImageClassificationPipeline, pipeline
 
 from ..config import is_offline
-from ..errors import ConfigError, HunyuanLocalError, ModelLoadError
+from ..errors import ConfigError, HunyuanLocalError, ModelLoadError, first_line
 from ..weights.hub import Hub
 from .quiet import quiet_transformers
 
@@ -191,7 +191,7 @@ def _translated_errors(name: str) -> Iterator[None]:
         raise
     except Exception as error:  # damaged files, and processors that lack a library, raise whatever they raise
         raise ModelLoadError(
-            f"safety_model={name!r}: cannot be used as a classifier of pictures: {_first_line(error)}; if files are "
+            f"safety_model={name!r}: cannot be used as a classifier of pictures: {first_line(error)}; if files are "
             "missing or damaged, fetch it again, else choose another with --safety-model"
         ) from error
 
@@ -214,10 +214,6 @@ def _translated_fetching(model_id: str, revision: str | None, hub: Hub) -> Itera
             case RepositoryNotFoundError():
                 why = "no such folder, and no such Hub repository"
             case _:
-                why = f"no such folder, and it cannot be fetched from {hub.endpoint} ({_first_line(error)})"
+                why = f"no such folder, and it cannot be fetched from {hub.endpoint} ({first_line(error)})"
         remedy = "give the id or the folder of a classifier with --safety-model, or try again later"
         raise ModelLoadError(f"safety_model={model_id!r}: {why}; {remedy}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).split("\n")[0]

@@ -93,31 +93,26 @@ class SharedCheckpoint(Checkpoint):
 
     def __init__(self, process_group: ProcessGroup, own: Checkpoint):
         super().__init__(every=own.every)
-        self._team, self._own = process_group, own
+        self._group, self._own = process_group, own
         self.path = own.path
 
     def load(self) -> tuple[SavedState | None, str | None]:
         """See :class:`Checkpoint`."""
-        return self._team.share(self._own.load() if self._team.is_leader else (None, None))
+        return self._group.share(self._own.load() if self._group.is_leader else (None, None))
 
     def keep(self, state: SavedState, total: int, seed: int) -> None:
         """See :class:`Checkpoint`."""
-        if self._team.is_leader:
+        if self._group.is_leader:
             self._own.keep(state, total, seed)
-
-    def save(self, seed: int) -> None:
-        """See :class:`Checkpoint`."""
-        if self._team.is_leader:
-            self._own.save(seed)
 
     def rescue(self, seed: int, error: BaseException, note: Callable[[str], None]) -> None:
         """See :class:`Checkpoint`."""
-        if self._team.is_leader:
+        if self._group.is_leader:
             self._own.rescue(seed, error, note)
 
     def delete(self) -> None:
         """See :class:`Checkpoint`."""
-        if self._team.is_leader:
+        if self._group.is_leader:
             self._own.delete()
 
 

@@ -17,7 +17,7 @@ from huggingface_hub.errors import (
 )
 
 from ..config import ModelConfig
-from ..errors import ConfigError, HunyuanLocalError, ModelLoadError
+from ..errors import ConfigError, HunyuanLocalError, ModelLoadError, first_line
 from .files import absent_parts, wanted_files
 from .hub_private import RepoSibling, cache_folder, endpoint
 
@@ -95,7 +95,7 @@ def translated(config: ModelConfig, what_failed: str, remedy: str) -> Iterator[N
         raise
     except Exception as error:  # the client and its HTTP library, in two versions, each have their own
         _refuse_known(config, error)
-        raise ModelLoadError(f"model={config.model_id!r}: {what_failed} ({_first_line(error)}); {remedy}") from error
+        raise ModelLoadError(f"model={config.model_id!r}: {what_failed} ({first_line(error)}); {remedy}") from error
 
 
 def _remote_file(sibling: RepoSibling) -> RemoteFile:
@@ -130,7 +130,3 @@ def _refuse_known(config: ModelConfig, error: BaseException) -> None:
                     "writable, or set HF_HOME to another folder"
                 ) from error
         cause = cause.__cause__ or cause.__context__
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).split("\n")[0]

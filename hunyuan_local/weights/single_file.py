@@ -16,7 +16,7 @@ from huggingface_hub.errors import (
 )
 
 from ..config import is_offline
-from ..errors import ConfigError, ModelLoadError
+from ..errors import ConfigError, ModelLoadError, first_line
 from .hub import Hub
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -89,6 +89,6 @@ def _find_on_hub(field: str, path: str, repository: str, file: str, hub: Hub) ->
         raise ConfigError(f"{field}={path!r}: the Hub repository {repository} has no file {file}") from error
     except OSError as error:  # of the network as of the disk
         raise ModelLoadError(
-            f"{field}={path!r}: cannot be fetched from {hub.endpoint} to {hub.cache} ({str(error).splitlines()[0]}); "
+            f"{field}={path!r}: cannot be fetched from {hub.endpoint} to {hub.cache} ({first_line(error)}); "
             "try again later, or give the path of a file"
         ) from error

@@ -18,7 +18,7 @@ from ..model import LoadedModel
 from ..process_group import ProcessGroup
 from ..text.prompt_cache import Embeddings
 from ..text.prompt_encoder import PromptEncoder
-from .mask_free import choose_backend, fastest_first, find_problem
+from .kernel_choice import choose_backend, fastest_first, find_problem
 from .parallel_attention import split_tokens, why_no_context_parallel
 
 

@@ -33,7 +33,8 @@ from ..diffusers_private import (
 )
 from ..process_group import ProcessGroup
 from ..torch_private import attend_on_cpu
-from .mask_free import JOINT_PROJECTIONS, TEXT_PROJECTIONS, library_name, project_heads, project_out
+from .kernel_choice import library_name
+from .mask_free import JOINT_PROJECTIONS, TEXT_PROJECTIONS, project_heads, project_out
 from .rotary import rotate_
 
 _TOKENS = ContextParallelInput(split_dim=1, expected_dims=3, split_output=True)

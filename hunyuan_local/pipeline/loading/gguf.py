@@ -14,7 +14,7 @@ import torch
 
 from ...config.profiles import Offload, Quantization
 from ...config.quantization import GGUF_NEEDS, NEEDS, installed_libraries
-from ...errors import ConfigError, ModelLoadError
+from ...errors import ConfigError, ModelLoadError, first_line
 
 if TYPE_CHECKING:
     from diffusers import HunyuanVideoTransformer3DModel
@@ -67,7 +67,7 @@ def load_gguf_transformer(path: Path, config_folder: Path, dtype: torch.dtype) -
             empty = HunyuanVideoTransformer3DModel.from_config(config)
         tensors = _read(path, empty)
     except Exception as error:  # damaged files raise whatever their reader raises
-        raise ModelLoadError(f"{path}: cannot be read: {_first_line(error)}; fetch it again, or use another") from error
+        raise ModelLoadError(f"{path}: cannot be read: {first_line(error)}; fetch it again, or use another") from error
     _check_names(path, tensors.keys(), empty.state_dict().keys())
     try:
         transformer = HunyuanVideoTransformer3DModel.from_single_file(
@@ -78,7 +78,7 @@ def load_gguf_transformer(path: Path, config_folder: Path, dtype: torch.dtype) -
         )
     except Exception as error:
         raise ModelLoadError(
-            f"{path}: does not fit the transformer of {config_folder}: {_first_line(error)}; use a GGUF file of the "
+            f"{path}: does not fit the transformer of {config_folder}: {first_line(error)}; use a GGUF file of the "
             "same model"
         ) from error
     return transformer.eval().requires_grad_(False)
@@ -134,7 +134,3 @@ def _check_names(path: Path, found: Iterable[str], expected: Iterable[str]) -> N
             f"{path}: not the weights of this HunyuanVideo transformer: {'; '.join(problems)}; use a GGUF file of the "
             "same model, with the names of Tencent's checkpoint or of diffusers"
         )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).split("\n")[0]

@@ -18,7 +18,7 @@ from diffusers.utils import logging as diffusers_logging
 
 from ...config import ModelConfig, RuntimeProfile, cache_dir
 from ...config.profiles import Offload, Residence
-from ...errors import ConfigError, HunyuanLocalError, ModelLoadError
+from ...errors import ConfigError, HunyuanLocalError, ModelLoadError, first_line
 from ...schema import Progress
 from ...weights.files import MODEL_INDEX, missing_files
 from ...weights.single_file import find_file, sha256_of
@@ -209,10 +209,6 @@ def _prompt_cache(
     return PromptCache(place, encoder_identity(folder, dtypes, devices), config.prompt_template, **limits)
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).split("\n")[0]
-
-
 @contextlib.contextmanager
 def _translated_errors(config: ModelConfig) -> Iterator[None]:
     """One border where the libraries' errors of loading become ours."""
@@ -224,7 +220,7 @@ def _translated_errors(config: ModelConfig) -> Iterator[None]:
         if is_out_of_memory(error):
             raise out_of_memory(error, "load") from None
         raise ModelLoadError(
-            f"model={config.model_id!r}: cannot be loaded: {_first_line(error)}; if files are damaged, "
+            f"model={config.model_id!r}: cannot be loaded: {first_line(error)}; if files are damaged, "
             "fetch the checkpoint again"
         ) from error
 

@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Stoppi
 
 from ...config import RewriteConfig, is_offline
 from ...config.rewriting import DEFAULT_MODEL
-from ...errors import ConfigError, GenerationCancelledError, ModelLoadError, RewriteError
+from ...errors import ConfigError, GenerationCancelledError, ModelLoadError, RewriteError, first_line
 from ...rewriting.writer import Answer, Messages, ShouldStop
 from ...weights.cache import is_here
 from ..quiet import quiet_transformers
@@ -158,5 +158,5 @@ def _translated(config: RewriteConfig) -> Iterator[None]:
         yield
     # Not found or not reachable; of an unknown kind; or damaged.
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        first = first_line(error).rstrip(".")
         raise ModelLoadError(f"rewrite_model={_model_id(config)!r}: cannot be loaded: {first}; {_REMEDY}") from error
