@@ -48,7 +48,7 @@ class Heartbeat:
         self._held: dict[str, _Held] = {}
         self._lock = threading.Lock()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._beat_until_ended, name="pulse", daemon=True)
+        self._thread = threading.Thread(target=self._beat_until_ended, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Heartbeat:
         self._report()

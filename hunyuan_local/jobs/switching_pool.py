@@ -18,8 +18,8 @@ from .store import JobStore
 logger = logging.getLogger(__name__)
 
 _GRACE_S = 30.0  # workers without a job end at once
-_MOST_DEATHS = 3  # of each worker before it has taken a job, after which the jobs of its crew are given up
-_LONGEST_TURN_S = 600.0  # of a crew with jobs, while another waits; then it saves the job in hand and gives it back
+_MOST_DEATHS = 3  # of each worker before it has taken a job, after which the jobs of their model are given up
+_LONGEST_TURN_S = 600.0  # of a model with jobs, while another waits; then it saves the job in hand and gives it back
 _MOST_LISTED = 1000
 
 
@@ -40,7 +40,7 @@ class ModelWorkers:
 
 def model_workers_of(job: Job) -> ModelWorkers | None:
     """The workers that a job asks for; None if any of its model will do."""
-    asked = job.origin.get("crew")
+    asked = job.origin.get("crew")  # its name in stores made before
     return None if asked is None else ModelWorkers(asked["model"], asked["profile"], job.model)
 
 
@@ -92,7 +92,7 @@ class SwitchingPool:
         return self._pool.error
 
     def tick(self) -> None:
-        """Change the crew if it has nothing to do and another would; then as :class:`.pool.Pool`."""
+        """Change the workers if they have nothing to do and another would; then as :class:`.pool.Pool`."""
         if not self._ending and self._model_workers != self._own and self._cannot_start():
             words = self._pool.last_words or "the server's log says why"
             self._give_up(self._model_workers, f"no worker for {self._model_workers.queue} could be started: {words}")
@@ -113,7 +113,7 @@ class SwitchingPool:
         self._pool.stop(grace_s)
 
     def _wanted(self) -> ModelWorkers:
-        """Whose turn it is: the present crew's while it has a job, else that of the oldest job that waits."""
+        """Whose turn it is: the present workers' while they have a job, else that of the oldest job that waits."""
         other = self._oldest_of_others()
         if other is None:
             return self._model_workers
@@ -123,7 +123,7 @@ class SwitchingPool:
         return self._model_workers if busy else other
 
     def _oldest_of_others(self) -> ModelWorkers | None:
-        """Whose the oldest job is that waits for another crew; jobs of workers elsewhere are left to these."""
+        """Whose the oldest job is that waits for other workers; jobs of workers elsewhere are left to these."""
         for job in self._store.find(statuses=["queued"], oldest_first=True, limit=_MOST_LISTED):
             model_workers = self._own if job.model == self._own.queue else model_workers_of(job)
             if model_workers is not None and model_workers != self._model_workers:
@@ -150,7 +150,7 @@ class SwitchingPool:
         self._pool, self._model_workers, self._since = pool, model_workers, self._clock()
 
     def _give_up(self, model_workers: ModelWorkers, why: str) -> None:
-        """Fail the waiting jobs of a crew; nobody else would make them."""
+        """Fail the waiting jobs of these workers; nobody else would make them."""
         logger.warning("%s: %s", model_workers.queue, why)
         for job in self._store.find(statuses=["queued"], model=model_workers.queue, limit=_MOST_LISTED):
             self._store.give_up(job.job_id, why)

@@ -49,7 +49,7 @@ def decode(model: LoadedModel, latents: torch.Tensor, tiling: Tiling | None = No
 
 @torch.no_grad()
 def help_decoding(model: LoadedModel, latents: torch.Tensor, tiling: Tiling) -> None:
-    """Decode this process's share of the tiles, while the leader of the team runs :func:`decode` with the very same.
+    """Decode this process's share of the tiles, while the leader of the group runs :func:`decode` with the very same.
 
     Returns when the leader has all it wants, which may be early.
 

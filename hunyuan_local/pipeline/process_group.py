@@ -87,7 +87,7 @@ class SharedCheckpoint(Checkpoint):
     """The leader's checkpoint, in every process: all go on from its state, and it alone saves.
 
     Args:
-        team: all of it makes one of these.
+        process_group: all of it makes one of these.
         own: the leader's; the others' is not used.
     """
 
@@ -125,7 +125,7 @@ def tiles_of_group(
     tile, so that never more tiles are held than there are processes. Closing it early lets the others go.
 
     Args:
-        team: all of it takes part.
+        process_group: all of it takes part.
         cuts: latents [1, 16, n, H, W] of each tile.
         decode: from those to frames [1, 3, 4*(n-1)+1, 8*H, 8*W].
     """

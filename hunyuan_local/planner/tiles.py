@@ -90,7 +90,7 @@ def smaller(
     """What to try after memory ran out in these tiles: clearly smaller ones; None if there are none.
 
     Args:
-        tiling: that ran out; any, not just one of the ladder's.
+        tiling: that ran out; any, not just one of the candidates.
         config, latents, each, max_elements: as for :func:`choose_tiling`.
     """
     peak = trace_decode(config, Decode(latents, each, tiling)).peak_bytes

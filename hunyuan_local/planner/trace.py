@@ -1,4 +1,4 @@
-"""A ledger of tensors: what lives at once while a stage of the pipeline runs, and what it costs to compute.
+"""An account of tensors: what lives at once while a stage of the pipeline runs, and what it costs to compute.
 
 A stage is described as the libraries run it, line by line: which tensor is made, and when the last
 variable that names it is gone. Knows nothing about models.

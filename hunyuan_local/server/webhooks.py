@@ -104,14 +104,14 @@ def make_call(
 
 
 class WebhookSender:
-    """Sends what an outbox owes, from threads of its own; a slow receiver holds one of them, within its timeout.
+    """Sends what a webhook queue owes, from its own threads; a slow receiver holds one of them, within its timeout.
 
     Args:
         make: the content of a job's call, made at each try; None if its dialect has none.
         allow_private: calls may go to loopback, private and link-local addresses.
         delays_s: seconds before each retry, at least one, prolonged by up to a fifth at random; the last one stays.
         at_once: so many calls at a time.
-        poll_s: the outbox is looked into so often.
+        poll_s: seconds between two looks into the queue.
         lease_s: a call whose sender died is owed again after so many seconds; longer than any call takes.
         tls: whom to trust; the certificates that the rest of the package trusts if not given.
     """

@@ -1,7 +1,7 @@
 """A hosted service as a backend: submit once, poll, download, and resume what was interrupted.
 
 The order of the work is here. What differs between services is in their adapters and dialects, the
-network in ``service``, the memory of open tasks in ``ledger``.
+network in ``client``, the memory of open tasks in ``open_tasks``.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class HostedBackend(ABC):
         api_key: None is the environment variable ``key_variable``.
         base_url: None is the environment variable ``url_variable``, else the service's own address.
         pacing: intervals and limits; ``timeout_s`` replaces its limit for one task.
-        ledger: where open tasks are remembered.
+        open_tasks: where open tasks are remembered.
         transport: carries the HTTP calls, such as one that records them; None is the network.
 
     Raises:

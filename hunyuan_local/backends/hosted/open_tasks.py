@@ -139,7 +139,7 @@ class OpenTasks:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Let one process at a time look for an open job and write down a new one."""
-        with self._lock("ledger", -1):
+        with self._lock("ledger", -1):  # the name of its file, which versions share
             yield
 
     def _read(self, path: Path) -> OpenTask | None:

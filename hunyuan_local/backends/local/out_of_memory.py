@@ -1,6 +1,6 @@
 """What to try when the device's memory runs out: smaller tiles, then the next offload, then less precision.
 
-Each rung is tried once, and only a bounded number of them. Decides, and loads nothing.
+Each way is tried once, and only a bounded number of them. Decides, and loads nothing.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Retry:
 
 
 class OutOfMemoryFallback:
-    """The rungs below one profile, for one video.
+    """What is left to try below one profile, for one video.
 
     Args:
-        profile: where it begins; its ``on_oom`` bounds the rungs.
+        profile: where it begins; its ``on_oom`` bounds how often.
         why_impossible: leaves out what the machine cannot do at all.
     """
 

@@ -34,7 +34,7 @@ class ParallelBackend:
     """The pipeline of diffusers on several local GPUs, or in several processes on a CPU.
 
     Frames are those of one process up to the order of additions. Memory that runs out ends the run: there is no
-    ladder of smaller pieces here.
+    fallback to smaller pieces here.
 
     Args:
         shared: over how many processes, and how.

@@ -82,7 +82,7 @@ class HostedMaker:
         folder: of the bench's videos.
         began_at: when the bench was begun, in ISO 8601: a video that is there since then is of it.
         spending: asked before each submission; None where nothing is billed.
-        ledger: where the adapter remembers its open tasks; None is the user's.
+        open_tasks: where the adapter remembers its open tasks; None is the user's.
     """
 
     def __init__(

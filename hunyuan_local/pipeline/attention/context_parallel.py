@@ -23,11 +23,11 @@ from .parallel_attention import split_tokens, why_no_context_parallel
 
 
 def join(model: LoadedModel, process_group: ProcessGroup, requested_backend: str) -> None:
-    """Let a model work with those that the other processes of the team have loaded in the same profile.
+    """Let a model work with those that the other processes of the group have loaded in the same profile.
 
     Args:
         model: just loaded; its profile will have the attention kernel that is taken, and how tokens are shared.
-        team: all of it joins at the same time.
+        process_group: all of it joins at the same time.
         requested_backend: the attention kernel that the profile asked for, or ``auto``.
 
     Raises:
@@ -74,7 +74,7 @@ class SharedPrompts:
         self._own, self._team, self._device = own, process_group, device
 
     def encode(self, request: FilledRequest, on_note: Callable[[str], None]) -> Embeddings:
-        """See :class:`.text.prompt_encoder.PromptEncoder`; the whole team calls it."""
+        """See :class:`.text.prompt_encoder.PromptEncoder`; the whole group calls it."""
         embeds: Embeddings = {}
         if self._team.is_leader:
             embeds = {name: value.cpu() for name, value in self._own.encode(request, on_note).items()}

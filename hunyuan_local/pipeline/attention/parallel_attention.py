@@ -69,12 +69,12 @@ def split_tokens(
 ) -> None:
     """Let a transformer run on this process's part of the tokens; its output is whole again, in every process.
 
-    The whole team must call it, and from then on call the transformer together, with the same inputs: one video
+    The whole group must call it, and from then on call the transformer together, with the same inputs: one video
     a call, its text without padding (``attention.drop_padding``).
 
     Args:
         transformer: loaded and placed; whatever hooks its placement needs must be there already.
-        team: the processes.
+        process_group: the processes.
         backend: an attention kernel without a reason in ``why_no_context_parallel``.
         device: where the transformer computes.
     """
