@@ -17,10 +17,11 @@ import suite
 TESTS = Path(suite.__file__).parent
 
 
-def with_keyword(expression: str, *paths: str) -> SimpleNamespace:
-    """A configuration of pytest with ``-k`` and paths."""
+def with_keyword(expression: str, *paths: str, quick: bool = False) -> SimpleNamespace:
+    """A configuration of pytest with ``-k`` and paths, and ``--quick``."""
+    options = {"keyword": expression, "quick": quick}
     return SimpleNamespace(
-        getoption=lambda name: expression, args=list(paths), invocation_params=SimpleNamespace(dir=TESTS.parent)
+        getoption=options.__getitem__, args=list(paths), invocation_params=SimpleNamespace(dir=TESTS.parent)
     )
 
 
@@ -96,6 +97,17 @@ def test_imports_are_no_reason_to_read_a_file() -> None:
 def test_a_file_that_is_named_is_read(tmp_path: Path) -> None:
     config = with_keyword("nothing_has_this_name", "tests/test_schema.py::test_a")
     assert not suite.is_passed_over(TESTS / "test_schema.py", config)
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_others_clients_are_not_imported_for_quick_tests(quick: bool) -> None:
+    found = suite.is_passed_over(TESTS / suite.NEVER_QUICK / "test_openai_client.py", with_keyword("", quick=quick))
+    assert found == quick
+
+
+def test_no_folder_that_is_passed_over_holds_a_quick_test(request: pytest.FixtureRequest) -> None:
+    items = [item for item in request.session.items if item.path.is_relative_to(TESTS / suite.NEVER_QUICK)]
+    assert {suite.layer_of(item) for item in items} <= {"model", "process"}
 
 
 def test_no_two_files_have_one_name() -> None:
