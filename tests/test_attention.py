@@ -26,7 +26,7 @@ from hunyuan_local.backends.local.backend import LocalBackend
 from hunyuan_local.config import load_model_config, load_profile
 from hunyuan_local.errors import ConfigError, GpuMemoryError
 from hunyuan_local.pipeline import denoise
-from hunyuan_local.pipeline.attention import mask_free as mask_free_module
+from hunyuan_local.pipeline.attention import kernel_choice
 from hunyuan_local.pipeline.attention import rotary
 from hunyuan_local.pipeline.attention.kernel_choice import (
     BACKENDS,
@@ -339,7 +339,7 @@ def test_a_probe_that_runs_out_of_memory_says_so(monkeypatch: pytest.MonkeyPatch
     def run_out(*args: torch.Tensor, **options: object) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB")
 
-    monkeypatch.setattr(mask_free_module, "dispatch_attention_fn", run_out)
+    monkeypatch.setattr(kernel_choice, "dispatch_attention_fn", run_out)
     with pytest.raises(GpuMemoryError, match="Tried to allocate"):
         find_problem("native", "cpu", torch.float32, 32)
 
