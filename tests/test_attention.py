@@ -26,8 +26,7 @@ from hunyuan_local.backends.local.backend import LocalBackend
 from hunyuan_local.config import load_model_config, load_profile
 from hunyuan_local.errors import ConfigError, GpuMemoryError
 from hunyuan_local.pipeline import denoise
-from hunyuan_local.pipeline.attention import kernel_choice
-from hunyuan_local.pipeline.attention import rotary
+from hunyuan_local.pipeline.attention import kernel_choice, rotary
 from hunyuan_local.pipeline.attention.kernel_choice import (
     BACKENDS,
     EXACT,
