@@ -36,7 +36,7 @@ class Run(Generic[R]):
         output: the file to write.
         context: progress, cancellation and options of the caller.
         began: seconds of the monotonic clock at the start; the rewriting of the prompt does not count.
-        notes: what the user was told.
+        notes: what the user has been notified of.
         state: what an earlier attempt may have saved, and this one saves; None keeps nothing.
         loaded: seconds of the monotonic clock once a model of this machine was there.
         recoveries: what was changed because memory ran out.
@@ -52,7 +52,7 @@ class Run(Generic[R]):
     recoveries: list[str] = field(default_factory=list)
 
     def note(self, text: str) -> None:
-        """Tell the user, once, and keep it for the result."""
+        """Notify the user, once, and keep the text for the result."""
         if text not in self.notes:
             self.notes.append(text)
             self.context.on_note(text)

@@ -1,7 +1,7 @@
 """What is used of diffusers that it does not document, in one place: an upgrade may take it away or change it.
 
 Tried with 0.42.1, and 0.42 is the first series that is admitted. ``tests/test_private_members.py`` names each member,
-and fails by its name when it is gone. The step cache in :mod:`.acceleration` is not yet covered.
+and fails by its name when it is gone.
 """
 
 from __future__ import annotations

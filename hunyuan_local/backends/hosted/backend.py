@@ -81,7 +81,7 @@ class HostedBackend(ABC):
         self._pacing, self._open_tasks, self._transport = pacing, open_tasks or OpenTasks(), transport
         self._service: ServiceClient | None = None
         self._prompt_rewriter = PromptRewriter(max_characters=self.capabilities.prompt_characters)
-        self._shares_prompting = False
+        self._shares_rewriter = False
 
     @property
     def capabilities(self) -> Capabilities:
@@ -134,7 +134,7 @@ class HostedBackend(ABC):
 
     def share(self, prompt_rewriter: PromptRewriter) -> None:
         """Have prompts rewritten by this, together with others of this process; it is not closed here."""
-        self._prompt_rewriter, self._shares_prompting = prompt_rewriter, True
+        self._prompt_rewriter, self._shares_rewriter = prompt_rewriter, True
 
     def generate(self, request: GenerationRequest, context: GenerationContext | None = None) -> GenerationResult:
         """Make one video, or go on with the open task of the very same request.
@@ -216,7 +216,7 @@ class HostedBackend(ABC):
 
     def close(self) -> None:
         """Close the connections, and let go of the language model unless it is shared."""
-        if not self._shares_prompting:
+        if not self._shares_rewriter:
             self._prompt_rewriter.close()
         if self._service is not None:
             self._service.close()

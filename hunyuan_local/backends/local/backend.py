@@ -127,8 +127,7 @@ class LocalBackend:
         context = context or GenerationContext()
         with self._one_at_a_time:
             choice = self.choose(self.resolve(GenerationRequest(prompt="any")), self._loaded_for)
-            if choice.reason is not None:
-                context.on_note(choice.reason)
+            choice.announce(context.on_note)
             return self.load_in(choice.profile, context)
 
     def encode_ahead(self, requests: Sequence[GenerationRequest], folder: Path, context: GenerationContext) -> None:
@@ -152,10 +151,9 @@ class LocalBackend:
         choice = for_the_largest(
             map(self.resolve, requests), lambda request: self.choose(request, self._loaded_for, machine)
         )
-        if choice is None:  # each of them will be told by itself
+        if choice is None:  # each of them is refused when its turn comes
             return
-        if choice.reason is not None:
-            context.on_note(choice.reason)
+        choice.announce(context.on_note)
         model = self.load_in(choice.profile, context)
         try:
             with translated_shortage("encode"):
@@ -198,8 +196,7 @@ class LocalBackend:
             run.rewrite(self._prompt_rewriter, self._place(run.request, choice))
             for text in self.notes(run.request):
                 run.note(text)
-            if choice.reason is not None:
-                run.note(choice.reason)
+            choice.announce(run.note)
             return self._make(run, choice.profile)
 
     def _make(self, run: Run[ResolvedRequest], profile: RuntimeProfile) -> PendingVideo:

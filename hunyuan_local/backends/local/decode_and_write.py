@@ -68,7 +68,7 @@ def finish(run: Run[ResolvedRequest], model: LoadedModel, denoised: Denoised, ti
 
 
 def make_previewer(run: Run[ResolvedRequest], model: LoadedModel) -> Previewer | None:
-    """What writes pictures of the unfinished video, every so many steps; None where they cannot be made."""
+    """Writes pictures of the unfinished video at intervals of steps; None where they cannot be made."""
     from ...pipeline.preview import Previewer
 
     config, every = model.config, run.context.preview_every

@@ -42,6 +42,11 @@ class Choice:
     reason: str | None = None
     machine: Machine | None = None
 
+    def announce(self, note: Callable[[str], None]) -> None:
+        """Pass on the reason, where there is one."""
+        if self.reason is not None:
+            note(self.reason)
+
 
 def named_profile(name: str | None) -> RuntimeProfile | None:
     """The profile of this name: a file of ``configs/profiles``, a YAML file, or a mode such as ``group+fp8+tiling``.

@@ -119,8 +119,7 @@ class ParallelBackend:
         context = context or GenerationContext()
         with self._one_at_a_time:
             choice = self._choose(self.resolve(GenerationRequest(prompt="any")))
-            if choice.reason is not None:
-                context.on_note(choice.reason)
+            choice.announce(context.on_note)
             self._command("load", {}, choice.profile, context, context.on_note)
 
     def rewrite(self, request: GenerationRequest, context: GenerationContext | None = None) -> GenerationRequest:
@@ -143,8 +142,7 @@ class ParallelBackend:
             run.rewrite(self._prompt_rewriter)
             for text in self._local.notes(run.request):
                 run.note(text)
-            if choice.reason is not None:
-                run.note(choice.reason)
+            choice.announce(run.note)
 
             # 2. The rest is done by the processes together.
             command = {
@@ -189,20 +187,20 @@ class ParallelBackend:
         self._killed, self._stage = [], "load"
         group = self._start(profile, context)
 
-        def told(rank: int, message: Message) -> None:
+        def on_message(rank: int, message: Message) -> None:
             self._note(rank, message, context, note)
 
         model, how = self.config.model_dump(mode="json"), profile.model_dump(mode="json")
         command = Command(group, kind, config=model, profile=how, **content)
         try:
             try:
-                command.follow(context.cancel, told)
+                command.follow(context.cancel, on_message)
             except KeyboardInterrupt:
                 # What comes before looks at no switch. A second Ctrl-C ends them at once.
                 if self._stage in _STOPS_IN_A_STEP:
                     stop = threading.Event()
                     stop.set()
-                    command.follow(stop, told)
+                    command.follow(stop, on_message)
                 raise
         except BaseException as error:
             if not (isinstance(error, KeyboardInterrupt) and command.left_in_step):

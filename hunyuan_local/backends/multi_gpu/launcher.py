@@ -61,7 +61,7 @@ class RankGroup:
             raise
 
     def send(self, kind: str, **content: Any) -> None:
-        """Send a message to all; one that is gone is told of by :meth:`next_message`."""
+        """Send a message to all; :meth:`next_message` reports those that are gone."""
         for connection in self._connections:
             with contextlib.suppress(OSError):
                 connection.send(kind, **content)

@@ -1,7 +1,7 @@
 """One of the processes that make a video together: does what the backend says, in step with the others.
 
 Started by :class:`.launcher.RankGroup` with the group's folder. It ends with its connection to the
-backend, whatever it is doing. The process of rank 0 is the leader: what is read, written and told is its matter.
+backend, whatever it is doing. The process of rank 0 is the leader: it alone reads, writes and reports.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Rank:
         return None if result is None else result.model_dump(mode="json")
 
     def _load(self, command: Message) -> LoadedModel:
-        """The model, this process's part of it, in the profile of the order."""
+        """The model, this process's part of it, in the profile of the command."""
         from ...pipeline.attention.context_parallel import join
         from ...pipeline.process_group import ProcessGroup
         from ...weights.source import provide
@@ -196,12 +196,12 @@ def remove_unfinished(pid: int, *folders: Path | None) -> None:
 
 def as_message(error: Exception) -> dict[str, Any]:
     """An error as the backend reads it with ``as_error``."""
-    told: dict[str, Any] = {"type": type(error).__name__, "text": str(error).strip()}
+    message: dict[str, Any] = {"type": type(error).__name__, "text": str(error).strip()}
     if isinstance(error, GpuMemoryError):
-        told |= {"stage": error.stage, "peak_bytes": error.peak_bytes}
+        message |= {"stage": error.stage, "peak_bytes": error.peak_bytes}
     if isinstance(error, ContentBlockedError) and isinstance(error.verdict, SafetyVerdict):
-        told["verdict"] = error.verdict.model_dump()
-    return told
+        message["verdict"] = error.verdict.model_dump()
+    return message
 
 
 def see_own_gpu_alone() -> None:
