@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -52,6 +53,14 @@ class User:
     @property
     def snapshot(self) -> Path:
         return self.home / "hub" / "models--someone--tiny" / "snapshots" / COMMIT
+
+    def part_sizes(self) -> list[int]:
+        """The bytes of each file that is still being downloaded; one that is renamed meanwhile has none."""
+        sizes = []
+        for part in (self.home / "hub" / "models--someone--tiny" / "blobs").glob("*.part"):
+            with contextlib.suppress(FileNotFoundError):
+                sizes.append(part.stat().st_size)
+        return sizes
 
     def preset(self) -> Path:
         """A model of the user's own: ``someone/tiny`` without a licence to accept."""
@@ -135,8 +144,7 @@ def test_ctrl_c_has_exit_code_130_and_the_next_run_goes_on(user: User) -> None:
     user.hub.break_after, user.hub.stall = (lambda count: MB), True
     arguments = ["download", "--model", str(user.preset())]
     process = user.starts(*arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    parts = user.home / "hub" / "models--someone--tiny" / "blobs"
-    _until(lambda: len([path for path in parts.glob("*.part") if path.stat().st_size >= MB]) == 3, process)
+    _until(lambda: len([size for size in user.part_sizes() if size >= MB]) == 3, process)
     process.send_signal(signal.SIGINT)
     said = process.communicate()[1]
     assert (process.returncode, "goes on from there" in said) == (130, True), said
