@@ -7,11 +7,13 @@ Hub; every request is written down.
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import uvicorn
 from server_thread import ServerThread
@@ -175,7 +177,7 @@ class LocalHub:
         call = Call(request.method, request.url.path, request.url.hostname or "", dict(request.headers))
         self.calls.append(call)
         sha256 = request.path_params["sha256"]
-        content = next(data for data in self.files.values() if hashlib.sha256(data).hexdigest() == sha256)
+        content = next(data for data in self.files.values() if _sha256(data) == sha256)
         if self.forbid is not None and content == self.files[self.forbid]:
             return Response(status_code=403)
         first = 0 if self.ignore_range else call.first_byte
@@ -191,10 +193,20 @@ class LocalHub:
         if limit is not None and limit < len(content):
             await asyncio.sleep(3600 if self.stall else 0)  # then the answer is shorter than it said
 
-    def _facts(self, name: str) -> dict:
+    def _facts(self, name: str) -> dict[str, Any]:
         content = self.files[name]
-        facts = {"size": len(content), "blobId": hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()}
+        facts: dict[str, Any] = {"size": len(content), "blobId": _git_hash(content)}
         if name.endswith(LARGE):
-            sha256 = hashlib.sha256(content).hexdigest()
-            facts["lfs"] = {"sha256": sha256, "size": len(content), "pointerSize": 134}
+            facts["lfs"] = {"sha256": _sha256(content), "size": len(content), "pointerSize": 134}
         return facts
+
+
+@functools.cache  # for the megabytes of the small checkpoint stay the same from test to test
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+@functools.cache
+def _git_hash(content: bytes) -> str:
+    """The id of a file in git."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()

@@ -11,9 +11,7 @@ import pkgutil
 import re
 from pathlib import Path
 
-import gradio
 import pytest
-import torch
 
 import hunyuan_local
 
@@ -90,11 +88,15 @@ def test_a_library_sets_what_is_read(module: str, text: str) -> None:
 
 @pytest.mark.parametrize("name", ["_scaled_dot_product_flash_attention_for_cpu", "mkldnn_convolution"])
 def test_an_operator_of_torch_is_there(name: str) -> None:
+    import torch
+
     assert hasattr(torch.ops.aten, name)
 
 
 @pytest.mark.parametrize("name", ["sleep_when_free", "progress_update_sleep_when_free"])
 def test_the_queue_of_a_page_has_a_pause(name: str) -> None:
+    import gradio  # which takes seconds, and most of the suite's processes need none
+
     with gradio.Blocks(analytics_enabled=False) as page:
         pass
     assert isinstance(getattr(page._queue, name), float)

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_results import LOCAL, OWN_SERVER, failed_run, full_result, made_run
-from scipy.stats import ttest_ind
 
 from hunyuan_local.bench.results.result import Stages
 from hunyuan_local.bench.results.statistics import Group, ratio_of_means, stage_means, summarise, summary_of
@@ -87,6 +86,8 @@ def test_the_ratio_the_other_way_round_is_the_inverse(a: list[float], b: list[fl
 @settings(deadline=None, max_examples=40)  # scipy's test takes some milliseconds
 @given(samples, samples)
 def test_the_interval_of_a_ratio_is_welchs_of_the_runs_over_their_mean(a: list[float], b: list[float]) -> None:
+    from scipy.stats import ttest_ind  # which takes a second, and most of the suite's processes need none
+
     a, b = [*a, 2 * max(a)], [*b, 2 * max(b)]  # not all equal, where Welch's test has no answer
     scaled = [[value * len(values) / sum(values) for value in values] for values in (a, b)]
     half = ttest_ind(*scaled, equal_var=False).confidence_interval(0.95).high
