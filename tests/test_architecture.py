@@ -190,3 +190,26 @@ def test_the_names_of_a_dialect_stand_in_wires_alone(trees: dict[Path, ast.Modul
 def test_each_of_those_names_is_indeed_one_of_a_dialect() -> None:
     wires = "\n".join(path.read_text() for path in SOURCES if unit_of(path) == "wires")
     assert [name for name in DIALECT_NAMES if not re.search(rf"\b{name}\b", wires)] == []
+
+
+# docs/structure.md
+
+
+@pytest.fixture(scope="module")
+def structure() -> str:
+    """The page that shows a reader around."""
+    return (Path(__file__).resolve().parent.parent / "docs" / "structure.md").read_text()
+
+
+def test_the_page_has_a_line_for_each_folder(structure: str) -> None:
+    rows = [line.split("|")[1] for line in structure.splitlines() if line.startswith("| `")]
+    named = {name.removeprefix("hunyuan_local/").rstrip("/") for row in rows for name in re.findall(r"`([^`]+)`", row)}
+    folders = {path.parent.relative_to(PACKAGE).as_posix() for path in SOURCES if path.name != "__init__.py"}
+    assert named == {"" if folder == "." else folder for folder in folders - {"cli/commands", "cli/shared"}}
+
+
+def test_the_files_that_the_page_names_are_there(structure: str) -> None:
+    names = re.findall(r"`([\w/]+\.py)`", structure)
+    assert len(names) > 20
+    paths = [path.as_posix() for path in SOURCES]
+    assert [name for name in names if not any(path.endswith(f"/{name}") for path in paths)] == []
