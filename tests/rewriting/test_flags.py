@@ -37,6 +37,29 @@ def test_the_safety_check_is_off_by_default() -> None:
 
 
 @pytest.mark.parametrize(
+    ("flag", "config", "field", "value"),
+    [
+        ("--rewrite-model", RewriteConfig, "model_id", "someone/model"),
+        ("--rewrite-revision", RewriteConfig, "revision", "refs/pr/1"),
+        ("--rewrite-endpoint", RewriteConfig, "endpoint", "http://127.0.0.1:8080/v1"),
+        ("--rewrite-timeout", RewriteConfig, "timeout_s", 7.0),
+        ("--rewrite-failure", RewriteConfig, "on_failure", "use-original"),
+        ("--safety", SafetyConfig, "mode", "block"),
+        ("--safety-model", SafetyConfig, "model_id", "someone/classifier"),
+        ("--safety-revision", SafetyConfig, "revision", "refs/pr/2"),
+        ("--safety-label", SafetyConfig, "labels", ("red",)),
+        ("--safety-threshold", SafetyConfig, "threshold", 0.25),
+        ("--safety-frames", SafetyConfig, "frames", 3),
+    ],
+)
+def test_each_flag_fills_its_field(flag: str, config: type, field: str, value: Any) -> None:
+    given = value[0] if isinstance(value, tuple) else value
+    on = ("--safety", "flag") if config is SafetyConfig else ()
+    rewriting, safety = parsed(*on, flag, str(given))
+    assert getattr(rewriting if config is RewriteConfig else safety, field) == value
+
+
+@pytest.mark.parametrize(
     ("flags", "words"),
     [
         (("--rewrite-timeout", "nan"), "rewrite_timeout=nan: input should be"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import logging
@@ -12,10 +13,13 @@ from urllib.parse import urlsplit
 import pytest
 from fastapi.testclient import TestClient
 from server_stage import MODEL, SUBMISSIONS, Stage
+from starlette.types import Message, Receive, Scope, Send
 
 from hunyuan_local.schema import Progress
 from hunyuan_local.server.app import create_app
 from hunyuan_local.server.config import ServerConfig
+from hunyuan_local.server.faults import BodyTooLargeError
+from hunyuan_local.server.middleware import BodyLimit
 from hunyuan_local.wires import novita, openai, wavespeed
 from hunyuan_local.wires.novita_models import NovitaFault
 from hunyuan_local.wires.openai_models import OpenAIFault
@@ -185,6 +189,21 @@ def test_a_body_of_unannounced_length_is_measured_as_it_comes(live: str, dialect
     status, body = raw_post(live, SUBMISSIONS[dialect][0], iter([b" " * 4000] * 3), headers)
     FAULTS[dialect].model_validate_json(body)
     assert status == 413
+
+
+def test_the_pieces_of_a_body_are_counted_together() -> None:
+    pieces = iter([{"type": "http.request", "body": b" " * 40, "more_body": True}] * 3)
+
+    async def receive() -> Message:
+        return next(pieces)
+
+    async def read_all(scope: Scope, receive: Receive, send: Send) -> None:
+        while True:
+            await receive()
+
+    limited = BodyLimit(read_all, 100)
+    with pytest.raises(BodyTooLargeError, match="100 bytes"):
+        asyncio.run(limited({"type": "http", "path": "/", "headers": []}, receive, None))
 
 
 def test_a_multipart_body_of_unannounced_length_too(live: str) -> None:
