@@ -16,6 +16,7 @@ from click.exceptions import Exit
 
 from ..errors import HunyuanLocalError, TerminationRequest
 from ..pipeline.quiet import hide_import_noise
+from .shared.panels import arrange
 
 # The first paragraph of each command's own help, which a list shows without importing the command.
 _SUMMARIES = {
@@ -58,7 +59,11 @@ class _LazyGroup(click.RichGroup):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name, listed, rest = super().resolve_command(ctx, args)
-        return name, listed and importlib.import_module(f".commands.{name}", __package__).command, rest
+        if listed is None:
+            return name, None, rest
+        command: click.Command = importlib.import_module(f".commands.{name}", __package__).command
+        arrange(command)
+        return name, command, rest
 
 
 @click.group(

@@ -1,0 +1,57 @@
+"""The titled groups of options that ``--help`` shows, in their order; every command has those that it needs."""
+
+from __future__ import annotations
+
+import rich_click as click
+
+# What a first user needs comes first. An option that is nowhere here stands at the end, under "Options".
+PANELS: dict[str, tuple[str, ...]] = {
+    "Video": (
+        "--size", "--width", "--height", "--num-frames", "--num-inference-steps", "--seed", "--seeds", "--fps",
+        "--negative-prompt", "--guidance-scale", "--true-cfg-scale", "--flow-shift",
+    ),
+    "Model and device": ("--model", "--revision", "--profile", "--lora", "--accept-licence"),
+    "Machine": ("--gpu", "--gpu-memory", "--host-memory", "--num-gpus", "--videos"),
+    "Batch": ("--format", "--num-videos-per-prompt", "--skip-invalid"),
+    "Bench": ("--scenarios", "--repeats"),
+    "Output": (
+        "--output", "--output-dir", "--overwrite", "--report", "--keep-videos", "--preview-every", "--json",
+    ),
+    "Address and access": (
+        "--host", "--port", "--api-keys-file", "--insecure", "--public-url", "--video-url-ttl",
+        "--allow-private-webhooks", "--page", "--no-browser",
+    ),
+    "Limits": (
+        "--relaxed", "--max-queue", "--max-attempts", "--max-prompt-characters", "--max-voxels", "--sync-timeout",
+        "--retention", "--min-free-gib",
+    ),
+    "Speed": ("--cache",),
+    "Prompt rewriting": (
+        "--rewrite", "--rewrite-model", "--rewrite-revision", "--rewrite-endpoint", "--rewrite-timeout",
+        "--rewrite-failure",
+    ),
+    "Safety": (
+        "--safety", "--safety-model", "--safety-revision", "--safety-label", "--safety-threshold", "--safety-frames",
+    ),
+    "Hosted service": (
+        "--backend", "--api-key", "--base-url", "--timeout", "--concurrency", "--max-cost", "--yes", "--allow-loss",
+        "--submit-again", "--list-backends",
+    ),
+    "Interrupted runs": (
+        "--checkpoint-dir", "--checkpoint-every", "--retry-failed", "--forget", "--data-dir", "--lease",
+        "--encode-ahead",
+    ),
+    "Several GPUs": (
+        "--context-parallel", "--context-parallel-mode", "--workers", "--executor", "--ray-address", "--num-replicas",
+    ),
+}  # fmt: skip
+
+
+def arrange(command: click.Command) -> None:
+    """Give a command the panels of its options; a command that has few keeps a single list."""
+    names = {name for parameter in command.params for name in parameter.opts}
+    if not isinstance(command, click.RichCommand) or command.panels or len(names) < 12:
+        return
+    for title, options in PANELS.items():
+        if present := [option for option in options if option in names]:
+            command.add_panel(click.RichOptionPanel(title, options=present))
