@@ -38,6 +38,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .exit_codes import ExitCode
+
 
 class HunyuanLocalError(Exception):
     """Base of all errors of this package; ``exit_code`` is what the command line returns.
@@ -45,7 +47,7 @@ class HunyuanLocalError(Exception):
     ``hint`` says how to go on with work that is still open, or why it could not be kept, where there is some.
     """
 
-    exit_code = 1
+    exit_code: ExitCode = ExitCode.FAILED
     hint = ""
 
     def __str__(self) -> str:
@@ -80,7 +82,7 @@ class FieldProblem:
 class InvalidRequestError(HunyuanLocalError):
     """One or more fields of a request are not allowed; see ``problems``."""
 
-    exit_code = 2
+    exit_code = ExitCode.BAD_INPUT
 
     def __init__(self, problems: list[FieldProblem]):
         self.problems = problems
@@ -130,19 +132,19 @@ class RequestLossError(InvalidRequestError):
 class ConfigError(HunyuanLocalError):
     """A configuration, a model name, a profile or an option cannot be used."""
 
-    exit_code = 2
+    exit_code = ExitCode.BAD_INPUT
 
 
 class OutputExistsError(HunyuanLocalError):
     """The output file exists and overwriting was not asked for."""
 
-    exit_code = 2
+    exit_code = ExitCode.BAD_INPUT
 
 
 class ModelLoadError(HunyuanLocalError):
     """A checkpoint is missing, incomplete, or of other classes than the pipeline needs."""
 
-    exit_code = 3
+    exit_code = ExitCode.MODEL_NOT_LOADED
 
 
 class TokenizerMismatchError(ModelLoadError):
@@ -152,13 +154,13 @@ class TokenizerMismatchError(ModelLoadError):
 class InvalidOutputError(HunyuanLocalError):
     """The model produced NaN, or a video that is black, constant or frozen; no file was kept."""
 
-    exit_code = 4
+    exit_code = ExitCode.INVALID_OUTPUT
 
 
 class VideoError(HunyuanLocalError):
     """A video file cannot be written, read, or lacks what was asked of it."""
 
-    exit_code = 5
+    exit_code = ExitCode.VIDEO_FILE
 
 
 class GpuMemoryError(HunyuanLocalError):
@@ -167,7 +169,7 @@ class GpuMemoryError(HunyuanLocalError):
     ``stage`` is where it ran out, and ``peak_bytes`` the most that was allocated until then, if it did.
     """
 
-    exit_code = 6
+    exit_code = ExitCode.GPU_MEMORY
 
     def __init__(self, message: str, stage: str | None = None, peak_bytes: int | None = None):
         self.stage, self.peak_bytes = stage, peak_bytes
@@ -181,7 +183,7 @@ class RewriteError(HunyuanLocalError):
         may_pass: whether a later attempt may fare better, such as that of a server that was not reached.
     """
 
-    exit_code = 22
+    exit_code = ExitCode.NOT_REWRITTEN
 
     def __init__(self, message: str, may_pass: bool = False):
         super().__init__(message)
@@ -195,7 +197,7 @@ class ContentBlockedError(HunyuanLocalError):
         verdict: as :class:`hunyuan_local.schema.SafetyVerdict` has it.
     """
 
-    exit_code = 23
+    exit_code = ExitCode.CONTENT_BLOCKED
 
     def __init__(self, message: str, verdict: object = None):
         super().__init__(message)
@@ -205,13 +207,13 @@ class ContentBlockedError(HunyuanLocalError):
 class GenerationCancelledError(HunyuanLocalError):
     """The generation was stopped on request; no file was kept."""
 
-    exit_code = 130
+    exit_code = ExitCode.CANCELLED
 
 
 class HostedError(HunyuanLocalError):
     """A hosted service did not deliver; each kind is a class of its own, with an exit code."""
 
-    exit_code = 7
+    exit_code = ExitCode.AUTHENTICATION
 
 
 class AuthenticationError(HostedError):
@@ -221,7 +223,7 @@ class AuthenticationError(HostedError):
 class RateLimitError(HostedError):
     """The service has had too many requests; ``retry_after_s`` is the wait it asks for, if it says."""
 
-    exit_code = 8
+    exit_code = ExitCode.RATE_LIMIT
 
     def __init__(self, message: str, retry_after_s: float | None = None):
         self.retry_after_s = retry_after_s
@@ -231,55 +233,55 @@ class RateLimitError(HostedError):
 class RequestRefusedError(HostedError):
     """The service refused the request; the message holds its own words."""
 
-    exit_code = 9
+    exit_code = ExitCode.REFUSED
 
 
 class TaskFailedError(HostedError):
     """The service accepted the task and could not finish it; the message holds its own words."""
 
-    exit_code = 10
+    exit_code = ExitCode.TASK_FAILED
 
 
 class TaskTimeoutError(HostedError):
     """The task was not finished within the time limit; it goes on at the service and can be resumed."""
 
-    exit_code = 11
+    exit_code = ExitCode.TASK_TIMEOUT
 
 
 class UnreachableError(HostedError):
     """There is no connection to the service, or it answers with server errors."""
 
-    exit_code = 12
+    exit_code = ExitCode.UNREACHABLE
 
 
 class InvalidAnswerError(HostedError):
     """An answer cannot be understood: no JSON, a field missing, an unknown status word."""
 
-    exit_code = 13
+    exit_code = ExitCode.INVALID_ANSWER
 
 
 class DownloadError(HostedError):
     """The finished video cannot be fetched, or what came is not a whole mp4; no file was kept."""
 
-    exit_code = 14
+    exit_code = ExitCode.DOWNLOAD
 
 
 class SubmissionLostError(HostedError):
     """A submission was sent and its answer lost: the service may have made, and billed, a task."""
 
-    exit_code = 15
+    exit_code = ExitCode.SUBMISSION_LOST
 
 
 class StoreError(HunyuanLocalError):
     """The job store is damaged, of a newer version, or cannot be written; it is left as it is."""
 
-    exit_code = 16
+    exit_code = ExitCode.STORE
 
 
 class QueueFullError(HunyuanLocalError):
     """So many jobs are waiting that no more are taken."""
 
-    exit_code = 17
+    exit_code = ExitCode.QUEUE_FULL
 
 
 def _shorten(value: object, limit: int = 60) -> str:
@@ -290,25 +292,25 @@ def _shorten(value: object, limit: int = 60) -> str:
 class BatchIncompleteError(HunyuanLocalError):
     """A batch has ended, and not all of its videos are there; the message counts them."""
 
-    exit_code = 18
+    exit_code = ExitCode.BATCH_INCOMPLETE
 
 
 class SpendingLimitError(HunyuanLocalError):
     """Another video at a hosted service would cost more than the user has allowed; nothing was sent."""
 
-    exit_code = 19
+    exit_code = ExitCode.SPENDING_LIMIT
 
 
 class RankFailedError(HunyuanLocalError):
     """One of the processes that make a video together has died, or failed in a way that nobody foresaw."""
 
-    exit_code = 20
+    exit_code = ExitCode.RANK_FAILED
 
 
 class BenchIncompleteError(HunyuanLocalError):
     """A bench has ended, and not all of its runs succeeded; the message says what became of the others."""
 
-    exit_code = 21
+    exit_code = ExitCode.BENCH_INCOMPLETE
 
 
 def first_line(error: BaseException) -> str:

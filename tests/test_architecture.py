@@ -32,7 +32,8 @@ ORDER = (
     ("resolved",),
     ("schema",),
     ("checks",),
-    ("errors", "durable", "durations", "supervision"),
+    ("errors",),
+    ("durable", "durations", "exit_codes", "supervision"),
 )
 LEVELS = {unit: level for level, units in enumerate(ORDER) for unit in units}
 HEAVY = {"torch", "diffusers", "transformers"}

@@ -9,7 +9,7 @@ import click
 import pytest
 
 from hunyuan_local.cli.main import group
-from hunyuan_local.cli.shared.panels import PANELS, arrange
+from hunyuan_local.cli.shared.panels import COMMANDS, PANELS, arrange
 
 
 def command_of(name: str) -> Any:
@@ -41,3 +41,7 @@ def test_generate_shows_the_video_first() -> None:
         "Video", "Model and device", "Output", "Speed", "Prompt rewriting", "Safety", "Hosted service",
         "Interrupted runs", "Several GPUs",
     ]  # fmt: skip
+
+
+def test_every_command_is_in_one_panel() -> None:
+    assert sorted(name for names in COMMANDS.values() for name in names) == sorted(group.commands)

@@ -15,8 +15,9 @@ import rich_click as click
 from click.exceptions import Exit
 
 from ..errors import HunyuanLocalError, TerminationRequest
+from ..exit_codes import ExitCode
 from ..pipeline.quiet import hide_import_noise
-from .shared.panels import arrange
+from .shared.panels import arrange, arrange_commands
 
 # The first paragraph of each command's own help, which a list shows without importing the command.
 _SUMMARIES = {
@@ -39,17 +40,7 @@ _SUMMARIES = {
     "ui": "Open a page in the browser to make videos with, served from this machine.",
     "worker": "Take jobs from the store of a server, or of other workers, until Ctrl-C or SIGTERM.",
 }
-_EPILOG = (
-    "Exit codes: 0 done; 1 a replay differs, the doctor found a fault, or an unexpected error; 2 bad input; "
-    "3 the model cannot be loaded; "
-    "4 the video came out invalid; 5 a video file cannot be written or read; 6 GPU memory; of a hosted service: "
-    "7 the key, 8 too many requests, 9 refused, 10 the task failed, 11 the time limit, 12 not reachable, 13 an answer "
-    "that is not understood, 14 the download, 15 the answer to a submission was lost; of a job store: "
-    "16 it cannot be used, 17 too many jobs wait; of a batch: 18 videos are missing; "
-    "20 one of several processes that make a video together has died; 21 not all runs of a bench succeeded; "
-    "22 the prompt could not be rewritten; 23 a checker has flagged the video, which is withheld; "
-    "130 cancelled."
-)
+_EPILOG = "Exit codes: " + "; ".join(f"{code:d} {code.meaning}" for code in ExitCode) + "."
 
 
 class _LazyGroup(click.RichGroup):
@@ -77,6 +68,9 @@ def group() -> None:
     """HunyuanVideo on your own machines."""
 
 
+arrange_commands(group)
+
+
 def main() -> None:
     """Run the command line and exit with a documented code; no traceback reaches a user."""
     signal.signal(signal.SIGTERM, _as_interrupt)
@@ -87,17 +81,17 @@ def main() -> None:
         sys.exit(error.exit_code)
     except click.ClickException as error:
         error.show()
-        sys.exit(2)
+        sys.exit(ExitCode.BAD_INPUT)
     except (KeyboardInterrupt, click.Abort):
         _say("cancelled; no file was kept")
-        sys.exit(130)
+        sys.exit(ExitCode.CANCELLED)
     except HunyuanLocalError as error:
         _say(str(error))
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # The reader of our output left, such as `| head`: nothing is left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        sys.exit(ExitCode.FAILED)
     except Exception as error:
         if os.environ.get("HUNYUAN_LOCAL_DEBUG"):
             raise
@@ -105,7 +99,7 @@ def main() -> None:
             f"unexpected {type(error).__name__}: {error}; set HUNYUAN_LOCAL_DEBUG=1 for the traceback and report it "
             "with the output of 'hunyuan-local doctor'"
         )
-        sys.exit(1)
+        sys.exit(ExitCode.FAILED)
 
 
 def _say(message: str) -> None:

@@ -1,4 +1,4 @@
-"""The titled groups of options that ``--help`` shows, in their order; every command has those that it needs."""
+"""The titled groups in which ``--help`` lists options and commands, in their order."""
 
 from __future__ import annotations
 
@@ -46,6 +46,12 @@ PANELS: dict[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 
+COMMANDS = {
+    "Videos": ("generate", "batch", "plan", "explain", "show", "replay", "resume"),
+    "Server": ("ui", "serve", "worker", "jobs"),
+    "Models and machine": ("models", "download", "doctor", "smoke", "bench"),
+}
+
 
 def arrange(command: click.Command) -> None:
     """Give a command the panels of its options; a command that has few keeps a single list."""
@@ -55,3 +61,9 @@ def arrange(command: click.Command) -> None:
     for title, options in PANELS.items():
         if present := [option for option in options if option in names]:
             command.add_panel(click.RichOptionPanel(title, options=present))
+
+
+def arrange_commands(group: click.RichGroup) -> None:
+    """Give the list of commands its panels."""
+    for title, names in COMMANDS.items():
+        group.add_panel(click.RichCommandPanel(title, commands=list(names)))
