@@ -30,6 +30,11 @@ def table() -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
+def everything() -> subprocess.CompletedProcess[str]:
+    return run("--gpu", "4090", "--host-memory", "64GiB", "--size", "1280*720", "--num-frames", "129", "--all")
+
+
+@pytest.fixture(scope="module")
 def printed() -> list[str]:
     return run("--gpu-memory", "24GiB", "--num-frames", "85", "--json").stdout.splitlines()
 
@@ -56,12 +61,30 @@ def test_the_table_marks_one_choice(table: subprocess.CompletedProcess[str]) -> 
     assert len([line for line in table.stdout.splitlines() if line.startswith("> ")]) == 1
 
 
-def test_the_table_names_exact_parameters(table: subprocess.CompletedProcess[str]) -> None:
-    assert "12,821,012,544" in table.stdout
+def test_the_verdict_comes_before_the_table(table: subprocess.CompletedProcess[str]) -> None:
+    verdict = next(line for line in table.stdout.splitlines() if line.startswith("Fits as group+tiling: about 1:15:"))
+    assert table.stdout.index(verdict) < table.stdout.index("peak GiB")
 
 
-def test_the_table_names_what_the_time_rests_on(table: subprocess.CompletedProcess[str]) -> None:
-    assert "165.2 TFLOP/s dense bfloat16" in table.stdout
+def test_only_modes_that_fit_are_shown(table: subprocess.CompletedProcess[str]) -> None:
+    assert "none+nf4+tiling" in table.stdout and "none+fp8+tiling" not in table.stdout
+
+
+def test_all_fits_in_80_columns_too(everything: subprocess.CompletedProcess[str]) -> None:
+    assert max(map(len, everything.stdout.splitlines())) <= 80
+
+
+def test_all_has_a_column_that_says_why_a_mode_does_not_fit(everything: subprocess.CompletedProcess[str]) -> None:
+    (row,) = [line.split() for line in everything.stdout.splitlines() if line.split()[:1] == ["none+tiling"]]
+    assert "why not" in everything.stdout and row[-3:] == ["needs", "40.2", "GPU"]
+
+
+def test_all_names_exact_parameters(everything: subprocess.CompletedProcess[str]) -> None:
+    assert "12,821,012,544" in everything.stdout
+
+
+def test_all_names_what_the_time_rests_on(everything: subprocess.CompletedProcess[str]) -> None:
+    assert "165.2 TFLOP/s dense bfloat16" in everything.stdout
 
 
 def test_json_is_one_line(printed: list[str]) -> None:

@@ -11,7 +11,7 @@ PANELS: dict[str, tuple[str, ...]] = {
         "--negative-prompt", "--guidance-scale", "--true-cfg-scale", "--flow-shift",
     ),
     "Model and device": ("--model", "--revision", "--profile", "--lora", "--accept-licence"),
-    "Machine": ("--gpu", "--gpu-memory", "--host-memory", "--num-gpus", "--videos"),
+    "Machine": ("--gpu", "--gpu-memory", "--host-memory", "--num-gpus", "--videos", "--all"),
     "Batch": ("--format", "--num-videos-per-prompt", "--skip-invalid"),
     "Bench": ("--scenarios", "--repeats"),
     "Output": (

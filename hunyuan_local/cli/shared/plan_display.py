@@ -1,0 +1,133 @@
+"""A plan on the terminal: the verdict, then what fits; with ``--all`` what does not, why, and the assumptions."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from ...config import GIB
+from ...durations import clock
+from ...planner import Machine, ModePlan, Plan
+from ...planner.result import gib
+
+_WIDTH = 80  # of running text; tables are narrower
+
+
+def print_head(console: Console, found: Plan, num_gpus: int | None = None) -> None:
+    """The request and the machine."""
+    request, machine = found.request, found.machine
+    width, height = found.render_size
+    scaled = "" if (width, height) == (request.width, request.height) else f", rendered at {width}x{height}"
+    _text(
+        console,
+        f"{found.model}: {request.width}x{request.height}{scaled}, {request.num_frames} frames, "
+        f"{request.num_inference_steps} steps of {_flops(found.flops_per_step)}",
+    )
+    _text(console, f"{'' if num_gpus is None else f'{num_gpus} x '}{_describe(machine)}")
+    console.print()
+
+
+def print_plan(console: Console, found: Plan, show_all: bool) -> None:
+    """The whole plan of one video.
+
+    Args:
+        show_all: also the modes that do not fit, with the reason; the weights; and what the figures assume.
+    """
+    print_head(console, found)
+    _text(console, _verdict(found))
+    console.print()
+    fitting = [mode for mode in found.modes if mode.fits]
+    footnotes: dict[str, int] = {}
+    if show_all or fitting:
+        console.print(_table(found, list(found.modes) if show_all else fitting, footnotes))
+        console.print()
+    for reason, number in footnotes.items():
+        _text(console, f"[{number}] {reason}")
+    if show_all:
+        console.print()
+        console.print(_weights(found))
+        console.print()
+        for text in found.assumptions:
+            _text(console, text)
+    else:
+        hidden = len(found.modes) - len(fitting)
+        shown = f"the {hidden} modes that do not fit and why, " if hidden else ""
+        _text(console, f"--all shows {shown}the weights of the components, and what the figures assume.")
+
+
+def _verdict(found: Plan) -> str:
+    choice = found.choice
+    if choice is None or choice.seconds is None:
+        return "No mode fits."
+    peak = f"{gib(choice.host_peak_bytes)} of main memory"
+    if found.machine.device == "cuda":
+        peak = f"{gib(choice.needed_gpu_bytes)} of GPU memory and {peak}"
+    return f"Fits as {choice.name}: about {clock(choice.seconds.total)} per video, {peak}."
+
+
+def _table(found: Plan, modes: list[ModePlan], footnotes: dict[str, int]) -> Table:
+    """One row a mode; the reasons of modes that no memory would help become ``footnotes``."""
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    table.add_column("peak GiB", no_wrap=True, min_width=24)
+    on_gpu = found.machine.device == "cuda"
+    for title in ("encode", "denoise", "decode", *(["host"] if on_gpu else []), "time"):
+        table.add_column(title, justify="right", no_wrap=True)
+    if with_reasons := not all(mode.fits for mode in modes):
+        table.add_column("why not", no_wrap=True)
+    choice = found.choice
+    for item in modes:
+        peaks = [item.peaks[stage] for stage in ("encode", "denoise", "decode")]
+        sizes = [peak.gpu_bytes if on_gpu else peak.host_bytes for peak in peaks]
+        chosen = item is choice
+        table.add_row(
+            f"{'>' if chosen else ' '} {item.name}",
+            *(f"{size / GIB:.1f}" for size in sizes),
+            *([f"{item.host_peak_bytes / GIB:.1f}"] if on_gpu else []),
+            "-" if item.seconds is None else clock(item.seconds.total),
+            *([_why_not(item, found.machine, footnotes)] if with_reasons else []),
+            style="bold green" if chosen else None if item.fits else "dim",
+        )
+    return table
+
+
+def _why_not(item: ModePlan, machine: Machine, footnotes: dict[str, int]) -> str:
+    if item.fits:
+        return ""
+    if item.seconds is None:
+        return f"\\[{footnotes.setdefault(item.reason or '', len(footnotes) + 1)}]"
+    if machine.gpu_memory_bytes is not None and item.needed_gpu_bytes > machine.gpu_memory_bytes:
+        return f"needs {item.needed_gpu_bytes / GIB:.1f} GPU"
+    return f"needs {item.host_peak_bytes / GIB:.1f} host"
+
+
+def _weights(found: Plan) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("weights")
+    for title in ("parameters", "precision", "GiB"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for item in found.weights:
+        table.add_row(item.component, f"{item.parameters:,}", item.dtype, f"{item.bytes / GIB:.2f}")
+    return table
+
+
+def _describe(machine: Machine) -> str:
+    host = (
+        "main memory not given"
+        if machine.host_memory_bytes is None
+        else f"{gib(machine.host_memory_bytes)} of main memory"
+    )
+    if machine.gpu_memory_bytes is None:
+        return f"CPU, {host}"
+    title = "a GPU" if machine.gpu is None else machine.gpu.title
+    return f"{title} with {gib(machine.gpu_memory_bytes)}, {host}"
+
+
+def _flops(count: int) -> str:
+    for unit, factor in (("PFLOP", 1e15), ("TFLOP", 1e12)):
+        if count >= 0.01 * factor:
+            return f"{count / factor:.2f} {unit}"
+    return f"{count / 1e9:.2f} GFLOP"
+
+
+def _text(console: Console, text: str) -> None:
+    console.print(text, markup=False, soft_wrap=False, width=_WIDTH)
