@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import rich_click as click
+from click.shell_completion import CompletionItem
 
 from ...backends.base import Backend
 from ...backends.local.profile_choice import require_libraries
@@ -27,6 +28,15 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 # The prompt is an argument; its original is set by the rewriting alone.
 _NO_FLAGS = ("prompt", "original_prompt")
+
+
+def completed_by(names: Callable[[], Sequence[str]]) -> Callable[..., list[CompletionItem]]:
+    """What a shell offers for an option that takes one of these names, and other values besides."""
+
+    def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(name) for name in names() if name.startswith(incomplete)]
+
+    return complete
 
 
 def request_options(command: Function) -> Function:
@@ -63,19 +73,23 @@ def model_option(command: Function) -> Function:
         f"How to run it: auto, {', '.join(profile_names())}, a YAML file, or a mode that 'hunyuan-local plan' lists, "
         "such as group+tiling. auto, which is also taken if left out, is the fastest that the plan says fits."
     )
-    command = click.option("--profile", help=profiles)(command)
+    command = click.option("--profile", shell_complete=completed_by(_profiles), help=profiles)(command)
     command = click.option("--revision", help="Branch, tag or commit of a Hub repository.")(command)
     return click.option(
-        "--model",
+        "--model", shell_complete=completed_by(model_names),
         help=f"{names}, a folder in diffusers' layout, or a Hub id. Default: hunyuan-video with a CUDA device, "
         "else tiny.",
-    )(command)
+    )(command)  # fmt: skip
+
+
+def _profiles() -> list[str]:
+    return ["auto", *profile_names()]
 
 
 def tuning_options(command: Function) -> Function:
     """``--lora`` and ``--cache``: what is added to the model and to the profile."""
     command = click.option(
-        "--cache", metavar="NAME",
+        "--cache", metavar="NAME", shell_complete=completed_by(cache_names),
         help=f"Skip steps that change little, which is faster and not exact: {', '.join(cache_names())}.",
     )(command)  # fmt: skip
     return click.option(
@@ -173,7 +187,9 @@ def backend_options(default: str, help_text: str) -> Callable[[Function], Functi
             "see command lines.",
         )(command)  # fmt: skip
         names = f"{help_text}: {', '.join(backend_names())}."
-        return click.option("--backend", default=default, show_default=True, help=names)(command)
+        return click.option(
+            "--backend", default=default, show_default=True, shell_complete=completed_by(backend_names), help=names
+        )(command)
 
     return decorate
 
