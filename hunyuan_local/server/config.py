@@ -86,7 +86,8 @@ def read_api_keys(file: Path | None = None) -> tuple[str, ...]:
         try:
             lines = file.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"api_keys_file={str(file)!r}: cannot be read: {error}") from error
+            remedy = "; save it as text in UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+            raise ConfigError(f"api_keys_file={str(file)!r}: cannot be read: {error}{remedy}") from error
         found = [line for line in map(str.strip, lines) if line and not line.startswith("#")]
         if not found:
             raise ConfigError(f"api_keys_file={str(file)!r}: holds no key; write one a line, or leave the option out")
