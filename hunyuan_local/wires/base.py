@@ -234,8 +234,18 @@ def make_request(
     Raises:
         InvalidRequestError: naming each field as the dialect does, with the value that was sent.
     """
+    problems: list[FieldProblem] = []
+    sides = (fields.get("width"), fields.get("height"))
+    if not relaxed and limits.sizes and None not in sides and sides not in limits.sizes:
+        # Said at once: the nearest multiples of 16 would be refused next.
+        made = " and ".join(f"{width}x{height}" for width, height in limits.sizes)
+        problems.append(FieldProblem("size", f"{sides[0]}x{sides[1]}", f"{target} makes {made}"))
+        fields |= dict(zip(("width", "height"), limits.sizes[0], strict=True))
     try:
         request = GenerationRequest(**fields)
-        return request if relaxed else settle(request, target, limits).request
+        request = request if relaxed else settle(request, target, limits).request
     except InvalidRequestError as error:
-        raise InvalidRequestError(in_its_words(error.problems, said)) from error
+        problems += error.problems
+    if problems:
+        raise InvalidRequestError(in_its_words(problems, said))
+    return request
