@@ -100,6 +100,12 @@ def test_a_config_file_can_be_named(tmp_path: Path) -> None:
     assert load_model_config(str(file)).name == "mine"
 
 
+def test_a_config_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(preset(), encoding="utf-8-sig")
+    assert load_model_config(str(file)).name == "mine"
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [

@@ -32,6 +32,10 @@ def test_json_is_read(text: str | bytes) -> None:
     assert parse_json(text) == json.loads(text)
 
 
+def test_json_may_begin_with_a_byte_order_mark() -> None:
+    assert parse_json(b'\xef\xbb\xbf{"prompt": "a fox"}') == {"prompt": "a fox"}
+
+
 @pytest.mark.parametrize("text", ["NaN", "[Infinity]", '{"a": -Infinity}'])
 def test_names_of_numbers_are_refused(text: str) -> None:
     assert "which is no JSON number" in refusal(text)

@@ -114,6 +114,11 @@ def test_both_sizes_are_taken(width: int, height: int) -> None:
     assert (request.width, request.height) == (width, height)
 
 
+def test_a_size_that_is_not_made_is_named_by_the_sides_that_were_sent() -> None:
+    rule = "the height is 544; novita makes 1280x720 and 720x1280"
+    assert refusal(width=960, height=544) == f"width=960: {rule}"
+
+
 @pytest.mark.parametrize(("width", "height"), [(1280, 1280), (720, 720), (1280, 704), (1296, 720), (0, 720)])
 def test_any_other_size_is_refused(width: int, height: int) -> None:
     assert "width=" in refusal(width=width, height=height) or "height=" in refusal(width=width, height=height)

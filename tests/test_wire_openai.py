@@ -209,8 +209,28 @@ def test_a_size_and_other_sides_are_refused() -> None:
     assert refusal(size="1280x720", width=720) == "width=720: is not that of size=1280x720; give one of the two"
 
 
-def test_a_size_that_cannot_be_made_is_refused_by_its_name() -> None:
-    assert "size=1281: must be a multiple of 16" in refusal(size="1281x720")
+def test_a_size_that_cannot_be_made_is_named_once_as_it_was_sent() -> None:
+    rule = "width must be a multiple of 16; the nearest are 1280 and 1296"
+    assert refusal(size="1281x720") == f"size='1281x720': {rule}"
+
+
+def test_sides_with_the_same_fault_share_their_rule() -> None:
+    rule = "width and height must be a multiple of 16; the nearest are 96 and 112"
+    assert refusal(size="100x100") == f"size='100x100': {rule}"
+
+
+def test_each_side_with_a_fault_has_its_rule() -> None:
+    rules = [
+        "width must be a multiple of 16; the nearest are 96 and 112",
+        "height must be a multiple of 16; the nearest are 80 and 96",
+    ]
+    assert refusal(size="100x90") == f"size='100x90': {'; '.join(rules)}"
+
+
+@pytest.mark.parametrize("seconds", [170, "170", 170.0])
+def test_a_length_that_cannot_be_made_is_refused_as_seconds(seconds: object) -> None:
+    rule = "makes 40801 frames at 240 a second; must be 4k+1 frames, from 1 to 4097; the nearest is 4097"
+    assert refusal(seconds=seconds, fps=240) == f"seconds=170: {rule}"
 
 
 def test_a_side_that_cannot_be_made_is_refused_by_its_name() -> None:

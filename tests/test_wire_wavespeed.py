@@ -92,6 +92,11 @@ def test_both_sizes_are_taken(size: str, sides: tuple[int, int]) -> None:
     assert (received(size=size).width, received(size=size).height) == sides
 
 
+@pytest.mark.parametrize("size", ["960*544", "100*100", "0*0"])
+def test_sizes_are_proposed_as_the_page_writes_them(size: str) -> None:
+    assert refusal(size=size) == f"size='{size}': wavespeed makes 1280*720 and 720*1280"
+
+
 @pytest.mark.parametrize("size", ["1280*704", "720*720", "1280x720", "1280", "", "*", "-1280*720", "1280*720*1"])
 def test_any_other_size_is_refused(size: str) -> None:
     assert "size=" in refusal(size=size)
@@ -142,8 +147,9 @@ def test_relaxed_takes_what_the_page_does_not() -> None:
 
 
 def test_relaxed_still_refuses_what_no_model_makes() -> None:
-    with pytest.raises(InvalidRequestError, match="size=1281"):
+    with pytest.raises(InvalidRequestError) as caught:
         wavespeed.request_from_wire({"prompt": "a cat", "size": "1281*720"}, relaxed=True)
+    assert str(caught.value) == "size='1281*720': width must be a multiple of 16; the nearest are 1280 and 1296"
 
 
 def test_sync_mode_asks_to_wait() -> None:

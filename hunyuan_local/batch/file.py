@@ -6,6 +6,7 @@ that nobody gave stays open.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +15,12 @@ from typing import Any
 
 from ..errors import ConfigError, FieldProblem, InvalidRequestError
 from ..schema import MAX_SEED, GenerationRequest, parse_size
-from .formats import Format, Record, read_csv, read_json_lines, read_text
+from .formats import Format, Record, find_comments, lines_of, read_csv, read_json_lines, read_text, without_comments
+from .recognition import Recognised, recognise, refuse_other_types, refuse_suffix
 
 _SUFFIXES: dict[str, Format] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv"}
+_MARK = re.compile("(?<![^\r\n])\ufeff")  # byte order marks of files that were put behind each other
+_SHOWN = 10  # of the numbers of comments
 
 
 class _LineError(Exception):
@@ -46,10 +50,14 @@ class BadLine:
 
 @dataclass(frozen=True)
 class BatchFile:
-    """What a file asks for, in its order; the same video may be asked for more than once."""
+    """What a file asks for, in its order; the same video may be asked for more than once.
+
+    ``notes`` say what was left out of it, and how it is read where its name says otherwise.
+    """
 
     items: tuple[BatchItem, ...]
     bad_lines: tuple[BadLine, ...]
+    notes: tuple[str, ...] = ()
 
 
 def read_batch(
@@ -64,8 +72,9 @@ def read_batch(
 
     Args:
         path: the file, or ``-`` for standard input; UTF-8, with or without a byte order mark.
-        format: how it is written. If left out, the suffix tells (.jsonl and .ndjson, .csv and .tsv, else text), and
-            of standard input the first character: ``{`` is JSON lines, anything else text.
+        format: how it is written; by default, what the suffix says (.jsonl and .ndjson, .csv and .tsv), else text
+            with one prompt a line, if it is not recognised as JSON lines or CSV. In text, lines that begin with ``#``
+            are comments; a prompt begins with ``\\#`` instead.
         defaults: fields, or ``size``, for the lines that do not give them; None is not given.
         seeds: a line without a seed is made once with each of them.
         num_videos_per_prompt: so many videos a line. One with the seed s gets s, s+1 and so on; one without a
@@ -78,10 +87,10 @@ def read_batch(
     """
     defaults = _check_options(defaults, seeds, num_videos_per_prompt)
     name = "the batch on standard input" if path == "-" else f"batch file {path}"
-    text = _read(path, name)
+    text, found, notes = _prepared(_read(path, name), format, path, name)
     items: list[BatchItem] = []
     bad_lines: list[BadLine] = []
-    for record in _records(text, format or _format_of(path, text, name), path, name):
+    for record in _records(text, found, name):
         try:
             requests = _requests(record, defaults, seeds, num_videos_per_prompt)
         except _LineError as error:
@@ -89,8 +98,9 @@ def read_batch(
             continue
         items += [BatchItem(record.line, request) for request in requests]
     if not items and not bad_lines:
-        raise ConfigError(f"{name}: asks for no video; write at least one prompt into it")
-    return BatchFile(tuple(items), tuple(bad_lines))
+        but = f"; {notes[0].removeprefix(f'{name}: ')}" if notes else ""
+        raise ConfigError(f"{name}: asks for no video; write at least one prompt into it{but}")
+    return BatchFile(tuple(items), tuple(bad_lines), tuple(notes))
 
 
 def _check_options(defaults: Mapping[str, Any], seeds: Sequence[int], num_videos_per_prompt: int) -> dict[str, Any]:
@@ -128,9 +138,11 @@ def _read(path: str, name: str) -> str:
         raise ConfigError(f"{name}: cannot be read: {error.strerror or error}; check its permissions") from error
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise ConfigError(f"{name}: is UTF-16; save it as UTF-8, for example with iconv -f UTF-16 -t UTF-8")
+    refuse_other_types(data, name)
     if (place := data.find(b"\0")) >= 0:
         line = data.count(b"\n", 0, place) + 1
-        raise ConfigError(f"{name}: line {line} holds a NUL byte, so it is no text file; save it as UTF-8 text")
+        kind = "so it is no text file, or one in UTF-16 or UTF-32"
+        raise ConfigError(f"{name}: line {line} holds a NUL byte, {kind}; save it as UTF-8 text")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -139,25 +151,43 @@ def _read(path: str, name: str) -> str:
             f"{name}: line {line} is not UTF-8: the byte 0x{data[error.start]:02x} cannot be read; save it as UTF-8, "
             "for example with iconv -f WINDOWS-1252 -t UTF-8"
         ) from error
+    text = _MARK.sub("", text)
     if not text.strip():
         raise ConfigError(f"{name}: is empty; write at least one prompt into it")
     return text
 
 
-def _format_of(path: str, text: str, name: str) -> Format:
-    if path == "-":
-        return "jsonl" if text.lstrip().startswith("{") else "text"
-    suffix = Path(path).suffix.lower()
-    if suffix == ".json":  # as text, each of its lines would be a prompt
-        raise ConfigError(f"{name}: is JSON; write one object a line and name it {Path(path).stem}.jsonl")
-    return _SUFFIXES.get(suffix, "text")
+def _prepared(text: str, format: Format | None, path: str, name: str) -> tuple[str, Recognised, list[str]]:
+    """The text without its comments, how to read it, and what to say of it."""
+    suffix = "" if path == "-" else Path(path).suffix.lower()
+    format = format or _SUFFIXES.get(suffix)
+    if format in ("jsonl", "csv"):
+        return text, Recognised(format, "\t" if suffix == ".tsv" else ","), []
+    comments = find_comments(text)
+    plain = without_comments(text, len(comments))
+    found = Recognised("text")
+    if format is None:
+        refuse_suffix(suffix, Path(path).stem, name)
+        found = recognise(plain, name)
+    if found.format == "csv":  # below the header, a line may be in the middle of a cell
+        header = next(line for line, _ in lines_of(plain))
+        comments = [line for line in comments if line < header]
+        plain = without_comments(text, len(comments))
+    notes = [found.note] if found.note else []
+    return plain, found, [*notes, *([_of_comments(comments, name)] if comments else [])]
 
 
-def _records(text: str, format: Format, path: str, name: str) -> Iterator[Record]:
-    if format == "jsonl":
+def _of_comments(lines: list[int], name: str) -> str:
+    shown = ", ".join(map(str, lines[:_SHOWN])) + (f" and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else "")
+    which = "1 comment is skipped: line" if len(lines) == 1 else f"{len(lines)} comments are skipped: lines"
+    return f"{name}: {which} {shown}; write a prompt that begins with # as \\#"
+
+
+def _records(text: str, found: Recognised, name: str) -> Iterator[Record]:
+    if found.format == "jsonl":
         return read_json_lines(text)
-    if format == "csv":
-        return read_csv(text, name, "\t" if Path(path).suffix.lower() == ".tsv" else ",")
+    if found.format == "csv":
+        return read_csv(text, name, found.delimiter)
     return read_text(text)
 
 

@@ -24,6 +24,7 @@ from ..schema import GenerationRequest
 Format = Literal["jsonl", "csv", "text"]
 COLUMNS = (*GenerationRequest.model_fields, "size")
 MAX_DIGITS = 100  # of a whole number; Python itself reads no more than 4300, and says so in its own terms
+_COMMENT = re.compile(r"(?<![^\r\n])[^\S\r\n]*#[^\r\n]*")
 _WHOLE_NUMBER = re.compile(rf"[+-]?[0-9]{{1,{MAX_DIGITS}}}")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
@@ -43,10 +44,21 @@ class Record:
     problems: tuple[str, ...] = ()
 
 
+def find_comments(text: str) -> list[int]:
+    """The numbers of the lines that begin with ``#``."""
+    return [line for line, content in lines_of(text) if content.lstrip().startswith("#")]
+
+
+def without_comments(text: str, count: int) -> str:
+    """The text with a blank line for each of its first comments."""
+    return _COMMENT.sub("", text, count=count) if count else text
+
+
 def read_text(text: str) -> Iterator[Record]:
-    """One prompt a line, without the white space around it; blank lines are skipped."""
-    for line, prompt in _lines(text):
-        yield Record(line, {"prompt": prompt.strip()})
+    """One prompt a line, without the white space around it and the ``\\`` before a ``#``; blank lines are skipped."""
+    for line, content in lines_of(text):
+        prompt = content.strip()
+        yield Record(line, {"prompt": prompt[1:] if prompt.startswith("\\#") else prompt})
 
 
 def read_json_lines(text: str) -> Iterator[Record]:
@@ -54,7 +66,7 @@ def read_json_lines(text: str) -> Iterator[Record]:
     decoder = json.JSONDecoder(
         object_pairs_hook=_to_dict, parse_constant=_refuse_constant, parse_float=_to_float, parse_int=_to_int
     )
-    for line, content in _lines(text):
+    for line, content in lines_of(text):
         try:
             value = decoder.decode(content)
         except json.JSONDecodeError as error:
@@ -99,7 +111,7 @@ def read_csv(text: str, name: str, delimiter: str) -> Iterator[Record]:
             yield _convert(line, {column: cell for column, cell in zip(header, row, strict=True) if cell.strip()})
 
 
-def _lines(text: str) -> Iterator[tuple[int, str]]:
+def lines_of(text: str) -> Iterator[tuple[int, str]]:
     """The lines that are not blank, with their numbers; other than str.splitlines, cut only at line breaks."""
     for line, content in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), 1):
         if content.strip():

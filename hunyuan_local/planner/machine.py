@@ -187,7 +187,7 @@ def has_cuda_driver() -> bool:
 def _table() -> tuple[tuple[GpuSpec, ...], tuple[tuple[tuple[int, int], Utilisation], ...]]:
     path = configs_dir() / "gpus.yaml"
     try:
-        content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
         gpus = tuple(GpuSpec(**{key: _without_lists(value) for key, value in item.items()}) for item in content["gpus"])
         shares = tuple(
             (tuple(item["from"]), Utilisation(**{key: value for key, value in item.items() if key != "from"}))

@@ -15,14 +15,15 @@ from ..jobs.store import JobStore
 from . import documentation, faults
 from .auth import Auth, local_hosts
 from .config import ServerConfig
+from .cross_origin import CrossOrigin
 from .metrics import Metrics
-from .middleware import BodyLimit, CatchAll, LeadingSlashes
+from .middleware import BodyLimit, CatchAll, HeadOfGet, LeadingSlashes
 from .routes import novita, openai, plain, wavespeed
 from .service import VideoService
 
 _ABOUT = (
     "Text-to-video on a machine of one's own, in the formats of WaveSpeed, Novita and OpenAI. "
-    "A job has one id in all of them."
+    "A job has one id in all of them. What GET answers, HEAD answers too."
 )
 
 
@@ -58,7 +59,9 @@ def create_app(config: ServerConfig, folder: DataFolder, store: JobStore, webhoo
     # The last one added is the first that a call passes.
     app.add_middleware(BodyLimit, limit=config.max_body_bytes)
     hosts = None if config.insecure else local_hosts(config.public_url)
-    app.add_middleware(Auth, keys=config.api_keys, hosts=hosts)
-    app.add_middleware(LeadingSlashes)
+    app.add_middleware(Auth, keys=config.api_keys, hosts=hosts, origins=config.allow_origins)
+    app.add_middleware(HeadOfGet)
     app.add_middleware(CatchAll)
+    app.add_middleware(CrossOrigin, origins=config.allow_origins)
+    app.add_middleware(LeadingSlashes)
     return app

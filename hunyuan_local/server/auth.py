@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..wires.base import Fault
+from .config import NO_ORIGIN
 from .faults import refusal
 
 # /files/ has addresses that are signed; the rest tells nothing about jobs.
@@ -39,12 +40,15 @@ class Auth:
         hosts: without keys, the names under which the server may be called; None is every name. A
             web page that a browser on this machine shows can send calls here as well: they come from
             another origin, or, where a name was bent to this machine, to another host.
+        origins: other origins whose pages may call all the same; ``*`` is every page.
     """
 
-    def __init__(self, app: ASGIApp, keys: tuple[str, ...], hosts: frozenset[str] | None):
+    def __init__(
+        self, app: ASGIApp, keys: tuple[str, ...], hosts: frozenset[str] | None, origins: tuple[str, ...] = ()
+    ):
         self._app = app
         self._keys = [key.encode() for key in keys]
-        self._hosts = hosts
+        self._hosts, self._origins = hosts, origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         fault = self._fault(scope) if scope["type"] == "http" else None
@@ -79,14 +83,26 @@ class Auth:
         headers = dict(scope["headers"])
         host = headers.get(b"host", b"").decode("latin-1")
         origin = headers.get(b"origin", b"").decode("latin-1")
-        if _name(host) in self._hosts and (not origin or urlsplit(origin).netloc.lower() == host.lower()):
+        is_here = _name(host) in self._hosts
+        if is_here and (not origin or _netloc(origin) == host.lower() or may_call(origin, self._origins)):
             return None
-        said = f"the page {origin[:80]!r}" if origin else f"the host {host[:80]!r}"
+        said = f"the page {origin[:80]!r}" if origin and is_here else f"the host {host[:80]!r}"
+        remedy = f"{remedy_for(origin)}, " if origin and is_here else ""
         return Fault(
             "forbidden",
             f"without keys the server answers programs of this machine alone, and this call is of {said}; call it as "
-            "127.0.0.1 or localhost, set keys, or start it with --insecure or --public-url",
+            f"127.0.0.1 or localhost, set keys, or start it with {remedy}--insecure or --public-url",
         )
+
+
+def may_call(origin: str, origins: tuple[str, ...]) -> bool:
+    """Whether a page of this origin is one of those that may call."""
+    return "*" in origins or origin in origins
+
+
+def remedy_for(origin: str) -> str:
+    """How to start the server so that a page of this origin may call."""
+    return f"--allow-origin {'http://localhost:PORT of a page served there' if origin == NO_ORIGIN else origin[:80]}"
 
 
 def local_hosts(public_url: str | None) -> frozenset[str]:
@@ -99,5 +115,13 @@ def _name(host: str) -> str | None:
     """The name in a Host header, without the port."""
     try:
         return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
+
+
+def _netloc(origin: str) -> str | None:
+    """The name and port of an origin."""
+    try:
+        return urlsplit(origin).netloc.lower()
     except ValueError:
         return None

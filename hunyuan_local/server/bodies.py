@@ -14,6 +14,7 @@ from fastapi import Depends, Request
 from starlette.datastructures import UploadFile
 
 from ..errors import FieldProblem, InvalidRequestError
+from ..wires.forms import Form
 from ..wires.json_text import parse_json
 
 MULTIPART = "multipart/form-data"
@@ -54,15 +55,17 @@ JsonBody = Annotated[Any, Depends(read_json)]
 JsonOrFormBody = Annotated[Any, Depends(read_json_or_form)]
 
 
-async def _read_multipart(request: Request) -> dict[str, str]:
+async def _read_multipart(request: Request) -> Form:
     charset = request.headers["content-type"].lower().partition("charset=")[2].strip('"').partition(";")[0]
     if charset not in ("", "utf-8"):
         raise _wrong_type(f"{MULTIPART}; charset={charset}", f"{MULTIPART} in UTF-8")
     raw = await request.body()
-    async with request.form(max_fields=_MOST_FIELDS, max_files=1, max_part_size=len(raw)) as form:
+    async with request.form(max_fields=_MOST_FIELDS, max_files=_MOST_FIELDS, max_part_size=len(raw)) as form:
         items: list[tuple[str, str]] = []
         for name, value in form.multi_items():
             if isinstance(value, UploadFile):
+                if not value.filename and not value.size:  # a browser's word for a field in which no file was chosen
+                    continue
                 rule = "is a file, and none are taken: videos are made from text alone; leave it out"
                 raise InvalidRequestError([FieldProblem(name, value.filename, rule)])
             items.append((name, value))
@@ -73,7 +76,7 @@ async def _read_multipart(request: Request) -> dict[str, str]:
     return _once_each(items)
 
 
-def _read_urlencoded(raw: bytes) -> dict[str, str]:
+def _read_urlencoded(raw: bytes) -> Form:
     try:
         items = parse_qsl(raw.decode(), keep_blank_values=True, errors="strict", max_num_fields=_MOST_FIELDS)
     except ValueError as error:
@@ -81,10 +84,11 @@ def _read_urlencoded(raw: bytes) -> dict[str, str]:
     return _once_each(items)
 
 
-def _once_each(items: Iterable[tuple[str, str]]) -> dict[str, str]:
-    fields: dict[str, str] = {}
+def _once_each(items: Iterable[tuple[str, str]]) -> Form:
+    fields = Form()
     for name, value in items:
-        if fields.setdefault(name, value) != value:
+        fields[name] = fields.get(name) or value
+        if value and fields[name] != value:
             raise InvalidRequestError([FieldProblem(name, value, f"is given twice, also as {fields[name][:60]!r}")])
     return fields
 

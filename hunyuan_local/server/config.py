@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict
 
 from ..config import GIB, ModelConfig
 from ..errors import ConfigError
 from ..schema import RewriteMode
+
+# As browsers write it; the schemes of extensions and of apps in a browser's shell are not those of the web.
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+NO_ORIGIN = "null"  # as browsers write it for pages of no address
+_OWN_PORTS = {"http": 80, "https": 443}
 
 DAY_S = 24 * 3600.0
 MAX_VOXELS = 1280 * 720 * 257  # twice the longest video that HunyuanVideo was made for
@@ -25,6 +32,8 @@ class ServerConfig(BaseModel):
         models: other models that its page may ask for, by their names; its workers then change between them.
         public_url: the address that clients see, without a trailing slash; None takes each request's own.
         api_keys: one of these must be shown; empty asks for none.
+        allow_origins: of web pages that browsers may let call the server, such as ``https://app.example``; ``*`` alone
+            is every page.
         insecure: answer whoever asks, without keys, and under whatever host name.
         rewrite: what becomes of prompts whose submission does not say; None and ``off`` leave them.
         can_rewrite: submissions may ask for it; else only the server's own ``rewrite`` is done.
@@ -47,6 +56,7 @@ class ServerConfig(BaseModel):
     models: tuple[str, ...] = ()
     public_url: str | None = None
     api_keys: tuple[str, ...] = ()
+    allow_origins: tuple[str, ...] = ()
     insecure: bool = False
     rewrite: RewriteMode | None = None
     can_rewrite: bool = True
@@ -74,9 +84,10 @@ def read_api_keys(file: Path | None = None) -> tuple[str, ...]:
     keys = os.environ.get("HUNYUAN_LOCAL_API_KEYS", "").split(",")
     if file is not None:
         try:
-            lines = file.read_text(encoding="utf-8").splitlines()
+            lines = file.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"api_keys_file={str(file)!r}: cannot be read: {error}") from error
+            remedy = "; save it as text in UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+            raise ConfigError(f"api_keys_file={str(file)!r}: cannot be read: {error}{remedy}") from error
         found = [line for line in map(str.strip, lines) if line and not line.startswith("#")]
         if not found:
             raise ConfigError(f"api_keys_file={str(file)!r}: holds no key; write one a line, or leave the option out")
@@ -100,6 +111,43 @@ def check_binding(host: str, api_keys: tuple[str, ...], insecure: bool) -> None:
             f"host={host!r}: others could reach the server, and no keys are set; give --api-keys-file or "
             "HUNYUAN_LOCAL_API_KEYS, keep --host 127.0.0.1, or add --insecure"
         )
+
+
+def check_origins(origins: tuple[str, ...]) -> None:
+    """Refuse what no browser would ever send as the origin of a page: it would be compared in vain.
+
+    Raises:
+        ConfigError: naming it, and the origin that is probably meant.
+    """
+    for origin in origins:
+        if origin == "*" and len(origins) > 1:
+            raise ConfigError("allow_origin='*': allows every page already; give it alone, or leave it out")
+        if origin == "*" or (_ORIGIN.fullmatch(origin) and _as_browsers_send(origin) == origin):
+            continue
+        if origin == NO_ORIGIN:
+            raise ConfigError(
+                "allow_origin='null': is sent for every local file and every sandboxed frame; serve the page from an "
+                "address and give that, such as http://localhost:3000, or give * alone for every page"
+            )
+        meant = _as_browsers_send(origin)
+        remedy = f"give {meant}" if meant else "give one such as https://app.example or http://localhost:3000"
+        raise ConfigError(
+            f"allow_origin={origin!r}: is not an origin as browsers send it, which is scheme://host or "
+            f"scheme://host:port in small letters, without a path or the scheme's own port; {remedy}, or * alone for "
+            "every page"
+        )
+
+
+def _as_browsers_send(text: str) -> str | None:
+    """The origin of a page at an address; None where that cannot be said."""
+    try:
+        url = urlsplit(text.strip() if "://" in text else f"https://{text.strip()}")
+        name = (url.hostname or "").encode("idna").decode("ascii")
+        port = "" if url.port in (None, _OWN_PORTS.get(url.scheme)) else f":{url.port}"
+    except ValueError:  # UnicodeError is one
+        return None
+    origin = f"{url.scheme}://{f'[{name}]' if ':' in name else name}{port}"
+    return origin if _ORIGIN.fullmatch(origin) else None
 
 
 def _is_loopback(host: str) -> bool:

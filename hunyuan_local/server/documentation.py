@@ -17,9 +17,10 @@ from ..wires.base import Body, Fault, FaultKind
 from .auth import is_open, takes_bare_key
 from .bodies import MULTIPART, URLENCODED
 from .config import ServerConfig
-from .faults import DIALECTS, fault_reply
+from .faults import DIALECTS, dialect_of, fault_reply
 
 _ALWAYS: tuple[FaultKind, ...] = ("no_key", "unauthorized", "internal", "unavailable")
+_UNCHANGED = "If-None-Match names the entity tag of this very answer, so it is not sent again."
 _MEANINGS: dict[FaultKind, str] = {
     "no_key": "No key, or a wrong one.",
     "invalid": "Something in the call is not allowed.",
@@ -43,6 +44,20 @@ def refusals(dialect_name: str | None, *kinds: FaultKind) -> dict[int | str, dic
         if _MEANINGS[kind] not in known["description"]:
             known["description"] = f"{known['description']} {_MEANINGS[kind]}".strip()
     return found
+
+
+def file_responses(*kinds: str) -> dict[int | str, dict[str, Any]]:
+    """A route's ``responses`` for a file of these media types, the first of which may be had in ranges."""
+    binary = {"schema": {"type": "string", "format": "binary"}}
+    return {
+        200: {"content": dict.fromkeys(kinds, binary)},
+        206: {
+            "description": "Ranges of the file.",
+            "content": dict.fromkeys((kinds[0], "multipart/byteranges"), binary),
+        },
+        304: {"description": _UNCHANGED},
+        416: {"description": "The file ends before the range.", "content": {"text/plain": {}}},
+    }
 
 
 def json_body(model: type[Body]) -> dict[str, Any]:
@@ -76,8 +91,10 @@ def install(app: FastAPI, config: ServerConfig) -> None:
 
 def _completed(document: dict[str, Any], config: ServerConfig) -> dict[str, Any]:
     for path, operations in document["paths"].items():
-        for operation in operations.values():
+        for method, operation in operations.items():
             operation["responses"].pop("422", None)
+            if method == "get" and dialect_of(path) is not None:
+                operation["responses"]["304"] = {"description": _UNCHANGED}
             if config.api_keys and not is_open(path):
                 operation["security"] = [{"bearer": []}, *([{"bareKey": []}] if takes_bare_key(path) else [])]
     parts = document.setdefault("components", {})

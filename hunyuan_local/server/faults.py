@@ -16,11 +16,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
+from starlette.types import Receive, Scope, Send
 
 from ..capabilities import Capabilities
 from ..errors import FieldProblem, HunyuanLocalError, InvalidRequestError, QueueFullError, StoreError
 from ..wires import novita, openai, wavespeed
 from ..wires.base import HTTP_STATUSES, Fault, FaultKind, Reply
+from ..wires.openai_library import UnknownModelError
+from .conditional import is_known, not_modified, strong_etag
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
@@ -49,10 +52,19 @@ class PlainFault(Reply):
 
 
 class ReplyResponse(JSONResponse):
-    """A reply as JSON."""
+    """A reply as JSON; as an answer to a GET it has an entity tag, and is 304 for a caller who has the same already."""
 
     def render(self, content: Any) -> bytes:
         return super().render(content.to_json())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "GET" and self.status_code == 200:
+            self.headers["etag"] = strong_etag(self.body)
+            self.headers["cache-control"] = "private, no-cache"  # a state changes, so it is asked for each time
+            if is_known(scope, self.headers):
+                await not_modified(self.headers)(scope, receive, send)
+                return
+        await super().__call__(scope, receive, send)
 
 
 SEE_LOG = "the server's log says more"
@@ -93,6 +105,7 @@ class NoPlaceError(QueueFullError):
 
 
 _KINDS: tuple[tuple[type[HunyuanLocalError], FaultKind], ...] = (
+    (UnknownModelError, "not_found"),
     (InvalidRequestError, "invalid"),
     (UnknownJobError, "not_found"),
     (VideoNotReadyError, "not_found"),  # as OpenAI answers
@@ -184,10 +197,15 @@ def _nothing_there(method: str, path: str) -> str:
 def _methods_at(request: Request) -> set[str]:
     documented = request.app.openapi()["paths"].get(request.url.path)
     if documented is not None:  # another route's {job_id} may fit a path that has a route of its own
-        return {name.upper() for name in documented} & set(_METHODS)
+        return _with_head({name.upper() for name in documented} & set(_METHODS))
 
     def is_there(method: str) -> bool:
         scope = {**request.scope, "method": method}
         return any(route.matches(scope)[0] == Match.FULL for route in request.app.router.routes)
 
-    return {method for method in _METHODS if is_there(method)}
+    return _with_head({method for method in _METHODS if is_there(method)})
+
+
+def _with_head(methods: set[str]) -> set[str]:
+    """With HEAD where there is GET; see :class:`hunyuan_local.server.middleware.HeadOfGet`."""
+    return methods | ({"HEAD"} if "GET" in methods else set())

@@ -28,8 +28,13 @@ class LinkSigner:
         self._clock = clock
 
     def sign(self, base_url: str, job_id: str) -> str:
-        """The absolute address of a job's video, from now on for its time."""
-        expires = str(int(self._clock()) + self.ttl_s)
+        """The absolute address of a job's video, from now on for its time.
+
+        The end is rounded up to a sixtieth of that time: within it the address stays the same, and so do answers
+        that name it, for callers who ask only for what has changed.
+        """
+        step_s = max(1, self.ttl_s // 60)
+        expires = str(-(-(int(self._clock()) + self.ttl_s) // step_s) * step_s)
         signature = self._signer.get_signature(_signed(job_id, expires)).decode()
         return f"{base_url.rstrip('/')}{PATH.format(job_id=job_id)}?expires={expires}&signature={signature}"
 

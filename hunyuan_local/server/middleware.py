@@ -1,4 +1,4 @@
-"""What every call passes through before the routes: paths put right, bodies measured, the unforeseen answered.
+"""What every call passes through before the routes: paths put right, HEAD for GET, bodies measured, the unforeseen.
 
 Plain ASGI: nothing is buffered, and files stream through untouched.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..wires.base import Fault
@@ -56,6 +57,28 @@ class LeadingSlashes:
             raw = scope.get("raw_path") or b""
             scope = {**scope, "path": "/" + scope["path"].lstrip("/"), "raw_path": b"/" + raw.lstrip(b"/")}
         await self._app(scope, receive, send)
+
+
+class HeadOfGet:
+    """Answers HEAD wherever GET is answered, without the body: what is a route for GET alone is called with GET."""
+
+    def __init__(self, app: ASGIApp):
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        def is_there(called: Scope) -> bool:
+            return any(route.matches(called)[0] == Match.FULL for route in scope["app"].routes)
+
+        async def send_head(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        if not is_there(scope) and is_there({**scope, "method": "GET"}):
+            scope = {**scope, "method": "GET"}
+        await self._app(scope, receive, send_head)
 
 
 class BodyLimit:

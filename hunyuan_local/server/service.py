@@ -29,6 +29,7 @@ from ..jobs.store import JobStore
 from ..schema import GenerationRequest, JobView
 from ..weights.cache import find_here
 from ..wires.base import Listing, Submission
+from ..wires.wording import in_its_words
 from .config import ServerConfig
 from .faults import DIALECTS, DiskFullError, NoPlaceError, UnknownJobError, VideoNotReadyError
 from .links import LinkSigner
@@ -73,27 +74,22 @@ class VideoService:
             profile: to run the model in; None is the server's own.
 
         Raises:
-            InvalidRequestError: a text is too long, or the webhook's address is refused.
+            InvalidRequestError: a text is too long, or the webhook's address is refused; in the submission's words.
             ConfigError: no such model or profile, or its weights are not on this machine.
             DiskFullError: too little is free.
             NoPlaceError: the queue is full.
             StoreError: the job cannot be kept.
         """
         config = self.config
-        _check_length(submission.request, config.max_prompt_characters)
-        if submission.webhook is not None:
-            check_webhook(submission.webhook, config.allow_private_webhooks)
+        made_by, queue, model_workers = self._maker(model, profile)
+        request = submission.request.with_defaults(dict(made_by.defaults) | {"rewrite": config.rewrite})
+        try:
+            self._check(submission, request)
+        except InvalidRequestError as error:
+            raise InvalidRequestError(in_its_words(error.problems, submission.said)) from error
         if shortage := self._disk_shortage():
             raise DiskFullError(f"{shortage}; try again later")
-        if submission.request.awaits_rewriting and not config.can_rewrite:
-            rule = "no prompts are rewritten here; leave it out, or start the server with --rewrite-model or "
-            problem = FieldProblem("rewrite", submission.request.rewrite, f"{rule}--rewrite-endpoint")
-            raise InvalidRequestError([problem])
-        limits = DIALECTS[dialect_name].CAPABILITIES
-        made_by, queue, model_workers = self._maker(model, profile)
-        defaults = dict(made_by.defaults) | {"rewrite": config.rewrite}
-        request = with_seed(submission.request, limits).with_defaults(defaults)
-        _check_volume(request, config.max_voxels)
+        request = with_seed(request, DIALECTS[dialect_name].CAPABILITIES)
         origin = {"dialect": dialect_name, "base_url": base_url, "inline": submission.inline} | model_workers
         try:
             return self.store.enqueue(
@@ -107,6 +103,18 @@ class VideoService:
         except QueueFullError as error:
             seconds = self._forecaster.seconds_to_place()
             raise NoPlaceError(str(error), _UNKNOWN_WAIT_S if seconds is None else seconds) from error
+
+    def _check(self, submission: Submission, request: GenerationRequest) -> None:
+        """Refuse what this server does not take; ``request`` is the submission's with the defaults."""
+        config = self.config
+        _check_length(submission.request, config.max_prompt_characters)
+        if submission.webhook is not None:
+            check_webhook(submission.webhook, config.allow_private_webhooks)
+        if submission.request.awaits_rewriting and not config.can_rewrite:
+            rule = "no prompts are rewritten here; leave it out, or start the server with --rewrite-model or "
+            problem = FieldProblem("rewrite", submission.request.rewrite, f"{rule}--rewrite-endpoint")
+            raise InvalidRequestError([problem])
+        _check_volume(submission.request, request, config.max_voxels)
 
     def _maker(self, model: str | None, profile: str | None) -> tuple[ModelConfig, str, dict[str, Any]]:
         """Who makes a job: the model, the queue of its workers, and what its origin says of them."""
@@ -275,13 +283,16 @@ class VideoService:
         return f"the disk has {free} bytes free, {needed} are needed" if free < needed else ""
 
 
-def _check_volume(request: GenerationRequest, limit: int) -> None:
+def _check_volume(asked: GenerationRequest, request: GenerationRequest, limit: int) -> None:
+    """Refuse too large a video, by a field that was given; ``request`` is the one asked for with the defaults."""
     width, height, num_frames = request.width, request.height, request.num_frames
     assert width is not None and height is not None and num_frames is not None  # every model has defaults for them
     voxels = width * height * num_frames
     if voxels > limit:
-        rule = f"{width}x{height}x{num_frames} are {voxels} pixels, {limit} are taken here"
-        raise InvalidRequestError([FieldProblem("num_frames", num_frames, f"{rule}; ask for fewer or smaller")])
+        rule = f"{width}x{height}x{num_frames} are {voxels} pixels, {limit} are taken here; ask for fewer or smaller"
+        of_size = asked.num_frames is None and (asked.width or asked.height)
+        name, value = ("size", f"{width}x{height}") if of_size else ("num_frames", num_frames)
+        raise InvalidRequestError([FieldProblem(name, value, rule)])
 
 
 def _check_length(request: GenerationRequest, limit: int) -> None:

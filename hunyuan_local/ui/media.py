@@ -18,6 +18,7 @@ from ..video.poster import read_poster
 from .door import PREFIX
 from .studio import Studio
 
+_READ = ["GET", "HEAD"]
 _MOST_POSTERS = 512  # of some 10 kB each
 # Nothing of a job's file changes, and what was deleted need not be shown again.
 _KEPT = {"cache-control": "private, max-age=86400, immutable"}
@@ -33,21 +34,21 @@ def add_routes(app: FastAPI, studio: Studio) -> None:
     def poster_of(path: Path) -> bytes:
         return read_poster(path)
 
-    @app.get(f"{PREFIX}/alive")
+    @app.api_route(f"{PREFIX}/alive", methods=_READ)
     async def alive() -> JSONResponse:
         """By ``started`` a page sees that it is of a server that has ended since."""
         return JSONResponse({"started": started}, headers={"cache-control": "no-store"})
 
-    @app.api_route(f"{PREFIX}/video/{{job_id}}.mp4", methods=["GET", "HEAD"])
+    @app.api_route(f"{PREFIX}/video/{{job_id}}.mp4", methods=_READ)
     def video(job_id: str) -> Response:
         return VideoResponse(service.file(service.get(job_id)))
 
-    @app.get(f"{PREFIX}/poster/{{job_id}}.jpg")
+    @app.api_route(f"{PREFIX}/poster/{{job_id}}.jpg", methods=_READ)
     def poster(job_id: str) -> Response:
         path = service.file(service.get(job_id))
         with turn:  # a browser asks for many at once, and each is two processes beside the work
             return Response(poster_of(path), media_type="image/jpeg", headers=_KEPT)
 
-    @app.get(f"{PREFIX}/preview/{{job_id}}.png")
+    @app.api_route(f"{PREFIX}/preview/{{job_id}}.png", methods=_READ)
     def preview(job_id: str) -> Response:
         return Response(studio.preview(job_id), media_type="image/png", headers={"cache-control": "no-store"})

@@ -19,7 +19,7 @@ submission says.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -29,6 +29,7 @@ from ..capabilities import Capabilities, settle
 from ..checks import field_problems
 from ..errors import FieldProblem, InvalidAnswerError, InvalidRequestError, Loss
 from ..schema import GenerationRequest, JobStatus
+from .wording import Said, in_its_words
 
 FaultKind = Literal[
     "no_key", "invalid", "unauthorized", "forbidden", "not_found", "method_not_allowed", "conflict", "too_large",
@@ -68,13 +69,15 @@ class Submission:
     """A body that was received: the request, and how its sender wants the answer.
 
     ``wait`` asks for the answer only when the video is there, ``inline`` for the file itself in the
-    answer instead of an address, ``webhook`` for a call to that URL at the end.
+    answer instead of an address, ``webhook`` for a call to that URL at the end. ``said`` is how the body
+    says our fields, for messages.
     """
 
     request: GenerationRequest
     wait: bool = False
     inline: bool = False
     webhook: str | None = None
+    said: Mapping[str, Said] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
@@ -221,19 +224,28 @@ def known(words: Mapping[str, JobStatus], word: str, service: str) -> JobStatus:
 
 
 def make_request(
-    target: str, limits: Capabilities, names: Mapping[str, str], relaxed: bool, **fields: Any
+    target: str, limits: Capabilities, said: Mapping[str, Said], relaxed: bool, **fields: Any
 ) -> GenerationRequest:
     """The request that a received body says, within the dialect's limits unless ``relaxed``.
 
     Args:
-        names: the dialect's names of our fields where they differ, for messages.
+        said: how the body says our fields where it differs, for messages.
 
     Raises:
-        InvalidRequestError: naming each field as the dialect does.
+        InvalidRequestError: naming each field as the dialect does, with the value that was sent.
     """
+    problems: list[FieldProblem] = []
+    sides = (fields.get("width"), fields.get("height"))
+    if not relaxed and limits.sizes and None not in sides and sides not in limits.sizes:
+        # Said at once: the nearest multiples of 16 would be refused next.
+        made = " and ".join(f"{width}x{height}" for width, height in limits.sizes)
+        problems.append(FieldProblem("size", f"{sides[0]}x{sides[1]}", f"{target} makes {made}"))
+        fields |= dict(zip(("width", "height"), limits.sizes[0], strict=True))
     try:
         request = GenerationRequest(**fields)
-        return request if relaxed else settle(request, target, limits).request
+        request = request if relaxed else settle(request, target, limits).request
     except InvalidRequestError as error:
-        problems = [FieldProblem(names.get(p.field, p.field), p.value, p.rule) for p in error.problems]
-        raise InvalidRequestError(problems) from error
+        problems += error.problems
+    if problems:
+        raise InvalidRequestError(in_its_words(problems, said))
+    return request

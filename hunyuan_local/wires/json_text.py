@@ -21,7 +21,7 @@ def parse_json(text: str | bytes) -> Any:
     """
     try:
         if isinstance(text, bytes):
-            text = text.decode("utf-8")
+            text = text.decode("utf-8-sig")  # with the mark that editors on Windows put first, or without
         value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
         _check_depth(value)
         json.dumps(value, ensure_ascii=False).encode("utf-8")

@@ -40,6 +40,7 @@ from .novita_models import (
     TaskSubmitted,
     TaskVideo,
 )
+from .wording import Said
 
 NAME = "novita"
 MODEL = "hunyuan-video-fast"
@@ -62,7 +63,6 @@ CAPABILITIES = Capabilities(
 )
 
 _DIGITS = re.compile(r"[0-9]{1,20}")
-_FIELD_NAMES = {"num_inference_steps": "steps", "num_frames": "frames", "size": "width"}
 _TASK_TYPE = "HUNYUAN_VIDEO_FAST"
 _WORDS: dict[JobStatus, TaskStatus] = {
     "queued": "TASK_STATUS_QUEUED",
@@ -137,10 +137,18 @@ def request_from_wire(body: object, query: Mapping[str, str] | None = None, *, r
         InvalidRequestError: naming each field as the page does.
     """
     fields = read_body(SubmissionBody, body)
+    webhook = fields.extra.webhook
+    said = {
+        "num_inference_steps": Said("steps", fields.steps),
+        "num_frames": Said("frames", fields.frames),
+        "size": Said("width", fields.width, meaning=f"the height is {fields.height}"),
+        "rewrite": Said("extra.rewrite", fields.extra.rewrite),
+        "webhook": Said("extra.webhook.url", webhook.url if webhook else None),
+    }
     request = make_request(
         NAME,
         CAPABILITIES,
-        _FIELD_NAMES,
+        said,
         relaxed,
         prompt=fields.prompt,
         width=fields.width,
@@ -150,8 +158,7 @@ def request_from_wire(body: object, query: Mapping[str, str] | None = None, *, r
         num_frames=fields.frames,
         rewrite=fields.extra.rewrite,
     )
-    webhook = fields.extra.webhook
-    return Submission(request, webhook=webhook.url if webhook else None)
+    return Submission(request, webhook=webhook.url if webhook else None, said=said)
 
 
 def submission_to_wire(job: JobView, base_url: str) -> TaskSubmitted:

@@ -38,6 +38,7 @@ from .openai_models import (
     VideoFailure,
     VideoStatus,
 )
+from .wording import Said
 
 NAME = "openai"
 MODEL = "hunyuan-video"
@@ -113,16 +114,20 @@ def request_from_wire(body: object, query: Mapping[str, str] | None = None, *, r
     given = read_fields(SubmissionBody, body, EXTRAS, _REFUSED)
     size, seconds = given.pop("size", None), given.pop("seconds", None)
     given.pop("model", None)
+    said = {"size": Said("width", given.get("width"), meaning=f"the height is {given.get('height')}")}
     if size is not None:
         _add_size(given, size)
+        said |= {name: Said("size", size, part=name) for name in ("width", "height")} | {"size": Said("size", size)}
     if seconds is not None and "num_frames" not in given:
         # Said, since the seconds that were asked for depend on it.
-        frames = seconds * min(max(given.setdefault("fps", _FPS), 1), 240)
-        given["num_frames"] = 1 + TEMPORAL_COMPRESSION * round(max(0, frames - 1) / TEMPORAL_COMPRESSION)
-    names = {} if size is None else {"width": "size", "height": "size"}
+        fps = min(max(given.setdefault("fps", _FPS), 1), 240)
+        count = 1 + TEMPORAL_COMPRESSION * round(max(0, seconds * fps - 1) / TEMPORAL_COMPRESSION)
+        given["num_frames"] = count
+        sent = int(seconds) if seconds == int(seconds) else seconds
+        said["num_frames"] = Said("seconds", sent, meaning=f"makes {count} frames at {fps} a second")
     if given.get("seed") == -1:
         del given["seed"]
-    return Submission(make_request(NAME, CAPABILITIES, names, relaxed, **given))
+    return Submission(make_request(NAME, CAPABILITIES, said, relaxed, **given), said=said)
 
 
 def _add_size(given: dict[str, Any], size: str) -> None:

@@ -1,6 +1,6 @@
-"""OpenAI's endpoints around its videos: lists, files, deletion.
+"""OpenAI's endpoints around its videos: lists, files, deletion, and the models.
 
-Reference: https://platform.openai.com/docs/api-reference/videos.
+References: https://platform.openai.com/docs/api-reference/videos and .../models.
 """
 
 from __future__ import annotations
@@ -8,12 +8,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+from ..errors import FieldProblem, InvalidRequestError
 from ..schema import JobView
 from .base import Listing, read_query
-from .openai import SUBMIT_PATH, job_to_wire
-from .openai_models import ContentQuery, ListQuery, VideoDeleted, VideoList
+from .openai import MODEL, SUBMIT_PATH, job_to_wire
+from .openai_models import ContentQuery, ListQuery, Model, ModelList, VideoDeleted, VideoList
 
 LIST_PATH = SUBMIT_PATH
+MODELS_PATH = "/v1/models"
+MODEL_PATH = "/v1/models/{model_id:path}"  # the ids of some have slashes, also of those that are not here
+# HunyuanVideo's publication, 3 December 2024: the field is required, and which checkpoint runs may change.
+_CREATED = 1733184000
+
+
+class UnknownModelError(InvalidRequestError):
+    """No model of this server has that id."""
 
 
 def list_from_wire(query: Mapping[str, str]) -> Listing:
@@ -45,3 +54,19 @@ def list_to_wire(jobs: list[JobView], base_url: str, has_more: bool) -> VideoLis
 def deleted_to_wire(job_id: str) -> VideoDeleted:
     """The answer to a deletion."""
     return VideoDeleted(id=job_id, object="video.deleted", deleted=True)
+
+
+def models_to_wire() -> ModelList:
+    """The one model that there is, under the name that every video has."""
+    return ModelList(object="list", data=[model_to_wire(MODEL)])
+
+
+def model_to_wire(model_id: str) -> Model:
+    """A model by its id.
+
+    Raises:
+        UnknownModelError: it is not the one that there is.
+    """
+    if model_id != MODEL:
+        raise UnknownModelError([FieldProblem("model", model_id, f"is not a model of this server; there is {MODEL}")])
+    return Model(id=MODEL, object="model", created=_CREATED, owned_by="tencent")

@@ -94,6 +94,20 @@ class VideoDeleted(Reply):
     deleted: Annotated[bool, Field(description="Also true of a video that was cancelled; its record stays.")]
 
 
+class Model(Reply):
+    """A model that videos can be made with."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+
+
+class ModelList(Reply):
+    object: Literal["list"]
+    data: list[Model]
+
+
 class OpenAIError(Reply):
     message: str
     type: str

@@ -45,6 +45,7 @@ from .wavespeed_models import (
     SubmittedAnswer,
     WaveSpeedFault,
 )
+from .wording import Said
 
 NAME = "wavespeed"
 MODEL = "wavespeed-ai/hunyuan-video/t2v"
@@ -65,7 +66,6 @@ CAPABILITIES = Capabilities(
     price_source="the model's page at wavespeed.ai; check it before relying on it",
 )
 
-_FIELD_NAMES = {"width": "size", "height": "size"}
 _SIZE = re.compile(r"(\d{1,5})\*(\d{1,5})")
 _WORDS: dict[JobStatus, PredictionStatus] = {
     "queued": "created",
@@ -108,10 +108,12 @@ def request_from_wire(body: object, query: Mapping[str, str] | None = None, *, r
     size = _SIZE.fullmatch(fields.size)
     if size is None:
         raise InvalidRequestError([FieldProblem("size", fields.size, "must be width*height, such as 1280*720")])
+    said = {name: Said("size", fields.size, part=name) for name in ("width", "height")}
+    said["size"] = Said("size", fields.size)
     request = make_request(
         NAME,
         CAPABILITIES,
-        _FIELD_NAMES,
+        said,
         relaxed,
         prompt=fields.prompt,
         width=int(size[1]),
@@ -124,7 +126,7 @@ def request_from_wire(body: object, query: Mapping[str, str] | None = None, *, r
     if fields.enable_base64_output and webhook:
         rule = "cannot go together with a webhook; leave one of them out"
         raise InvalidRequestError([FieldProblem("enable_base64_output", True, rule)])
-    return Submission(request, fields.enable_sync_mode, fields.enable_base64_output, webhook)
+    return Submission(request, fields.enable_sync_mode, fields.enable_base64_output, webhook, said)
 
 
 def submission_to_wire(job: JobView, base_url: str) -> PredictionReply:

@@ -1,26 +1,32 @@
-"""WaveSpeed's endpoints beside submission and result: lists, deletion, balance, webhook secret.
+"""WaveSpeed's endpoints beside submission and result: lists, deletion, balance, models, webhook secret.
 
 References, all below https://wavespeed.ai/docs: docs-common-api/predictions and
-docs-common-api/prediction-delete; docs-common-api/balance; docs-api/verifying_webhook. What they
-leave open is said at each function.
+docs-common-api/prediction-delete; docs-common-api/balance; docs-common-api/models;
+docs-api/verifying_webhook. What they leave open is said at each function.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from ..errors import FieldProblem, InvalidRequestError
 from ..schema import JobStatus, JobView
 from .base import Listing, read_body
-from .wavespeed import MODEL, prediction_to_wire
+from .wavespeed import MODEL, SUBMIT_PATH, prediction_to_wire
 from .wavespeed_models import (
     SUCCESS,
     Balance,
     BalanceReply,
+    CallSchema,
     DeleteBody,
     DeletedCount,
     ListBody,
+    ListedModel,
+    ModelListReply,
+    ModelSchemas,
     PredictionListReply,
     PredictionPage,
     PredictionsDeletedReply,
@@ -29,6 +35,7 @@ from .wavespeed_models import (
 )
 
 LIST_PATH = "/api/v3/predictions"
+MODELS_PATH = "/api/v3/models"
 BALANCE_PATH = "/api/v3/balance"
 SECRET_PATH = "/api/v3/webhook/secret"
 # Nothing is paid for here. Clients that look before they submit must find enough, and no real sum.
@@ -93,6 +100,24 @@ def deleted_to_wire(count: int) -> PredictionsDeletedReply:
 def balance_to_wire() -> BalanceReply:
     """The account's balance in US dollars; always the same, see :data:`BALANCE_USD`."""
     return BalanceReply(**SUCCESS, data=Balance(balance=BALANCE_USD))
+
+
+def models_to_wire(request_schema: Mapping[str, Any]) -> ModelListReply:
+    """The one model that there is; clients read its id, its type, and ``api_schema`` for the fields of a submission.
+
+    Args:
+        request_schema: JSON Schema of a submission.
+    """
+    call = CallSchema(type="model_run", method="POST", api_path=SUBMIT_PATH, request_schema=dict(request_schema))
+    model = ListedModel(
+        model_id=MODEL,
+        name=MODEL,
+        type="text-to-video",
+        description="HunyuanVideo makes a video of a text, here on this server.",
+        base_price=0.0,
+        api_schema=ModelSchemas(api_schemas=[call]),
+    )
+    return ModelListReply(**SUCCESS, data=[model])
 
 
 def secret_to_wire(secret: str) -> WebhookSecretReply:

@@ -133,6 +133,34 @@ class WebhookSecretReply(_Envelope):
     data: WebhookSecret
 
 
+class CallSchema(Reply):
+    """How a model is called."""
+
+    type: Literal["model_run"]
+    method: Literal["POST"]
+    api_path: str
+    request_schema: Annotated[dict[str, Any], Field(description="JSON Schema of the body.")]
+
+
+class ModelSchemas(Reply):
+    api_schemas: list[CallSchema]
+
+
+class ListedModel(Reply):
+    """A model that videos can be made with."""
+
+    model_id: str
+    name: str
+    type: Literal["text-to-video"]
+    description: str
+    base_price: Annotated[float, Field(description="Always 0: nothing is paid for here.")]
+    api_schema: ModelSchemas
+
+
+class ModelListReply(_Envelope):
+    data: list[ListedModel]
+
+
 class WaveSpeedFault(Reply):
     code: int
     message: str

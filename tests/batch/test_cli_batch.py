@@ -185,6 +185,12 @@ def test_a_service_makes_the_batch(hosted: Command, tmp_path: Path) -> None:
     assert (done.returncode, len(list((tmp_path / "out").glob("*.mp4")))) == (0, 3), done.stderr
 
 
+def test_a_comment_is_not_paid_for(hosted: Command, service: StandIn) -> None:
+    done = hosted(text="# my list\na cat\n")
+    said = "note: the batch on standard input: 1 comment is skipped: line 1; write a prompt that begins with # as \\#"
+    assert (done.returncode, len(service.submissions), said in " ".join(done.stderr.split())) == (0, 1, True)
+
+
 def test_no_more_is_submitted_than_may_be_spent(hosted: Command, tmp_path: Path, service: StandIn) -> None:
     done = hosted("--concurrency", "2", "--seeds", "1,2,3", "--max-cost", "0.8", text="a cat\n")
     assert (done.returncode, len(list((tmp_path / "out").glob("*.mp4")))) == (18, 2), done.stderr

@@ -46,6 +46,14 @@ def video(client: openai.OpenAI) -> Video:
     return client.videos.create_and_poll(prompt=PROMPT, size="1280x720", extra_body=SHORT, poll_interval_ms=200)
 
 
+def test_the_model_is_listed_and_shown(idle_server: RunningServer) -> None:
+    with connect(idle_server) as client:
+        listed = [model.id for model in client.models.list()]
+        assert (listed, client.models.retrieve(listed[0]).object) == (["hunyuan-video"], "model")
+        with pytest.raises(openai.NotFoundError, match="there is hunyuan-video"):
+            client.models.retrieve("tencent/HunyuanVideo")
+
+
 def test_create_and_poll_returns_the_finished_video(video: Video) -> None:
     assert (video.object, video.status, video.progress, video.error) == ("video", "completed", 100, None)
 
@@ -125,6 +133,7 @@ def test_wrong_key_is_refused(server: RunningServer) -> None:
     ("options", "field"),
     [
         ({"size": "1281x720"}, "size"),
+        ({"seconds": "12", "size": "1280x720"}, "seconds"),
         ({"size": "wide"}, "size"),
         ({"seconds": "-1"}, "seconds"),
         ({"extra_body": {"num_frames": 6}}, "num_frames"),

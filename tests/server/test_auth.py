@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+
+from hunyuan_local.errors import ConfigError
+from hunyuan_local.server.config import read_api_keys
 
 KEYS = ("first-key", "second-key")
 RESULTS = {
@@ -133,3 +137,15 @@ def test_without_keys_its_own_page_is_answered(keyless: TestClient) -> None:
 def test_without_keys_the_public_name_is_answered(make_client: Callable[..., TestClient]) -> None:
     client = make_client(insecure=False, public_url="https://video.example.org")
     assert client.get("/v1/videos", headers={"host": "video.example.org"}).status_code == 200
+
+
+@pytest.mark.parametrize("content", [b"first-key\r\nsecond-key\r\n", b"# mine\r\nfirst-key\nsecond-key"])
+def test_a_file_of_keys_may_begin_with_a_byte_order_mark(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "keys").write_bytes(b"\xef\xbb\xbf" + content)
+    assert read_api_keys(tmp_path / "keys") == KEYS
+
+
+def test_a_file_of_keys_in_another_encoding_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_bytes("first-key".encode("utf-16"))
+    with pytest.raises(ConfigError, match=r"^api_keys_file='.*/keys': cannot be read: .*; save it as text in UTF-8$"):
+        read_api_keys(tmp_path / "keys")

@@ -95,6 +95,11 @@ def test_a_webhook_is_remembered(make_client: Callable[..., TestClient], stage: 
     assert stage.store.get(made["task_id"]).webhook == "http://127.0.0.1:9/hook"
 
 
+def test_a_webhook_is_refused_by_its_place_in_the_body(client: TestClient) -> None:
+    answer = client.post(PATH, json=BODY | {"extra": {"webhook": {"url": "ftp://a"}}})
+    assert answer.json()["message"].startswith("extra.webhook.url='ftp://a': must be like https://host/path")
+
+
 @pytest.mark.parametrize("webhook", [{"url": "http://127.0.0.1/"}, {"url": "ftp://a"}, {"url": ""}, {"url": 3}, "x"])
 def test_other_webhooks_are_refused(client: TestClient, webhook: object) -> None:
     assert client.post(PATH, json=BODY | {"extra": {"webhook": webhook}}).status_code == 400

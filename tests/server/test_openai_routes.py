@@ -84,6 +84,73 @@ def test_files_are_not_taken(client: TestClient) -> None:
     assert "input_reference='a.png': is a file" in refusal(client, **call)
 
 
+def browser_form(fields: dict[str, str], *empty_files: str) -> dict[str, Any]:
+    """A call with a form as browsers write it; httpx would not send a file without a name."""
+    parts = [f'name="{name}"\r\n\r\n{value}\r\n' for name, value in fields.items()]
+    parts += [f'name="{n}"; filename=""\r\nContent-Type: application/octet-stream\r\n\r\n\r\n' for n in empty_files]
+    body = "".join(f"--b\r\nContent-Disposition: form-data; {part}" for part in parts) + "--b--\r\n"
+    return {"content": body.encode(), "headers": {"content-type": "multipart/form-data; boundary=b"}}
+
+
+def test_a_field_without_a_file_is_nothing(client: TestClient, stage: Stage) -> None:
+    call = browser_form({"prompt": "a fox"}, "input_reference", "input_reference", "mask")
+    assert taken(client, stage, **call).prompt == "a fox"
+
+
+def test_an_empty_file_with_a_name_is_a_file(client: TestClient) -> None:
+    call = {"data": {"prompt": "a fox"}, "files": {"input_reference": ("a.png", b"", "image/png")}}
+    assert "input_reference='a.png': is a file" in refusal(client, **call)
+
+
+EMPTY = {"size": "", "seed": "", "seconds": "", "negative_prompt": "", "rewrite": "", "extra_params": "", "model": ""}
+
+
+@pytest.mark.parametrize("kind", ["data", "files"])
+def test_fields_of_a_form_that_were_left_empty_are_not_given(client: TestClient, stage: Stage, kind: str) -> None:
+    fields = {"prompt": "a fox", "input_reference": "", "extra_params[fps]": ""} | EMPTY
+    request = taken(client, stage, **{kind: multipart(fields) if kind == "files" else fields})
+    assert (request.negative_prompt, request.fps) == (None, 12)  # the model's own
+
+
+def test_a_prompt_that_was_left_empty_is_refused_as_it_was_sent(client: TestClient) -> None:
+    assert refusal(client, data={"prompt": "", "size": ""}).startswith("prompt='': the prompt is empty")
+
+
+def test_an_unknown_field_is_refused_though_it_was_left_empty(client: TestClient) -> None:
+    assert refusal(client, data={"prompt": "a fox", "steps": ""}).startswith("steps='': unknown field")
+
+
+def test_a_field_that_is_once_empty_is_given_once(client: TestClient, stage: Stage) -> None:
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    assert taken(client, stage, content=b"prompt=a&seed=&seed=7&seed=", headers=headers).seed == 7
+
+
+def test_an_empty_text_of_json_is_no_number(client: TestClient) -> None:
+    assert refusal(client, json={"prompt": "a fox", "seed": ""}).startswith("seed='': ")
+
+
+def test_a_video_that_is_too_large_is_refused_by_the_length_that_was_sent(client: TestClient) -> None:
+    message = refusal(client, data={"prompt": "a fox", "seconds": "12"})
+    assert message == (
+        "seconds=12: makes 289 frames at 24 a second; 1280x720x289 are 266342400 pixels, 236851200 are taken here; "
+        "ask for fewer or smaller"
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "beginning"),
+    [
+        ({"size": "8192x8192"}, "size='8192x8192': 8192x8192x"),
+        ({"width": "8192", "height": "8192"}, "width=8192: the height is 8192; 8192x8192x"),
+        ({"size": "8192x8192", "num_frames": "129"}, "num_frames=129: 8192x8192x129 are"),
+    ],
+)
+def test_a_video_that_is_too_large_is_refused_by_a_field_that_was_sent(
+    client: TestClient, fields: dict[str, str], beginning: str
+) -> None:
+    assert refusal(client, data={"prompt": "a fox"} | fields).startswith(beginning)
+
+
 def test_a_form_in_another_encoding_is_not_guessed_at(client: TestClient) -> None:
     body = b'--b\r\nContent-Disposition: form-data; name="prompt"\r\n\r\nf\xfcchsin\r\n--b--\r\n'
     headers = {"content-type": "multipart/form-data; boundary=b"}

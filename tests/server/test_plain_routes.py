@@ -52,7 +52,20 @@ def test_a_range_of_it_can_be_had(client: TestClient, url: str, header: str, par
     assert (answer.status_code, answer.content) == (206, part)
 
 
-@pytest.mark.parametrize("header", ["bytes=5-2", "bytes=-", "lines=1-2", "bytes=1-2,4-5", "x", "bytes=" + "9" * 5000])
+@pytest.mark.parametrize(
+    "header",
+    [
+        "bytes=5-2",
+        "bytes=-",
+        "lines=1-2",
+        "bytes=1-2,5-4",
+        "bytes=1-2,x",
+        "bytes=",
+        "bytes",
+        "x",
+        "bytes=" + "9" * 5000,
+    ],
+)
 def test_a_range_that_makes_no_sense_is_as_good_as_none(client: TestClient, url: str, header: str) -> None:
     answer = client.get(url, headers={"Range": header})
     assert (answer.status_code, answer.content) == (200, CLIP)

@@ -88,7 +88,7 @@ def test_below_no_prefix_the_answer_is_plain(client: TestClient) -> None:
 def test_another_method_is_refused_with_those_that_are_possible(client: TestClient, dialect: str) -> None:
     answer = client.patch(SUBMISSIONS[dialect][0])
     check_shape(dialect, answer)
-    allowed = "GET, POST" if dialect == "openai" else "POST"
+    allowed = "GET, HEAD, POST" if dialect == "openai" else "POST"
     assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
 
 

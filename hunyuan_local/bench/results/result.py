@@ -174,7 +174,7 @@ def load_result(path: Path) -> BenchResult:
         ConfigError: it is not there, or not the result of a bench.
     """
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (UnicodeDecodeError, json.JSONDecodeError):

@@ -155,7 +155,7 @@ def read_scenarios(name: str) -> ScenarioFile:
     """
     path = configs_dir() / "bench" / f"{name}.yaml" if name in scenario_names() else Path(name).expanduser()
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(

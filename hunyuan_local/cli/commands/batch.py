@@ -70,7 +70,11 @@ class Seeds(_Base):
 @click.argument("file")
 @click.option("--output-dir", "-o", required=True, metavar="DIR", help="Where the videos go: a folder, or a URL such "
               "as s3://bucket/folder.")  # fmt: skip
-@click.option("--format", type=click.Choice(["jsonl", "csv", "text"]), help="Of FILE; told by its name if left out.")
+@click.option(
+    "--format",
+    type=click.Choice(["jsonl", "csv", "text"]),
+    help="Of FILE; by default, what its name says and what is in it.",
+)
 @click.option("--seeds", type=Seeds(), default=(), metavar="N,N,...", help="Make each line once with each seed.")
 @click.option("--num-videos-per-prompt", type=click.IntRange(min=1), default=1, show_default=True, metavar="N")
 @click.option("--skip-invalid", is_flag=True, help="Make the good lines although others are bad.")
@@ -107,13 +111,16 @@ def command(
 ) -> None:
     """Make a video of every line of FILE; - is standard input.
 
-    FILE is JSON lines or CSV with any field of a request, or plain text with one prompt a line. Flags
-    fill what a line leaves open. The whole file is checked first. Stop it at any time: the same command
-    makes what is missing, unfinished videos from their last saved step. Exit code 18 if videos are missing.
+    FILE is JSON lines or CSV with any field of a request, or plain text with one prompt a line, in which
+    lines that begin with # are comments. Flags fill what a line leaves open. The whole file is checked
+    first. Stop it at any time: the same command makes what is missing, unfinished videos from their last
+    saved step. Exit code 18 if videos are missing.
     """
     console = stderr()
     defaults = {name: flags.pop(name, None) for name in ("size", *GenerationRequest.model_fields) if name != "prompt"}
     found = read_batch(file, format=format, defaults=defaults, seeds=seeds, num_videos_per_prompt=num_videos_per_prompt)
+    for note in found.notes:
+        console.print(f"note: {note}", markup=False)
     flags |= guards_from(flags)
     chosen = dict(flags)
     if chosen["executor"] == "ray":

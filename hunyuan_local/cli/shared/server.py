@@ -57,6 +57,9 @@ def server_options(command: Function) -> Function:
         click.option("--api-keys-file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
                      help="Keys, one a line, of which a client must show one; HUNYUAN_LOCAL_API_KEYS has more."),
         click.option("--insecure", is_flag=True, help="Listen for other machines without keys."),
+        click.option("--allow-origin", "allow_origins", multiple=True, metavar="ORIGIN", help="Let browsers call the "
+                     "server for web pages of this origin, such as https://app.example; may be given several times. "
+                     "* is every page on the web: without keys, each one that anybody opens on this machine."),
         click.option("--public-url", metavar="URL", help="The address that clients see, for the links to videos, such "
                      "as https://video.example.org; each request's own if left out."),
         click.option("--relaxed", is_flag=True, help="Take what the local model can do, not only a dialect's own "
@@ -112,7 +115,7 @@ def run_server(
     from ...backends.local.backend import LocalBackend
     from ...backends.local.profile_choice import require_libraries
     from ...jobs.folder import DataFolder
-    from ...server.config import ServerConfig, check_binding, read_api_keys
+    from ...server.config import ServerConfig, check_binding, check_origins, read_api_keys
     from ...server.process import serve
     from ...weights.cache import is_here
     from ...weights.source import check_obtainable
@@ -127,6 +130,10 @@ def run_server(
     check_obtainable(backend.config)  # a worker that cannot load it would only say so in the log
     keys = read_api_keys(flags["api_keys_file"])
     check_binding(flags["host"], keys, flags["insecure"])
+    check_origins(flags["allow_origins"])
+    if "*" in flags["allow_origins"]:
+        who = "that has a key" if keys else "that anybody opens who reaches this server"
+        click.echo(f"note: --allow-origin '*': every web page {who} can make, see and delete videos here", err=True)
     folder = DataFolder(options.data_dir)
     store = folder.store()
     # Whoever runs the server decides whether it loads a language model.

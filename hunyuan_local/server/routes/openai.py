@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -10,15 +11,19 @@ from fastapi.responses import Response
 from ...schema import JobView
 from ...wires import openai, openai_library, openai_models
 from ..bodies import JsonOrFormBody
-from ..documentation import query, refusals
-from ..downloads import MP4, WEBP, VideoResponse, thumbnail
+from ..documentation import file_responses, query, refusals
+from ..downloads import MP4, WEBP, VideoResponse, thumbnail_response
 from ..faults import ReplyResponse
 from ..view import pause_s
 from . import BaseUrl, Service, take
 
 router = APIRouter(tags=["OpenAI"])
 
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_CONTENT: dict[str, Any] = {
+    "response_class": Response,
+    "responses": file_responses(MP4, WEBP) | refusals(openai.NAME, "invalid", "not_found"),
+    "openapi_extra": query(openai_models.ContentQuery),
+}
 
 
 @router.post(
@@ -60,22 +65,25 @@ def delete(job_id: str, service: Service) -> ReplyResponse:
     return ReplyResponse(openai_library.deleted_to_wire(job_id))
 
 
-@router.get(
-    openai.CONTENT_PATH,
-    response_class=Response,
-    responses={
-        200: {"content": {MP4: _BINARY, WEBP: _BINARY}},
-        206: {"description": "One range of the file.", "content": {MP4: _BINARY}},
-        416: {"description": "The file ends before the range.", "content": {"text/plain": {}}},
-        **refusals(openai.NAME, "invalid", "not_found"),
-    },
-    openapi_extra=query(openai_models.ContentQuery),
-)
+@router.head(openai.CONTENT_PATH, **_CONTENT)
+@router.get(openai.CONTENT_PATH, **_CONTENT)
 def content(job_id: str, request: Request, service: Service) -> Response:
     """The file of a finished video, or its first frame."""
     variant = openai_library.variant_from_wire(request.query_params)
     path = service.file(service.get(job_id))
-    return VideoResponse(path) if variant == "video" else Response(thumbnail(path), media_type=WEBP)
+    return VideoResponse(path) if variant == "video" else thumbnail_response(path, request.scope)
+
+
+@router.get(openai_library.MODELS_PATH, response_model=openai_models.ModelList, responses=refusals(openai.NAME))
+async def list_models() -> ReplyResponse:
+    """The model that videos are made with; a submission may name it, or any other, or none."""
+    return ReplyResponse(openai_library.models_to_wire())
+
+
+@router.get(openai_library.MODEL_PATH, response_model=openai_models.Model, responses=refusals(openai.NAME, "not_found"))
+async def model(model_id: str) -> ReplyResponse:
+    """One model by its id."""
+    return ReplyResponse(openai_library.model_to_wire(model_id))
 
 
 def _state(view: JobView, base_url: str) -> ReplyResponse:

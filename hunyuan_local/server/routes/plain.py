@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from ...errors import StoreError
 from ...wires.base import Fault
-from ..documentation import refusals
+from ..documentation import file_responses, refusals
 from ..downloads import MP4, VideoResponse
 from ..faults import SEE_LOG, LinkRefusedError, refusal
 from ..links import PATH
@@ -21,18 +21,16 @@ from . import Service
 logger = logging.getLogger(__name__)
 router = APIRouter(tags=["Server"])
 
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
 _QUERY = {
     "parameters": [
         {"name": name, "in": "query", "required": True, "schema": {"type": "string"}}
         for name in ("expires", "signature")
     ]
 }
-_FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"content": {MP4: _BINARY}},
-    206: {"description": "One range of the file.", "content": {MP4: _BINARY}},
-    416: {"description": "The file ends before the range.", "content": {"text/plain": {}}},
-    **refusals(None, "forbidden", "not_found", "internal", "unavailable"),
+_FILE: dict[str, Any] = {
+    "response_class": Response,
+    "responses": file_responses(MP4) | refusals(None, "forbidden", "not_found", "internal", "unavailable"),
+    "openapi_extra": _QUERY,
 }
 
 
@@ -42,8 +40,8 @@ class Health(BaseModel):
     status: str
 
 
-@router.head(PATH, response_class=Response, responses=_FILE_RESPONSES, openapi_extra=_QUERY)
-@router.get(PATH, response_class=Response, responses=_FILE_RESPONSES, openapi_extra=_QUERY)
+@router.head(PATH, **_FILE)
+@router.get(PATH, **_FILE)
 def file(job_id: str, request: Request, service: Service) -> Response:
     """The file of a finished video, at the address that a job's state names."""
     query = request.query_params

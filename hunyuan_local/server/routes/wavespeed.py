@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 
-from ...wires import wavespeed, wavespeed_account, wavespeed_models
+from ...wires import schemas, wavespeed, wavespeed_account, wavespeed_models
 from ..bodies import JsonBody
 from ..documentation import json_body, query, refusals
 from ..faults import ReplyResponse, UnknownJobError
@@ -85,6 +85,16 @@ def delete(body: JsonBody, service: Service) -> ReplyResponse:
 async def balance() -> ReplyResponse:
     """Always the same amount: nothing is paid for here."""
     return ReplyResponse(wavespeed_account.balance_to_wire())
+
+
+@router.get(
+    wavespeed_account.MODELS_PATH, response_model=wavespeed_models.ModelListReply, responses=refusals(wavespeed.NAME)
+)
+async def list_models(service: Service) -> ReplyResponse:
+    """The model that videos are made with, and the fields of a submission."""
+    config = service.config
+    schema = schemas.submission_schema(wavespeed.NAME, config.relaxed, config.max_prompt_characters)
+    return ReplyResponse(wavespeed_account.models_to_wire(schema))
 
 
 @router.get(
