@@ -18,7 +18,7 @@ PANELS: dict[str, tuple[str, ...]] = {
         "--output", "--output-dir", "--overwrite", "--report", "--keep-videos", "--preview-every", "--json",
     ),
     "Address and access": (
-        "--host", "--port", "--api-keys-file", "--insecure", "--public-url", "--video-url-ttl",
+        "--host", "--port", "--api-keys-file", "--insecure", "--public-url", "--allow-origin", "--video-url-ttl",
         "--allow-private-webhooks", "--page", "--no-browser",
     ),
     "Limits": (
