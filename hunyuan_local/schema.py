@@ -277,7 +277,8 @@ class SafetyVerdict(BaseModel):
 class GenerationResult(BaseModel):
     """One finished video: where it is, what it holds, how it was made, and seconds a stage.
 
-    ``safety`` is None where no frame was checked.
+    ``video`` is None where a service gave a video that cannot be decoded here, and ``safety`` where no frame was
+    checked.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -287,7 +288,7 @@ class GenerationResult(BaseModel):
     model: str
     seed: int
     request: GenerationRequest
-    video: VideoInfo
+    video: VideoInfo | None
     timings: Timings
     notes: list[str] = []
     safety: SafetyVerdict | None = None

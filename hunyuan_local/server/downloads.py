@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 from collections.abc import Generator
 from contextlib import closing
@@ -14,9 +15,12 @@ from starlette.types import Receive, Scope, Send
 
 from ..errors import VideoError
 from ..video import read_frames
+from .faults import VideoNotReadyError
 
 if TYPE_CHECKING:
     import numpy as np
+
+logger = logging.getLogger(__name__)
 
 MP4 = "video/mp4"
 WEBP = "image/webp"
@@ -44,12 +48,17 @@ def thumbnail(path: Path) -> bytes:
     """The first frame of a video as a WebP picture.
 
     Raises:
-        VideoError: it cannot be read, or has no frame.
+        VideoNotReadyError: there is no picture of it: it is as a service gave it, and cannot be decoded here.
+        VideoError: it has no frame.
     """
     from PIL import Image
 
     with closing(cast("Generator[np.ndarray, None, None]", read_frames(path))) as frames:  # which also ends the decoder
-        frame = next(frames, None)
+        try:
+            frame = next(frames, None)
+        except VideoError as error:
+            logger.warning("no thumbnail: %s", error)
+            raise VideoNotReadyError("this video cannot be decoded here, so there is no picture of it") from error
     if frame is None:
         raise VideoError(f"{path}: has no frame; make it again")
     picture = io.BytesIO()
