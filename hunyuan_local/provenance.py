@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .config import ModelConfig, RuntimeProfile
 from .errors import HunyuanLocalError, VideoError
-from .schema import GenerationRequest, SafetyVerdict, Timings
+from .schema import GenerationRequest, SafetyVerdict, SeedTeller, Timings
 from .video import read_metadata
 
 FORMAT = "hunyuan-local/1"
@@ -55,7 +55,7 @@ class RemoteTask(BaseModel):
     remote_id: str
 
 
-class Provenance(BaseModel):
+class Provenance(SeedTeller, BaseModel):
     """How a video was made; None is what a hosted service does not tell, or ``remote`` of a local one.
 
     ``profile`` is the name that was asked for and ``runtime`` what it came to. ``recoveries`` are changes
@@ -84,6 +84,11 @@ class Provenance(BaseModel):
     notes: list[str] = []
     recoveries: list[str] = []
     safety: SafetyVerdict | None = None
+
+    @property
+    def told_seed(self) -> int | None:
+        """The seed of the request."""
+        return self.request.seed
 
 
 def read_provenance(path: Path) -> Provenance:

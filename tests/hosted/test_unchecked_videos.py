@@ -154,6 +154,16 @@ def test_the_sound_of_a_video_stays(fetch: Fetch, tmp_path: Path) -> None:
     assert "Audio: aac" in said and read_provenance(result.path).frames_sha256
 
 
+def test_no_fault_of_our_reader_costs_a_video(fetch: Fetch, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: Path) -> Iterator[object]:
+        raise ValueError("invalid literal for int()")
+
+    monkeypatch.setattr(arrival, "read_frames", fails)
+    result = fetch(PLAIN)
+    assert (result.video.num_frames, result.provenance["frames_sha256"]) == (2, None)
+    assert "cannot be decoded here (ValueError: invalid literal for int())" in result.notes[-1]
+
+
 def test_a_full_disk_leaves_the_video_as_it_came(fetch: Fetch, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: object, **__: object) -> None:
         raise VideoError("a.mp4: cannot be written: no space; check the disk", "no space left")

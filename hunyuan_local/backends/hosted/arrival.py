@@ -57,8 +57,8 @@ def examine(path: Path, safety: SafetyConfig) -> Findings:
             digest.update(frame.tobytes())
             inspection.add(frame[None])
         found.frames_sha256 = digest.hexdigest()
-    except VideoError as error:
-        why = f"its frames cannot be decoded here (ffmpeg: {_cause(error)})"
+    except Exception as error:  # whatever it is, the video is paid for
+        why = f"its frames cannot be decoded here ({_cause(error)})"
         found.unchecked = why if safety.mode != "off" else ""
         lacking = "frames_sha256 is" if found.info else "their size and number are not known, and frames_sha256 is"
         found.notes.append(f"the video is not checked: {why}; {lacking} null")
@@ -67,7 +67,7 @@ def examine(path: Path, safety: SafetyConfig) -> Findings:
         found.safety = inspection.finish()
     except ContentBlockedError:
         raise
-    except Exception as error:  # whatever it is, the video is paid for
+    except Exception as error:
         found.unchecked = f"the classifier failed: {type(error).__name__}: {first_line(error)}"
     if found.safety is not None and found.safety.flagged:
         found.notes.append(flag_note(found.safety))
@@ -136,7 +136,9 @@ def deliver(
     return statement
 
 
-def _cause(error: VideoError) -> str:
-    """The first thing that ffmpeg said, without addresses in its memory."""
+def _cause(error: Exception) -> str:
+    """The first thing that ffmpeg said, without addresses in its memory; or what another error says."""
+    if not isinstance(error, VideoError):
+        return f"{type(error).__name__}: {first_line(error)}"
     lines = [line.strip() for line in _ADDRESS.sub("", error.cause or str(error)).splitlines()]
     return next(filter(None, lines), "no reason given")[:200]
