@@ -120,7 +120,7 @@ def deliver(
         except VideoError as error:
             why = f"it cannot be written anew ({_cause(error)})"
     as_it_came = f"the file is as the service gave it{f', since {why}' if why else ''}"
-    found.notes.append(f"{as_it_came}; how it was made stands beside it, in {beside(output).name}")
+    found.notes.append(f"{as_it_came}; how it was made stands beside it, in a file of its name and .json")
     statement = state(found.notes, file_sha256(path))
     try:
         # First, so that a crash leaves no video that nobody knows to be paid for.
