@@ -28,6 +28,7 @@
     |- BenchIncompleteError      21  a bench has ended, and not all of its runs succeeded
     |- RewriteError              22  a prompt could not be rewritten
     |- ContentBlockedError       23  a checker of frames has flagged the video, which is withheld
+    |- UncheckedVideoError       23  a paid video could not be checked and is kept aside, not published
     `- GenerationCancelledError  130 stopped on request
 
 Each message names what was wrong, its value, what is allowed and the remedy, so that the command
@@ -37,6 +38,7 @@ line can print it as it stands. Knows nothing about where errors come from.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from .exit_codes import ExitCode
 
@@ -158,9 +160,16 @@ class InvalidOutputError(HunyuanLocalError):
 
 
 class VideoError(HunyuanLocalError):
-    """A video file cannot be written, read, or lacks what was asked of it."""
+    """A video file cannot be written, read, or lacks what was asked of it.
+
+    ``cause`` is what ffmpeg or the system says of it, where that is known, without the file and the remedy.
+    """
 
     exit_code = ExitCode.VIDEO_FILE
+
+    def __init__(self, message: str, cause: str = ""):
+        super().__init__(message)
+        self.cause = cause
 
 
 class GpuMemoryError(HunyuanLocalError):
@@ -202,6 +211,16 @@ class ContentBlockedError(HunyuanLocalError):
     def __init__(self, message: str, verdict: object = None):
         super().__init__(message)
         self.verdict = verdict
+
+
+class UncheckedVideoError(HunyuanLocalError):
+    """Only checked videos may be published, and one that is paid for could not be checked; ``path`` is where it is."""
+
+    exit_code = ExitCode.CONTENT_BLOCKED
+
+    def __init__(self, message: str, path: Path | None = None):
+        super().__init__(message)
+        self.path = path
 
 
 class GenerationCancelledError(HunyuanLocalError):

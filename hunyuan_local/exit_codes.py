@@ -39,5 +39,5 @@ class ExitCode(IntEnum):
     RANK_FAILED = 20, "a process of a multi-GPU run died"
     BENCH_INCOMPLETE = 21, "runs of a bench failed"
     NOT_REWRITTEN = 22, "the prompt could not be rewritten"
-    CONTENT_BLOCKED = 23, "the safety check withheld the video"
+    CONTENT_BLOCKED = 23, "the safety check withheld the video, or could not check a paid one that it has to"
     CANCELLED = 130, "cancelled"

@@ -1,7 +1,8 @@
 """What an mp4 says of how it was made, and how two such statements differ.
 
-The statement is one JSON object in the file's comment tag and in ``--json``. Knows nothing about
-pipelines; who made the video says how.
+The statement is one JSON object in the file's comment tag and in ``--json``. A video that can hold none, since a
+service gave it in a form that cannot be written again, has it beside it: ``a.mp4.json``. Knows nothing about pipelines;
+who made the video says how.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .config import ModelConfig, RuntimeProfile
 from .errors import HunyuanLocalError, VideoError
-from .schema import GenerationRequest, SafetyVerdict, Timings
+from .schema import GenerationRequest, SafetyVerdict, SeedTeller, Timings
 from .video import read_metadata
 
 FORMAT = "hunyuan-local/1"
@@ -54,13 +55,14 @@ class RemoteTask(BaseModel):
     remote_id: str
 
 
-class Provenance(BaseModel):
+class Provenance(SeedTeller, BaseModel):
     """How a video was made; None is what a hosted service does not tell, or ``remote`` of a local one.
 
     ``profile`` is the name that was asked for and ``runtime`` what it came to. ``recoveries`` are changes
     that were made because memory ran out. ``render_size`` is (width, height) before the encoder
     scaled it up. ``frames_sha256`` is over the RGB bytes of all frames: those handed to the encoder,
-    or decoded from a hosted file. ``safety`` is None where no frame was checked.
+    or decoded from a hosted file; None where that cannot be decoded. ``file_sha256`` is that of a hosted file that was
+    delivered as it came, and the statement beside it speaks of no other. ``safety`` is None where no frame was checked.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -77,19 +79,25 @@ class Provenance(BaseModel):
     remote: RemoteTask | None = None
     versions: dict[str, str]
     timings: Timings
-    frames_sha256: str
+    frames_sha256: str | None
+    file_sha256: str | None = None
     notes: list[str] = []
     recoveries: list[str] = []
     safety: SafetyVerdict | None = None
 
+    @property
+    def told_seed(self) -> int | None:
+        """The seed of the request."""
+        return self.request.seed
+
 
 def read_provenance(path: Path) -> Provenance:
-    """The statement inside a video file.
+    """The statement inside a video file, or beside one that was delivered as it came.
 
     Raises:
         VideoError: the file cannot be read, or was not made by this package.
     """
-    text = read_metadata(path)
+    text = _statement_beside(path) or read_metadata(path)
     if text is None:
         raise VideoError(f"{path}: says nothing of how it was made; only files written by hunyuan-local do")
     try:
@@ -102,6 +110,27 @@ def read_provenance(path: Path) -> Provenance:
         raise
     except (json.JSONDecodeError, ValidationError, HunyuanLocalError, TypeError) as error:
         raise VideoError(f"{path}: its statement of how it was made is damaged: {error}") from error
+
+
+def beside(path: Path) -> Path:
+    """Where the statement of a video is that can hold none."""
+    return path.with_name(f"{path.name}.json")
+
+
+def _statement_beside(path: Path) -> str | None:
+    """The text beside a video, if it speaks of that very file."""
+    try:
+        text = beside(path).read_text(encoding="utf-8")
+        said = json.loads(text)
+        return text if isinstance(said, dict) and said.get("file_sha256") == file_sha256(path) else None
+    except (OSError, ValueError):
+        return None
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file in hexadecimal digits; raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def differences(old: Provenance, new: Provenance) -> list[str]:

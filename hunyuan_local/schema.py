@@ -17,8 +17,10 @@ from pydantic import (
     ConfigDict,
     Field,
     ModelWrapValidatorHandler,
+    SerializerFunctionWrapHandler,
     ValidationError,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -32,6 +34,8 @@ TEMPORAL_COMPRESSION = 4
 MAX_SIDE = 16384  # the H.264 encoder takes no larger picture
 MAX_FRAMES = 4097  # nearly three minutes at 24 a second, far more than any checkpoint was trained for
 MAX_SEED = 2**64 - 1
+# Many programs, such as browsers, Node and jq, hold a number of JSON as a double, which rounds larger whole numbers.
+MAX_EXACT_SEED = 2**53 - 1
 _SIZE = re.compile(r"([0-9]{1,9})[*x]([0-9]{1,9})")
 
 RewriteMode = Literal["off", "normal", "master"]
@@ -274,10 +278,31 @@ class SafetyVerdict(BaseModel):
     model: str
 
 
-class GenerationResult(BaseModel):
+def seed_text(seed: int | None) -> str | None:
+    """A seed as a text, where readers of JSON may round the number; None where they do not."""
+    return None if seed is None or seed <= MAX_EXACT_SEED else str(seed)
+
+
+class SeedTeller(BaseModel):
+    """What tells of a video: as JSON it has the seed as ``seed_text`` too, where the number may be read rounded."""
+
+    @property
+    def told_seed(self) -> int | None:
+        """The seed that the video was, or is to be, made with."""
+        raise NotImplementedError
+
+    @model_serializer(mode="wrap")
+    def _with_seed_text(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = handler(self)
+        text = seed_text(self.told_seed)
+        return fields if text is None else fields | {"seed_text": text}
+
+
+class GenerationResult(SeedTeller):
     """One finished video: where it is, what it holds, how it was made, and seconds a stage.
 
-    ``safety`` is None where no frame was checked.
+    ``video`` is None where a service gave a video that cannot be decoded here, and ``safety`` where no frame was
+    checked.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -287,11 +312,16 @@ class GenerationResult(BaseModel):
     model: str
     seed: int
     request: GenerationRequest
-    video: VideoInfo
+    video: VideoInfo | None
     timings: Timings
     notes: list[str] = []
     safety: SafetyVerdict | None = None
     provenance: dict[str, Any]
+
+    @property
+    def told_seed(self) -> int:
+        """The seed that was used."""
+        return self.seed
 
 
 JobStatus = Literal["queued", "running", "succeeded", "failed", "canceled"]

@@ -124,7 +124,7 @@ def test_results_have_one_shape(made: Made) -> None:
         *(f"video.{name}" for name in ("width", "height", "num_frames", "fps", "duration_s", "codec", "pixel_format")),
         *(f"provenance.{name}" for name in (
             "format", "created_at", "backend", "request", "model", "profile", "device", "render_size", "remote",
-            "runtime", "versions", "timings", "frames_sha256", "notes", "recoveries", "safety",
+            "runtime", "versions", "timings", "frames_sha256", "file_sha256", "notes", "recoveries", "safety",
         )),
     }  # fmt: skip
 

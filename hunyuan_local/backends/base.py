@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from ..capabilities import Capabilities, Fit
 from ..config import ModelConfig, RewriteConfig, RuntimeProfile, SafetyConfig
 from ..errors import ConfigError
-from ..schema import GenerationRequest, GenerationResult, Progress
+from ..schema import MAX_EXACT_SEED, GenerationRequest, GenerationResult, Progress
 
 
 def _ignore(told: Progress | str) -> None:
@@ -232,8 +232,7 @@ def with_seed(request: GenerationRequest, limits: Capabilities) -> GenerationReq
     if request.seed is not None:
         return request
     low, high = limits.seeds
-    # Nothing above 2^63 - 1 is drawn: many programs that read the JSON hold no larger integer.
-    return request.replace(seed=low + secrets.randbelow(min(high, 2**63 - 1) - low + 1))
+    return request.replace(seed=low + secrets.randbelow(min(high, MAX_EXACT_SEED) - low + 1))
 
 
 def explanation(

@@ -22,6 +22,7 @@ from ..jobs.folder import DataFolder
 from ..jobs.housekeeping import sweep
 from ..jobs.job import Job
 from ..jobs.pool import Pool
+from ..provenance import beside
 from ..schema import GenerationRequest
 from ..video import read_poster
 from .destination import Destination
@@ -201,8 +202,11 @@ class Batch:
         name = job.origin["name"]
         if not self.destination.is_local:
             self._keep_picture(job)
+        video = self.folder.video(job)
         try:
-            self.destination.deliver(self.folder.video(job), name)
+            if beside(video).exists():
+                self.destination.deliver(beside(video), beside(Path(name)).name)
+            self.destination.deliver(video, name)
         except VideoError as error:
             self._problems[key] = str(error)  # it stays here, and the next run tries it again
         else:

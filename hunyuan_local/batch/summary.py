@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from ..schema import Timings
+from ..schema import Timings, seed_text
 from .report import ReportRow
 from .run import Batch, ItemState
 
@@ -65,12 +65,14 @@ class Summary:
 
     def _item(self, state: ItemState) -> dict[str, Any]:
         job = state.job
+        text = None if job is None else seed_text(job.request.seed)
         return {
             "line": state.item.line,
             "key": state.item.key,
             "status": state.status,
             "video": self._where.location(state.name) if state.is_there else None,
             "seed": None if job is None else job.request.seed,
+            **({} if text is None else {"seed_text": text}),
             "attempts": 0 if job is None else job.attempts,
             "seconds": None if job is None or not job.result else job.result["timings"]["total_s"],
             "frames_sha256": None if job is None or not job.result else job.result["provenance"]["frames_sha256"],

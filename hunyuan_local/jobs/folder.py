@@ -69,8 +69,8 @@ class DataFolder:
 
     def remove(self, job: Job) -> None:
         """Delete all files of a job; those that are not there are no error."""
-        self.video(job).unlink(missing_ok=True)
-        self.preview(job).unlink(missing_ok=True)
+        for path in self.video(job).parent.glob(f"{job.job_id}.*"):  # also its picture, and what stands beside it
+            path.unlink(missing_ok=True)
         shutil.rmtree(self.unfinished(job), ignore_errors=True)
 
     def old_files(self, before: float) -> Iterator[Path]:

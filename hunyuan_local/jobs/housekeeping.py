@@ -45,7 +45,7 @@ def discard(folder: DataFolder, store: JobStore, job: Job) -> bool:
 def sweep(folder: DataFolder, store: JobStore, now: float) -> None:
     """Delete files that no process writes and no job has: left by workers that died, or finished after a deletion."""
     for path in folder.old_files(now - _SURELY_LEFT_S):
-        if path.suffix == ".partial" or store.get(path.stem) is None:
+        if path.suffix == ".partial" or store.get(path.name.split(".")[0]) is None:
             folder.delete(path)
 
 

@@ -6,14 +6,14 @@ import json
 import sqlite3
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
-from ..schema import FailureKind, GenerationRequest, JobStatus, Progress
+from ..schema import FailureKind, GenerationRequest, JobStatus, Progress, SeedTeller
 
 FINISHED: tuple[JobStatus, ...] = ("succeeded", "failed", "canceled")
 
 
-class Job(BaseModel):
+class Job(SeedTeller):
     """One row. Times are seconds since 1970; ``origin`` is what its taker wants to remember of it.
 
     ``webhook`` is a URL to be called when the job has ended; see :class:`.webhook_queue.WebhookQueue`.
@@ -45,6 +45,12 @@ class Job(BaseModel):
     webhook_attempts: int
     webhook_at: float | None
     webhook_error: str
+
+    @property
+    def told_seed(self) -> int | None:
+        """The seed that was used, or of the request while nothing is made."""
+        used: int | None = (self.result or {}).get("seed", self.request.seed)
+        return used
 
     @property
     def is_finished(self) -> bool:

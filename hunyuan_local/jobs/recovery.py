@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..backends.hosted.arrival import Findings, aside_of, examine, keep_to_the_check
 from ..backends.safety_check import inspect_file
 from ..config import SafetyConfig
 from ..errors import VideoError
 from ..provenance import read_provenance
 from ..schema import GenerationResult
-from ..video import probe
+from ..video import MP4, probe
 from .job import Job
 
 
@@ -20,26 +21,31 @@ def finished_before(job: Job, path: Path, safety: SafetyConfig) -> GenerationRes
 
     Raises:
         ContentBlockedError: the safety check withholds it; the file is still there.
+        UncheckedVideoError: a service made it, and the safety check cannot be made; it is kept aside.
     """
     if not path.exists():
         return None
     try:
-        said, info = read_provenance(path), probe(path)
+        said = read_provenance(path)
+        found = Findings(MP4, probe(path)) if said.remote is None else examine(path, safety)
     except VideoError:
         return None
     # The path is this job's alone. A service may have been asked for less, or have used another seed.
-    if said.remote is None and said.request != job.request:
+    if said.remote is not None:
+        keep_to_the_check(found, safety, path, aside_of(path, job.job_id))
+    elif said.request != job.request:
         return None
-    verdict = inspect_file(safety, path, info.num_frames)
+    elif found.info is not None:
+        found.safety = inspect_file(safety, path, found.info.num_frames)
     return GenerationResult(
         path=path,
         backend=said.backend,
         model=said.model.name or "",
         seed=said.request.seed,
         request=said.request,
-        video=info,
+        video=found.info,
         timings=said.timings,
-        notes=said.notes,
-        safety=verdict or said.safety,
+        notes=list(dict.fromkeys([*said.notes, *found.notes])),
+        safety=found.safety or said.safety,
         provenance=said.model_dump(mode="json"),
     )

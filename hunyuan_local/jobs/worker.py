@@ -32,6 +32,7 @@ from ..errors import (
     SubmissionLostError,
     TaskFailedError,
     TerminationRequest,
+    UncheckedVideoError,
     UnreachableError,
 )
 from ..schema import FailureKind, GenerationResult, Progress
@@ -48,7 +49,7 @@ logger = logging.getLogger(__name__)
 _FINAL_ERRORS = (
     InvalidRequestError, InvalidOutputError, GpuMemoryError,
     # Of a service: what it has said no to, and what would be billed again.
-    RequestRefusedError, SubmissionLostError, TaskFailedError,
+    RequestRefusedError, SubmissionLostError, TaskFailedError, UncheckedVideoError,
 )  # fmt: skip
 _MOST_AHEAD = 100_000
 _LONGEST_PAUSE_S = 300.0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import re
 from collections.abc import Generator
 from contextlib import closing
@@ -25,6 +26,8 @@ from .faults import VideoNotReadyError
 
 if TYPE_CHECKING:
     import numpy as np
+
+logger = logging.getLogger(__name__)
 
 MP4 = "video/mp4"
 WEBP = "image/webp"
@@ -64,8 +67,8 @@ def thumbnail_response(path: Path, scope: Scope) -> Response:
     """The first frame of a video as a WebP picture; it is made only for a caller who does not have it.
 
     Raises:
-        VideoError: it cannot be read, or has no frame.
-        VideoNotReadyError: the file is gone.
+        VideoNotReadyError: the file is gone, or a service gave it in a form that cannot be decoded here.
+        VideoError: it has no frame.
     """
     etag = f'{VideoResponse(path).headers["etag"][:-1]}-thumbnail"'
     if is_known(scope, empty := MutableHeaders({"etag": etag})):
@@ -100,7 +103,11 @@ def _thumbnail(path: Path) -> bytes:
     from PIL import Image
 
     with closing(cast("Generator[np.ndarray, None, None]", read_frames(path))) as frames:  # which also ends the decoder
-        frame = next(frames, None)
+        try:
+            frame = next(frames, None)
+        except VideoError as error:
+            logger.warning("no thumbnail: %s", error)
+            raise VideoNotReadyError("this video cannot be decoded here, so there is no picture of it") from error
     if frame is None:
         raise VideoError(f"{path}: has no frame; make it again")
     picture = io.BytesIO()

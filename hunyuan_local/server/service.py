@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import os
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -162,7 +163,14 @@ class VideoService:
             is_inline = deliver == "inline" and job.origin.get("inline", False)
             outputs = (self.file_base64(job) if is_inline else self.links.sign(base_url, job.job_id),)
         ttl_s = self.config.retention_s if deliver == "path" else self.links.ttl_s
+        job = job.model_copy(update={"error": self._without_paths(job.error)})
         return view_of(job, eta_s=self._eta_s(job), outputs=outputs, ttl_s=round(ttl_s))
+
+    def _without_paths(self, error: str) -> str:
+        """An error for those outside, whom the place of this server's files does not concern."""
+        for root in (os.path.abspath(self.folder.root), str(self.folder.root)):
+            error = error.replace(f"{root}{os.sep}", "")
+        return error
 
     def _eta_s(self, job: Job) -> float | None:
         """A forecast is never worth an error: the job may have been taken in this very call."""

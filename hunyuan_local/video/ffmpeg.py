@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import subprocess
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -19,6 +22,20 @@ def ffmpeg(level: str = "error") -> list[str]:
     raise VideoError("no ffmpeg was found; reinstall imageio-ffmpeg, or set IMAGEIO_FFMPEG_EXE to an ffmpeg")
 
 
+def every_frame() -> list[str]:
+    """Options for all frames of the first video stream; else ffmpeg repeats and drops some for a steady rate."""
+    return ["-map", "0:V:0", *_passthrough(ffmpeg()[0])]
+
+
+@lru_cache
+def _passthrough(exe: str) -> list[str]:
+    """ffmpeg 5.1 has renamed this option, and later ones do not know the old name."""
+    said = subprocess.run([exe, "-version"], stdin=subprocess.DEVNULL, capture_output=True).stdout
+    version = re.search(rb"^ffmpeg version n?(\d+)\.(\d+)", said)
+    is_old = version is not None and (int(version[1]), int(version[2])) < (5, 1)
+    return ["-vsync", "0"] if is_old else ["-fps_mode", "passthrough"]
+
+
 def tail(messages: bytes) -> str:
     return messages.decode("utf-8", "replace").strip()[-1500:] or "it left no message"
 
@@ -27,4 +44,4 @@ def check_status(path: Path, status: int, messages: bytes) -> None:
     """VideoError, with what ffmpeg said, where its exit ``status`` is not 0."""
     if status:
         what = f"ffmpeg failed with status {status}; no file was kept; check the free disk space and the size"
-        raise VideoError(f"{path}: {what}; it said: {tail(messages)}")
+        raise VideoError(f"{path}: {what}; it said: {tail(messages)}", tail(messages))

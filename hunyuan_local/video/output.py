@@ -46,7 +46,7 @@ def partial_path(target: Path, purpose: str = "") -> Path:
 
 
 def move_into_place(partial: Path, target: Path, overwrite: bool) -> None:
-    """Give a finished file its name, durably; another file of that name is replaced only on request.
+    """Give a finished file of the same folder its name, durably; another file of it is replaced only on request.
 
     Raises:
         OutputExistsError: the name was taken meanwhile.

@@ -12,13 +12,14 @@ from pathlib import Path
 
 from ..errors import VideoError
 from .ffmpeg import ffmpeg, tail
-from .reader import STREAM_LINE
+from .reader import ON_BLACK, frame_rate
 
 SIDE_PX = 320
 _DURATION = re.compile(rb"Duration: (\d+):(\d+):([\d.]+)")
 # A JPEG file's colours are those of BT.601 in the full range, whatever the video's are.
 _SCALER = (
-    "scale=w='min({0},iw)':h='min({0},ih)':force_original_aspect_ratio=decrease:force_divisible_by=2"
+    ON_BLACK
+    + ",scale=w='max(2,min({0},iw))':h='max(2,min({0},ih))':force_original_aspect_ratio=decrease:force_divisible_by=2"
     ":out_color_matrix=bt601:out_range=pc,format=yuvj420p"
 )
 
@@ -30,22 +31,31 @@ def read_poster(path: Path, side: int = SIDE_PX) -> bytes:
         VideoError: the file is no video, or its middle cannot be decoded.
     """
     path = Path(os.path.abspath(path))  # a name such as "a:b.mp4" would be a protocol to ffmpeg
-    picture = ["-frames:v", "1", "-vf", _SCALER.format(side), "-c:v", "mjpeg", "-q:v", "5", "-f", "image2pipe", "-"]
-    start = ["-ss", f"{_middle_s(path):.6f}", "-xerror", "-threads", "1", "-i", str(path), "-map", "0:v:0"]
-    result = subprocess.run([*ffmpeg(), *start, *picture], stdin=subprocess.DEVNULL, capture_output=True)
+    middle_s = _middle_s(path)
+    result = _picture_at(path, middle_s, side)
+    if middle_s and not result.returncode and not result.stdout:  # where the last frames stand for long, none begins
+        result = _picture_at(path, 0.0, side)
     if result.returncode or not result.stdout:
         raise _no_picture(path, result.stderr)
     return result.stdout
 
 
+def _picture_at(path: Path, start_s: float, side: int) -> subprocess.CompletedProcess[bytes]:
+    picture = ["-frames:v", "1", "-vf", _SCALER.format(side), "-c:v", "mjpeg", "-q:v", "5", "-f", "image2pipe", "-"]
+    start = ["-ss", f"{start_s:.6f}", "-xerror", "-threads", "1", "-i", str(path), "-map", "0:V:0"]
+    return subprocess.run([*ffmpeg(), *start, *picture], stdin=subprocess.DEVNULL, capture_output=True)
+
+
 def _middle_s(path: Path) -> float:
-    """Half a frame before the middle one, from which a decoder hands out that one first."""
+    """Half a frame before the middle one, from which a decoder hands out that one first; 0 where it is not known."""
     about = subprocess.run([*ffmpeg("info"), "-i", str(path)], stdin=subprocess.DEVNULL, capture_output=True).stderr
-    stream, duration = STREAM_LINE.search(about), _DURATION.search(about)
-    if not stream or not duration:
+    streams = [line for line in about.split(b"\n") if b" Video: " in line]
+    if not streams:
         raise _no_picture(path, about)
+    duration, fps = _DURATION.search(about), frame_rate(streams[0])
+    if not duration or not fps:
+        return 0.0
     hours, minutes, seconds = map(float, duration.groups())
-    fps = float(stream["fps"])
     num_frames = round((hours * 3600 + minutes * 60 + seconds) * fps)
     return max(0.0, ((num_frames - 1) // 2 - 0.5) / fps)
 

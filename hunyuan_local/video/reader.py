@@ -1,8 +1,11 @@
-"""Reading an mp4: what it holds, its comment, its frames; a file cut short is refused."""
+"""Reading a video file: what it holds, its comment, its frames; a file cut short is refused.
+
+An mp4 (or QuickTime) file is checked box by box. Other containers are read as far as ffmpeg knows them and they
+are single files: a playlist or a list of files, which would make ffmpeg open others, is refused.
+"""
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import tempfile
@@ -11,55 +14,76 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import VideoError
 from ..schema import VideoInfo
-from .ffmpeg import ffmpeg, tail
+from .container import check_whole, unreadable
+from .ffmpeg import every_frame, ffmpeg, tail
 
-COMMENT_BOXES = ((b"moov", 0), (b"udta", 0), (b"meta", 4), (b"ilst", 0), (b"\xa9cmt", 0), (b"data", 8))
-STREAM_LINE = re.compile(
-    rb"(?m)^ *Stream #0:\d[^\n]*? Video: (?P<codec>\w+)[^\n]*?, (?P<pixels>\w+)[(,][^\n]*?"
-    rb" (?P<width>\d+)x(?P<height>\d+)[ ,][^\n]*? (?P<fps>[\d.]+) fps"
-)
+_MAPPING = re.compile(rb"(?m)^  Stream #0:(\d+) -> #0:0")
+_RATE = re.compile(rb" (?P<fps>[\d.]+)(?P<thousands>k?) (?:fps|tbr)\b")
+# What is transparent becomes black. Of a file without transparency this changes nothing, to the last bit.
+ON_BLACK = "format=rgba,scale=alphablend=uniform_color,format=rgb24"
+_RGB = ["-vf", ON_BLACK, "-c:v", "ppm", "-f", "image2pipe", "-"]
 
 
 def probe(path: Path) -> VideoInfo:
-    """Decode an mp4 once and say what it holds; VideoError where it is not a whole video."""
+    """Decode a video file once and say what it holds; the size is that of its frames, see :func:`read_frames`.
+
+    Of a variable frame rate ``fps`` is the average.
+
+    Raises:
+        VideoError: it is not a whole video, or cannot be decoded.
+    """
     # imageio_ffmpeg's reader times out on a long comment and fails on some Unicode line breaks in one.
-    path = _check_complete(path)
-    decode = ["-xerror", "-nostats", "-progress", "pipe:1", "-i", str(path), "-map", "0:v:0", "-f", "null", "-"]
+    path = check_whole(path)
+    decode = ["-xerror", "-nostats", "-progress", "pipe:1", "-i", str(path), *every_frame(), "-f", "null", "-"]
     result = subprocess.run([*ffmpeg("info"), *decode], stdin=subprocess.DEVNULL, capture_output=True)
-    stream = STREAM_LINE.search(result.stderr)
     counts = re.findall(rb"^frame=(\d+)", result.stdout, re.MULTILINE)
-    if result.returncode or not stream or not counts:
-        raise _unreadable(path, tail(result.stderr))
-    width, height, num_frames, fps = int(stream["width"]), int(stream["height"]), int(counts[-1]), float(stream["fps"])
-    codec, pixel_format = stream["codec"].decode(), stream["pixels"].decode()
-    return VideoInfo(width, height, num_frames, fps, num_frames / fps, codec, pixel_format)
+    stream, decoded = _stream_lines(result.stderr)
+    # The frames are turned as the file's display matrix says, which the size of the stream itself is not.
+    size = re.search(rb" (\d+)x(\d+)[ ,]", decoded)
+    about = re.search(rb" Video: (?P<codec>\w+)[^\n]*?, (?P<pixels>\w+)[(,]", stream)
+    if result.returncode or not about or not size or not counts or counts[-1] == b"0":
+        for _ in _decode(path):  # which says no more than what ffmpeg calls an error
+            continue
+        raise unreadable(path, tail(result.stderr))
+    num_frames, fps = int(counts[-1]), frame_rate(stream) or frame_rate(decoded) or 1.0
+    codec, pixel_format = about["codec"].decode(), about["pixels"].decode()
+    return VideoInfo(int(size[1]), int(size[2]), num_frames, fps, num_frames / fps, codec, pixel_format)
 
 
-def read_metadata(path: Path) -> str | None:
-    """The comment tag of an mp4, or None where it has none."""
-    path = _check_complete(path)
-    start, end = 0, path.stat().st_size
-    for wanted, skipped in COMMENT_BOXES:
-        inner = (span for kind, *span in _boxes(path, start, end) if kind == wanted)
-        start, end = next(inner, (0, 0))
-        if not end:
-            return None
-        start += skipped  # the version and flags of that kind of box
-    with path.open("rb") as file:
-        file.seek(start)
-        return file.read(end - start).decode("utf-8", "replace")
+def frame_rate(stream: bytes) -> float | None:
+    """Frames a second by ffmpeg's line about a stream; None where it names none."""
+    found = _RATE.search(stream)
+    return float(found["fps"]) * (1000 if found["thousands"] else 1) if found else None
+
+
+def _stream_lines(messages: bytes) -> tuple[bytes, bytes]:
+    """What ffmpeg says of the stream that it has read, and of what it became; empty where it says nothing."""
+    mapping = _MAPPING.search(messages)
+    number = mapping[1] if mapping else b"0"
+    lines = [line for line in messages.split(b"\n") if b" Video: " in line]
+    read = [line for line in lines if re.match(rb" *Stream #0:%b\b" % number, line)]
+    made = [line for line in lines if re.match(rb" *Stream #0:0\b.* Video: wrapped_avframe", line)]
+    return read[0] if read else b"", made[-1] if made else b""
 
 
 def read_frames(path: Path) -> Iterator[np.ndarray]:
-    """The frames of an mp4 one by one, each uint8 [height, width, 3]."""
-    return _decode(_check_complete(path))
+    """The frames of a video file one by one, each uint8 [height, width, 3]: RGB, as a player shows them.
+
+    There are as many as the file holds: a variable frame rate neither repeats nor drops any. They are turned as the
+    file's display matrix says. Colours follow the range and the matrix that the file names, and BT.601 where it
+    names none; samples of more than 8 bits are rounded, and high dynamic range is not mapped to a smaller one. What
+    is transparent is shown on black; transparency that a WebM file keeps apart is not looked at.
+
+    Raises:
+        VideoError: it is not a whole video, or cannot be decoded.
+    """
+    return _decode(check_whole(path))
 
 
 def _decode(path: Path) -> Iterator[np.ndarray]:
     # PPM pictures, since each carries its size.
-    command = [*ffmpeg(), "-xerror", "-i", str(path), "-map", "0:v:0", "-c:v", "ppm", "-f", "image2pipe", "-"]
+    command = [*ffmpeg(), "-xerror", "-i", str(path), *every_frame(), *_RGB]
     with (
         tempfile.TemporaryFile() as messages,
         subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=messages) as decoder,
@@ -74,38 +98,4 @@ def _decode(path: Path) -> Iterator[np.ndarray]:
             yield np.frombuffer(data, np.uint8).reshape(height, width, 3)
         if decoder.wait():
             messages.seek(0)
-            raise _unreadable(path, tail(messages.read()))
-
-
-def _check_complete(path: Path) -> Path:
-    """Refuse what is not a whole mp4; ffmpeg itself decodes a truncated one without complaint."""
-    path = Path(os.path.abspath(path))  # a name such as "a:b.mp4" would be a protocol to ffmpeg
-    kinds = [kind for kind, _, _ in _boxes(path, 0, None)]
-    if kinds[:1] != [b"ftyp"] or not {b"moov", b"mdat"} <= set(kinds):
-        raise _unreadable(path, "it is empty, cut short or of another format")
-    return path
-
-
-def _boxes(path: Path, start: int, end: int | None) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, start and end of each mp4 box between two offsets; VideoError where one is cut short."""
-    try:
-        with path.open("rb") as file:
-            end = file.seek(0, os.SEEK_END) if end is None else end
-            while end - start >= 8:
-                file.seek(start)
-                head = file.read(16)
-                size, kind, header = int.from_bytes(head[:4], "big"), head[4:8], 8
-                if size == 1 and len(head) == 16:  # the size did not fit into 32 bits
-                    size, header = int.from_bytes(head[8:], "big"), 16
-                elif size == 0:  # the last box of the file
-                    size = end - start
-                if size < header or start + size > end:
-                    raise OSError("it is cut short or of another format")
-                yield kind, start + header, start + size
-                start += size
-    except OSError as error:
-        raise _unreadable(path, error.strerror or error) from error
-
-
-def _unreadable(path: Path, cause: object) -> VideoError:
-    return VideoError(f"{path}: cannot be read as an mp4 video: {cause}; make or download it again")
+            raise unreadable(path, tail(messages.read()))

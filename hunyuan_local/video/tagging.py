@@ -14,7 +14,7 @@ from .reader import probe
 
 
 def copy_with_comment(source: Path, target: Path, metadata: str | None, *, named: Path) -> None:
-    """Copy the video stream, with the index before the frames and ``metadata`` as its comment.
+    """Copy the video stream and any sound, with the index before the frames and ``metadata`` as its comment.
 
     Raises:
         VideoError: ffmpeg failed; the message speaks of ``named``.
@@ -25,27 +25,45 @@ def copy_with_comment(source: Path, target: Path, metadata: str | None, *, named
     escaped = (metadata or "").translate({ord(char): f"\\{char}" for char in "=;#\\\n\r"})
     text = f";FFMETADATA1\ncomment={escaped}"  # no newline: after a backslash ffmpeg would keep it
     inputs = ["-f", "mp4", "-i", str(source), "-f", "ffmetadata", "-i", "pipe:0"]
-    output = ["-map", "0:v:0", "-map_metadata", "1", "-c", "copy", "-movflags", "+faststart", "-f", "mp4"]
+    output = [
+        "-map",
+        "0:V:0",
+        "-map",
+        "0:a?",
+        "-map_metadata",
+        "1",
+        "-c",
+        "copy",
+        "-movflags",
+        "+faststart",
+        "-f",
+        "mp4",
+    ]
     command = [*ffmpeg(), *inputs, *output, str(target)]
     result = subprocess.run(command, input=text.encode(), capture_output=True, start_new_session=True)
     check_status(named, result.returncode, result.stderr)
 
 
-def publish(source: Path, path: Path, metadata: str, *, overwrite: bool = False) -> VideoInfo:
+def publish(source: Path, path: Path, metadata: str, info: VideoInfo, *, overwrite: bool = False) -> None:
     """Put the video of ``source`` at ``path`` with ``metadata`` as its comment; ``source`` stays.
+
+    Args:
+        source: an mp4.
+        info: what it holds, which the copy must hold too.
 
     Raises:
         OutputExistsError: the name was taken meanwhile.
-        VideoError: the source is no whole video, or the copy cannot be written; no file was kept.
+        VideoError: the copy cannot be written, or is not the same video; nothing is at ``path``.
     """
     target = Path(os.path.abspath(path))
     partial = partial_path(target)
     try:
         copy_with_comment(Path(os.path.abspath(source)), partial, metadata, named=path)
-        info = probe(partial)
+        if (copy := probe(partial)) != info:
+            raise VideoError(f"{path}: {(what := f'the copy with a comment holds {copy}, not {info}')}", what)
         move_into_place(partial, target, overwrite)
     except OSError as error:
-        raise VideoError(f"{path}: cannot be written: {error}; check the disk and the folder") from error
+        what = f"cannot be written: {error}"
+        raise VideoError(f"{path}: {what}; check the disk and the folder", what) from error
     finally:
         partial.unlink(missing_ok=True)
-    return info

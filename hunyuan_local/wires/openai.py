@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from ..capabilities import SETTLED_HERE, Capabilities, settle
 from ..errors import FieldProblem, InvalidRequestError
-from ..schema import TEMPORAL_COMPRESSION, FailureKind, GenerationRequest, JobStatus, JobView
+from ..schema import TEMPORAL_COMPRESSION, FailureKind, GenerationRequest, JobStatus, JobView, seed_text
 from .base import (
     Fault,
     FaultKind,
@@ -177,6 +177,7 @@ def job_to_wire(job: JobView, base_url: str) -> Video:
             revised_prompt=rewritten,
             nsfw=any(job.nsfw) if job.nsfw else None,
             seed=job.seed,
+            seed_text=seed_text(job.seed),
         ),
     )
 

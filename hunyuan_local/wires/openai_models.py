@@ -78,6 +78,7 @@ class Video(Reply):
     revised_prompt: Annotated[str | None, Field(description="There if the prompt was rewritten.")] = None
     nsfw: Annotated[bool | None, Field(description="There if frames were checked: whether any was flagged.")] = None
     seed: Annotated[int | None, Field(description="The seed that is used.")] = None
+    seed_text: Annotated[str | None, Field(description="The seed as a text, if it is 2^53 or more.")] = None
 
 
 class VideoList(Reply):

@@ -311,6 +311,16 @@ def test_a_file_that_was_taken_away_is_gone(client: TestClient, stage: Stage) ->
     assert (answer.status_code, "is gone" in answer.json()["error"]["message"]) == (404, True)
 
 
+@pytest.mark.usefixtures("starts_process")
+def test_a_video_that_cannot_be_decoded_has_no_thumbnail_and_is_handed_out(client: TestClient, stage: Stage) -> None:
+    job = stage.succeeded()
+    video = CLIP.replace(b"avc1\0\0\0\0", b"zzz1\0\0\0\0")
+    stage.folder.video(job).write_bytes(video)
+    answer = content(client, job.job_id, "?variant=thumbnail")
+    assert (answer.status_code, "cannot be decoded here" in answer.json()["error"]["message"]) == (404, True)
+    assert content(client, job.job_id).content == video
+
+
 def test_a_file_that_is_no_video_has_no_thumbnail(client: TestClient, stage: Stage) -> None:
     job = stage.succeeded()
     stage.folder.video(job).write_bytes(CLIP[:100])

@@ -72,6 +72,11 @@ def test_what_was_asked_for_and_how_is_remembered(service: VideoService, stage: 
     assert job.origin == {"dialect": "wavespeed", "base_url": "http://host", "inline": True}
 
 
+def test_those_outside_are_not_told_where_files_lie(service: VideoService, stage: Stage) -> None:
+    job = stage.failed(f"it is kept aside as {stage.folder.root.absolute()}/videos/a.mp4.unchecked; look at it")
+    assert service.view(job, "http://host").error == "it is kept aside as videos/a.mp4.unchecked; look at it"
+
+
 def test_a_given_seed_is_kept(service: VideoService) -> None:
     submission = Submission(GenerationRequest(prompt="a fox", seed=2**64 - 1))
     assert service.submit("openai", submission, "http://host").request.seed == 2**64 - 1

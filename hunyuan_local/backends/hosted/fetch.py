@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -16,11 +15,12 @@ from ...errors import (
     TaskTimeoutError,
     VideoError,
 )
-from ...provenance import ModelIdentity, RemoteTask, statement
-from ...schema import GenerationRequest, GenerationResult, JobView, Progress, SafetyVerdict, Timings, VideoInfo
-from ...video import partial_path, probe, publish, read_frames
+from ...provenance import ModelIdentity, Provenance, RemoteTask, statement
+from ...schema import GenerationRequest, GenerationResult, JobView, Progress, Timings
+from ...video import container_of, partial_path
 from ..base import GenerationContext
-from ..safety_check import Inspection, flag_note, prepare
+from ..safety_check import prepare
+from .arrival import Findings, aside_of, deliver, examine, keep_to_the_check
 from .client import ServiceClient
 from .open_tasks import OpenTask
 
@@ -54,13 +54,14 @@ class VideoDownload:
         self.is_done = False
 
     def run(self) -> GenerationResult:
-        """The whole way; no file but the finished one stays.
+        """The whole way; no file but the finished one stays, or one that is kept aside.
 
         Raises:
             ConfigError, ModelLoadError: frames are to be checked, and the classifier cannot be used.
             TaskFailedError: the service could not finish the task.
             ContentBlockedError: the safety check withholds the video.
-            DownloadError: the file cannot be fetched, or is no whole video.
+            UncheckedVideoError: the safety check cannot be made, and the video is kept aside.
+            DownloadError: the file cannot be fetched, or is not a whole video.
             OutputExistsError: the name was taken meanwhile.
             HostedError, GenerationCancelledError: see :class:`hunyuan_local.backends.hosted.client.ServiceClient`.
         """
@@ -69,9 +70,9 @@ class VideoDownload:
         try:
             view = self._wait()
             finished = time.monotonic()
-            info = self._fetch(view, partial)
+            self._fetch(view, partial)
             timings = self._timings(view, finished)
-            return self._publish(view, info, partial, timings)
+            return self._publish(view, partial, timings)
         finally:
             partial.unlink(missing_ok=True)
 
@@ -109,15 +110,15 @@ class VideoDownload:
         )
         return None
 
-    def _fetch(self, view: JobView, partial: Path) -> VideoInfo:
+    def _fetch(self, view: JobView, partial: Path) -> None:
         """Download and check; where the address does not work, ask for a fresh one, once."""
         self._context.on_progress(Progress(stage="download"))
         try:
-            return self._download(view.outputs[0], partial)
+            self._download(view.outputs[0], partial)
         except DownloadError:
-            return self._download(self._wait().outputs[0], partial)
+            self._download(self._wait().outputs[0], partial)
 
-    def _download(self, url: str, partial: Path) -> VideoInfo:
+    def _download(self, url: str, partial: Path) -> None:
         def fetch() -> bool:
             self._service.download(url, partial, on_percent, self._context.cancel)
             return True
@@ -132,9 +133,9 @@ class VideoDownload:
             raise DownloadError(f"the video is done, but could not be fetched: {error}") from error
         self._download_s += time.monotonic() - began
         try:
-            return probe(partial)
+            container_of(partial)
         except VideoError as error:
-            raise DownloadError(f"what {self._job.backend} gave is not a whole mp4 video; try again later") from error
+            raise DownloadError(f"what {self._job.backend} gave is not a whole video file; try again later") from error
 
     def _timings(self, view: JobView, finished: float) -> Timings:
         """Seconds since the submission; the running is the service's own figure where it gives one.
@@ -162,34 +163,31 @@ class VideoDownload:
             total_s=rewrite_s + submit_s + waited + download_s,
         )
 
-    def _publish(self, view: JobView, info: VideoInfo, partial: Path, timings: Timings) -> GenerationResult:
-        """Give the file its statement and its name."""
+    def _publish(self, view: JobView, partial: Path, timings: Timings) -> GenerationResult:
+        """Check the file, and give it its statement and its name."""
         job, began = self._job, time.monotonic()
         self._context.on_progress(Progress(stage="write"))
-        surprises = _surprises(job.request, info, view)
-        for note in surprises:
-            self._context.on_note(note)
-        digest, inspection = hashlib.sha256(), Inspection(self._context.safety, info.num_frames)
-        for frame in read_frames(partial):
-            digest.update(frame.tobytes())
-            inspection.add(frame[None])
-        verdict = self._judged(inspection)
-        if verdict is not None and verdict.flagged:
-            surprises.append(flag_note(verdict))
-            self._context.on_note(surprises[-1])
+        found = self._examined(partial)
         seed = job.request.seed if view.seed is None else view.seed
-        request, notes = job.request.replace(seed=seed), [*job.notes, *surprises]
-        provenance = statement(
-            backend=job.backend,
-            request=request,
-            model=ModelIdentity(name=self._model),
-            remote=RemoteTask(base_url=job.base_url, remote_id=job.remote_id),
-            timings=timings,
-            frames_sha256=digest.hexdigest(),
-            notes=notes,
-            safety=verdict,
-        )
-        publish(partial, job.output, provenance.model_dump_json(), overwrite=job.overwrite)
+        request = job.request.replace(seed=seed)
+        surprises = _surprises(job.request, found, view)
+
+        def state(notes: list[str], file_sha256: str | None) -> Provenance:
+            return statement(
+                backend=job.backend,
+                request=request,
+                model=ModelIdentity(name=self._model),
+                remote=RemoteTask(base_url=job.base_url, remote_id=job.remote_id),
+                timings=timings,
+                frames_sha256=found.frames_sha256,
+                file_sha256=file_sha256,
+                notes=[*job.notes, *surprises, *notes],
+                safety=found.safety,
+            )
+
+        provenance = deliver(partial, job.output, found, state, job.overwrite)
+        for note in [*surprises, *found.notes]:
+            self._context.on_note(note)
         write_s = time.monotonic() - began
         return GenerationResult(
             path=job.output,
@@ -197,36 +195,39 @@ class VideoDownload:
             model=self._model,
             seed=seed,
             request=request,
-            video=info,
+            video=found.info,
             timings=timings.model_copy(update={"write_s": write_s, "total_s": timings.total_s + write_s}),
-            notes=notes,
-            safety=verdict,
+            notes=provenance.notes,
+            safety=found.safety,
             provenance=provenance.model_dump(mode="json"),
         )
 
-    def _judged(self, inspection: Inspection) -> SafetyVerdict | None:
-        """What the safety check says of all the frames.
+    def _examined(self, partial: Path) -> Findings:
+        """What is known of the video, which may be published.
 
         Raises:
             ContentBlockedError: with what became of the task, which was done and is paid for.
+            UncheckedVideoError: it is kept aside.
         """
+        job, safety = self._job, self._context.safety
         try:
-            return inspection.finish()
+            found = examine(partial, safety)
         except ContentBlockedError as error:
-            job = self._job
             raise ContentBlockedError(
                 f"{error}; task {job.remote_id} at {job.backend} was done and is billed all the same, and its video "
                 "stays there for as long as the service keeps it",
                 error.verdict,
             ) from error
+        keep_to_the_check(found, safety, partial, aside_of(job.output, job.job_id))
+        return found
 
 
-def _surprises(request: GenerationRequest, info: VideoInfo, view: JobView) -> list[str]:
+def _surprises(request: GenerationRequest, found: Findings, view: JobView) -> list[str]:
     """What the service delivered otherwise than it was asked for; billed all the same, so kept."""
-    notes = []
-    if (info.width, info.height) != (request.width, request.height):
+    notes, info = [], found.info
+    if info and (info.width, info.height) != (request.width, request.height):
         notes.append(f"the video is {info.width}x{info.height}, not {request.width}x{request.height} as asked for")
-    if request.num_frames is not None and info.num_frames != request.num_frames:
+    if info and request.num_frames is not None and info.num_frames != request.num_frames:
         notes.append(f"the video has {info.num_frames} frames, not {request.num_frames} as asked for")
     if view.seed is not None and view.seed != request.seed:
         notes.append(f"the service says it used the seed {view.seed}, not {request.seed} as asked for")

@@ -10,11 +10,11 @@ import json
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from ...durable import replacing
 from ...errors import ConfigError, HunyuanLocalError
-from ...schema import GenerationRequest, VideoInfo
+from ...schema import GenerationRequest, SeedTeller, VideoInfo
 
 FORMAT: Final = "hunyuan-local-bench/1"
 # How the note of a measured run begins whose time and memory hold the loading of the model.
@@ -45,7 +45,7 @@ class Stages(BaseModel):
     total_s: float | None = None
 
 
-class BenchRun(BaseModel):
+class BenchRun(SeedTeller, BaseModel):
     """One run, whatever became of it.
 
     Attributes:
@@ -90,6 +90,17 @@ class BenchRun(BaseModel):
     cost_usd: float | None = None
     cost_source: str = ""
     video: VideoInfo | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_seed_text(cls, fields: Any) -> Any:
+        """What was written beside the fields is not one of them."""
+        return {name: fields[name] for name in fields if name != "seed_text"} if isinstance(fields, dict) else fields
+
+    @property
+    def told_seed(self) -> int | None:
+        """The seed that was used, or that was asked for."""
+        return (self.made or self.request).seed
 
     @property
     def counts(self) -> bool:

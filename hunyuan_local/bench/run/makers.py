@@ -20,7 +20,7 @@ from ...errors import (
     VideoError,
 )
 from ...provenance import read_provenance
-from ...schema import GenerationResult, JobView
+from ...schema import GenerationResult, JobView, VideoInfo
 from ...video import probe
 from ..results.result import LOADED, Target
 from .folder import make_folder
@@ -167,7 +167,6 @@ class HostedMaker:
             return None
         try:
             made = read_provenance(path)
-            video = probe(path)
         except VideoError:
             return None
         where = made.remote.base_url if made.remote is not None else None
@@ -179,11 +178,19 @@ class HostedMaker:
             model=made.model.name or made.backend,
             seed=made.request.seed,
             request=made.request,
-            video=video,
+            video=_probed(path),
             timings=made.timings,
             notes=made.notes,
             provenance=made.model_dump(mode="json"),
         )
+
+
+def _probed(path: Path) -> VideoInfo | None:
+    """What a file of a service holds; None where it cannot be decoded here, which costs no second video."""
+    try:
+        return probe(path)
+    except VideoError:
+        return None
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -136,8 +136,8 @@ def print_summary(console: Console, result: GenerationResult) -> None:
     for name, value in (
         ("model", result.model),
         ("seed", result.seed),
-        ("size", f"{video.width}x{video.height}"),
-        ("frames", f"{video.num_frames} at {video.fps:g} fps"),
+        ("size", f"{video.width}x{video.height}" if video else "not known"),
+        ("frames", f"{video.num_frames} at {video.fps:g} fps" if video else "not known"),
         ("steps", request.num_inference_steps),
         ("seconds", f"{result.timings.total_s:.1f}"),
         ("", seconds),
