@@ -6,7 +6,7 @@ weights come from the file; the architecture is that of the checkpoint beside it
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +15,10 @@ import torch
 from ...config.profiles import Offload, Quantization
 from ...config.quantization import GGUF_NEEDS, NEEDS, installed_libraries
 from ...errors import ConfigError, ModelLoadError, first_line
+from ...weights.gguf_header import check_gguf_header
 
 if TYPE_CHECKING:
     from diffusers import HunyuanVideoTransformer3DModel
-
-_MAGIC = b"GGUF"
 
 
 def require_gguf(source: str, quantization: Quantization | None, offload: Offload = "none") -> None:
@@ -44,20 +43,24 @@ def require_gguf(source: str, quantization: Quantization | None, offload: Offloa
         raise ConfigError(f"transformer_gguf={source!r}: {reason}; or use the model without it")
 
 
-def load_gguf_transformer(path: Path, config_folder: Path, dtype: torch.dtype) -> HunyuanVideoTransformer3DModel:
+def load_gguf_transformer(
+    path: Path, config_folder: Path, dtype: torch.dtype, on_note: Callable[[str], None] = lambda text: None
+) -> HunyuanVideoTransformer3DModel:
     """Read a transformer on the CPU; needs no network.
 
     Args:
         path: a GGUF file with the names of Tencent's checkpoint or those of diffusers.
         config_folder: has the transformer's ``config.json``.
         dtype: that of the activations, and of what the file has in full precision.
+        on_note: receives what the user should know of the file.
 
     Raises:
         ConfigError: no file, no GGUF file, or ``gguf`` is not installed.
         ModelLoadError: damaged, or the weights of another model; says which are missing or too many.
     """
     require_gguf(str(path), None)
-    _check_is_gguf(path)
+    for note in check_gguf_header(path):
+        on_note(note)
     from accelerate import init_empty_weights
     from diffusers import GGUFQuantizationConfig, HunyuanVideoTransformer3DModel
 
@@ -82,19 +85,6 @@ def load_gguf_transformer(path: Path, config_folder: Path, dtype: torch.dtype) -
             "same model"
         ) from error
     return transformer.eval().requires_grad_(False)
-
-
-def _check_is_gguf(path: Path) -> None:
-    try:
-        with path.open("rb") as file:
-            beginning = file.read(len(_MAGIC))
-    except OSError as error:
-        raise ConfigError(f"transformer_gguf={str(path)!r}: cannot be opened: {error.strerror}") from error
-    if beginning != _MAGIC:
-        raise ConfigError(
-            f"transformer_gguf={str(path)!r}: is no GGUF file, which begins with the letters GGUF; use one, such as "
-            "city96/HunyuanVideo-gguf/hunyuan-video-t2v-720p-Q4_K_M.gguf, or leave it out"
-        )
 
 
 def _read(path: Path, empty: HunyuanVideoTransformer3DModel) -> dict[str, torch.Tensor]:

@@ -160,7 +160,7 @@ def _read_transformer(
     if config.transformer_gguf is not None:
         file = find_file("transformer_gguf", config.transformer_gguf, ".gguf")
         extra_files[config.transformer_gguf] = sha256_of(file)
-        transformer = load_gguf_transformer(file, folder / "transformer", dtype)
+        transformer = load_gguf_transformer(file, folder / "transformer", dtype, on_note)
     else:
         quantization = transformer_config(profile.quantization, dtype)
         transformer = _read("transformer", folder, profile, placement, quantization_config=quantization)
