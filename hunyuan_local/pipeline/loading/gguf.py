@@ -14,7 +14,7 @@ import torch
 
 from ...config.profiles import Offload, Quantization
 from ...config.quantization import GGUF_NEEDS, NEEDS, installed_libraries
-from ...errors import ConfigError, ModelLoadError, first_line
+from ...errors import ConfigError, HunyuanLocalError, ModelLoadError, first_line
 from ...weights.gguf_header import check_gguf_header
 
 if TYPE_CHECKING:
@@ -69,9 +69,16 @@ def load_gguf_transformer(
         with init_empty_weights():
             empty = HunyuanVideoTransformer3DModel.from_config(config)
         tensors = _read(path, empty)
+    except HunyuanLocalError:
+        raise
     except Exception as error:  # damaged files raise whatever their reader raises
         raise ModelLoadError(f"{path}: cannot be read: {first_line(error)}; fetch it again, or use another") from error
-    _check_names(path, tensors.keys(), empty.state_dict().keys())
+    expected = empty.state_dict()
+    _check_names(path, tensors.keys(), expected.keys())
+    for name, tensor in tensors.items():
+        # The library checks matrices, which are stored in blocks of numbers.
+        if tensor.ndim != 2 and tensor.shape != expected[name].shape:
+            raise _wrong_shape(path, name, tensor.shape, expected[name].shape)
     try:
         transformer = HunyuanVideoTransformer3DModel.from_single_file(
             tensors,
@@ -95,11 +102,11 @@ def _read(path: Path, empty: HunyuanVideoTransformer3DModel) -> dict[str, torch.
     tensors = {name: value if value.ndim == 2 else dequantize_gguf(value) for name, value in read_gguf(path).items()}
     if tensors.keys() <= empty.state_dict().keys():
         return tensors
-    _split_fused_layers(tensors, empty.config.num_attention_heads * empty.config.attention_head_dim)
+    _split_fused_layers(path, tensors, empty.config.num_attention_heads * empty.config.attention_head_dim)
     return to_diffusers_names(tensors)
 
 
-def _split_fused_layers(tensors: dict[str, torch.Tensor], width: int) -> None:
+def _split_fused_layers(path: Path, tensors: dict[str, torch.Tensor], width: int) -> None:
     """Take the single blocks' queries, keys, values and feed-forward apart, in place.
 
     The library does so too, but for the 13 B model's width alone.
@@ -108,11 +115,24 @@ def _split_fused_layers(tensors: dict[str, torch.Tensor], width: int) -> None:
     for key in [key for key in tensors if key.startswith("single_blocks.") and ".linear1." in key]:
         block, part = key.split(".linear1.")
         fused = tensors.pop(key)
+        if fused.shape[0] <= 3 * width:
+            raise ModelLoadError(
+                f"{path}: {key} has {fused.shape[0]} rows where this transformer needs more than {3 * width}; use a "
+                "GGUF file of the same model"
+            )
         block = block.replace("single_blocks", "single_transformer_blocks")
         for name, value in zip(
             names, fused.split_with_sizes((width,) * 3 + (fused.shape[0] - 3 * width,)), strict=True
         ):
             tensors[f"{block}.{name}.{part}"] = value
+
+
+def _wrong_shape(path: Path, name: str, found: torch.Size, wanted: torch.Size) -> ModelLoadError:
+    channels = "; an image-to-video model has more channels here" if name == "x_embedder.proj.weight" else ""
+    return ModelLoadError(
+        f"{path}: {name} has the shape {list(found)} where this transformer needs {list(wanted)}{channels}; use a GGUF "
+        "file of the same model"
+    )
 
 
 def _check_names(path: Path, found: Iterable[str], expected: Iterable[str]) -> None:
