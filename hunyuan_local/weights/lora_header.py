@@ -19,6 +19,7 @@ from ..config import LoraConfig
 from ..errors import HunyuanLocalError, ModelLoadError
 from .architecture import OURS, is_image_to_video, other_architecture
 from .lora_keys import is_image_to_video as has_image_to_video_key
+from .lora_keys import why_never_added
 from .single_file import find_file
 
 _SETTINGS = "lora_adapter_metadata"  # diffusers writes peft's settings into this field of the header
@@ -87,8 +88,8 @@ def read_header(config: LoraConfig) -> Header:
 
     Raises:
         ConfigError: no such file, here or on the Hub.
-        ModelLoadError: it cannot be fetched, is not a whole safetensors file, has metadata that cannot be read, or
-            names another architecture.
+        ModelLoadError: it cannot be fetched, is not a whole safetensors file, has metadata that cannot be read,
+            names another architecture, or has a key of a kind that cannot be added.
     """
     file = find_file("lora", config.path, ".safetensors")
     try:
@@ -103,6 +104,9 @@ def read_header(config: LoraConfig) -> Header:
     notes = []
     if key := next((key for key in shapes if has_image_to_video_key(key)), None):
         raise fault(config, f"{key} is a key of HunyuanVideo-I2V, image to video; use a LoRA made for {OURS}")
+    for key in shapes:
+        if (reason := why_never_added(key)) is not None:
+            raise fault(config, f"{key} {reason}")
     if is_image_to_video(file.stem):
         notes.append(
             f"lora={config.path!r}: its name says image to video, and this model makes videos from text alone; the "

@@ -72,9 +72,25 @@ def kind_of(ending: str) -> tuple[str, str | None] | None:
     return None
 
 
-def title_of(ending: str) -> str:
-    """What an ending without a kind stands for, in words."""
-    return next((title for pattern, title in _TITLES.items() if re.fullmatch(pattern, ending)), f"'{ending}'")
+def why_not_added(ending: str) -> str:
+    """What an ending without a kind stands for, in words, and what to do."""
+    title = _title_of(ending) or f"'{ending}'"
+    return (
+        f"is of a kind that cannot be added: {title}; use a plain LoRA, a LoCon, LoHa or LoKr, or a whole difference "
+        "(.diff)"
+    )
+
+
+def why_never_added(key: str) -> str | None:
+    """As :func:`why_not_added`, for a key of a transformer whose end has no kind, wherever its layer ends."""
+    ends = [key[match.end() :] for match in re.finditer(r"\.", key)]
+    if not names_transformer(key) or not ends or any(kind_of(end) for end in ends):
+        return None
+    return why_not_added(next((end for end in ends if _title_of(end)), ends[-1]))
+
+
+def _title_of(ending: str) -> str | None:
+    return next((title for pattern, title in _TITLES.items() if re.fullmatch(pattern, ending)), None)
 
 
 def names_transformer(key: str) -> bool:

@@ -95,6 +95,22 @@ def test_a_key_of_tencents_image_to_video_trainer_is_refused(tmp_path: Path) -> 
     assert f"{key} is a key of HunyuanVideo-I2V" in refusal(write(tmp_path / "a.safetensors", keys=(key,)))
 
 
+@pytest.mark.parametrize(
+    ("end", "words"),
+    [("dora_scale", "DoRA"), ("oft_blocks", "OFT"), ("lora_magnitude_vector.weight", "DoRA"), ("weight", "checkpoint")],
+)
+def test_a_kind_that_cannot_be_added_is_refused_before_the_model(end: str, words: str, tmp_path: Path) -> None:
+    key = f"lora_unet_double_blocks_0_img_attn_qkv.{end}"
+    text = refusal(write(tmp_path / "a.safetensors", keys=(KEY, key)))
+    assert f"{key} is of a kind that cannot be added: " in text
+    assert words in text
+
+
+def test_a_key_of_a_text_encoder_may_be_of_any_kind(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.safetensors", keys=(KEY, "lora_te1_text_model_mlp_fc1.dora_scale"))
+    assert KEY in read_header(LoraConfig(path=str(path))).shapes
+
+
 def test_a_name_that_says_image_to_video_is_noted(tmp_path: Path) -> None:
     header = read_header(LoraConfig(path=str(write(tmp_path / "hunyuan-i2v-dance.safetensors"))))
     assert "image to video" in header.notes[0]

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from ...config import LoraConfig
 from ...weights.lora import is_like_flux
 from ...weights.lora_header import Header
-from ...weights.lora_keys import find_layer, kind_of, names_transformer, title_of
+from ...weights.lora_keys import find_layer, kind_of, names_transformer, why_not_added
 from .lora_group import Changes, Group, Layer
 
 
@@ -62,10 +62,7 @@ def _grouped(changes: Changes, known: Mapping[str, Sequence[str]]) -> dict[str, 
             (strange if names_transformer(key) else unused).append(key)
             continue
         if (kind := kind_of(found[1])) is None:
-            raise changes.fault(
-                f"{key} is of a kind that cannot be added: {title_of(found[1])}; use a plain LoRA, a "
-                "LoCon, LoHa or LoKr, or a whole difference (.diff)"
-            )
+            raise changes.fault(f"{key} {why_not_added(found[1])}")
         _put(changes, groups.setdefault(found[0], {}), kind[0], key)
         if kind[1] is not None:
             adapters.setdefault(kind[1], key)
