@@ -64,12 +64,16 @@ def write_gguf(
     tensors: Tensors,
     kind: str,
     chosen: Callable[[str, torch.Tensor], bool] | None = None,
+    architecture: str = "hyvid",
+    title: str | None = None,
 ) -> Path:
     """A GGUF file; the weights of the blocks are of this kind, such as ``Q8_0``, the others float32.
 
-    ``chosen`` says which are of this kind instead.
+    ``chosen`` says which are of this kind instead. ``architecture`` and ``title`` are what the header says.
     """
-    writer = gguf.GGUFWriter(str(path), "hyvid")
+    writer = gguf.GGUFWriter(str(path), architecture)
+    if title is not None:
+        writer.add_name(title)
     for name, tensor in tensors.items():
         in_kind = (chosen or _is_in_blocks)(name, tensor)
         each = gguf.GGMLQuantizationType[kind if in_kind else "F32"]

@@ -20,6 +20,7 @@ from hunyuan_local.errors import ConfigError, ModelLoadError
 from hunyuan_local.pipeline.attention.mask_free import drop_padding
 from hunyuan_local.pipeline.attention.rotary import keep_rotary_tables
 from hunyuan_local.pipeline.loading.gguf import load_gguf_transformer, require_gguf
+from hunyuan_local.weights.gguf_header import check_gguf_header
 
 CONFIG_FOLDER = Path(load_model_config("tiny").source) / "transformer"
 CPU = torch.device("cpu")
@@ -218,6 +219,55 @@ def test_weights_of_another_size_are_refused(full: HunyuanVideoTransformer3DMode
     tensors["double_blocks.0.img_mlp.fc1.weight"] = torch.zeros(512, 64)
     with pytest.raises(ModelLoadError, match="does not fit the transformer"):
         load(write_gguf(tmp_path / "x.gguf", tensors, "Q8_0"))
+
+
+def test_the_channels_of_an_image_to_video_model_are_refused(
+    full: HunyuanVideoTransformer3DModel, tmp_path: Path
+) -> None:
+    tensors = official_names(full.state_dict())
+    tensors["img_in.proj.weight"] = torch.zeros(128, 33, 1, 2, 2)
+    with pytest.raises(ModelLoadError, match=r"x_embedder\.proj\.weight .*\[128, 33, 1, 2, 2\].*image-to-video"):
+        load(write_gguf(tmp_path / "x.gguf", tensors, "Q8_0"))
+
+
+def test_too_few_rows_of_a_fused_layer_are_named(full: HunyuanVideoTransformer3DModel, tmp_path: Path) -> None:
+    tensors = official_names(full.state_dict())
+    tensors["single_blocks.0.linear1.weight"] = torch.zeros(300, 128)
+    with pytest.raises(ModelLoadError, match=r"single_blocks\.0\.linear1\.weight has 300 rows"):
+        load(write_gguf(tmp_path / "x.gguf", tensors, "Q8_0"))
+
+
+def small(tmp_path: Path, architecture: str, title: str | None = None, name: str = "x.gguf") -> Path:
+    """A file whose header says this; its weights do not matter."""
+    return write_gguf(
+        tmp_path / name, {"a": torch.ones(32, 32)}, "F32", architecture=architecture, title=title
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("architecture", "title"),
+    [("flux", None), ("wan", None), ("ltxv", None), ("hyvid", "hunyuan-video-i2v-720p"), ("hyvid15", None)],
+)
+def test_a_header_of_another_architecture_is_refused_with_its_value(
+    architecture: str, title: str | None, tmp_path: Path
+) -> None:
+    said = f"general.name={title!r}" if title else f"general.architecture={architecture!r}"
+    with pytest.raises(ModelLoadError) as caught:
+        check_gguf_header(small(tmp_path, architecture, title))
+    assert str(caught.value).startswith(f"transformer_gguf={str(tmp_path / 'x.gguf')!r}: its header says {said}")
+
+
+def test_a_header_of_an_unknown_architecture_is_noted(tmp_path: Path) -> None:
+    assert "general.architecture='pig'" in check_gguf_header(small(tmp_path, "pig"))[0]
+
+
+def test_a_file_name_that_says_image_to_video_is_noted(tmp_path: Path) -> None:
+    notes = check_gguf_header(small(tmp_path, "hyvid", name="hunyuan-video-i2v-720p-Q4_0.gguf"))
+    assert ["image to video" in note for note in notes] == [True]
+
+
+def test_a_published_header_has_no_note(tmp_path: Path) -> None:
+    assert check_gguf_header(small(tmp_path, "hyvid", "Hunyuan Video T2V")) == []
 
 
 def test_a_kind_of_number_that_the_library_does_not_know_is_named(

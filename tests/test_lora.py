@@ -22,9 +22,10 @@ from hunyuan_local.config import LoraConfig, load_model_config
 from hunyuan_local.errors import ConfigError, HunyuanLocalError, ModelLoadError
 from hunyuan_local.pipeline.attention.mask_free import drop_padding
 from hunyuan_local.pipeline.attention.rotary import keep_rotary_tables
-from hunyuan_local.pipeline.loading import lora as lora_module
-from hunyuan_local.pipeline.loading.lora import LoadedLora, add_loras
-from hunyuan_local.weights.lora import original_name, parse_key, spellings
+from hunyuan_local.pipeline.loading.lora import LoadedLora, add_loras, weighted_modules
+from hunyuan_local.pipeline.loading.lora_group import rows_in_order
+from hunyuan_local.weights.lora import original_name, spellings
+from hunyuan_local.weights.lora_keys import find_layer, kind_of
 from hunyuan_local.weights.single_file import find_file, sha256_of
 
 Transformer = HunyuanVideoTransformer3DModel
@@ -248,14 +249,15 @@ def test_every_layer_is_where_diffusers_own_conversion_puts_it() -> None:
     settings = json.loads((Path(load_model_config("tiny").source) / "transformer" / "config.json").read_text())
     with torch.device("meta"):
         model = Transformer.from_config(settings | {"num_attention_heads": 24, "attention_head_dim": 128})
-    heights = {name: m.out_features for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+    heights = {name: len(module.weight) for name, module in weighted_modules(model).items()}
     known = spellings(heights)
     found, checkpoint, first = {}, {}, 0
     for original in {original_name(name) for name in heights}:
         layers = known[original]
         rows = torch.arange(first, first + sum(heights[layer] for layer in layers)).float()[:, None]
         checkpoint[f"{original}.weight"] = rows
-        parts = lora_module._in_diffusers_order(original, rows).split([heights[layer] for layer in layers])
+        order = rows_in_order(original, len(rows))
+        parts = (rows if order is None else rows[order]).split([heights[layer] for layer in layers])
         found |= {f"{layer}.weight": part for layer, part in zip(layers, parts, strict=True)}
         first += len(rows)
     converted = convert_hunyuan_video_transformer_to_diffusers(checkpoint)
@@ -266,7 +268,16 @@ def test_every_layer_is_where_diffusers_own_conversion_puts_it() -> None:
     ("key", "layer", "kind"),
     [
         ("diffusion_model.double_blocks.0.img_attn.proj.lora_down.weight", f"{DUAL}.attn.to_out.0", "down"),
-        ("diffusion_model.double_blocks.0.img_mlp.2.diff_b", f"{DUAL}.ff.net.2", "bias"),
+        ("diffusion_model.double_blocks.0.img_mlp.2.diff_b", f"{DUAL}.ff.net.2", "diff_bias"),
+        ("diffusion_model.double_blocks.0.img_attn.norm.query_norm.diff", f"{DUAL}.attn.norm_q", "diff"),
+        ("diffusion_model.double_blocks.0.txt_attn.norm.key_norm.diff", f"{DUAL}.attn.norm_added_k", "diff"),
+        ("lora_unet_single_blocks_0_q_norm.w_norm", f"{SINGLE}.attn.norm_q", "diff"),
+        ("diffusion_model.img_in.proj.lora_up.weight", "x_embedder.proj", "up"),
+        ("base_model.model.transformer_blocks.0.attn.to_q.lora_A.weight", f"{DUAL}.attn.to_q", "down"),
+        ("transformer._orig_mod.transformer_blocks.0.attn.to_q.lora_B.mine.weight", f"{DUAL}.attn.to_q", "up"),
+        ("lycoris_transformer_blocks_0_attn_to_q.lokr_w1", f"{DUAL}.attn.to_q", "lokr_w1"),
+        ("transformer_blocks.0.attn.to_q.lora_B.mine.bias", f"{DUAL}.attn.to_q", "up_bias"),
+        ("transformer_blocks.0.attn.to_q.lora_A", f"{DUAL}.attn.to_q", "down"),
         ("diffusion_model.single_blocks.0.modulation.lin.lora_up.weight", f"{SINGLE}.norm.linear", "up"),
         ("diffusion_model.time_in.out_layer.alpha", "time_text_embed.timestep_embedder.linear_2", "alpha"),
         ("lora_unet_double_blocks_0_txt_attn_proj.lora_up.weight", f"{DUAL}.attn.to_add_out", "up"),
@@ -275,9 +286,9 @@ def test_every_layer_is_where_diffusers_own_conversion_puts_it() -> None:
     ],
 )  # fmt: skip
 def test_a_published_key_is_understood(key: str, layer: str, kind: str, untouched: Transformer) -> None:
-    spelling, found = parse_key(key) or ("", "")
-    linear = [name for name, module in untouched.named_modules() if isinstance(module, torch.nn.Linear)]
-    assert (spellings(linear)[spelling], found) == ([layer], kind)
+    known = spellings(weighted_modules(untouched))
+    spelling, ending = find_layer(key, known) or ("", "")
+    assert (known[spelling], (kind_of(ending) or ("",))[0]) == ([layer], kind)
 
 
 # --- Beside layers that are quantised ---

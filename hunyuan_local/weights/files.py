@@ -49,6 +49,15 @@ def missing_files(folder: Path) -> list[str]:
     return _absent({path.relative_to(folder).as_posix() for path in _files(folder)}, shards)
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that hold a component's weights: those that an index names, else the one that is there."""
+    names = sorted(path.name for path in folder.glob("*.safetensors*") if _WEIGHTS.fullmatch(path.name))
+    index = next((name for name in names if name.endswith(".index.json")), None)
+    if index is not None:
+        names = sorted(set(json.loads((folder / index).read_text())["weight_map"].values()))
+    return [folder / name for name in names]
+
+
 def pipeline_class(folder: Path) -> str | None:
     """The class that a checkpoint says it is of; None if it cannot be read."""
     try:

@@ -1,4 +1,4 @@
-"""Which layers of diffusers' transformer the keys of a LoRA file speak of.
+"""The names of the transformer's layers in the files that other programs write.
 
 Three spellings of layers are in use: diffusers' own, that of Tencent's code, and ComfyUI's, each with
 dots or, in the manner of kohya's trainers, with underscores. diffusers' reader knows the first, and the
@@ -8,22 +8,7 @@ second only for files that hold the image stream's attention. Knows nothing abou
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-
-_PREFIXES = ("transformer.", "model.diffusion_model.", "diffusion_model.", "lora_unet_", "lora_transformer_")
-# What a key holds, from its end: the two factors of the change, the number it is scaled by, the change of the bias.
-_KINDS = {
-    "lora_A.weight": "down",
-    "lora_B.weight": "up",
-    "lora_A.default.weight": "down",
-    "lora_B.default.weight": "up",
-    "lora_down.weight": "down",
-    "lora_up.weight": "up",
-    "lora.down.weight": "down",
-    "lora.up.weight": "up",
-    "alpha": "alpha",
-    "diff_b": "bias",
-}
+from collections.abc import Collection, Iterable
 
 # diffusers' names in Tencent's spelling, from the conversion of whole checkpoints in diffusers
 # (loaders/single_file_utils.py); first the block, then the layer in it.
@@ -45,11 +30,14 @@ _LAYERS = {
         r"ff\.net\.2": "img_mlp.fc2",
         r"ff_context\.net\.0\.proj": "txt_mlp.fc1",
         r"ff_context\.net\.2": "txt_mlp.fc2",
+        r"attn\.norm_([qk])": r"img_attn_\1_norm",
+        r"attn\.norm_added_([qk])": r"txt_attn_\1_norm",
     },
     "single_blocks": {
         r"attn\.to_[qkv]|proj_mlp": "linear1",
         "proj_out": "linear2",
         r"norm\.linear": "modulation.linear",
+        r"attn\.norm_([qk])": r"\1_norm",
     },
     "txt_in": {
         r"attn\.to_[qkv]": "self_attn_qkv",
@@ -57,8 +45,10 @@ _LAYERS = {
         r"ff\.net\.0\.proj": "mlp.fc1",
         r"ff\.net\.2": "mlp.fc2",
         r"norm_out\.linear": "adaLN_modulation.1",
+        r"(norm[12])": r"\1",
     },
     "": {
+        r"x_embedder\.proj": "img_in.proj",
         r"context_embedder\.proj_in": "txt_in.input_embedder",
         r"context_embedder\.time_text_embed\.timestep_embedder\.linear_1": "txt_in.t_embedder.mlp.0",
         r"context_embedder\.time_text_embed\.timestep_embedder\.linear_2": "txt_in.t_embedder.mlp.2",
@@ -77,6 +67,10 @@ _LAYERS = {
 # Tencent's names in ComfyUI's spelling.
 _COMFY = (
     (r"_attn_(qkv|proj)$", r"_attn.\1"),
+    (r"_attn_q_norm$", "_attn.norm.query_norm"),
+    (r"_attn_k_norm$", "_attn.norm.key_norm"),
+    (r"\.q_norm$", ".norm.query_norm"),
+    (r"\.k_norm$", ".norm.key_norm"),
     (r"(_mod|\.modulation)\.linear$", r"\1.lin"),
     (r"mlp\.fc1$", "mlp.0"),
     (r"mlp\.fc2$", "mlp.2"),
@@ -85,18 +79,10 @@ _COMFY = (
     (r"c_embedder\.linear_1$", "c_embedder.in_layer"),
     (r"c_embedder\.linear_2$", "c_embedder.out_layer"),
 )
+_BLOCK_KINDS = ("transformer_blocks", "single_transformer_blocks")
+_DOUBLE_BLOCKS = 20  # of the 13 B model
 # Layers that Tencent's code has as one, in the order of their rows there.
 _ROWS = ("to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj", "proj_mlp")
-
-
-def parse_key(key: str) -> tuple[str, str] | None:
-    """(layer as the file spells it, ``down``, ``up``, ``alpha`` or ``bias``); None for any other key."""
-    for end, kind in _KINDS.items():
-        if key.endswith(f".{end}"):
-            layer = key.removesuffix(f".{end}")
-            prefix = next((prefix for prefix in _PREFIXES if layer.startswith(prefix)), "")
-            return layer.removeprefix(prefix), kind
-    return None
 
 
 def spellings(layers: Iterable[str]) -> dict[str, list[str]]:
@@ -122,9 +108,33 @@ def original_name(layer: str) -> str | None:
         start = match.expand(replacement)
         rest = layer[match.end() :]
         for pattern, name in _LAYERS[start.split(".")[0]].items():
-            if re.fullmatch(pattern, rest):
-                return start + name
+            if (found := re.fullmatch(pattern, rest)) is not None:
+                return start + found.expand(name)
     return None
+
+
+def is_like_flux(changed: Collection[str], layers: Collection[str]) -> bool:
+    """Whether the changed layers are the blocks of a FLUX.1 model, whose names and shapes are the same.
+
+    FLUX.1 has 19 double and 38 single blocks, one and two fewer than HunyuanVideo, and no token refiner.
+
+    Args:
+        changed: layers that a LoRA changes, by diffusers' names.
+        layers: all layers of the transformer.
+    """
+    if any(layer.startswith(("context_embedder", "x_embedder")) for layer in changed):
+        return False
+    double, single = (_blocks(changed, kind) for kind in _BLOCK_KINDS)
+    all_double, all_single = (_blocks(layers, kind) for kind in _BLOCK_KINDS)
+    fewer_double, fewer_single = (set(range(len(all_double) - 1)), set(range(len(all_single) - 2)))
+    if double and single:
+        return double == fewer_double and single == fewer_single
+    # One kind of block alone says enough only where a model has as many as this one.
+    return len(all_double) == _DOUBLE_BLOCKS and (double == fewer_double or single == fewer_single)
+
+
+def _blocks(layers: Iterable[str], kind: str) -> set[int]:
+    return {int(match[1]) for layer in layers if (match := re.match(rf"{kind}\.(\d+)\.", layer)) is not None}
 
 
 def _row(layer: str) -> int:

@@ -19,6 +19,7 @@ from ...planner import Machine, plan
 from ...planner.tiles import Tiles
 from ...resolved import ResolvedRequest
 from ...schema import GenerationRequest, GenerationResult, Progress
+from ...weights.added_files import check_added_files
 from ..base import Explanation, GenerationContext, explanation, with_seed
 from ..begin import OneAtATime, Run, begin
 from ..prompt_rewriting import FindPlace, PromptRewriter
@@ -191,6 +192,8 @@ class LocalBackend:
         context = context or GenerationContext()
         with self._one_at_a_time:
             # 1. Everything that can be refused is refused before any of the model's weights is read.
+            if self.loaded is None:
+                check_added_files(self.config)
             run = begin(request, context, name=self.config.name, resolve=self.resolve, model=self.config)
             choice = self.choose(run.request, self._loaded_for)
             run.rewrite(self._prompt_rewriter, self._place(run.request, choice))

@@ -15,6 +15,7 @@ from ...capabilities import Capabilities
 from ...config import ContextParallel, LoraConfig, ModelConfig, RuntimeProfile
 from ...resolved import ResolvedRequest
 from ...schema import GenerationRequest, GenerationResult, Progress
+from ...weights.added_files import check_added_files
 from ..base import Explanation, GenerationContext
 from ..begin import OneAtATime, begin
 from ..local.backend import LocalBackend
@@ -118,6 +119,8 @@ class ParallelBackend:
         """
         context = context or GenerationContext()
         with self._one_at_a_time:
+            if self._group is None:
+                check_added_files(self.config)
             choice = self._choose(self.resolve(GenerationRequest(prompt="any")))
             choice.announce(context.on_note)
             self._command("load", {}, choice.profile, context, context.on_note)
@@ -137,6 +140,8 @@ class ParallelBackend:
         context = context or GenerationContext()
         with self._one_at_a_time:
             # 1. Everything that can be refused is refused before any process is started.
+            if self._group is None:
+                check_added_files(self.config)
             run = begin(request, context, name=self.config.name, resolve=self.resolve, model=self.config)
             choice = self._choose(run.request)
             run.rewrite(self._prompt_rewriter)

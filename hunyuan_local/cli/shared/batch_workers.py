@@ -74,9 +74,10 @@ def weights_of(console: Console, backend: Backend) -> str:
     extra = [("lora", item.path, ".safetensors") for item in config.lora]
     if config.transformer_gguf is not None:
         extra.append(("transformer_gguf", config.transformer_gguf, ".gguf"))
+    files = [find_file(*file) for file in extra]
     with ProgressDisplay(console) as display:
         folder = provide(config, lambda transfer: display(transfer.progress), display.note)
-    return " ".join([weights_identity(folder), *(sha256_of(find_file(*file)) for file in extra)])
+    return " ".join([weights_identity(folder), *(sha256_of(file) for file in files)])
 
 
 @contextmanager

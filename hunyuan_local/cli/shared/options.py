@@ -146,7 +146,7 @@ class Lora(LoraType):
         if isinstance(value, LoraConfig):
             return value
         path, equals, scale = value.rpartition("=")
-        if not equals:
+        if not equals or Path(value).expanduser().is_file():
             return LoraConfig(path=value)
         try:
             return LoraConfig(path=path, scale=float(scale))
@@ -208,13 +208,18 @@ def backend_from(flags: dict[str, Any]) -> Backend:
 
 
 def refuse_missing_libraries(backend: Backend) -> None:
-    """Refuse, before anything is read, what needs an extra that is not installed here; a service needs none.
+    """Refuse, before the model is read, what needs an extra that is not installed, and LoRA and GGUF files that cannot
+    be used; a service needs none.
 
     Raises:
-        ConfigError: names the extra.
+        ConfigError: names the extra, or the file that is not there.
+        ModelLoadError: a file is damaged, or of another architecture.
     """
     if backend.config is not None:
+        from ...weights.added_files import check_added_files
+
         require_libraries(backend.config, backend.profile)
+        check_added_files(backend.config)
 
 
 def _value_type(annotation: Any) -> type | click.Choice[Any]:

@@ -117,6 +117,7 @@ def run_server(
     from ...jobs.folder import DataFolder
     from ...server.config import ServerConfig, check_binding, check_origins, read_api_keys
     from ...server.process import serve
+    from ...weights.added_files import check_added_files
     from ...weights.cache import is_here
     from ...weights.source import check_obtainable
 
@@ -127,6 +128,7 @@ def run_server(
     backend = LocalBackend(options.model, options.profile, options.revision, options.lora, options.cache)
     if placement.executor != "ray":  # whose nodes have libraries of their own
         require_libraries(backend.config, backend.profile)
+        check_added_files(backend.config)
     check_obtainable(backend.config)  # a worker that cannot load it would only say so in the log
     keys = read_api_keys(flags["api_keys_file"])
     check_binding(flags["host"], keys, flags["insecure"])

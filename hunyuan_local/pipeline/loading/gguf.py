@@ -6,7 +6,7 @@ weights come from the file; the architecture is that of the checkpoint beside it
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,12 +14,11 @@ import torch
 
 from ...config.profiles import Offload, Quantization
 from ...config.quantization import GGUF_NEEDS, NEEDS, installed_libraries
-from ...errors import ConfigError, ModelLoadError, first_line
+from ...errors import ConfigError, HunyuanLocalError, ModelLoadError, first_line
+from ...weights.gguf_header import check_gguf_header
 
 if TYPE_CHECKING:
     from diffusers import HunyuanVideoTransformer3DModel
-
-_MAGIC = b"GGUF"
 
 
 def require_gguf(source: str, quantization: Quantization | None, offload: Offload = "none") -> None:
@@ -44,20 +43,24 @@ def require_gguf(source: str, quantization: Quantization | None, offload: Offloa
         raise ConfigError(f"transformer_gguf={source!r}: {reason}; or use the model without it")
 
 
-def load_gguf_transformer(path: Path, config_folder: Path, dtype: torch.dtype) -> HunyuanVideoTransformer3DModel:
+def load_gguf_transformer(
+    path: Path, config_folder: Path, dtype: torch.dtype, on_note: Callable[[str], None] = lambda text: None
+) -> HunyuanVideoTransformer3DModel:
     """Read a transformer on the CPU; needs no network.
 
     Args:
         path: a GGUF file with the names of Tencent's checkpoint or those of diffusers.
         config_folder: has the transformer's ``config.json``.
         dtype: that of the activations, and of what the file has in full precision.
+        on_note: receives what the user should know of the file.
 
     Raises:
         ConfigError: no file, no GGUF file, or ``gguf`` is not installed.
         ModelLoadError: damaged, or the weights of another model; says which are missing or too many.
     """
     require_gguf(str(path), None)
-    _check_is_gguf(path)
+    for note in check_gguf_header(path):
+        on_note(note)
     from accelerate import init_empty_weights
     from diffusers import GGUFQuantizationConfig, HunyuanVideoTransformer3DModel
 
@@ -66,9 +69,16 @@ def load_gguf_transformer(path: Path, config_folder: Path, dtype: torch.dtype) -
         with init_empty_weights():
             empty = HunyuanVideoTransformer3DModel.from_config(config)
         tensors = _read(path, empty)
+    except HunyuanLocalError:
+        raise
     except Exception as error:  # damaged files raise whatever their reader raises
         raise ModelLoadError(f"{path}: cannot be read: {first_line(error)}; fetch it again, or use another") from error
-    _check_names(path, tensors.keys(), empty.state_dict().keys())
+    expected = empty.state_dict()
+    _check_names(path, tensors.keys(), expected.keys())
+    for name, tensor in tensors.items():
+        # The library checks matrices, which are stored in blocks of numbers.
+        if tensor.ndim != 2 and tensor.shape != expected[name].shape:
+            raise _wrong_shape(path, name, tensor.shape, expected[name].shape)
     try:
         transformer = HunyuanVideoTransformer3DModel.from_single_file(
             tensors,
@@ -84,19 +94,6 @@ def load_gguf_transformer(path: Path, config_folder: Path, dtype: torch.dtype) -
     return transformer.eval().requires_grad_(False)
 
 
-def _check_is_gguf(path: Path) -> None:
-    try:
-        with path.open("rb") as file:
-            beginning = file.read(len(_MAGIC))
-    except OSError as error:
-        raise ConfigError(f"transformer_gguf={str(path)!r}: cannot be opened: {error.strerror}") from error
-    if beginning != _MAGIC:
-        raise ConfigError(
-            f"transformer_gguf={str(path)!r}: is no GGUF file, which begins with the letters GGUF; use one, such as "
-            "city96/HunyuanVideo-gguf/hunyuan-video-t2v-720p-Q4_K_M.gguf, or leave it out"
-        )
-
-
 def _read(path: Path, empty: HunyuanVideoTransformer3DModel) -> dict[str, torch.Tensor]:
     """The tensors of a file under diffusers' names, the weights of linear layers as they are stored."""
     from ..diffusers_private import dequantize_gguf, read_gguf, to_diffusers_names
@@ -105,11 +102,11 @@ def _read(path: Path, empty: HunyuanVideoTransformer3DModel) -> dict[str, torch.
     tensors = {name: value if value.ndim == 2 else dequantize_gguf(value) for name, value in read_gguf(path).items()}
     if tensors.keys() <= empty.state_dict().keys():
         return tensors
-    _split_fused_layers(tensors, empty.config.num_attention_heads * empty.config.attention_head_dim)
+    _split_fused_layers(path, tensors, empty.config.num_attention_heads * empty.config.attention_head_dim)
     return to_diffusers_names(tensors)
 
 
-def _split_fused_layers(tensors: dict[str, torch.Tensor], width: int) -> None:
+def _split_fused_layers(path: Path, tensors: dict[str, torch.Tensor], width: int) -> None:
     """Take the single blocks' queries, keys, values and feed-forward apart, in place.
 
     The library does so too, but for the 13 B model's width alone.
@@ -118,11 +115,24 @@ def _split_fused_layers(tensors: dict[str, torch.Tensor], width: int) -> None:
     for key in [key for key in tensors if key.startswith("single_blocks.") and ".linear1." in key]:
         block, part = key.split(".linear1.")
         fused = tensors.pop(key)
+        if fused.shape[0] <= 3 * width:
+            raise ModelLoadError(
+                f"{path}: {key} has {fused.shape[0]} rows where this transformer needs more than {3 * width}; use a "
+                "GGUF file of the same model"
+            )
         block = block.replace("single_blocks", "single_transformer_blocks")
         for name, value in zip(
             names, fused.split_with_sizes((width,) * 3 + (fused.shape[0] - 3 * width,)), strict=True
         ):
             tensors[f"{block}.{name}.{part}"] = value
+
+
+def _wrong_shape(path: Path, name: str, found: torch.Size, wanted: torch.Size) -> ModelLoadError:
+    channels = "; an image-to-video model has more channels here" if name == "x_embedder.proj.weight" else ""
+    return ModelLoadError(
+        f"{path}: {name} has the shape {list(found)} where this transformer needs {list(wanted)}{channels}; use a GGUF "
+        "file of the same model"
+    )
 
 
 def _check_names(path: Path, found: Iterable[str], expected: Iterable[str]) -> None:

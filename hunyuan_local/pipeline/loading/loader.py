@@ -7,7 +7,6 @@ comes that the cache of encoded prompts does not know.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +19,7 @@ from ...config import ModelConfig, RuntimeProfile, cache_dir
 from ...config.profiles import Offload, Residence
 from ...errors import ConfigError, HunyuanLocalError, ModelLoadError, first_line
 from ...schema import Progress
-from ...weights.files import MODEL_INDEX, missing_files
+from ...weights.files import missing_files
 from ...weights.single_file import find_file, sha256_of
 from ...weights.source import provide
 from ..acceleration import accelerate
@@ -35,6 +34,7 @@ from ..quiet import quiet_transformers
 from ..text.prompt_cache import PromptCache, encoder_identity
 from ..text.prompt_encoder import TEXT_ENCODERS, PromptEncoder
 from ..text.tokenizers import load_clip_tokenizer, load_llama_tokenizer
+from .completeness import check_classes, check_weights, missing_weights
 from .gguf import load_gguf_transformer, require_gguf
 from .lora import add_loras
 from .quantization import cast_storage, finish_quantization, require, transformer_config
@@ -93,7 +93,7 @@ def load_model(
             raise ModelLoadError(
                 f"model={config.model_id!r}: {folder} lacks {', '.join(missing)}; fetch the checkpoint again"
             )
-        _check_classes(config, folder)
+        check_classes(config, folder, _FAMILY.classes)
         return _assemble(config, profile, folder, on_note)
 
 
@@ -106,7 +106,7 @@ def _assemble(config: ModelConfig, profile: RuntimeProfile, folder: Path, on_not
             if component == "transformer":
                 module: torch.nn.Module = _read_transformer(config, profile, folder, placement, on_note, extra_files)
             else:
-                module = _read(component, folder, profile, placement)
+                module = _read(component, config, folder, profile, placement)
             placement.place(component, module.eval().requires_grad_(False))
         return module
 
@@ -133,17 +133,23 @@ def _assemble(config: ModelConfig, profile: RuntimeProfile, folder: Path, on_not
 
 
 def _read(
-    component: str, folder: Path, profile: RuntimeProfile, placement: Placement, **options: object
+    component: str, config: ModelConfig, folder: Path, profile: RuntimeProfile, placement: Placement, **options: object
 ) -> torch.nn.Module:
     """The weights of one component, from their file to where they are wanted, without a second copy of them all."""
-    module: torch.nn.Module = _FAMILY.classes[component].from_pretrained(
+    if component not in TEXT_ENCODERS:  # the names in their files are not always those of the model
+        check_weights(config, folder, component, _FAMILY.classes[component])
+    module: torch.nn.Module
+    module, loaded = _FAMILY.classes[component].from_pretrained(
         folder / component,
         dtype=getattr(torch, getattr(profile.dtypes, component)),
         device_map={"": placement.loading_device(component)},
         use_safetensors=True,
         local_files_only=True,
+        output_loading_info=True,
         **options,
     )
+    if missing := loaded["missing_keys"]:
+        raise missing_weights(config, component, missing)
     return module
 
 
@@ -160,10 +166,10 @@ def _read_transformer(
     if config.transformer_gguf is not None:
         file = find_file("transformer_gguf", config.transformer_gguf, ".gguf")
         extra_files[config.transformer_gguf] = sha256_of(file)
-        transformer = load_gguf_transformer(file, folder / "transformer", dtype)
+        transformer = load_gguf_transformer(file, folder / "transformer", dtype, on_note)
     else:
         quantization = transformer_config(profile.quantization, dtype)
-        transformer = _read("transformer", folder, profile, placement, quantization_config=quantization)
+        transformer = _read("transformer", config, folder, profile, placement, quantization_config=quantization)
         finish_quantization(transformer, profile.quantization, dtype)
     for lora in add_loras(transformer, config.lora):
         extra_files[lora.path] = lora.sha256
@@ -187,18 +193,6 @@ def check_precision(config: ModelConfig, profile: RuntimeProfile) -> None:
         profile.quantization, profile.device, capability, offload,
         compiled=profile.compile, to_disk=profile.group.to_disk, streamed=profile.group.stream,
     )  # fmt: skip
-
-
-def _check_classes(config: ModelConfig, folder: Path) -> None:
-    """Refuse a checkpoint of another pipeline, or of one with other components."""
-    index = json.loads((folder / MODEL_INDEX).read_text(encoding="utf-8"))
-    for component, wanted in _FAMILY.classes.items():
-        found = (index.get(component) or [None, "nothing"])[1]
-        if found != wanted.__name__:
-            raise ModelLoadError(
-                f"model={config.model_id!r}: its {component} is {found}, and only {wanted.__name__} can be run; use a "
-                "HunyuanVideo text-to-video checkpoint in diffusers' layout"
-            )
 
 
 def _prompt_cache(

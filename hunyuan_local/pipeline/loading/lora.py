@@ -8,28 +8,24 @@ keeps the LoRA beside it, through peft. Knows nothing about where files come fro
 
 from __future__ import annotations
 
-import json
-import math
-import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Protocol, cast
 
 import torch
 from diffusers import HunyuanVideoTransformer3DModel
-from safetensors import SafetensorError, safe_open
 
 from ...config import LoraConfig
 from ...config.extras import require_peft
-from ...errors import ModelLoadError
-from ...weights.lora import parse_key, spellings
-from ...weights.single_file import find_file, sha256_of
+from ...weights.lora import spellings
+from ...weights.lora_header import read_header
+from ...weights.single_file import sha256_of
+from .lora_file import read_changes
+from .lora_group import Changes, Layer
 
 _PLAIN = (torch.float32, torch.bfloat16, torch.float16)
-# Its rows are shift and scale in Tencent's code, scale and shift in diffusers.
-_HALVES_SWAPPED = "final_layer.adaLN_modulation.1"
 # Rounding loses nothing to speak of above this. A change of 0.3 % of the weights' own spread keeps 93 % in
 # bfloat16, one of 1 % keeps 99.98 %, measured on normally distributed weights.
 _KEPT_ENOUGH = 0.9
@@ -57,36 +53,11 @@ class LoadedLora:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Change:
-    """Of a weight [out, in]: ``factor * up @ down``, of rank r. ``down`` [r, in], ``up`` [out, r], as in the file."""
+class Weighted(Protocol):
+    """A module with a weight of its own."""
 
-    down: torch.Tensor
-    up: torch.Tensor
-    factor: float
-
-    def add_to(self, weight: torch.Tensor, scale: float) -> None:
-        """Add it to a weight in float32, in place."""
-        up, down = (factor.to(weight.device).float() for factor in (self.up, self.down))
-        weight.addmm_(up, down, alpha=scale * self.factor)
-
-
-@dataclass
-class _Changes:
-    """What a file holds, by diffusers' name of the layer."""
-
-    config: LoraConfig
-    file: Path
-    weights: dict[str, _Change] = field(default_factory=dict)
-    biases: dict[str, torch.Tensor] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def layers(self) -> set[str]:
-        return self.weights.keys() | self.biases.keys()
-
-    def fault(self, text: str) -> ModelLoadError:
-        return ModelLoadError(f"lora={self.config.path!r}: {text}")
+    weight: torch.nn.Parameter
+    bias: torch.nn.Parameter | None
 
 
 @torch.no_grad()
@@ -104,30 +75,60 @@ def add_loras(transformer: HunyuanVideoTransformer3DModel, loras: Sequence[LoraC
 
     Raises:
         ConfigError: no such file, here or on the Hub; peft is missing and the transformer is quantised.
-        ModelLoadError: a file cannot be fetched, is no safetensors file, is damaged, or was made for
-            another model.
+        ModelLoadError: a file cannot be fetched, is not a safetensors file, is damaged, was made for another model,
+            or holds what cannot be added; each begins with ``lora=``.
     """
-    linear = {name: module for name, module in transformer.named_modules() if isinstance(module, torch.nn.Linear)}
-    known = spellings(linear)
-    read = [_read(lora, find_file("lora", lora.path, ".safetensors"), known, linear) for lora in loras]
+    modules = weighted_modules(transformer)
+    layers = {name: _layer(module) for name, module in modules.items()}
+    known = spellings(layers)
+    read = [read_changes(lora, read_header(lora), known, layers) for lora in loras]
     active = [changes for changes in read if changes.config.scale != 0]
     changed = set().union(*(changes.weights for changes in active))
-    merged = {name for name in changed if _is_plain(linear[name].weight)}
+    merged = {name for name in changed if _is_plain(modules[name].weight)}
     if changed - merged:
         require_peft(loras)
-    kept = _merge(linear, merged, active)
+        for changes in active:
+            _check_low_rank(changes, changed - merged)
+    kept = _merge(modules, merged, active)
     if kept < _KEPT_ENOUGH:
         for changes in active:
             changes.notes.append(
                 f"rounding to the weights' precision keeps {kept:.0%} of what the LoRAs change; they are weak at "
                 "this scale"
             )
-    _add_to_biases(linear, active)
-    _add_adapters(transformer, linear, changed - merged, active)
+    _add_to_biases(modules, active)
+    _add_adapters(transformer, modules, changed - merged, active)
     return [
-        LoadedLora(c.config.path, c.file, c.config.scale, sha256_of(c.file), len(c.layers), tuple(c.notes))
+        LoadedLora(
+            c.config.path, c.header.file, c.config.scale, sha256_of(c.header.file), len(c.layers), tuple(c.notes)
+        )
         for c in read
     ]
+
+
+def weighted_modules(transformer: HunyuanVideoTransformer3DModel) -> dict[str, Weighted]:
+    """The layers that a LoRA may change, by name: linear ones, the patch embedding and the norms."""
+    found = {
+        name: module for name, module in transformer.named_modules() if getattr(module, "weight", None) is not None
+    }
+    return cast("dict[str, Weighted]", found)
+
+
+def _layer(module: Weighted) -> Layer:
+    """Of a quantised layer the sizes before it was quantised."""
+    if isinstance(module, torch.nn.Linear):
+        return Layer((module.out_features, module.in_features), module.bias is not None)
+    return Layer(tuple(module.weight.shape), getattr(module, "bias", None) is not None)
+
+
+def _check_low_rank(changes: Changes, layers: set[str]) -> None:
+    """Refuse what cannot be kept beside quantised layers."""
+    for name in sorted(layers & changes.weights.keys()):
+        if changes.weights[name].low_rank() is None:
+            raise changes.fault(
+                f"its change of {name} is a whole matrix, or one of a high rank, which cannot be kept beside quantised "
+                "weights; use a profile without quantization and no GGUF file, or a plain LoRA"
+            )
 
 
 def _is_plain(weight: torch.Tensor) -> bool:
@@ -135,11 +136,11 @@ def _is_plain(weight: torch.Tensor) -> bool:
     return type(weight) is torch.nn.Parameter and type(weight.data) is torch.Tensor and weight.dtype in _PLAIN
 
 
-def _merge(linear: Mapping[str, torch.nn.Linear], layers: set[str], active: Sequence[_Changes]) -> float:
+def _merge(modules: Mapping[str, Weighted], layers: set[str], active: Sequence[Changes]) -> float:
     """Change weights; returns how much of the change survives the rounding, 1 for all of it."""
     survived = wanted = 0.0
     for name in sorted(layers):
-        weight = linear[name].weight
+        weight = modules[name].weight
         # A copy: the old numbers may be the checkpoint's file, mapped into memory.
         exact = weight.data.to(torch.float32, copy=True)
         for changes in active:
@@ -152,18 +153,21 @@ def _merge(linear: Mapping[str, torch.nn.Linear], layers: set[str], active: Sequ
     return survived / wanted if wanted else 1.0
 
 
-def _add_to_biases(linear: Mapping[str, torch.nn.Linear], active: Sequence[_Changes]) -> None:
+def _add_to_biases(modules: Mapping[str, Weighted], active: Sequence[Changes]) -> None:
     for changes in active:
-        for name, delta in changes.biases.items():
-            bias = linear[name].bias
-            bias.data = (bias.data.float() + changes.config.scale * delta.to(bias.device).float()).to(bias.dtype)
+        for name, change in changes.biases.items():
+            bias = modules[name].bias
+            assert bias is not None  # checked when the file was read
+            exact = bias.data.to(torch.float32, copy=True)
+            change.add_to(exact, changes.config.scale)
+            bias.data = exact.to(bias.dtype)
 
 
 def _add_adapters(
     transformer: HunyuanVideoTransformer3DModel,
-    linear: Mapping[str, torch.nn.Linear],
+    modules: Mapping[str, Weighted],
     layers: set[str],
-    active: Sequence[_Changes],
+    active: Sequence[Changes],
 ) -> None:
     """Let peft put what cannot be merged beside the layers; raises if it puts it elsewhere."""
     scales: dict[str, float] = {}
@@ -172,10 +176,12 @@ def _add_adapters(
         wanted = sorted(layers & changes.weights.keys())
         for name in wanted:
             # The library's own choice would be that of the stored weights, which are integers.
-            dtype = getattr(linear[name], "compute_dtype", None) or transformer.dtype
+            dtype = getattr(modules[name], "compute_dtype", None) or transformer.dtype
             change = changes.weights[name]
-            state[f"{name}.lora_A.weight"] = change.down.to(dtype)
-            state[f"{name}.lora_B.weight"] = (change.factor * change.up.float()).to(dtype)
+            factors = change.low_rank()
+            assert factors is not None  # checked before anything is changed
+            state[f"{name}.lora_A.weight"] = factors[0].to(dtype)
+            state[f"{name}.lora_B.weight"] = (change.factor * factors[1].float()).to(dtype)
         if not state:
             continue
         with warnings.catch_warnings():
@@ -188,102 +194,3 @@ def _add_adapters(
         scales[adapter] = changes.config.scale
     if scales:
         transformer.set_adapters(list(scales), list(scales.values()))
-
-
-def _read(
-    config: LoraConfig, file: Path, known: Mapping[str, Sequence[str]], linear: Mapping[str, torch.nn.Linear]
-) -> _Changes:
-    """Read a file and check it against the transformer's layers."""
-    changes = _Changes(config, file)
-    try:
-        with safe_open(file, "pt") as opened:
-            tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 - it is no dict
-            metadata = _adapter_metadata(opened.metadata())
-    except (OSError, SafetensorError, ValueError) as error:
-        raise changes.fault(f"{file} cannot be read as a safetensors file ({error}); fetch it again") from error
-    groups: dict[str, dict[str, str]] = {}  # by the file's spelling of the layer: what is there of it, and its key
-    for key in tensors:
-        if (parsed := parse_key(key)) is not None and parsed[0] in known:
-            groups.setdefault(parsed[0], {})[parsed[1]] = key
-    used = {key for keys in groups.values() for key in keys.values()}
-    _check_keys(changes, list(tensors), used)
-    for spelling, keys in groups.items():
-        _add_group(changes, spelling, {kind: tensors[key] for kind, key in keys.items()}, keys, metadata,
-                   known[spelling], linear)  # fmt: skip
-    return changes
-
-
-def _check_keys(changes: _Changes, keys: list[str], used: set[str]) -> None:
-    unused = [key for key in keys if key not in used]
-    some = ", ".join(unused[:3]) or "none"
-    if dora := [key for key in keys if "dora_scale" in key or "lora_magnitude_vector" in key]:
-        raise changes.fault(f"{changes.file} is a DoRA ({dora[0]}), which cannot be added; use a plain LoRA")
-    if not used:
-        raise changes.fault(
-            f"none of the {len(keys)} keys of {changes.file} belongs to a layer of this transformer (found: {some}; "
-            "wanted are such as transformer.transformer_blocks.0.attn.to_q.lora_A.weight, "
-            "diffusion_model.double_blocks.0.img_attn.qkv.lora_down.weight or "
-            "lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight); use a LoRA made for HunyuanVideo"
-        )
-    if unused:
-        changes.notes.append(f"{len(unused)} of the {len(keys)} keys of {changes.file.name} are not used, as {some}")
-
-
-def _add_group(
-    changes: _Changes,
-    spelling: str,
-    tensors: dict[str, torch.Tensor],
-    keys: dict[str, str],
-    metadata: dict[str, Any],
-    layers: Sequence[str],
-    linear: Mapping[str, torch.nn.Linear],
-) -> None:
-    """What a file holds of one layer, or of several that its format has as one."""
-    for kind, tensor in tensors.items():
-        if not torch.isfinite(tensor.float()).all():
-            raise changes.fault(f"{keys[kind]} holds numbers that are NaN or infinite; the file is damaged")
-    if ("down" in tensors) != ("up" in tensors):
-        half = keys.get("down") or keys["up"]
-        raise changes.fault(f"{half} is there without its other half; the file is damaged")
-    rows = [linear[name].out_features for name in layers]
-    columns = linear[layers[0]].in_features
-    if "down" in tensors:
-        down, up = tensors["down"], tensors["up"]
-        rank = down.shape[0]
-        _check_shape(changes, keys["down"], down, (rank, columns))
-        _check_shape(changes, keys["up"], up, (sum(rows), rank))
-        alpha = tensors["alpha"].item() if "alpha" in tensors else _metadata_alpha(metadata, layers[0], rank)
-        for name, part in zip(layers, torch.split(_in_diffusers_order(spelling, up), rows), strict=True):
-            changes.weights[name] = _Change(down, part, alpha / rank)
-    if "bias" in tensors:
-        _check_shape(changes, keys["bias"], tensors["bias"], (sum(rows),))
-        for name, part in zip(layers, torch.split(_in_diffusers_order(spelling, tensors["bias"]), rows), strict=True):
-            changes.biases[name] = part
-
-
-def _check_shape(changes: _Changes, key: str, tensor: torch.Tensor, wanted: tuple[int, ...]) -> None:
-    if tuple(tensor.shape) != wanted:
-        raise changes.fault(
-            f"{key} has the shape {list(tensor.shape)} where this transformer needs {list(wanted)}; the LoRA was made "
-            "for another model"
-        )
-
-
-def _in_diffusers_order(spelling: str, rows: torch.Tensor) -> torch.Tensor:
-    if spelling.replace("_", ".") == _HALVES_SWAPPED.replace("_", "."):
-        return torch.cat(rows.chunk(2)[::-1])
-    return rows
-
-
-def _adapter_metadata(metadata: dict[str, str] | None) -> dict[str, Any]:
-    """The settings of the training, where diffusers wrote them into the file: ``lora_alpha`` and others."""
-    settings = json.loads((metadata or {}).get("lora_adapter_metadata", "{}"))
-    return {name.removeprefix("transformer."): value for name, value in settings.items()}
-
-
-def _metadata_alpha(metadata: dict[str, Any], layer: str, rank: int) -> float:
-    """The number alpha of ``alpha / rank``; a file that does not say it means the rank, which scales by 1."""
-    patterns = metadata.get("alpha_pattern") or {}
-    own = (value for pattern, value in patterns.items() if re.match(rf"(.*\.)?({pattern})$", layer))
-    alpha = next(own, metadata.get("lora_alpha") or rank)
-    return alpha * math.sqrt(rank) if metadata.get("use_rslora") else alpha
