@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ..config import ModelConfig
+from ..durable import sweep
 from ..errors import HunyuanLocalError
 from ..schema import GenerationRequest
 from ..video import check_output_path
@@ -108,6 +109,7 @@ def begin(
     resolved = resolve(request if state is None else _with_what_was_kept(request, state))
     output = context.output or Path(f"{Path(name).name}-{datetime.now():%Y%m%d-%H%M%S}-{resolved.seed}.mp4")
     check_output_path(output, context.overwrite)
+    sweep(output.absolute().parent)
     return Run(resolved, output, context, began, state=state)
 
 
@@ -125,6 +127,7 @@ def open_state(request: GenerationRequest, model: ModelConfig, context: Generati
     """
     if context.checkpoint_dir is None:
         return None
+    sweep(context.checkpoint_dir)
     from ..pipeline.checkpoint import Checkpoint, key_of
 
     # Where it is as seen from here, so that a state may be taken to another machine with its folder.

@@ -6,6 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
+from ..durable import discard
 from ..errors import VideoError
 from ..schema import VideoInfo
 from .ffmpeg import check_status, ffmpeg
@@ -47,5 +48,5 @@ def publish(source: Path, path: Path, metadata: str, *, overwrite: bool = False)
     except OSError as error:
         raise VideoError(f"{path}: cannot be written: {error}; check the disk and the folder") from error
     finally:
-        partial.unlink(missing_ok=True)
+        discard(partial)
     return info

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ...durable import discard
 from ...errors import (
     ContentBlockedError,
     DownloadError,
@@ -73,7 +74,7 @@ class VideoDownload:
             timings = self._timings(view, finished)
             return self._publish(view, info, partial, timings)
         finally:
-            partial.unlink(missing_ok=True)
+            discard(partial)
 
     def _wait(self) -> JobView:
         view = self._service.poll(self._look, self._context.cancel, self._deadline, self._context.on_note)

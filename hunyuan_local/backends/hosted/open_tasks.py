@@ -102,8 +102,8 @@ class OpenTasks:
         path = self._path(job.job_id)
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with replacing(path) as partial, open(partial, "w", encoding="utf-8", opener=_private) as file:
-                file.write(job.model_dump_json(indent=1))
+            with replacing(path, mode=0o600) as partial:  # prompts are nobody else's business
+                partial.write_text(job.model_dump_json(indent=1), encoding="utf-8")
         except OSError as error:
             raise ConfigError(
                 f"{self.folder}: cannot be written: {error}; without it a paid task could be lost; make it "
@@ -172,8 +172,3 @@ class OpenTasks:
 
     def _lock_path(self, job_id: str) -> Path:
         return self.folder / f"{job_id}.lock"
-
-
-def _private(path: str, flags: int) -> int:
-    """Prompts are nobody else's business."""
-    return os.open(path, flags, 0o600)
