@@ -98,11 +98,20 @@ def replacing(path: Path, mode: int = 0o666) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         discard(partial)
-    sync(path.parent)
+    sync_names(path.parent)
+
+
+def sync_names(folder: Path) -> None:
+    """Return when the names in a folder are on the disk, where it is readable and its file system knows such a thing.
+
+    The file has its name by now, so that nothing here is an error.
+    """
+    with contextlib.suppress(OSError):
+        sync(folder)
 
 
 def sync(path: Path) -> None:
-    """Return when a file's content, or the names in a folder, are on the disk."""
+    """Return when a file's content is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -32,7 +32,7 @@ ORDER = (
     ("resolved",),
     ("schema",),
     ("checks",),
-    ("errors", "durable", "durations", "supervision"),
+    ("errors", "durable", "durations", "ending", "json_text", "streams", "supervision"),
 )
 LEVELS = {unit: level for level, units in enumerate(ORDER) for unit in units}
 HEAVY = {"torch", "diffusers", "transformers"}

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from ..config import ModelConfig
 from ..durable import sweep
 from ..errors import HunyuanLocalError
+from ..json_text import json_text
+from ..provenance import check_source_date
 from ..schema import GenerationRequest
 from ..video import check_output_path
 from .base import GenerationContext
@@ -96,10 +98,11 @@ def begin(
         model: whose saved states are taken up; None saves none.
 
     Raises:
-        ConfigError, OutputExistsError: the file cannot be written.
+        ConfigError, OutputExistsError: the file cannot be written, or ``SOURCE_DATE_EPOCH`` is no time.
         ConfigError, ModelLoadError: frames are to be checked, and the classifier cannot be used.
         InvalidRequestError: ``resolve`` refuses the request.
     """
+    check_source_date()
     if context.output is not None:
         check_output_path(context.output, context.overwrite)
     prepare(context.safety, context.on_note)
@@ -132,7 +135,7 @@ def open_state(request: GenerationRequest, model: ModelConfig, context: Generati
 
     # Where it is as seen from here, so that a state may be taken to another machine with its folder.
     output = "" if context.output is None else os.path.relpath(context.output, context.checkpoint_dir)
-    key = key_of(request.model_dump_json(), model.model_dump_json(), output)
+    key = key_of(json_text(request), json_text(model), output)
     return Checkpoint(context.checkpoint_dir, key, context.checkpoint_every)
 
 

@@ -6,16 +6,19 @@ A command is imported when it is used, and torch when that needs it, so that ``-
 from __future__ import annotations
 
 import importlib
+import logging
 import os
-import signal
 import sys
 from types import FrameType
+from typing import NoReturn
 
 import rich_click as click
 from click.exceptions import Exit
 
-from ..errors import HunyuanLocalError, TerminationRequest
+from ..ending import on_ending
+from ..errors import HunyuanLocalError, ReportError, TerminationRequest
 from ..pipeline.quiet import hide_import_noise
+from ..streams import prepare_streams, silence, works
 
 # The first paragraph of each command's own help, which a list shows without importing the command.
 _SUMMARIES = {
@@ -47,7 +50,8 @@ _EPILOG = (
     "16 it cannot be used, 17 too many jobs wait; of a batch: 18 videos are missing; "
     "20 one of several processes that make a video together has died; 21 not all runs of a bench succeeded; "
     "22 the prompt could not be rewritten; 23 a checker has flagged the video, which is withheld; "
-    "130 cancelled."
+    "24 the work is done, and a report of it that was asked for cannot be written; "
+    "130 cancelled, by Ctrl-C, SIGTERM, SIGQUIT or a closed terminal."
 )
 
 
@@ -74,10 +78,14 @@ def group() -> None:
 
 def main() -> None:
     """Run the command line and exit with a documented code; no traceback reaches a user."""
-    signal.signal(signal.SIGTERM, _as_interrupt)
+    prepare_streams()
+    logging.raiseExceptions = False  # a log that cannot be written is no reason to end, nor for a traceback
+    on_ending(_as_interrupt)
     hide_import_noise()
     try:
-        sys.exit(group.main(standalone_mode=False) or 0)
+        code = group.main(standalone_mode=False) or 0
+        sys.stdout.flush()  # at the end of the process it would be too late for an error
+        sys.exit(code)
     except Exit as error:
         sys.exit(error.exit_code)
     except click.ClickException as error:
@@ -91,16 +99,26 @@ def main() -> None:
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # The reader of our output left, such as `| head`: nothing is left to say.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence(sys.stdout)
         sys.exit(1)
+    except OSError as error:
+        if works(sys.stdout):
+            _end_unexpected(error)
+        silence(sys.stdout)  # what it still holds would fail again
+        _say(f"stdout cannot be written: {error.strerror or error}; send it elsewhere, or make room")
+        sys.exit(ReportError.exit_code)
     except Exception as error:
-        if os.environ.get("HUNYUAN_LOCAL_DEBUG"):
-            raise
-        _say(
-            f"unexpected {type(error).__name__}: {error}; set HUNYUAN_LOCAL_DEBUG=1 for the traceback and report it "
-            "with the output of 'hunyuan-local doctor'"
-        )
-        sys.exit(1)
+        _end_unexpected(error)
+
+
+def _end_unexpected(error: Exception) -> NoReturn:
+    if os.environ.get("HUNYUAN_LOCAL_DEBUG"):
+        raise error
+    _say(
+        f"unexpected {type(error).__name__}: {error}; set HUNYUAN_LOCAL_DEBUG=1 for the traceback and report it "
+        "with the output of 'hunyuan-local doctor'"
+    )
+    sys.exit(1)
 
 
 def _say(message: str) -> None:

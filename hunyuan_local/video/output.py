@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..durable import begin_partial, sync
+from ..durable import begin_partial, sync, sync_names
 from ..errors import ConfigError, OutputExistsError, VideoError
 from .ffmpeg import ffmpeg
 
@@ -64,4 +64,4 @@ def move_into_place(partial: Path, target: Path, overwrite: bool) -> None:
     except OSError:  # the name is taken meanwhile, or the file system has no links
         check_output_path(target, overwrite=False)
     os.replace(partial, target)
-    sync(target.parent)
+    sync_names(target.parent)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -17,7 +18,8 @@ from ...errors import (
     TaskTimeoutError,
     VideoError,
 )
-from ...provenance import ModelIdentity, RemoteTask, statement
+from ...json_text import json_text
+from ...provenance import ModelIdentity, RemoteTask, check_source_date, statement
 from ...schema import GenerationRequest, GenerationResult, JobView, Progress, SafetyVerdict, Timings, VideoInfo
 from ...video import partial_path, probe, publish, read_frames
 from ..base import GenerationContext
@@ -65,7 +67,8 @@ class VideoDownload:
             OutputExistsError: the name was taken meanwhile.
             HostedError, GenerationCancelledError: see :class:`hunyuan_local.backends.hosted.client.ServiceClient`.
         """
-        prepare(self._context.safety, self._context.on_note)  # before a wait in vain
+        check_source_date()  # before a wait in vain
+        prepare(self._context.safety, self._context.on_note)
         partial = partial_path(self._job.output, ".download")
         try:
             view = self._wait()
@@ -190,7 +193,7 @@ class VideoDownload:
             notes=notes,
             safety=verdict,
         )
-        publish(partial, job.output, provenance.model_dump_json(), overwrite=job.overwrite)
+        publish(partial, job.output, json_text(provenance), overwrite=job.overwrite)
         write_s = time.monotonic() - began
         return GenerationResult(
             path=job.output,
@@ -202,7 +205,7 @@ class VideoDownload:
             timings=timings.model_copy(update={"write_s": write_s, "total_s": timings.total_s + write_s}),
             notes=notes,
             safety=verdict,
-            provenance=provenance.model_dump(mode="json"),
+            provenance=json.loads(json_text(provenance)),
         )
 
     def _judged(self, inspection: Inspection) -> SafetyVerdict | None:

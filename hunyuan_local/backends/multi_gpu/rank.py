@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from ...config import ModelConfig, RuntimeProfile, SafetyConfig
 from ...durable import discard_all
+from ...ending import leave_to_parent
 from ...errors import ContentBlockedError, GpuMemoryError, InvalidOutputError
 from ...pipeline.quiet import hide_import_noise
 from ...planner.tiles import Tiles
 from ...resolved import ResolvedRequest
 from ...schema import GenerationRequest, GenerationResult, Progress, SafetyVerdict
+from ...streams import prepare_streams
 from ...supervision import parent_connection
 from ..base import GenerationContext
 from ..begin import Run, open_state
@@ -206,6 +208,8 @@ def see_own_gpu_alone() -> None:
 def main() -> None:
     """Connect, and work until the backend has enough or is gone."""
     see_own_gpu_alone()  # before anything asks for a device
+    prepare_streams()  # its log may be on a full disk
+    leave_to_parent()
     connection, rank = MessageSocket(parent_connection()), int(os.environ["RANK"])
     worker = Rank(connection, rank, Path(sys.argv[1]))
     connection.send("hello")

@@ -16,7 +16,10 @@ from rich.table import Table
 
 from ...backends.base import Backend, GenerationContext
 from ...durations import clock
+from ...errors import ReportError
+from ...json_text import json_text
 from ...schema import GenerationResult, Progress
+from ...streams import tell
 
 SECONDS_BETWEEN_LINES = 10
 STAGE_WORDS = {
@@ -122,9 +125,30 @@ class ProgressDisplay:
 
 
 def print_result(console: Console, result: GenerationResult, as_json: bool) -> None:
-    """The summary on ``console``; the path, or all as one line of JSON, on stdout."""
+    """The summary on ``console``; the path, or all as one line of JSON, on stdout.
+
+    Raises:
+        ReportError: the line of JSON, which was asked for, cannot be printed.
+    """
     print_summary(console, result)
-    print(result.model_dump_json() if as_json else result.path)
+    tell_finished(console, json_text(result) if as_json else str(result.path), str(result.path), asked_for=as_json)
+
+
+def tell_finished(console: Console, text: str, finished: str, *, asked_for: bool) -> None:
+    """Print on stdout what is said of finished work; where that is not possible, say so on ``console``.
+
+    Args:
+        finished: what is there, for people.
+        asked_for: a flag asked for this text.
+
+    Raises:
+        ReportError: it was asked for and cannot be printed.
+    """
+    if not (why := tell(text)):
+        return
+    if asked_for:
+        raise ReportError(f"--json: {why}, so that the result is not told; it is finished: {finished}")
+    console.print(f"note: {why}; finished: {finished}", markup=False)
 
 
 def print_summary(console: Console, result: GenerationResult) -> None:
