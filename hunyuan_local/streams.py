@@ -5,6 +5,7 @@ A command begins with it, so it imports little.
 
 from __future__ import annotations
 
+import atexit
 import codecs
 import contextlib
 import io
@@ -14,6 +15,7 @@ import sys
 from typing import TextIO, cast
 
 _ESCAPE = "hunyuan-local-escape"
+_ERASE_LINE = b"\r\x1b[2K"
 _closed: list[str] = []  # streams that whoever started this process has closed
 
 
@@ -22,6 +24,7 @@ class _BestEffort(io.RawIOBase):
 
     def __init__(self, descriptor: int):
         self._descriptor = descriptor
+        self.passing = False  # on the terminal's last line is something that the next output replaces
 
     def writable(self) -> bool:
         return True
@@ -33,7 +36,8 @@ class _BestEffort(io.RawIOBase):
         return self._descriptor
 
     def write(self, data: bytes, /) -> int:  # type: ignore[override]  # all that a buffer hands on
-        rest = memoryview(data)
+        rest = memoryview((_ERASE_LINE if self.passing else b"") + bytes(data))
+        self.passing = False
         with contextlib.suppress(OSError):
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
@@ -61,6 +65,22 @@ def prepare_streams() -> None:
     elif sys.stderr is sys.__stderr__ and isinstance(sys.stderr, io.TextIOWrapper):
         raw = io.BufferedWriter(cast("io.RawIOBase", _BestEffort(2)), 1 << 16)
         sys.stderr = io.TextIOWrapper(raw, sys.stderr.encoding, _ESCAPE, line_buffering=True, write_through=True)
+
+
+def announce(text: str) -> None:
+    """Say on stderr what takes a while from now on: a line, which on a terminal the next output replaces.
+
+    Nothing is said where stderr is not that of the process.
+    """
+    raw = getattr(getattr(sys.stderr, "buffer", None), "raw", None)
+    if not isinstance(raw, _BestEffort):
+        return
+    if not raw.isatty() or os.environ.get("TERM", "dumb") == "dumb":
+        print(f"{text} ...", file=sys.stderr, flush=True)
+        return
+    print(f"{text} ...", end="", file=sys.stderr, flush=True)
+    raw.passing = True
+    atexit.register(raw.write, b"")
 
 
 def tell(text: str) -> str:

@@ -18,7 +18,7 @@ from click.exceptions import Exit
 from ..ending import on_ending
 from ..errors import HunyuanLocalError, ReportError, TerminationRequest
 from ..pipeline.quiet import hide_import_noise
-from ..streams import prepare_streams, silence, works
+from ..streams import announce, prepare_streams, silence, works
 
 # The first paragraph of each command's own help, which a list shows without importing the command.
 _SUMMARIES = {
@@ -55,6 +55,11 @@ _EPILOG = (
 )
 
 
+# The libraries of these take seconds to import, on a slow disk half a minute.
+_SLOW_TO_BEGIN = {"batch", "bench", "generate", "replay", "serve", "smoke", "ui", "worker"}
+_ANSWERED_AT_ONCE = {"-h", "--help", "--list-backends", "--options-from-parent"}
+
+
 class _LazyGroup(click.RichGroup):
     """Lists commands by their summaries, and imports a command's module when the command is used."""
 
@@ -62,6 +67,8 @@ class _LazyGroup(click.RichGroup):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name, listed, rest = super().resolve_command(ctx, args)
+        if name in _SLOW_TO_BEGIN and not _ANSWERED_AT_ONCE.intersection(rest) and rest[:1] != ["compare"]:
+            announce("loading the libraries")
         return name, listed and importlib.import_module(f".commands.{name}", __package__).command, rest
 
 

@@ -201,7 +201,10 @@ def _make(
         if budget is not None:
             backend.load()  # a missing key is better missed now
         pool = make_batch_pool(batch, backend, flags, budget)
-        with _stopping_on_signals(pool) as stopping, BatchDisplay(console, batch, pool.size) as display:
+        with (
+            _stopping_on_signals(pool) as stopping,
+            BatchDisplay(console, batch, pool.size, stopping.is_set) as display,
+        ):
             try:
                 batch.work(pool, stopping, display.update)
             except HunyuanLocalError as error:

@@ -137,6 +137,7 @@ def _measure(
 
     for backend in backends:
         note_default_model(console, backend, local.model)
+    console.print("describing this machine ...")  # in another process, which imports what makes the videos
     session = open_session(
         file, backends, folder, repeats=flags["repeats"] or file.repeats, local=local, weights=weights,
         max_cost_usd=flags["max_cost_usd"], retry_failed=flags["retry_failed"], keep_videos=flags["keep_videos"],

@@ -66,7 +66,7 @@ class ProgressDisplay:
         self._console = console
         self._live = console.is_terminal
         self._bars = Bars(
-            SpinnerColumn(finished_text=" "),
+            SpinnerColumn("dots" if _is_unicode(console) else "line", finished_text=" "),
             TextColumn("{task.description:<22}"),
             BarColumn(bar_width=20),
             TextColumn("{task.fields[detail]}"),
@@ -92,6 +92,10 @@ class ProgressDisplay:
     def context(self, output: Path | None, overwrite: bool = False, **options: Any) -> GenerationContext:
         """A context whose progress and notes are shown here."""
         return GenerationContext(output, overwrite, on_progress=self, on_note=self.note, **options)
+
+    def begin(self) -> None:
+        """Show on a terminal what goes on before the first stage; elsewhere the start of the command has said it."""
+        self._task = self._bars.add_task("loading the libraries", total=None, detail="")
 
     def note(self, text: str) -> None:
         """Show a sentence that the user should know, above the progress."""
@@ -168,6 +172,10 @@ def print_summary(console: Console, result: GenerationResult) -> None:
     ):
         table.add_row(str(name), str(value))
     console.print(table)
+
+
+def _is_unicode(console: Console) -> bool:
+    return console.encoding.lower().startswith("utf")
 
 
 def _detail(progress: Progress) -> str:
