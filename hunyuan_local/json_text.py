@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from datetime import datetime
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError
+
+_REPLACEMENT = "\ufffd"
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -18,11 +21,13 @@ def json_text(model: BaseModel, *, indent: int | None = None) -> str:
     Python's ``json`` reads that back as the very name (:func:`os.fsencode` gives its bytes), and so does
     :func:`from_json_text`; pydantic does not.
     """
-    try:
-        return model.model_dump_json(indent=indent)
-    except PydanticSerializationError:
-        separators = (",", ":") if indent is None else None
-        return json.dumps(model.model_dump(), default=_plain, indent=indent, separators=separators)
+    text = ""
+    with contextlib.suppress(PydanticSerializationError):
+        text = model.model_dump_json(indent=indent)
+    if text and _REPLACEMENT not in text:  # which pydantic puts for such a byte in a key
+        return text
+    separators = (",", ":") if indent is None else None
+    return json.dumps(model.model_dump(), default=_plain, indent=indent, separators=separators)
 
 
 def from_json_text(kind: type[M], text: str) -> M:
