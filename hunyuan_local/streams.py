@@ -14,6 +14,8 @@ import os
 import sys
 from typing import TextIO, cast
 
+from .errors import ReportError
+
 _ESCAPE = "hunyuan-local-escape"
 _ERASE_LINE = b"\r\x1b[2K"
 _closed: list[str] = []  # streams that whoever started this process has closed
@@ -95,13 +97,22 @@ def tell(text: str) -> str:
     return "stdout is closed" if "stdout" in _closed else ""
 
 
-def works(stream: TextIO) -> bool:
-    """Whether a stream takes what it still holds."""
+def flush_stdout() -> None:
+    """Write what stdout still holds.
+
+    Raises:
+        BrokenPipeError: whoever read it has left.
+        ReportError: it cannot be written.
+    """
     try:
-        stream.flush()
-    except OSError:
-        return False
-    return True
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        silence(sys.stdout)  # or it would fail again at the end of the process
+        raise ReportError(
+            f"stdout cannot be written: {error.strerror or error}; send it elsewhere, or make room"
+        ) from error
 
 
 def silence(stream: TextIO) -> None:

@@ -32,7 +32,8 @@ ORDER = (
     ("resolved",),
     ("schema",),
     ("checks",),
-    ("errors", "durable", "durations", "ending", "json_text", "streams", "supervision"),
+    ("streams",),
+    ("errors", "durable", "durations", "ending", "json_text", "supervision"),
 )
 LEVELS = {unit: level for level, units in enumerate(ORDER) for unit in units}
 HEAVY = {"torch", "diffusers", "transformers"}

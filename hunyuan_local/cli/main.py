@@ -16,9 +16,9 @@ import rich_click as click
 from click.exceptions import Exit
 
 from ..ending import on_ending
-from ..errors import HunyuanLocalError, ReportError, TerminationRequest
+from ..errors import HunyuanLocalError, TerminationRequest
 from ..pipeline.quiet import hide_import_noise
-from ..streams import announce, prepare_streams, silence, works
+from ..streams import announce, flush_stdout, prepare_streams, silence
 
 # The first paragraph of each command's own help, which a list shows without importing the command.
 _SUMMARIES = {
@@ -91,7 +91,7 @@ def main() -> None:
     hide_import_noise()
     try:
         code = group.main(standalone_mode=False) or 0
-        sys.stdout.flush()  # at the end of the process it would be too late for an error
+        flush_stdout()  # at the end of the process it would be too late for an error
         sys.exit(code)
     except Exit as error:
         sys.exit(error.exit_code)
@@ -108,12 +108,6 @@ def main() -> None:
         # The reader of our output left, such as `| head`: nothing is left to say.
         silence(sys.stdout)
         sys.exit(1)
-    except OSError as error:
-        if works(sys.stdout):
-            _end_unexpected(error)
-        silence(sys.stdout)  # what it still holds would fail again
-        _say(f"stdout cannot be written: {error.strerror or error}; send it elsewhere, or make room")
-        sys.exit(ReportError.exit_code)
     except Exception as error:
         _end_unexpected(error)
 
