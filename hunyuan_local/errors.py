@@ -29,6 +29,7 @@
     |- RewriteError              22  a prompt could not be rewritten
     |- ContentBlockedError       23  a checker of frames has flagged the video, which is withheld
     |- UncheckedVideoError       23  a paid video could not be checked and is kept aside, not published
+    |- ReportError               24  the work is done, and what was to be said of it cannot be written
     `- GenerationCancelledError  130 stopped on request
 
 Each message names what was wrong, its value, what is allowed and the remedy, so that the command
@@ -66,7 +67,7 @@ def _restore(kind: type[HunyuanLocalError], args: tuple[object, ...]) -> Hunyuan
 
 
 class TerminationRequest(KeyboardInterrupt):
-    """The process was told to end (SIGTERM), by a system rather than by the user: stop, give nothing up."""
+    """The process was told to end, by a system or a closed terminal rather than by the user: give nothing up."""
 
 
 @dataclass(frozen=True)
@@ -324,6 +325,12 @@ class RankFailedError(HunyuanLocalError):
     """One of the processes that make a video together has died, or failed in a way that nobody foresaw."""
 
     exit_code = ExitCode.RANK_FAILED
+
+
+class ReportError(HunyuanLocalError):
+    """The work is done, and a report of it that was asked for cannot be written; the message names what is finished."""
+
+    exit_code = ExitCode.REPORT
 
 
 class BenchIncompleteError(HunyuanLocalError):

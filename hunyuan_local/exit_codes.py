@@ -40,4 +40,5 @@ class ExitCode(IntEnum):
     BENCH_INCOMPLETE = 21, "runs of a bench failed"
     NOT_REWRITTEN = 22, "the prompt could not be rewritten"
     CONTENT_BLOCKED = 23, "the safety check withheld the video, or could not check a paid one that it has to"
-    CANCELLED = 130, "cancelled"
+    REPORT = 24, "the work is done, but a report that was asked for cannot be written"
+    CANCELLED = 130, "cancelled, by Ctrl-C, SIGTERM, SIGQUIT or a closed terminal"

@@ -7,6 +7,7 @@ who made the video says how.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -20,13 +21,15 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .config import ModelConfig, RuntimeProfile
-from .errors import HunyuanLocalError, VideoError
+from .errors import ConfigError, HunyuanLocalError, VideoError
 from .schema import GenerationRequest, SafetyVerdict, SeedTeller, Timings
 from .video import read_metadata
 
 FORMAT = "hunyuan-local/1"
 _LIBRARIES = ("hunyuan-local", "torch", "diffusers", "transformers", "tokenizers", "accelerate", "imageio-ffmpeg")
 _SNAPSHOT = re.compile(r"^[0-9a-f]{40}$")
+_SOURCE_DATE = "SOURCE_DATE_EPOCH"
+_LAST_S = 253_402_300_799  # the last second of the year 9999
 _MAX_HEADER_BYTES = 100_000_000  # the safetensors format's own limit
 
 
@@ -188,16 +191,39 @@ def library_versions() -> dict[str, str]:
     return versions
 
 
+def check_source_date() -> None:
+    """Refuse a ``SOURCE_DATE_EPOCH`` that is no time: better at the start than when a video says when it was made.
+
+    Raises:
+        ConfigError: it is set and is not a whole number of seconds since 1970, up to the year 9999.
+    """
+    _source_date()
+
+
 def now() -> str:
-    """UTC time in ISO 8601, to the second; ``SOURCE_DATE_EPOCH`` overrides it."""
-    epoch = os.environ.get("SOURCE_DATE_EPOCH")
-    moment = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
-    return moment.isoformat(timespec="seconds")
+    """UTC time in ISO 8601, to the second; ``SOURCE_DATE_EPOCH`` overrides it, but for one that is no time."""
+    moment = None
+    with contextlib.suppress(ConfigError):  # a finished video is not lost to it
+        moment = _source_date()
+    return (moment or datetime.now(UTC)).isoformat(timespec="seconds")
 
 
 def statement(**fields: Any) -> Provenance:
     """A new statement, with the time and the library versions filled in."""
     return Provenance(created_at=now(), versions=library_versions(), **fields)
+
+
+def _source_date() -> datetime | None:
+    """What ``SOURCE_DATE_EPOCH`` says; None where it is not set, or empty."""
+    if not (text := os.environ.get(_SOURCE_DATE)):
+        return None
+    seconds = int(text) if re.fullmatch(r"[0-9]{1,12}", text) else _LAST_S + 1
+    if seconds > _LAST_S:
+        raise ConfigError(
+            f"{_SOURCE_DATE}={text!r}: must be a whole number of seconds since 1970, up to {_LAST_S}, such as "
+            "1767225600; correct it, or unset it"
+        )
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def _safetensors_header(path: Path) -> bytes:

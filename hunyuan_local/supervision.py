@@ -33,13 +33,14 @@ class Child:
         module: what it runs, as ``python -m`` takes it.
         arguments: of the module.
         environment: variables, added to those of this process.
-        log: the file to which all its output is appended; None is this process's standard error.
+        log: the file to which all its output is appended, where it can be written; None is this process's standard
+            error.
 
     Attributes:
         connection: this process's end of the socket.
 
     Raises:
-        OSError: the process cannot be started, or the log cannot be written.
+        OSError: the process cannot be started.
     """
 
     def __init__(
@@ -92,8 +93,12 @@ class Child:
     def _output(self) -> contextlib.AbstractContextManager[IO[bytes] | int]:
         if self._log is None:
             return contextlib.nullcontext(2)
-        self._log.parent.mkdir(parents=True, exist_ok=True)
-        file = self._log.open("ab")
+        try:
+            self._log.parent.mkdir(parents=True, exist_ok=True)
+            file = self._log.open("ab")
+        except OSError:  # the work goes on without
+            self._log = None
+            return open(os.devnull, "ab")
         self._log_begin = file.tell()
         return file
 

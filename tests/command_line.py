@@ -75,7 +75,9 @@ def signalled(number: signal.Signals, when: Callable[[], bool]) -> Iterator[None
 @contextlib.contextmanager
 def _handlers_of_a_process() -> Iterator[None]:
     """Ctrl-C as in a new process, and afterwards what was there before, also in place of the command's own handlers."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+    }
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield

@@ -32,8 +32,9 @@ ORDER = (
     ("resolved",),
     ("schema",),
     ("checks",),
+    ("streams",),
     ("errors",),
-    ("durable", "durations", "exit_codes", "supervision"),
+    ("durable", "durations", "ending", "exit_codes", "json_text", "supervision"),
 )
 LEVELS = {unit: level for level, units in enumerate(ORDER) for unit in units}
 HEAVY = {"torch", "diffusers", "transformers"}

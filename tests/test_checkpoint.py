@@ -330,3 +330,13 @@ def test_after_kill_9_the_same_command_goes_on(tmp_path: Path) -> None:
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     again = run_here(*command, cwd=tmp_path)
     assert again.returncode == 0 and "going on after step 2" in again.stderr
+
+
+def test_a_state_that_cannot_be_deleted_fails_no_finished_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError("the folder is read-only")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    Checkpoint(tmp_path, "0").delete()

@@ -18,9 +18,11 @@ OF_A_HELP = {
     "hunyuan_local",
     "hunyuan_local.cli",
     "hunyuan_local.cli.main",
+    "hunyuan_local.ending",
     "hunyuan_local.errors",
     "hunyuan_local.pipeline",
     "hunyuan_local.pipeline.quiet",
+    "hunyuan_local.streams",
 }
 SLOW = {"asyncio", "fsspec", "httpx", "numpy", "pydantic", "rich.progress", "yaml"}
 

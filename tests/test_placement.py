@@ -191,9 +191,9 @@ def test_each_component_streams_from_a_folder_of_its_own(streamed: dict[str, obj
 
 def test_weights_on_disk_are_deleted_with_the_model(loads_model: None) -> None:
     model = load_model(TINY, profile(CPU, offload="group", group=GroupOffload(to_disk=True)))
-    assert list((cache_dir() / "offload").glob("transformer-*/*.safetensors"))
+    assert list((cache_dir() / "offload").glob("own-transformer-*/*.safetensors"))
     model.placement.close()
-    assert not list((cache_dir() / "offload").glob("transformer-*"))
+    assert not list((cache_dir() / "offload").glob("own-transformer-*"))
 
 
 def test_page_locked_memory_is_asked_for_without_rounding(monkeypatch: pytest.MonkeyPatch) -> None:

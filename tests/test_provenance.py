@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from hunyuan_local.backends.base import GenerationContext
+from hunyuan_local.backends.begin import begin
 from hunyuan_local.config import load_model_config
-from hunyuan_local.errors import VideoError
+from hunyuan_local.errors import ConfigError, VideoError
+from hunyuan_local.json_text import json_text
 from hunyuan_local.provenance import (
     ModelIdentity,
     Provenance,
     differences,
     library_versions,
+    now,
     read_provenance,
     statement,
     weights_identity,
@@ -115,3 +120,31 @@ def test_identity_changes_with_the_files(checkpoint: Path, change: str) -> None:
         config = checkpoint / "scheduler" / "scheduler_config.json"
         config.write_text(config.read_text().replace('"shift": 3.0', '"shift": 7.0'))  # of the same size
     assert weights_identity(checkpoint) != before
+
+
+@pytest.mark.parametrize("text", ["1.5", "-1", "tomorrow", "1e9", " 1", "253402300800", "9" * 30, "\u0661"])
+def test_a_source_date_that_is_no_time_is_refused_before_the_work(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", text)
+    request, context = GenerationRequest(prompt="x", seed=1), GenerationContext(tmp_path / "a.mp4")
+    with pytest.raises(ConfigError, match=r"SOURCE_DATE_EPOCH=.*whole number of seconds since 1970"):
+        begin(request, context, name="tiny", resolve=lambda asked: asked)
+    assert now()  # where it is too late to refuse it, the time is that of the clock
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [("0", "1970-01-01T00:00:00+00:00"), ("253402300799", "9999-12-31T23:59:59+00:00")],
+)
+def test_a_source_date_is_taken_up_to_the_last_second(text: str, moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", text)
+    assert now() == moment
+
+
+@runs_ffmpeg
+def test_a_statement_with_a_raw_byte_in_a_name_survives_the_file(tmp_path: Path) -> None:
+    raw = os.fsdecode(b"/loras/r\xff.safetensors")
+    model = ModelIdentity(config=load_model_config("tiny"), files={raw: "0"})
+    path = video(tmp_path / "a.mp4", json_text(example(model=model)))
+    assert read_provenance(path).model.files == {raw: "0"}

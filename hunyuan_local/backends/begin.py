@@ -14,7 +14,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ..config import ModelConfig
+from ..durable import sweep
 from ..errors import HunyuanLocalError
+from ..json_text import json_text
+from ..provenance import check_source_date
 from ..schema import GenerationRequest
 from ..video import check_output_path
 from .base import GenerationContext
@@ -95,10 +98,11 @@ def begin(
         model: whose saved states are taken up; None saves none.
 
     Raises:
-        ConfigError, OutputExistsError: the file cannot be written.
+        ConfigError, OutputExistsError: the file cannot be written, or ``SOURCE_DATE_EPOCH`` is no time.
         ConfigError, ModelLoadError: frames are to be checked, and the classifier cannot be used.
         InvalidRequestError: ``resolve`` refuses the request.
     """
+    check_source_date()
     if context.output is not None:
         check_output_path(context.output, context.overwrite)
     prepare(context.safety, context.on_note)
@@ -108,6 +112,7 @@ def begin(
     resolved = resolve(request if state is None else _with_what_was_kept(request, state))
     output = context.output or Path(f"{Path(name).name}-{datetime.now():%Y%m%d-%H%M%S}-{resolved.seed}.mp4")
     check_output_path(output, context.overwrite)
+    sweep(output.absolute().parent)
     return Run(resolved, output, context, began, state=state)
 
 
@@ -125,11 +130,12 @@ def open_state(request: GenerationRequest, model: ModelConfig, context: Generati
     """
     if context.checkpoint_dir is None:
         return None
+    sweep(context.checkpoint_dir)
     from ..pipeline.checkpoint import Checkpoint, key_of
 
     # Where it is as seen from here, so that a state may be taken to another machine with its folder.
     output = "" if context.output is None else os.path.relpath(context.output, context.checkpoint_dir)
-    key = key_of(request.model_dump_json(), model.model_dump_json(), output)
+    key = key_of(json_text(request), json_text(model), output)
     return Checkpoint(context.checkpoint_dir, key, context.checkpoint_every)
 
 

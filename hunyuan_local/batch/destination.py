@@ -17,7 +17,7 @@ import fsspec
 from filelock import FileLock, Timeout
 
 from ..config import state_dir
-from ..durable import sync
+from ..durable import sync_names
 from ..errors import ConfigError, VideoError
 
 _STATE = ".hunyuan-local"
@@ -92,7 +92,7 @@ class Destination:
         with self._translated(name):
             if self.is_local:
                 os.replace(video, self._path(name))  # the state lies in the same folder
-                sync(Path(self._root))
+                sync_names(Path(self._root))
                 return
             size = video.stat().st_size
             self._files.put_file(str(video), self._path(name))

@@ -66,6 +66,21 @@ class ReportRow:
     device: str | None
 
 
+def check_report_path(path: Path) -> None:
+    """Refuse a path that no page could be written to, before any work is done.
+
+    Raises:
+        ConfigError: its folder is missing or not writable, or its name is longer than a file system allows.
+    """
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        raise ConfigError(f"report={str(path)!r}: the folder {folder} does not exist; create it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(f"report={str(path)!r}: the folder {folder} is not writable; choose another")
+    if len(os.fsencode(path.name)) > 255:
+        raise ConfigError(f"report={str(path)!r}: the name is longer than 255 bytes; choose a shorter one")
+
+
 def write_report(path: Path, rows: Sequence[ReportRow], *, title: str, facts: Mapping[str, str]) -> None:
     """Write the page, in the place of an older one.
 

@@ -6,17 +6,20 @@ A command is imported when it is used, and torch when that needs it, so that ``-
 from __future__ import annotations
 
 import importlib
+import logging
 import os
-import signal
 import sys
 from types import FrameType
+from typing import NoReturn
 
 import rich_click as click
 from click.exceptions import Exit
 
+from ..ending import on_ending
 from ..errors import HunyuanLocalError, TerminationRequest
 from ..exit_codes import ExitCode
 from ..pipeline.quiet import hide_import_noise
+from ..streams import announce, flush_stdout, prepare_streams, silence
 from .shared.panels import arrange, arrange_commands
 
 # The first paragraph of each command's own help, which a list shows without importing the command.
@@ -43,6 +46,11 @@ _SUMMARIES = {
 _EPILOG = "Exit codes: " + "; ".join(f"{code:d} {code.meaning}" for code in ExitCode) + "."
 
 
+# The libraries of these take seconds to import, on a slow disk half a minute.
+_SLOW_TO_BEGIN = {"batch", "bench", "generate", "replay", "serve", "smoke", "ui", "worker"}
+_ANSWERED_AT_ONCE = {"-h", "--help", "--list-backends", "--options-from-parent"}
+
+
 class _LazyGroup(click.RichGroup):
     """Lists commands by their summaries, and imports a command's module when the command is used."""
 
@@ -52,6 +60,8 @@ class _LazyGroup(click.RichGroup):
         name, listed, rest = super().resolve_command(ctx, args)
         if listed is None:
             return name, None, rest
+        if name in _SLOW_TO_BEGIN and not _ANSWERED_AT_ONCE.intersection(rest) and rest[:1] != ["compare"]:
+            announce("loading the libraries")
         command: click.Command = importlib.import_module(f".commands.{name}", __package__).command
         arrange(command)
         return name, command, rest
@@ -73,10 +83,14 @@ arrange_commands(group)
 
 def main() -> None:
     """Run the command line and exit with a documented code; no traceback reaches a user."""
-    signal.signal(signal.SIGTERM, _as_interrupt)
+    prepare_streams()
+    logging.raiseExceptions = False  # a log that cannot be written is no reason to end, nor for a traceback
+    on_ending(_as_interrupt)
     hide_import_noise()
     try:
-        sys.exit(group.main(standalone_mode=False) or 0)
+        code = group.main(standalone_mode=False) or 0
+        flush_stdout()  # at the end of the process it would be too late for an error
+        sys.exit(code)
     except Exit as error:
         sys.exit(error.exit_code)
     except click.ClickException as error:
@@ -90,16 +104,20 @@ def main() -> None:
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # The reader of our output left, such as `| head`: nothing is left to say.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence(sys.stdout)
         sys.exit(ExitCode.FAILED)
     except Exception as error:
-        if os.environ.get("HUNYUAN_LOCAL_DEBUG"):
-            raise
-        _say(
-            f"unexpected {type(error).__name__}: {error}; set HUNYUAN_LOCAL_DEBUG=1 for the traceback and report it "
-            "with the output of 'hunyuan-local doctor'"
-        )
-        sys.exit(ExitCode.FAILED)
+        _end_unexpected(error)
+
+
+def _end_unexpected(error: Exception) -> NoReturn:
+    if os.environ.get("HUNYUAN_LOCAL_DEBUG"):
+        raise error
+    _say(
+        f"unexpected {type(error).__name__}: {error}; set HUNYUAN_LOCAL_DEBUG=1 for the traceback and report it "
+        "with the output of 'hunyuan-local doctor'"
+    )
+    sys.exit(ExitCode.FAILED)
 
 
 def _say(message: str) -> None:

@@ -80,6 +80,10 @@ class DataFolder:
                 if path.stat().st_mtime < before:
                     yield path
 
+    def of_unfinished_files(self) -> list[Path]:
+        """The folders in which a worker may have left an unfinished file."""
+        return [self.root / "videos", self.prompts, *(self.root / "unfinished").iterdir()]
+
     def delete(self, path: Path) -> None:
         """Delete one of :meth:`old_files`."""
         if path.is_dir():

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from .. import durable
 from ..errors import HunyuanLocalError
 from .folder import DataFolder
 from .job import Job
@@ -44,6 +45,8 @@ def discard(folder: DataFolder, store: JobStore, job: Job) -> bool:
 
 def sweep(folder: DataFolder, store: JobStore, now: float) -> None:
     """Delete files that no process writes and no job has: left by workers that died, or finished after a deletion."""
+    for unfinished in folder.of_unfinished_files():
+        durable.sweep(unfinished)
     for path in folder.old_files(now - _SURELY_LEFT_S):
         if path.suffix == ".partial" or store.get(path.name.split(".")[0]) is None:
             folder.delete(path)

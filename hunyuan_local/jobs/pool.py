@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..errors import ConfigError, HunyuanLocalError
+from ..json_text import json_text
 from ..supervision import Child, Restarts, exit_in_words
 from .store import JobStore
 from .worker_config import WorkerOptions, worker_name
@@ -137,7 +138,7 @@ class WorkerPool:
         child = Child("hunyuan_local", "worker", "--options-from-parent", environment=slot.environment, log=log)
         options = self._options.model_copy(update={"name": slot.name})
         with contextlib.suppress(OSError):  # it has died already, which the next tick sees
-            child.connection.sendall(options.model_dump_json().encode() + b"\n")
+            child.connection.sendall(json_text(options).encode() + b"\n")
         slot.child = child
         slot.restarts.begin()
 

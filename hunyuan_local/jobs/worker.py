@@ -103,6 +103,7 @@ class Worker:
             TerminationRequest: stopped while the model was being loaded.
         """
         with self._heartbeat, self._files:
+            logger.info("%s loads the libraries and %s", self._config.name, self._backend.identity)
             self._prepare()
             self._loading = False
             logger.info("%s is ready: %s on %s", self._config.name, self._backend.identity, self._backend.device)

@@ -7,6 +7,7 @@ run of the very same request, whose frames are then the same as without the inte
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import time
@@ -133,10 +134,11 @@ class Checkpoint:
                 error.hint = str(problem)
 
     def delete(self) -> None:
-        """The video is finished."""
+        """The video is finished; a file that cannot be deleted is left, for the video is there all the same."""
         self._latest = None
         if self.path is not None:
-            self.path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self.path.unlink(missing_ok=True)
 
     def _metadata(self) -> dict[str, Any] | None:
         """``step``, ``seed`` and ``facts`` of the file; None if it is not there, or damaged."""

@@ -6,6 +6,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,11 @@ class LoadedModel:
     process_group: ProcessGroup | None = None
     shared_prompts: EncodesPrompts | None = None
 
+    @cached_property
+    def weights(self) -> str:
+        """Identity of the folder's files, as they were when it was asked for first: a finished video needs none."""
+        return weights_identity(self.folder)
+
 
 @contextlib.contextmanager
 def clean_device(model: LoadedModel, stage: Stage, component: str) -> Iterator[None]:
@@ -82,7 +88,7 @@ def facts_of(model: LoadedModel, request: ResolvedRequest) -> dict[str, str]:
     return {
         "request": request.model_dump_json(),
         "size": str(model.config.render_size(request.width, request.height)),
-        "weights": weights_identity(model.folder),
+        "weights": model.weights,
         "profile": json.dumps(model.profile.exact_frames, sort_keys=True),
         "files": json.dumps(model.extra_files),
         "device": device_name(model.profile),

@@ -6,6 +6,7 @@ Knows nothing about routes; the model runs in the pool's processes.
 from __future__ import annotations
 
 import logging
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
+from ..ending import on_ending
 from ..errors import ConfigError
 from ..jobs.folder import DataFolder
 from ..jobs.housekeeping import Chore, Housekeeper, prune, sweep
@@ -49,6 +51,10 @@ class _Server(uvicorn.Server):
         self._on_end()
         super().handle_exit(sig, frame)
 
+    def end(self, number: int, frame: FrameType | None) -> None:
+        """As at SIGTERM, for the signals that uvicorn does not know."""
+        self.handle_exit(signal.SIGTERM, frame)
+
 
 def serve(
     config: ServerConfig,
@@ -62,7 +68,7 @@ def serve(
     install: Callable[[FastAPI], None] = lambda app: None,
     on_listening: Callable[[str], None] = lambda address: None,
 ) -> None:
-    """Listen until SIGTERM or Ctrl-C; then save, give back and return.
+    """Listen until SIGTERM, SIGHUP, SIGQUIT or Ctrl-C; then save, give back and return.
 
     Args:
         port: 0 takes any free one.
@@ -105,6 +111,7 @@ def serve(
     _tell_of_others(config, store, say)
     housekeeper.start()
     sender.start()
+    put_back = on_ending(server.end)
     try:
         server.run(sockets=[listener])
     except KeyboardInterrupt:
@@ -113,6 +120,7 @@ def serve(
         housekeeper.stop()
         pool.stop(_WORKERS_GRACE_S)
         sender.stop()
+        put_back()
     waiting = store.counts().get("queued", 0)
     say(f"stopped; {waiting} jobs wait in {folder.root} for the next start" if waiting else "stopped")
 

@@ -7,11 +7,10 @@ beside it.
 from __future__ import annotations
 
 import os
-import secrets
 from pathlib import Path
 
-from ..durable import sync
-from ..errors import ConfigError, OutputExistsError
+from ..durable import begin_partial, sync, sync_names
+from ..errors import ConfigError, OutputExistsError, VideoError
 from .ffmpeg import ffmpeg
 
 
@@ -40,9 +39,15 @@ def check_output_path(path: Path, overwrite: bool) -> None:
 
 
 def partial_path(target: Path, purpose: str = "") -> Path:
-    """A new hidden name beside ``target`` that no other process takes."""
-    stem = f".{target.name[:40]}.{os.getpid()}-{secrets.token_hex(4)}"
-    return target.with_name(f"{stem}{purpose}.partial")
+    """A new hidden file beside ``target`` for this process alone, until ``durable.discard``.
+
+    Raises:
+        VideoError: the disk or the folder does not allow it.
+    """
+    try:
+        return begin_partial(target, purpose)
+    except OSError as error:
+        raise VideoError(f"{target}: cannot be written: {error}; check the disk and the folder") from error
 
 
 def move_into_place(partial: Path, target: Path, overwrite: bool) -> None:
@@ -59,4 +64,4 @@ def move_into_place(partial: Path, target: Path, overwrite: bool) -> None:
     except OSError:  # the name is taken meanwhile, or the file system has no links
         check_output_path(target, overwrite=False)
     os.replace(partial, target)
-    sync(target.parent)
+    sync_names(target.parent)

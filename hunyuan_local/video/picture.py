@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .output import partial_path
+from ..durable import begin_partial, discard
 
 
 def write_picture(frames: np.ndarray, path: Path, scale: int = 1) -> None:
@@ -39,9 +39,9 @@ def write_picture(frames: np.ndarray, path: Path, scale: int = 1) -> None:
     for place, frame in enumerate(frames):
         enlarged = Image.fromarray(frame).resize((width * scale, height * scale), Image.Resampling.BILINEAR)
         picture.paste(enlarged, (place * width * scale, 0))
-    partial = partial_path(path)
+    partial = begin_partial(path)
     try:
         picture.save(partial, format="PNG")
         os.replace(partial, path)
     finally:
-        partial.unlink(missing_ok=True)
+        discard(partial)

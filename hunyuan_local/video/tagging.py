@@ -6,6 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
+from ..durable import discard
 from ..errors import VideoError
 from ..schema import VideoInfo
 from .ffmpeg import check_status, ffmpeg
@@ -66,4 +67,4 @@ def publish(source: Path, path: Path, metadata: str, info: VideoInfo, *, overwri
         what = f"cannot be written: {error}"
         raise VideoError(f"{path}: {what}; check the disk and the folder", what) from error
     finally:
-        partial.unlink(missing_ok=True)
+        discard(partial)

@@ -12,6 +12,7 @@ from typing import IO
 
 import numpy as np
 
+from ..durable import discard
 from ..errors import VideoError
 from ..schema import VideoInfo
 from .ffmpeg import check_status, ffmpeg
@@ -104,8 +105,8 @@ class VideoWriter:
         self._delete_partial_files()
 
     def _delete_partial_files(self) -> None:
-        self._encoded.unlink(missing_ok=True)
-        self._finished.unlink(missing_ok=True)
+        discard(self._encoded)
+        discard(self._finished)
 
     def _start_encoder(self) -> subprocess.Popen[bytes]:
         frame_size = "{}x{}".format(*self._frame_size)

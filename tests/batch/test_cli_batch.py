@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -19,6 +20,8 @@ from command_line import run_here
 from standin import StandIn, sample_video
 
 from hunyuan_local.backends.local import profile_choice
+from hunyuan_local.batch import report
+from hunyuan_local.cli.commands import batch as command
 from hunyuan_local.config import GIB
 from hunyuan_local.planner import machine
 
@@ -210,3 +213,35 @@ def test_the_same_batch_at_a_service_submits_nothing_twice(hosted: Command, serv
     hosted("--seeds", "1,2", text="a cat\n")
     before = len(service.submissions)
     assert (hosted("--seeds", "1,2", text="a cat\n").returncode, len(service.submissions)) == (0, before)
+
+
+def test_a_page_that_cannot_be_written_hides_nothing_of_what_was_made(
+    hosted: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(command, "write_report", refuse)
+    done = hosted("--seeds", "1", "--report", "page.html", "--json", text="a cat\n")
+    assert done.returncode == 24
+    assert "No space left on device; what was made is in out" in done.stderr.replace("\n", " ")
+    assert json.loads(done.stdout.splitlines()[-1])["done"] == 1
+
+
+def test_a_page_in_a_folder_that_may_not_be_written_is_refused_before_the_work(
+    batch: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report.os, "access", lambda path, mode: False)
+    done = batch("-", "-o", "out", "--report", "page.html", *LOCAL, text="a cat\n")
+    assert done.returncode == 2 and "is not writable" in done.stderr
+
+
+def test_a_log_that_cannot_be_written_ends_no_batch(hosted: Command, tmp_path: Path) -> None:
+    (tmp_path / "out" / ".hunyuan-local").mkdir(parents=True)
+    (tmp_path / "out" / ".hunyuan-local" / "logs").touch()
+    assert hosted("--seeds", "1", text="a cat\n").returncode == 0
+
+
+def test_a_batch_that_has_ended_does_not_say_that_its_workers_begin(hosted: Command) -> None:
+    done = hosted("--seeds", "1", text="a cat\n")
+    assert "the workers begin" not in done.stderr.split("line 1:")[1]

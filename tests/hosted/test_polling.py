@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -150,3 +151,28 @@ def test_a_file_that_stays_bad_is_an_error_and_no_half_of_it_is_left(
     with pytest.raises(errors.DownloadError, match="hunyuan-local resume"):
         backend.generate(REQUEST, context)
     assert [path.name for path in tmp_path.iterdir()] == ["state"]
+
+
+@pytest.mark.usefixtures("starts_process")
+def test_a_finished_task_that_cannot_be_struck_from_the_list_is_a_note(
+    backend: HostedBackend, context: GenerationContext, open_tasks: OpenTasks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(job: object) -> None:
+        raise PermissionError("read-only")
+
+    notes: list[str] = []
+    context.on_note = notes.append
+    monkeypatch.setattr(open_tasks, "forget", refuse)
+    assert backend.generate(REQUEST, context).path.exists()
+    assert "stays in the list" in notes[-1]
+
+
+@pytest.mark.usefixtures("starts_process")
+def test_a_task_for_a_file_with_a_raw_byte_in_its_name_is_remembered_and_made(
+    backend: HostedBackend, open_tasks: OpenTasks, tmp_path: Path
+) -> None:
+    path = tmp_path / os.fsdecode(b"r\xff.mp4")
+    seen: list[Path] = []
+    context = GenerationContext(path, on_note=lambda text: seen.extend(job.output for job in open_tasks.jobs()))
+    assert backend.generate(REQUEST, context).path == path
+    assert path.exists() and seen[-1] == path

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hunyuan_local import durable
 from hunyuan_local.errors import ConfigError
 from hunyuan_local.jobs.folder import DataFolder
 from hunyuan_local.jobs.housekeeping import Chore, Housekeeper, discard, prune, sweep
@@ -75,15 +76,24 @@ LATER = time.time() + 10 * 3600
 
 
 def test_what_was_left_half_written_is_swept_away(folder: DataFolder, store: JobStore) -> None:
-    path = left(folder, ".a.mp4.7-0.partial")
-    sweep(folder, store, LATER)
+    path = left(folder, f".a.mp4.{2**22 + 1}-0.partial")
+    sweep(folder, store, time.time())
     assert not path.exists()
 
 
-def test_what_may_still_be_written_is_left(folder: DataFolder, store: JobStore) -> None:
-    path = left(folder, ".a.mp4.7-0.partial")
+def test_what_is_still_written_is_left(folder: DataFolder, store: JobStore) -> None:
+    path = durable.begin_partial(folder.root / "videos" / "a.mp4")
     sweep(folder, store, time.time())
     assert path.exists()
+    durable.discard(path)
+
+
+def test_what_was_left_where_nothing_can_be_locked_is_swept_away_later(folder: DataFolder, store: JobStore) -> None:
+    path = left(folder, ".a.mp4.partial")
+    sweep(folder, store, time.time())
+    assert path.exists()
+    sweep(folder, store, LATER)
+    assert not path.exists()
 
 
 def test_a_video_without_a_job_is_swept_away(folder: DataFolder, store: JobStore) -> None:

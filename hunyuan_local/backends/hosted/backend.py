@@ -287,7 +287,10 @@ class HostedBackend(ABC):
         except HunyuanLocalError as error:
             error.hint = hint
             raise
-        self._open_tasks.forget(job)
+        try:
+            self._open_tasks.forget(job)
+        except OSError as error:  # the video is there all the same
+            context.on_note(f"{self._open_tasks.folder}: job {job.job_id} is done, and stays in the list: {error}")
         return result
 
     def _cancel(self, service: ServiceClient, job: OpenTask, hint: str) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ...durable import discard
 from ...errors import (
     ContentBlockedError,
     DownloadError,
@@ -15,7 +17,8 @@ from ...errors import (
     TaskTimeoutError,
     VideoError,
 )
-from ...provenance import ModelIdentity, Provenance, RemoteTask, statement
+from ...json_text import json_text
+from ...provenance import ModelIdentity, Provenance, RemoteTask, check_source_date, statement
 from ...schema import GenerationRequest, GenerationResult, JobView, Progress, Timings
 from ...video import container_of, partial_path
 from ..base import GenerationContext
@@ -65,7 +68,8 @@ class VideoDownload:
             OutputExistsError: the name was taken meanwhile.
             HostedError, GenerationCancelledError: see :class:`hunyuan_local.backends.hosted.client.ServiceClient`.
         """
-        prepare(self._context.safety, self._context.on_note)  # before a wait in vain
+        check_source_date()  # before a wait in vain
+        prepare(self._context.safety, self._context.on_note)
         partial = partial_path(self._job.output, ".download")
         try:
             view = self._wait()
@@ -74,7 +78,7 @@ class VideoDownload:
             timings = self._timings(view, finished)
             return self._publish(view, partial, timings)
         finally:
-            partial.unlink(missing_ok=True)
+            discard(partial)
 
     def _wait(self) -> JobView:
         view = self._service.poll(self._look, self._context.cancel, self._deadline, self._context.on_note)
@@ -199,7 +203,7 @@ class VideoDownload:
             timings=timings.model_copy(update={"write_s": write_s, "total_s": timings.total_s + write_s}),
             notes=provenance.notes,
             safety=found.safety,
-            provenance=provenance.model_dump(mode="json"),
+            provenance=json.loads(json_text(provenance)),
         )
 
     def _examined(self, partial: Path) -> Findings:

@@ -17,11 +17,12 @@ from datetime import datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from ...config import SafetyConfig, state_dir
 from ...durable import replacing
 from ...errors import ConfigError, HunyuanLocalError
+from ...json_text import from_json_text, json_text
 from ...schema import GenerationRequest
 
 
@@ -102,8 +103,8 @@ class OpenTasks:
         path = self._path(job.job_id)
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with replacing(path) as partial, open(partial, "w", encoding="utf-8", opener=_private) as file:
-                file.write(job.model_dump_json(indent=1))
+            with replacing(path, mode=0o600) as partial:  # prompts are nobody else's business
+                partial.write_text(json_text(job, indent=1), encoding="utf-8")
         except OSError as error:
             raise ConfigError(
                 f"{self.folder}: cannot be written: {error}; without it a paid task could be lost; make it "
@@ -145,10 +146,10 @@ class OpenTasks:
     def _read(self, path: Path) -> OpenTask | None:
         try:
             # JSON mode: paths and times stand as text in the file.
-            return OpenTask.model_validate_json(path.read_text(encoding="utf-8"))
+            return from_json_text(OpenTask, path.read_text(encoding="utf-8"))
         except FileNotFoundError:  # finished a moment ago by another process
             return None
-        except (OSError, ValidationError, HunyuanLocalError) as error:
+        except (OSError, ValueError, HunyuanLocalError) as error:
             raise ConfigError(f"{path}: the record of an open job is damaged: {error}; delete it to give up") from error
 
     @contextmanager
@@ -172,8 +173,3 @@ class OpenTasks:
 
     def _lock_path(self, job_id: str) -> Path:
         return self.folder / f"{job_id}.lock"
-
-
-def _private(path: str, flags: int) -> int:
-    """Prompts are nobody else's business."""
-    return os.open(path, flags, 0o600)

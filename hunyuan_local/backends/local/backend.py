@@ -98,15 +98,19 @@ class LocalBackend:
     @property
     def device(self) -> str:
         """What the model runs on, once it is loaded."""
+        if self.loaded is None:  # nor is torch, perhaps, and a worker reports before it is
+            return "not loaded"
         from ...pipeline.memory.device import device_name
 
-        return "not loaded" if self.loaded is None else device_name(self.loaded.profile)
+        return device_name(self.loaded.profile)
 
     def memory(self) -> tuple[int, int] | None:
         """The most bytes of the device that were taken so far, and all it has; None where it does not count."""
+        if self.loaded is None:
+            return None
         from ...pipeline.memory.device import device_memory
 
-        return None if self.loaded is None else device_memory(self.loaded.profile)
+        return device_memory(self.loaded.profile)
 
     def explain(self, request: GenerationRequest) -> Explanation:
         """See :class:`hunyuan_local.backends.base.Backend`; the body is the request, complete."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -14,7 +15,8 @@ import numpy as np
 from ...config.tiling import SPATIAL_COMPRESSION, Tiling
 from ...errors import ContentBlockedError, GenerationCancelledError
 from ...gate import FrameGate
-from ...provenance import ModelIdentity, Provenance, statement, weights_identity
+from ...json_text import json_text
+from ...provenance import ModelIdentity, Provenance, statement
 from ...resolved import ResolvedRequest
 from ...schema import GenerationResult, Progress, SafetyVerdict, Timings
 from ...video import VideoWriter
@@ -143,7 +145,8 @@ def decode_to_file(
     def write() -> GenerationResult:
         found = {"safety": _inspected(run, inspection, on_done), "notes": list(run.notes)}
         statement = provenance.model_copy(update=found | {"frames_sha256": encoding.digest.hexdigest()})
-        writer.finish(statement.model_dump_json())
+        text = json_text(statement)
+        writer.finish(text)
         on_done()
         ended = time.monotonic()
         return GenerationResult(
@@ -158,7 +161,7 @@ def decode_to_file(
             ),
             notes=statement.notes,
             safety=statement.safety,
-            provenance=statement.model_dump(mode="json"),
+            provenance=json.loads(text),
         )
 
     return PendingVideo(encoding.close(write), encoding)
@@ -250,7 +253,7 @@ def _provenance(run: Run[ResolvedRequest], model: LoadedModel, denoised: Denoise
         backend="local",
         request=run.request,
         model=ModelIdentity(
-            name=model.config.name, config=model.config, weights=weights_identity(model.folder),
+            name=model.config.name, config=model.config, weights=model.weights,
             files=model.extra_files,
         ),
         profile=model.profile.name,

@@ -13,6 +13,7 @@ from typing import Any
 
 from ...capabilities import Capabilities
 from ...config import ContextParallel, LoraConfig, ModelConfig, RuntimeProfile
+from ...durable import sweep
 from ...resolved import ResolvedRequest
 from ...schema import GenerationRequest, GenerationResult, Progress
 from ...weights.added_files import check_added_files
@@ -25,7 +26,6 @@ from .command import Command
 from .launcher import RankGroup
 from .limits import check_degree
 from .messages import Message
-from .rank import remove_unfinished
 
 # At Ctrl-C; in other stages they are ended at once.
 _STOPS_IN_A_STEP = ("denoise", "decode", "write")
@@ -67,7 +67,6 @@ class ParallelBackend:
         self._device = "not loaded"
         self._memory: dict[int, tuple[int, int]] = {}
         self._stage = "load"
-        self._killed: list[int] = []
 
     @property
     def pids(self) -> list[int]:
@@ -159,8 +158,8 @@ class ParallelBackend:
                 assert answer is not None  # all have done it, the leader too
                 return GenerationResult(**answer)
             except BaseException:
-                for pid in self._killed:
-                    remove_unfinished(pid, run.output.absolute().parent, context.checkpoint_dir)
+                for folder in filter(None, (run.output.absolute().parent, context.checkpoint_dir)):
+                    sweep(folder)  # what those that were killed were writing
                 raise
 
     def close(self) -> None:
@@ -189,7 +188,7 @@ class ParallelBackend:
         Raises:
             HunyuanLocalError: what one of them could not do.
         """
-        self._killed, self._stage = [], "load"
+        self._stage = "load"
         group = self._start(profile, context)
 
         def on_message(rank: int, message: Message) -> None:
@@ -243,7 +242,6 @@ class ParallelBackend:
         self._group = self._profile = None
         self._memory = {}
         self._device = "not loaded"
-        self._killed = list(group.pids.values())
         group.kill()
 
 

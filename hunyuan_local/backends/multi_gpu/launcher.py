@@ -9,16 +9,14 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
-import shutil
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+from ...durable import OwnFolder
 from ...errors import GenerationCancelledError, RankFailedError
 from ...supervision import Child, exit_in_words
 from .messages import Message, MessageSocket
@@ -47,7 +45,8 @@ class RankGroup:
 
     def __init__(self, size: int, device: str, is_cancelled: Callable[[], bool]):
         self.size, self.device = size, device
-        self.folder = Path(tempfile.mkdtemp(prefix="hunyuan-"))  # of mode 0700
+        self._own = OwnFolder("hunyuan-local-ranks-")
+        self.folder = self._own.path
         self.pids: dict[int, int] = {}
         self._children: list[Child] = []
         self._connections: list[MessageSocket] = []
@@ -102,7 +101,7 @@ class RankGroup:
         for child, connection in zip(self._children, self._connections, strict=True):
             child.kill()
             connection.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._own.close()
 
     def _start(self, rank: int) -> None:
         environment = {

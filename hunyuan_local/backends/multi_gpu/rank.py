@@ -6,10 +6,8 @@ backend, whatever it is doing. The process of rank 0 is the leader: it alone rea
 
 from __future__ import annotations
 
-import contextlib
 import os
 import queue
-import re
 import shutil
 import sys
 import threading
@@ -19,11 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...config import ModelConfig, RuntimeProfile, SafetyConfig
+from ...durable import discard_all
+from ...ending import leave_to_parent
 from ...errors import ContentBlockedError, GpuMemoryError, InvalidOutputError
 from ...pipeline.quiet import hide_import_noise
 from ...planner.tiles import Tiles
 from ...resolved import ResolvedRequest
 from ...schema import GenerationRequest, GenerationResult, Progress, SafetyVerdict
+from ...streams import prepare_streams
 from ...supervision import parent_connection
 from ..base import GenerationContext
 from ..begin import Run, open_state
@@ -52,7 +53,6 @@ class Rank:
         self._cancel = threading.Event()
         self._process_group: ProcessGroup | None = None
         self._local: LocalBackend | None = None
-        self._folders: tuple[Path | None, ...] = ()
 
     def listen(self) -> None:
         """Take in what the backend says, also while a video is made; ends the process with the connection."""
@@ -63,7 +63,7 @@ class Rank:
                 self._cancel.clear()  # here, or one that follows at once would be lost
                 self._commands.put(message)
         # Nobody waits for the rest, and the main thread may wait for a process that is gone.
-        remove_unfinished(os.getpid(), *self._folders)
+        discard_all()
         if self._local is not None and (model := self._local.loaded) is not None:
             model.placement.close()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -122,7 +122,6 @@ class Rank:
 
         request, context = ResolvedRequest(**command["request"]), self._context(command)
         output = Path(command["output"])
-        self._folders = (output.absolute().parent, context.checkpoint_dir)
         run = Run(request, output, context, command["began"], notes=command["notes"])
         model, process_group = self._load(command), self._process_group
         assert process_group is not None  # loading has formed it
@@ -182,18 +181,6 @@ class Rank:
         return GenerationContext(on_progress=tell, on_note=note, cancel=self._cancel, **options)
 
 
-def remove_unfinished(pid: int, *folders: Path | None) -> None:
-    """Delete from folders the unfinished files of a process that was killed, which nobody else completes.
-
-    Their names are those of ``video.output.partial_path`` and ``durable.replacing``, which hold its number.
-    """
-    for folder in folders:
-        for path in [] if folder is None or not folder.is_dir() else list(folder.iterdir()):
-            if path.name.endswith(f".{pid}.tmp") or re.search(rf"\.{pid}-[0-9a-f]+(\.\w+)?\.partial$", path.name):
-                with contextlib.suppress(OSError):  # what led here is the failure to name
-                    path.unlink()
-
-
 def as_message(error: Exception) -> dict[str, Any]:
     """An error as the backend reads it with ``as_error``."""
     message: dict[str, Any] = {"type": type(error).__name__, "text": str(error).strip()}
@@ -221,6 +208,8 @@ def see_own_gpu_alone() -> None:
 def main() -> None:
     """Connect, and work until the backend has enough or is gone."""
     see_own_gpu_alone()  # before anything asks for a device
+    prepare_streams()  # its log may be on a full disk
+    leave_to_parent()
     connection, rank = MessageSocket(parent_connection()), int(os.environ["RANK"])
     worker = Rank(connection, rank, Path(sys.argv[1]))
     connection.send("hello")

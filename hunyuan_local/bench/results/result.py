@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from ...durable import replacing
 from ...errors import ConfigError, HunyuanLocalError
+from ...json_text import json_text
 from ...schema import GenerationRequest, SeedTeller, VideoInfo
 
 FORMAT: Final = "hunyuan-local-bench/1"
@@ -173,7 +174,7 @@ class BenchResult(BaseModel):
         """
         try:
             with replacing(path) as partial:
-                partial.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+                partial.write_text(json_text(self, indent=1) + "\n", encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"{path}: the bench cannot be written: {error}; check the disk") from error
 

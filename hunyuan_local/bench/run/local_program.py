@@ -23,11 +23,13 @@ from ...backends.base import GenerationContext
 from ...backends.local.backend import LocalBackend
 from ...backends.local.profile_choice import Choice
 from ...config import RuntimeProfile
+from ...ending import leave_to_parent
 from ...errors import HunyuanLocalError, InvalidRequestError, ModelLoadError
 from ...pipeline.quiet import hide_import_noise
 from ...planner import Machine
 from ...resolved import ResolvedRequest
 from ...schema import GenerationRequest
+from ...streams import prepare_streams
 from ...supervision import parent_connection
 from ..results.machine_card import machine_card
 from .outcome import Outcome
@@ -42,6 +44,8 @@ def serve(connection: Connection) -> None:
         connection: gives ``("options", options)``, of :class:`~hunyuan_local.backends.local.backend.LocalBackend`;
             then ``("card",)``, or ``("generate", request, output)``; takes a card or an :class:`Outcome`.
     """
+    prepare_streams()
+    leave_to_parent()
     hide_import_noise()
     orders: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
     cancel = threading.Event()

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -23,16 +23,18 @@ from ...batch.destination import Destination
 from ...batch.file import BadLine, BatchItem, read_batch
 from ...batch.formats import Format
 from ...batch.items import Maker, wanted_items
-from ...batch.report import write_report
+from ...batch.report import check_report_path, write_report
 from ...batch.run import Batch
 from ...batch.summary import Summary
 from ...config.extras import require_ray
-from ...errors import BatchIncompleteError, ConfigError, GenerationCancelledError, HunyuanLocalError
+from ...ending import on_ending
+from ...errors import BatchIncompleteError, ConfigError, GenerationCancelledError, HunyuanLocalError, ReportError
 from ...jobs.pool import Pool
+from ...provenance import check_source_date
 from ...schema import GenerationRequest
 from ..shared.batch_display import BatchDisplay, print_batch_summary
 from ..shared.batch_workers import make_batch_pool, refuse_foreign, size_check, weights_of
-from ..shared.console import note_default_model, stderr
+from ..shared.console import note_default_model, stderr, tell_finished
 from ..shared.options import (
     backend_from,
     backend_options,
@@ -117,6 +119,7 @@ def command(
     saved step. Exit code 18 if videos are missing.
     """
     console = stderr()
+    check_source_date()
     defaults = {name: flags.pop(name, None) for name in ("size", *GenerationRequest.model_fields) if name != "prompt"}
     found = read_batch(file, format=format, defaults=defaults, seeds=seeds, num_videos_per_prompt=num_videos_per_prompt)
     for note in found.notes:
@@ -134,21 +137,45 @@ def command(
         items, refused = check_items(found.items, backend, allow_loss=flags["allow_loss"], check_size=check_size)
     _tell_bad_lines(console, [*found.bad_lines, *refused], skip_invalid)
     destination = Destination(output_dir)
-    if report is not None and not (folder := report.resolve().parent).is_dir():
-        raise ConfigError(f"report={str(report)!r}: the folder {folder} does not exist; create it first")
+    if report is not None:
+        check_report_path(report)
     with destination.hold():
         summary, problem = _make(console, backend, items, destination, chosen, max_cost_usd, retry_failed)
         print_batch_summary(console, summary)
-        if report is not None:
-            facts = _facts(backend, chosen, destination, summary)
-            write_report(report, summary.rows(), title=f"Batch {Path(file).name}", facts=facts)
-            console.print(f"report: {report}", markup=False)
+        unsaid = None if report is None else _write_page(console, report, file, backend, chosen, destination, summary)
     if as_json:
-        print(json.dumps(summary.to_json(), ensure_ascii=False))
+        try:
+            tell_finished(
+                console, json.dumps(summary.to_json(), ensure_ascii=False), destination.where, asked_for=as_json
+            )
+        except ReportError as error:
+            unsaid = unsaid or error
     if problem is not None:
         raise problem
     if not summary.is_complete:
         raise BatchIncompleteError(_what_is_missing(summary))
+    if unsaid is not None:
+        raise unsaid
+
+
+def _write_page(
+    console: Console,
+    path: Path,
+    file: str,
+    backend: Backend,
+    flags: dict[str, Any],
+    destination: Destination,
+    summary: Summary,
+) -> ReportError | None:
+    """The page of ``--report``; why there is none, for it must not hide what has become of the videos."""
+    try:
+        facts = _facts(backend, flags, destination, summary)
+        write_report(path, summary.rows(), title=f"Batch {Path(file).name}", facts=facts)
+    except (HunyuanLocalError, OSError) as error:
+        console.print(f"note: {error}", markup=False)
+        return ReportError(f"{error}; what was made is in {destination.where}, and the same command writes the report")
+    console.print(f"report: {path}", markup=False)
+    return None
 
 
 def _make(
@@ -181,7 +208,10 @@ def _make(
         if budget is not None:
             backend.load()  # a missing key is better missed now
         pool = make_batch_pool(batch, backend, flags, budget)
-        with _stopping_on_signals(pool) as stopping, BatchDisplay(console, batch, pool.size) as display:
+        with (
+            _stopping_on_signals(pool) as stopping,
+            BatchDisplay(console, batch, pool.size, stopping.is_set) as display,
+        ):
             try:
                 batch.work(pool, stopping, display.update)
             except HunyuanLocalError as error:
@@ -195,10 +225,13 @@ def _make(
 
 
 def _log_to(path: Path) -> None:
-    """What this process has to log goes to a file: the terminal shows the progress."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """What this process has to log goes to a file, where it can be written: the terminal shows the progress."""
+    handler: logging.Handler = logging.NullHandler()
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(path, errors="backslashreplace")
     logging.basicConfig(
-        filename=path, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"
+        handlers=[handler], level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"
     )
 
 
@@ -240,7 +273,7 @@ def _facts(backend: Backend, flags: dict[str, Any], destination: Destination, su
 
 @contextmanager
 def _stopping_on_signals(pool: Pool) -> Iterator[threading.Event]:
-    """Set by the first Ctrl-C or SIGTERM, of which the workers are told at once; a second one interrupts."""
+    """Set by the first Ctrl-C or other signal to end, of which the workers are told at once; a second interrupts."""
     stopping = threading.Event()
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -249,9 +282,8 @@ def _stopping_on_signals(pool: Pool) -> Iterator[threading.Event]:
         stopping.set()
         pool.ask_to_end()
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    put_back = on_ending(end, signal.SIGINT)
     try:
         yield stopping
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        put_back()

@@ -25,10 +25,11 @@ from ...bench.run.session import LocalOptions, Session, check_options, make_back
 from ...bench.run.targets import parse_targets
 from ...config import cache_names, model_names, profile_names
 from ...config.extras import require_extra
-from ...errors import BenchIncompleteError, ConfigError, GenerationCancelledError
+from ...errors import BenchIncompleteError, ConfigError, GenerationCancelledError, HunyuanLocalError, ReportError
+from ...provenance import check_source_date
 from ..shared.batch_workers import weights_of
 from ..shared.bench_display import BenchDisplay, one_line
-from ..shared.console import note_default_model, stderr
+from ..shared.console import note_default_model, stderr, tell_finished
 from ..shared.options import Lora, refuse_missing_libraries
 
 
@@ -76,6 +77,7 @@ def command(ctx: click.RichContext, /, scenarios: str, backends: tuple[str, ...]
         return
     require_extra("bench", "a bench")
     console = stderr()
+    check_source_date()
     file = read_scenarios(scenarios)
     names = parse_targets(backends)
     local = LocalOptions(**{name: flags[name] for name in LocalOptions.__dataclass_fields__})
@@ -135,6 +137,7 @@ def _measure(
 
     for backend in backends:
         note_default_model(console, backend, local.model)
+    console.print("describing this machine ...")  # in another process, which imports what makes the videos
     session = open_session(
         file, backends, folder, repeats=flags["repeats"] or file.repeats, local=local, weights=weights,
         max_cost_usd=flags["max_cost_usd"], retry_failed=flags["retry_failed"], keep_videos=flags["keep_videos"],
@@ -150,7 +153,7 @@ def _measure(
             except (KeyboardInterrupt, GenerationCancelledError) as error:
                 stopped = error
     bench.save()
-    _write(console, bench.result, folder, session)
+    unsaid = _write(console, bench.result, folder, session)
     missing = len(bench.todo) - display.done
     if stopped is not None:
         raise GenerationCancelledError(
@@ -165,6 +168,8 @@ def _measure(
             f"{failed[0].scenario}: {one_line(failed[0].error)}; --retry-failed with --output-dir {folder} makes them "
             "again"
         )
+    if unsaid is not None:
+        raise unsaid
 
 
 def _confirm(console: Console, session: Session, yes: bool) -> None:
@@ -192,18 +197,25 @@ def _confirm(console: Console, session: Session, yes: bool) -> None:
     click.confirm(f"Make {tasks} videos, {total}?", abort=True, err=True)
 
 
-def _write(console: Console, result: BenchResult, folder: Path, session: Session) -> None:
-    """The report, and the last line of stdout."""
+def _write(console: Console, result: BenchResult, folder: Path, session: Session) -> ReportError | None:
+    """The report, and the last line of stdout; why there is no report."""
     from ...bench.report.report import summary_json, write_report
 
-    report = write_report(result, folder)
-    console.print(f"report: {report}", markup=False)
+    report, unsaid = None, None
+    try:
+        report = write_report(result, folder)
+        console.print(f"report: {report}", markup=False)
+    except (HunyuanLocalError, OSError) as error:
+        console.print(f"note: {error}", markup=False)
+        unsaid = ReportError(f"{error}; the runs are in {folder / RESULT}, and the same command writes the report")
     budget = session.budget
     paths = {
         "result": str(folder / RESULT),
-        "report": str(report),
+        "report": None if report is None else str(report),
         "plots": sorted(str(path) for path in (folder / "plots").glob("*.png")),
         "videos": str(folder / VIDEOS),
     }
     spent = {} if budget is None else {"submissions": budget.submissions, "spent_usd": budget.spent_usd}
-    print(json.dumps(summary_json(result) | spent | {"paths": paths}, ensure_ascii=False))
+    text = json.dumps(summary_json(result) | spent | {"paths": paths}, ensure_ascii=False)
+    tell_finished(console, text, str(folder / RESULT), asked_for=False)
+    return unsaid

@@ -75,10 +75,12 @@ def command(
     refuse_idle_rewriters(request, flags)
     rewriting, safety = rewriting_from(flags), safety_from(flags)
     chosen = flags["model"]
-    with contextlib.closing(backend_from(flags)) as backend:
-        refuse_missing_libraries(backend)
-        note_default_model(console, backend, chosen)
+    with contextlib.ExitStack() as closing:
         with ProgressDisplay(console) as display:
+            display.begin()
+            backend = closing.enter_context(contextlib.closing(backend_from(flags)))
+            refuse_missing_libraries(backend)
+            note_default_model(console, backend, chosen)
             context = display.context(
                 output,
                 overwrite,

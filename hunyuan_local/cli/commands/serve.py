@@ -17,7 +17,7 @@ from ..shared.server import run_server, server_options
 def command(page: bool | None, **flags: Any) -> None:
     """Serve WaveSpeed's, Novita's and OpenAI's video formats, with the work done by workers of its own.
 
-    Jobs are on disk before their ids are told; after a crash or a restart they go on. SIGTERM and
+    Jobs are on disk before their ids are told; after a crash or a restart they go on. SIGTERM, a closed terminal and
     Ctrl-C save the state of the unfinished video and end the server.
     """
     if page is None:

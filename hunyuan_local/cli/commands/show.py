@@ -6,6 +6,7 @@ from pathlib import Path
 
 import rich_click as click
 
+from ...json_text import json_text
 from ...provenance import read_provenance
 
 
@@ -13,4 +14,4 @@ from ...provenance import read_provenance
 @click.argument("file", type=click.Path(path_type=Path))
 def command(file: Path) -> None:
     """Print how FILE was made, as JSON."""
-    print(read_provenance(file).model_dump_json(indent=2))
+    print(json_text(read_provenance(file), indent=2))

@@ -35,25 +35,28 @@ def command(options_from_parent: bool, **flags: Any) -> None:
     """
     if options_from_parent:
         os.nice(10)  # answers go before the work, where both want the same cores
+    from ...ending import on_ending
     from ...jobs.folder import DataFolder
     from ...jobs.worker import Worker
     from ...jobs.worker_config import WorkerOptions
+    from ...json_text import from_json_text
+    from ...provenance import check_source_date
     from ...supervision import end_with_parent, parent_connection
 
+    check_source_date()  # or every job would be refused
     log_to_stderr()
     connection = parent_connection() if options_from_parent else None
     if connection is None:
         options = worker_options_from(flags | guards_from(flags))
     else:
-        options = WorkerOptions.model_validate_json(connection.makefile("rb").readline())
+        options = from_json_text(WorkerOptions, connection.makefile("rb").readline().decode())
     folder = DataFolder(options.data_dir)
     worker = Worker(folder, folder.store(), options.backend(), options)
 
     def end(number: int, frame: FrameType | None) -> None:
         worker.stop()
 
-    signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGINT, end)
+    on_ending(end, signal.SIGINT)
     if connection is not None:
         end_with_parent(connection)
     with contextlib.suppress(TerminationRequest):

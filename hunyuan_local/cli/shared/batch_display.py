@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
@@ -25,10 +26,11 @@ class BatchDisplay:
 
     Args:
         workers: how many make videos at a time.
+        is_stopping: asked whether the batch was told to end.
     """
 
-    def __init__(self, console: Console, batch: Batch, workers: int):
-        self._console, self._batch, self._workers = console, batch, workers
+    def __init__(self, console: Console, batch: Batch, workers: int, is_stopping: Callable[[], bool] = lambda: False):
+        self._console, self._batch, self._workers, self._is_stopping = console, batch, workers, is_stopping
         self._live = console.is_terminal
         self._bars = Bars(
             TextColumn("{task.description}"),
@@ -66,13 +68,14 @@ class BatchDisplay:
         done = sum(state.status == "done" for state in states)
         running = self._batch.running()
         self._forecast([job for _, job in running])
-        left = "" if self._left is None else f"  {clock(self._left)} left"
+        left = "" if self._left is None or done == len(states) else f"  {clock(self._left)} left"
         self._bars.update(self._total, completed=done, detail=f"{done}/{len(states)}{left}")
         self._show_running({job.job_id: (item.line, job) for item, job in running})
         if not self._live and time.monotonic() - self._logged_at > SECONDS_BETWEEN_LINES:
             self._logged_at = time.monotonic()
             at_work = ", ".join(f"line {item.line} {_detail(job)}" for item, job in running) or self._preparing()
-            self._console.print(f"{done} of {len(states)} videos{left}: {at_work}", markup=False)
+            if at_work:
+                self._console.print(f"{done} of {len(states)} videos{left}: {at_work}", markup=False)
 
     def _tell(self, state: ItemState) -> None:
         """One line for a video that has ended, and what it has to say that was not said before."""
@@ -103,14 +106,23 @@ class BatchDisplay:
             total = progress.total if progress is not None and progress.total else None
             done = progress.step if progress is not None else 0
             self._bars.update(self._tasks[job_id], total=total, completed=done, detail=_detail(job))
-        if not running and self._live and self._batch.unfinished():
-            self._bars.update(self._total, detail=self._preparing())
+        if not running and self._live and (what := self._preparing()):
+            self._bars.update(self._total, detail=what)
 
     def _preparing(self) -> str:
-        """What the workers do while no video is at work."""
+        """What the workers do while no video is at work; empty where all has ended."""
+        if not self._batch.unfinished():
+            return ""
+        if self._is_stopping():
+            return "the workers save their states and end"
         reports = self._batch.store.worker_reports.recent()
-        notes = [report.note for report in reports if report.note and report.state in ("loading", "waiting")]
-        return notes[0] if notes else "the workers begin"
+        if not reports:
+            return "the workers begin"
+        waiting = [report for report in reports if report.state in ("loading", "waiting")]
+        notes = [report.note for report in waiting if report.note]
+        if notes:
+            return notes[0]
+        return "the workers load the libraries and the model" if waiting else "the next video begins"
 
 
 def print_batch_summary(console: Console, summary: Summary) -> None:

@@ -16,7 +16,10 @@ from rich.table import Table
 
 from ...backends.base import Backend, GenerationContext
 from ...durations import clock
+from ...errors import ReportError
+from ...json_text import json_text
 from ...schema import GenerationResult, Progress
+from ...streams import tell
 
 SECONDS_BETWEEN_LINES = 10
 STAGE_WORDS = {
@@ -63,7 +66,7 @@ class ProgressDisplay:
         self._console = console
         self._live = console.is_terminal
         self._bars = Bars(
-            SpinnerColumn(finished_text=" "),
+            SpinnerColumn("dots" if _is_unicode(console) else "line", finished_text=" "),
             TextColumn("{task.description:<22}"),
             BarColumn(bar_width=20),
             TextColumn("{task.fields[detail]}"),
@@ -89,6 +92,10 @@ class ProgressDisplay:
     def context(self, output: Path | None, overwrite: bool = False, **options: Any) -> GenerationContext:
         """A context whose progress and notes are shown here."""
         return GenerationContext(output, overwrite, on_progress=self, on_note=self.note, **options)
+
+    def begin(self) -> None:
+        """Show on a terminal what goes on before the first stage; elsewhere the start of the command has said it."""
+        self._task = self._bars.add_task("loading the libraries", total=None, detail="")
 
     def note(self, text: str) -> None:
         """Show a sentence that the user should know, above the progress."""
@@ -122,9 +129,30 @@ class ProgressDisplay:
 
 
 def print_result(console: Console, result: GenerationResult, as_json: bool) -> None:
-    """The summary on ``console``; the path, or all as one line of JSON, on stdout."""
+    """The summary on ``console``; the path, or all as one line of JSON, on stdout.
+
+    Raises:
+        ReportError: the line of JSON, which was asked for, cannot be printed.
+    """
     print_summary(console, result)
-    print(result.model_dump_json() if as_json else result.path)
+    tell_finished(console, json_text(result) if as_json else str(result.path), str(result.path), asked_for=as_json)
+
+
+def tell_finished(console: Console, text: str, finished: str, *, asked_for: bool) -> None:
+    """Print on stdout what is said of finished work; where that is not possible, say so on ``console``.
+
+    Args:
+        finished: what is there, for people.
+        asked_for: a flag asked for this text.
+
+    Raises:
+        ReportError: it was asked for and cannot be printed.
+    """
+    if not (why := tell(text)):
+        return
+    if asked_for:
+        raise ReportError(f"--json: {why}, so that the result is not told; it is finished: {finished}")
+    console.print(f"note: {why}; finished: {finished}", markup=False)
 
 
 def print_summary(console: Console, result: GenerationResult) -> None:
@@ -144,6 +172,10 @@ def print_summary(console: Console, result: GenerationResult) -> None:
     ):
         table.add_row(str(name), str(value))
     console.print(table)
+
+
+def _is_unicode(console: Console) -> bool:
+    return console.encoding.lower().startswith("utf")
 
 
 def _detail(progress: Progress) -> str:

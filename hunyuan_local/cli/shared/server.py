@@ -115,12 +115,14 @@ def run_server(
     from ...backends.local.backend import LocalBackend
     from ...backends.local.profile_choice import require_libraries
     from ...jobs.folder import DataFolder
+    from ...provenance import check_source_date
     from ...server.config import ServerConfig, check_binding, check_origins, read_api_keys
     from ...server.process import serve
     from ...weights.added_files import check_added_files
     from ...weights.cache import is_here
     from ...weights.source import check_obtainable
 
+    check_source_date()  # or every job would be refused
     log_to_stderr()
     flags = flags | guards_from(flags)
     options = worker_options_from(flags).model_copy(update={"preview_every": _PREVIEW_EVERY if with_page else 0})

@@ -6,17 +6,10 @@ once, and kept until the actor ends.
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
-import shutil
-import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
+from ...durable import OwnFolder
 from ...errors import ConfigError, TerminationRequest
 from ...provenance import library_versions
 from ..worker import Worker
@@ -26,7 +19,6 @@ from .remote_store import Keeper, RemoteFolder, RemoteStore
 logger = logging.getLogger(__name__)
 
 _FOLDER_PREFIX = "hunyuan-local-replica-"
-_SURELY_HELD_S = 60.0  # its owner has had the time to hold it
 _FORMAT = "%(asctime)s %(message)s"
 
 
@@ -64,7 +56,7 @@ class Replica:
             HunyuanLocalError: the model cannot be loaded, or the store cannot be used.
         """
         self._check_versions()
-        with _own_folder() as root:
+        with OwnFolder(_FOLDER_PREFIX) as root:
             folder = RemoteFolder(root, self._keeper)
             store = RemoteStore(self._keeper, folder)
             self._worker = Worker(folder, store, self._options.backend(), self._options)
@@ -121,29 +113,3 @@ class _LogSender(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if record.name.split(".")[0] != "ray":
             self._keeper.send("log", self._label, self.format(record))
-
-
-@contextmanager
-def _own_folder() -> Iterator[Path]:
-    """A folder for this replica alone while it is entered; also clears away those of replicas that were killed."""
-    for left in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*"):
-        with suppress(OSError), _held(left):
-            if time.time() - left.stat().st_mtime > _SURELY_HELD_S:
-                shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=_FOLDER_PREFIX, ignore_cleanup_errors=True) as root, _held(Path(root)):
-        yield Path(root)
-
-
-@contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Hold a folder, as long as this process lives at most.
-
-    Raises:
-        OSError: another process holds it, or it cannot be opened.
-    """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(descriptor)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Collection, Iterator
 
 import accelerate
@@ -16,6 +15,7 @@ import torch
 from diffusers.hooks import apply_group_offloading
 
 from ...config import RuntimeProfile, cache_dir
+from ...durable import OwnFolder
 from ..diffusers_private import is_in_4_bits, is_in_8_bits
 from ..torch_private import set_allocator
 
@@ -46,7 +46,7 @@ class Placement:
         self._visiting: dict[str, torch.nn.Module] = {}
         self._present: set[str] = set()
         self._staying: frozenset[str] = frozenset()
-        self._folders: list[tempfile.TemporaryDirectory[str]] = []
+        self._folders: list[OwnFolder] = []
 
     def device_of(self, component: str) -> torch.device:
         """Where a component computes, and so where its inputs have to be."""
@@ -125,7 +125,7 @@ class Placement:
         self._visiting.clear()
         self._present.clear()
         for folder in self._folders:
-            folder.cleanup()
+            folder.close()
         self._folders.clear()
 
     def _send_away(self, but: Collection[str] = ()) -> None:
@@ -158,9 +158,9 @@ class Placement:
         """A new folder: the library takes a file that it finds there for its own, whatever wrote it."""
         parent = cache_dir() / "offload"
         parent.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.TemporaryDirectory(prefix=f"{component}-", dir=parent)
+        folder = OwnFolder(f"own-{component}-", parent)
         self._folders.append(folder)
-        return folder.name
+        return str(folder.path)
 
 
 def _round_pinned_memory_little() -> None:
