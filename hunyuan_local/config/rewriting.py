@@ -61,11 +61,15 @@ class AnswerPhrases(StrictConfig):
         to_user: what a model says to its user, anywhere.
         about_prompts: what a text about a prompt says, anywhere.
         first_person: first words of sentences in which the writer speaks of itself.
+        speakers: with one of these or of those, a prompt is itself written in the first person.
+        requests: first words of sentences that ask for something.
+        speech_verbs: verbs before a colon, after which somebody in the video speaks.
         interjections: what comes before an introduction, such as ``sure``.
         openers, prompt_words: a line that begins with one of the first and has one of the second introduces a prompt.
         label_words: the other words of a line that says nothing of a video, such as ``prompt:``.
         closings: beginnings of what a model says after a prompt.
         function_words: of each language, words that a video cannot show, separated by spaces.
+        articles: those of them that are left out where the language is not clear.
         film_words: words of films, which two prompts may share without being about the same.
     """
 
@@ -73,10 +77,14 @@ class AnswerPhrases(StrictConfig):
     to_user: tuple[str, ...]
     about_prompts: tuple[str, ...]
     first_person: tuple[str, ...]
+    speakers: tuple[str, ...]
+    requests: tuple[str, ...]
+    speech_verbs: tuple[str, ...]
     interjections: tuple[str, ...]
     openers: tuple[str, ...]
     prompt_words: tuple[str, ...]
     label_words: tuple[str, ...]
     closings: tuple[str, ...]
     function_words: dict[str, str]
+    articles: tuple[str, ...]
     film_words: tuple[str, ...]

@@ -11,7 +11,7 @@ from ..errors import RewriteError
 from .language import language_change
 from .repetition import repetition
 from .unwrapping import introduces, unwrapped
-from .words import content_words, pattern, plain, sentences, unquoted, words, words_kept
+from .words import content_words, pattern, plain, sentences, unspoken, words, words_kept
 
 _THOUGHTS = "</think>"
 # Of short prompts most words may be put differently; of long ones not nearly all.
@@ -51,13 +51,18 @@ def _fault(prompt: str, original: str, phrases: AnswerPhrases) -> str | None:
     # A prompt may begin so itself: "Sorry, says the robot" keeps it.
     if begun.startswith(phrases.refusals) and not before.startswith(phrases.refusals):
         return "declined"
-    said = plain(unquoted(prompt))
+    said = plain(unspoken(prompt, phrases))
     for found in pattern(phrases.to_user).finditer(said):
         if found[0] not in before:
             return f"spoke to the user ({found[0]!r})"
-    if _speaks_of_itself(prompt, original, phrases):
+    begins = [plain(sentence).lstrip("*_-> ¡¿") for sentence in sentences(unspoken(prompt, phrases))]
+    if _begins_with(phrases.first_person, begins) and not pattern(phrases.first_person + phrases.speakers).search(
+        before
+    ):
         return "spoke of itself"
-    if (question := _question(prompt, original)) is not None:
+    if _begins_with(phrases.requests, begins) and not pattern(phrases.requests).search(before):
+        return "asked for something"
+    if (question := _question(prompt, original, phrases)) is not None:
         return f"asked a question ({_shortened(question)!r})"
     for found in pattern(phrases.about_prompts).finditer(said):
         if found[0] not in before:
@@ -79,17 +84,13 @@ def _fault(prompt: str, original: str, phrases: AnswerPhrases) -> str | None:
     return None
 
 
-def _speaks_of_itself(prompt: str, original: str, phrases: AnswerPhrases) -> bool:
-    """Whether a sentence begins with "I", where the original has none."""
-    first_person = pattern(phrases.first_person)
-    if first_person.search(plain(original)):
-        return False
-    return any(first_person.match(plain(sentence).lstrip("*_-> ")) for sentence in sentences(unquoted(prompt)))
+def _begins_with(phrases: tuple[str, ...], begins: list[str]) -> bool:
+    return any(pattern(phrases).match(begin) for begin in begins)
 
 
-def _question(prompt: str, original: str) -> str | None:
+def _question(prompt: str, original: str, phrases: AnswerPhrases) -> str | None:
     """A question that the original does not ask; one is made of the original's words where that asks one too."""
-    for sentence in sentences(unquoted(prompt)):
+    for sentence in sentences(unspoken(prompt, phrases)):
         if not sentence.rstrip("*_ )").endswith(_QUESTION_MARKS):
             continue
         asked = set(words(sentence.rpartition(":")[2]))

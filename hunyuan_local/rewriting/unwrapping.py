@@ -111,10 +111,11 @@ def _after_interjection(text: str, phrases: AnswerPhrases) -> str | None:
 
 def _without_closing(text: str, original: str, phrases: AnswerPhrases) -> str:
     """Without the lines or sentences at the end in which the model speaks to its user, if anything is before them."""
-    closings, before = pattern(phrases.closings + phrases.refusals), plain(original)
+    closings, remarks = pattern(phrases.closings), pattern(phrases.closings + phrases.refusals)
+    before = plain(original)
     lines = text.splitlines()
     for number, line in enumerate(lines[1:], start=1):
-        if closings.match(plain(line).lstrip("*_->( ")) and plain(line) not in before:
+        if remarks.match(plain(line).lstrip("*_->( ")) and plain(line) not in before:
             return "\n".join(lines[:number])
     last = sentences(text)[-1:]
     if (

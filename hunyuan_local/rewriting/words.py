@@ -27,8 +27,10 @@ _EMPTY_IDEOGRAPHS = frozenset(
 )
 _QUOTED = re.compile(r"\"[^\"]*\"|“[^”]*”|„[^“”]*[“”]|«[^»]*»|»[^«]*«|「[^」]*」|『[^』]*』|(?<!\w)'[^']*'(?!\w)")
 _SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'”’»*_]*\s+|(?<=[。！？])[”」』]?|\n+")
+_ENOUGH_VOTES = 2
 _SAME_BEGINNING = 4
 _SAME_END = 5
+_VOWELS = re.compile("[aeiouy]+")
 _ALIKE = 0.7  # of difflib's ratio: elefant and elephant, not dog and fog
 
 
@@ -40,6 +42,12 @@ def plain(text: str) -> str:
 def unquoted(text: str) -> str:
     """Without what stands in quotation marks: it is said in the video, not by the writer."""
     return _QUOTED.sub(" ", text)
+
+
+def unspoken(text: str, phrases: AnswerPhrases) -> str:
+    """Without quotations, and without what follows a verb of speech and a colon: "and asks: where are you?"."""
+    spoken = rf"({pattern(phrases.speech_verbs).pattern})\s*[:：][^.!?。！？\n]*[.!?。！？]?"
+    return re.sub(spoken, " ", unquoted(text), flags=re.IGNORECASE)
 
 
 def sentences(text: str) -> list[str]:
@@ -79,13 +87,17 @@ def words_kept(before: str, after: str, phrases: AnswerPhrases) -> tuple[int, in
 
 
 def content_words(text: str, phrases: AnswerPhrases) -> list[str]:
-    """The words that a video can show, in their order: neither function words of the language nor words of films."""
+    """The words that a video can show, in their order: neither function words of the language nor words of films.
+
+    The language is that of most function words; of texts with hardly any, only articles and short words are left out.
+    """
     votes = language_votes(text, phrases)
     most = max(votes.values())
     known = _function_words(tuple(phrases.function_words.items()))
-    empty = _folded(phrases.film_words).union(*(known[language] for language in votes if votes[language] == most))
-    empty |= _EMPTY_IDEOGRAPHS
-    return [word for word in words(text) if word not in empty and (len(word) > 1 or is_ideograph(word))]
+    lists = [known[language] for language, count in votes.items() if count == most >= _ENOUGH_VOTES]
+    empty = _folded(phrases.film_words).union(_EMPTY_IDEOGRAPHS, *(lists or [_folded(phrases.articles)]))
+    shortest = 2 if lists else 3
+    return [word for word in words(text) if word not in empty and (len(word) >= shortest or not word.isascii())]
 
 
 def is_ideograph(word: str) -> bool:
@@ -96,8 +108,10 @@ def is_ideograph(word: str) -> bool:
 def _alike(one: str, other: str) -> bool:
     """Whether they are forms of one word: equal, with the same beginning or end, or a slip of spelling apart."""
     short, long = sorted((one, other), key=len)
-    if short == long or (len(short) == 3 and long.startswith(short) and len(long) <= 6):
+    if short == long or (len(short) == 3 and long.startswith(short) and len(long) <= 7):
         return True
+    if len(short) == len(long) > 2 and _VOWELS.sub("", short) == _VOWELS.sub("", long):  # men and man, geese and goose
+        return short[0] == long[0] and not _VOWELS.fullmatch(short)
     if len(short) < _SAME_BEGINNING:
         return not short.isascii() and len(short) > 1 and long.endswith(short)
     if short[:_SAME_BEGINNING] == long[:_SAME_BEGINNING] or (len(short) >= _SAME_END and long.endswith(short)):
@@ -117,6 +131,6 @@ def _folded(known: tuple[str, ...]) -> frozenset[str]:
 
 def _whole(phrase: str) -> str:
     text = phrase.removesuffix("*")
-    begin = r"(?<!\w)" if re.match(rf"[^\W{_TOGETHER}]", text) else ""
-    end = r"(?!\w)" if text == phrase and re.search(rf"[^\W{_TOGETHER}]$", text) else ""
+    begin = r"(?<![\w-])" if re.match(rf"[^\W{_TOGETHER}]", text) else ""
+    end = r"(?![\w-])" if text == phrase and re.search(rf"[^\W{_TOGETHER}]$", text) else ""
     return begin + re.escape(text) + end
