@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
-import rewriting_answers
 import yaml
 from chat_server import ChatServer
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+
+import rewriting_answers
 
 JUDGED = sorted((Path(__file__).parent / "judged").glob("*.yaml"))
 
