@@ -81,7 +81,7 @@ def read_json_lines(text: str) -> Iterator[Record]:
             else:
                 kinds: dict[type, str] = {list: "a list", str: "a text"}
                 kind = kinds.get(type(value), json.dumps(value)[:40])
-                yield _unreadable(line, f'is {kind}; a line must be an object such as {{"prompt": "a red circle"}}')
+                yield _unreadable(line, f'is {kind}; a line must be an object such as {{"prompt": "a cat on a fence"}}')
 
 
 def read_csv(text: str, name: str, delimiter: str) -> Iterator[Record]:

@@ -6,10 +6,10 @@ where and in which precision they run. Knows nothing about torch and touches no 
 
 from .files import (
     cache_names,
+    load_answer_phrases,
     load_cache,
     load_model_config,
     load_profile,
-    load_refusals,
     load_rewrite_template,
     model_names,
     profile_names,
@@ -29,12 +29,13 @@ from .profiles import (
     RuntimeProfile,
     TaylorSeerCache,
 )
-from .rewriting import RewriteConfig, RewriteTemplate
+from .rewriting import AnswerPhrases, RewriteConfig, RewriteTemplate
 from .safety import SafetyConfig
 
 __all__ = [
     "GIB",
     "PACKAGE_DIR",
+    "AnswerPhrases",
     "CacheConfig",
     "ComponentDtypes",
     "ComponentPlacement",
@@ -59,10 +60,10 @@ __all__ = [
     "cache_names",
     "configs_dir",
     "is_offline",
+    "load_answer_phrases",
     "load_cache",
     "load_model_config",
     "load_profile",
-    "load_refusals",
     "load_rewrite_template",
     "model_names",
     "profile_names",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +13,7 @@ from ..errors import ConfigError
 from .models import ModelConfig
 from .places import configs_dir
 from .profiles import CacheConfig, RuntimeProfile
-from .rewriting import RewriteTemplate
+from .rewriting import AnswerPhrases, RewriteTemplate
 
 C = TypeVar("C")
 
@@ -93,10 +94,11 @@ def load_rewrite_template(mode: str) -> RewriteTemplate:
     return _check(path, _parse(path), TypeAdapter(RewriteTemplate))
 
 
-def load_refusals() -> tuple[str, ...]:
-    """Beginnings of answers with which a language model declines, in small letters; raises as the template does."""
-    path = configs_dir() / "rewrite" / "refusals.yaml"
-    return _check(path, _parse(path), TypeAdapter(tuple[str, ...]))
+@lru_cache(maxsize=1)  # the longest of all files, and every rewriting asks for it
+def load_answer_phrases() -> AnswerPhrases:
+    """How to tell a prompt from what else language models write; raises as the template does."""
+    path = configs_dir() / "rewrite" / "answers.yaml"
+    return _check(path, _parse(path), TypeAdapter(AnswerPhrases))
 
 
 def model_names() -> list[str]:

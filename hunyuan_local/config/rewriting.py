@@ -49,3 +49,42 @@ class RewriteTemplate(StrictConfig):
     system: Annotated[str, Field(min_length=1)]
     max_new_tokens: Annotated[int, Field(ge=1)]
     max_characters: Annotated[int, Field(ge=1)]
+
+
+class AnswerPhrases(StrictConfig):
+    """How to tell a prompt from what else language models write, as ``configs/rewrite/answers.yaml`` has it.
+
+    All texts are in small letters. A ``*`` at the end of a phrase stands for any ending of its last word.
+
+    Attributes:
+        refusals: beginnings of answers with which a model declines.
+        to_user: what a model says to its user, anywhere.
+        about_prompts: what a text about a prompt says, anywhere.
+        first_person: first words of sentences in which the writer speaks of itself.
+        speakers: with one of these or of those, a prompt is itself written in the first person.
+        requests: first words of sentences that ask for something.
+        speech_verbs: verbs before a colon, after which somebody in the video speaks.
+        interjections: what comes before an introduction, such as ``sure``.
+        openers, prompt_words: a line that begins with one of the first and has one of the second introduces a prompt.
+        label_words: the other words of a line that says nothing of a video, such as ``prompt:``.
+        closings: beginnings of what a model says after a prompt.
+        function_words: of each language, words that a video cannot show, separated by spaces.
+        articles: those of them that are left out where the language is not clear.
+        film_words: words of films, which two prompts may share without being about the same.
+    """
+
+    refusals: tuple[str, ...]
+    to_user: tuple[str, ...]
+    about_prompts: tuple[str, ...]
+    first_person: tuple[str, ...]
+    speakers: tuple[str, ...]
+    requests: tuple[str, ...]
+    speech_verbs: tuple[str, ...]
+    interjections: tuple[str, ...]
+    openers: tuple[str, ...]
+    prompt_words: tuple[str, ...]
+    label_words: tuple[str, ...]
+    closings: tuple[str, ...]
+    function_words: dict[str, str]
+    articles: tuple[str, ...]
+    film_words: tuple[str, ...]

@@ -1,58 +1,103 @@
-"""Whether what a language model wrote is a prompt in the place of another: not empty, not too long, no refusal, and in
-the same language.
+"""Whether what a language model wrote can replace a prompt: not empty, not too long, about the same, in the same
+language, and neither a refusal nor something said to the user.
 
 Knows nothing about models.
 """
 
 from __future__ import annotations
 
+from ..config import AnswerPhrases
 from ..errors import RewriteError
 from .language import language_change
+from .repetition import repetition
+from .unwrapping import introduces, unwrapped
+from .words import content_words, pattern, plain, sentences, unspoken, words, words_kept
 
 _THOUGHTS = "</think>"
-_QUOTES = (('"', '"'), ("“", "”"), ("'", "'"), ("「", "」"), ("«", "»"))
+# Of short prompts most words may be put differently; of long ones not nearly all.
+_MANY_WORDS = 6
+_LEAST_KEPT = 0.25
+_QUESTION_MARKS = ("?", "\N{FULLWIDTH QUESTION MARK}")
 
 
-def to_prompt(answer: str, original: str, max_characters: int, refusals: tuple[str, ...]) -> str:
-    """The rewritten prompt in an answer: without the model's thoughts, and without quotation marks around the whole.
+def to_prompt(answer: str, original: str, max_characters: int, phrases: AnswerPhrases) -> str:
+    """The rewritten prompt in an answer: without the model's thoughts, and without what stands around the whole.
 
     Args:
         answer: all that the model wrote.
         original: the prompt that was to be rewritten.
         max_characters: of the longest prompt that is taken.
-        refusals: beginnings, in small letters, with which models decline.
+        phrases: how to tell a prompt from what else models write.
 
     Raises:
-        RewriteError: it is empty, too long, a refusal, or of another language.
+        RewriteError: it is empty, too long, a refusal, said to the user, about prompts, of another language,
+            repetitive, or without a word of the original.
     """
-    prompt = _unquoted(answer.rpartition(_THOUGHTS)[2].strip())
+    prompt = unwrapped(answer.rpartition(_THOUGHTS)[2], original, phrases)
     if not any(map(str.isalnum, prompt)):
         raise RewriteError(f"the language model wrote no prompt, but {answer[:60]!r}")
     if len(prompt) > max_characters:
         raise RewriteError(
             f"the language model wrote {len(prompt)} characters, of which at most {max_characters} are taken"
         )
-    begun = _plain(prompt)
-    # A prompt may begin so itself: "Sorry, says the robot" keeps it.
-    if begun.startswith(refusals) and not _plain(original).startswith(refusals):
-        raise RewriteError(f"the language model declined: {_shortened(prompt)!r}")
-    if (change := language_change(original, prompt)) is not None:
-        raise RewriteError(f"the language model changed the language, {change}: {_shortened(prompt)!r}")
+    if (fault := _fault(prompt, original, phrases)) is not None:
+        raise RewriteError(f"the language model {fault}: {_shortened(prompt)!r}")
     return prompt
 
 
-def _unquoted(text: str) -> str:
-    for begin, end in _QUOTES:
-        inside = text[len(begin) : -len(end)]
-        is_quoted = len(text) > 2 and text.startswith(begin) and text.endswith(end)
-        if is_quoted and begin not in inside and end not in inside:
-            return inside.strip()
-    return text
+def _fault(prompt: str, original: str, phrases: AnswerPhrases) -> str | None:
+    """What is wrong with a prompt, as the end of a sentence."""
+    begun, before = plain(prompt), plain(original)
+    # A prompt may begin so itself: "Sorry, says the robot" keeps it.
+    if begun.startswith(phrases.refusals) and not before.startswith(phrases.refusals):
+        return "declined"
+    said = plain(unspoken(prompt, phrases))
+    for found in pattern(phrases.to_user).finditer(said):
+        if found[0] not in before:
+            return f"spoke to the user ({found[0]!r})"
+    begins = [plain(sentence).lstrip("*_-> ¡¿") for sentence in sentences(unspoken(prompt, phrases))]
+    if _begins_with(phrases.first_person, begins) and not pattern(phrases.first_person + phrases.speakers).search(
+        before
+    ):
+        return "spoke of itself"
+    if _begins_with(phrases.requests, begins) and not pattern(phrases.requests).search(before):
+        return "asked for something"
+    if (question := _question(prompt, original, phrases)) is not None:
+        return f"asked a question ({_shortened(question)!r})"
+    for found in pattern(phrases.about_prompts).finditer(said):
+        if found[0] not in before:
+            return f"wrote about a prompt ({found[0]!r})"
+    if introduces(prompt, original, phrases):
+        return "introduced a prompt, and wrote none"
+    if (change := language_change(original, prompt, phrases)) is not None:
+        return f"changed the language, {change}"
+    if (repeated := repetition(prompt, phrases)) is not None and repetition(original, phrases) is None:
+        return f"repeated itself ({_shortened(repeated)!r})"
+    kept, words_of_original = words_kept(original, prompt, phrases)
+    if words_of_original and not kept:
+        return "wrote about something else, without a word of the prompt"
+    if words_of_original >= _MANY_WORDS and kept < _LEAST_KEPT * words_of_original:
+        return f"wrote about something else, with {kept} of {words_of_original} words of the prompt"
+    said_at_all = content_words(prompt, phrases)
+    if len(said_at_all) > 1 == len(set(said_at_all)) < len(set(content_words(original, phrases))):
+        return f"repeated itself ({said_at_all[0]!r})"
+    return None
 
 
-def _plain(text: str) -> str:
-    """In small letters, with the apostrophe of keyboards."""
-    return text.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
+def _begins_with(phrases: tuple[str, ...], begins: list[str]) -> bool:
+    return any(pattern(phrases).match(begin) for begin in begins)
+
+
+def _question(prompt: str, original: str, phrases: AnswerPhrases) -> str | None:
+    """A question that the original does not ask; one is made of the original's words where that asks one too."""
+    for sentence in sentences(unspoken(prompt, phrases)):
+        if not sentence.rstrip("*_ )").endswith(_QUESTION_MARKS):
+            continue
+        asked = set(words(sentence.rpartition(":")[2]))
+        known = set(words(original)) if any(mark in original for mark in _QUESTION_MARKS) else set()
+        if len(asked & known) * 2 < len(asked):
+            return sentence
+    return None
 
 
 def _shortened(text: str) -> str:

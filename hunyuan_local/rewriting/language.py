@@ -10,26 +10,43 @@ from collections import Counter
 from functools import lru_cache
 from typing import Any
 
+from ..config import AnswerPhrases
+from .words import language_votes
+
 # Of shorter texts the language is guessed wrongly too often, as of those where the identifier is less sure than that.
 _ENOUGH_LETTERS = 30
 _SURE = 0.9
+_ENOUGH_VOTES = 2
+_MANY_TIMES = 2
 _KANA = ("HIRAGANA", "KATAKANA")
 _MOST_LETTERS = 5000
 
 
-def language_change(before: str, after: str) -> str | None:
-    """From what to what the language changed, in words; None if it did not, or if that cannot be told."""
+def language_change(before: str, after: str, phrases: AnswerPhrases) -> str | None:
+    """From what to what the language changed, in words; None if it did not, or if that cannot be told.
+
+    Of short texts the function words in ``phrases`` tell the language.
+    """
     scripts = [_script(text) for text in (before, after)]
     if None in scripts:
         return None
     if scripts[0] != scripts[1]:
         return f"from {scripts[0]} to {scripts[1]} script"
-    if min(_letters(before), _letters(after)) < _ENOUGH_LETTERS:
-        return None
-    (old, sure_of_old), (new, sure_of_new) = (_identifier().classify(text) for text in (before, after))
-    if old == new or min(sure_of_old, sure_of_new) < _SURE:
-        return None
-    return f"from {old} to {new}"
+    if min(_letters(before), _letters(after)) >= _ENOUGH_LETTERS:
+        (old, sure_of_old), (new, sure_of_new) = (_identifier().classify(text) for text in (before, after))
+        if min(sure_of_old, sure_of_new) >= _SURE:
+            return f"from {old} to {new}" if old != new else None
+    return _change_of_votes(language_votes(before, phrases), language_votes(after, phrases))
+
+
+def _change_of_votes(before: dict[str, int], after: dict[str, int]) -> str | None:
+    """As above, by function words: each text has several of its language, and few of the other's."""
+    old, new = (max(votes, key=votes.__getitem__) for votes in (before, after))
+    is_clear = all(
+        votes[own] >= _ENOUGH_VOTES and votes[own] >= _MANY_TIMES * votes[others]
+        for votes, own, others in ((before, old, new), (after, new, old))
+    )
+    return f"from {old} to {new}" if is_clear and old != new else None
 
 
 def _letters(text: str) -> int:

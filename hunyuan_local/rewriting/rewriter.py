@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..config import RewriteConfig, load_refusals, load_rewrite_template
+from ..config import RewriteConfig, load_answer_phrases, load_rewrite_template
 from ..errors import ModelLoadError, RewriteError
 from ..schema import GenerationRequest
 from .answer import to_prompt
@@ -92,4 +92,4 @@ class Rewriter:
         answer = self._writer.write(messages, template.max_new_tokens, should_stop)
         if not answer.complete:
             raise RewriteError(f"the language model was not at its end after {template.max_new_tokens} tokens")
-        return to_prompt(answer.text, request.prompt, longest, load_refusals()), self._writer.name
+        return to_prompt(answer.text, request.prompt, longest, load_answer_phrases()), self._writer.name

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-import pytest
+import re
+import time
+from pathlib import Path
+from typing import Any
 
-from hunyuan_local.config import load_refusals, load_rewrite_template
+import pytest
+import yaml
+
+from hunyuan_local.config import load_answer_phrases, load_rewrite_template
 from hunyuan_local.errors import RewriteError
 from hunyuan_local.rewriting.answer import to_prompt
 
 ORIGINAL = "a cat walks on the grass in the morning and looks around"
 TEMPLATE = load_rewrite_template("normal")
+PHRASES = load_answer_phrases()
 GERMAN = "Eine schwarze Katze läuft am frühen Morgen langsam durch das nasse Gras und schaut sich dabei um."
 ENGLISH = "A black cat walks slowly through the wet grass in the early morning and looks around as it goes."
 
 
 def prompt_of(answer: str, original: str = ORIGINAL) -> str:
-    return to_prompt(answer, original, TEMPLATE.max_characters, load_refusals())
+    return to_prompt(answer, original, TEMPLATE.max_characters, PHRASES)
+
+
+def cases(name: str) -> list[Any]:
+    """The answers of a file beside this one."""
+    found = yaml.safe_load((Path(__file__).parent / f"{name}.yaml").read_text(encoding="utf-8"))
+    return [pytest.param(case, id=f"{number}-{case['answer'][:30]}") for number, case in enumerate(found)]
 
 
 @pytest.mark.parametrize(
@@ -35,7 +48,7 @@ def test_the_prompt_is_taken_from_what_stands_around_it(answer: str) -> None:
 
 def test_quotation_marks_that_belong_to_the_prompt_stay() -> None:
     answer = '"Hello" and "bye" are written on the wall'
-    assert prompt_of(answer) == answer
+    assert prompt_of(answer, "a wall with words") == answer
 
 
 @pytest.mark.parametrize("answer", ["", "  \n", '""', "...", "<think>hm</think>"])
@@ -46,9 +59,10 @@ def test_an_empty_answer_is_refused(answer: str) -> None:
 
 def test_an_answer_that_is_too_long_is_refused() -> None:
     longest = TEMPLATE.max_characters
-    assert prompt_of("a" * longest)
+    answer = f"a cat {','.join(map(str, range(longest)))}"
+    assert prompt_of(answer[:longest])
     with pytest.raises(RewriteError, match=f"wrote {longest + 1} characters, of which at most {longest}"):
-        prompt_of("a" * (longest + 1))
+        prompt_of(answer[: longest + 1])
 
 
 @pytest.mark.parametrize(
@@ -97,3 +111,40 @@ def test_the_same_language_is_taken(original: str, answer: str) -> None:
 @pytest.mark.parametrize("mode", ["normal", "master"])
 def test_the_wording_asks_for_the_prompts_own_language(mode: str) -> None:
     assert "language of the user's prompt" in " ".join(load_rewrite_template(mode).system.split())
+
+
+@pytest.mark.parametrize("case", cases("good_answers"))
+def test_a_good_answer_is_taken_word_for_word(case: dict[str, str]) -> None:
+    assert prompt_of(case["answer"], case["prompt"]) == case["answer"]
+
+
+@pytest.mark.parametrize("case", cases("wrapped_answers"))
+def test_what_is_said_around_a_prompt_is_left_out(case: dict[str, str]) -> None:
+    assert prompt_of(case["answer"], case.get("prompt", ORIGINAL)) == case["becomes"]
+
+
+@pytest.mark.parametrize("case", cases("bad_answers"))
+def test_what_is_no_prompt_is_refused(case: dict[str, str]) -> None:
+    with pytest.raises(RewriteError) as caught:
+        prompt_of(case["answer"], case.get("prompt", ORIGINAL))
+    assert re.search(case["error"], str(caught.value))
+
+
+@pytest.mark.parametrize("case", [case for case in cases("good_answers") if case.values[0]["prompt"].isascii()])
+def test_a_good_answer_is_taken_after_an_introduction(case: dict[str, str]) -> None:
+    answer = f"Sure! Here is the rewritten prompt:\n\n{case['answer']}"
+    assert prompt_of(answer, case["prompt"]) == case["answer"]
+
+
+def test_the_longest_answers_are_checked_in_a_moment() -> None:
+    began = time.process_time()
+    for answer in ("[" * 900, "a cat " * 150, "Sure! " * 150, "\n" * 899 + "a", '"' * 900, "here: " * 150):
+        with pytest.raises(RewriteError):
+            prompt_of(answer)
+    assert time.process_time() - began < 5
+
+
+def test_phrases_are_in_small_letters_with_the_apostrophe_of_keyboards() -> None:
+    for phrases in PHRASES.model_dump().values():
+        for phrase in phrases.values() if isinstance(phrases, dict) else phrases:
+            assert phrase == phrase.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").strip()

@@ -1,0 +1,53 @@
+"""Whether a text goes round in circles, as small language models do."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from ..config import AnswerPhrases
+from .words import content_words, is_ideograph, sentences, unquoted, words
+
+# A few words that are repeated on purpose ("very, very slowly") are not meant.
+_SAME_WORD = 5
+_SAME_WORDS = 3
+_LONGEST_LOOP = 12
+_SEVERAL_WORDS = 30
+_FEWEST_NEW = 0.6
+_FEW_WORDS = 4
+
+
+def repetition(text: str, phrases: AnswerPhrases) -> str | None:
+    """What is repeated, or None; what stands in quotation marks does not count."""
+    said = unquoted(text)
+    counts = Counter(" ".join(found) for sentence in sentences(said) if (found := words(sentence)))
+    if sum(counts.values()) >= 2 * len(counts) and counts:
+        return counts.most_common(1)[0][0]
+    found = words(said)
+    return _loop(found) or _circle(found) or _says_little(content_words(said, phrases))
+
+
+def _loop(found: list[str]) -> str | None:
+    """The words that follow one another again and again."""
+    for length in range(1, _LONGEST_LOOP + 1):
+        same = 0
+        for index in range(length, len(found)):
+            same = same + 1 if found[index] == found[index - length] else 0
+            if same >= length * ((_SAME_WORD if length == 1 else _SAME_WORDS) - 1):
+                return " ".join(found[index - length + 1 : index + 1])
+    return None
+
+
+def _circle(found: list[str]) -> str | None:
+    """The commonest three words, where most that is said has been said before."""
+    threes = Counter(zip(found, found[1:], found[2:], strict=False))
+    if len(found) < _SEVERAL_WORDS or len(threes) >= _FEWEST_NEW * threes.total():
+        return None
+    return " ".join(threes.most_common(1)[0][0])
+
+
+def _says_little(found: list[str]) -> str | None:
+    """The content words, where each is there twice on the average: "The horse was a horse, the joke about a horse"."""
+    spoken = [word for word in found if not is_ideograph(word)]
+    if len(spoken) < _FEW_WORDS or len(set(spoken)) * 2 > len(spoken):
+        return None
+    return " ".join(dict.fromkeys(spoken))

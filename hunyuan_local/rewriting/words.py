@@ -1,0 +1,136 @@
+"""The words of a text in any language: which of them a video can show, and whether two texts share one.
+
+Knows nothing about language models.
+"""
+
+# ruff: noqa: RUF001  # marks of several scripts are meant
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from difflib import SequenceMatcher
+from functools import lru_cache
+
+from ..config import AnswerPhrases
+
+# Chinese, Japanese, Korean, Thai, Lao, Burmese and Khmer letters: words there have no spaces around them, or particles.
+_TOGETHER = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
+_WORD = re.compile(r"[^\W\d_]+")
+_IDEOGRAPH = re.compile("[\u3400-\u9fff\uf900-\ufaff]")
+_PIECES = re.compile(
+    # An ideograph, a run of kana, or three letters of a script without spaces, wherever they begin.
+    "[\u3400-\u9fff\uf900-\ufaff]|[\u30a0-\u30ff]+|[\u3040-\u309f]+|(?=([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]{3}))"
+)
+_EMPTY_IDEOGRAPHS = frozenset(
+    "的地得一在上了着著中个個只和与與是有不我你他她它这這那里裡到从從把被为為以及其之就也都很而人们們"
+)
+_QUOTED = re.compile(r"\"[^\"]*\"|“[^”]*”|„[^“”]*[“”]|«[^»]*»|»[^«]*«|「[^」]*」|『[^』]*』|(?<!\w)'[^']*'(?!\w)")
+_SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'”’»*_]*\s+|(?<=[。！？])[”」』]?|\n+")
+_ENOUGH_VOTES = 2
+_SAME_BEGINNING = 4
+_SAME_END = 5
+_VOWELS = re.compile("[aeiouy]+")
+_ALIKE = 0.7  # of difflib's ratio: elefant and elephant, not dog and fog
+
+
+def plain(text: str) -> str:
+    """In small letters, with the apostrophe of keyboards and one space between words."""
+    return " ".join(text.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").split())
+
+
+def unquoted(text: str) -> str:
+    """Without what stands in quotation marks: it is said in the video, not by the writer."""
+    return _QUOTED.sub(" ", text)
+
+
+def unspoken(text: str, phrases: AnswerPhrases) -> str:
+    """Without quotations, and without what follows a verb of speech and a colon: "and asks: where are you?"."""
+    spoken = rf"({pattern(phrases.speech_verbs).pattern})\s*[:：][^.!?。！？\n]*[.!?。！？]?"
+    return re.sub(spoken, " ", unquoted(text), flags=re.IGNORECASE)
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences and lines of a text, without empty ones."""
+    return [part.strip() for part in _SENTENCE_END.split(text) if part.strip()]
+
+
+def words(text: str) -> list[str]:
+    """In small letters and without accents; of ideographs each is one."""
+    bare = "".join(
+        letter for letter in unicodedata.normalize("NFKD", plain(text)) if unicodedata.category(letter)[0] != "M"
+    )
+    found: list[str] = []
+    for word in _WORD.findall(bare):
+        pieces = [piece[0] or piece[1] for piece in _PIECES.finditer(word)]
+        found.extend(pieces or [word])
+    return found
+
+
+@lru_cache(maxsize=64)
+def pattern(phrases: tuple[str, ...]) -> re.Pattern[str]:
+    """Finds any of the phrases as whole words, in a text that is :func:`plain`; ``*`` stands for the rest of a word."""
+    return re.compile("|".join(_whole(phrase) for phrase in sorted(phrases, key=len, reverse=True)))
+
+
+def language_votes(text: str, phrases: AnswerPhrases) -> dict[str, int]:
+    """How many function words of each language a text has."""
+    found = words(text)
+    known = _function_words(tuple(phrases.function_words.items()))
+    return {language: sum(word in own for word in found) for language, own in known.items()}
+
+
+def words_kept(before: str, after: str, phrases: AnswerPhrases) -> tuple[int, int]:
+    """How many content words of ``before`` are in ``after``, in any form, and how many there are."""
+    sought, found = set(content_words(before, phrases)), set(content_words(after, phrases))
+    return sum(any(_alike(one, other) for other in found) for one in sought), len(sought)
+
+
+def content_words(text: str, phrases: AnswerPhrases) -> list[str]:
+    """The words that a video can show, in their order: neither function words of the language nor words of films.
+
+    The language is that of most function words; of texts with hardly any, only articles and short words are left out.
+    """
+    votes = language_votes(text, phrases)
+    most = max(votes.values())
+    known = _function_words(tuple(phrases.function_words.items()))
+    lists = [known[language] for language, count in votes.items() if count == most >= _ENOUGH_VOTES]
+    empty = _folded(phrases.film_words).union(_EMPTY_IDEOGRAPHS, *(lists or [_folded(phrases.articles)]))
+    shortest = 2 if lists else 3
+    return [word for word in words(text) if word not in empty and (len(word) >= shortest or not word.isascii())]
+
+
+def is_ideograph(word: str) -> bool:
+    """Whether it is one letter that is a word of Chinese or Japanese."""
+    return _IDEOGRAPH.fullmatch(word) is not None
+
+
+def _alike(one: str, other: str) -> bool:
+    """Whether they are forms of one word: equal, with the same beginning or end, or a slip of spelling apart."""
+    short, long = sorted((one, other), key=len)
+    if short == long or (len(short) == 3 and long.startswith(short) and len(long) <= 7):
+        return True
+    if len(short) == len(long) > 2 and _VOWELS.sub("", short) == _VOWELS.sub("", long):  # men and man, geese and goose
+        return short[0] == long[0] and not _VOWELS.fullmatch(short)
+    if len(short) < _SAME_BEGINNING:
+        return not short.isascii() and len(short) > 1 and long.endswith(short)
+    if short[:_SAME_BEGINNING] == long[:_SAME_BEGINNING] or (len(short) >= _SAME_END and long.endswith(short)):
+        return True
+    return short[0] == long[0] and len(short) > _SAME_END and SequenceMatcher(None, short, long).ratio() >= _ALIKE
+
+
+@lru_cache(maxsize=4)
+def _function_words(lists: tuple[tuple[str, str], ...]) -> dict[str, frozenset[str]]:
+    return {language: _folded(tuple(text.split())) for language, text in lists}
+
+
+@lru_cache(maxsize=64)
+def _folded(known: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(word for entry in known for word in words(entry))
+
+
+def _whole(phrase: str) -> str:
+    text = phrase.removesuffix("*")
+    begin = r"(?<![\w-])" if re.match(rf"[^\W{_TOGETHER}]", text) else ""
+    end = r"(?![\w-])" if text == phrase and re.search(rf"[^\W{_TOGETHER}]$", text) else ""
+    return begin + re.escape(text) + end
