@@ -59,16 +59,18 @@ class RepositoryListing:
     files: tuple[RemoteFile, ...]
 
 
-def list_files(config: ModelConfig, hub: Hub) -> RepositoryListing:
+def list_files(config: ModelConfig, hub: Hub, here: str) -> RepositoryListing:
     """Ask the Hub what it has of a model.
+
+    Args:
+        here: what this machine has of it, for the error.
 
     Raises:
         ConfigError: no such repository or revision, or it holds no whole checkpoint.
         ModelLoadError: the Hub cannot be reached, or does not let this user in.
     """
-    remedy = "try again later, or give the path of a folder that holds the model"
-    missing = "no folder of that name, not complete in the local cache, and"
-    with translated(config, f"{missing} {hub.endpoint} could not be reached", remedy):
+    remedy = "check the name and the network, or give the path of a folder that holds the model"
+    with translated(config, f"{here}, and {hub.endpoint} could not be reached", remedy):
         info = HfApi(endpoint=hub.endpoint, library_name="hunyuan-local").model_info(
             config.model_id, revision=config.revision, files_metadata=True
         )

@@ -118,6 +118,7 @@ class ParallelBackend:
         """
         context = context or GenerationContext()
         with self._one_at_a_time:
+            self._local.check_model()
             choice = self._choose(self.resolve(GenerationRequest(prompt="any")))
             choice.announce(context.on_note)
             self._command("load", {}, choice.profile, context, context.on_note)
@@ -138,6 +139,7 @@ class ParallelBackend:
         with self._one_at_a_time:
             # 1. Everything that can be refused is refused before any process is started.
             run = begin(request, context, name=self.config.name, resolve=self.resolve, model=self.config)
+            self._local.check_model()
             choice = self._choose(run.request)
             run.rewrite(self._prompt_rewriter)
             for text in self._local.notes(run.request):

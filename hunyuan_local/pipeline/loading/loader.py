@@ -20,7 +20,7 @@ from ...config import ModelConfig, RuntimeProfile, cache_dir
 from ...config.profiles import Offload, Residence
 from ...errors import ConfigError, HunyuanLocalError, ModelLoadError, first_line
 from ...schema import Progress
-from ...weights.files import MODEL_INDEX, missing_files
+from ...weights.files import MODEL_INDEX
 from ...weights.single_file import find_file, sha256_of
 from ...weights.source import provide
 from ..acceleration import accelerate
@@ -89,10 +89,6 @@ def load_model(
         keep_freed_memory()
     with _translated_errors(config):
         folder = provide(config, lambda transfer: on_progress(transfer.progress), on_note)
-        if missing := missing_files(folder):
-            raise ModelLoadError(
-                f"model={config.model_id!r}: {folder} lacks {', '.join(missing)}; fetch the checkpoint again"
-            )
         _check_classes(config, folder)
         return _assemble(config, profile, folder, on_note)
 
