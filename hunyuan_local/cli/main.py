@@ -14,6 +14,7 @@ from types import FrameType
 import rich_click as click
 from click.exceptions import Exit
 
+from ..config.places import settle_libraries
 from ..errors import HunyuanLocalError, TerminationRequest
 from ..pipeline.quiet import hide_import_noise
 
@@ -76,6 +77,7 @@ def main() -> None:
     """Run the command line and exit with a documented code; no traceback reaches a user."""
     signal.signal(signal.SIGTERM, _as_interrupt)
     hide_import_noise()
+    settle_libraries()
     try:
         sys.exit(group.main(standalone_mode=False) or 0)
     except Exit as error:

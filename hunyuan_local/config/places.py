@@ -81,7 +81,7 @@ def cache_dir() -> Path:
     return _usual("HUNYUAN_LOCAL_CACHE_DIR", user_cache_path)
 
 
-def data_dir() -> Path:
+def default_data_dir() -> Path:
     """The folder of a server's jobs: ``HUNYUAN_LOCAL_DATA_DIR``, or that of the system's convention.
 
     Raises:
@@ -102,6 +102,16 @@ def why_not_writable(folder: Path) -> str:
     if not folder.is_dir():
         return f"{folder} is not a folder"
     return "" if os.access(folder, os.W_OK | os.X_OK) else f"{folder} is not writable"
+
+
+def temporary_root() -> Path:
+    """The folder in which temporary files are made.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    with _translated_lack():
+        return Path(tempfile.gettempdir())
 
 
 def temporary_folder(prefix: str) -> Path:

@@ -15,12 +15,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from ..errors import ConfigError, HunyuanLocalError
+from ..errors import ConfigError, HunyuanLocalError, ModelLoadError
 from ..supervision import Child, Restarts, exit_in_words
 from .store import JobStore
 from .worker_config import WorkerOptions, worker_name
 
 logger = logging.getLogger(__name__)
+
+# Exit codes of errors that the same start would meet again, such as a folder that cannot be written; a lack of memory
+# and the death of a process may pass.
+_LASTING: dict[int, type[HunyuanLocalError]] = {1: HunyuanLocalError, 2: ConfigError, 3: ModelLoadError}
+_MOST_EARLY_DEATHS = 5
 
 
 @dataclass
@@ -152,7 +157,22 @@ class WorkerPool:
         self.deaths += 1
         self.last_words = child.last_words()
         how, pause_s = exit_in_words(child.exit_code), slot.restarts.end()
+        if child.exit_code in _LASTING and slot.restarts.early_deaths >= _MOST_EARLY_DEATHS and not self._others_live():
+            self._give_up(slot, _LASTING[child.exit_code], how)
+            return
         logger.warning("%s %s; a new one in %.0f s", slot.name, how, pause_s)
+
+    def _others_live(self) -> bool:
+        return any(slot.child is not None for slot in self._slots)
+
+    def _give_up(self, slot: _Slot, kind: type[HunyuanLocalError], how: str) -> None:
+        """Start no more workers: they end with the same error again and again."""
+        self._ending = self.has_ended = True
+        words = self.last_words.removeprefix("error: ") or "each has said above why"
+        self.error = kind(
+            f"the workers cannot work: {slot.restarts.early_deaths} in a row have ended soon after their start, the "
+            f"last one {how}: {words}"
+        )
 
 
 def worker_environments(count: int, gpus: int, each: int = 1) -> list[dict[str, str]]:

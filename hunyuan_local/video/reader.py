@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from ..config.places import message_file
 from ..errors import VideoError
 from ..schema import VideoInfo
 from .ffmpeg import ffmpeg, tail
@@ -61,7 +61,7 @@ def _decode(path: Path) -> Iterator[np.ndarray]:
     # PPM pictures, since each carries its size.
     command = [*ffmpeg(), "-xerror", "-i", str(path), "-map", "0:v:0", "-c:v", "ppm", "-f", "image2pipe", "-"]
     with (
-        tempfile.TemporaryFile() as messages,
+        message_file() as messages,
         subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=messages) as decoder,
     ):
         pictures = decoder.stdout

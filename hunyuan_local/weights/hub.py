@@ -37,6 +37,18 @@ class Hub:
         """As ``HF_ENDPOINT``, ``HF_HOME`` and ``HF_HUB_CACHE`` say."""
         return cls(endpoint(), cache_folder())
 
+    def check_cache(self, field: str) -> None:
+        """Refuse to download where the Hub's client does not know this user's home folder.
+
+        Raises:
+            ConfigError: names the variable to set.
+        """
+        if str(self.cache).startswith("~"):
+            raise ConfigError(
+                f"{field}: cannot be downloaded, as the home folder is not known: HOME is not set, and this user has "
+                "no account; set HF_HOME to a folder that can be written"
+            )
+
     def repository(self, model_id: str) -> Path:
         """The folder of a repository in the cache; it need not be there."""
         return self.cache / f"models--{model_id.replace('/', '--')}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,7 +42,7 @@ def is_accepted(licence: Licence | None) -> bool:
     if licence is None:
         return True
     state = known_state_dir()
-    return state is not None and _record(licence, state).is_file()
+    return state is not None and os.path.isfile(_record(licence, state))
 
 
 def licence_of(config: ModelConfig, folder: Path | None) -> Licence | None:

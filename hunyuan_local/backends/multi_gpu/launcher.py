@@ -12,13 +12,12 @@ import queue
 import shutil
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+from ...config.places import temporary_folder
 from ...errors import GenerationCancelledError, RankFailedError
 from ...supervision import Child, exit_in_words
 from .messages import Message, MessageSocket
@@ -47,7 +46,7 @@ class RankGroup:
 
     def __init__(self, size: int, device: str, is_cancelled: Callable[[], bool]):
         self.size, self.device = size, device
-        self.folder = Path(tempfile.mkdtemp(prefix="hunyuan-"))  # of mode 0700
+        self.folder = temporary_folder("hunyuan-")
         self.pids: dict[int, int] = {}
         self._children: list[Child] = []
         self._connections: list[MessageSocket] = []

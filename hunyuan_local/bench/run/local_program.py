@@ -23,6 +23,7 @@ from ...backends.base import GenerationContext
 from ...backends.local.backend import LocalBackend
 from ...backends.local.profile_choice import Choice
 from ...config import RuntimeProfile
+from ...config.places import settle_libraries
 from ...errors import HunyuanLocalError, InvalidRequestError, ModelLoadError
 from ...pipeline.quiet import hide_import_noise
 from ...planner import Machine
@@ -43,6 +44,7 @@ def serve(connection: Connection) -> None:
             then ``("card",)``, or ``("generate", request, output)``; takes a card or an :class:`Outcome`.
     """
     hide_import_noise()
+    settle_libraries()
     orders: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
     cancel = threading.Event()
     threading.Thread(target=_listen, args=(connection, orders.put, cancel), daemon=True).start()

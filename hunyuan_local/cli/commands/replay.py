@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 from itertools import zip_longest
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import rich_click as click
 
 from ...backends.registry import get_backend
 from ...config import ModelConfig
+from ...config.places import passing_folder
 from ...errors import ConfigError
 from ...provenance import Provenance, differences, read_provenance
 from ...video import check_output_path, read_frames
@@ -51,8 +51,8 @@ def command(
     backend = get_backend(
         "local", model=model or _model_of(old), revision=revision, profile=profile or old.runtime or old.profile
     )
-    with tempfile.TemporaryDirectory() as folder, ProgressDisplay(stderr()) as display:
-        target = output or Path(folder) / "replay.mp4"
+    with passing_folder() as folder, ProgressDisplay(stderr()) as display:
+        target = output or folder / "replay.mp4"
         result = backend.generate(old.request, display.context(target, overwrite))
         new = Provenance(**result.provenance)
         identical = new.frames_sha256 == old.frames_sha256

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
-from pathlib import Path
 
 import rich_click as click
 
 from ...backends.registry import get_backend
+from ...config.places import passing_folder
 from ...schema import GenerationRequest
 from ...video import probe
 from ..shared.console import ProgressDisplay, stderr
@@ -27,9 +26,9 @@ def command(model: str | None, revision: str | None, profile: str | None) -> Non
     """Load the model, make two steps at the smallest size, decode, encode and check the file."""
     console = stderr()
     began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder, ProgressDisplay(console) as display:
+    with passing_folder() as folder, ProgressDisplay(console) as display:
         backend = get_backend("local", model=model, revision=revision, profile=profile)
-        result = backend.generate(_SMALLEST, display.context(Path(folder) / "smoke.mp4"))
+        result = backend.generate(_SMALLEST, display.context(folder / "smoke.mp4"))
         info = probe(result.path)
     print(
         f"ok: {result.model} made {info.num_frames} frames of {info.width}x{info.height} "

@@ -10,13 +10,13 @@ import fcntl
 import logging
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from ...config.places import passing_folder, temporary_root
 from ...errors import ConfigError, TerminationRequest
 from ...provenance import library_versions
 from ..worker import Worker
@@ -126,12 +126,12 @@ class _LogSender(logging.Handler):
 @contextmanager
 def _own_folder() -> Iterator[Path]:
     """A folder for this replica alone while it is entered; also clears away those of replicas that were killed."""
-    for left in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*"):
+    for left in temporary_root().glob(f"{_FOLDER_PREFIX}*"):
         with suppress(OSError), _held(left):
             if time.time() - left.stat().st_mtime > _SURELY_HELD_S:
                 shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=_FOLDER_PREFIX, ignore_cleanup_errors=True) as root, _held(Path(root)):
-        yield Path(root)
+    with passing_folder(_FOLDER_PREFIX) as root, _held(root):
+        yield root
 
 
 @contextmanager

@@ -122,7 +122,7 @@ def _assemble(config: ModelConfig, profile: RuntimeProfile, folder: Path, on_not
     profile = accelerate(pipe, profile)
     prompts = PromptEncoder(
         pipe, config.prompt_template, placement, load,
-        cache=_prompt_cache(config, profile, folder, cache_dir() / "prompts") if profile.prompt_cache else None,
+        cache=_kept_prompts(config, profile, folder, on_note),
         staged=lambda place: _prompt_cache(config, profile, folder, place, max_bytes=None),
     )  # fmt: skip
     return LoadedModel(pipe, _FAMILY, config, profile, folder, placement, prompts, extra_files)
@@ -203,6 +203,17 @@ def _prompt_cache(
     dtypes = {name: getattr(profile.dtypes, name) for name in TEXT_ENCODERS}
     devices = {name: "cpu" if profile.residence(name) == "cpu" else profile.device for name in TEXT_ENCODERS}
     return PromptCache(place, encoder_identity(folder, dtypes, devices), config.prompt_template, **limits)
+
+
+def _kept_prompts(config: ModelConfig, profile: RuntimeProfile, folder: Path, on_note: OnNote) -> PromptCache | None:
+    """The cache of encoded prompts; None, with a note, where this machine has no place for one."""
+    if not profile.prompt_cache:
+        return None
+    try:
+        return _prompt_cache(config, profile, folder, cache_dir() / "prompts")
+    except ConfigError as error:
+        on_note(f"encoded prompts are not kept: {error}")
+        return None
 
 
 @contextlib.contextmanager
