@@ -14,8 +14,7 @@ from types import FrameType
 import rich_click as click
 from click.exceptions import Exit
 
-from ..config.places import settle_libraries
-from ..errors import HunyuanLocalError, TerminationRequest
+from ..errors import ConfigError, HunyuanLocalError, TerminationRequest
 from ..pipeline.quiet import hide_import_noise
 
 # The first paragraph of each command's own help, which a list shows without importing the command.
@@ -58,7 +57,10 @@ class _LazyGroup(click.RichGroup):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        from ..config.places import settle_libraries  # not for --help
+
         name, listed, rest = super().resolve_command(ctx, args)
+        settle_libraries()
         return name, listed and importlib.import_module(f".commands.{name}", __package__).command, rest
 
 
@@ -77,8 +79,8 @@ def main() -> None:
     """Run the command line and exit with a documented code; no traceback reaches a user."""
     signal.signal(signal.SIGTERM, _as_interrupt)
     hide_import_noise()
-    settle_libraries()
     try:
+        _refuse_stripped_python()
         sys.exit(group.main(standalone_mode=False) or 0)
     except Exit as error:
         sys.exit(error.exit_code)
@@ -103,6 +105,20 @@ def main() -> None:
             "with the output of 'hunyuan-local doctor'"
         )
         sys.exit(1)
+
+
+def _refuse_stripped_python() -> None:
+    """Refuse a Python that drops docstrings: torch and transformers build code and texts from theirs.
+
+    Raises:
+        ConfigError: always there; at the start, since models would fail to load later.
+    """
+    if sys.flags.optimize >= 2:
+        value = os.environ.get("PYTHONOPTIMIZE")
+        how = f"PYTHONOPTIMIZE={value!r}" if value else "python -OO"
+        raise ConfigError(
+            f"{how}: Python without docstrings cannot run the libraries of the model; unset it, or use PYTHONOPTIMIZE=1"
+        )
 
 
 def _say(message: str) -> None:

@@ -179,7 +179,7 @@ def _find(model_id: str, revision: str | None, on_note: Callable[[str], None], h
                 f"safety_model={model_id!r}: no folder of that name, not complete in the local cache, and "
                 "HF_HUB_OFFLINE is set; run once with a network, or give the path of a folder that holds it"
             )
-        hub.check_cache(f"safety_model={model_id!r}")
+        hub.check_download(f"safety_model={model_id!r}")
         on_note(f"downloading {model_id}, which checks the frames, from {hub.endpoint}")
         return Path(snapshot_download(model_id, endpoint=hub.endpoint, library_name="hunyuan-local", **wanted))
 

@@ -19,6 +19,7 @@ from huggingface_hub import hf_hub_download, hf_hub_url
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # documented there
 
 from ..config import ModelConfig
+from ..config.network import http_client
 from ..errors import ConfigError, ModelLoadError
 from ..schema import Progress
 from .cache import PART
@@ -127,7 +128,7 @@ class Download:
         for same in missing.values():
             waiting.put(same)
         headers = build_hf_headers(library_name="hunyuan-local")
-        with httpx.Client(headers=headers, follow_redirects=True, timeout=TIMEOUT) as client:
+        with http_client(self._hub.endpoint, headers=headers, follow_redirects=True, timeout=TIMEOUT) as client:
             # Daemons, so that Ctrl-C need not wait for a connection that has stalled.
             threads = [
                 threading.Thread(target=self._work, args=(client, waiting), daemon=True) for _ in range(CONNECTIONS)

@@ -17,6 +17,7 @@ from huggingface_hub.errors import (
 )
 
 from ..config import ModelConfig
+from ..config.network import check_way
 from ..errors import ConfigError, HunyuanLocalError, ModelLoadError, first_line
 from .files import absent_parts, wanted_files
 from .hub_private import RepoSibling, cache_folder, endpoint
@@ -37,12 +38,13 @@ class Hub:
         """As ``HF_ENDPOINT``, ``HF_HOME`` and ``HF_HUB_CACHE`` say."""
         return cls(endpoint(), cache_folder())
 
-    def check_cache(self, field: str) -> None:
-        """Refuse to download where the Hub's client does not know this user's home folder.
+    def check_download(self, field: str) -> None:
+        """Refuse to download where the environment does not allow it: no home folder, a proxy that is none.
 
         Raises:
-            ConfigError: names the variable to set.
+            ConfigError: names the variable to set or to unset.
         """
+        check_way(self.endpoint)
         if str(self.cache).startswith("~"):
             raise ConfigError(
                 f"{field}: cannot be downloaded, as the home folder is not known: HOME is not set, and this user has "

@@ -70,7 +70,7 @@ def _find_on_hub(field: str, path: str, repository: str, file: str, hub: Hub) ->
                 f"{field}={path!r}: no such file, not in the local cache, and HF_HUB_OFFLINE is set; run once with a "
                 "network, or give the path of a file"
             )
-        hub.check_cache(f"{field}={path!r}")
+        hub.check_download(f"{field}={path!r}")
         return Path(hf_hub_download(
             repository, file, cache_dir=hub.cache, endpoint=hub.endpoint, library_name="hunyuan-local",
         ))  # fmt: skip

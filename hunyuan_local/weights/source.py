@@ -97,7 +97,7 @@ def known_configs(config: ModelConfig, hub: Hub | None = None) -> Path | None:
         return None
     if (variable := offline_by()) is not None:
         raise _not_here(config, f"{variable} is set", hub)
-    hub.check_cache(f"model={config.model_id!r}")
+    hub.check_download(f"model={config.model_id!r}")
     try:
         return fetch_configs(config, hub, list_files(config, hub, _what_is_here(config, hub)))
     except ModelLoadError as error:
@@ -164,6 +164,7 @@ def fetch(
         if (variable := offline_by()) is not None:
             raise ModelLoadError(f"model={config.model_id!r}: {variable} forbids downloads; unset it for this one")
         check_accepted(config, terms_of(config, hub))
+        hub.check_download(f"model={config.model_id!r}")
         listing = list_files(config, hub, _what_is_here(config, hub))
     except ModelLoadError as error:
         if (folder := find(config, hub)) is None:
@@ -171,7 +172,6 @@ def fetch(
         on_note(f"not asked for a newer version, the one in the cache is complete: {error}")
         return folder
     remedy = "what has arrived stays, and the same command goes on from there"
-    hub.check_cache(f"model={config.model_id!r}")
     with (
         translated(config, f"the download from {hub.endpoint} broke off", remedy),
         _quiet_client(),

@@ -66,7 +66,7 @@ class LanguageModel:
         # A download shows how far it is: it may be of gigabytes.
         is_local = Path(self.name).is_dir() or is_here(self.name)
         if not is_local:
-            Hub.default().check_cache(f"rewrite_model={self.name!r}")
+            Hub.default().check_download(f"rewrite_model={self.name!r}")
         with _translated(config), quiet_transformers() if is_local else nullcontext():
             self._tokenizer = AutoTokenizer.from_pretrained(self.name, **source)
             if not self._tokenizer.chat_template:
