@@ -162,6 +162,11 @@ class Restarts:
         """Whether the next process may start."""
         return self._clock() >= self._due
 
+    @property
+    def is_young(self) -> bool:
+        """Whether the present process has not lived long yet."""
+        return self._clock() - self._began <= _HEALTHY_S
+
     def begin(self) -> None:
         """A process starts now."""
         self._began = self._clock()

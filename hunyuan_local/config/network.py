@@ -11,7 +11,8 @@ import os
 import re
 import socket
 import ssl
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -117,6 +118,19 @@ def tls_context() -> ssl.SSLContext:
             why = error.strerror if error.strerror and not isinstance(error, ssl.SSLError) else first_line(error)
             raise ConfigError(f"{variable}={value!r}: is not {what} ({why}); correct or unset {variable}") from error
     return _usual_context()
+
+
+@contextmanager
+def without_network_variables() -> Iterator[None]:
+    """Hide what the environment says of the network from a library that needs none, and makes clients all the same."""
+    names = ("all_proxy", "http_proxy", "https_proxy", "no_proxy")
+    hidden = {
+        name: os.environ.pop(name) for name in [*names, *map(str.upper, names), *_CERTIFICATES] if name in os.environ
+    }
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def advice(url: str, error: BaseException) -> str:

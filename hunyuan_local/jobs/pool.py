@@ -39,6 +39,13 @@ class _Slot:
     restarts: Restarts = field(default_factory=Restarts)
 
 
+def _is_hopeless(slot: _Slot) -> bool:
+    """Whether each of the last workers here has ended soon after its start, and none works now."""
+    if slot.child is not None and not slot.restarts.is_young:
+        return False
+    return slot.restarts.early_deaths >= _MOST_EARLY_DEATHS - (slot.child is not None)
+
+
 class Pool(Protocol):
     """Workers on the jobs of a store, wherever they are."""
 
@@ -157,13 +164,10 @@ class WorkerPool:
         self.deaths += 1
         self.last_words = child.last_words()
         how, pause_s = exit_in_words(child.exit_code), slot.restarts.end()
-        if child.exit_code in _LASTING and slot.restarts.early_deaths >= _MOST_EARLY_DEATHS and not self._others_live():
+        if child.exit_code in _LASTING and all(map(_is_hopeless, self._slots)):
             self._give_up(slot, _LASTING[child.exit_code], how)
             return
         logger.warning("%s %s; a new one in %.0f s", slot.name, how, pause_s)
-
-    def _others_live(self) -> bool:
-        return any(slot.child is not None for slot in self._slots)
 
     def _give_up(self, slot: _Slot, kind: type[HunyuanLocalError], how: str) -> None:
         """Start no more workers: they end with the same error again and again."""
