@@ -6,6 +6,7 @@
     |- ConfigError               2   unknown model or profile, bad YAML, bad option
     |- OutputExistsError         2   the output file is there and may not be replaced
     |- ModelLoadError            3   weights missing, unreadable or not what they should be
+    |  |- UnknownModelError      2   nothing of that name is here, and the Hub cannot be asked
     |  `- TokenizerMismatchError 3   a tokenizer that would encode prompts wrongly
     |- InvalidOutputError        4   NaN, black, constant or frozen video
     |- VideoError                5   a video file cannot be written or read
@@ -148,6 +149,12 @@ class ModelLoadError(HunyuanLocalError):
     """A checkpoint is missing, incomplete, or of other classes than the pipeline needs."""
 
     exit_code = ExitCode.MODEL_NOT_LOADED
+
+
+class UnknownModelError(ModelLoadError):
+    """Nothing of a model of this name is on this machine, and whether the Hub has it cannot be asked."""
+
+    exit_code = ExitCode.BAD_INPUT
 
 
 class TokenizerMismatchError(ModelLoadError):

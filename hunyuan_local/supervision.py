@@ -151,17 +151,26 @@ class Restarts:
 
     Args:
         clock: seconds that never go back.
+
+    Attributes:
+        early_deaths: how many in a row did not live long.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         self._clock = clock
         self._began = self._due = clock()
         self._pause_s = 1.0
+        self.early_deaths = 0
 
     @property
     def is_due(self) -> bool:
         """Whether the next process may start."""
         return self._clock() >= self._due
+
+    @property
+    def is_young(self) -> bool:
+        """Whether the present process has not lived long yet."""
+        return self._clock() - self._began <= _HEALTHY_S
 
     def begin(self) -> None:
         """A process starts now."""
@@ -170,6 +179,7 @@ class Restarts:
     def end(self) -> float:
         """The process has died; the seconds until the next one starts."""
         lived_s = self._clock() - self._began
+        self.early_deaths = 0 if lived_s > _HEALTHY_S else self.early_deaths + 1
         self._pause_s = 1.0 if lived_s > _HEALTHY_S else min(2 * self._pause_s, _LONGEST_PAUSE_S)
         self._due = self._clock() + self._pause_s
         return self._pause_s

@@ -62,10 +62,12 @@ class User:
                 sizes.append(part.stat().st_size)
         return sizes
 
-    def preset(self) -> Path:
-        """A model of the user's own: ``someone/tiny`` without a licence to accept."""
+    def preset(self, *, licensed: bool = False) -> Path:
+        """A model of the user's own: ``someone/tiny`` without a licence to accept, or under that of the 13 B model."""
         config = load_model_config("tiny").model_dump() | {"name": "mine", "model_id": "someone/tiny"}
-        file = self.home / "mine.yaml"
+        if licensed:
+            config["licence"] = load_model_config("hunyuan-video").licence.model_dump()
+        file = self.home / ("licensed.yaml" if licensed else "mine.yaml")
         file.write_text(yaml.safe_dump(config))
         return file
 
@@ -81,7 +83,7 @@ def owner(tmp_path_factory: pytest.TempPathFactory) -> User:
     """Someone who has downloaded ``someone/tiny``; their Hub is gone."""
     with LocalHub() as hub:
         owner = User(hub, tmp_path_factory.mktemp("owner"))
-        owner.downloaded = owner.types("download", "--model", "someone/tiny", "--accept-licence")
+        owner.downloaded = owner.types("download", "--model", owner.preset(licensed=True), "--accept-licence")
     owner.listed = owner.models()
     return owner
 
@@ -105,21 +107,33 @@ def test_the_licence_and_its_territory_are_told_before_the_size(owner: User) -> 
 
 @in_a_process
 def test_a_new_process_obeys_the_environment_and_its_libraries_say_nothing(user: User) -> None:
-    arguments = ["download", "--model", "someone/tiny", "--accept-licence"]
+    arguments = ["download", "--model", user.preset(licensed=True), "--accept-licence"]
     process = user.starts(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     told, said = process.communicate()
     assert (process.returncode, told.splitlines(), len(said.splitlines())) == (0, [str(user.snapshot)], 2), said
 
 
 def test_without_acceptance_the_exit_code_is_2_and_nothing_is_asked(user: User) -> None:
-    result = user.types("download", "--model", "someone/tiny")
+    result = user.types("download", "--model", "hunyuan-video")
     assert (result.returncode, user.hub.calls) == (2, [])
-    assert "hunyuan-local download --model someone/tiny --accept-licence" in result.stderr
+    assert "hunyuan-local download --model hunyuan-video --accept-licence" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["generate", "x"], ["plan"], ["explain", "x"], ["download"], ["serve", "--port", "0"]],
+    ids=lambda c: c[0],
+)
+def test_a_repository_that_does_not_exist_has_exit_code_2_and_no_licence(command: list[str], user: User) -> None:
+    result = user.types(*command, "--model", "no/such-model")
+    assert (result.returncode, "no such Hub repository" in result.stderr) == (2, True), result.stderr
+    assert "Tencent" not in result.stderr + result.stdout and "memory" not in result.stderr
 
 
 def test_it_is_accepted_once(user: User) -> None:
-    user.types("download", "--model", "someone/tiny", "--accept-licence")
-    assert user.types("download", "--model", "someone/tiny").returncode == 0
+    model = user.preset(licensed=True)
+    user.types("download", "--model", model, "--accept-licence")
+    assert user.types("download", "--model", model).returncode == 0
 
 
 def test_an_unknown_revision_has_exit_code_2(user: User) -> None:
@@ -178,9 +192,9 @@ def test_afterwards_a_video_is_made_offline(owner: User) -> None:
 
 
 def test_generate_does_not_download_under_a_licence_that_was_not_accepted(user: User) -> None:
-    result = user.types("generate", "a cat", "--model", "someone/tiny", "--profile", "cpu")
+    result = user.types("generate", "a cat", "--model", "hunyuan-video", "--profile", "cpu")
     assert (result.returncode, user.hub.calls) == (2, [])
-    assert "hunyuan-local download --model someone/tiny --accept-licence" in result.stderr
+    assert "hunyuan-local download --model hunyuan-video --accept-licence" in result.stderr
 
 
 # models

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -73,6 +75,40 @@ def test_an_unknown_profile_names_the_known_ones() -> None:
 def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"model_index\.json"):
         load_model_config(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("a.gguf", b"GGUF\x03\x00\x00\x00", "a single GGUF file; it goes into a model's YAML file"),
+        ("a.pt", b"PK\x03\x04....", "a single file in a pickle or archive format"),
+        ("a.mp4", b"\x00\x00\x00\x20ftypisom", "a file, and not a model"),
+        ("empty", b"", "a file, and not a model"),
+        ("a.safetensors", {"x_embedder.proj.weight": 1}, "a single safetensors file; it holds no configurations"),
+        ("lora", {"transformer_blocks.0.attn.to_q.lora_A.weight": 1}, "a single LoRA file; give it with --lora"),
+    ],
+)
+def test_a_single_file_is_refused_as_what_it_is(
+    file: str, content: bytes | dict, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if isinstance(content, dict):
+        header = json.dumps(content).encode()
+        content = len(header).to_bytes(8, "little") + header
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / file).write_bytes(content)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=re.escape(f"model='models/{file}': is {said}")):  # as a Hub id would look
+        load_model_config(f"models/{file}")
+
+
+def test_a_file_that_is_not_there_is_not_looked_for_on_the_hub() -> None:
+    with pytest.raises(ConfigError, match="no such folder"):
+        load_model_config("models/hunyuan.safetensors")
+
+
+def test_the_home_of_a_user_who_does_not_exist_is_named() -> None:
+    with pytest.raises(ConfigError, match="model='~nobody-of-that-name/m': no such home folder"):
+        load_model_config("~nobody-of-that-name/m")
 
 
 def test_a_hub_id_takes_the_13b_preset() -> None:

@@ -16,7 +16,7 @@ import rich_click as click
 from click.exceptions import Exit
 
 from ..ending import on_ending
-from ..errors import HunyuanLocalError, TerminationRequest
+from ..errors import ConfigError, HunyuanLocalError, TerminationRequest
 from ..exit_codes import ExitCode
 from ..pipeline.quiet import hide_import_noise
 from ..streams import announce, flush_stdout, prepare_streams, silence
@@ -57,11 +57,14 @@ class _LazyGroup(click.RichGroup):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        from ..config.places import settle_libraries  # not for --help
+
         name, listed, rest = super().resolve_command(ctx, args)
         if listed is None:
             return name, None, rest
         if name in _SLOW_TO_BEGIN and not _ANSWERED_AT_ONCE.intersection(rest) and rest[:1] != ["compare"]:
             announce("loading the libraries")
+        settle_libraries()
         command: click.Command = importlib.import_module(f".commands.{name}", __package__).command
         arrange(command)
         return name, command, rest
@@ -88,6 +91,7 @@ def main() -> None:
     on_ending(_as_interrupt)
     hide_import_noise()
     try:
+        _refuse_stripped_python()
         code = group.main(standalone_mode=False) or 0
         flush_stdout()  # at the end of the process it would be too late for an error
         sys.exit(code)
@@ -118,6 +122,20 @@ def _end_unexpected(error: Exception) -> NoReturn:
         "with the output of 'hunyuan-local doctor'"
     )
     sys.exit(ExitCode.FAILED)
+
+
+def _refuse_stripped_python() -> None:
+    """Refuse a Python that drops docstrings: torch and transformers build code and texts from theirs.
+
+    Raises:
+        ConfigError: always there; at the start, since models would fail to load later.
+    """
+    if sys.flags.optimize >= 2:
+        value = os.environ.get("PYTHONOPTIMIZE")
+        how = f"PYTHONOPTIMIZE={value!r}" if value else "python -OO"
+        raise ConfigError(
+            f"{how}: Python without docstrings cannot run the libraries of the model; unset it, or use PYTHONOPTIMIZE=1"
+        )
 
 
 def _say(message: str) -> None:

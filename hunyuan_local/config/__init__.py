@@ -12,6 +12,7 @@ from .files import (
     load_profile,
     load_rewrite_template,
     model_names,
+    presets,
     profile_names,
 )
 from .models import GenerationDefaults, LatentPreview, Licence, LoraConfig, ModelConfig, PromptTemplate
@@ -66,6 +67,7 @@ __all__ = [
     "load_profile",
     "load_rewrite_template",
     "model_names",
+    "presets",
     "profile_names",
     "state_dir",
 ]

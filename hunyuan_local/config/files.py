@@ -10,8 +10,9 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from ..errors import ConfigError
-from .models import ModelConfig
-from .places import configs_dir
+from .model_files import SUFFIXES, refuse_file
+from .models import Licence, ModelConfig
+from .places import configs_dir, user_path
 from .profiles import CacheConfig, RuntimeProfile
 from .rewriting import AnswerPhrases, RewriteTemplate
 
@@ -21,19 +22,24 @@ C = TypeVar("C")
 def load_model_config(name: str) -> ModelConfig:
     """The config called ``name``; or, for a folder or a Hub id, the 13 B preset with those weights.
 
+    Which licence the weights of a folder or of an unknown repository are under is not known here: see
+    :func:`hunyuan_local.weights.licence.licence_of`.
+
     Args:
         name: a name in ``configs/models``, a path to a config file, a folder in diffusers' layout,
             or a Hub id such as ``someone/HunyuanVideo-finetune``.
 
     Raises:
-        ConfigError: nothing of that name; lists the names that exist.
+        ConfigError: nothing of that name; lists the names that exist. A single file; says what it is.
     """
     known = model_names()
     if name in known:
         return _read_model(configs_dir() / "models" / f"{name}.yaml")
-    path = Path(name).expanduser()
+    path = user_path("model", name)
     if path.suffix in {".yaml", ".yml"} and path.is_file():
         return _read_model(path)
+    if path.is_file():
+        refuse_file(name, path)
     preset = _read_model(configs_dir() / "models" / "hunyuan-video.yaml")
     if path.is_dir():
         if not (path / "model_index.json").is_file():
@@ -42,9 +48,10 @@ def load_model_config(name: str) -> ModelConfig:
                 "such as one made by save_pretrained"
             )
         resolved = str(path.resolve())
-        return preset.model_copy(update={"name": path.name, "title": resolved, "model_id": resolved, "revision": None})
+        return _at_place(preset, path.name, resolved, None)
     if _looks_like_hub_id(name):
-        return preset.model_copy(update={"name": name, "title": name, "model_id": name, "revision": None})
+        licence = next((known.licence for known in presets() if known.model_id == name), None)
+        return _at_place(preset, name, name, licence)
     raise ConfigError(
         f"model={name!r}: not known, and no such folder; use {', '.join(known)}, a folder in diffusers' layout, "
         "or a Hub id (owner/name)"
@@ -60,7 +67,7 @@ def load_profile(name: str) -> RuntimeProfile:
         ConfigError: nothing of that name; lists the names that exist.
     """
     known = profile_names()
-    path = Path(name).expanduser()
+    path = user_path("profile", name)
     if name not in known and not (path.suffix in {".yaml", ".yml"} and path.is_file()):
         raise ConfigError(f"profile={name!r}: not known; use one of {', '.join(known)}, or a YAML file")
     if name in known:
@@ -111,9 +118,20 @@ def profile_names() -> list[str]:
     return sorted(path.stem for path in (configs_dir() / "profiles").glob("*.yaml"))
 
 
+def presets() -> list[ModelConfig]:
+    """The models of ``configs/models``, sorted by name."""
+    return [_read_model(configs_dir() / "models" / f"{name}.yaml") for name in model_names()]
+
+
 def cache_names() -> list[str]:
     """Names in ``configs/caches``, sorted."""
     return sorted(path.stem for path in (configs_dir() / "caches").glob("*.yaml"))
+
+
+def _at_place(preset: ModelConfig, name: str, place: str, licence: Licence | None) -> ModelConfig:
+    """A model of which only the folder or the Hub id is known."""
+    update = {"name": name, "title": place, "model_id": place, "revision": None, "licence": licence}
+    return preset.model_copy(update=update)
 
 
 def _read_model(path: Path) -> ModelConfig:
@@ -139,4 +157,9 @@ def _check(path: Path, content: Any, kind: TypeAdapter[C]) -> C:
 
 def _looks_like_hub_id(name: str) -> bool:
     owner, _, repository = name.partition("/")
-    return bool(owner and repository) and "/" not in repository and not name.startswith((".", "~", "/"))
+    return (
+        bool(owner and repository)
+        and "/" not in repository
+        and not name.startswith((".", "~", "/"))
+        and not name.lower().endswith(SUFFIXES)
+    )

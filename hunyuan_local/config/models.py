@@ -131,9 +131,9 @@ class ModelConfig(StrictConfig):
     mag_ratios: tuple[Annotated[float, Field(gt=0)], ...] = ()
 
     @property
-    def notices(self) -> list[str]:
-        """What a user must be told at each use: of the licence, then of the model."""
-        return [text for text in (self.licence and self.licence.notice, self.notice) if text]
+    def is_described(self) -> bool:
+        """Whether a config file describes the model; of a bare folder or Hub id only the place is known."""
+        return self.title != self.model_id
 
     @property
     def identity(self) -> str:

@@ -9,18 +9,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from platformdirs import user_data_path
-
 from ..backends.base import preview_path
+from ..config.places import default_data_dir
 from ..errors import ConfigError
 from .job import Job
 from .store import JobStore
-
-
-def default_data_dir() -> Path:
-    """``$HUNYUAN_LOCAL_DATA_DIR``, or that of the system's convention, such as ``~/.local/share/hunyuan-local``."""
-    root = os.environ.get("HUNYUAN_LOCAL_DATA_DIR")
-    return Path(root) if root else user_data_path("hunyuan-local")
 
 
 class DataFolder:

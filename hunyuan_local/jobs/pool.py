@@ -15,13 +15,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from ..errors import ConfigError, HunyuanLocalError
+from ..errors import ConfigError, HunyuanLocalError, ModelLoadError
 from ..json_text import json_text
 from ..supervision import Child, Restarts, exit_in_words
 from .store import JobStore
 from .worker_config import WorkerOptions, worker_name
 
 logger = logging.getLogger(__name__)
+
+# Exit codes of errors that the same start would meet again, such as a folder that cannot be written; a lack of memory
+# and the death of a process may pass.
+_LASTING: dict[int, type[HunyuanLocalError]] = {1: HunyuanLocalError, 2: ConfigError, 3: ModelLoadError}
+_MOST_EARLY_DEATHS = 5
 
 
 @dataclass
@@ -33,6 +38,13 @@ class _Slot:
     name: str = ""
     child: Child | None = None
     restarts: Restarts = field(default_factory=Restarts)
+
+
+def _is_hopeless(slot: _Slot) -> bool:
+    """Whether each of the last workers here has ended soon after its start, and none works now."""
+    if slot.child is not None and not slot.restarts.is_young:
+        return False
+    return slot.restarts.early_deaths >= _MOST_EARLY_DEATHS - (slot.child is not None)
 
 
 class Pool(Protocol):
@@ -153,7 +165,19 @@ class WorkerPool:
         self.deaths += 1
         self.last_words = child.last_words()
         how, pause_s = exit_in_words(child.exit_code), slot.restarts.end()
+        if child.exit_code in _LASTING and all(map(_is_hopeless, self._slots)):
+            self._give_up(slot, _LASTING[child.exit_code], how)
+            return
         logger.warning("%s %s; a new one in %.0f s", slot.name, how, pause_s)
+
+    def _give_up(self, slot: _Slot, kind: type[HunyuanLocalError], how: str) -> None:
+        """Start no more workers: they end with the same error again and again."""
+        self._ending = self.has_ended = True
+        words = self.last_words.removeprefix("error: ") or "each has said above why"
+        self.error = kind(
+            f"the workers cannot work: {slot.restarts.early_deaths} in a row have ended soon after their start, the "
+            f"last one {how}: {words}"
+        )
 
 
 def worker_environments(count: int, gpus: int, each: int = 1) -> list[dict[str, str]]:

@@ -26,6 +26,7 @@ from huggingface_hub.errors import (
 from transformers import AutoImageProcessor, AutoModelForImageClassification, ImageClassificationPipeline, pipeline
 
 from ..config import is_offline
+from ..config.places import user_path
 from ..errors import ConfigError, HunyuanLocalError, ModelLoadError, first_line
 from ..weights.hub import Hub
 from .quiet import quiet_transformers
@@ -161,7 +162,7 @@ class _Wanted(TypedDict):
 
 def _find(model_id: str, revision: str | None, on_note: Callable[[str], None], hub: Hub | None) -> Path:
     """The folder of a classifier: its own, or that in the Hub's cache, downloaded if it is not there."""
-    folder = Path(model_id).expanduser()
+    folder = user_path("safety_model", model_id)
     if folder.is_dir():
         if revision is not None:
             raise ConfigError(
@@ -178,6 +179,7 @@ def _find(model_id: str, revision: str | None, on_note: Callable[[str], None], h
                 f"safety_model={model_id!r}: no folder of that name, not complete in the local cache, and "
                 "HF_HUB_OFFLINE is set; run once with a network, or give the path of a folder that holds it"
             )
+        hub.check_download(f"safety_model={model_id!r}")
         on_note(f"downloading {model_id}, which checks the frames, from {hub.endpoint}")
         return Path(snapshot_download(model_id, endpoint=hub.endpoint, library_name="hunyuan-local", **wanted))
 

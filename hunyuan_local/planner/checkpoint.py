@@ -1,4 +1,4 @@
-"""Reads the architecture of a checkpoint, without reading a weight or asking the network."""
+"""Reads the architecture of a checkpoint, without reading a weight."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ from ..config import ModelConfig, configs_dir
 from ..errors import ModelLoadError
 from .architecture import Architecture, Autoencoder, Clip, Component, Llama, Transformer
 
-DEFAULT = "hunyuan-video"  # every checkpoint on the Hub that this package knows has this architecture
+DEFAULT = "hunyuan-video"  # every model of configs/models that is on the Hub has this architecture
 COMPONENTS = ("transformer", "vae", "text_encoder", "text_encoder_2")
 
 
 def read_architecture(model: ModelConfig) -> Architecture:
-    """The architecture of a checkpoint, from its folder or the Hub's cache; else that of the 13 B model.
+    """The architecture of a checkpoint, from its folder, the Hub's cache or the Hub; of known models from this package.
 
-    Nothing is downloaded.
+    No weights are downloaded, and nothing is guessed.
 
     Raises:
+        ConfigError, ModelLoadError: nothing is known of the model; see
+            :func:`hunyuan_local.weights.source.known_configs`.
         ModelLoadError: a ``config.json`` is missing, unreadable or of another kind of component.
     """
-    from ..weights.cache import find_here  # the Hub's client takes a while to import
+    from ..weights.source import known_configs  # the Hub's client takes a while to import
 
-    folder = find_here(model)
+    folder = known_configs(model)
     if folder is None:
         path = configs_dir() / "architectures" / f"{DEFAULT}.json"
         return _build(_read(path), f"{DEFAULT}, as {model.model_id} is not on this machine")

@@ -13,6 +13,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..config import RewriteConfig
+from ..config.network import advice, http_client
 from ..errors import ConfigError, GenerationCancelledError, RewriteError
 from .writer import Answer, Messages, ShouldStop
 
@@ -87,7 +88,7 @@ class EndpointWriter:
             RewriteError: the server cannot be reached, refuses, takes too long or answers something else.
             GenerationCancelledError: cancelled; the connection is closed.
         """
-        client = httpx.Client(headers=self._headers, timeout=self._config.timeout_s)
+        client = http_client(self._url, headers=self._headers, timeout=self._config.timeout_s)
         call: Future[Answer] = Future()
 
         def ask() -> None:
@@ -103,7 +104,8 @@ class EndpointWriter:
             return self._await(call, should_stop)
         except httpx.HTTPError as error:
             raise RewriteError(
-                f"{self._url}: {type(error).__name__}: {error}; check --rewrite-endpoint", may_pass=True
+                f"{self._url}: {type(error).__name__}: {error}{advice(self._url, error)}; check --rewrite-endpoint",
+                may_pass=True,
             ) from error
 
     def close(self) -> None:

@@ -78,15 +78,23 @@ def serve(
 
     Raises:
         ConfigError: the address cannot be had.
+        HunyuanLocalError: the workers end again and again with the same error.
     """
     listener = _listen(host, port)
     address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
     app = create_app(config, folder, store)
     install(app)
     sender = WebhookSender(WebhookQueue(store.database), app.state.service.webhook_call, config.allow_private_webhooks)
+
+    def tick() -> None:
+        pool.tick()
+        if pool.has_ended and pool.error is not None:  # no job would be worked on any more
+            end()
+            server.should_exit = True
+
     housekeeper = Housekeeper(
         [
-            Chore("workers", 1.0, pool.tick),
+            Chore("workers", 1.0, tick),
             Chore("leases", 2.0, store.expire),
             Chore("retention", 60.0, lambda: prune(folder, store, time.time() - config.retention_s)),
             Chore("leftovers", 600.0, lambda: sweep(folder, store, time.time())),
@@ -123,6 +131,8 @@ def serve(
         put_back()
     waiting = store.counts().get("queued", 0)
     say(f"stopped; {waiting} jobs wait in {folder.root} for the next start" if waiting else "stopped")
+    if pool.error is not None and pool.has_ended:
+        raise pool.error
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 
 import httpx
 
-from ..errors import FieldProblem, InvalidRequestError, StoreError
+from ..config.network import tls_context
+from ..errors import ConfigError, FieldProblem, InvalidRequestError, StoreError
 from ..jobs.job import Job
 from ..jobs.webhook_queue import WebhookQueue
 from ..schema import JobView
@@ -103,6 +104,18 @@ def make_call(
     return WebhookCall(body, headers, dialect.WEBHOOK_RETRIES, dialect.WEBHOOK_TIMEOUT_S)
 
 
+def _trusted(url: str) -> ssl.SSLContext:
+    """Whom a call trusts; without TLS nobody is asked for.
+
+    Raises:
+        CallFailedError: the certificates that the environment names cannot be read.
+    """
+    try:
+        return tls_context() if url.startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    except ConfigError as error:
+        raise CallFailedError(str(error)) from error
+
+
 class WebhookSender:
     """Sends what a webhook queue owes, from its own threads; a slow receiver holds one of them, within its timeout.
 
@@ -131,7 +144,12 @@ class WebhookSender:
     ):
         self._webhook_queue, self._make, self._allow_private = webhook_queue, make, allow_private
         self._delays_s, self._poll_s, self._lease_s = delays_s, poll_s, lease_s
-        self._tls = tls or httpx.create_ssl_context()
+        self._tls = tls
+        if tls is None:
+            try:
+                tls_context()
+            except ConfigError as error:  # a server without webhooks needs no certificates
+                logger.warning("webhooks to https:// cannot be called: %s", error)
         self._lookup = lookup
         self._turn = threading.Lock()
         self._stopping = threading.Event()
@@ -199,7 +217,7 @@ class WebhookSender:
                 call.headers,
                 limit_s=call.timeout_s,
                 allow_private=self._allow_private,
-                tls=self._tls,
+                tls=self._tls or _trusted(job.webhook),
                 lookup=self._lookup,
             )
         except CallFailedError as error:

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 
 from ..config.extras import require_extra
+from ..config.network import without_network_variables
 from ..server import faults
 from .door import PREFIX, Door
 from .gradio_private import look_for_events_every
@@ -36,7 +37,8 @@ def install(app: FastAPI) -> None:
         ConfigError: the extra ``ui`` is not installed.
     """
     studio = Studio(app.state.service)
-    inner = _make_inner(studio)
+    with without_network_variables():  # Gradio makes clients when it is imported, and needs none of them
+        inner = _make_inner(studio)
     config = studio.service.config
     passes = Passes(config.api_keys, studio.service.folder.secret("page")) if config.api_keys else None
 

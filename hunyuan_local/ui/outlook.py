@@ -24,6 +24,7 @@ from ..planner.modes import all_modes
 from ..planner.result import gib
 from ..resolved import FilledRequest
 from ..schema import GenerationRequest
+from ..weights.licence import notices_of
 
 _MOST_PLANS = 256
 
@@ -89,7 +90,7 @@ class Planner:
             request.width, request.height, request.num_frames, request.num_inference_steps, doubled,
         )  # fmt: skip
         modes = tuple(item.name for item in found.modes if item.fits)
-        notes = (*_scaling(found), *model.notices)
+        notes = (*_scaling(found), *notices_of(model))
         try:
             chosen: ModePlan | None = found.require_choice()
         except HunyuanLocalError as error:

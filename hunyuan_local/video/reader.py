@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from ..config.places import message_file
 from ..schema import VideoInfo
 from .container import check_whole, unreadable
 from .ffmpeg import every_frame, ffmpeg, tail
@@ -85,7 +85,7 @@ def _decode(path: Path) -> Iterator[np.ndarray]:
     # PPM pictures, since each carries its size.
     command = [*ffmpeg(), "-xerror", "-i", str(path), *every_frame(), *_RGB]
     with (
-        tempfile.TemporaryFile() as messages,
+        message_file() as messages,
         subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=messages) as decoder,
     ):
         pictures = decoder.stdout

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import tempfile
 from contextlib import suppress
 from dataclasses import astuple
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import IO
 
 import numpy as np
 
+from ..config.places import message_file
 from ..durable import discard
 from ..errors import VideoError
 from ..schema import VideoInfo
@@ -47,7 +47,7 @@ class VideoWriter:
         self._target = Path(os.path.abspath(self.path))
         self._encoded = partial_path(self._target, ".encode")
         self._finished = partial_path(self._target)
-        self._messages = tempfile.TemporaryFile()  # noqa: SIM115 - closed by abort
+        self._messages = message_file()  # closed by abort
         self._encoder = self._start_encoder()
         assert self._encoder.stdin is not None  # it is a pipe
         self._raw: IO[bytes] = self._encoder.stdin

@@ -6,11 +6,13 @@ with a commit, ``snapshots/COMMIT`` with links, and ``blobs`` with what they lea
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # documented there
 
 from ..config import ModelConfig
 from ..durable import replacing
@@ -18,6 +20,7 @@ from .files import MODEL_INDEX, PIPELINE_CLASS, missing_files, pipeline_class
 from .hub import Hub, translated
 from .hub_private import default_revision
 
+_PLAIN = re.compile(r"[\w.-]*\w[\w.-]*")  # the name of one folder
 PART = ".part"  # of a large file in blobs/ that has not wholly arrived
 
 
@@ -52,11 +55,30 @@ def is_here(model_id: str, hub: Hub | None = None) -> bool:
 
 
 def find_any(config: ModelConfig, hub: Hub | None = None) -> Path | None:
-    """As :func:`find`, but a checkpoint that lacks files is found too."""
+    """As :func:`find`, but a checkpoint that lacks files is found too.
+
+    The commit that a revision leads to is read as :func:`name_commit` writes it, or with a line's end behind it, as
+    editors leave it.
+    """
     hub = hub or Hub.default()
+    revision = config.revision or default_revision()
     with translated(config, f"{hub.cache} cannot be searched", "set HF_HOME to another folder"):
-        found = try_to_load_from_cache(config.model_id, MODEL_INDEX, cache_dir=hub.cache, revision=config.revision)
-    return Path(found).parent if isinstance(found, str) else None
+        validate_repo_id(config.model_id)
+        repository = hub.repository(config.model_id)
+        named = repository / "refs" / revision
+        commit = named.read_text(encoding="utf-8").strip() if named.is_file() else revision
+        folder = repository / "snapshots" / commit
+        return folder if _PLAIN.fullmatch(commit) and folder.is_dir() else None
+
+
+def find_part(config: ModelConfig, hub: Hub | None = None) -> Path | None:
+    """As :func:`find_any`; else an unfinished download, to which no revision leads yet."""
+    hub = hub or Hub.default()
+    folder = find_any(config, hub)
+    if folder is None and config.revision is None:
+        unfinished = (found.folder for found in snapshots(hub, config.model_id) if not found.revisions)
+        folder = next((folder for folder in unfinished if missing_files(folder)), None)
+    return folder
 
 
 def snapshots(hub: Hub, model_id: str | None = None) -> Iterator[Snapshot]:

@@ -19,11 +19,12 @@ from huggingface_hub import hf_hub_download, hf_hub_url
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # documented there
 
 from ..config import ModelConfig
+from ..config.network import http_client
 from ..errors import ConfigError, ModelLoadError
 from ..schema import Progress
 from .cache import PART
-from .files import MODEL_INDEX, PIPELINE_CLASS, pipeline_class
-from .hub import Hub, RemoteFile, RepositoryListing
+from .files import CONFIGS, MODEL_INDEX, PIPELINE_CLASS, pipeline_class
+from .hub import Hub, RemoteFile, RepositoryListing, translated
 from .transfer import TIMEOUT, TransferStoppedError, fetch_file
 
 CONNECTIONS = 4
@@ -56,6 +57,35 @@ def free_bytes(folder: Path) -> int:
     while not folder.is_dir():
         folder = folder.parent
     return shutil.disk_usage(folder).free
+
+
+def fetch_configs(config: ModelConfig, hub: Hub, listing: RepositoryListing) -> Path:
+    """Fetch what says which model a repository holds, a few kilobytes; returns its folder in the cache.
+
+    Raises:
+        ConfigError: it is of another model.
+        ModelLoadError: they cannot be fetched.
+    """
+    with translated(config, f"{hub.endpoint} broke off", "try again later"):
+        for name in CONFIGS:
+            _fetch_small(config, hub, listing, name)
+    folder = hub.repository(config.model_id) / "snapshots" / listing.commit
+    _check_class(config, folder)
+    return folder
+
+
+def _fetch_small(config: ModelConfig, hub: Hub, listing: RepositoryListing, name: str) -> None:
+    """Fetch a small file, or link a large one that is there, as the Hub's client does."""
+    hf_hub_download(
+        config.model_id, name, revision=listing.commit, cache_dir=hub.cache, endpoint=hub.endpoint,
+        library_name="hunyuan-local",
+    )  # fmt: skip
+
+
+def _check_class(config: ModelConfig, folder: Path) -> None:
+    """Before anything large is fetched."""
+    if (found := pipeline_class(folder)) != PIPELINE_CLASS:
+        raise ConfigError(f"model={config.model_id!r}: is a {found}, not a {PIPELINE_CLASS}")
 
 
 class Download:
@@ -93,12 +123,12 @@ class Download:
         self._on_transfer(Transfer(total - needed, total))
 
         self._link_or_fetch(MODEL_INDEX)
-        self._check_class()
+        _check_class(self._config, self._folder)
         waiting: queue.SimpleQueue[list[RemoteFile]] = queue.SimpleQueue()
         for same in missing.values():
             waiting.put(same)
         headers = build_hf_headers(library_name="hunyuan-local")
-        with httpx.Client(headers=headers, follow_redirects=True, timeout=TIMEOUT) as client:
+        with http_client(self._hub.endpoint, headers=headers, follow_redirects=True, timeout=TIMEOUT) as client:
             # Daemons, so that Ctrl-C need not wait for a connection that has stalled.
             threads = [
                 threading.Thread(target=self._work, args=(client, waiting), daemon=True) for _ in range(CONNECTIONS)
@@ -154,10 +184,7 @@ class Download:
         part.replace(blob)
 
     def _link_or_fetch(self, name: str) -> None:
-        hf_hub_download(
-            self._config.model_id, name, revision=self._listing.commit, cache_dir=self._hub.cache,
-            endpoint=self._hub.endpoint, library_name="hunyuan-local",
-        )  # fmt: skip
+        _fetch_small(self._config, self._hub, self._listing, name)
 
     def _arrived(self, file: RemoteFile) -> int:
         """How many bytes of it are in the cache, under whatever name."""
@@ -181,11 +208,6 @@ class Download:
                 f"{in_gb(MARGIN_BYTES)} should stay free, but {folder} has {in_gb(free)} free; "
                 "make room, or set HF_HOME to a folder on a larger disk"
             )
-
-    def _check_class(self) -> None:
-        """Before anything large is fetched."""
-        if (found := pipeline_class(self._folder)) != PIPELINE_CLASS:
-            raise ConfigError(f"model={self._config.model_id!r}: is a {found}, not a {PIPELINE_CLASS}")
 
     def _count(self, count: int) -> None:
         with self._lock:

@@ -14,12 +14,8 @@ MODEL_INDEX = "model_index.json"
 PIPELINE_CLASS = "HunyuanVideoPipeline"
 _MODELS = ("transformer", "vae", "text_encoder", "text_encoder_2")
 _OTHERS = ("scheduler", "tokenizer", "tokenizer_2")
-_REQUIRED = (
-    MODEL_INDEX,
-    "tokenizer/tokenizer.json",
-    "scheduler/scheduler_config.json",
-    *(f"{model}/config.json" for model in _MODELS),
-)
+CONFIGS = (MODEL_INDEX, *(f"{model}/config.json" for model in _MODELS))
+_REQUIRED = (*CONFIGS, "tokenizer/tokenizer.json", "scheduler/scheduler_config.json")
 # Not pickles (.bin, .pt), and not the second precision that some repositories hold (model.fp16.safetensors).
 _WEIGHTS = re.compile(r"(diffusion_pytorch_model|model)(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
 
@@ -65,6 +61,22 @@ def pipeline_class(folder: Path) -> str | None:
     except (OSError, ValueError, AttributeError):
         return None
     return name if isinstance(name, str) else None
+
+
+def problem_of(folder: Path) -> str:
+    """Why a checkpoint cannot be loaded, as the rest of a sentence about it; empty if all of its files are there."""
+    missing = missing_files(folder)
+    if MODEL_INDEX not in missing and (found := pipeline_class(folder)) != PIPELINE_CLASS:
+        return f"is a {found}, not a {PIPELINE_CLASS}" if found else f"{MODEL_INDEX} cannot be read"
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        return f"lacks {', '.join(missing[:3])}{more}"
+    return ""
+
+
+def has_configs(folder: Path) -> bool:
+    """Whether a folder says which model it holds: its index and the configuration of each component are there."""
+    return all((folder / name).is_file() for name in CONFIGS)
 
 
 def size_on_disk(folder: Path) -> int:

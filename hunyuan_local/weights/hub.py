@@ -17,6 +17,7 @@ from huggingface_hub.errors import (
 )
 
 from ..config import ModelConfig
+from ..config.network import check_way
 from ..errors import ConfigError, HunyuanLocalError, ModelLoadError, first_line
 from .files import absent_parts, wanted_files
 from .hub_private import RepoSibling, cache_folder, endpoint
@@ -36,6 +37,19 @@ class Hub:
     def default(cls) -> Hub:
         """As ``HF_ENDPOINT``, ``HF_HOME`` and ``HF_HUB_CACHE`` say."""
         return cls(endpoint(), cache_folder())
+
+    def check_download(self, field: str) -> None:
+        """Refuse to download where the environment does not allow it: no home folder, a proxy that is none.
+
+        Raises:
+            ConfigError: names the variable to set or to unset.
+        """
+        check_way(self.endpoint)
+        if str(self.cache).startswith("~"):
+            raise ConfigError(
+                f"{field}: cannot be downloaded, as the home folder is not known: HOME is not set, and this user has "
+                "no account; set HF_HOME to a folder that can be written"
+            )
 
     def repository(self, model_id: str) -> Path:
         """The folder of a repository in the cache; it need not be there."""
@@ -59,16 +73,18 @@ class RepositoryListing:
     files: tuple[RemoteFile, ...]
 
 
-def list_files(config: ModelConfig, hub: Hub) -> RepositoryListing:
+def list_files(config: ModelConfig, hub: Hub, here: str) -> RepositoryListing:
     """Ask the Hub what it has of a model.
+
+    Args:
+        here: what this machine has of it, for the error.
 
     Raises:
         ConfigError: no such repository or revision, or it holds no whole checkpoint.
         ModelLoadError: the Hub cannot be reached, or does not let this user in.
     """
-    remedy = "try again later, or give the path of a folder that holds the model"
-    missing = "no folder of that name, not complete in the local cache, and"
-    with translated(config, f"{missing} {hub.endpoint} could not be reached", remedy):
+    remedy = "check the name and the network, or give the path of a folder that holds the model"
+    with translated(config, f"{here}, and {hub.endpoint} could not be reached", remedy):
         info = HfApi(endpoint=hub.endpoint, library_name="hunyuan-local").model_info(
             config.model_id, revision=config.revision, files_metadata=True
         )

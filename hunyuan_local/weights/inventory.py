@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from ..config import Licence, ModelConfig, load_model_config, model_names
 from ..errors import ConfigError
-from .cache import bytes_of_parts, find_any, snapshots
-from .files import MODEL_INDEX, PIPELINE_CLASS, missing_files, pipeline_class, size_on_disk
+from .cache import bytes_of_parts, find_part, snapshots
+from .files import MODEL_INDEX, missing_files, problem_of, size_on_disk
 from .hub import Hub
-from .licence import download_command, is_accepted
+from .licence import download_command, is_accepted, licence_of
 
 Kind = Literal["preset", "cache", "folder"]
 
@@ -87,12 +87,7 @@ def describe(config: ModelConfig, hub: Hub | None = None) -> Model:
     hub = hub or Hub.default()
     if config.folder is not None:
         return _model(config, "preset", config.folder, None)
-    folder = find_any(config, hub)
-    if folder is None and config.revision is None:
-        # No revision leads to an unfinished download yet.
-        unfinished = (found.folder for found in snapshots(hub, config.model_id) if not found.revisions)
-        folder = next((folder for folder in unfinished if missing_files(folder)), None)
-    return _model(config, "preset", folder, hub)
+    return _model(config, "preset", find_part(config, hub), hub)
 
 
 def _cached(hub: Hub) -> Iterator[Model]:
@@ -131,18 +126,14 @@ def _model(config: ModelConfig, kind: Kind, folder: Path | None, hub: Hub | None
         folder=folder,
         size_bytes=size,
         missing=missing,
-        problem=_problem(config, folder, missing, on_hub=hub is not None),
-        licence=config.licence,
+        problem=_problem(config, folder, on_hub=hub is not None),
+        licence=licence_of(config, folder),
     )
 
 
-def _problem(config: ModelConfig, folder: Path | None, missing: tuple[str, ...], on_hub: bool) -> str:
+def _problem(config: ModelConfig, folder: Path | None, on_hub: bool) -> str:
     remedy = f"run: {download_command(config)}" if on_hub else "fetch the checkpoint again"
     if folder is None:
         return f"not downloaded; {remedy}"
-    if (found := pipeline_class(folder)) != PIPELINE_CLASS:
-        return f"is a {found}, not a {PIPELINE_CLASS}" if found else f"{MODEL_INDEX} cannot be read; {remedy}"
-    if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        return f"lacks {', '.join(missing[:3])}{more}; {remedy}"
-    return ""
+    problem = problem_of(folder)
+    return problem if not problem or problem.startswith("is a ") else f"{problem}; {remedy}"

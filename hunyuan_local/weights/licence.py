@@ -1,15 +1,21 @@
-"""Which licences of weights this user has accepted: one small file each, written once."""
+"""Which licence weights are under, and which this user has accepted: one small file each, written once."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ..config import Licence, ModelConfig, model_names, state_dir
+from ..config import Licence, ModelConfig, configs_dir, load_model_config, model_names, state_dir
+from ..config.places import known_state_dir
 from ..durable import replacing
 from ..errors import ConfigError
+from .cache import find_part
+
+ORIGINAL = "hunyuan-video"  # whose licence covers what is made from it
+_SIZES = ("num_layers", "num_single_layers", "num_attention_heads", "attention_head_dim", "num_refiner_layers")
 
 
 def accept(licence: Licence) -> None:
@@ -18,7 +24,7 @@ def accept(licence: Licence) -> None:
     Raises:
         ConfigError: the folder of the state cannot be written.
     """
-    path = _record(licence)
+    path = _record(licence, state_dir())
     record = licence.model_dump() | {"accepted_at": datetime.now(UTC).isoformat(timespec="seconds")}
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -33,18 +39,46 @@ def accept(licence: Licence) -> None:
 
 def is_accepted(licence: Licence | None) -> bool:
     """Whether nothing has to be accepted any more; another version of a licence has to be."""
-    return licence is None or _record(licence).is_file()
+    if licence is None:
+        return True
+    state = known_state_dir()
+    return state is not None and os.path.isfile(_record(licence, state))
 
 
-def check_accepted(config: ModelConfig) -> None:
+def licence_of(config: ModelConfig, folder: Path | None) -> Licence | None:
+    """The terms of a model's weights: those of its config, or of the 13 B model where they are made from that.
+
+    A folder or a repository that no config describes is made from it where its transformer has the very layers of the
+    13 B model; of others no licence is known.
+
+    Args:
+        folder: where the checkpoint, or the part of it that is here, lies.
+    """
+    if config.licence is not None or config.is_described or folder is None:
+        return config.licence
+    if _layers(folder / "transformer" / "config.json") == _known_layers():
+        return load_model_config(ORIGINAL).licence
+    return None
+
+
+def notices_of(config: ModelConfig) -> list[str]:
+    """What a user must know at each use: of the licence, then of the model."""
+    licence = licence_of(config, config.folder or find_part(config))
+    return [text for text in (licence and licence.notice, config.notice) if text]
+
+
+def check_accepted(config: ModelConfig, licence: Licence | None) -> None:
     """Refuse a model whose licence has not been accepted.
+
+    Args:
+        licence: as :func:`licence_of` finds it.
 
     Raises:
         ConfigError: with what the licence is, and how it is accepted.
     """
-    if config.licence is not None and not is_accepted(config.licence):
+    if licence is not None and not is_accepted(licence):
         raise ConfigError(
-            f"model={config.name!r}: {config.licence.notice}; read it, and accept it once with: "
+            f"model={config.name!r}: {licence.notice}; read it, and accept it once with: "
             f"{download_command(config)} --accept-licence"
         )
 
@@ -56,6 +90,24 @@ def download_command(config: ModelConfig) -> str:
     return command if config.revision is None else f"{command} --revision {config.revision}"
 
 
-def _record(licence: Licence) -> Path:
+def _record(licence: Licence, state: Path) -> Path:
     name = re.sub(r"[^a-z0-9]+", "-", f"{licence.name} {licence.version}".lower()).strip("-")
-    return state_dir() / "licences" / f"{name}.json"
+    return state / "licences" / f"{name}.json"
+
+
+def _known_layers() -> dict[str, object] | None:
+    """The sizes of the 13 B model's transformer."""
+    path = configs_dir() / "architectures" / f"{ORIGINAL}.json"
+    return _sizes(json.loads(path.read_text(encoding="utf-8"))["transformer"])
+
+
+def _layers(config: Path) -> dict[str, object] | None:
+    """The sizes of a checkpoint's transformer; None where they cannot be read."""
+    try:
+        return _sizes(json.loads(config.read_text(encoding="utf-8")))
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _sizes(transformer: dict[str, object]) -> dict[str, object]:
+    return {name: transformer.get(name) for name in _SIZES}

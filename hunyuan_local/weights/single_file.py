@@ -16,6 +16,7 @@ from huggingface_hub.errors import (
 )
 
 from ..config import is_offline
+from ..config.places import user_path
 from ..errors import ConfigError, ModelLoadError, first_line
 from .hub import Hub
 
@@ -37,7 +38,7 @@ def find_file(field: str, path: str, suffix: str, hub: Hub | None = None) -> Pat
         ConfigError: no such file, here or on the Hub.
         ModelLoadError: not here, and it cannot be fetched.
     """
-    local = Path(path).expanduser()
+    local = user_path(field, path)
     if local.is_file():
         return local
     owner, name, file = ([*path.split("/", 2), "", ""])[:3]
@@ -69,6 +70,7 @@ def _find_on_hub(field: str, path: str, repository: str, file: str, hub: Hub) ->
                 f"{field}={path!r}: no such file, not in the local cache, and HF_HUB_OFFLINE is set; run once with a "
                 "network, or give the path of a file"
             )
+        hub.check_download(f"{field}={path!r}")
         return Path(hf_hub_download(
             repository, file, cache_dir=hub.cache, endpoint=hub.endpoint, library_name="hunyuan-local",
         ))  # fmt: skip

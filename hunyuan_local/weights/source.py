@@ -12,13 +12,15 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-from ..config import ModelConfig, is_offline
-from ..errors import ModelLoadError
-from .cache import find, find_here, name_commit
-from .download import Download, Transfer, free_bytes
-from .files import missing_files
+from ..config import Licence, ModelConfig, presets
+from ..config.places import offline_by
+from ..errors import ModelLoadError, UnknownModelError
+from .cache import find, find_here, find_part, name_commit, snapshots
+from .download import Download, Transfer, fetch_configs, free_bytes
+from .files import has_configs, missing_files, problem_of
 from .hub import Hub, list_files, translated
-from .licence import check_accepted, download_command
+from .hub_private import default_revision
+from .licence import check_accepted, download_command, licence_of
 
 
 def _ignore(told: Transfer | str) -> None:
@@ -45,18 +47,93 @@ def check_obtainable(config: ModelConfig) -> Path | None:
     """The folder of a model that is here; None if it is not, and may be downloaded.
 
     Raises:
-        ConfigError: not here, and its licence not accepted.
-        ModelLoadError: not here, and ``HF_HUB_OFFLINE`` is set.
+        ConfigError: not here, and its licence not accepted, or the Hub has no such repository.
+        ModelLoadError: not here or not whole, and it cannot be fetched; names the files that it lacks.
     """
+    folder = _find_whole(config)
+    if folder is None:
+        check_accepted(config, terms_of(config))
+    return folder
+
+
+def check_known(config: ModelConfig) -> None:
+    """Settle that a model is here or can be fetched, and which one it is, before anything is planned for it.
+
+    Raises:
+        ConfigError, ModelLoadError: as :func:`check_obtainable`; whether the licence is accepted is not asked.
+    """
+    if _find_whole(config) is None:
+        known_configs(config)
+
+
+def _find_whole(config: ModelConfig) -> Path | None:
+    """The folder of a model that is here; None if it is not, and the network may be used."""
     if (folder := find_here(config)) is not None:
+        if problem := problem_of(folder):
+            raise ModelLoadError(f"model={config.model_id!r}: {folder} {problem}; fetch the checkpoint again")
         return folder
-    if is_offline():
-        raise ModelLoadError(
-            f"model={config.model_id!r}: no folder of that name, not complete in the local cache, and HF_HUB_OFFLINE "
-            f"is set; run '{download_command(config)}' once with a network, or give the path of a folder that holds it"
-        )
-    check_accepted(config)
+    if (variable := offline_by()) is not None:
+        raise _not_here(config, f"{variable} is set")
     return None
+
+
+def known_configs(config: ModelConfig, hub: Hub | None = None) -> Path | None:
+    """The folder with the configurations of a model: its own, the cache's, or a few kilobytes fetched from the Hub now.
+
+    None for a model of ``configs/models`` that is not here: its architecture is known.
+
+    Raises:
+        ConfigError: the Hub has no such repository, or it is of another model.
+        UnknownModelError: nothing of it is here, and the Hub cannot be asked.
+        ModelLoadError: its configurations are not here and cannot be fetched.
+    """
+    if config.folder is not None:
+        return config.folder
+    hub = hub or Hub.default()
+    folder = find_part(config, hub)
+    if folder is not None and has_configs(folder):
+        return folder
+    if any(preset.model_id == config.model_id for preset in presets()):
+        return None
+    if (variable := offline_by()) is not None:
+        raise _not_here(config, f"{variable} is set", hub)
+    hub.check_download(f"model={config.model_id!r}")
+    try:
+        return fetch_configs(config, hub, list_files(config, hub, _what_is_here(config, hub)))
+    except ModelLoadError as error:
+        if folder is not None:
+            raise
+        raise UnknownModelError(str(error)) from error
+
+
+def terms_of(config: ModelConfig, hub: Hub | None = None) -> Licence | None:
+    """The licence of a model that is not here; the Hub is asked only where no config says it."""
+    known = config.licence is not None or config.is_described
+    return config.licence if known else licence_of(config, known_configs(config, hub))
+
+
+def _not_here(config: ModelConfig, why: str, hub: Hub | None = None) -> ModelLoadError:
+    """The error where the Hub is not to be asked."""
+    hub = hub or Hub.default()
+    unknown = not config.is_described and not hub.repository(config.model_id).is_dir()
+    kind = UnknownModelError if unknown else ModelLoadError
+    return kind(
+        f"model={config.model_id!r}: {_what_is_here(config, hub)}, and {why}; run '{download_command(config)}' once "
+        "with a network, or give the path of a folder that holds it"
+    )
+
+
+def _what_is_here(config: ModelConfig, hub: Hub) -> str:
+    """What this machine has of a model that is not whole."""
+    if (folder := find_part(config, hub)) is not None:
+        return f"{folder} {problem_of(folder) or 'is whole'}"
+    others = [found.folder.name for found in snapshots(hub, config.model_id)]
+    if not others:
+        return f"no folder of that name, nothing of it in the local cache {hub.cache}"
+    return (
+        f"in the local cache {hub.cache} no revision {config.revision or default_revision()!r} leads to a commit, and "
+        f"there is {', '.join(others)}: give it with --revision"
+    )
 
 
 def fetch(
@@ -81,12 +158,14 @@ def fetch(
         ConfigError: the licence was not accepted; no such repository or revision; no such checkpoint.
         ModelLoadError: the Hub cannot be reached or breaks off, the disk is too small, or a file is damaged.
     """
-    check_accepted(config)
+    check_accepted(config, config.licence)
     hub = hub or Hub.default()
     try:
-        if is_offline():
-            raise ModelLoadError(f"model={config.model_id!r}: HF_HUB_OFFLINE forbids downloads; unset it for this one")
-        listing = list_files(config, hub)
+        if (variable := offline_by()) is not None:
+            raise ModelLoadError(f"model={config.model_id!r}: {variable} forbids downloads; unset it for this one")
+        check_accepted(config, terms_of(config, hub))
+        hub.check_download(f"model={config.model_id!r}")
+        listing = list_files(config, hub, _what_is_here(config, hub))
     except ModelLoadError as error:
         if (folder := find(config, hub)) is None:
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ from hunyuan_local.jobs.worker_config import WorkerOptions
 from hunyuan_local.jobs.worker_reports import WorkerReport, WorkerReports
 from hunyuan_local.provenance import read_provenance
 from hunyuan_local.schema import GenerationRequest
+from hunyuan_local.supervision import Restarts
 
 TINY = load_model_config("tiny").identity
 LONG = GenerationRequest(
@@ -126,6 +128,50 @@ def test_workers_end_when_their_parent_is_killed(folder: DataFolder, store: JobS
     parent.wait()
     worker.wait(60)
     assert not worker.is_running()
+
+
+class _Mayfly:
+    """A worker that ends at once."""
+
+    exit_code = 2
+
+    def __init__(self, *arguments: str, **options: object):
+        self.connection, other = socket.socketpair()
+        other.close()
+
+    def last_words(self) -> str:
+        return "error: /root: is not writable; set HUNYUAN_LOCAL_DATA_DIR"
+
+
+@pytest.fixture
+def mayflies(folder: DataFolder, store: JobStore, monkeypatch: pytest.MonkeyPatch) -> WorkerPool:
+    """Two workers that end again and again with the same error, without the pauses."""
+    monkeypatch.setattr("hunyuan_local.jobs.pool.Child", _Mayfly)
+    monkeypatch.setattr(Restarts, "is_due", True)
+    return WorkerPool(store, WorkerOptions(data_dir=folder.root), [{}, {}])
+
+
+def test_workers_that_end_again_and_again_with_an_error_end_the_pool_and_say_why(mayflies: WorkerPool) -> None:
+    for _ in range(12):
+        mayflies.tick()
+    assert mayflies.has_ended and isinstance(mayflies.error, ConfigError)
+    assert "5 in a row have ended soon after their start" in str(mayflies.error)
+    assert "HUNYUAN_LOCAL_DATA_DIR" in str(mayflies.error)
+
+
+def test_afterwards_no_worker_is_started(mayflies: WorkerPool) -> None:
+    for _ in range(12):
+        mayflies.tick()
+    deaths = mayflies.deaths
+    mayflies.tick()
+    assert mayflies.deaths == deaths
+
+
+def test_workers_that_are_killed_are_replaced_for_ever(mayflies: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_Mayfly, "exit_code", -9)
+    for _ in range(12):
+        mayflies.tick()
+    assert not mayflies.has_ended
 
 
 def test_each_worker_sees_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from hunyuan_local.config import load_model_config
-from hunyuan_local.errors import ConfigError, GpuMemoryError, ModelLoadError
+from hunyuan_local.errors import ConfigError, GpuMemoryError, ModelLoadError, UnknownModelError
 from hunyuan_local.planner import Machine, Plan, find_gpu, parse_memory, plan
 from hunyuan_local.planner.machine import detect_machine, gpu_specs, recognise
 from hunyuan_local.planner.quantization import FP8_DYNAMIC
@@ -210,9 +210,14 @@ def test_a_request_takes_the_defaults_of_the_model() -> None:
     assert (found.request.width, found.request.num_frames, found.request.num_inference_steps) == (1280, 129, 50)
 
 
-def test_an_unknown_checkpoint_on_the_hub_is_planned_as_the_13_b_model() -> None:
-    found = plan(REQUEST, load_model_config("someone/a-finetune-of-hunyuan"), Machine(80 * GIB, None))
-    assert found.weights[0].parameters == 12_821_012_544
+def test_a_checkpoint_of_which_nothing_is_known_is_not_planned_by_a_guess(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UnknownModelError, match=r"'someone/a-finetune-of-hunyuan'.*HF_HUB_OFFLINE is set"):
+        plan(REQUEST, load_model_config("someone/a-finetune-of-hunyuan"), Machine(80 * GIB, None))
+
+
+def test_a_preset_that_is_not_here_is_planned_as_the_13_b_model() -> None:
+    assert plan(REQUEST, LARGE, Machine(80 * GIB, None)).weights[0].parameters == 12_821_012_544
 
 
 def test_a_folder_with_another_kind_of_text_encoder_is_refused(tmp_path: object) -> None:

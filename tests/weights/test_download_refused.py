@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 from hub_user import lead_to
-from local_hub import LARGEST, MB, REPOSITORY, LocalHub
+from local_hub import COMMIT, LARGEST, MB, REPOSITORY, LocalHub
 
-from hunyuan_local.config import Licence, ModelConfig, load_model_config, load_profile
-from hunyuan_local.errors import ConfigError, ModelLoadError
+from hunyuan_local.backends.local.backend import LocalBackend
+from hunyuan_local.config import Licence, ModelConfig, configs_dir, load_model_config, load_profile
+from hunyuan_local.errors import ConfigError, ModelLoadError, UnknownModelError
 from hunyuan_local.pipeline.loading.loader import load_model
-from hunyuan_local.weights.files import missing_files
-from hunyuan_local.weights.licence import accept, is_accepted
-from hunyuan_local.weights.source import fetch
+from hunyuan_local.schema import GenerationRequest
+from hunyuan_local.weights.cache import find_any
+from hunyuan_local.weights.files import has_configs, missing_files
+from hunyuan_local.weights.licence import accept, is_accepted, licence_of
+from hunyuan_local.weights.source import check_obtainable, fetch, known_configs
 
 reads_weights = pytest.mark.usefixtures("loads_model")
 TINY = REPOSITORY
@@ -127,8 +131,118 @@ def test_the_large_models_are_under_the_same_licence() -> None:
     assert licence is not None and licence == load_model_config("fast-hunyuan").licence
 
 
-def test_a_hub_id_is_taken_to_be_made_from_the_large_model() -> None:
-    assert load_model_config("someone/finetune").licence == load_model_config("hunyuan-video").licence
+def bare(model_id: str) -> ModelConfig:
+    return load_model_config(model_id)
+
+
+def test_a_repository_of_which_nothing_is_known_is_under_no_known_licence(cache: Path) -> None:
+    assert (bare("someone/tiny").licence, licence_of(bare("someone/tiny"), None)) == (None, None)
+
+
+def test_the_repository_of_a_preset_is_under_its_licence() -> None:
+    known = load_model_config("hunyuan-video")
+    assert bare(known.model_id).licence == known.licence
+
+
+def test_what_has_the_layers_of_the_large_model_is_under_its_licence(tmp_path: Path) -> None:
+    large = json.loads((configs_dir() / "architectures" / "hunyuan-video.json").read_text())["transformer"]
+    (tmp_path / "transformer").mkdir()
+    (tmp_path / "transformer" / "config.json").write_text(json.dumps(large))
+    assert licence_of(bare("someone/finetune"), tmp_path) == load_model_config("hunyuan-video").licence
+
+
+def test_what_has_other_layers_is_under_no_known_licence(cache: Path) -> None:
+    assert licence_of(bare("someone/tiny"), Path(load_model_config("tiny").source)) is None
+
+
+def test_a_fine_tune_is_recognised_before_anything_large_is_fetched(cache: Path) -> None:
+    with LocalHub() as hub:
+        config = "transformer/config.json"
+        large = json.loads((configs_dir() / "architectures" / "hunyuan-video.json").read_text())["transformer"]
+        hub.files[config] = json.dumps(large).encode()
+        with pytest.raises(ConfigError, match=r"Tencent Hunyuan.*--accept-licence"):
+            fetch(bare("someone/tiny"), hub.at(cache))
+        assert hub.asked_for(LARGEST) == []
+
+
+# What a model is, before anything is planned
+
+
+def test_the_hub_says_what_an_unknown_repository_is_without_its_weights(cache: Path) -> None:
+    with LocalHub() as hub:
+        folder = known_configs(bare("someone/tiny"), hub.at(cache))
+        assert has_configs(folder) and hub.asked_for(LARGEST) == []
+
+
+def test_a_repository_that_does_not_exist_is_an_unknown_model(cache: Path) -> None:
+    with LocalHub() as hub, pytest.raises(ConfigError, match="no such Hub repository"):
+        known_configs(bare("no/such-model"), hub.at(cache))
+
+
+def test_a_name_of_which_nothing_is_here_and_no_hub_can_be_asked_has_exit_code_2(cache: Path) -> None:
+    with LocalHub() as hub:
+        pass
+    with pytest.raises(UnknownModelError, match=r"'no/such-model'.*could not be reached.*check the name") as caught:
+        known_configs(bare("no/such-model"), hub.at(cache))
+    assert caught.value.exit_code == 2
+
+
+def test_of_a_preset_that_is_not_here_nothing_is_asked(cache: Path) -> None:
+    with LocalHub() as hub:
+        assert (known_configs(load_model_config("hunyuan-video"), hub.at(cache)), hub.calls) == (None, [])
+
+
+@pytest.fixture
+def cached(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A whole snapshot of ``someone/tiny`` in the cache, offline."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    repository = cache / "models--someone--tiny"
+    shutil.copytree(load_model_config("tiny").source, repository / "snapshots" / COMMIT)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(COMMIT)
+    return repository
+
+
+def test_a_line_end_behind_the_commit_of_a_revision_changes_nothing(cached: Path) -> None:
+    (cached / "refs" / "main").write_text(f"{COMMIT}\n")
+    assert check_obtainable(bare("someone/tiny")) == cached / "snapshots" / COMMIT
+
+
+def test_a_commit_to_which_no_revision_leads_is_named(cached: Path) -> None:
+    shutil.rmtree(cached / "refs")
+    with pytest.raises(ModelLoadError, match=f"no revision 'main' leads to a commit.*{COMMIT}.*--revision"):
+        check_obtainable(bare("someone/tiny"))
+    assert check_obtainable(bare("someone/tiny").with_revision(COMMIT)) == cached / "snapshots" / COMMIT
+
+
+@pytest.mark.parametrize(
+    ("file", "named"),
+    [
+        ("transformer/diffusion_pytorch_model.safetensors", r"transformer/\*\.safetensors"),
+        ("scheduler/scheduler_config.json", "scheduler/scheduler_config.json"),
+        ("vae/config.json", "vae/config.json"),
+        ("model_index.json", "model_index.json"),
+    ],
+)
+def test_a_part_of_a_checkpoint_names_what_it_lacks_before_anything_is_planned(
+    file: str, named: str, cached: Path
+) -> None:
+    (cached / "snapshots" / COMMIT / file).unlink()
+    with pytest.raises(ModelLoadError, match=f"lacks {named}, and HF_HUB_OFFLINE is set") as caught:
+        LocalBackend("someone/tiny").generate(GenerationRequest(prompt="x"))
+    assert caught.value.exit_code == 3
+
+
+def test_a_folder_names_what_it_lacks_before_anything_is_planned(tmp_path: Path) -> None:
+    folder = shutil.copytree(load_model_config("tiny").source, tmp_path / "copy")
+    (folder / "vae" / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(ModelLoadError, match=r"lacks vae/\*\.safetensors"):
+        LocalBackend(str(folder)).generate(GenerationRequest(prompt="x"))
+
+
+def test_a_revision_that_leads_out_of_the_repository_is_none(cached: Path) -> None:
+    assert find_any(bare("someone/tiny").with_revision("../..")) is None
 
 
 # Loading

@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 
 import httpx
 
+from ...config.network import advice, http_client
 from ...errors import (
     AuthenticationError,
     DownloadError,
@@ -95,7 +96,8 @@ class ServiceClient:
         self.name, self._key, self._read_fault, self._pacing = name, key, read_fault, pacing
         self.base_url = base_url
         timeout = httpx.Timeout(pacing.answer_s, connect=min(15.0, pacing.answer_s))
-        self._client = httpx.Client(timeout=timeout, transport=transport, headers={"User-Agent": "hunyuan-local"})
+        agent = {"User-Agent": "hunyuan-local"}
+        self._client = http_client(base_url, timeout=timeout, transport=transport, headers=agent)
 
     def close(self) -> None:
         """Close the connections."""
@@ -216,7 +218,8 @@ class ServiceClient:
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as error:
             raise DownloadError(f"{self.name} named {url!r}, which is no address of a file: {_say(error)}") from error
         except httpx.HTTPError as error:
-            raise Transient(DownloadError(f"{_place(url)}: the download broke off: {_say(error)}")) from error
+            why = f"{_say(error)}{advice(url, error)}"
+            raise Transient(DownloadError(f"{_place(url)}: the download broke off: {why}")) from error
         except OSError as error:
             raise DownloadError(f"{target.parent}: cannot be written: {error}; check the disk") from error
 
@@ -264,7 +267,8 @@ class ServiceClient:
 
     def _unreachable(self, error: Exception) -> UnreachableError:
         return UnreachableError(
-            f"{self.name} cannot be reached at {self.base_url}: {_say(error)}; check the address and the network"
+            f"{self.name} cannot be reached at {self.base_url}: {_say(error)}{advice(self.base_url, error)}; check the "
+            "address and the network"
         )
 
     def _lost(self, why: str) -> SubmissionLostError:

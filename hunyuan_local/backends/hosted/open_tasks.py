@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict
 
 from ...config import SafetyConfig, state_dir
+from ...config.places import known_state_dir
 from ...durable import replacing
 from ...errors import ConfigError, HunyuanLocalError
 from ...json_text import from_json_text, json_text
@@ -66,13 +67,21 @@ class OpenTasks:
     """
 
     def __init__(self, folder: Path | None = None):
-        if folder is None:
-            folder = state_dir() / "hosted"
-        self.folder = folder
+        self._given = folder
+
+    @property
+    def folder(self) -> Path:
+        """Where they are remembered.
+
+        Raises:
+            ConfigError: there is no home folder, and no variable names another.
+        """
+        return self._given or state_dir() / "hosted"
 
     def jobs(self) -> list[OpenTask]:
         """All open jobs, the oldest first; a damaged file is an error that names it."""
-        jobs = [self._read(path) for path in self.folder.glob("*.json")] if self.folder.is_dir() else []
+        nowhere = self._given is None and known_state_dir() is None
+        jobs = [] if nowhere or not os.path.isdir(self.folder) else [*map(self._read, self.folder.glob("*.json"))]
         return sorted((job for job in jobs if job is not None), key=lambda job: job.created_at)
 
     def find(self, name: str) -> OpenTask:

@@ -115,6 +115,9 @@ class LocalBackend:
     def explain(self, request: GenerationRequest) -> Explanation:
         """See :class:`hunyuan_local.backends.base.Backend`; the body is the request, complete."""
         fitted = fit(request, self.name, self.capabilities)
+        from ...weights.source import known_configs
+
+        known_configs(self.config)  # a request to a model that nobody knows is not taken
         resolved = self.resolve(fitted.request)
         body = resolved.model_dump()
         return explanation(self.name, fitted, self.capabilities, url=None, body=body, notes=self.notes(resolved))
@@ -131,6 +134,7 @@ class LocalBackend:
         """
         context = context or GenerationContext()
         with self._one_at_a_time:
+            self.check_model()
             choice = self.choose(self.resolve(GenerationRequest(prompt="any")), self._loaded_for)
             choice.announce(context.on_note)
             return self.load_in(choice.profile, context)
@@ -152,6 +156,7 @@ class LocalBackend:
     def _encode_ahead(self, requests: Sequence[GenerationRequest], folder: Path, context: GenerationContext) -> None:
         from ...pipeline.memory.device import translated_shortage
 
+        self.check_model()
         machine = available_machine() if self.profile is None else None
         choice = for_the_largest(
             map(self.resolve, requests), lambda request: self.choose(request, self._loaded_for, machine)
@@ -199,6 +204,7 @@ class LocalBackend:
             if self.loaded is None:
                 check_added_files(self.config)
             run = begin(request, context, name=self.config.name, resolve=self.resolve, model=self.config)
+            self.check_model()
             choice = self.choose(run.request, self._loaded_for)
             run.rewrite(self._prompt_rewriter, self._place(run.request, choice))
             for text in self.notes(run.request):
@@ -295,6 +301,17 @@ class LocalBackend:
 
         free_device()
 
+    def check_model(self) -> None:
+        """Settle that the model is here or can be fetched, before anything is planned for it.
+
+        Raises:
+            ConfigError, ModelLoadError: see :func:`hunyuan_local.weights.source.check_known`.
+        """
+        from ...weights.source import check_known  # the Hub's client takes a while to import
+
+        if self.loaded is None:
+            check_known(self.config)
+
     def choose(self, request: ResolvedRequest, loaded: RuntimeProfile | None, machine: Machine | None = None) -> Choice:
         """The profile that was named, or the plan's choice for this request.
 
@@ -333,7 +350,9 @@ class LocalBackend:
 
     def notes(self, request: ResolvedRequest) -> list[str]:
         """What the user should know of the model, and of a size at which it does not render."""
-        notes = self.config.notices
+        from ...weights.licence import notices_of
+
+        notes = notices_of(self.config)
         width, height = self.config.render_size(request.width, request.height)
         if (width, height) != (request.width, request.height):
             factor = min(request.width / width, request.height / height)

@@ -120,6 +120,7 @@ class ParallelBackend:
         with self._one_at_a_time:
             if self._group is None:
                 check_added_files(self.config)
+            self._local.check_model()
             choice = self._choose(self.resolve(GenerationRequest(prompt="any")))
             choice.announce(context.on_note)
             self._command("load", {}, choice.profile, context, context.on_note)
@@ -142,6 +143,7 @@ class ParallelBackend:
             if self._group is None:
                 check_added_files(self.config)
             run = begin(request, context, name=self.config.name, resolve=self.resolve, model=self.config)
+            self._local.check_model()
             choice = self._choose(run.request)
             run.rewrite(self._prompt_rewriter)
             for text in self._local.notes(run.request):

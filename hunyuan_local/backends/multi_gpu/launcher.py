@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ...durable import OwnFolder
+from ...config.places import temporary_folder
 from ...errors import GenerationCancelledError, RankFailedError
 from ...supervision import Child, exit_in_words
 from .messages import Message, MessageSocket
@@ -45,7 +45,7 @@ class RankGroup:
 
     def __init__(self, size: int, device: str, is_cancelled: Callable[[], bool]):
         self.size, self.device = size, device
-        self._own = OwnFolder("hunyuan-local-ranks-")
+        self._own = temporary_folder("hunyuan-local-ranks-")
         self.folder = self._own.path
         self.pids: dict[int, int] = {}
         self._children: list[Child] = []

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...config import ModelConfig, RuntimeProfile, SafetyConfig
+from ...config.places import settle_libraries
 from ...durable import discard_all
 from ...ending import leave_to_parent
 from ...errors import ContentBlockedError, GpuMemoryError, InvalidOutputError
@@ -215,6 +216,7 @@ def main() -> None:
     connection.send("hello")
     threading.Thread(target=worker.listen, name="listener", daemon=True).start()
     hide_import_noise()
+    settle_libraries()
     worker.work()
     os._exit(0)  # past the listener, for which the end of the connection is a failure
 

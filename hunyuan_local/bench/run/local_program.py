@@ -23,6 +23,7 @@ from ...backends.base import GenerationContext
 from ...backends.local.backend import LocalBackend
 from ...backends.local.profile_choice import Choice
 from ...config import RuntimeProfile
+from ...config.places import settle_libraries
 from ...ending import leave_to_parent
 from ...errors import HunyuanLocalError, InvalidRequestError, ModelLoadError
 from ...pipeline.quiet import hide_import_noise
@@ -47,6 +48,7 @@ def serve(connection: Connection) -> None:
     prepare_streams()
     leave_to_parent()
     hide_import_noise()
+    settle_libraries()
     orders: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
     cancel = threading.Event()
     threading.Thread(target=_listen, args=(connection, orders.put, cancel), daemon=True).start()

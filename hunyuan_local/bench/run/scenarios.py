@@ -9,7 +9,6 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -17,6 +16,7 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator, model_
 
 from ...backends.registry import backend_names
 from ...config import configs_dir
+from ...config.places import user_path
 from ...config.strict import StrictConfig
 from ...errors import ConfigError, InvalidRequestError
 from ...schema import GenerationRequest, parse_size
@@ -153,7 +153,7 @@ def read_scenarios(name: str) -> ScenarioFile:
     Raises:
         ConfigError: there is none, or something in it is wrong; says where.
     """
-    path = configs_dir() / "bench" / f"{name}.yaml" if name in scenario_names() else Path(name).expanduser()
+    path = configs_dir() / "bench" / f"{name}.yaml" if name in scenario_names() else user_path("scenario", name)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:

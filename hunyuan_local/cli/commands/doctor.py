@@ -15,8 +15,9 @@ import rich_click as click
 from rich.console import Console
 from rich.table import Table
 
-from ...config import GIB, is_offline, load_model_config, model_names
-from ...errors import HunyuanLocalError
+from ...config import GIB, cache_dir, is_offline, load_model_config, model_names, state_dir
+from ...config.places import default_data_dir, temporary_root, why_no_temporary_files, why_not_writable
+from ...errors import ConfigError, HunyuanLocalError
 from ...schema import GenerationRequest
 
 # The versions of constraints.txt that decide what the frames look like; a test keeps them equal.
@@ -64,6 +65,7 @@ def examine() -> Iterator[Finding]:
     yield from _guarded("cuda", _devices())
     yield from _guarded("ffmpeg", _ffmpeg())
     yield from _guarded("hub cache", _disk())
+    yield from _guarded("folders", _folders())
     for name in model_names():
         yield from _guarded(f"model {name}", _weights(name))
 
@@ -119,7 +121,34 @@ def _disk() -> Iterator[Finding]:
     folder = next(p for p in (cache_folder(), home_folder(), Path("/")) if p.is_dir())
     free = shutil.disk_usage(folder).free / 1e9
     offline = ", HF_HUB_OFFLINE is set" if is_offline() else ""
-    yield Finding("hub cache", f"{cache_folder()}, {free:.0f} GB free{offline}")
+    found = f"{cache_folder()}, {free:.0f} GB free{offline}"
+    unknown = str(cache_folder()).startswith("~")
+    problem = "the home folder is not known" if unknown else why_not_writable(cache_folder())
+    if problem:
+        yield Finding("hub cache", f"{found}: {problem}", "warning", "set HF_HOME to a folder that can be written")
+        return
+    yield Finding("hub cache", found)
+
+
+def _folders() -> Iterator[Finding]:
+    """Where this user's files go: what is kept, what can be made again, what passes."""
+    usual = {
+        "state": (state_dir, "HUNYUAN_LOCAL_STATE_DIR", "accepted licences and open hosted tasks cannot be remembered"),
+        "cache": (cache_dir, "HUNYUAN_LOCAL_CACHE_DIR", "encoded prompts are not kept"),
+        "data": (default_data_dir, "HUNYUAN_LOCAL_DATA_DIR", "'serve' needs --data-dir"),
+    }
+    for name, (find, variable, effect) in usual.items():
+        try:
+            folder = find()
+        except ConfigError as error:
+            yield Finding(name, str(error), "warning", effect)
+            continue
+        problem = why_not_writable(folder)
+        remedy = f"{effect}; set {variable} to a folder that can be written" if problem else ""
+        yield Finding(name, problem or str(folder), "warning" if problem else "ok", remedy)
+    problem = why_no_temporary_files()
+    remedy = "'serve' with a page, several GPUs, smoke and replay need them" if problem else ""
+    yield Finding("temporary", problem or str(temporary_root()), "warning" if problem else "ok", remedy)
 
 
 def _weights(name: str) -> Iterator[Finding]:

@@ -35,26 +35,26 @@ def command(model: str, revision: str | None, accept_licence: bool) -> None:
     is brought up to date. HF_HOME chooses the cache, HF_TOKEN is sent to the Hub.
     """
     from ...weights import licence, source
-    from ...weights.files import missing_files
+    from ...weights.files import problem_of
 
     console = stderr()
     config = load_model_config(model)
     if revision is not None:
         config = config.with_revision(revision)
     if config.folder is not None:
-        if missing := missing_files(config.folder):
+        if problem := problem_of(config.folder):
             raise ModelLoadError(
-                f"model={model!r}: the folder lacks {', '.join(missing)}, and is no repository of the Hub; fetch it "
-                "from where it came from"
+                f"model={model!r}: the folder {problem}, and is not a repository of the Hub; fetch it from where it "
+                "came from"
             )
         console.print("nothing to download: the model is a folder, and complete", markup=False)
         print(config.source)
         return
-    if config.licence is not None:
+    if (terms := source.terms_of(config)) is not None:
         if accept_licence:
-            licence.accept(config.licence)
-        licence.check_accepted(config)
-        console.print(f"note: {config.licence.notice}", markup=False)
+            licence.accept(terms)
+        licence.check_accepted(config, terms)
+        console.print(f"note: {terms.notice}", markup=False)
     try:
         with _Display(console, config.model_id) as display:
             folder = source.fetch(config, on_transfer=display, on_note=display.note)

@@ -115,7 +115,8 @@ def prune_jobs(data_dir: Path | None, older_than_s: float) -> None:
 
 def _open(data_dir: Path | None) -> tuple[DataFolder, JobStore]:
     """An existing folder: looking at jobs makes none."""
-    from ...jobs.folder import DataFolder, default_data_dir
+    from ...config.places import default_data_dir
+    from ...jobs.folder import DataFolder
 
     root = data_dir or default_data_dir()
     if not (root / "jobs.sqlite3").exists():

@@ -12,7 +12,7 @@ import rich_click as click
 
 from ...backends.registry import get_backend
 from ...config import ModelConfig
-from ...durable import OwnFolder
+from ...config.places import temporary_folder
 from ...errors import ConfigError
 from ...provenance import Provenance, differences, read_provenance
 from ...video import check_output_path, read_frames
@@ -51,7 +51,7 @@ def command(
     backend = get_backend(
         "local", model=model or _model_of(old), revision=revision, profile=profile or old.runtime or old.profile
     )
-    with OwnFolder("hunyuan-local-replay-") as folder, ProgressDisplay(stderr()) as display:
+    with temporary_folder("hunyuan-local-replay-") as folder, ProgressDisplay(stderr()) as display:
         display.begin()
         target = output or folder / "replay.mp4"
         result = backend.generate(old.request, display.context(target, overwrite))

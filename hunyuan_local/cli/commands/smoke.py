@@ -7,7 +7,7 @@ import time
 import rich_click as click
 
 from ...backends.registry import get_backend
-from ...durable import OwnFolder
+from ...config.places import temporary_folder
 from ...schema import GenerationRequest
 from ...video import probe
 from ..shared.console import ProgressDisplay, stderr
@@ -26,7 +26,7 @@ def command(model: str | None, revision: str | None, profile: str | None) -> Non
     """Load the model, make two steps at the smallest size, decode, encode and check the file."""
     console = stderr()
     began = time.monotonic()
-    with OwnFolder("hunyuan-local-smoke-") as folder, ProgressDisplay(console) as display:
+    with temporary_folder("hunyuan-local-smoke-") as folder, ProgressDisplay(console) as display:
         display.begin()
         backend = get_backend("local", model=model, revision=revision, profile=profile)
         result = backend.generate(_SMALLEST, display.context(folder / "smoke.mp4"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from ...durable import OwnFolder
+from ...config.places import temporary_folder
 from ...errors import ConfigError, TerminationRequest
 from ...provenance import library_versions
 from ..worker import Worker
@@ -56,7 +56,7 @@ class Replica:
             HunyuanLocalError: the model cannot be loaded, or the store cannot be used.
         """
         self._check_versions()
-        with OwnFolder(_FOLDER_PREFIX) as root:
+        with temporary_folder(_FOLDER_PREFIX) as root:
             folder = RemoteFolder(root, self._keeper)
             store = RemoteStore(self._keeper, folder)
             self._worker = Worker(folder, store, self._options.backend(), self._options)

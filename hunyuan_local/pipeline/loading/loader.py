@@ -19,7 +19,6 @@ from ...config import ModelConfig, RuntimeProfile, cache_dir
 from ...config.profiles import Offload, Residence
 from ...errors import ConfigError, HunyuanLocalError, ModelLoadError, first_line
 from ...schema import Progress
-from ...weights.files import missing_files
 from ...weights.single_file import find_file, sha256_of
 from ...weights.source import provide
 from ..acceleration import accelerate
@@ -89,10 +88,6 @@ def load_model(
         keep_freed_memory()
     with _translated_errors(config):
         folder = provide(config, lambda transfer: on_progress(transfer.progress), on_note)
-        if missing := missing_files(folder):
-            raise ModelLoadError(
-                f"model={config.model_id!r}: {folder} lacks {', '.join(missing)}; fetch the checkpoint again"
-            )
         check_classes(config, folder, _FAMILY.classes)
         return _assemble(config, profile, folder, on_note)
 
@@ -126,7 +121,7 @@ def _assemble(config: ModelConfig, profile: RuntimeProfile, folder: Path, on_not
     profile = accelerate(pipe, profile)
     prompts = PromptEncoder(
         pipe, config.prompt_template, placement, load,
-        cache=_prompt_cache(config, profile, folder, cache_dir() / "prompts") if profile.prompt_cache else None,
+        cache=_kept_prompts(config, profile, folder, on_note),
         staged=lambda place: _prompt_cache(config, profile, folder, place, max_bytes=None),
     )  # fmt: skip
     return LoadedModel(pipe, _FAMILY, config, profile, folder, placement, prompts, extra_files)
@@ -201,6 +196,17 @@ def _prompt_cache(
     dtypes = {name: getattr(profile.dtypes, name) for name in TEXT_ENCODERS}
     devices = {name: "cpu" if profile.residence(name) == "cpu" else profile.device for name in TEXT_ENCODERS}
     return PromptCache(place, encoder_identity(folder, dtypes, devices), config.prompt_template, **limits)
+
+
+def _kept_prompts(config: ModelConfig, profile: RuntimeProfile, folder: Path, on_note: OnNote) -> PromptCache | None:
+    """The cache of encoded prompts; None, with a note, where this machine has no place for one."""
+    if not profile.prompt_cache:
+        return None
+    try:
+        return _prompt_cache(config, profile, folder, cache_dir() / "prompts")
+    except ConfigError as error:
+        on_note(f"encoded prompts are not kept: {error}")
+        return None
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from diffusers.hooks import apply_group_offloading
 
 from ...config import RuntimeProfile, cache_dir
 from ...durable import OwnFolder
+from ...errors import ConfigError
 from ..diffusers_private import is_in_4_bits, is_in_8_bits
 from ..torch_private import set_allocator
 
@@ -157,8 +158,14 @@ class Placement:
     def _disk_folder(self, component: str) -> str:
         """A new folder: the library takes a file that it finds there for its own, whatever wrote it."""
         parent = cache_dir() / "offload"
-        parent.mkdir(parents=True, exist_ok=True)
-        folder = OwnFolder(f"own-{component}-", parent)
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            folder = OwnFolder(f"own-{component}-", parent)
+        except OSError as error:
+            raise ConfigError(
+                f"group.to_disk: {parent}: cannot be written: {error}; set HUNYUAN_LOCAL_CACHE_DIR to a folder on a "
+                "disk that holds the weights"
+            ) from error
         self._folders.append(folder)
         return str(folder.path)
 

@@ -21,6 +21,7 @@ from ...config.rewriting import DEFAULT_MODEL
 from ...errors import ConfigError, GenerationCancelledError, ModelLoadError, RewriteError, first_line
 from ...rewriting.writer import Answer, Messages, ShouldStop
 from ...weights.cache import is_here
+from ...weights.hub import Hub
 from ..quiet import quiet_transformers
 
 _REMEDY = (
@@ -64,6 +65,8 @@ class LanguageModel:
         source = {"revision": config.revision, "local_files_only": is_offline(), "trust_remote_code": False}
         # A download shows how far it is: it may be of gigabytes.
         is_local = Path(self.name).is_dir() or is_here(self.name)
+        if not is_local:
+            Hub.default().check_download(f"rewrite_model={self.name!r}")
         with _translated(config), quiet_transformers() if is_local else nullcontext():
             self._tokenizer = AutoTokenizer.from_pretrained(self.name, **source)
             if not self._tokenizer.chat_template:

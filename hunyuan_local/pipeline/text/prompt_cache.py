@@ -6,6 +6,7 @@ how prompts are encoded.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -54,11 +55,13 @@ class PromptCache:
         except FileNotFoundError:
             return None
         except (OSError, SafetensorError):
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
             return None
         if found.keys() != set(NAMES):
             return None
-        path.touch()
+        with contextlib.suppress(OSError):  # of a cache that may only be read
+            path.touch()
         return found
 
     def save(self, prompt: str, embeddings: Embeddings) -> None:
