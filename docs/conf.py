@@ -81,7 +81,7 @@ def _shorten(
     """No signature for a class whose fields are listed, and no pydantic settings inside of types."""
     if what == "class" and issubclass(obj, BaseModel):
         return "", None
-    return signature, returns and re.sub(r"(?:~?typing\.)?Annotated\[(.*), FieldInfo\(.*\)\]", r"\1", returns)
+    return signature, returns and re.sub(r"(?:~?\w+\.)?Annotated\[(.*), FieldInfo\(.*\)\]", r"\1", returns)
 
 
 def setup(app: Sphinx) -> None:
