@@ -70,7 +70,7 @@ def _default(cls: type, name: str) -> str:
 
 def _complete(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
     if what == "property" and lines:
-        lines[0] = lines[0].replace(": ", " – ")  # napoleon would take what is before it for a type
+        lines[0] = lines[0].replace(": ", "; ")  # napoleon would take what is before it for a type
     elif what == "class" and (dataclasses.is_dataclass(obj) or issubclass(obj, BaseModel)):
         lines[:] = _with_fields(obj, lines)
 
