@@ -1,4 +1,4 @@
-"""Every error that this package raises on purpose.
+"""Every error that this package raises on purpose::
 
     HunyuanLocalError            exit code
     |- InvalidRequestError       2   a field of a request is not allowed

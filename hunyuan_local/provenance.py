@@ -37,7 +37,7 @@ class ModelIdentity(BaseModel):
     """Which model made it; of a hosted one no more than its name is known.
 
     ``config`` is the whole preset, with the repository or folder and the revision asked for,
-    ``weights`` the identity of :func:`weights_identity`, what was there, and ``files`` the SHA-256 of what
+    ``weights`` the identity of ``weights_identity``, what was there, and ``files`` the SHA-256 of what
     was added to it (LoRAs, a GGUF file) by path.
     """
 

@@ -221,8 +221,8 @@ class Timings(BaseModel):
     last five seconds are a hosted service's: ``run_s`` is its own figure where it gives one, else, like
     ``queue_s``, what was seen from here, to the polling interval. ``poll_s`` is the longest that the finished task can
     have waited to be seen: no service says when a task ended, but the look before found it unfinished, and it ran for
-    ``run_s`` after it was last seen waiting. It is told only beside a service's own ``run_s``; without one it lies in
-    ``run_s``, and is 0.
+    ``run_s`` after it was last seen waiting. It is set only if the service reports ``run_s``; otherwise it is 0, and
+    contained in ``run_s``.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -261,7 +261,8 @@ class SafetyVerdict(BaseModel):
     Attributes:
         flagged: whether any frame reached the threshold.
         score: the highest of a frame, 0 to 1, over the labels that count.
-        label, frame: of which label and which frame, from 0.
+        label: the label with that score.
+        frame: the frame with that score, counted from 0.
         threshold: from where a frame counts as flagged.
         frames: how many were looked at.
         model: the classifier, by id or folder.

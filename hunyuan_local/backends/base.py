@@ -44,7 +44,7 @@ class GenerationContext:
     Attributes:
         output: the mp4 to write; None chooses a name with time and seed in the current folder.
         overwrite: replace an existing file.
-        on_progress: called with every :class:`Progress`, from the thread that generates.
+        on_progress: called with every :class:`~hunyuan_local.schema.Progress`, from the thread that generates.
         on_note: called with each sentence that the user should know, as soon as it is known; the
             result holds those that are about the video.
         cancel: set it, from any thread, to stop within one step.
@@ -62,10 +62,10 @@ class GenerationContext:
             place of the last one: ``<output>.preview.png``, which the progress names. 0 writes none.
         rewriting: who rewrites the prompts of requests that ask for it.
         safety: whether finished frames are checked, and what becomes of the video then.
-        rewrite_s, rewrite_notes: set by the backend: the seconds that rewriting the prompt took, and what is to be
-            said of it in the result.
-        job_id, remote_id: set by a hosted backend as soon as they are known: the name under which
-            the job can be resumed here, and the task's id at the service.
+        rewrite_s: set by the backend: the seconds that rewriting the prompt took.
+        rewrite_notes: set by the backend: what the result says of the rewriting.
+        job_id: set by a hosted backend as soon as it is known: the name under which the job can be resumed here.
+        remote_id: set by a hosted backend as soon as it is known: the task's id at the service.
     """
 
     output: Path | None = None
@@ -106,8 +106,9 @@ class Explanation(BaseModel):
     Attributes:
         verdict: ``accepted`` as it is; ``adjusted`` only with permission; or ``refused``.
         losses: field, value, reason and, where permitted, what it becomes.
-        url, body: where the request goes, and the exact body; None where it is refused, and no URL
-            for the local backend. A seed that was not given is drawn anew for every video.
+        url: where the request goes; None where it is refused, and for the local backend.
+        body: the exact body; None where the request is refused. A seed that was not given is drawn anew for every
+            video.
         notes: what else the user should know.
         price_usd: of one video in US dollars, if known.
     """

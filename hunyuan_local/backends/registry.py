@@ -70,10 +70,11 @@ def get_backend(name: str, **options: Any) -> Backend:
 
     Args:
         name: one of :func:`backend_names`.
-        options: for ``local``: ``model`` (a name, folder or Hub id), ``revision``, ``profile``, ``lora``,
-            ``cache``, ``context_parallel`` (over how many GPUs one video is shared out) and
-            ``context_parallel_mode`` (``ulysses`` or ``ring``); for the hosted ones: ``api_key``, ``base_url`` and
-            ``timeout_s``. None is the default.
+        options: for ``local``: ``model`` (a name, folder, Hub id or ``ModelConfig``), ``revision``, ``profile`` (a
+            name, YAML file, mode of the plan or ``RuntimeProfile``), ``lora`` (a list of ``LoraConfig``), ``cache``
+            (a name), ``context_parallel`` (how many GPUs make one video together) and ``context_parallel_mode``
+            (``ulysses`` or ``ring``). For the hosted backends: ``api_key``, ``base_url`` and ``timeout_s``. None
+            is the default.
 
     Raises:
         ConfigError: unknown backend, model or profile, or an option of another backend.
