@@ -37,7 +37,7 @@ LONGEST = {
     "ui/test_page_in_browser.py": 110,
     "jobs/test_ray_pool.py": 90,
     "test_extras.py": 80,
-    "test_documentation.py": 70,
+    "test_docs.py": 70,
     "batch/test_batch_crash.py": 60,
     "jobs/test_pool.py": 50,
     "bench/test_bench_end_to_end.py": 50,

@@ -69,7 +69,7 @@ PRIVATE = {
     "ui/gradio_private.py",
     "weights/hub_private.py",
 }
-DOCUMENTED = {"_exit", "_asdict", "_fields", "_make", "_replace"}  # os, and named tuples
+DOCUMENTED = {"_exit", "_asdict", "_fields", "_make", "_replace", "_value_"}  # os, named tuples, enumerations
 UNDOCUMENTED = re.compile(
     r"torch\.(\w+\.)*_\w+|diffusers\.(models|loaders|quantizers|hooks\.(?!apply_|\w+Config$))|gradio\.|"
     r"huggingface_hub\.(constants|hf_api|file_download|_\w+)"

@@ -31,7 +31,7 @@ _SIGNATURES: tuple[tuple[str, str, str], ...] = (
     (r"SQLite format 3", "a database (SQLite)", _AS_TEXT),
     (r"(\xef\xbb\xbf)?\s*<(?i:\?xml|!doctype|html|svg)\b", "a page or a picture in XML or HTML", _AS_TEXT),
 )
-_JSON_LINES = 'write one object a line, such as {"prompt": "a red circle"}, and name the file .jsonl'
+_JSON_LINES = 'write one object a line, such as {"prompt": "a cat on a fence"}, and name the file .jsonl'
 _OTHERWISE = "--format text makes each line a prompt as it stands"
 # Suffixes of formats that nobody writes prompts in, one a line.
 _REFUSED = {

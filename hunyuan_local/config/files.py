@@ -23,7 +23,7 @@ def load_model_config(name: str) -> ModelConfig:
     """The config called ``name``; or, for a folder or a Hub id, the 13 B preset with those weights.
 
     Which licence the weights of a folder or of an unknown repository are under is not known here: see
-    :func:`hunyuan_local.weights.licence.licence_of`.
+    ``hunyuan_local.weights.licence.licence_of``.
 
     Args:
         name: a name in ``configs/models``, a path to a config file, a folder in diffusers' layout,

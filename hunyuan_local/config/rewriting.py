@@ -65,7 +65,8 @@ class AnswerPhrases(StrictConfig):
         requests: first words of sentences that ask for something.
         speech_verbs: verbs before a colon, after which somebody in the video speaks.
         interjections: what comes before an introduction, such as ``sure``.
-        openers, prompt_words: a line that begins with one of the first and has one of the second introduces a prompt.
+        openers: a line that begins with one of these and has one of ``prompt_words`` introduces a prompt.
+        prompt_words: see ``openers``.
         label_words: the other words of a line that says nothing of a video, such as ``prompt:``.
         closings: beginnings of what a model says after a prompt.
         function_words: of each language, words that a video cannot show, separated by spaces.
