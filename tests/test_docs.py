@@ -15,6 +15,9 @@ from typing import NamedTuple
 import pytest
 from command_line import run_here
 
+from hunyuan_local import errors
+from hunyuan_local.exit_codes import ExitCode
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Commands that only print; the others make videos, or look at ffmpeg.
@@ -108,3 +111,11 @@ def test_every_python_example_runs(block: Block, tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize(("page", "target"), LINKS, ids=lambda value: str(value).removeprefix(f"{ROOT}/"))
 def test_every_local_link_leads_somewhere(page: Path, target: str) -> None:
     assert (page.parent / target).exists()
+
+
+def test_the_table_of_exit_codes_is_that_of_the_code() -> None:
+    table = (ROOT / "docs" / "troubleshooting.md").read_text().partition("## Exit codes")[2]
+    rows = re.findall(r"^\| (\d+) \|.*\|(.*)\|$", table, re.MULTILINE)
+    assert [int(code) for code, _ in rows] == sorted(ExitCode)
+    named = {name: int(code) for code, names in rows for name in re.findall(r"`(\w+)`", names)}
+    assert named == {name: int(getattr(errors, name).exit_code) for name in named}
