@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import importlib.metadata
+import itertools
 import re
 
 from pydantic import BaseModel
 from sphinx.application import Sphinx
 from sphinx.domains.python import PyObject
+
+from hunyuan_local.cli.main import group
+from hunyuan_local.cli.shared.panels import PANELS
 
 project = "hunyuan-local"
 release = importlib.metadata.version(project)
@@ -84,8 +89,17 @@ def _shorten(
     return signature, returns and re.sub(r"(?:~?\w+\.)?Annotated\[(.*), FieldInfo\(.*\)\]", r"\1", returns)
 
 
+def _order_options() -> None:
+    """List the options of each command in the order in which ``--help`` groups them."""
+    places = {option: place for place, option in enumerate(itertools.chain.from_iterable(PANELS.values()))}
+    for name in group.commands:
+        command = importlib.import_module(f"hunyuan_local.cli.commands.{name}").command
+        command.params.sort(key=lambda parameter: places.get(parameter.opts[0], -1))
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
+    _order_options()
     next(kind for kind in PyObject.doc_field_types if kind.name == "variable").label = "Attributes"
     app.connect("autodoc-process-docstring", _complete, priority=400)  # before napoleon
     app.connect("autodoc-process-signature", _shorten)
