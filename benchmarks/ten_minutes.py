@@ -356,7 +356,7 @@ def _package_model(mode):
     for name, content in configs.items():
         (folder / name).mkdir(); (folder / name / "config.json").write_text(json.dumps(content))
 
-    def read(component, folder, profile, placement, **options):
+    def read(component, config, folder, profile, placement, **options):
         dtype, device = getattr(torch, getattr(profile.dtypes, component)), placement.loading_device(component)
         module = on_meta(component, configs[component]).to(dtype).to_empty(device=device)
         if component.startswith("text"):  # buffers that are no weights are made by the constructor
@@ -367,7 +367,7 @@ def _package_model(mode):
                     b.data.copy_(torch.arange(b.numel(), device=b.device).view(b.shape))
         return random_(module)
 
-    loader._read, loader.missing_files = read, lambda folder: []
+    loader._read = read
     loader.provide = lambda config, *a: folder
     config = model_config(folder)
     profile = named_profile(mode) if not SMALL else named_profile("cpu")

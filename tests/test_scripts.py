@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = [".ci/run", "scripts/check", "scripts/demo", "scripts/test"]
+MODULES = ("-m ruff", "-m mypy", "-m sphinx", "-m pytest")  # what .ci/run calls
+COMMANDS = [".ci/run", "scripts/check", "scripts/demo", "scripts/docs", "scripts/test"]
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("bash") is None, reason="the scripts are for bash"),
@@ -67,7 +68,7 @@ class Checkout:
         self.elsewhere = folder / "elsewhere"
         self.elsewhere.mkdir()
         self.log = folder / "log"
-        for name in (".ci/run", "scripts/check", "scripts/demo", "scripts/environment", "scripts/test"):
+        for name in (*COMMANDS, "scripts/environment"):
             (self.root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, self.root / name)
         for name in ("pyproject.toml", "constraints.txt"):
@@ -143,7 +144,7 @@ def test_environment_of_the_tests_serves_the_demo_but_not_the_other_way(checkout
     assert checkout.run("scripts/test").returncode == 0
     assert checkout.take_installs()[0].endswith("--editable .[dev]")
 
-    for script in ("scripts/demo", "scripts/check", "scripts/test"):
+    for script in ("scripts/demo", "scripts/check", "scripts/docs", "scripts/test"):
         assert checkout.run(script).returncode == 0
     assert checkout.take_installs() == []
 
@@ -353,17 +354,28 @@ def test_locked_javascript_packages_come_from_the_public_registry() -> None:
 
 @pytest.mark.parametrize(
     ("fail", "code"),
-    [("", 0), ("ruff check", 1), ("ruff format", 1), ("-m mypy", 1), ("-m pytest", 1), ("pip install", 1)],
+    [
+        ("", 0),
+        ("ruff check", 1),
+        ("ruff format", 1),
+        ("-m mypy", 1),
+        ("-m sphinx", 1),
+        ("-m pytest", 1),
+        ("pip install", 1),
+    ],
 )
 def test_ci_runs_everything_and_fails_if_anything_does(checkout: Checkout, fail: str, code: int) -> None:
     result = checkout.run(".ci/run", STUB_FAIL=fail, CI="true")
     assert result.returncode == code, result.stderr
     calls = checkout.take_calls()
     if fail != "pip install":
-        assert [call.split()[1] for call in calls if call.startswith(("-m ruff", "-m mypy", "-m pytest"))] == [
+        assert [
+            call.split()[1] for call in calls if call.startswith(("-m ruff", "-m mypy", "-m sphinx", "-m pytest"))
+        ] == [
             "ruff",
             "ruff",
             "mypy",
+            "sphinx",
             "pytest",
         ]
         assert calls[-1].startswith("-m pytest")

@@ -142,6 +142,7 @@ def outcome(cluster: Any, batch: Batch) -> Outcome:
             process.send_signal(signal.SIGKILL)
         batch.wait_until(lambda: all(batch.store.get(job.job_id).is_finished for job in jobs))
         batch.wait_until(lambda: all(f"job {job.job_id}: done in" in log.getvalue() for job in jobs))
+    head |= {process.pid for process in processes_of(cluster.head_node)}  # a new replica may have begun there
     ended = [batch.store.get(job.job_id) for job in jobs]
     return Outcome(batch, ended, killed, step, {"head": head, "other": pids}, log.getvalue())
 
