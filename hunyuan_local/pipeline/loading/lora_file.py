@@ -99,4 +99,6 @@ def _check_used(changes: Changes, is_used: bool, strange: Sequence[str], unused:
             "the LoRA was made for another model"
         )
     if unused:
-        changes.notes.append(f"{len(unused)} of the {count} keys of {name} are unused, such as {', '.join(unused[:3])}")
+        changes.notes.append(
+            f"{len(unused)} of the {count} keys of {name} are not used, such as {', '.join(unused[:3])}"
+        )
