@@ -225,7 +225,7 @@ def test_a_folder_with_another_kind_of_text_encoder_is_refused(tmp_path: object)
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text('{"architectures": ["T5EncoderModel"]}')
     (tmp_path / "model_index.json").write_text("{}")
-    with pytest.raises(ModelLoadError, match="is a T5EncoderModel, and only"):
+    with pytest.raises(ModelLoadError, match="is a T5EncoderModel; only"):
         plan(REQUEST, load_model_config(str(tmp_path)), Machine(80 * GIB, None))
 
 
