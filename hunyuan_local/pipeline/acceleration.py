@@ -179,8 +179,8 @@ def resampled_ratios(ratios: Sequence[float], total: int) -> torch.Tensor:
     logarithms = np.cumsum(np.log(ratios))
     places, wanted = np.arange(count) / count, np.arange(total) / total
     found = np.interp(wanted, places, logarithms)
-    beyond = np.maximum(wanted - places[-1], 0) * count
-    found += beyond * math.log(ratios[-1])
+    past_end = np.maximum(wanted - places[-1], 0) * count
+    found += past_end * math.log(ratios[-1])
     return torch.tensor(np.exp(np.diff(found, prepend=found[0])), dtype=torch.float32)
 
 

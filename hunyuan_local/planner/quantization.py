@@ -234,7 +234,7 @@ INT8_WEIGHT_ONLY = WeightOnlyInt8(NEEDS["int8"], quantizing_bytes=8)
 INT8_DYNAMIC = DynamicInt8(NEEDS["int8-dynamic"], quantizing_bytes=8, matmul_speed=2.0)
 NF4 = BlockFloat4(NEEDS["nf4"], quantized_on_gpu=True)
 LLM_INT8 = LlmInt8(NEEDS["llm-int8"], movable=False, quantized_on_gpu=True)
-# What hunyuan_local/pipeline/loading/quantization.py keeps in full precision, and why.
+# The layers that hunyuan_local/pipeline/loading/quantization.py keeps in full precision; the reasons are there.
 _OUTSIDE_THE_BLOCKS = ("^context_embedder", "^time_text_embed", "^norm_out", "^proj_out$")
 _FEW_ROWS = (r"\.norm", "add_[qkv]_proj$", "to_add_out$", "ff_context")
 # The package's method for each value of a profile's ``quantization``.

@@ -16,7 +16,7 @@ from ..memory.device import is_out_of_memory, out_of_memory
 # diffusers' backend names, without the leading underscore that some of them have. Its varlen kernels (for texts of
 # different lengths) are not needed without a mask; kernels for other hardware are not listed.
 EXACT = ("native", "native_cudnn", "native_flash", "native_efficient", "flash", "flash_3", "xformers")
-INEXACT = ("sage",)  # queries and keys in int8
+INEXACT = ("sage",)  # quantizes queries and keys to int8
 # These download a compiled kernel from the Hub, so they are used only if the user names them.
 FROM_HUB = ("flash_hub", "flash_3_hub", "flash_4_hub", "sage_hub")
 BACKENDS = (*EXACT, *INEXACT, *FROM_HUB)
@@ -101,7 +101,7 @@ def find_problem(backend: str, device: str, dtype: torch.dtype, head_dim: int) -
     )
     name = library_name(backend)
     try:
-        with attention_backend(name):  # checks what is installed, and fetches a kernel from the Hub
+        with attention_backend(name):  # checks that it is installed, or downloads it from the Hub
             pass
         found = dispatch_attention_fn(*(x.to(device, dtype) for x in (query, key, value)), backend=name).float().cpu()
     except Exception as error:  # each kernel raises different errors
