@@ -80,10 +80,8 @@ class Checkpoint:
             return None, f"{self.path} is damaged; starting from the first step"
         saved = metadata["facts"]
         if changed := [name for name, value in self.facts.items() if saved.get(name) != value]:
-            return (
-                None,
-                f"{self.path} does not match this request (different: {', '.join(changed)}); starting from the first step",
-            )
+            what = ", ".join(changed)
+            return None, f"{self.path} does not match this request (different: {what}); starting from the first step"
         with safe_open(self.path, "pt") as file:
             return SavedState(metadata["step"], file.get_tensor("latents"), file.get_tensor("generator")), None
 
