@@ -98,7 +98,8 @@ class FrameClassifier:
             if not 0 <= score <= 1:  # also rejects NaN, which would pass every threshold
                 raise ModelLoadError(
                     f"safety_model={self.name!r}: gives a frame the score {score} for {label!r}; scores must "
-                    "be from 0 to 1, so its weights are damaged or it is not a classifier; choose another with --safety-model"
+                    "be from 0 to 1, so its weights are damaged or it is not a classifier; choose another with "
+                    "--safety-model"
                 )
         return scores
 
