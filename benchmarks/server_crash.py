@@ -131,7 +131,7 @@ def _count(
         jobs_done=len(done),
         done_twice=sum(log.count(f"job {job_id}: done") > 1 for job_id in ids),
         frames_differ=sum(hashes[job.job_id] != undisturbed[job.request] for job in done),
-        taken_up_in_mid_video=sum(any("going on after" in note for note in job.result["notes"]) for job in done),
+        taken_up_in_mid_video=sum(any("resuming after" in note for note in job.result["notes"]) for job in done),
         attempts=sum(job.attempts for job in done),
         seconds=round(seconds, 1),
     )

@@ -128,7 +128,7 @@ def test_a_drawn_seed_is_kept(make: Callable) -> None:
         make(drawn, stop_after=2)
     notes: list[str] = []
     make(drawn, on_note=notes.append)
-    assert [note for note in notes if note.startswith("going on after step 2")]
+    assert [note for note in notes if note.startswith("resuming after step 2")]
 
 
 def test_going_on_is_said_in_the_file(make: Callable) -> None:
@@ -216,7 +216,7 @@ def test_by_time_a_cancelled_video_loses_no_step(make: Callable, whole: str, ste
         make(stop_after=steps, checkpoint_every=None)
     result = make(checkpoint_every=None)
     assert result.provenance["frames_sha256"] == whole
-    assert [note for note in result.notes if f"going on after step {steps}," in note]
+    assert [note for note in result.notes if f"resuming after step {steps}," in note]
 
 
 def test_by_time_a_video_that_is_cancelled_while_it_is_decoded_loses_no_step(make: Callable, whole: str) -> None:
@@ -280,7 +280,7 @@ def test_a_state_of_other_weights_is_not_used(tmp_path: Path) -> None:
     other = Checkpoint(tmp_path, "k")
     other.facts = {"weights": "b"}
     state, problem = other.load()
-    assert state is None and "another weights" in problem
+    assert state is None and "different: weights" in problem
 
 
 def test_an_invalid_video_is_not_decoded_again(make: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -329,7 +329,7 @@ def test_after_kill_9_the_same_command_goes_on(tmp_path: Path) -> None:
     killed = subprocess.run([sys.executable, "-c", KILLED, *command], cwd=tmp_path, capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     again = run_here(*command, cwd=tmp_path)
-    assert again.returncode == 0 and "going on after step 2" in again.stderr
+    assert again.returncode == 0 and "resuming after step 2" in again.stderr
 
 
 def test_a_state_that_cannot_be_deleted_fails_no_finished_video(

@@ -75,8 +75,8 @@ def test_the_built_in_checkpoint_is_complete() -> None:
     ("change", "words"),
     [
         (lambda tensors: tensors.pop(FIRST), f"its transformer lacks 1 weights, such as {FIRST}"),
-        (lambda tensors: tensors.update({"double_blocks.0.x": torch.ones(1)}), "no place for, such as double"),
-        (lambda tensors: tensors.update({FIRST: torch.ones(64, 128)}), f"has {FIRST} of the shape [64, 128]"),
+        (lambda tensors: tensors.update({"double_blocks.0.x": torch.ones(1)}), "does not describe, such as double"),
+        (lambda tensors: tensors.update({FIRST: torch.ones(64, 128)}), f"has {FIRST} with the shape [64, 128]"),
     ],
     ids=["missing", "too many", "another shape"],
 )  # fmt: skip
@@ -91,7 +91,7 @@ def test_weights_that_are_not_those_of_the_transformer_are_named(
 
 def test_a_configuration_without_guidance_does_not_drop_its_weights(folder: Path) -> None:
     change_json(folder / "transformer" / "config.json", guidance_embeds=False)
-    with pytest.raises(ModelLoadError, match=r"no place for, such as time_text_embed\.guidance_embedder"):
+    with pytest.raises(ModelLoadError, match=r"does not describe, such as time_text_embed\.guidance_embedder"):
         check_weights(config_of(folder), folder, "transformer", CLASSES["transformer"])
 
 

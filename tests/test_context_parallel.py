@@ -134,7 +134,7 @@ def test_a_video_taken_up_again_has_the_frames_of_one_made_at_once(backend: Para
     resumed = backend.generate(SHORT, again)
 
     assert 1 <= step < 6
-    assert [note for note in notes if note.startswith(f"going on after step {step}")]
+    assert [note for note in notes if note.startswith(f"resuming after step {step}")]
     assert resumed.provenance["frames_sha256"] == whole.provenance["frames_sha256"]
     assert not state.exists()
 
@@ -193,7 +193,7 @@ def test_a_process_killed_while_denoising_ends_all_and_the_next_run_goes_on(
     context.on_progress = at("decode", 1, lambda: os.kill(backend.pids[0], signal.SIGKILL))
     with pytest.raises(RankFailedError, match=r"rank 0 of 2 was killed by SIGKILL"):
         backend.generate(LONG, context)
-    assert [note for note in notes if note.startswith("going on after step")]
+    assert [note for note in notes if note.startswith("resuming after step")]
     assert backend.pids == []
     assert leftovers(tmp_path) == []
     assert saved_latents(next((tmp_path / "states").iterdir()))[1] == 3

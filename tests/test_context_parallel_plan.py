@@ -214,7 +214,7 @@ def _is_alive(pid: int) -> bool:
 
 def test_a_single_process_refuses_a_profile_of_several() -> None:
     profile = CPU.model_copy(update={"context_parallel": ContextParallel(degree=2)})
-    with pytest.raises(ConfigError, match="its context_parallel is for several processes"):
+    with pytest.raises(ConfigError, match="its context_parallel needs several processes"):
         LocalBackend("tiny", profile).load()
 
 

@@ -168,7 +168,7 @@ def test_sequential_offload_is_refused() -> None:
 
 
 def test_a_second_quantisation_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"quantization='nf4': transformer_gguf='x\.gguf' is quantised already"):
+    with pytest.raises(ConfigError, match=r"quantization='nf4': transformer_gguf='x\.gguf' is already quantized"):
         require_gguf("x.gguf", "nf4")
 
 
@@ -197,7 +197,7 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_ends_too_soon_is_refused(official: Path, tmp_path: Path, kept: int) -> None:
     path = tmp_path / "x.gguf"
     path.write_bytes(official.read_bytes()[:kept])
-    with pytest.raises(ModelLoadError, match=r"x\.gguf: cannot be read: .*fetch it again"):
+    with pytest.raises(ModelLoadError, match=r"x\.gguf: cannot be read: .*it again"):
         load(path)
 
 

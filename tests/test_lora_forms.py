@@ -186,7 +186,7 @@ def test_the_settings_that_peft_writes_with_its_file_are_heeded(transformer: Tra
 def test_alpha_0_of_the_settings_changes_nothing_and_is_noted(transformer: Transformer, tmp_path: Path) -> None:
     path = write(tmp_path, plain(), {"lora_adapter_metadata": json.dumps({"transformer.lora_alpha": 0})})
     (loaded,) = add_loras(transformer, [LoraConfig(path=str(path))])
-    assert "changes nothing" in loaded.notes[0]
+    assert "has no effect" in loaded.notes[0]
 
 
 # --- Beside quantised layers ---
@@ -215,5 +215,5 @@ def test_a_whole_difference_is_refused_beside_quantised_layers(
 ) -> None:
     path = write(tmp_path, {f"diffusion_model.{Q}.diff": random(128, 128)})
     monkeypatch.setattr("hunyuan_local.pipeline.loading.lora._is_plain", lambda weight: False)
-    with pytest.raises(ModelLoadError, match=rf"lora=.*{Q} is a whole matrix.*quantised"):
+    with pytest.raises(ModelLoadError, match=rf"lora=.*{Q} is a full matrix.*quantized"):
         add_loras(transformer, [LoraConfig(path=str(path))])

@@ -219,7 +219,7 @@ def test_so_they_are_in_bfloat16(starts_process: None, tmp_path: Path) -> None:
 
 def test_no_step_is_made_twice(recovered: Recovered) -> None:
     assert recovered.steps == 5  # four steps, one of them begun twice
-    assert "going on after step 2, saved in memory" in recovered.result.notes
+    assert "resuming after step 2, saved in memory" in recovered.result.notes
 
 
 def test_the_runtime_in_the_file_is_the_one_that_worked(recovered: Recovered) -> None:

@@ -170,7 +170,7 @@ def test_rows_and_columns_stay_in_their_order() -> None:
 
 
 def test_a_map_of_other_channels_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"latent_preview.factors: 4 rows.*16 channels.*leave latent_preview out"):
+    with pytest.raises(ConfigError, match=r"latent_preview.factors: 4 rows.*16 channels.*remove latent_preview"):
         preview_frames(torch.zeros(1, 16, 1, 2, 2), PLAIN)
 
 
@@ -187,7 +187,7 @@ def test_the_clean_latents_are_exact_on_a_straight_path(step: int) -> None:
 
 @pytest.mark.parametrize("sigma_after", [0.5, 0.6])
 def test_a_step_that_does_not_lower_the_noise_is_refused(sigma_after: float) -> None:
-    with pytest.raises(ValueError, match="sigma must fall"):
+    with pytest.raises(ValueError, match="sigma must decrease"):
         predict_clean(random_latents(1), random_latents(2), 0.5, sigma_after)
 
 

@@ -77,7 +77,7 @@ def test_a_folder_that_cannot_be_written_is_a_note(tmp_path: Path) -> None:
     notes: list[str] = []
     embeddings = load_model(TINY, CPU).prompts.encode(REQUEST, notes.append)
     assert set(NAMES) == embeddings.keys()
-    assert "HUNYUAN_LOCAL_CACHE_DIR chooses another folder" in notes[0]
+    assert "set HUNYUAN_LOCAL_CACHE_DIR to another folder" in notes[0]
 
 
 @reads_weights

@@ -1,1 +1,1 @@
-"""The model itself: loading, denoising, decoding. The only folder that imports torch."""
+"""Loading, denoising and decoding. The only folder that imports torch."""

@@ -1,7 +1,7 @@
-"""What makes the denoising faster, one function each: exact attention, compiled blocks, step caches.
+"""Makes the denoising faster: mask-free attention, compiled blocks and step caches, one function each.
 
-Attention without a mask and kept rotary tables are always on, since they change nothing but the last
-bits. Compiling and caching are off unless the profile asks for them.
+Attention without a mask and precomputed rotary tables are always on, because they change the result only in the
+last bits. Compiling and caching are off unless the profile enables them.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from .diffusers_private import first_block_hook
 from .memory.device import is_out_of_memory, out_of_memory
 
 RESUMED_WITH_CACHE = (
-    "the step cache was not saved and starts anew, so the frames differ a little from those of a run without the "
-    "interruption; a profile without cache goes on exactly"
+    "the step cache is not part of the saved state and starts empty, so the frames differ slightly from those of an "
+    "uninterrupted run; without cache in the profile, a resumed run is exact"
 )
 
 
 def accelerate(pipe: HunyuanVideoPipeline, profile: RuntimeProfile) -> RuntimeProfile:
-    """Make a loaded and placed pipeline as fast as its profile says.
+    """Apply the profile's attention backend and compilation to a loaded and placed pipeline.
 
-    The step cache of the profile belongs to a run: see ``step_cache``.
+    The profile's step cache is set up per run: see ``step_cache``.
 
     Returns:
-        The profile with the attention backend that was chosen in the place of ``auto``.
+        The profile, with ``attention_backend: auto`` replaced by the chosen backend.
 
     Raises:
-        ConfigError: the attention backend does not work here, or torch.compile does not.
+        ConfigError: the attention backend or torch.compile does not work here.
     """
     capability = torch.cuda.get_device_capability() if profile.device == "cuda" else None
     why_not = functools.partial(
@@ -60,26 +60,26 @@ def accelerate(pipe: HunyuanVideoPipeline, profile: RuntimeProfile) -> RuntimePr
 def compile_blocks(
     transformer: HunyuanVideoTransformer3DModel, device: str, backend: str | Callable[..., Any] = "inductor"
 ) -> None:
-    """Compile each kind of block once, for prompts and videos of every size.
+    """Compile each type of block once, for prompts and videos of any size.
 
-    Costs minutes during the first step (the graphs stay in torch's cache on disk) and a second
-    compilation for a text of one token, such as an empty negative prompt. All sizes are dynamic, or
-    each new length of a prompt would compile the blocks again; kernels for one fixed size could be a
-    little faster. Sizes that were equal by chance, as those of a square video, can cost one more
-    compilation. Frames differ in the last bits from uncompiled ones.
+    Adds minutes to the first step (torch caches the compiled graphs on disk), and a second compilation for a
+    text of one token, such as an empty negative prompt. All sizes are dynamic; otherwise each new prompt length
+    would recompile the blocks. Kernels for one fixed size could be slightly faster. Sizes that happen to be
+    equal, as in a square video, can cost one more compilation. Frames differ from uncompiled ones in the last
+    bits.
 
     Args:
         transformer: its blocks are compiled in place.
         device: ``cpu`` or ``cuda``.
-        backend: a backend of ``torch.compile``.
+        backend: a ``torch.compile`` backend.
 
     Raises:
-        ConfigError: there is no working compiler for the device.
-        GpuMemoryError: the device's memory ran out while it was tried.
+        ConfigError: the device has no working compiler.
+        GpuMemoryError: the device ran out of memory during the trial compilation.
     """
     try:
         torch.compile(lambda x: x + 1, backend=backend, dynamic=True)(torch.ones(8, device=device))
-    except Exception as error:  # missing compilers are reported in many ways
+    except Exception as error:  # a missing compiler raises many different errors
         if is_out_of_memory(error):
             raise out_of_memory(error, "load") from None
         needed = "Triton, which comes with torch for CUDA" if device == "cuda" else "a C++ compiler such as g++"
@@ -92,19 +92,27 @@ def compile_blocks(
 
 @contextlib.contextmanager
 def step_cache(pipe: HunyuanVideoPipeline, cache: CacheConfig | None, done: int, total: int) -> Iterator[None]:
-    """Skip steps of the run inside that change little; afterwards nothing of it is left, whatever happened.
+    """Skip steps that change little in the run inside; always removes the cache afterwards, also after an error.
 
-    Not exact: how far the frames move depends on the threshold. The cache is not part of a saved
-    state, so a run that is taken up again starts with an empty one and its frames differ a little
-    from those of a run without the interruption (``RESUMED_WITH_CACHE`` says so to the user). Costs
-    device memory for up to three tensors of all tokens (first-block; 0.7 GB each for the 13 B model at
-    1280x720x129), twice that with true CFG; first-block also waits for the device once a step.
+    Not exact: how far the frames move depends on the threshold. The cache is not part of a saved state, so a
+    resumed run starts with an empty one and its frames differ slightly from an uninterrupted run
+    (``RESUMED_WITH_CACHE`` notes this to the user). The first-block cache takes device memory for up to three
+    tensors [1, tokens, channels] (0.7 GB each for the 13 B model at 1280x720x129), twice that with true CFG,
+    and synchronizes with the device once per step.
+
+    How each kind decides, for a step t:
+
+    - first-block: skip the other blocks and reuse their residual if the first block's residual ``r`` changed by
+      ``mean|r_t - r_prev| / mean|r_prev| <= threshold``.
+    - taylorseer: compute every ``interval``-th step, and predict the steps between by a Taylor series of the
+      output, of the given order.
+    - magcache: skip while ``sum |1 - prod ratios| <= threshold`` since the last computed step.
 
     Args:
         pipe: a loaded pipeline; its scheduler counts the steps.
-        cache: None is no cache at all.
-        done: steps that an earlier run has made.
-        total: steps of the whole video, the done ones included.
+        cache: None for no cache.
+        done: steps finished by an earlier run.
+        total: steps of the whole video, including the finished ones.
     """
     if cache is None:
         yield
@@ -123,23 +131,23 @@ def step_cache(pipe: HunyuanVideoPipeline, cache: CacheConfig | None, done: int,
 
 
 def _steps_before(share: float, total: int) -> int:
-    """How many of ``total`` steps begin before this share of them; a product that is a whole number stays one."""
+    """Number of steps before this share of the run, rounded up; 1e-9 absorbs float error in a whole product."""
     return math.ceil(share * total - 1e-9)
 
 
 def _library_config(
     cache: CacheConfig, first: int, last: int, done: int, total: int
 ) -> FirstBlockCacheConfig | TaylorSeerCacheConfig | MagCacheConfig:
-    """The library's configuration for the ``total - done`` steps of this run, of which ``first`` to ``last`` may go."""
+    """diffusers' config for the ``total - done`` steps of this run; ``first`` to ``last`` may be skipped."""
     if isinstance(cache, FirstBlockCache):
         return FirstBlockCacheConfig(threshold=cache.threshold)
     if isinstance(cache, TaylorSeerCache):
-        # The blocks are skipped as a whole and only the output is foretold, as in the library's lite mode, which
-        # still embeds latents and text at each step for nothing. The library's other way keeps the output of
-        # every attention layer, 88 GB for the 13 B model at 1280x720x129.
+        # Skips whole blocks and predicts only the final output, like diffusers' lite mode, but without embedding
+        # latents and text at every step as that does. diffusers' other mode keeps the output of every attention
+        # layer: 88 GB for the 13 B model at 1280x720x129.
         return TaylorSeerCacheConfig(
             cache_interval=cache.interval,
-            # A series of some order needs one full step more than that.
+            # A series of order n needs n + 1 computed steps.
             disable_cache_before_step=max(cache.order + 1, first),
             disable_cache_after_step=max(last, 0),
             max_order=cache.order,
@@ -148,7 +156,7 @@ def _library_config(
             skip_predict_identifiers=["x_embedder", "context_embedder", r"(single_)?transformer_blocks\.\d+"],
         )
     ratios = resampled_ratios(cache.mag_ratios, total)[done:]
-    # The library has no last step for skipping. A ratio of 0 foretells an error of 1, above every threshold.
+    # diffusers has no setting for the last step to skip. A ratio of 0 predicts an error of 1, above any threshold.
     ratios[max(last, 0) :] = 0
     return MagCacheConfig(
         threshold=cache.threshold,
@@ -160,29 +168,29 @@ def _library_config(
 
 
 def resampled_ratios(ratios: Sequence[float], total: int) -> torch.Tensor:
-    """The ratios of ``total`` steps, float32, from those of another number of steps on the same schedule.
+    """Resample MagCache ratios to ``total`` steps of the same schedule, as float32.
 
-    A ratio is of two neighbouring steps, so with fewer steps each is the product of several. The logarithm of
-    the norm is interpolated over the share of the run that lies before a step, and goes on as it ended after
-    the last one. (MagCache's own script takes the ratio of the nearest step, which for 8 steps out of 30 foretells
-    a quarter of the change.)
+    A ratio compares two consecutive steps, so with fewer steps each new ratio is a product of several old ones.
+    We interpolate the cumulative logarithm ``L(i/count) = sum_{j<=i} log(ratio_j)`` at ``i/total``, extend it
+    with the last slope, and take differences: ``new_i = exp(L(i/total) - L((i-1)/total))``. (MagCache's own
+    script picks the nearest step's ratio; for 8 steps out of 30 it predicts only a quarter of the change.)
     """
     count = len(ratios)
     logarithms = np.cumsum(np.log(ratios))
     places, wanted = np.arange(count) / count, np.arange(total) / total
     found = np.interp(wanted, places, logarithms)
-    beyond = np.maximum(wanted - places[-1], 0) * count
-    found += beyond * math.log(ratios[-1])
+    past_end = np.maximum(wanted - places[-1], 0) * count
+    found += past_end * math.log(ratios[-1])
     return torch.tensor(np.exp(np.diff(found, prepend=found[0])), dtype=torch.float32)
 
 
 @contextlib.contextmanager
 def _first_block_only_between(pipe: HunyuanVideoPipeline, threshold: float, first: int, last: int) -> Iterator[None]:
-    """Make the steps before ``first`` and from ``last`` on in full, which the library's cache has no setting for."""
+    """Force full steps before ``first`` and from ``last`` on; diffusers' first-block cache has no setting for this."""
     head = first_block_hook(pipe.transformer.transformer_blocks[0])
 
     def set_threshold(*_: object) -> None:
-        # No difference is below a negative threshold. The scheduler's index is None until its first step.
+        # The relative change is never below a negative threshold. step_index is None before the first step.
         skipping = first <= (pipe.scheduler.step_index or 0) < last
         head.threshold = threshold if skipping else -1.0
 
@@ -195,11 +203,11 @@ def _first_block_only_between(pipe: HunyuanVideoPipeline, threshold: float, firs
 
 @contextlib.contextmanager
 def measured_mag_ratios(transformer: HunyuanVideoTransformer3DModel) -> Iterator[list[float]]:
-    """Collect the ratios that ``cache.kind: magcache`` needs, one a forward pass inside.
+    """Collect the ratios that ``cache.kind: magcache`` needs, one per forward pass inside.
 
-    A ratio is the mean over the latent tokens of the norm of the blocks' residual, divided by that of
-    the step before (Ma et al., MagCache, arXiv 2506.09045); the first one is 1. Run one video without
-    true CFG inside, with the number of steps and the flow shift that will be used.
+    ``ratio_t = mean over tokens of |R_t| / |R_{t-1}|``, where ``R`` is the residual of all blocks (output minus
+    input) and ``|.|`` the norm over the channels (Ma et al., MagCache, arXiv 2506.09045); the first ratio is 1.
+    Run one video inside, without true CFG, with the number of steps and the flow shift that you will use.
     """
     ratios: list[float] = []
     entered: list[torch.Tensor] = []

@@ -1,8 +1,8 @@
-"""The state of one unfinished video: latents, finished steps and the generator's state.
+"""The state of one unfinished video: latents, number of finished steps and the generator's state.
 
-Kept in memory after every step, and, where there is a folder for it, on disk now and then for a later
-run of the very same request, whose frames are then the same as without the interruption: the sampler
-(Euler) keeps no state of its own. Knows nothing about how the state is used.
+Kept in memory after every step and, if there is a folder, saved to disk periodically for a later run of the same
+request. A resumed run gives the same frames as an uninterrupted one, because the sampler (Euler) has no state.
+Knows nothing about how the state is used.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from ..durable import replacing
 from ..errors import ConfigError, HunyuanLocalError
 
-UNSAVED_S = 30.0  # the work that a crash may cost, up to the end of the step in which it is reached
+UNSAVED_S = 30.0  # most work a crash may cost, in seconds, plus the rest of the step in which it is reached
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,14 @@ class SavedState:
 
 
 class Checkpoint:
-    """The state of one request, in memory and in one file, ``latents-<key>.safetensors``.
+    """Stores the state of one request in memory and in one file, ``latents-<key>.safetensors``.
 
     Args:
-        folder: made if it is not there; None keeps the state in memory alone.
-        key: what tells this request from others.
-        every: save after so many steps. None saves after the step with which ``UNSAVED_S`` seconds have passed since
-            the last time, or the beginning. The last step is saved either way.
-        clock: seconds that never go back.
+        folder: created if missing; None keeps the state only in memory.
+        key: identifies the request.
+        every: save after this many steps. None saves after the first step that ends ``UNSAVED_S`` seconds or more
+            after the last save (or the start). The last step is always saved.
+        clock: monotonic clock, in seconds.
     """
 
     def __init__(
@@ -62,30 +62,31 @@ class Checkpoint:
         self._saved_at = clock()
 
     def seed(self) -> int | None:
-        """The seed of the saved state, or None where there is no readable one."""
+        """The seed of the saved state, or None if there is no readable one."""
         metadata = self._metadata()
         return None if metadata is None else metadata["seed"]
 
     def saved_facts(self) -> dict[str, str]:
-        """The ``facts`` of the saved state; empty where there is no readable one."""
+        """The ``facts`` of the saved state; empty if there is no readable one."""
         metadata = self._metadata()
         return {} if metadata is None else metadata["facts"]
 
     def load(self) -> tuple[SavedState | None, str | None]:
-        """The latest state, from this run or from a file of the same ``facts``; else why a file is of no use."""
+        """The latest state, from this run or from a file with the same ``facts``; or why the file is unusable."""
         if self._latest is not None or self.path is None or not self.path.exists():
             return self._latest, None
         metadata = self._metadata()
         if metadata is None:
-            return None, f"{self.path} is damaged, so the video is made from the beginning"
+            return None, f"{self.path} is damaged; starting from the first step"
         saved = metadata["facts"]
         if changed := [name for name, value in self.facts.items() if saved.get(name) != value]:
-            return None, f"{self.path} was made with another {', '.join(changed)}: made anew from the beginning"
+            what = ", ".join(changed)
+            return None, f"{self.path} does not match this request (different: {what}); starting from the first step"
         with safe_open(self.path, "pt") as file:
             return SavedState(metadata["step"], file.get_tensor("latents"), file.get_tensor("generator")), None
 
     def keep(self, state: SavedState, total: int, seed: int) -> None:
-        """Keep this state; save it if it is due, so that at any moment one whole state is on the disk.
+        """Keep this state in memory and save it if due; the disk always holds one complete state.
 
         Raises:
             ConfigError: the folder cannot be written.
@@ -95,14 +96,14 @@ class Checkpoint:
             self._save(seed)
 
     def _is_due(self, step: int, total: int) -> bool:
-        if step == total:  # what comes after it, decoding and the disk, is where most videos fail
+        if step == total:  # most failures come after the last step, in decoding or writing
             return True
         if self.every is not None:
             return step % self.every == 0
         return self._clock() - self._saved_at >= UNSAVED_S
 
     def _save(self, seed: int) -> None:
-        """Save the latest state, if there is a folder and it is not there yet."""
+        """Save the latest state, if there is a folder and this step is not saved yet."""
         state = self._latest
         if self.path is None or state is None or state.step == self._saved_step:
             return
@@ -120,28 +121,28 @@ class Checkpoint:
         self._saved_step, self._saved_at = state.step, self._clock()
 
     def rescue(self, seed: int, error: BaseException, note: Callable[[str], None]) -> None:
-        """Save the latest state where ``error`` ends the video: it stays the error, and says why if this fails too.
+        """Save the latest state when ``error`` ends the video; if saving fails too, add the reason to ``error``.
 
         Args:
-            note: gets that text where the error is not of this package and has no place for it.
+            note: gets the reason if the error is not one of this package's and cannot carry it.
         """
         try:
             self._save(seed)
         except ConfigError as problem:
             if not isinstance(error, HunyuanLocalError):
                 note(str(problem))
-            elif str(problem) != str(error):  # the error may be this very failure, a moment before
+            elif str(problem) != str(error):  # the error may be this same failure, raised a moment before
                 error.hint = str(problem)
 
     def delete(self) -> None:
-        """The video is finished; a file that cannot be deleted is left, for the video is there all the same."""
+        """Forget the state of a finished video; ignores a file that cannot be deleted, since the video exists."""
         self._latest = None
         if self.path is not None:
             with contextlib.suppress(OSError):
                 self.path.unlink(missing_ok=True)
 
     def _metadata(self) -> dict[str, Any] | None:
-        """``step``, ``seed`` and ``facts`` of the file; None if it is not there, or damaged."""
+        """``step``, ``seed`` and ``facts`` of the file; None if it is missing or damaged."""
         if self.path is None:
             return None
         try:
@@ -156,5 +157,5 @@ class Checkpoint:
 
 
 def key_of(*parts: str) -> str:
-    """A short name for what makes a request this very request."""
+    """A short hash that identifies a request."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

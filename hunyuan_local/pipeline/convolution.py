@@ -1,8 +1,8 @@
-"""Convolutions over time and space by oneDNN, which torch leaves aside on a CPU where the input seems small to it.
+"""Uses oneDNN for 3D convolutions on a CPU where torch would not, because it takes the input for small.
 
-torch asks how many elements the first four dimensions have, and does not look at the width: a small picture, or a tile
-of one, gets its slow kernel (``use_mkldnn`` in ATen/native/Convolution.cpp). The autoencoder of the built-in
-model decodes in half the time without it; frames move by rounding alone. Knows nothing about GPUs.
+torch's heuristic (``use_mkldnn`` in ATen/native/Convolution.cpp) counts the elements of the first four dimensions
+and ignores the width, so a small frame, or a tile of one, gets the slow kernel. With oneDNN the built-in model's
+autoencoder decodes in half the time; frames differ only by rounding. Knows nothing about GPUs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .torch_private import convolve_by_onednn, replace_convolution
 
 
 def prefer_onednn(module: torch.nn.Module) -> None:
-    """Have every 3D convolution of a module on the CPU done by oneDNN, where this build of torch has it."""
+    """Run every 3D convolution of a module on the CPU with oneDNN, if this build of torch has it."""
     if not cast("Callable[[], bool]", torch.backends.mkldnn.is_available)():
         return
     for convolution in module.modules():
@@ -28,7 +28,7 @@ def prefer_onednn(module: torch.nn.Module) -> None:
 def _convolve(
     convolution: torch.nn.Conv3d, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
 ) -> torch.Tensor:
-    """The layer's convolution; what oneDNN does not take goes the usual way."""
+    """The layer's convolution; inputs that oneDNN does not support use torch's default."""
     if input.device.type != "cpu" or input.dtype != torch.float32 or isinstance(convolution.padding, str):
         stride, padding = convolution.stride, convolution.padding
         return torch.nn.functional.conv3d(

@@ -1,4 +1,4 @@
-"""From a request to finished latents: one loop for every model, as numbered steps."""
+"""From a request to finished latents: one loop for every model, in numbered steps."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ IsCancelled = Callable[[], bool]
 
 @dataclass(frozen=True)
 class Denoised:
-    """Latents [1, 16, (frames-1)/4+1, height/8, width/8], and seconds a stage."""
+    """Latents [1, 16, (frames-1)/4+1, height/8, width/8], the duration of each stage, and the steps of this run."""
 
     latents: torch.Tensor
     encode_s: float
@@ -45,25 +45,24 @@ def denoise(
     checkpoint: Checkpoint | None = None,
     previewer: Previewer | None = None,
 ) -> Denoised:
-    """Run the whole denoising of a request, or what is left of it.
+    """Run the whole denoising of a request, or the rest of it if there is a saved state.
 
-    A run that goes on from a saved state gives the latents of an undisturbed one, to the last bit, unless a step
-    cache is on.
+    A resumed run gives the same latents as an uninterrupted one, to the last bit, unless a step cache is on.
 
     Args:
         model: a loaded model; used by one call at a time.
         render_size: (width, height) in pixels at which the model renders.
-        on_progress: called with the stage and each finished step.
-        on_note: called, before the first step, with what of the prompts is not seen or has no effect.
-        is_cancelled: asked after every step.
-        checkpoint: where the state is kept, and taken from at the start; None begins and ends with this call.
-        previewer: writes pictures of the video as it stands; None writes none.
+        on_progress: called with the stage, and after each step.
+        on_note: called before the first step with parts of the prompts that are cut off or have no effect.
+        is_cancelled: polled after every step.
+        checkpoint: stores the state, and provides it at the start; None keeps it only during this call.
+        previewer: writes previews of the unfinished video; None writes none.
 
     Raises:
         GenerationCancelledError: cancelled; the device is left clean.
         ConfigError: the state cannot be saved.
         InvalidOutputError: the latents are not finite.
-        GpuMemoryError: the device's memory does not hold the request.
+        GpuMemoryError: the request does not fit in the device's memory.
     """
     pipe, family, checkpoint = model.pipe, model.family, checkpoint or Checkpoint()
     device, total = model.placement.device_of("transformer"), request.num_inference_steps
@@ -77,7 +76,7 @@ def denoise(
     if saved is not None and model.profile.cache is not None:
         on_note(RESUMED_WITH_CACHE)
 
-    # 1. Prompts to embeddings; the text encoders leave the device before anything else comes there.
+    # 1. Prompts to embeddings. The text encoders leave the device before the transformer arrives.
     on_progress(Progress(stage="encode"))
     began = time.monotonic()
     with translated_shortage("encode"):
@@ -88,14 +87,15 @@ def denoise(
 
     began = time.monotonic()
     with clean_device(model, "denoise", "transformer"), step_cache(pipe, model.profile.cache, done, total):
-        # 2. The schedule: what is left of the noise levels of the whole video. The shift belongs to the scheduler.
+        # 2. The schedule: the remaining part of the whole video's noise levels. The scheduler applies the shift
+        #    s: sigma -> s * sigma / (1 + (s - 1) * sigma).
         scheduler = pipe.scheduler
         scheduler.set_shift(request.flow_shift)
         scheduler.set_timesteps(sigmas=np.linspace(1.0, 0.0, total + 1)[done:-1], device=device)
         scheduler.set_begin_index(0)
 
-        # 3. The noise, drawn on the CPU, so that a seed means the same noise on every device; or the latents as they
-        #    were. The scheduler rounds them to the transformer's precision in each step, and the timesteps with them.
+        # 3. The initial noise, drawn on the CPU so that a seed gives the same noise on every device; or the saved
+        #    latents. In each step the scheduler rounds latents and timesteps to the transformer's precision.
         if saved is None:
             shape = family.latents_shape(pipe, render_size, request.num_frames)
             latents = torch.randn(shape, generator=generator, dtype=torch.float32).to(device)
@@ -103,7 +103,7 @@ def denoise(
             latents = saved.latents.to(device, pipe.transformer.dtype)
         conditions = family.conditions(pipe, embeds, request)
 
-        # 4. The loop: a prediction, the scheduler's step, and whoever watches.
+        # 4. The loop: a prediction, the scheduler's step, then checkpoint, preview and progress.
         watcher = _Watcher(request, done, checkpoint, previewer, on_progress)
         for timestep in scheduler.timesteps:
             velocity = family.predict(
@@ -117,18 +117,18 @@ def denoise(
 
 
 def _saved_state(checkpoint: Checkpoint, generator: torch.Generator, on_note: OnNote) -> SavedState | None:
-    """The state of an earlier run, with a note that it is used, or why it is not."""
+    """The state of an earlier run; notes that it is used, or why not."""
     saved, problem = checkpoint.load()
     if problem is not None:
         on_note(problem)
     if saved is not None:
         generator.set_state(saved.generator)
-        on_note(f"going on after step {saved.step}, saved in {checkpoint.path or 'memory'}")
+        on_note(f"resuming after step {saved.step}, saved in {checkpoint.path or 'memory'}")
     return saved
 
 
 class _Watcher:
-    """Sees the latents after every step: refuses broken ones, keeps the state, shows a preview, reports progress."""
+    """Handles the latents after every step: rejects broken ones, saves, previews and reports progress."""
 
     def __init__(
         self,
@@ -144,7 +144,7 @@ class _Watcher:
         on_progress(Progress(stage="denoise", step=done, total=self._total))
 
     def see(self, latents: torch.Tensor, generator: torch.Generator, sigmas: torch.Tensor) -> None:
-        """One more step is done.
+        """Handle one finished step.
 
         Raises:
             InvalidOutputError: the latents are not finite.

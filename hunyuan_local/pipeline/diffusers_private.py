@@ -1,7 +1,7 @@
-"""What is used of diffusers that it does not document, in one place: an upgrade may take it away or change it.
+"""All uses of undocumented parts of diffusers, in one place: an upgrade may change or remove them.
 
-Tried with 0.42.1, and 0.42 is the first series that is admitted. ``tests/test_private_members.py`` names each member,
-and fails by its name when it is gone.
+Tested with 0.42.1; 0.42 is the first supported series. ``tests/test_private_members.py`` names each member and fails
+if one is gone.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from diffusers.quantizers.quantization_config import QuantizationConfigMixin
 from diffusers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFETENSORS_WEIGHTS_NAME
 
 if TYPE_CHECKING:
-    # Type checkers do not read diffusers here; this is what our subclasses use of its classes.
+    # Type checkers do not read diffusers here; these are the members of its classes that our subclasses use.
     class ModelHook:
         _is_stateful: bool
         fn_ref: Any
@@ -79,7 +79,7 @@ __all__ = [
 
 
 class KeptForward(ModelHook):
-    """A hook in place of a module's ``forward`` (``new_forward``), whose state ends with the pipeline's caches.
+    """A hook that replaces a module's ``forward`` (with ``new_forward``); the pipeline resets it with its caches.
 
     Relies on ``ModelHook._is_stateful``, ``reset_state`` and ``fn_ref.original_forward``.
     """
@@ -87,24 +87,24 @@ class KeptForward(ModelHook):
     _is_stateful = True
 
     def original_forward(self, *args: Any) -> Any:
-        """The module's own ``forward``."""
+        """The module's original ``forward``."""
         return self.fn_ref.original_forward(*args)
 
 
 def first_block_hook(block: torch.nn.Module) -> FBCHeadBlockHook:
-    """The first-block cache's hook of the first block, by ``_diffusers_hook``; its ``threshold`` may be set."""
+    """The first-block cache's hook on the first block, from ``_diffusers_hook``; its ``threshold`` can be set."""
     registry: Any = block._diffusers_hook
     hooks = registry.hooks.values()
     return next(hook for hook in hooks if isinstance(hook, FBCHeadBlockHook))
 
 
 def add_hook(module: torch.nn.Module, hook: ModelHook, name: str) -> None:
-    """Add a hook to a module, by ``HookRegistry``; the last one added comes first."""
+    """Add a hook to a module with ``HookRegistry``; the hook added last runs first."""
     HookRegistry.check_if_exists_or_initialize(module).register_hook(hook, name)
 
 
 def set_processors(transformer: HunyuanVideoTransformer3DModel, processor: HunyuanVideoAttnProcessor2_0) -> None:
-    """Have the attention of every block done by ``processor``, where it is the library's.
+    """Replace diffusers' attention processor with ``processor`` in every block.
 
     Relies on the attribute ``processor`` and on its class, whose calls read ``_attention_backend`` and
     ``_parallel_config``.
@@ -115,46 +115,46 @@ def set_processors(transformer: HunyuanVideoTransformer3DModel, processor: Hunyu
 
 
 def has_context_parallel(backend: AttentionBackendName) -> bool:
-    """Whether a kernel takes part in context parallelism, by ``_AttentionBackendRegistry``."""
+    """Whether a kernel supports context parallelism, from ``_AttentionBackendRegistry``."""
     return cast("bool", _AttentionBackendRegistry._is_context_parallel_available(backend))
 
 
 def group_of(config: ContextParallelConfig) -> dist.ProcessGroup:
-    """All processes of a set-up context parallelism, by ``_flattened_mesh``."""
+    """The process group of an initialized context-parallel config, from ``_flattened_mesh``."""
     return cast("dist.ProcessGroup", config._flattened_mesh.get_group())
 
 
 def folder_of(transformer: HunyuanVideoTransformer3DModel) -> Path:
-    """The folder that a model was loaded from, by ``config._name_or_path``."""
+    """The folder that a model was loaded from, from ``config._name_or_path``."""
     return Path(transformer.config._name_or_path)
 
 
 def is_in_4_bits(module: torch.nn.Module) -> bool:
-    """Whether bitsandbytes holds a module's weights in 4 bits, by the mark that the loader leaves on it."""
+    """Whether bitsandbytes holds a module's weights in 4 bits, from the flag that the loader sets."""
     return bool(getattr(module, "is_loaded_in_4bit", False))
 
 
 def is_in_8_bits(module: torch.nn.Module) -> bool:
-    """Whether bitsandbytes holds a module's weights in 8 bits, by the mark that the loader leaves on it."""
+    """Whether bitsandbytes holds a module's weights in 8 bits, from the flag that the loader sets."""
     return bool(getattr(module, "is_loaded_in_8bit", False))
 
 
 def read_gguf(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a GGUF file as stored, by ``load_gguf_checkpoint``; needs the extra ``quant``."""
+    """The tensors of a GGUF file as stored, read with ``load_gguf_checkpoint``; needs the extra ``quant``."""
     from diffusers.models.model_loading_utils import load_gguf_checkpoint
 
     return cast("dict[str, torch.Tensor]", load_gguf_checkpoint(str(path)))
 
 
 def dequantize_gguf(tensor: torch.Tensor) -> torch.Tensor:
-    """The numbers of one tensor of :func:`read_gguf`, by ``dequantize_gguf_tensor``."""
+    """The values of one tensor of :func:`read_gguf`, from ``dequantize_gguf_tensor``."""
     from diffusers.quantizers.gguf.utils import dequantize_gguf_tensor
 
     return cast("torch.Tensor", dequantize_gguf_tensor(tensor))
 
 
 def to_diffusers_names(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tensors of the original checkpoint under diffusers' names; empties ``tensors``."""
+    """Rename tensors of the original checkpoint to diffusers' names; empties ``tensors``."""
     from diffusers.loaders.single_file_utils import convert_hunyuan_video_transformer_to_diffusers
 
     return cast("dict[str, torch.Tensor]", convert_hunyuan_video_transformer_to_diffusers(tensors))

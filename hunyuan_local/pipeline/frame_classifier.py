@@ -1,7 +1,7 @@
-"""A classifier of pictures from the Hub or a folder: the scores of every label for frames, on the CPU.
+"""An image classifier from the Hub or a folder: scores frames for every label, on the CPU.
 
-It runs on the CPU so that it never shares the GPU with the denoising. Knows nothing about videos, thresholds or
-what becomes of a picture.
+It runs on the CPU so that it never shares the GPU with the denoising. Knows nothing about videos, thresholds or how
+the scores are used.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ..errors import ConfigError, HunyuanLocalError, ModelLoadError, first_line
 from ..weights.hub import Hub
 from .quiet import quiet_transformers
 
-# What is read of a repository: many hold the same weights in other formats besides.
+# Files to download: many repositories also hold the same weights in other formats.
 _FILES = [
     "config.json", "preprocessor_config.json", "processor_config.json", "model.safetensors",
     "model.safetensors.index.json", "model-*.safetensors",
@@ -40,52 +40,52 @@ _TRIAL_SIDE_PX = 256
 
 
 def _ignore(note: str) -> None:
-    """The callback of a caller who does not ask."""
+    """Default for ``on_note``."""
 
 
 class FrameClassifier:
-    """A loaded classifier; it may be asked from any thread.
+    """A loaded image classifier; thread-safe.
 
     Args:
-        name: its id or folder, as errors call it.
-        pipe: transformers' pipeline, on the CPU.
+        name: its Hub id or folder, for error messages.
+        pipe: a transformers pipeline on the CPU.
 
     Attributes:
-        labels: all that it knows, in the order of its outputs.
+        labels: every label of the model, in the order of its outputs.
     """
 
     def __init__(self, name: str, pipe: ImageClassificationPipeline):
         self.name = name
         self._pipe = pipe
-        self._alone = threading.Lock()  # the file of one video may be finished while that of another one is
+        self._alone = threading.Lock()  # one video's file may be finished in parallel with another's
         self.labels = tuple(str(label) for _, label in sorted(pipe.model.config.id2label.items()))
 
     def check_labels(self, wanted: Sequence[str]) -> None:
-        """Do nothing if it has all these labels, in whatever case.
+        """Check that the model has all these labels, ignoring case.
 
         Raises:
-            ConfigError: there is none, or one that it does not have.
+            ConfigError: no label is given, or the model does not have one of them.
         """
         known = {label.casefold() for label in self.labels}
         unknown = [label for label in wanted if label.casefold() not in known]
         if unknown or not wanted:
             problem = f"{self.name} has no label {', '.join(map(repr, unknown))}" if unknown else "no label is named"
             raise ConfigError(
-                f"safety_labels={list(wanted)}: {problem}; its labels are {', '.join(self.labels)}; name those that "
-                "are to be flagged with --safety-label"
+                f"safety_labels={list(wanted)}: {problem}; its labels are {', '.join(self.labels)}; name the labels to "
+                "flag with --safety-label"
             )
 
     def classify(self, frames: np.ndarray) -> list[dict[str, float]]:
-        """For each frame the score of every label, 0 to 1.
+        """Score every label from 0 to 1, for each frame.
 
-        The scores are the softmax or the sigmoid of the outputs, as transformers takes it from the model's config.
+        transformers applies softmax or sigmoid to the outputs, as the model's config says.
 
         Args:
             frames: uint8 [n, height, width, 3].
 
         Raises:
-            ValueError: not such frames.
-            ModelLoadError: a score is no number from 0 to 1.
+            ValueError: ``frames`` has another dtype or shape.
+            ModelLoadError: a score is not from 0 to 1.
         """
         from PIL import Image
 
@@ -95,10 +95,11 @@ class FrameClassifier:
             found = [self._pipe(Image.fromarray(frame), top_k=len(self.labels)) for frame in frames]
         scores = [{str(entry["label"]): float(entry["score"]) for entry in entries} for entries in found]
         for label, score in (item for frame in scores for item in frame.items()):
-            if not 0 <= score <= 1:  # neither is NaN, which would pass every threshold
+            if not 0 <= score <= 1:  # also rejects NaN, which would pass every threshold
                 raise ModelLoadError(
-                    f"safety_model={self.name!r}: gives a picture the score {score} for {label!r}, and a score must be "
-                    "from 0 to 1; its weights are damaged, or it is no classifier: choose another with --safety-model"
+                    f"safety_model={self.name!r}: gives a frame the score {score} for {label!r}; scores must "
+                    "be from 0 to 1, so its weights are damaged or it is not a classifier; choose another with "
+                    "--safety-model"
                 )
         return scores
 
@@ -106,27 +107,27 @@ class FrameClassifier:
 def load_classifier(
     model_id: str, revision: str | None = None, on_note: Callable[[str], None] = _ignore, hub: Hub | None = None
 ) -> FrameClassifier:
-    """The classifier of that id or folder, tried on one picture; loaded once a process, until another one is asked for.
+    """Load the classifier of that id or folder and try it on one image; keeps the last one loaded in the process.
 
-    Only safetensors files are read, and no code of a repository is run. A classifier that is in the Hub's cache is
-    used as it is; otherwise it is downloaded, unless ``HF_HUB_OFFLINE`` is set.
+    Reads only safetensors files and runs no code from the repository. A classifier in the Hub's cache is used
+    without a check for updates; otherwise it is downloaded, unless ``HF_HUB_OFFLINE`` is set.
 
     Args:
-        model_id: a Hub id, or a folder that transformers' ``image-classification`` pipeline takes.
+        model_id: a Hub id, or a folder that works with transformers' ``image-classification`` pipeline.
         revision: branch, tag or commit of a Hub repository.
-        on_note: told of a download.
-        hub: None is the Hub of the environment.
+        on_note: called when a download starts.
+        hub: None uses the Hub of the environment.
 
     Raises:
-        ConfigError: Pillow is missing, or a revision of a folder is asked for.
-        ModelLoadError: it is not there, cannot be fetched, or is no trained classifier of pictures.
+        ConfigError: Pillow is missing, or ``revision`` is given for a folder.
+        ModelLoadError: the model is missing, cannot be downloaded, or is not a trained image classifier.
     """
     try:
         import PIL.Image  # noqa: F401
     except ImportError as error:
         raise ConfigError(
-            f"the safety check needs the extra 'safety': pip install 'hunyuan-local[safety]' ({error}); or leave the "
-            "check out with --safety off"
+            f"the safety check needs the extra 'safety': pip install 'hunyuan-local[safety]' ({error}); or turn the "
+            "check off with --safety off"
         ) from error
     return _load(model_id, _find(model_id, revision, on_note, hub))
 
@@ -135,16 +136,16 @@ def load_classifier(
 def _load(name: str, folder: Path) -> FrameClassifier:
     options = {"local_files_only": True, "trust_remote_code": False}
     with _translated_errors(name), quiet_transformers():
-        # The pipeline would load these by itself, but not say that a part of the weights was missing and is random.
+        # The pipeline could load these itself, but would not report missing weights, which are filled randomly.
         model, report = AutoModelForImageClassification.from_pretrained(
             str(folder), dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
         )
         if missing := report["missing_keys"]:
             raise ModelLoadError(
-                f"safety_model={name!r}: {folder} lacks {', '.join(sorted(missing)[:4])}, so it is no trained "
-                "classifier of pictures; choose another with --safety-model"
+                f"safety_model={name!r}: {folder} lacks {', '.join(sorted(missing)[:4])}, so it is not a trained "
+                "image classifier; choose another with --safety-model"
             )
-        # The processors of the other kind need torchvision.
+        # The other backend of processors needs torchvision.
         processor = AutoImageProcessor.from_pretrained(str(folder), backend="pil", **options)
         pipe = pipeline("image-classification", model=model, image_processor=processor, device="cpu")
         classifier = FrameClassifier(name, pipe)
@@ -153,7 +154,7 @@ def _load(name: str, folder: Path) -> FrameClassifier:
 
 
 class _Wanted(TypedDict):
-    """What of a repository is fetched, and where to."""
+    """The arguments of ``snapshot_download`` that select the files and the cache."""
 
     revision: str | None
     cache_dir: Path
@@ -161,7 +162,7 @@ class _Wanted(TypedDict):
 
 
 def _find(model_id: str, revision: str | None, on_note: Callable[[str], None], hub: Hub | None) -> Path:
-    """The folder of a classifier: its own, or that in the Hub's cache, downloaded if it is not there."""
+    """The classifier's folder: the given one, or that in the Hub's cache, downloaded if missing."""
     folder = user_path("safety_model", model_id)
     if folder.is_dir():
         if revision is not None:
@@ -172,40 +173,40 @@ def _find(model_id: str, revision: str | None, on_note: Callable[[str], None], h
     hub = hub or Hub.default()
     wanted: _Wanted = {"revision": revision, "cache_dir": hub.cache, "allow_patterns": _FILES}
     with _translated_fetching(model_id, revision, hub), quiet_transformers():
-        with contextlib.suppress(LocalEntryNotFoundError):  # then it is downloaded
+        with contextlib.suppress(LocalEntryNotFoundError):  # not complete in the cache: download it
             return Path(snapshot_download(model_id, local_files_only=True, **wanted))
         if is_offline():
             raise ModelLoadError(
-                f"safety_model={model_id!r}: no folder of that name, not complete in the local cache, and "
-                "HF_HUB_OFFLINE is set; run once with a network, or give the path of a folder that holds it"
+                f"safety_model={model_id!r}: not a folder, not complete in the local cache, and "
+                "HF_HUB_OFFLINE is set; run once with network access, or give the path of a folder that holds it"
             )
         hub.check_download(f"safety_model={model_id!r}")
-        on_note(f"downloading {model_id}, which checks the frames, from {hub.endpoint}")
+        on_note(f"downloading the safety classifier {model_id} from {hub.endpoint}")
         return Path(snapshot_download(model_id, endpoint=hub.endpoint, library_name="hunyuan-local", **wanted))
 
 
 @contextlib.contextmanager
 def _translated_errors(name: str) -> Iterator[None]:
-    """One border where the libraries' errors of loading become ours."""
+    """Translate library errors during loading into this package's errors."""
     try:
         yield
     except HunyuanLocalError:
         raise
-    except Exception as error:  # damaged files, and processors that lack a library, raise whatever they raise
+    except Exception as error:  # damaged files and processors with missing libraries raise any type of error
         raise ModelLoadError(
-            f"safety_model={name!r}: cannot be used as a classifier of pictures: {first_line(error)}; if files are "
-            "missing or damaged, fetch it again, else choose another with --safety-model"
+            f"safety_model={name!r}: cannot be used as an image classifier: {first_line(error)}; if files are "
+            "missing or damaged, download it again; otherwise choose another with --safety-model"
         ) from error
 
 
 @contextlib.contextmanager
 def _translated_fetching(model_id: str, revision: str | None, hub: Hub) -> Iterator[None]:
-    """One border where the errors of the Hub's client, its HTTP library and the disk become ours."""
+    """Translate errors of the Hub's client, its HTTP library and the disk into this package's errors."""
     try:
         yield
     except HunyuanLocalError:
         raise
-    except Exception as error:  # the client and its HTTP library each have their own
+    except Exception as error:  # the client and its HTTP library raise different types
         match error:
             case HFValidationError():
                 why = "no such folder, and not a Hub id (owner/name)"
@@ -216,6 +217,6 @@ def _translated_fetching(model_id: str, revision: str | None, hub: Hub) -> Itera
             case RepositoryNotFoundError():
                 why = "no such folder, and no such Hub repository"
             case _:
-                why = f"no such folder, and it cannot be fetched from {hub.endpoint} ({first_line(error)})"
+                why = f"no such folder, and the download from {hub.endpoint} failed ({first_line(error)})"
         remedy = "give the id or the folder of a classifier with --safety-model, or try again later"
         raise ModelLoadError(f"safety_model={model_id!r}: {why}; {remedy}") from error

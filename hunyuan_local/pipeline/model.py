@@ -1,4 +1,4 @@
-"""A loaded model: its components, where they are, and a device that is left clean after each stage."""
+"""A loaded model: its components, their placement, and a device that is left clean after each stage."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class LoadedModel:
-    """The components of a model on their devices, with the config and profile that made it and its folder on disk.
+    """The components of a model on their devices, with the config, profile and folder that they were loaded from.
 
-    ``pipe`` holds the components; its own call is not used. ``extra_files`` has the SHA-256 of each file beside the
-    folder that went into it, by path. ``process_group`` is that of a model which several processes run together, and
-    ``shared_prompts`` then encodes in the place of ``prompts``.
+    ``pipe`` only holds the components; its ``__call__`` is not used. ``extra_files`` maps the path of each file that
+    was loaded from outside the folder (LoRA, GGUF) to its SHA-256. ``process_group`` is set if several processes run
+    the model together; then ``shared_prompts`` replaces ``prompts``.
     """
 
     pipe: HunyuanVideoPipeline
@@ -49,15 +49,15 @@ class LoadedModel:
 
     @cached_property
     def weights(self) -> str:
-        """Identity of the folder's files, as they were when it was asked for first: a finished video needs none."""
+        """Identity of the folder's files at the time of the first access."""
         return weights_identity(self.folder)
 
 
 @contextlib.contextmanager
 def clean_device(model: LoadedModel, stage: Stage, component: str) -> Iterator[None]:
-    """Have a component on the device inside; afterwards, whatever happened, no cache and no tensor is left.
+    """Keep a component on the device inside; afterwards, also after an error, free all caches and tensors.
 
-    Nor is a visitor, unless it was asked to stay.
+    Components that only visit the device leave too, unless they were kept with ``let_stay``.
 
     Raises:
         GpuMemoryError: the device ran out of memory.
@@ -72,7 +72,7 @@ def clean_device(model: LoadedModel, stage: Stage, component: str) -> Iterator[N
 
 
 def decoding_bytes(model: LoadedModel) -> int | None:
-    """Bytes of the device that the decoding may take, beside the autoencoder's weights; None on a CPU."""
+    """Device bytes available for the decoding, excluding the autoencoder's weights; None on a CPU."""
     if model.placement.device_of("vae").type != "cuda":
         return None
     arriving = 0
@@ -83,7 +83,7 @@ def decoding_bytes(model: LoadedModel) -> int | None:
 
 
 def facts_of(model: LoadedModel, request: ResolvedRequest) -> dict[str, str]:
-    """What must be the same for the rest of the steps of a saved state to give the same frames."""
+    """Everything that must match for a resumed run to give the same frames."""
     versions = library_versions()
     return {
         "request": request.model_dump_json(),

@@ -1,7 +1,7 @@
-"""Pictures of a video that is still being denoised: a linear map from its latents to colours, written as PNG.
+"""Previews of a video during denoising: a linear map from its latents to RGB, written as PNG.
 
-The map replaces the decoder: it costs a product with a 16 x 3 matrix and shows colours and places at an eighth of
-the size, no detail. Knows nothing of how the map was found or of who looks at the picture.
+The map replaces the decoder. It costs one product with a 16 x 3 matrix and shows colors and layout at an eighth of
+the size, without detail. Knows nothing about how the map was fitted or who looks at the previews.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from ..config import LatentPreview
 from ..errors import ConfigError
 from ..video.picture import write_picture
 
-# A frame's shorter side gets about so many pixels, but a frame is never larger than the video's own.
+# Target size in pixels of a frame's shorter side; a frame is never scaled beyond the video's own size.
 SHORT_SIDE_PX = 80
 LARGEST_SCALE = 8
 
 
 class Previewer:
-    """Writes a picture every few steps of one run of the denoising, each in the place of the last one.
+    """Writes a preview every few steps of one denoising run, each replacing the last.
 
-    Told of every step, it keeps a copy of the latents before a step that is due, and no others. A step that is due
-    but the first of its run has no picture, since the latents before it are not handed out; the very last step
-    needs none. Under a transformer in bfloat16 the library rounds the latents to that as well, and the pictures of
-    the first steps, which change them little, are grainy.
+    A preview needs the latents before its step, so ``see`` must be called for every step; it keeps a copy only
+    before a step that is due. The first step of a run has no preview, because the latents before it are not known;
+    the very last step needs no earlier latents. With a bfloat16 transformer, diffusers rounds the latents to
+    bfloat16 too, which makes previews of the first steps grainy, since those steps change little.
 
     Args:
         preview: the map of this model's latents.
-        path: the picture, PNG.
-        every: write one after so many steps; the last step always has one.
-        on_note: told once if the picture cannot be written; the video goes on without.
+        path: the preview file, PNG.
+        every: write a preview every this many steps; the last step always has one.
+        on_note: called once if the preview cannot be written; the video continues without previews.
 
     Raises:
         ValueError: ``every`` is less than 1.
@@ -47,20 +47,20 @@ class Previewer:
         self._failed = False
 
     def see(self, step: int, total: int, latents: torch.Tensor, sigmas: torch.Tensor) -> Path | None:
-        """Take note of a finished step; the path of the picture if it has one.
+        """Handle a finished step; returns the path of the preview if this step has one.
 
-        ``step`` and ``total`` may both count the steps of the video or both those of this run: noise levels are
-        taken from the end of ``sigmas``, and only which steps are due differs.
+        ``step`` and ``total`` may count the steps of the whole video or of this run: noise levels are indexed from
+        the end of ``sigmas``, so only the choice of due steps differs.
 
         Args:
-            step: the finished steps, from 1, as in ``Progress``.
-            total: what ``step`` is when the denoising is done.
-            latents: [1, 16, T, H, W] after the step; they stay as they are.
-            sigmas: the scheduler's noise levels, one for each step of this run and a last one for its end.
+            step: number of finished steps, from 1, as in ``Progress``.
+            total: the value of ``step`` at the end of the denoising.
+            latents: [1, 16, T, H, W] after the step; not modified.
+            sigmas: the scheduler's noise levels: one for each step of this run, and a final one for its end.
 
         Raises:
-            ConfigError: the map is of another number of channels; said at the first step.
-            ValueError: ``step`` is not one of ``total``, or ``sigmas`` does not reach back to it.
+            ConfigError: the map has another number of channels; raised at the first step.
+            ValueError: ``step`` is not in 1..``total``, or ``sigmas`` has no entry for it.
         """
         if not (1 <= step <= total and total - step + 2 <= len(sigmas)):
             raise ValueError(f"step {step} of {total} does not belong to a run of {len(sigmas) - 1} steps")
@@ -88,48 +88,48 @@ class Previewer:
             write_picture(preview_frames(clean, self.preview), self.path, scale)
         except OSError as error:
             self._failed, self._before = True, None
-            self.on_note(f"no more previews: {self.path} cannot be written: {error}; the video goes on without them")
+            self.on_note(f"no more previews: {self.path} cannot be written: {error}; the video continues without them")
             return None
         return self.path
 
 
 def predict_clean(before: torch.Tensor, after: torch.Tensor, sigma_before: float, sigma_after: float) -> torch.Tensor:
-    """What the denoising is heading for: the clean latents that one Euler step of flow matching points to.
+    """Predict the clean latents from one Euler step of flow matching.
 
-    The step follows the velocity ``v = (after - before) / (sigma_after - sigma_before)``, and on the straight path
-    ``latents = (1 - sigma) * clean + sigma * noise`` the clean ones are ``after - sigma_after * v``.
+    On the straight path ``latents = (1 - sigma) * clean + sigma * noise``, the step has the velocity
+    ``v = (after - before) / (sigma_after - sigma_before)``, so ``clean = after - sigma_after * v``.
 
     Args:
         before: latents before the step, of any shape.
         after: latents after it, of the same shape.
-        sigma_before: noise level of ``before``, 1 for pure noise.
-        sigma_after: noise level of ``after``, less than that.
+        sigma_before: noise level of ``before``; 1 is pure noise.
+        sigma_after: noise level of ``after``, lower than that.
 
     Returns:
-        float32 of that shape.
+        float32, of the same shape.
 
     Raises:
         ValueError: ``sigma_after`` is not less than ``sigma_before``.
     """
     if not sigma_after < sigma_before:
-        raise ValueError(f"sigma must fall in a step, not go from {sigma_before} to {sigma_after}")
+        raise ValueError(f"sigma must decrease in a step, not go from {sigma_before} to {sigma_after}")
     after = after.float()
     return after - (sigma_after / (sigma_after - sigma_before)) * (after - before.float())
 
 
 def preview_frames(latents: torch.Tensor, preview: LatentPreview, count: int = 4) -> np.ndarray:
-    """Evenly spaced latent frames through the map, the first and the last among them.
+    """Map evenly spaced latent frames to RGB, including the first and the last.
 
     Args:
-        latents: [1, 16, T, H, W] as the denoising leaves them, on any device.
+        latents: [1, 16, T, H, W] from the denoising, on any device.
         preview: the map of this model's latents.
-        count: how many frames; all of them where there are fewer.
+        count: number of frames; all frames if there are fewer.
 
     Returns:
         uint8 [min(count, T), H, W, 3] on the CPU.
 
     Raises:
-        ConfigError: the map is of another number of channels.
+        ConfigError: the map has another number of channels.
     """
     _check_channels(preview, latents)
     length = latents.shape[2]
@@ -144,5 +144,5 @@ def _check_channels(preview: LatentPreview, latents: torch.Tensor) -> None:
     if len(preview.factors) != latents.shape[1]:
         raise ConfigError(
             f"latent_preview.factors: {len(preview.factors)} rows; the latents have {latents.shape[1]} channels, and "
-            "each needs a row of three numbers; correct the model's config or leave latent_preview out of it"
+            "each needs a row of three numbers; correct the model's config or remove latent_preview"
         )

@@ -1,7 +1,7 @@
-"""Several processes that make one video together: what one knows is told to all, and tiles are shared out.
+"""Several processes that generate one video together: the leader's decisions are broadcast, decoding tiles are shared.
 
-One of them, the leader, talks with the world: it reads and writes files. Each runs the same steps at the same
-time, so whatever decides about the next step must be the leader's word. Knows nothing about models.
+Rank 0, the leader, does all input and output. All ranks run the same steps in lockstep, so every value that decides
+the next step must come from the leader. Knows nothing about models.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from .checkpoint import Checkpoint, SavedState
 T = TypeVar("T")
 Decode = Callable[[torch.Tensor], torch.Tensor]
 
-# Who waits, waits for a process that works, such as one that loads weights or waits for the disk; that one died is
-# told by whoever started them. The libraries' own limits of minutes would end such waits.
+# A rank may wait long for one that loads weights or waits for the disk, longer than the libraries' default timeouts of
+# minutes. The launcher detects ranks that die.
 _PATIENCE = timedelta(days=7)
 _CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """This process's place among those that make a video together, as ``shared`` says; the leader has rank 0.
+    """This process's rank in a group that generates a video together; the leader has rank 0.
 
-    ``mesh`` is what diffusers' context parallelism runs over.
+    ``shared`` holds the number of processes and the attention mode; diffusers' context parallelism uses ``mesh``.
     """
 
     rank: int
@@ -44,15 +44,15 @@ class ProcessGroup:
 
     @classmethod
     def form(cls, device: str, shared: ContextParallel, meeting: str = "env://") -> ProcessGroup:
-        """Meet the other processes; ``RANK`` in the environment is this one's.
+        """Join the group, with the rank from ``RANK`` in the environment; returns when all ranks have joined.
 
         Args:
-            device: ``cuda`` talks by NCCL about what is on the GPUs and by gloo about the rest; ``cpu`` by gloo.
-            shared: how many processes there are, and how they share the attention.
-            meeting: where they meet, as ``init_method`` of ``torch.distributed`` takes it.
+            device: ``cuda`` uses NCCL for tensors on the GPUs and gloo for the rest; ``cpu`` uses gloo.
+            shared: the number of processes, and how they split the attention.
+            meeting: ``init_method`` of ``torch.distributed``.
 
         Raises:
-            RuntimeError: torch was built without what is needed, or the others cannot be reached.
+            RuntimeError: this build of torch lacks the backend, or the other ranks cannot be reached.
         """
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if device == "cuda" else "cpu:gloo", meeting, timeout=_PATIENCE,
@@ -64,31 +64,31 @@ class ProcessGroup:
 
     @property
     def size(self) -> int:
-        """How many processes there are."""
+        """Number of processes."""
         return self.shared.degree
 
     @property
     def is_leader(self) -> bool:
-        """Whether this process talks with the world."""
+        """Whether this process is rank 0, which does the input and output."""
         return self.rank == 0
 
     def share(self, value: T) -> T:
-        """The leader's value, in every process; the others' is not looked at. Tensors must be on the CPU."""
+        """Broadcast the leader's value; other ranks' values are ignored. Tensors must be on the CPU."""
         box = [value]
         dist.broadcast_object_list(box, src=0, device=_CPU)
         return box[0]
 
     def leave(self) -> None:
-        """End the connections; all processes do so."""
+        """Close the connections; all ranks must call it."""
         dist.destroy_process_group()
 
 
 class SharedCheckpoint(Checkpoint):
-    """The leader's checkpoint, in every process: all go on from its state, and it alone saves.
+    """The leader's checkpoint, shared by all ranks: all resume from its state, and only the leader saves.
 
     Args:
-        process_group: all of it makes one of these.
-        own: the leader's; the others' is not used.
+        process_group: all its ranks must create one.
+        own: the leader's checkpoint; ignored on other ranks.
     """
 
     def __init__(self, process_group: ProcessGroup, own: Checkpoint):
@@ -97,21 +97,21 @@ class SharedCheckpoint(Checkpoint):
         self.path = own.path
 
     def load(self) -> tuple[SavedState | None, str | None]:
-        """See :class:`Checkpoint`."""
+        """Broadcast the leader's saved state."""
         return self._group.share(self._own.load() if self._group.is_leader else (None, None))
 
     def keep(self, state: SavedState, total: int, seed: int) -> None:
-        """See :class:`Checkpoint`."""
+        """Save on the leader only."""
         if self._group.is_leader:
             self._own.keep(state, total, seed)
 
     def rescue(self, seed: int, error: BaseException, note: Callable[[str], None]) -> None:
-        """See :class:`Checkpoint`."""
+        """Save on the leader only, when an error ends the video."""
         if self._group.is_leader:
             self._own.rescue(seed, error, note)
 
     def delete(self) -> None:
-        """See :class:`Checkpoint`."""
+        """Delete the leader's file."""
         if self._group.is_leader:
             self._own.delete()
 
@@ -119,15 +119,15 @@ class SharedCheckpoint(Checkpoint):
 def tiles_of_group(
     process_group: ProcessGroup, cuts: Sequence[torch.Tensor], decode: Decode
 ) -> Generator[torch.Tensor, None, None]:
-    """For the leader: every tile in order, where the others decode theirs meanwhile (:func:`help_with_tiles`).
+    """On the leader: yield every tile in order while the other ranks decode theirs (:func:`help_with_tiles`).
 
-    They are decoded in rounds, a tile a process, and the next round begins when the leader wants its first
-    tile, so that never more tiles are held than there are processes. Closing it early lets the others go.
+    Tiles are decoded in rounds of one tile per process. A round starts when the leader needs its first tile, so
+    there are never more tiles in memory than processes. Closing the generator early releases the other ranks.
 
     Args:
-        process_group: all of it takes part.
+        process_group: all ranks take part.
         cuts: latents [1, 16, n, H, W] of each tile.
-        decode: from those to frames [1, 3, 4*(n-1)+1, 8*H, 8*W].
+        decode: maps them to frames [1, 3, 4*(n-1)+1, 8*H, 8*W].
     """
     rounds = _rounds(cuts, process_group.size)
     owed: list[tuple[int, torch.Tensor]] = []
@@ -145,15 +145,15 @@ def tiles_of_group(
             while arrived:
                 yield arrived.pop(0).to(device)
     finally:
-        # Also where the leader cannot go on: the others wait until their tiles are taken, and for its word.
-        with contextlib.suppress(RuntimeError):  # one of them is gone, which the error that led here is about
+        # Also after an error on the leader: the others block until their tiles are received and they are released.
+        with contextlib.suppress(RuntimeError):  # a rank has died; the original error reports it
             while owed:
                 _receive(*owed.pop(0))
             process_group.share(False)
 
 
 def help_with_tiles(process_group: ProcessGroup, cuts: Sequence[torch.Tensor], decode: Decode) -> None:
-    """For the others: decode the tiles of this process and send them to the leader, until it wants no more."""
+    """On the other ranks: decode this rank's tiles and send them to the leader, until it needs no more."""
     for cuts_of_round in [*_rounds(cuts, process_group.size), []]:
         if not process_group.share(None):
             return
@@ -166,7 +166,7 @@ def _rounds(cuts: Sequence[torch.Tensor], size: int) -> list[list[torch.Tensor]]
 
 
 def _receive(rank: int, cut: torch.Tensor) -> torch.Tensor:
-    """The tile of a process, from the latents that it was decoded from."""
+    """Receive a rank's tile; its shape follows from the latents it was decoded from."""
     frames, height, width = cut.shape[2:]
     frames = (frames - 1) * TEMPORAL_COMPRESSION + 1
     tile = torch.empty(1, 3, frames, height * SPATIAL_COMPRESSION, width * SPATIAL_COMPRESSION, dtype=cut.dtype)

@@ -1,4 +1,4 @@
-"""Keeps from the user what libraries say that nobody can act on. Imports none of them: a command begins with it."""
+"""Hides library messages that a user cannot act on. Imports no library itself, since every command loads it first."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import contextlib
 import logging
 from collections.abc import Iterator
 
-# What the libraries say when they are imported or called, by logger: none of it is for a user to act on.
+# Messages to hide, by logger: they appear on import or at a call, and a user cannot act on them.
 _NOISE = {
     "torchao": "Failed to load ",  # compiled extensions for other devices
-    "torch.utils._pytree": "<enum ",  # torchao registers enumerations in a way that torch has replaced
+    "torch.utils._pytree": "<enum ",  # torchao registers enums with an API that torch has replaced
     "diffusers.quantizers.torchao.torchao_quantizer": "Unable to import `torchao` Tensor objects",
     "bitsandbytes.backends.cpu.ops": "Failed to load CPU gemm_4bit_forward",
-    "bitsandbytes.autograd._functions": "MatMul8bitLt: inputs will be cast",  # at every product
+    "bitsandbytes.autograd._functions": "MatMul8bitLt: inputs will be cast",  # at every matrix product
 }
 
 
 class _Beginning(logging.Filter):
-    """Drops the records of a logger whose message begins like this; its name is that beginning."""
+    """Drops log records that start with the filter's name."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not record.getMessage().startswith(self.name)
@@ -27,9 +27,9 @@ _FILTERS = {logger: _Beginning(beginning) for logger, beginning in _NOISE.items(
 
 
 def hide_import_noise() -> None:
-    """Hide what torchao and bitsandbytes say when they are imported, each message of ``_NOISE`` alone.
+    """Hide the messages of ``_NOISE`` that torchao and bitsandbytes log on import.
 
-    diffusers imports both, if they are installed, with its first model: call this before that.
+    Call it before the first import of a diffusers model, which imports both if they are installed.
     """
     for logger, beginning in _FILTERS.items():
         logging.getLogger(logger).addFilter(beginning)
@@ -37,7 +37,7 @@ def hide_import_noise() -> None:
 
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Hide the chatter and bars of transformers and the Hub's client, which would break up the progress display."""
+    """Hide log messages and bars of transformers and the Hub's client, which would break the progress display."""
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
     from transformers.utils import logging as transformers_logging
 

@@ -1,6 +1,6 @@
-"""What is used of torch that it does not document, in one place: an upgrade may take it away or change it.
+"""All uses of undocumented parts of torch, in one place: an upgrade may change or remove them.
 
-Tried with 2.13; ``tests/test_private_members.py`` names each member, and fails by its name when it is gone.
+Tested with 2.13; ``tests/test_private_members.py`` names each member and fails if one is gone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Convolve = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Ten
 
 
 def replace_convolution(convolution: torch.nn.Conv3d, convolve: Convolve) -> None:
-    """Have a layer compute by ``convolve(input, weight, bias)``, which stands for its ``_conv_forward``."""
+    """Make a layer compute ``convolve(input, weight, bias)`` by replacing its ``_conv_forward``."""
     layer: Any = convolution
     layer._conv_forward = convolve
 
@@ -23,27 +23,27 @@ def replace_convolution(convolution: torch.nn.Conv3d, convolve: Convolve) -> Non
 def convolve_by_onednn(
     input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, convolution: torch.nn.Conv3d
 ) -> torch.Tensor:
-    """A convolution with a layer's sizes by ``aten::mkldnn_convolution``; float32 on the CPU alone."""
+    """Convolve with a layer's settings by ``aten::mkldnn_convolution``; only float32 on the CPU."""
     sizes = (convolution.padding, convolution.stride, convolution.dilation, convolution.groups)
     found: torch.Tensor = torch.ops.aten.mkldnn_convolution(input, weight, bias, *sizes)
     return found
 
 
 def attend_on_cpu(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention [B, heads, n, head_dim] and the log-sum-exp of each row [B, heads, n], which no public call gives."""
+    """Attention [B, heads, n, head_dim] and the log-sum-exp of each row [B, heads, n], which no public call returns."""
     found, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value)
     return found, log_sum
 
 
 def free_pinned_memory() -> None:
-    """Return page-locked memory that nothing holds; ``torch.accelerator.empty_host_cache`` is public in later torch."""
+    """Free unused page-locked host memory; ``torch.accelerator.empty_host_cache`` is public in later torch."""
     free = getattr(torch.accelerator, "empty_host_cache", None) or torch._C._host_emptyCache
     free()
 
 
 def set_allocator(settings: str) -> None:
-    """Change settings of the process's allocator, as ``PYTORCH_ALLOC_CONF`` has them, where this torch knows them."""
+    """Set allocator options of the process, in the format of ``PYTORCH_ALLOC_CONF``, if this torch supports them."""
     setter = getattr(torch._C, "_accelerator_setAllocatorSettings", None)
     if setter is not None:
-        with contextlib.suppress(ValueError, RuntimeError):  # a key that it does not know; nothing depends on it
+        with contextlib.suppress(ValueError, RuntimeError):  # an unknown key; nothing depends on it
             setter(settings)

@@ -1,8 +1,8 @@
-"""How much memory and time a request needs in each mode, before any weight is read.
+"""Estimates how much memory and time a request needs in each mode, before reading any weights.
 
-``plan(request, model, machine)`` gives a :class:`Plan` with ``modes`` and ``choice``; ``plan_batch`` a
-:class:`BatchPlan` of many videos on several cards; ``detect_machine`` describes this machine. Needs neither
-torch nor weights.
+``plan(request, model, machine)`` returns a :class:`Plan` with ``modes`` and ``choice``; ``plan_batch`` returns a
+:class:`BatchPlan` for many videos on several cards; ``detect_machine`` describes this machine. Needs neither torch
+nor weights.
 """
 
 from .batch import BatchOption, BatchPlan, BatchSeconds, makespan, plan_batch, seconds_of

@@ -1,8 +1,7 @@
-"""What the four components of a checkpoint are made of: numbers of their ``config.json``, and every layer.
+"""The layers of a checkpoint's four components, derived from their ``config.json``.
 
-The layers are listed from those numbers alone, so that planning needs neither weights nor torch; tests
-hold each list against the real classes on the ``meta`` device, layer by layer. Knows nothing about
-devices and precisions.
+So planning needs neither weights nor torch. Tests compare each list with the real classes on the ``meta`` device,
+layer by layer. Knows nothing about devices and dtypes.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ from pydantic import BaseModel, ConfigDict
 
 @dataclass(frozen=True)
 class Layer:
-    """One module that holds parameters.
+    """One module with parameters.
 
     Attributes:
         name: its path in the component, such as ``transformer_blocks.0.attn.to_q``.
-        kind: quantisation concerns ``linear`` layers alone.
-        weight: elements of its weight matrix or kernel.
-        out: its output features or channels, which is also the number of rows of a linear weight.
-        rest: elements of its other parameters, the bias first of all.
+        kind: only ``linear`` layers are quantized.
+        weight: number of elements of its weight matrix or kernel.
+        out: its output features or channels; for a linear layer, the rows of the weight.
+        rest: number of elements of its other parameters, mostly the bias.
     """
 
     name: str
@@ -34,12 +33,12 @@ class Layer:
 
     @property
     def parameters(self) -> int:
-        """Elements of all its parameters."""
+        """Number of elements of all its parameters."""
         return self.weight + self.rest
 
 
 class Component(BaseModel):
-    """Numbers of a component's ``config.json``; what memory and time do not depend on is left out."""
+    """The fields of a component's ``config.json`` that memory or time depend on."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -54,7 +53,7 @@ class Component(BaseModel):
 
 
 class Transformer(Component):
-    """``HunyuanVideoTransformer3DModel`` without image condition."""
+    """``HunyuanVideoTransformer3DModel`` for text to video."""
 
     in_channels: int = 16
     out_channels: int = 16
@@ -73,16 +72,16 @@ class Transformer(Component):
 
     @property
     def width(self) -> int:
-        """Features of a token."""
+        """Channels of a token: heads * head_dim."""
         return self.num_attention_heads * self.attention_head_dim
 
     @property
     def mlp_width(self) -> int:
-        """Features inside the feed-forward part of a block."""
+        """Channels inside a block's feed-forward layers."""
         return int(self.width * self.mlp_ratio)
 
     def layers(self) -> Iterator[Layer]:
-        """See :meth:`Component.layers`."""
+        """Embedders, dual blocks, single blocks, then the output layers."""
         d = self.width
         patch = self.patch_size_t * self.patch_size**2
         yield _conv("x_embedder.proj", self.in_channels, d, patch)
@@ -99,7 +98,7 @@ class Transformer(Component):
         yield _linear("proj_out", d, patch * self.out_channels)
 
     def _text_layers(self) -> Iterator[Layer]:
-        """``context_embedder``, which keeps its default feed-forward ratio of 4."""
+        """``context_embedder``, whose feed-forward ratio is always 4."""
         d, name = self.width, "context_embedder"
         yield from _mlp(f"{name}.time_text_embed.timestep_embedder", 256, d)
         yield from _mlp(f"{name}.time_text_embed.text_embedder", self.text_embed_dim, d)
@@ -148,13 +147,13 @@ class Autoencoder(Component):
     temporal_compression_ratio: Literal[4] = 4
 
     def up_factors(self) -> list[tuple[int, int] | None]:
-        """(time, space) factor by which each up block of the decoder enlarges; None where it does not."""
+        """(time, space) factor of each up block of the decoder; None for a block that does not upsample."""
         last = len(self.block_out_channels) - 1
         factors = [(2 if last - 2 <= i < last else 1, 2 if i < 3 else 1) for i in range(last + 1)]
         return [None if factor == (1, 1) else factor for factor in factors]
 
     def layers(self) -> Iterator[Layer]:
-        """See :meth:`Component.layers`."""
+        """Encoder, then decoder."""
         channels, latent = self.block_out_channels, self.latent_channels
         yield _conv("encoder.conv_in.conv", self.in_channels, channels[0], 27)
         previous = channels[0]
@@ -194,7 +193,7 @@ class Autoencoder(Component):
 
 
 class Llama(Component):
-    """``LlamaModel``, of which the pipeline reads a hidden state."""
+    """``LlamaModel``; the pipeline uses one of its hidden states."""
 
     vocab_size: int
     hidden_size: int
@@ -207,11 +206,11 @@ class Llama(Component):
 
     @property
     def key_value_width(self) -> int:
-        """Features of the keys of a token, and of its values."""
+        """Channels of a token's keys, and of its values: head_dim * num_key_value_heads."""
         return (self.head_dim or self.hidden_size // self.num_attention_heads) * self.num_key_value_heads
 
     def layers(self) -> Iterator[Layer]:
-        """See :meth:`Component.layers`."""
+        """The embedding, then all decoder layers and the final norm."""
         d, inside = self.hidden_size, self.intermediate_size
         queries = (self.head_dim or d // self.num_attention_heads) * self.num_attention_heads
         yield Layer("embed_tokens", "embedding", self.vocab_size * d, d)
@@ -230,7 +229,7 @@ class Llama(Component):
 
 
 class Clip(Component):
-    """``CLIPTextModel``, of which the pipeline reads the pooled output."""
+    """``CLIPTextModel``; the pipeline uses its pooled output."""
 
     vocab_size: int
     hidden_size: int
@@ -241,7 +240,7 @@ class Clip(Component):
     architectures: tuple[str, ...] = ()
 
     def layers(self) -> Iterator[Layer]:
-        """See :meth:`Component.layers`."""
+        """The embeddings, then all encoder layers and the final norm."""
         d, inside = self.hidden_size, self.intermediate_size
         yield Layer("embeddings.token_embedding", "embedding", self.vocab_size * d, d)
         yield Layer("embeddings.position_embedding", "embedding", self.max_position_embeddings * d, d)
@@ -258,7 +257,7 @@ class Clip(Component):
 
 @dataclass(frozen=True)
 class Architecture:
-    """The four components; ``source`` says where their numbers are from."""
+    """The four components; ``source`` says which files describe them."""
 
     transformer: Transformer
     vae: Autoencoder

@@ -1,6 +1,6 @@
-"""How long a batch of videos takes on several cards: a video a card, or every video over all cards.
+"""Estimates how long a batch of videos takes on several cards: one video per card, or each video over all cards.
 
-``plan_batch`` weighs both in every mode, from configurations alone. Knows nothing about files and processes.
+``plan_batch`` compares both in every mode, from configurations alone. Knows nothing about files and processes.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from .modes import OFFLOADS, Mode
 from .plan import plan, weigh
 from .result import ModePlan, Plan, as_fast, gib
 
-# ``one-at-a-time``: one card, each video from prompt to frames; ``staged``: one card, all prompts first;
-# ``replicas``: as staged, on each card with a model of its own; ``context-parallel``: each video over all cards.
+# ``one-at-a-time``: one card, each video from prompt to frames; ``staged``: one card, all prompts first; ``replicas``:
+# like staged, on each card with a separate copy of the model; ``context-parallel``: each video over all cards.
 Strategy = Literal["one-at-a-time", "staged", "replicas", "context-parallel"]
-# The plainest first: of strategies as fast as each other it is recommended.
+# Plainest first: the plainest of equally fast strategies is recommended.
 STRATEGIES: tuple[Strategy, ...] = ("one-at-a-time", "staged", "replicas", "context-parallel")
-# Cards that one machine can have; plans are for one machine.
+# Limit for the cards of one machine; a plan is for one machine.
 MOST_CARDS = 64
 MOST_VIDEOS = 1_000_000
 
 
 @dataclass(frozen=True)
 class BatchSeconds:
-    """A batch's time, in the order of the work.
+    """A batch's time in seconds, in the order of the work.
 
     Attributes:
-        load: the files from disk, for all cards at once, and page-locked copies of what is streamed.
-        encode: the prompts, as many as one card has; of ``one-at-a-time`` one prompt after another between videos.
-        videos: denoising and decoding, round after round.
+        load: reading the files, for all cards together, and making page-locked copies of streamed weights.
+        encode: encoding the prompts of one card; for ``one-at-a-time``, one prompt before each video.
+        videos: denoising and decoding, all rounds.
         first: from the start to the first video's last frame.
-        each: of one video alone, with its prompt encoded: its latency once the model is there.
+        each: latency of one video with its prompt encoded and the model loaded.
     """
 
     load: float
@@ -64,11 +64,11 @@ class BatchOption:
 
     Attributes:
         strategy: how the cards share the work.
-        plan: the mode on one of the cards; ``host_peak_bytes`` is that of one process.
-        cards: that work; replicas without a video stay idle.
-        rounds: videos that each card makes, one after the other.
+        plan: the mode on one of the cards; its ``host_peak_bytes`` is for one process.
+        cards: number of cards in use; replicas without a video stay idle.
+        rounds: videos that each card generates, one after another.
         host_bytes: main memory of all processes together.
-        seconds: an estimate; None where the mode cannot run.
+        seconds: an estimate; None if the mode cannot run.
         reason: why it does not fit; None if it does.
     """
 
@@ -86,7 +86,7 @@ class BatchOption:
         return self.reason is None
 
     def to_json(self) -> dict[str, Any]:
-        """As one object of ``BatchPlan.to_json``; sizes in bytes, times in seconds."""
+        """One entry of ``options`` in ``BatchPlan.to_json``; sizes in bytes, times in seconds."""
         seconds = None
         if self.seconds is not None:
             seconds = {name: round(value, 1) for name, value in asdict(self.seconds).items()}
@@ -112,10 +112,10 @@ class BatchPlan:
 
     Attributes:
         single: the plan of one video on one card.
-        num_gpus: cards; None plans for the CPU.
-        videos: to be made.
+        num_gpus: number of cards; None plans for the CPU.
+        videos: number of videos.
         options: mode by mode, in the order of ``STRATEGIES``.
-        assumptions: what the times rest on beside those of ``single``, in words.
+        assumptions: assumptions behind the times, in addition to those of ``single``, as text.
     """
 
     single: Plan
@@ -126,7 +126,7 @@ class BatchPlan:
 
     @property
     def choice(self) -> BatchOption | None:
-        """The fastest that fits; of those that differ by less than the estimate can tell, the plainest."""
+        """The fastest option that fits; of those that differ by less than the estimate's accuracy, the plainest."""
         fitting = [(option, option.seconds) for option in self.options if option.fits and option.seconds is not None]
         if not fitting:
             return None
@@ -134,33 +134,33 @@ class BatchPlan:
         return min((timed for timed in fitting if timed[1].total <= limit), key=_plainness)[0]
 
     def best(self, strategy: Strategy) -> BatchOption | None:
-        """The same of one strategy alone."""
+        """The best option of one strategy, chosen like ``choice``."""
         return BatchPlan(self.single, self.num_gpus, self.videos, self.of(strategy), ()).choice
 
     def of(self, strategy: Strategy) -> tuple[BatchOption, ...]:
-        """The options of one strategy."""
+        """All options of one strategy."""
         return tuple(option for option in self.options if option.strategy == strategy)
 
     def require_choice(self) -> BatchOption:
-        """The choice.
+        """The choice, or an error if there is none.
 
         Raises:
-            GpuMemoryError: nothing fits; names the requests that would on one card, or what main memory lacks.
+            GpuMemoryError: nothing fits; names requests that would fit on one card, or the missing main memory.
             ConfigError: the machine cannot run the model in any mode.
         """
         if self.choice is None:
             self.single.require_choice()
             least = min(option.plan.host_peak_bytes for option in self.options if option.seconds is not None)
             have = self.single.machine.host_memory_bytes
-            assert have is not None  # nothing else speaks against a mode that fits one card
+            assert have is not None  # only main memory can rule out a mode that fits on one card
             raise GpuMemoryError(
-                f"num_gpus={self.num_gpus}: the process of each card needs at least {gib(least)} of host memory, there "
-                f"are {gib(have)}; use fewer cards (--num-gpus {have // least})"
+                f"num_gpus={self.num_gpus}: each card's process needs at least {gib(least)} of host memory, and the "
+                f"machine has {gib(have)}; use fewer cards (--num-gpus {have // least})"
             )
         return self.choice
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but ``single``, sizes in bytes and times in seconds."""
+        """Everything but ``single``; sizes in bytes, times in seconds."""
         choice = self.choice
         return {
             "num_gpus": self.num_gpus,
@@ -174,25 +174,25 @@ class BatchPlan:
 def plan_batch(
     request: GenerationRequest, model: ModelConfig, machine: Machine, num_gpus: int | None = None, videos: int = 1
 ) -> BatchPlan:
-    """Weigh every way to make so many videos like this request's.
+    """Compare every way to generate ``videos`` videos like this request's.
 
     Args:
-        request: of each of them; fields that it leaves open take the model's defaults.
+        request: the request of each video; missing fields get the model's defaults.
         model: which checkpoint.
-        machine: with one card of those that are there; its main memory is that of all processes.
-        num_gpus: how many such cards; None is one, or the CPU where the machine has no GPU.
-        videos: how many.
+        machine: the machine with one of its cards; its main memory is shared by all processes.
+        num_gpus: number of such cards; None for one, or for the CPU if the machine has no GPU.
+        videos: number of videos.
 
     Raises:
-        ConfigError: a number out of range, or ``num_gpus`` for a machine without a GPU.
+        ConfigError: a number is out of range, or ``num_gpus`` is given for a machine without a GPU.
         ModelLoadError: as for ``plan``.
     """
-    _check("num_gpus", num_gpus, MOST_CARDS, "the cards of one machine; plan for each machine by itself")
+    _check("num_gpus", num_gpus, MOST_CARDS, "the cards of one machine; plan each machine separately")
     _check("videos", videos, MOST_VIDEOS, "the videos of the batch")
     if num_gpus is not None and machine.device == "cpu":
         raise ConfigError(
-            f"num_gpus={num_gpus}: this plan is for a CPU, and processes beside each other would only share its cores; "
-            "name the card (--gpu 4090), or leave --num-gpus out"
+            f"num_gpus={num_gpus}: this plan is for a CPU, where parallel processes would only share its cores; "
+            "name the card (--gpu 4090), or omit --num-gpus"
         )
     cards = num_gpus or 1
     single = plan(request, model, machine)
@@ -221,21 +221,21 @@ def plan_batch(
 def seconds_of(
     request: GenerationRequest, model: ModelConfig, machine: Machine, run: Mode | RuntimeProfile, cards: int = 1
 ) -> Seconds:
-    """Seconds of one request in a given mode, for batches of requests that differ; see ``makespan``.
+    """Estimate the seconds of one request in a given mode, for batches of different requests; see ``makespan``.
 
     Args:
-        request: fields that it leaves open take the model's defaults.
+        request: missing fields get the model's defaults.
         model: which checkpoint.
-        machine: where; for a profile of the CPU its GPU is not looked at.
-        run: a mode, or a profile, of which device, offload, precision and tiling count. What a profile says of single
-            components, and a cache that skips steps, is not counted.
-        cards: that share the video (context parallel).
+        machine: the machine; a CPU profile ignores its GPU.
+        run: a mode, or a profile, whose device, offload, precision and tiling count. Its settings for single components
+            and its step cache are ignored.
+        cards: number of cards that split the video (context parallel).
 
     Returns:
-        Times by stage; ``encode - visit`` is the encoding of a prompt while the text encoders are there.
+        Seconds by stage; ``encode - visit`` is the time to encode a prompt while the text encoders are on the GPU.
 
     Raises:
-        ConfigError: the machine cannot run it so, whatever its memory.
+        ConfigError: the machine cannot run this mode, regardless of its memory.
     """
     _check("cards", cards, MOST_CARDS, "the cards of one machine")
     if isinstance(run, RuntimeProfile):
@@ -244,12 +244,12 @@ def seconds_of(
         run = Mode(run.offload, run.quantization, run.vae_tiling)
     found = weigh(request, model, machine, run, cards)
     if found.seconds is None:
-        raise ConfigError(f"mode={run.name!r}: {found.reason}; 'hunyuan-local plan' lists the modes that can be run")
+        raise ConfigError(f"mode={run.name!r}: {found.reason}; 'hunyuan-local plan' lists the possible modes")
     return _with_shared_decoding(found.seconds, FilledRequest.of(request, dict(model.defaults)).num_frames, cards)
 
 
 def makespan(seconds: Sequence[float], replicas: int) -> float:
-    """Seconds until the last of several videos is done, each taken in order by the first replica that is free.
+    """Seconds until the last video is done, if each video in order goes to the first free replica.
 
     Raises:
         ConfigError: fewer than one replica.
@@ -262,13 +262,13 @@ def makespan(seconds: Sequence[float], replicas: int) -> float:
 
 
 def _with_shared_decoding(seconds: Seconds, num_frames: int, cards: int) -> Seconds:
-    """The temporal tiles of the decoding are shared out in rounds, a tile a card."""
+    """Decode in rounds of one temporal tile per card: ``decode * ceil(tiles / cards) / tiles`` seconds."""
     tiles = len(UNTILED.lengths((num_frames - 1) // TEMPORAL_COMPRESSION + 1))
     return replace(seconds, decode=seconds.decode * math.ceil(tiles / cards) / tiles)
 
 
 def _check(name: str, value: int | None, most: int, what: str) -> None:
-    """Refuse a number out of range; None is one that was left out."""
+    """Reject a number out of range; None means not given."""
     if value is not None and not 1 <= value <= most:
         raise ConfigError(f"{name}={value}: must be from 1 to {most:,}, {what}")
 
@@ -280,13 +280,15 @@ def _option(strategy: Strategy, mode: ModePlan, cards: int, videos: int, load: f
     host = mode.host_peak_bytes * working
     reason = mode.reason
     if reason is None and machine.host_memory_bytes is not None and host > machine.host_memory_bytes:
-        reason = f"{working} processes need {gib(host)} of host memory, there are {gib(machine.host_memory_bytes)}"
+        reason = (
+            f"{working} processes need {gib(host)} of host memory; the machine has {gib(machine.host_memory_bytes)}"
+        )
     seconds = None if mode.seconds is None else _seconds(strategy, mode.seconds, rounds, load + mode.seconds.pinning)
     return BatchOption(strategy, mode, working, rounds, host, seconds, reason)
 
 
 def _seconds(strategy: Strategy, one: Seconds, rounds: int, load: float) -> BatchSeconds:
-    """The batch's time from one video's; each card makes ``rounds`` of them."""
+    """The batch's time from one video's; each card generates ``rounds`` videos."""
     each = one.denoise + one.decode
     if strategy == "one-at-a-time":
         return BatchSeconds(load, one.encode * rounds, each * rounds, load + one.encode + each, each)

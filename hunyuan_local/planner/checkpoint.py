@@ -1,4 +1,4 @@
-"""Reads the architecture of a checkpoint, without reading a weight."""
+"""Reads the architecture of a checkpoint without reading any weights."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ COMPONENTS = ("transformer", "vae", "text_encoder", "text_encoder_2")
 
 
 def read_architecture(model: ModelConfig) -> Architecture:
-    """The architecture of a checkpoint, from its folder, the Hub's cache or the Hub; of known models from this package.
+    """The architecture of a checkpoint, from its folder, the Hub's cache, the Hub, or for known models this package.
 
-    No weights are downloaded, and nothing is guessed.
+    Downloads no weights and guesses nothing.
 
     Raises:
-        ConfigError, ModelLoadError: nothing is known of the model; see
+        ConfigError, ModelLoadError: the model's configuration cannot be found; see
             :func:`hunyuan_local.weights.source.known_configs`.
-        ModelLoadError: a ``config.json`` is missing, unreadable or of another kind of component.
+        ModelLoadError: a ``config.json`` is missing, unreadable or describes another class.
     """
     from ..weights.source import known_configs  # the Hub's client takes a while to import
 
     folder = known_configs(model)
     if folder is None:
         path = configs_dir() / "architectures" / f"{DEFAULT}.json"
-        return _build(_read(path), f"{DEFAULT}, as {model.model_id} is not on this machine")
+        return _build(_read(path), f"{DEFAULT}, because {model.model_id} is not on this machine")
     return _build({name: _read(folder / name / "config.json") for name in COMPONENTS}, str(folder))
 
 
@@ -41,7 +41,7 @@ def _read(path: Path) -> dict[str, Any]:
         return config
     except (OSError, ValueError) as error:
         raise ModelLoadError(
-            f"{path}: cannot be read: {error}; give a folder in diffusers' layout that holds the whole checkpoint"
+            f"{path}: cannot be read: {error}; give a folder in diffusers' layout with the whole checkpoint"
         ) from error
 
 
@@ -55,11 +55,11 @@ def _build(configs: dict[str, Any], source: str) -> Architecture:
     parts: dict[str, Any] = {}
     for name, (component, wanted) in classes.items():
         found = configs[name].get("_class_name") or next(iter(configs[name].get("architectures", ())), "unknown")
-        # The text encoder of the official checkpoint names the whole language model whose trunk it is.
+        # The official checkpoint's text encoder names the class of the whole language model.
         if found != wanted and not (name == "text_encoder" and found.startswith("Llama")):
             raise ModelLoadError(
-                f"{source}: {name} is a {found}, and only {wanted} can be planned for; use a HunyuanVideo "
-                "text-to-video checkpoint in diffusers' layout"
+                f"{source}: {name} is a {found}; only {wanted} is supported; use a HunyuanVideo text-to-video "
+                "checkpoint in diffusers' layout"
             )
         try:
             parts[name] = component.model_validate(configs[name])

@@ -1,7 +1,7 @@
-"""One video over several cards, as diffusers' Ulysses attention for any length shares it out.
+"""Costs of splitting one video over several cards with diffusers' Ulysses attention (``ulysses_anything``).
 
-Each card has a part of the tokens; for the attention alone the cards swap, so that each has all tokens of a
-part of the heads, and back. Knows nothing about devices and the links between them.
+Each of P cards has N/P of the tokens. For attention, an all-to-all exchange gives each card all N tokens of heads/P
+heads; a second exchange reverses this. Knows nothing about devices and the links between them.
 """
 
 from __future__ import annotations
@@ -10,41 +10,43 @@ from .trace import Trace
 
 
 def heads_a_card(heads: int, cards: int) -> int:
-    """Heads that each card attends to, but for the last, which has what is left."""
+    """Attention heads per card, rounded up; the last card has the remainder."""
     return -(-heads // cards)
 
 
 def wasted_share(heads: int, cards: int) -> float:
-    """The share of the attention's time that the last card waits where the heads do not go round; 0 where they do."""
+    """Share of the attention's time lost because the heads do not divide evenly; 0 if they do."""
     return 1 - heads / (heads_a_card(heads, cards) * cards)
 
 
 def why_not(heads: int, cards: int) -> str | None:
-    """Why so many cards cannot share so many heads; None if they can."""
+    """Why this number of cards cannot split this number of heads; None if it can."""
     if can_share(heads, cards):
         return None
     *possible, last = [number for number in range(2, heads + 1) if can_share(heads, number)]
     return (
-        f"context parallel: {cards} cards cannot share {heads} heads, as not all would get one; "
+        f"context parallel: {cards} cards cannot split {heads} attention heads, because not every card would get one; "
         f"{', '.join(map(str, possible))} or {last} can"
     )
 
 
 def can_share(heads: int, cards: int) -> bool:
-    """What the library asks: fewer padding heads than each card has (``_maybe_pad_qkv_head``)."""
+    """diffusers' condition: fewer padding heads than heads per card (``_maybe_pad_qkv_head``)."""
     own = heads_a_card(heads, cards)
     return own * cards - heads < own
 
 
 def swap_in(t: Trace, names: tuple[str, ...], size: int, heads: int, cards: int) -> None:
-    """Trace queries, keys and values on their way to the cards of their heads (``all_to_all_single_any_qkv_async``).
+    """Trace the exchange of queries, keys and values before attention (``all_to_all_single_any_qkv_async``).
+
+    A card sends ``(P - 1) / P`` of its part to the others.
 
     Args:
-        t: in which ``size`` bytes of each are live, and stay so.
-        names: of the tensors.
-        size: bytes of one card's part of one of them.
-        heads: of the attention.
-        cards: that share it.
+        t: a trace in which ``size`` bytes of each are alive; they stay alive.
+        names: names of the tensors.
+        size: bytes of one card's part of one tensor.
+        heads: attention heads.
+        cards: number of cards.
     """
     padded = _padded(size, heads, cards)
     for name in names:
@@ -55,13 +57,13 @@ def swap_in(t: Trace, names: tuple[str, ...], size: int, heads: int, cards: int)
 
 
 def swap_out(t: Trace, name: str, given: tuple[str, ...], size: int, heads: int, cards: int) -> None:
-    """Trace the attention's output on its way back to the cards of its tokens (``all_to_all_single_any_o_async``).
+    """Trace the exchange of the attention's output back to token order (``all_to_all_single_any_o_async``).
 
     Args:
-        t: in which the output lives as ``"{name} of the card's heads"``; ``name`` lives afterwards.
-        name: of the output.
-        given: names that ``swap_in`` had; they are let go.
-        size, heads, cards: as there.
+        t: a trace in which the output is alive as ``"{name} of the card's heads"``; afterwards ``name`` is alive.
+        name: name of the output.
+        given: the ``names`` of ``swap_in``; they are freed.
+        size, heads, cards: as for ``swap_in``.
     """
     padded = _padded(size, heads, cards)
     t.make(f"{name} in the order of cards", padded, moves=False)

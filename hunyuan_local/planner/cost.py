@@ -1,7 +1,8 @@
-"""Seconds of a video: operations at an assumed share of the GPU's peak, and bytes over assumed links.
+"""Estimates the seconds of a video from its FLOPs and bytes.
 
-An estimate; the shares are those of ``configs/gpus.yaml``, each with its source. Loading the model from
-disk is not part of it.
+Per stage: ``sum over kinds of FLOPs / (peak FLOP/s * share of this kind) + moved bytes / (0.8 * memory bandwidth)``,
+plus the time to copy weights and to exchange tensors between cards. The shares are in ``configs/gpus.yaml``, each with
+its source. Loading the model from disk is not included.
 """
 
 from __future__ import annotations
@@ -14,27 +15,27 @@ from .machine import CPU_CORE_FLOPS, GpuSpec
 from .memory import Forecast, Setup
 from .trace import Cost
 
-# The share of the memory's bandwidth that elementwise kernels reach.
+# Share of the memory bandwidth that elementwise kernels reach.
 BANDWIDTH_SHARE = 0.8
-# The share of the slot's bandwidth from page-locked memory: 0.83 to 0.87 on an H100
-# (benchmarks/results/nvidia-h100-80gb-hbm3-copies.json, as the next two).
+# Share of the PCIe bandwidth reached from page-locked memory: 0.83 to 0.87 on an H100
+# (benchmarks/results/nvidia-h100-80gb-hbm3-copies.json, also the source of the next three).
 PINNED_SHARE = 0.8
-# GB/s from plain memory, which the processor copies first: 5.8 to 7.0.
+# GB/s to the GPU from pageable memory, which is first copied by the CPU: 5.8 to 7.0.
 PAGEABLE_GBS = 6.0
-# GB/s back to plain memory that is new each time, as module.to("cpu") takes it: 1.2 to 1.4, most of it spent by the
-# system on handing out pages; memory that is there takes 11 to 14. Measured on a virtual machine.
+# GB/s back to newly allocated pageable memory, as in module.to("cpu"): 1.2 to 1.4, mostly the system's time for new
+# pages; to existing memory it is 11 to 14. Measured on a virtual machine.
 PAGEABLE_BACK_GBS = 1.3
-# GB/s at which weights are copied into page-locked memory that is new: 0.9 to 1.8.
+# GB/s for copying weights into newly allocated page-locked memory: 0.9 to 1.8.
 PINNING_GBS = 1.3
-# GB/s from disk: assumed, as an NVMe disk reads large files.
+# GB/s from disk, assumed: an NVMe disk reading large files.
 DISK_GBS = 2.0
-# The share of NVLink's bandwidth that NCCL reaches: 370 of 450 GB/s (NVIDIA/nccl-tests, issue 212).
+# Share of NVLink's bandwidth that NCCL reaches: 370 of 450 GB/s (NVIDIA/nccl-tests, issue 212).
 NVLINK_SHARE = 0.8
-# Of one slot's bandwidth, what all cards of a server without NVLink have together for swapping: what one sends
-# another goes through main memory. Read off ParaAttention's times on 2, 4 and 8 L20 (benchmarks/plan_accuracy.py).
+# Without NVLink, the total rate of all cards for exchanging tensors, as a share of one card's PCIe bandwidth, because
+# the data goes through main memory. Fitted to ParaAttention's times on 2, 4 and 8 L20 (benchmarks/plan_accuracy.py).
 SLOTS_SHARE = 0.4
-# What each further card adds to a shared step's time, for waiting and for work that is not shared. Read off the times
-# of HunyuanVideo's README on 2, 4 and 8 H100 (benchmarks/plan_accuracy.py).
+# Relative time that each further card adds to a shared step, for waiting and for work that is not split. Fitted to the
+# times in HunyuanVideo's README on 2, 4 and 8 H100 (benchmarks/plan_accuracy.py).
 PARALLEL_LOSS = 0.03
 
 Kernel = Literal["flash", "flash2"]
@@ -42,13 +43,13 @@ Kernel = Literal["flash", "flash2"]
 
 @dataclass(frozen=True)
 class Seconds:
-    """A video's time by stage; ``step`` is one denoising step, all of its forward passes included.
+    """A video's time in seconds by stage; ``step`` is one denoising step with all its forward passes.
 
     Attributes:
-        visit: the part of ``encode`` for which the text encoders come to the GPU and leave it again: prompts that
-            are encoded one after the other share it.
-        pinning: once a process, when the model is loaded: page-locked copies of what is streamed. Not in ``total``.
-        exchange: the part of ``step`` in which cards that share it send each other what they need.
+        visit: the part of ``encode`` that moves the text encoders to the GPU and back; prompts that are encoded one
+            after another share it.
+        pinning: making page-locked copies of streamed weights, once per process on loading. Not in ``total``.
+        exchange: the part of ``step`` in which cards exchange tensors.
     """
 
     encode: float
@@ -61,27 +62,27 @@ class Seconds:
 
     @property
     def total(self) -> float:
-        """Of the whole video, without loading."""
+        """Seconds of the whole video, without loading."""
         return self.encode + self.denoise + self.decode
 
     @property
     def first(self) -> float:
-        """Of the whole video in a new process, without reading the files, which takes the same in every mode."""
+        """Seconds of the whole video in a new process, without reading files, which takes the same in every mode."""
         return self.pinning + self.total
 
 
 def estimate(
     found: Forecast, setup: Setup, gpu: GpuSpec | None, steps: int, passes: int = 1, kernel: Kernel = "flash"
 ) -> Seconds:
-    """Time of a video of so many steps, each of ``passes`` forward passes (two with true guidance).
+    """Estimate the time of a video with ``steps`` steps of ``passes`` forward passes each (two with true CFG).
 
     Args:
-        found: its costs.
+        found: the video's costs.
         setup: how it is run.
-        gpu: whose speed is taken; None is this CPU.
+        gpu: the GPU whose speed to assume; None for this CPU.
         steps: denoising steps.
-        passes: forward passes a step.
-        kernel: the attention where no mask is in the way.
+        passes: forward passes per step.
+        kernel: the attention kernel if there is no mask.
     """
     encode = _compute(found.costs["encode"], setup, gpu, kernel) * passes
     step = _compute(found.costs["denoise"], setup, gpu, kernel)
@@ -96,16 +97,16 @@ def estimate(
     pinned, plain = gpu.pcie_gbs * 1e9 * PINNED_SHARE, _plain_rate(gpu)
     visit = once = pinning = 0.0
     if setup.offload == "none" and setup.loads_by_part:
-        visit = _there_and_back(text, gpu)  # the text encoders come for the encoding, and go
+        visit = _there_and_back(text, gpu)  # the text encoders come for the encoding and leave
     elif setup.offload == "model":
-        # Each component goes there and, when the next one is wanted, back.
+        # Each component moves to the GPU, and back when the next one needs the space.
         visit = _there_and_back(text, gpu)
         once = _there_and_back(transformer.total, gpu) if setup.method.movable else 0.0
         decode += _there_and_back(vae.total, gpu)
     elif setup.offload == "group":
-        # The library fetches the next block while one runs, and yet a step took about as long as both together: 0.58 s
-        # of computation and 0.50 of copies in 1.23 s through the package, in 0.87 s without a pipeline around it
-        # (benchmarks/results, H100). What is outside the blocks it copies to and fro by itself.
+        # diffusers prefetches the next block while one runs, yet a step took about the sum of both times: 0.58 s of
+        # computation and 0.50 s of copies took 1.23 s in the package, 0.87 s without a pipeline around it
+        # (benchmarks/results, H100). Weights outside the blocks are moved there and back separately.
         outside = _there_and_back(llama.rest + clip.total, gpu)
         encode += (sum(llama.blocks) / pinned + outside) * passes
         step += transformer.total / pinned
@@ -118,9 +119,9 @@ def estimate(
 
 
 def exchange_seconds(size: int, gpu: GpuSpec, cards: int) -> float:
-    """Seconds in which each of so many cards sends ``size`` bytes to the others.
+    """Seconds in which each of ``cards`` cards sends ``size`` bytes to the others.
 
-    Over NVLink each has a link of its own; without it all share what one slot can take through main memory.
+    With NVLink each card has its own link; without it all cards share the rate through main memory.
     """
     if gpu.nvlink_gbs:
         return size / (gpu.nvlink_gbs * 1e9 * NVLINK_SHARE)
@@ -128,17 +129,17 @@ def exchange_seconds(size: int, gpu: GpuSpec, cards: int) -> float:
 
 
 def _plain_rate(gpu: GpuSpec) -> float:
-    """Bytes a second to the GPU from plain memory."""
+    """Bytes per second to the GPU from pageable memory."""
     return min(PAGEABLE_GBS, gpu.pcie_gbs * PINNED_SHARE) * 1e9
 
 
 def _there_and_back(size: int, gpu: GpuSpec) -> float:
-    """Seconds in which weights come from plain memory and go back to new plain memory."""
+    """Seconds to move ``size`` bytes of weights from pageable memory to the GPU and back to new pageable memory."""
     return size / _plain_rate(gpu) + size / (PAGEABLE_BACK_GBS * 1e9)
 
 
 def _compute(cost: Cost, setup: Setup, gpu: GpuSpec | None, kernel: Kernel) -> float:
-    """Seconds of computation."""
+    """Seconds of computation on the GPU, or on the CPU at ``CPU_CORE_FLOPS`` per core."""
     if gpu is None:
         return cost.flops / ((os.cpu_count() or 1) * CPU_CORE_FLOPS)
     peak, shares = gpu.bf16_tflops * 1e12, gpu.utilisation

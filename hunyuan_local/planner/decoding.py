@@ -1,8 +1,8 @@
-"""What decoding the latents costs, traced as diffusers' ``autoencoder_kl_hunyuan_video`` runs it.
+"""The cost of decoding the latents, traced as diffusers' ``autoencoder_kl_hunyuan_video`` runs it.
 
-Spatial tiles of any size or none; all frames kept to the end (the library's ``vae.decode``) or handed on
-piece by piece (``pipeline/decoder.py``). Temporal tiles are always on, as they are in the library. Knows
-nothing about where the weights are.
+Covers spatial tiles of any size or none, and frames that are all kept to the end (``vae.decode``) or streamed
+(``pipeline/decode.py``). Temporal tiles are always on, as in diffusers. Sizes: n latent frames give ``4 * (n - 1) + 1``
+frames, and each spatial side is 8 times as long. Knows nothing about where the weights are.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from .trace import Cost, Trace
 
 @dataclass(frozen=True)
 class Decode:
-    """One video to be decoded.
+    """How one video is decoded.
 
     Attributes:
         latents: (frames, height, width) of the latents.
-        each: bytes of an activation's element.
+        each: bytes per element of an activation.
         tiling: the tiles.
-        streams: whether finished frames leave the device, as in this package, or stay until the end.
+        streams: whether finished frames leave the device immediately, as in this package, or stay until the end.
     """
 
     latents: tuple[int, int, int]
@@ -37,12 +37,13 @@ class Decode:
 
 @lru_cache(maxsize=4096)
 def trace_decode(config: Autoencoder, run: Decode) -> Cost:
-    """The cost of decoding one video.
+    """Cost of decoding one video.
 
-    The peak is that of the tile that needs most, with everything that is kept beside it.
+    The peak is the largest over the tiles of (peak of the tile + other tensors kept at that time), and of blending
+    and stitching.
     """
-    tile, beside = _heaviest_tile(config, run)
-    peak = _trace_tile(config, run.each, tile)[0].peak_bytes + beside
+    tile, others = _heaviest_tile(config, run)
+    peak = _trace_tile(config, run.each, tile)[0].peak_bytes + others
     total = Cost(peak_bytes=max(peak, _blending_peak(config, run), _stitching_peak(config, run)))
     for tile, count in _tiles(run).items():
         total = total.then(_trace_tile(config, run.each, tile)[0], count)
@@ -50,66 +51,66 @@ def trace_decode(config: Autoencoder, run: Decode) -> Cost:
 
 
 def largest_tensor(config: Autoencoder, run: Decode) -> int:
-    """Elements of the largest tensor of the decoding."""
+    """Number of elements of the largest tensor in the decoding."""
     return _trace_tile(config, run.each, max(_tiles(run), key=math.prod))[1]
 
 
 def explain_peak(config: Autoencoder, run: Decode) -> list[tuple[str, int]]:
-    """Name and bytes of the tensors that live at the peak of the tile that needs most, the largest first."""
-    tile, beside = _heaviest_tile(config, run)
+    """Name and bytes of the tensors alive at the peak of the heaviest tile, largest first."""
+    tile, others = _heaviest_tile(config, run)
     walk = _DecoderWalk(config, run.each, tile)
-    walk.trace(beside)
+    walk.trace(others)
     return walk.at_peak
 
 
 @lru_cache(maxsize=8192)
 def _trace_tile(config: Autoencoder, each: int, tile: tuple[int, int, int]) -> tuple[Cost, int]:
-    """Cost of one tile with nothing beside it, and elements of its largest tensor."""
+    """Cost of one tile by itself, and the number of elements of its largest tensor."""
     walk = _DecoderWalk(config, each, tile)
     return walk.trace(0), walk.largest
 
 
 def _tiles(run: Decode) -> Counter[tuple[int, int, int]]:
-    """Shape in latents of each tile that is decoded, and how many there are."""
+    """Shape (in latents) of each distinct tile, and how often it occurs."""
     lengths, areas = Counter(run.tiling.lengths(run.latents[0])), Counter(run.tiling.areas(*run.latents[1:]))
     return Counter({(length, *area): lengths[length] * areas[area] for length in lengths for area in areas})
 
 
 def _heaviest_tile(config: Autoencoder, run: Decode) -> tuple[tuple[int, int, int], int]:
-    """The tile of the longest temporal tile that needs most, with bytes of what is kept beside it."""
+    """The tile with the highest peak among the longest temporal tiles, and the bytes kept during it."""
     length, kept, before = max(run.tiling.lengths(run.latents[0])), _kept(config, run), 0
-    beside = {}
+    others = {}
     for area in run.tiling.areas(*run.latents[1:]):
-        beside[length, *area] = kept + _rows(config, run, before)  # of equal tiles the last has most beside it
+        others[length, *area] = kept + _rows(config, run, before)  # among equal tiles, the last has most kept
         before += math.prod(area)
-    return max(beside.items(), key=lambda item: _trace_tile(config, run.each, item[0])[0].peak_bytes + item[1])
+    return max(others.items(), key=lambda item: _trace_tile(config, run.each, item[0])[0].peak_bytes + item[1])
 
 
 def _pixels(config: Autoencoder, run: Decode, latent_frames: int) -> int:
-    """Bytes of decoded frames, the first latent standing for one frame."""
+    """Bytes of decoded frames; the first latent frame gives one frame, each later one 4."""
     frames = (latent_frames - 1) * config.temporal_compression_ratio + 1
     area = run.latents[1] * run.latents[2] * config.spatial_compression_ratio**2
     return config.out_channels * frames * area * run.each
 
 
 def _kept(config: Autoencoder, run: Decode) -> int:
-    """Bytes that live while the last of the longest temporal tiles is decoded: latents, and frames before it."""
-    # Scaled, in the autoencoder's precision; this package also keeps them as the denoising left them, in float32.
+    """Bytes alive while the last of the longest temporal tiles is decoded: the latents and earlier frames."""
+    # Scaled latents in the autoencoder's dtype; this package also keeps the float32 latents of the denoising.
     latents = config.latent_channels * math.prod(run.latents) * (run.each + (4 if run.streams else 0))
     if run.streams:
-        return latents + _pixels(config, run, 2)  # the overlap that the next piece is blended with
+        return latents + _pixels(config, run, 2)  # the overlap with the next piece
     lengths = run.tiling.lengths(run.latents[0])
     last_of_longest = len(lengths) - 1 - lengths[::-1].index(max(lengths))
     return latents + sum(_pixels(config, run, length) for length in lengths[:last_of_longest])
 
 
 def _rows(config: Autoencoder, run: Decode, area: int) -> int:
-    """Bytes of decoded spatial tiles that together are so many latents large; the library calls them ``rows``."""
+    """Bytes of decoded spatial tiles with this area in latents; diffusers' variable is ``rows``."""
     return _pixels(config, run, max(run.tiling.lengths(run.latents[0]))) * area // (run.latents[1] * run.latents[2])
 
 
 def _stitching_peak(config: Autoencoder, run: Decode) -> int:
-    """Bytes while spatial tiles are put together (``tiled_decode``): they, the strips of them, and the picture."""
+    """Bytes while spatial tiles are joined (``tiled_decode``): the tiles, the joined rows and the whole frames."""
     if not run.tiling.cuts_picture(*run.latents[1:]):
         return 0
     tiles = _rows(config, run, sum(height * width for height, width in run.tiling.areas(*run.latents[1:])))
@@ -117,20 +118,20 @@ def _stitching_peak(config: Autoencoder, run: Decode) -> int:
 
 
 def _blending_peak(config: Autoencoder, run: Decode) -> int:
-    """Bytes while temporal tiles are put together, with no tile being decoded."""
+    """Bytes while temporal tiles are joined, with no tile being decoded."""
     frames = run.latents[0]
     if not run.streams:
-        # All tiles and the video that torch.cat makes of them; or, when the tiles are gone, the video and two
-        # copies in VideoProcessor.postprocess_video.
+        # All tiles and the video that torch.cat joins them to; or, once the tiles are freed, the video and two copies
+        # in VideoProcessor.postprocess_video.
         tiles = sum(_pixels(config, run, length) for length in run.tiling.lengths(run.latents[0]))
         return _pixels(config, run, frames) + max(tiles, 2 * _pixels(config, run, frames))
     piece = _pixels(config, run, min(frames, run.tiling.frames // config.temporal_compression_ratio + 1))
-    # _to_uint8: a float32 copy, and one for each of half, shift, clamp and the factor of 255, two at a time.
+    # _to_uint8 makes a float32 copy, then one each for scale, shift, clamp and the factor 255; at most three are alive.
     return 2 * piece + 3 * piece * 4 // run.each
 
 
 class _DecoderWalk:
-    """``HunyuanVideoDecoder3D`` on one tile; shapes are (channels, frames, height, width)."""
+    """Traces ``HunyuanVideoDecoder3D`` on one tile; shapes are (channels, frames, height, width)."""
 
     def __init__(self, config: Autoencoder, each: int, tile: tuple[int, int, int]):
         self.config, self.each = config, each
@@ -139,11 +140,11 @@ class _DecoderWalk:
         self.at_peak: list[tuple[str, int]] = []
         self.largest = 0
 
-    def trace(self, beside: int) -> Cost:
-        """The cost of this tile, with so many bytes of other tensors in memory."""
+    def trace(self, others: int) -> Cost:
+        """Cost of this tile, with ``others`` bytes of other tensors in memory."""
         t, config = self.trace_, self.config
         channels = config.block_out_channels[-1]
-        t.make("everything else", beside, moves=False)
+        t.make("everything else", others, moves=False)
         t.make("tile of latents", self._size(config.latent_channels), moves=False)
         t.convolution(self._count(config.latent_channels), config.latent_channels)
         t.make("post_quant_conv", self._size(config.latent_channels), moves=False)
@@ -161,17 +162,17 @@ class _DecoderWalk:
         return t.cost()
 
     def _count(self, channels: int, border: int = 0) -> int:
-        """Elements at the present size; ``border`` pixels more on each side and twice as many frames before."""
+        """Elements at the current size, padded by ``border`` pixels per side and twice as many frames in front."""
         return channels * (self.frames + 2 * border) * (self.height + 2 * border) * (self.width + 2 * border)
 
     def _size(self, channels: int, border: int = 0) -> int:
         return self._count(channels, border) * self.each
 
     def _conv(self, source: str, name: str, channels_in: int, channels_out: int, kernel: int = 3) -> None:
-        """``HunyuanVideoCausalConv3d``: a padded copy (also for kernel 1), then the convolution.
+        """``HunyuanVideoCausalConv3d``: a padded copy (even for kernel 1), then the convolution.
 
-        cuDNN's tensor-core kernels work with channels last. For the library's channels-first tensors
-        they keep the padded input and the output a second time, in that order, as workspace.
+        cuDNN's tensor-core kernels need channels-last tensors. diffusers' tensors are channels-first, so cuDNN
+        keeps second copies of the padded input and of the output as workspace.
         """
         t, border = self.trace_, kernel // 2
         padded, out = self._size(channels_in, border), self._size(channels_out)
@@ -183,7 +184,7 @@ class _DecoderWalk:
         t.drop("workspace", "padded")
 
     def _norm(self, source: str, name: str, channels: int) -> None:
-        """``GroupNorm``, which keeps its input's precision."""
+        """``GroupNorm``; the output has the input's dtype."""
         self.trace_.make(name, self._size(channels))
 
     def _activate(self, source: str, name: str, channels: int) -> None:
@@ -191,7 +192,7 @@ class _DecoderWalk:
         self.trace_.make(name, self._size(channels))
 
     def _resnet(self, name: str, channels_in: int, channels_out: int) -> None:
-        """``HunyuanVideoResnetBlockCausal3D``; ``name`` is the input, which lives as the residual, and the output."""
+        """``HunyuanVideoResnetBlockCausal3D``; ``name`` is the input (alive as the residual), then the output."""
         t = self.trace_
         self._norm(name, "inner", channels_in)
         self._activate("inner", "inner", channels_in)
@@ -206,7 +207,7 @@ class _DecoderWalk:
         t.rename("sum", name)
 
     def _middle(self, channels: int) -> None:
-        """``HunyuanVideoMidBlock3D``; the decoder's own variable holds the block's input to the end."""
+        """``HunyuanVideoMidBlock3D``; the decoder's variable keeps the block's input alive to the end."""
         t = self.trace_
         t.rename("hidden_states", "input of the block")
         t.make("hidden_states", 0)
@@ -217,10 +218,10 @@ class _DecoderWalk:
         t.drop("input of the block")
 
     def _attend(self, channels: int) -> None:
-        """Attention of all positions of the tile, one head, under a causal mask that is written out.
+        """Single-head attention over all positions of the tile, with a causal mask [tokens, tokens] in memory.
 
-        ``prepare_causal_attention_mask``: frame numbers of both sides are compared and replaced by 0
-        or -inf in float32, then cast; ``meshgrid`` only makes views.
+        ``prepare_causal_attention_mask`` compares frame numbers of queries and keys, sets 0 or -inf in float32, and
+        casts the result; ``meshgrid`` only makes views.
         """
         t, size = self.trace_, self._size(channels)
         tokens = self.frames * self.height * self.width
@@ -245,7 +246,7 @@ class _DecoderWalk:
         t.rename("sum", "hidden_states")
 
     def _up_block(self, channels_in: int, channels_out: int, factor: tuple[int, int] | None) -> None:
-        """``HunyuanVideoUpBlock3D``; the decoder's own variable holds the block's input to the end."""
+        """``HunyuanVideoUpBlock3D``; the decoder's variable keeps the block's input alive to the end."""
         t = self.trace_
         t.rename("hidden_states", "input of the block")
         t.make("hidden_states", 0)
@@ -256,7 +257,7 @@ class _DecoderWalk:
         t.drop("input of the block")
 
     def _upsample(self, channels: int, time: int, space: int) -> None:
-        """``HunyuanVideoUpsampleCausal3D``: the first frame grows in space alone, the others also in time."""
+        """``HunyuanVideoUpsampleCausal3D``: the first frame is only upsampled in space, the others also in time."""
         t, before = self.trace_, self.frames
         frame = self._size(channels) // before
         t.make("first_frame", frame * space**2)

@@ -1,8 +1,8 @@
-"""What one forward pass of the transformer costs, traced as diffusers' ``transformer_hunyuan_video`` runs it.
+"""The cost of one forward pass of the transformer, traced as diffusers' ``transformer_hunyuan_video`` runs it.
 
-Within a pass all blocks of a kind cost the same, so one of each is traced. Peaks are of the tensors
-beside the weights; what a quantised layer makes while it runs is traced with it. Knows nothing about
-where the weights are.
+Blocks of the same kind cost the same, so only one of each kind is traced: the FLOPs of a pass are ``ends + num_layers
+* dual + num_single_layers * single``, its peak is the largest of the three. Peaks count tensors other than the
+weights, including temporary ones of quantized layers. Knows nothing about where the weights are.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from .elementwise import gated_sum, modulate, rms_norm, rotate, rotate_in_pieces
 from .quantization import FULL, Method
 from .trace import Cost, Trace
 
-# How attention hides the padding of the text: not at all, where it has been cut off (pipeline/attention.py, which
-# also rotates in pieces; compiled blocks do not, and are planned as if they did);
-# by a mask [1, 1, 1, N] (diffusers since 0.32.2); by one of [1, N, N] (diffusers 0.32.0 and 0.32.1).
+# How attention handles the text's padding: ``none``, the padding is cut off (pipeline/attention/mask_free.py, which
+# also rotates in pieces; compiled blocks do not, but are planned as if they did); ``row``, a mask [1, 1, 1, N]
+# (diffusers since 0.32.2); ``square``, a mask [1, N, N] (diffusers 0.32.0 and 0.32.1).
 Mask = Literal["none", "row", "square"]
 
 
@@ -28,11 +28,11 @@ class Pass:
     """One forward pass.
 
     Attributes:
-        latent_tokens, text_tokens: of one video; the text tokens are those that the transformer sees.
-        each: bytes of an activation's element.
+        latent_tokens, text_tokens: of one video; only the text tokens that the transformer sees.
+        each: bytes per element of an activation.
         mask: how padding is hidden.
         method: how the linear layers are stored and multiplied.
-        cards: that share the tokens; costs are then those of the card that has most.
+        cards: number of cards that split the tokens; costs are then those of the card with the most tokens.
     """
 
     latent_tokens: int
@@ -44,19 +44,19 @@ class Pass:
 
     @property
     def tokens(self) -> int:
-        """Of the video and its text."""
+        """Tokens of the video and its text."""
         return self.latent_tokens + self.text_tokens
 
     @property
     def part(self) -> Pass:
-        """What one card has of it: video and text are shared out, each by itself."""
+        """One card's part; video and text tokens are split separately, each rounded up."""
         latent, text = (-(-count // self.cards) for count in (self.latent_tokens, self.text_tokens))
         return replace(self, latent_tokens=latent, text_tokens=text)
 
 
 @lru_cache(maxsize=256)
 def trace_pass(config: Transformer, run: Pass) -> Cost:
-    """The cost of ``HunyuanVideoTransformer3DModel.forward`` at batch 1."""
+    """Cost of ``HunyuanVideoTransformer3DModel.forward`` at batch 1."""
     parts = trace_parts(config, run)
     cost = parts["ends"].then(parts["dual"], config.num_layers)
     return cost.then(parts["single"], config.num_single_layers)
@@ -64,27 +64,27 @@ def trace_pass(config: Transformer, run: Pass) -> Cost:
 
 @lru_cache(maxsize=256)
 def trace_parts(config: Transformer, run: Pass) -> dict[str, Cost]:
-    """The cost of what is outside the blocks (``ends``) and of one ``dual`` and one ``single`` block."""
+    """Costs of the parts outside the blocks (``ends``), of one ``dual`` block and of one ``single`` block."""
     walk = _Walk(config, run)
     return {"ends": walk.ends(), "dual": walk.dual_block(), "single": walk.single_block()}
 
 
 def explain_peak(config: Transformer, run: Pass) -> list[tuple[str, int]]:
-    """Name and bytes of the tensors that live at the peak of the pass, the largest first."""
+    """Name and bytes of the tensors alive at the peak of the pass, largest first."""
     walk = _Walk(config, run)
     costs = [(cost().peak_bytes, walk.at_peak) for cost in (walk.ends, walk.dual_block, walk.single_block)]
     return max(costs, key=lambda item: item[0])[1]
 
 
 class _Walk:
-    """The parts of the forward pass; names of tensors are those of the library's variables."""
+    """Traces the parts of the forward pass; tensors have the names of diffusers' variables."""
 
     def __init__(self, config: Transformer, run: Pass):
         self.config, self.run = config, run
         self.own = own = run.part
         self.at_peak: list[tuple[str, int]] = []
         width = config.width * run.each
-        # [B, N, width] of one card's part: of the video's tokens, of the text's, and of both.
+        # Bytes of [1, N, width] on one card: for the video tokens, the text tokens, and both.
         self.video, self.text, self.both = (n * width for n in (own.latent_tokens, own.text_tokens, own.tokens))
 
     def ends(self) -> Cost:
@@ -97,7 +97,7 @@ class _Walk:
         self._refine_text(t)
         t.drop("hidden_states of all cards")
         t.make("hidden_states", self.video, moves=False)
-        # norm_out: AdaLayerNormContinuous; proj_out; then the patches are put in their places by a copy.
+        # norm_out: AdaLayerNormContinuous; proj_out; then unpatchifying makes a copy.
         t.matmul(1, d, 2 * d)
         modulate(t, "hidden_states", "hidden_states", self.video)
         out = run.latent_tokens * patch * config.out_channels * run.each
@@ -107,9 +107,9 @@ class _Walk:
         return self._end(t)
 
     def dual_block(self) -> Cost:
-        """``HunyuanVideoTransformerBlock``: video and text apart, joined in attention alone."""
+        """``HunyuanVideoTransformerBlock``: video and text have separate streams that meet only in attention."""
         own, t = self.own, self._begin()
-        if own.cards > 1:  # the first block's input is a part of what the embedder made
+        if own.cards > 1:  # the first block's input is a view of the embedder's whole output
             t.make("hidden_states of all cards", self.run.latent_tokens * self.config.width * own.each, moves=False)
         t.make("hidden_states of the block before", self.video, moves=False)
         t.make("encoder_hidden_states of the block before", self.text, moves=False)
@@ -126,7 +126,7 @@ class _Walk:
             ("encoder_hidden_states", "context_attn_output", self.text),
         ):
             gated_sum(t, source, output, size)
-            # norm2 and its modulation replace the normed input.
+            # norm2 and its modulation replace the tensor of the first norm.
             modulate(t, source, f"norm_{source}", size)
         # 4. Feed-forward
         for name, size, rows in (
@@ -138,19 +138,19 @@ class _Walk:
         return self._end(t)
 
     def single_block(self) -> Cost:
-        """``HunyuanVideoSingleTransformerBlock``: all tokens in one stream, attention beside feed-forward."""
+        """``HunyuanVideoSingleTransformerBlock``: all tokens in one stream, attention parallel to feed-forward."""
         own, t, both = self.own, self._begin(), self.both
         d, inside = self.config.width, self.config.mlp_width
         t.make("hidden_states of the block before", both, moves=False)
         t.make("hidden_states and residual", both)
-        # 1. Input normalization; proj_mlp's output is an argument of act_mlp and lives until that returns.
+        # 1. Input normalization; proj_mlp's output is an argument of act_mlp and stays alive until that returns.
         self._linear(t, "emb", 1, d, 3 * d)
         t.drop("emb")
         modulate(t, "hidden_states and residual", "norm_hidden_states", both)
         self._linear(t, "proj_mlp", own.tokens, d, inside)
         t.make("mlp_hidden_states", own.tokens * inside * own.each)
         t.drop("proj_mlp")
-        # 2. Attention, whose input is joined again from the slices of norm_hidden_states
+        # 2. Attention; the processor concatenates its input again from slices of norm_hidden_states
         t.make("hidden_states of the processor", both)
         for name in ("query", "key", "value"):
             self._linear(t, name, own.tokens, d, d)
@@ -170,7 +170,7 @@ class _Walk:
         return self._end(t)
 
     def _begin(self) -> Trace:
-        """What lives all the time: the arguments, the rotary tables (float32, cos and sin) and the mask."""
+        """Start a trace with what is always alive: the arguments, the rotary tables (float32 cos and sin), the mask."""
         config, run, trace = self.config, self.run, Trace()
         latents = run.latent_tokens * config.patch_size_t * config.patch_size**2 * config.in_channels
         trace.make("latents, an argument", latents * run.each, moves=False)
@@ -208,10 +208,10 @@ class _Walk:
         t.drop("query", "key", "value", "encoder_query", "encoder_key", "encoder_value", "attention")
 
     def _rotate(self, t: Trace, name: str, joined: int = 0) -> None:
-        """Turn the video's queries or keys; those of ``joined`` bytes have the text's behind them.
+        """Rotate the video's queries or keys; with ``joined``, a tensor of that many bytes also holds the text's.
 
-        ``pipeline/attention.py``, which leaves no mask, does it in place; the library makes a new tensor,
-        and joins it to the text.
+        ``pipeline/attention`` (mask ``none``) does it in place. diffusers makes a new tensor and concatenates it
+        with the text.
         """
         elements, each = self.own.latent_tokens * self.config.width, self.own.each
         if self.run.mask == "none":
@@ -225,12 +225,12 @@ class _Walk:
             t.rename("out", name)
 
     def _attention(self, t: Trace, name: str) -> None:
-        """``scaled_dot_product_attention``: flash and memory-efficient kernels keep no scores.
+        """``scaled_dot_product_attention``; flash and memory-efficient kernels do not store the N x N scores.
 
-        They keep a float32 sum a query and head. A boolean mask is inverted and made into numbers of
-        the queries' precision before the kernel runs (``convert_boolean_attn_mask``); a row of it is
-        spread over queries and heads without a copy. With other cards each attends over all tokens for
-        its own heads.
+        They store a float32 log-sum-exp per query and head: ``4 * N * heads`` bytes. A boolean mask is inverted and
+        converted to the queries' dtype before the kernel runs (``convert_boolean_attn_mask``); a ``row`` mask is
+        broadcast over queries and heads without a copy. With several cards, each attends over all tokens for its
+        heads. FLOPs: ``4 * N * N * heads * head_dim``.
         """
         run, total = self.run, self.config.num_attention_heads
         heads, given = heads_a_card(total, run.cards), ("query", "key", "value")
@@ -249,7 +249,7 @@ class _Walk:
             swap_out(t, name, given, self.both, total, run.cards)
 
     def _feed_forward(self, t: Trace, name: str, rows: int, inside: int) -> None:
-        """diffusers' ``FeedForward``; the input of an activation lives until the activation returns."""
+        """diffusers' ``FeedForward``; an activation's input stays alive until the activation returns."""
         each, d = self.run.each, self.config.width
         self._linear(t, "proj", rows, d, inside)
         t.make("activated", rows * inside * each)
@@ -258,7 +258,7 @@ class _Walk:
         t.drop("activated")
 
     def _conditions(self, t: Trace, name: str, steps: int, pooled: int, *, guidance: bool) -> None:
-        """Timestep, pooled text and guidance to one vector: nothing beside a single token's width."""
+        """Embed timestep, pooled text and guidance into one vector of one token's width: negligible memory."""
         d = self.config.width
         for inner in (steps, pooled, *([steps] if guidance else [])):
             t.matmul(1, inner, d)
@@ -266,7 +266,7 @@ class _Walk:
         t.make(name, d * self.run.each)
 
     def _refine_text(self, t: Trace) -> None:
-        """``context_embedder``: the text's tokens among themselves, under a boolean mask [L, L]."""
+        """``context_embedder``: self-attention of the text tokens with a boolean mask [L, L]."""
         config, rows, d = self.config, self.run.text_tokens, self.config.width
         text = rows * d * self.run.each
         self._conditions(t, "text temb", 256, config.text_embed_dim, guidance=False)

@@ -1,18 +1,18 @@
-"""What the elementwise parts of a block make while they run, line by line as diffusers has them.
+"""Tensors of the elementwise parts of a block, line by line as in diffusers.
 
-Each function traces one of them on a tensor of so many bytes or elements. Knows nothing about blocks.
+Each function traces one part on a tensor of a given number of bytes or elements. Knows nothing about blocks.
 """
 
 from __future__ import annotations
 
 from .trace import Trace
 
-# What hunyuan_local/pipeline/attention/rotary.py turns at once on a GPU, in float32.
+# Size of the pieces that hunyuan_local/pipeline/attention/rotary.py rotates on a GPU, in float32.
 ROTARY_PIECE_BYTES = 2**26
 
 
 def modulate(t: Trace, source: str, name: str, size: int) -> None:
-    """``norm(x) * (1 + scale) + shift`` of ``size`` bytes: two tensors live at a time beside the result before."""
+    """``norm(x) * (1 + scale) + shift`` on ``size`` bytes: two temporary tensors next to the old value of ``name``."""
     t.make("norm", size)
     t.make("scaled", size)
     t.drop("norm")
@@ -22,14 +22,14 @@ def modulate(t: Trace, source: str, name: str, size: int) -> None:
 
 
 def gated_sum(t: Trace, name: str, output: str, size: int) -> None:
-    """``x + output * gate`` of ``size`` bytes."""
+    """``x + output * gate`` on ``size`` bytes."""
     t.make("gated", size)
     t.make(name, size)
     t.drop("gated")
 
 
 def rms_norm(t: Trace, name: str, elements: int, each: int) -> None:
-    """diffusers' ``RMSNorm`` of queries or keys, which squares and scales in float32; ``each`` is bytes an element."""
+    """diffusers' ``RMSNorm`` of queries or keys, which squares and scales in float32; ``each``: bytes per element."""
     own, single = elements * each, elements * 4
     half = each < 4
     if half:
@@ -45,7 +45,7 @@ def rms_norm(t: Trace, name: str, elements: int, each: int) -> None:
 
 
 def rotate(t: Trace, name: str, elements: int, each: int) -> None:
-    """``apply_rotary_emb`` of the video's queries or keys: ``x.float() * cos + x_rotated.float() * sin``."""
+    """``apply_rotary_emb`` on the video's queries or keys: ``x.float() * cos + x_rotated.float() * sin``."""
     own, single = elements * each, elements * 4
     half = each < 4
     t.make("-x_imag", own // 2)
@@ -71,7 +71,7 @@ def rotate(t: Trace, name: str, elements: int, each: int) -> None:
 
 
 def rotate_in_pieces(t: Trace, name: str, elements: int, each: int) -> None:
-    """``rotate_`` of the video's queries or keys: as ``rotate``, a piece at a time, back into the same tensor."""
+    """``rotate_`` on the video's queries or keys: like ``rotate``, but piece by piece and in place."""
     whole, rest = divmod(elements, ROTARY_PIECE_BYTES // 4)
 
     def rotate_piece(length: int) -> None:

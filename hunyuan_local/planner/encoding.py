@@ -1,6 +1,6 @@
-"""What encoding a prompt costs: transformers' Llama and CLIP, traced at the moment of their peak.
+"""The cost of encoding a prompt with transformers' Llama and CLIP, traced at their peak.
 
-Beside the weights this is little; each layer's hidden state and its keys and values are kept to the end.
+It is small next to the weights. The hidden state, keys and values of every layer are kept to the end.
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 from .architecture import Clip, Llama
 from .trace import Cost, Trace
 
-# Limits of HunyuanVideoPipeline.encode_prompt; every prompt is padded to them.
-LLAMA_TOKENS = 256  # of the prompt; those of the template come on top
+# Limits of HunyuanVideoPipeline.encode_prompt, which pads every prompt to them.
+LLAMA_TOKENS = 256  # of the prompt, without the template
 CLIP_TOKENS = 77
 
 
 def trace_llama(config: Llama, tokens: int, each: int) -> Cost:
-    """``LlamaModel.forward(output_hidden_states=True)`` on [1, tokens], with the cache that it fills by default."""
+    """``LlamaModel.forward(output_hidden_states=True)`` on [1, tokens], with its default key-value cache."""
     trace = Trace()
     width, inside, keys = config.hidden_size, config.intermediate_size, config.key_value_width
     state = tokens * width * each
@@ -35,7 +35,7 @@ def trace_llama(config: Llama, tokens: int, each: int) -> Cost:
 
 
 def trace_clip(config: Clip, each: int) -> Cost:
-    """``CLIPTextModel.forward`` on [1, 77]; ``quick_gelu`` makes two tensors beside its input."""
+    """``CLIPTextModel.forward`` on [1, 77]; ``quick_gelu`` makes two tensors in addition to its input."""
     trace = Trace()
     width, inside = config.hidden_size, config.intermediate_size
     for name in ("embeddings", "residual", "normed", "attended"):

@@ -1,6 +1,6 @@
-"""The machine that is planned for: its memory, and what is known of its GPU.
+"""The machine to plan for: its memory, and the data of its GPU.
 
-GPUs are data in ``configs/gpus.yaml``. Knows nothing about models.
+GPUs are listed in ``configs/gpus.yaml``. Knows nothing about models.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from ..config.quantization import installed_libraries
 from ..errors import ConfigError
 
 _UNITS = {"b": 1, "kib": 2**10, "mib": 2**20, "gib": GIB, "tib": 2**40, "mb": 10**6, "gb": 10**9, "tb": 10**12}
-# Multiplications and additions of float32 a second and core, as the built-in model reached them on a shared server.
+# float32 FLOP/s per core, as the built-in model reached on a shared server.
 CPU_CORE_FLOPS = 10e9
 
 
 @dataclass(frozen=True)
 class Utilisation:
-    """Shares of a GPU's peak that kinds of work reach; ``source`` says where from."""
+    """Share of a GPU's peak FLOP/s that each kind of work reaches; ``source`` is where the numbers come from."""
 
     flash: float
     flash2: float
@@ -40,7 +40,7 @@ class Utilisation:
 
 @dataclass(frozen=True)
 class GpuSpec:
-    """One kind of GPU; see ``configs/gpus.yaml`` for each number."""
+    """One GPU model; ``configs/gpus.yaml`` describes each field."""
 
     name: str
     title: str
@@ -56,12 +56,12 @@ class GpuSpec:
 
     @property
     def memory_bytes(self) -> int:
-        """What torch reports as the card's total memory."""
+        """The card's total memory as torch reports it."""
         return round(self.memory_gib * GIB)
 
     @property
     def utilisation(self) -> Utilisation:
-        """What share of its peak this GPU reaches."""
+        """Shares of its peak for this GPU: the newest generation in the table that is not newer than it."""
         table = _table()[1]
         fitting = [(least, shares) for least, shares in table if least <= self.compute_capability]
         return max(fitting or [min(table, key=lambda item: item[0])], key=lambda item: item[0])[1]
@@ -69,14 +69,13 @@ class GpuSpec:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a video is to be made.
+    """The machine that generates the video.
 
     Attributes:
         gpu_memory_bytes: total memory of the GPU as torch reports it; None plans for the CPU.
-        host_memory_bytes: main memory; None is not known, and then not checked.
-        gpu: what kind of GPU; None where only its memory is known.
-        libraries: the optional packages that are installed there; None is not known, and then all are
-            taken to be there.
+        host_memory_bytes: main memory; None if unknown, which skips the check.
+        gpu: the GPU model; None if only its memory is known.
+        libraries: installed optional packages; None if unknown, which assumes that all are installed.
     """
 
     gpu_memory_bytes: int | None
@@ -91,7 +90,7 @@ class Machine:
 
     @property
     def reference(self) -> GpuSpec | None:
-        """The GPU whose speed is assumed: the machine's own, or where it is not known the one nearest in memory."""
+        """The GPU whose speed to assume: the machine's, or if unknown, a common one with the closest memory."""
         memory = self.gpu_memory_bytes
         if self.gpu is not None or memory is None:
             return self.gpu
@@ -105,24 +104,24 @@ def gpu_specs() -> tuple[GpuSpec, ...]:
 
 
 def find_gpu(name: str) -> GpuSpec:
-    """The GPU of this name.
+    """The GPU with this name or alias.
 
     Raises:
-        ConfigError: nothing of that name; lists the names that exist.
+        ConfigError: unknown name; lists the known ones.
     """
     wanted = re.sub(r"^(nvidia|geforce|rtx|[ -])+", "", name.lower()).replace(" ", "-")
     for spec in gpu_specs():
         if wanted in (spec.name, *spec.aliases):
             return spec
     known = ", ".join(spec.name for spec in gpu_specs())
-    raise ConfigError(f"gpu={name!r}: not known; use one of {known}, or give its memory alone (--gpu-memory 24GiB)")
+    raise ConfigError(f"gpu={name!r}: unknown GPU; use one of {known}, or give only its memory (--gpu-memory 24GiB)")
 
 
 def parse_memory(text: str, option: str) -> int:
     """Bytes of a size such as ``24GiB`` or ``64GB``.
 
     Raises:
-        ConfigError: no number with a unit, or not above 0.
+        ConfigError: not a number with a unit, or not above 0.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]+)\s*", text)
     unit = _UNITS.get(match[2].lower()) if match else None
@@ -147,7 +146,7 @@ def detect_machine() -> Machine:
 
 
 def recognise(name: str, memory_bytes: int, capability: tuple[int, int]) -> GpuSpec | None:
-    """What is known of a GPU that torch calls ``name``; None if it is in no table."""
+    """The data of a GPU that torch calls ``name``; None if it is not in the table."""
     # The longest match wins: "H100 PCIe" before "H100".
     found = [
         (len(text), spec) for spec in gpu_specs() for text in spec.match if re.search(rf"\b{re.escape(text)}\b", name)
@@ -155,7 +154,7 @@ def recognise(name: str, memory_bytes: int, capability: tuple[int, int]) -> GpuS
     if not found:
         return None
     spec = max(found, key=lambda item: item[0])[1]
-    # Cards for slots have NVLink only as a bridge between two of them, where somebody has bought one.
+    # PCIe cards have NVLink only with a bridge between two cards, bought separately.
     nvlink = 0.0 if "PCIE" in name.upper() else spec.nvlink_gbs
     return dataclasses.replace(
         spec, title=name, memory_gib=memory_bytes / GIB, compute_capability=capability, nvlink_gbs=nvlink
@@ -163,7 +162,7 @@ def recognise(name: str, memory_bytes: int, capability: tuple[int, int]) -> GpuS
 
 
 def host_memory_bytes() -> int | None:
-    """Main memory of this machine, or the limit of the container if that is less; None where neither is known."""
+    """Main memory of this machine, or the container's limit if that is lower; None if neither is known."""
     found = []
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
@@ -175,7 +174,7 @@ def host_memory_bytes() -> int | None:
 
 
 def has_cuda_driver() -> bool:
-    """Whether NVIDIA's driver is there at all; saves importing torch where it is not."""
+    """Whether NVIDIA's driver is installed; saves importing torch if not."""
     try:
         ctypes.CDLL("libcuda.so.1" if os.name == "posix" else "nvcuda.dll")
     except OSError:
@@ -194,7 +193,7 @@ def _table() -> tuple[tuple[GpuSpec, ...], tuple[tuple[tuple[int, int], Utilisat
             for item in content["utilisation"]
         )
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: cannot be read as a table of GPUs: {error}; install the package again") from error
+        raise ConfigError(f"{path}: cannot be read as a table of GPUs: {error}; reinstall the package") from error
     return gpus, shares
 
 

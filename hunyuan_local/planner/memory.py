@@ -1,7 +1,8 @@
-"""Peak memory of each stage: the weights that are there, and what the stage makes beside them.
+"""Peak memory of each stage: the weights in memory, plus the activations of the stage.
 
-One model for every mode and every program that runs this pipeline through diffusers. What differs
-between them is a ``Setup``. GPU bytes are those that torch allocates (``torch.cuda.max_memory_allocated``).
+``gpu = weights on the GPU + activations + cuBLAS workspace``, in bytes as counted by
+``torch.cuda.max_memory_allocated``; the card needs ``gpu * (1 + FRAGMENTATION) + CUDA_CONTEXT``. One model covers every
+mode, and other programs that run this pipeline through diffusers; a ``Setup`` describes how they differ.
 """
 
 from __future__ import annotations
@@ -23,27 +24,27 @@ from .weights import Stored, store
 Stage = Literal["load", "encode", "denoise", "decode"]
 STAGES: tuple[Stage, ...] = ("load", "encode", "denoise", "decode")
 
-# cuBLAS's workspace, which torch allocates once a device: 8 MiB, on Hopper 32.
+# cuBLAS's workspace, which torch allocates once per device: 8 MiB, on Hopper 32 MiB.
 BLAS_WORKSPACE = 32 * 2**20
-# A CUDA process on the GPU before its first tensor: context and kernels. FastVideo publishes 20 GB for a
-# run whose tensors peak at 19.26 GiB.
+# GPU memory of a CUDA process before its first tensor: context and kernels. FastVideo publishes 20 GB for a run whose
+# tensors peak at 19.26 GiB.
 CUDA_CONTEXT = round(0.5 * GIB)
-# Of the tensors' peak, what the allocator cannot use for being in pieces.
+# Memory that the allocator reserves but cannot use because it is split into pieces, as a share of the tensors' peak.
 FRAGMENTATION = 0.03
-# A process with the libraries loaded: measured with the built-in model on a CPU; assumed with CUDA's libraries.
+# Main memory of a process with the libraries loaded: measured with the built-in model on a CPU; assumed for CUDA.
 PROCESS_BYTES = {"cpu": round(0.6 * GIB), "cuda": 2 * GIB}
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A video as the model sees it: (frames, height, width) of its latents, and tokens of the prompt's template."""
+    """A video as the model sees it: latents (frames, height, width), and the prompt template's number of tokens."""
 
     latents: tuple[int, int, int]
     template_tokens: int
 
     @classmethod
     def of(cls, architecture: Architecture, width: int, height: int, num_frames: int, template_tokens: int) -> Shape:
-        """The shape of a video of so many pixels and frames."""
+        """The shape of a video with this size in pixels and number of frames."""
         vae = architecture.vae
         frames = (num_frames - 1) // vae.temporal_compression_ratio + 1
         ratio = vae.spatial_compression_ratio
@@ -58,15 +59,15 @@ class Setup:
         device: ``cuda`` or ``cpu``.
         offload: see :class:`hunyuan_local.planner.modes.Mode`.
         method: how the transformer's weights are stored.
-        tiling: how the latents are decoded.
-        dtypes: precision a component.
-        mask: how the padding of the text is hidden from the attention.
-        text_tokens: of the prompt, as the transformer sees it.
+        tiling: the tiles of the decoding.
+        dtypes: dtype of each component.
+        mask: how attention handles the text's padding.
+        text_tokens: text tokens that the transformer sees.
         streams_frames: whether decoded frames leave the device piece by piece.
-        loads_by_part: whether components are read one at a time, and those that stay on the GPU straight to
-            it, with the text encoders there only while they encode; else all are read to the host first.
-        cards: that share each forward pass of the transformer (context parallel), each with all the weights.
-            Memory is then one card's, and main memory that of its process.
+        loads_by_part: True: components are read one at a time, those that stay on the GPU directly to it, and the text
+            encoders are there only while they encode. False: everything is read to the host first.
+        cards: number of cards that split each forward pass of the transformer (context parallel), each with all the
+            weights. Memory is that of one card, and main memory that of its process.
     """
 
     device: Literal["cuda", "cpu"] = "cuda"
@@ -91,7 +92,7 @@ class Peak:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a video needs: peak and cost a stage, and the weights a component as they are stored."""
+    """A video's peak memory and cost by stage, and the stored weights by component."""
 
     peaks: dict[Stage, Peak]
     costs: dict[Stage, Cost]
@@ -99,22 +100,22 @@ class Forecast:
 
     @property
     def gpu_peak_bytes(self) -> int:
-        """The most that torch allocates on the GPU."""
+        """Peak of torch's allocations on the GPU, over all stages."""
         return max(peak.gpu_bytes for peak in self.peaks.values())
 
     @property
     def host_peak_bytes(self) -> int:
-        """The most main memory of all stages."""
+        """Peak of main memory, over all stages."""
         return max(peak.host_bytes for peak in self.peaks.values())
 
 
 def needed_gpu_bytes(peak_bytes: int) -> int:
-    """What a card must have for a peak of allocated tensors: with the CUDA context and some fragmentation."""
+    """Total memory a card needs for this peak of tensors, including fragmentation and the CUDA context."""
     return round(peak_bytes * (1 + FRAGMENTATION)) + CUDA_CONTEXT
 
 
 def forecast(architecture: Architecture, shape: Shape, setup: Setup) -> Forecast:
-    """Peaks and costs of all stages; the cost of ``denoise`` is that of one forward pass."""
+    """Peaks and costs of all stages; the cost of ``denoise`` is for one forward pass."""
     dtypes = setup.dtypes
     stored = {
         "transformer": store(architecture.transformer, dtypes["transformer"], setup.method),
@@ -127,12 +128,12 @@ def forecast(architecture: Architecture, shape: Shape, setup: Setup) -> Forecast
         "denoise": _denoise(architecture, shape, setup),
         "decode": _decode(architecture, shape, setup),
     }
-    beside = _beside(architecture, shape, setup)
+    held = _held(architecture, shape, setup)
     weights = _on_gpu(stored, setup)
     in_full = store(architecture.transformer, dtypes["transformer"]).total
     peaks: dict[Stage, Peak] = {}
     for stage in STAGES:
-        activations = costs[stage].peak_bytes + beside.get(stage, 0) if stage in costs else 0
+        activations = costs[stage].peak_bytes + held.get(stage, 0) if stage in costs else 0
         host = PROCESS_BYTES[setup.device] + _on_host(stored, setup, stage, in_full)
         if setup.device == "cpu":
             peaks[stage] = Peak(0, host + activations)
@@ -140,10 +141,10 @@ def forecast(architecture: Architecture, shape: Shape, setup: Setup) -> Forecast
             workspace = BLAS_WORKSPACE if stage in costs else 0
             gpu = weights[stage] + activations + workspace
             if setup.offload == "sequential" and stage in ("encode", "denoise"):
-                # The largest layer runs while the activations are few, and their peak is between two layers.
+                # The largest layer runs while few activations are alive, and their peak is between two layers.
                 gpu = max(weights[stage], activations) + workspace
             elif setup.offload == "group" and stage == "denoise":
-                gpu = _streamed_peak(architecture, shape, setup, stored["transformer"]) + beside[stage] + workspace
+                gpu = _streamed_peak(architecture, shape, setup, stored["transformer"]) + held[stage] + workspace
             peaks[stage] = Peak(gpu, host + _frames_on_host(shape, setup, stage))
     return Forecast(peaks, costs, stored)
 
@@ -159,7 +160,7 @@ def _denoise(architecture: Architecture, shape: Shape, setup: Setup) -> Cost:
 
 
 def _streamed_peak(architecture: Architecture, shape: Shape, setup: Setup, stored: Stored) -> int:
-    """Bytes at the peak of a pass with streamed blocks: each kind of block with its own weights."""
+    """Peak bytes of a pass with streamed blocks: the maximum, over the kinds of blocks, of weights + activations."""
     config, parts = architecture.transformer, trace_parts(architecture.transformer, _pass(architecture, shape, setup))
     dual, total = config.num_layers, config.num_layers + config.num_single_layers
     return max(
@@ -182,11 +183,11 @@ def _decode(architecture: Architecture, shape: Shape, setup: Setup) -> Cost:
     return trace_decode(architecture.vae, run)
 
 
-def _beside(architecture: Architecture, shape: Shape, setup: Setup) -> dict[Stage, int]:
-    """Bytes of what the pipeline itself holds while a model runs.
+def _held(architecture: Architecture, shape: Shape, setup: Setup) -> dict[Stage, int]:
+    """Bytes that the pipeline itself holds while a model runs.
 
-    The latents are float32 between steps. The text's embeddings are kept in the encoder's precision by
-    the caller and in the transformer's by the pipeline; the latter are traced with the transformer.
+    The latents are float32 between steps: ``channels * frames * height * width * 4``. The caller keeps the text
+    embeddings in the encoder's dtype; the copy in the transformer's dtype is part of the transformer's trace.
     """
     frames, height, width = shape.latents
     latents = architecture.transformer.in_channels * frames * height * width * 4
@@ -199,7 +200,7 @@ def _on_gpu(stored: dict[str, Stored], setup: Setup) -> dict[Stage, int]:
     transformer, vae = stored["transformer"], stored["vae"]
     llama, clip = stored["text_encoder"], stored["text_encoder_2"]
     grown = transformer.grown
-    # What is quantised on the GPU is there as a whole before offload takes it away.
+    # A transformer that is quantized on the GPU is there as a whole before offload moves it away.
     loading = transformer.total if setup.method.quantized_on_gpu else 0
     if setup.offload == "none":
         stays = transformer.total + vae.total
@@ -207,7 +208,7 @@ def _on_gpu(stored: dict[str, Stored], setup: Setup) -> dict[Stage, int]:
         after = stays + grown if setup.loads_by_part else stays + text + grown
         peaks = (stays + transformer.quantizing, stays + text, after, after)
     elif setup.offload == "model":
-        # A whole component is moved in, and the one before it out. What cannot be moved stays.
+        # A component is moved in as a whole after the one before is moved out; what cannot be moved stays.
         stuck = 0 if setup.method.movable else transformer.total
         active = transformer.total + grown
         after = 0 if setup.method.movable else active
@@ -216,13 +217,13 @@ def _on_gpu(stored: dict[str, Stored], setup: Setup) -> dict[Stage, int]:
         encode = max(llama.streamed_peak, clip.total)
         peaks = (loading, encode, transformer.streamed_peak, vae.total + transformer.scales)
     else:
-        # accelerate's AlignDevicesHook puts one layer's tensors on the GPU for its forward.
+        # accelerate's AlignDevicesHook moves one layer's tensors to the GPU for its forward.
         peaks = (0, max(llama.largest, clip.largest), transformer.largest, vae.largest)
     return dict(zip(STAGES, peaks, strict=True))
 
 
 def _on_host(stored: dict[str, Stored], setup: Setup, stage: Stage, transformer_in_full: int) -> int:
-    """Bytes of weights in main memory."""
+    """Bytes of weights in main memory during a stage."""
     kept = {name: part.total for name, part in stored.items()}
     if setup.method.quantized_on_gpu and (setup.offload == "none" or not setup.method.movable):
         kept["transformer"] = 0
@@ -242,11 +243,11 @@ def _on_host(stored: dict[str, Stored], setup: Setup, stage: Stage, transformer_
 
 
 def _while_loading(stored: dict[str, Stored], setup: Setup, kept: dict[str, int], transformer_in_full: int) -> int:
-    """Bytes of weights in main memory at the peak of loading, the text encoders' included.
+    """Peak bytes of weights in main memory while loading, including the text encoders.
 
-    Part by part, what stays on the GPU stops on the host for a shard at most, which is not counted; a
-    transformer that is cast to float8 once it is read is there in full. Else the whole pipeline is
-    read in full precision before it is quantised and placed.
+    When loading by part, weights that stay on the GPU pass through the host in shards, which are not counted; a
+    transformer that is cast to float8 after reading is there in full precision. Otherwise the whole pipeline is read in
+    full precision before it is quantized and placed.
     """
     cast = isinstance(setup.method, LayerwiseCasting)
     others = sum(size for name, size in kept.items() if name != "transformer")
@@ -257,15 +258,15 @@ def _while_loading(stored: dict[str, Stored], setup: Setup, kept: dict[str, int]
     if setup.offload == "none" and setup.device != "cpu":
         text = kept["text_encoder"] + kept["text_encoder_2"]
         return max(text, transformer_in_full if cast else 0)
-    # The transformer comes before the text encoders.
+    # The transformer is loaded before the text encoders.
     return max(sum(kept.values()), kept["vae"] + transformer_in_full if cast else 0)
 
 
 def _pinned_while_placed(stored: dict[str, Stored], transformer_in_full: int) -> int:
-    """Bytes at the peak of group offload's setting up: page-locked copies beside what they are copies of.
+    """Peak bytes of setting up group offload: weights and their page-locked copies at the same time.
 
-    All copies of a component are made before its plain tensors are let go (``ModuleGroup.__init__``
-    before ``initialize_hook``); the transformer comes first, the text encoder with the first prompt.
+    All copies of a component are made before its original tensors are freed (``ModuleGroup.__init__`` runs before
+    ``initialize_hook``). The transformer comes first, the text encoder with the first prompt.
     """
     llama, transformer = stored["text_encoder"], stored["transformer"]
     first = max(transformer_in_full, transformer.total + transformer.pinned)
@@ -273,7 +274,7 @@ def _pinned_while_placed(stored: dict[str, Stored], transformer_in_full: int) ->
 
 
 def _frames_on_host(shape: Shape, setup: Setup, stage: Stage) -> int:
-    """Bytes of decoded frames in main memory: a piece in uint8 and its copy for the encoder, or all in float32."""
+    """Bytes of decoded frames in main memory: one piece in uint8 and its copy for the encoder, or all in float32."""
     if stage != "decode":
         return 0
     frames, height, width = shape.latents

@@ -1,7 +1,6 @@
-"""The ways to run a model that are weighed against each other, and what a machine cannot do.
+"""The modes that a plan compares, and which of them a machine cannot run.
 
-A mode is one choice of offload, of the transformer's precision and of tiling. Knows nothing about
-memory and time.
+A mode is a choice of offload, of the transformer's precision and of tiling. Knows nothing about memory and time.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from .quantization import METHODS, Method
 
 Offload = Literal["none", "model", "group", "sequential"]
 OFFLOADS: tuple[Offload, ...] = ("none", "model", "group", "sequential")
-# One of each kind of number: the others are close to these in memory, and for who asks for them.
+# One of each kind; the other methods need about as much memory as one of these, and are used only on request.
 WEIGHED: tuple[Quantization | None, ...] = (None, "fp8", "int8", "nf4")
 DTYPES = {
     "cuda": {"transformer": "bfloat16", "vae": "float16", "text_encoder": "float16", "text_encoder_2": "float16"},
@@ -30,11 +29,11 @@ class Mode:
     """One way to run the model.
 
     Attributes:
-        offload: ``none`` keeps all components on the GPU; ``model`` moves one there at a time; ``group``
-            streams the transformer and the Llama encoder block by block, and moves the two small
-            components there; ``sequential`` moves one layer at a time.
-        quantization: how the transformer's weights are stored; None is the profile's precision.
-        vae_tiling: decode in spatial tiles.
+        offload: ``none`` keeps all components on the GPU; ``model`` moves one there at a time; ``group`` streams the
+            transformer and the Llama encoder block by block, and moves the two small components as wholes;
+            ``sequential`` moves one layer at a time.
+        quantization: how the transformer's weights are stored; None for the profile's precision.
+        vae_tiling: whether to decode in spatial tiles.
     """
 
     offload: Offload = "none"
@@ -43,7 +42,7 @@ class Mode:
 
     @property
     def name(self) -> str:
-        """Such as ``model+nf4+tiling``."""
+        """For example ``model+nf4+tiling``."""
         parts = [self.offload, self.quantization, "tiling" if self.vae_tiling else None]
         return "+".join(part for part in parts if part)
 
@@ -54,7 +53,7 @@ class Mode:
 
 
 def all_modes() -> list[Mode]:
-    """Every combination that is weighed, from the plainest on."""
+    """All compared combinations, plainest first."""
     return [
         Mode(offload, quantization, tiling)
         for offload, quantization, tiling in itertools.product(OFFLOADS, WEIGHED, (False, True))
@@ -62,7 +61,7 @@ def all_modes() -> list[Mode]:
 
 
 def why_impossible(mode: Mode, machine: Machine, method: Method | None = None) -> str | None:
-    """Why a machine cannot run a mode, whatever its memory; None if it can."""
+    """Why a machine cannot run a mode, regardless of its memory; None if it can."""
     method = method or mode.method
     if machine.device == "cpu" and mode.offload != "none":
         return "offload needs a CUDA device"

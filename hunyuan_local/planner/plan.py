@@ -1,6 +1,6 @@
-"""Weighs every mode of a request on a machine, from configurations alone.
+"""Compares every mode of a request on a machine, from configurations alone.
 
-No weight is read, nothing is downloaded, and torch is not needed.
+Reads no weights, and needs no torch.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from .modes import DTYPES, Mode, all_modes, why_impossible
 from .quantization import Method
 from .result import Alternative, ComponentWeights, ModePlan, Plan, fastest, gib
 
-# torch before 2.7 refuses to upsample to more elements, and cuDNN before 9.3 to convolve them.
+# torch before 2.7 cannot upsample to more elements, and cuDNN before 9.3 cannot convolve more.
 MAX_ELEMENTS = 2**31 - 1
-# Sizes that the model was trained on (width, height) and some below, the largest first; also turned round.
+# Sizes (width, height) that the model was trained on, and some smaller ones, largest first; also used in portrait.
 _SIZES = ((1280, 720), (1104, 832), (960, 960), (960, 544), (832, 624), (720, 720), (848, 480), (640, 368), (512, 320))
 
 
@@ -38,25 +38,24 @@ def plan(
     methods: dict[str, Method] | None = None,
     cards: int = 1,
 ) -> Plan:
-    """Weigh every mode of a request on a machine.
+    """Compare every mode of a request on a machine.
 
     Args:
-        request: fields that it leaves open take the model's defaults.
-        model: which checkpoint; its configuration is read where it is on this machine.
+        request: missing fields get the model's defaults.
+        model: which checkpoint; its configuration is read if it is on this machine.
         machine: what to plan for; see ``detect_machine``.
-        methods: other meanings of ``fp8``, ``int8`` and ``nf4`` than the package's own.
-        cards: such cards that make the video together (context parallel); memory is that of one of them
-            and of its process.
+        methods: alternatives to the package's methods for ``fp8``, ``int8`` and ``nf4``.
+        cards: number of such cards that split the video (context parallel); memory is that of one card and its process.
 
     Raises:
-        ModelLoadError: a configuration of the checkpoint is unreadable or of other classes.
+        ModelLoadError: a configuration of the checkpoint is unreadable or describes other classes.
     """
     planner = _Planner(read_architecture(model), model, machine, methods or {}, cards)
     return planner.plan(FilledRequest.of(request, dict(model.defaults)))
 
 
 def weigh(request: GenerationRequest, model: ModelConfig, machine: Machine, mode: Mode, cards: int = 1) -> ModePlan:
-    """One mode of a request, of all those that ``plan`` weighs or of another precision.
+    """Estimate one mode of a request; it need not be one of ``all_modes``.
 
     Raises:
         ModelLoadError: as for ``plan``.
@@ -67,7 +66,7 @@ def weigh(request: GenerationRequest, model: ModelConfig, machine: Machine, mode
 
 @dataclass(frozen=True)
 class _Planner:
-    """What stays the same for all requests to one model on one machine."""
+    """Holds what is the same for all requests to one model on one machine."""
 
     architecture: Architecture
     model: ModelConfig
@@ -76,7 +75,7 @@ class _Planner:
     cards: int = 1
 
     def plan(self, request: FilledRequest) -> Plan:
-        """See :func:`plan`."""
+        """Weigh all modes and collect the plan."""
         modes = tuple(self.weigh(request, mode) for mode in all_modes())
         plain = self._forecast(request, Mode())
         return Plan(
@@ -106,7 +105,7 @@ class _Planner:
         return forecast(self.architecture, self._shape(request), self._setup(mode))
 
     def weigh(self, request: FilledRequest, mode: Mode) -> ModePlan:
-        """See :func:`weigh`."""
+        """Estimate one mode, and say why it does not fit."""
         setup, found = self._setup(mode), self._forecast(request, mode)
         impossible = (
             why_impossible(mode, self.machine, setup.method)
@@ -128,31 +127,31 @@ class _Planner:
         )
 
     def _not_with_gguf(self, mode: Mode) -> str | None:
-        """Why a transformer from a GGUF file cannot be run like this."""
+        """Why a transformer from a GGUF file cannot run in this mode."""
         if self.model.transformer_gguf is None:
             return None
         if mode.quantization is not None:
-            return "the transformer is a GGUF file, which is quantised already"
+            return "the transformer is a GGUF file, which is already quantized"
         return GGUF_NEEDS.why_not(self.machine.device, None, mode.offload, self.machine.libraries)
 
     def _too_many_elements(self, request: FilledRequest, setup: Setup) -> str | None:
-        """Whether a tensor of the decoding is beyond the indices of CUDA kernels."""
+        """Why the decoding does not work: a tensor is too large for the 32-bit indices of CUDA kernels."""
         if setup.device == "cpu":
             return None
         elements = largest_tensor(self.architecture.vae, Decode(self._shape(request).latents, 2, setup.tiling))
         if elements <= MAX_ELEMENTS:
             return None
-        return f"decode: a tensor of {elements / 1e9:.1f} billion elements, kernels take 2.1; needs VAE tiling"
+        return f"decode: a tensor has {elements / 1e9:.1f} billion elements; kernels support 2.1; needs VAE tiling"
 
     def _too_large(self, needed: int, found: Forecast) -> str | None:
-        """Which memory does not hold it, if one does not."""
+        """Which memory is too small, if any."""
         gpu, host = self.machine.gpu_memory_bytes, self.machine.host_memory_bytes
         if gpu is not None and needed > gpu:
             stage = max(STAGES, key=lambda name: found.peaks[name].gpu_bytes)
-            return f"{stage}: needs {gib(needed)} of GPU memory, there are {gib(gpu)}"
+            return f"{stage}: needs {gib(needed)} of GPU memory; the card has {gib(gpu)}"
         if host is not None and found.host_peak_bytes > host:
             stage = max(STAGES, key=lambda name: found.peaks[name].host_bytes)
-            return f"{stage}: needs {gib(found.host_peak_bytes)} of host memory, there are {gib(host)}"
+            return f"{stage}: needs {gib(found.host_peak_bytes)} of host memory; the machine has {gib(host)}"
         return None
 
     def _weights(self, found: Forecast) -> Iterator[ComponentWeights]:
@@ -164,24 +163,24 @@ class _Planner:
     def _assumptions(self, modes: tuple[ModePlan, ...]) -> Iterator[str]:
         gpu = self.machine.reference
         if gpu is None:
-            yield f"time: {CPU_CORE_FLOPS / 1e9:g} GFLOP/s a core; loading the model comes on top"
+            yield f"time: {CPU_CORE_FLOPS / 1e9:g} GFLOP/s per core, without loading the model"
         elif any(mode.seconds for mode in modes):
             shares = gpu.utilisation
-            known = "" if self.machine.gpu else ", as no GPU is named"
+            known = "" if self.machine.gpu else " (assumed, because no GPU is named)"
             yield (
                 f"time: {gpu.title}{known}: {gpu.bf16_tflops:g} TFLOP/s dense bfloat16, of which attention reaches "
                 f"{shares.flash:.0%}, matrix products {shares.matmul:.0%}, convolutions {shares.convolution:.0%} "
-                f"({shares.source}); loading the model comes on top"
+                f"({shares.source}); without loading the model"
             )
         if self.machine.device == "cuda":
             yield (
-                f"GPU memory: {gib(CUDA_CONTEXT)} for the CUDA context and {FRAGMENTATION:.0%} for fragmentation on "
-                "top of the peaks shown"
+                f"GPU memory: {gib(CUDA_CONTEXT)} for the CUDA context and {FRAGMENTATION:.0%} for fragmentation, in "
+                "addition to the peaks shown"
             )
         if self.model.transformer_gguf is not None:
-            yield "the GGUF file's transformer is planned in bfloat16, which is more than it takes"
+            yield "the transformer of the GGUF file is planned in bfloat16, which is more than it needs"
         if self.machine.host_memory_bytes is None:
-            yield "host memory: not given, so not checked"
+            yield "host memory: unknown, so not checked"
 
     def _alternatives(self, request: FilledRequest) -> list[Alternative]:
         """The longest video of this size that fits, and the largest of this length."""
@@ -190,7 +189,7 @@ class _Planner:
         return [found for found in (shorter, smaller) if found is not None]
 
     def _longest(self, request: FilledRequest) -> Alternative | None:
-        """By halving: a shorter video never needs more."""
+        """Binary search; a shorter video never needs more memory."""
         low, high = 0, (request.num_frames - 1) // TEMPORAL_COMPRESSION
         best = None
         while low < high:
@@ -206,7 +205,7 @@ class _Planner:
 
 
 def _smaller_sizes(request: FilledRequest) -> Iterator[dict[str, int]]:
-    """Sizes below the request's and of its orientation, the largest first; at last ever smaller ones of its shape."""
+    """Smaller sizes with the request's orientation, largest first; then scaled-down versions of the request's size."""
     width, height = request.width, request.height
     for long, short in _SIZES:
         size = (long, short) if width >= height else (short, long)
@@ -219,5 +218,5 @@ def _smaller_sizes(request: FilledRequest) -> Iterator[dict[str, int]]:
 
 
 def _passes(request: FilledRequest) -> int:
-    """Forward passes a step: true guidance makes two, if there is a negative prompt."""
+    """Forward passes per step: two with true CFG and a negative prompt, else one."""
     return 2 if request.negative_prompt is not None and request.true_cfg_scale > 1 else 1

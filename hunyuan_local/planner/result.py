@@ -1,6 +1,6 @@
-"""The plan of a request on a machine, as data: every mode, the choice, and what would fit instead.
+"""The plan of a request on a machine, as data: every mode, the choice, and alternatives that would fit.
 
-Knows nothing about how the numbers come about.
+Knows nothing about how the numbers are computed.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from .machine import Machine
 from .memory import Peak, Stage
 from .modes import OFFLOADS, Mode
 
-# Times nearer to each other than this share are taken for the same: published times are met to 13 % (plan_accuracy.py).
+# Times within this share of the best count as equal: estimates are within 13 % of published times (plan_accuracy.py).
 SAME_TIME = 0.05
-# So are those nearer than this many seconds: to read the model takes longer, in every mode.
+# So do times within this many seconds: reading the model takes longer, in every mode.
 SAME_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
 class ComponentWeights:
-    """One component: how many parameters, in which precision, and how many bytes that is."""
+    """One component's number of parameters, dtype and bytes."""
 
     component: str
     parameters: int
@@ -36,15 +36,15 @@ class ComponentWeights:
 
 @dataclass(frozen=True)
 class ModePlan:
-    """What one mode would need.
+    """What one mode needs.
 
     Attributes:
-        mode: the choices.
-        peaks: by stage.
-        gpu_peak_bytes: the most that torch allocates on the GPU; 0 on a CPU.
-        host_peak_bytes: the most main memory.
-        needed_gpu_bytes: what the card must have for it: with the CUDA context and fragmentation.
-        seconds: by stage, an estimate; None where the mode cannot run.
+        mode: the mode.
+        peaks: peak memory by stage.
+        gpu_peak_bytes: peak of torch's allocations on the GPU; 0 on a CPU.
+        host_peak_bytes: peak of main memory.
+        needed_gpu_bytes: total memory a card needs for it, including the CUDA context and fragmentation.
+        seconds: estimated time by stage; None if the mode cannot run.
         reason: why it does not fit; None if it does.
     """
 
@@ -67,7 +67,7 @@ class ModePlan:
         return self.reason is None
 
     def to_json(self) -> dict[str, Any]:
-        """The mode as one object of ``Plan.to_json``; sizes in bytes."""
+        """One entry of ``modes`` in ``Plan.to_json``; sizes in bytes."""
         return {
             "name": self.name,
             "offload": self.mode.offload,
@@ -85,7 +85,7 @@ class ModePlan:
 
 @dataclass(frozen=True)
 class Alternative:
-    """A request near the one that does not fit, which would, in this mode."""
+    """A request close to one that does not fit, which would fit in this mode."""
 
     width: int
     height: int
@@ -101,16 +101,16 @@ class Plan:
     """All modes of a request on a machine.
 
     Attributes:
-        request: with the model's defaults; the seed may be open.
+        request: the request with the model's defaults; the seed may be open.
         model: the name of its config.
-        architecture: where the numbers of its components are from.
+        architecture: which files describe its components.
         render_size: (width, height) in pixels at which the model renders.
-        machine: what was planned for.
-        weights: of each component, unquantised.
+        machine: the machine that was planned for.
+        weights: each component's weights, unquantized.
         flops_per_step: floating-point operations of one denoising step.
         modes: in the order of ``all_modes``.
-        assumptions: what the times and limits rest on, in words.
-        find_alternatives: looks for requests near this one that would fit.
+        assumptions: the assumptions behind times and limits, as text.
+        find_alternatives: searches for requests close to this one that would fit.
     """
 
     request: FilledRequest
@@ -126,27 +126,27 @@ class Plan:
 
     @property
     def choice(self) -> ModePlan | None:
-        """The fastest mode that fits; of those that differ by less than the estimate can tell, the plainest."""
+        """The fastest mode that fits; of those that differ by less than the estimate's accuracy, the plainest."""
         return fastest(self.modes)
 
     @cached_property
     def nearest(self) -> list[Alternative]:
-        """Where nothing fits: requests near this one that would."""
+        """If nothing fits: requests close to this one that would."""
         return [] if self.choice is not None else self.find_alternatives()
 
     def require_choice(self) -> ModePlan:
-        """The choice.
+        """The choice, or an error if there is none.
 
         Raises:
-            GpuMemoryError: no mode fits the memory; names the nearest requests that would fit.
-            ConfigError: the machine cannot run the model in any mode, whatever its memory.
+            GpuMemoryError: no mode fits in memory; names the closest requests that would fit.
+            ConfigError: the machine cannot run the model in any mode, regardless of its memory.
         """
         if self.choice is None:
             raise self._refusal()
         return self.choice
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, sizes in bytes and times in seconds, without the prompts."""
+        """Everything except the prompts; sizes in bytes, times in seconds."""
         return {
             "request": self.request.model_dump(exclude={"prompt", "negative_prompt"}),
             "modes": [plan.to_json() for plan in self.modes],
@@ -185,9 +185,9 @@ class Plan:
 
 
 def fastest(modes: tuple[ModePlan, ...]) -> ModePlan | None:
-    """The fastest of the modes that fit; of those about as fast the plainest (``as_fast``).
+    """The fastest of the modes that fit; of about equally fast ones (``as_fast``), the plainest.
 
-    Full precision is plainer than any other, then less offload, then no tiling.
+    Full precision is plainer than quantization, then less offload, then no tiling.
     """
     fitting = [(mode, mode.seconds) for mode in modes if mode.fits and mode.seconds is not None]
     if not fitting:
@@ -197,7 +197,7 @@ def fastest(modes: tuple[ModePlan, ...]) -> ModePlan | None:
 
 
 def as_fast(best: float) -> float:
-    """The most seconds that are taken for the same as the best."""
+    """The largest number of seconds that counts as equally fast as the best."""
     return max(best * (1 + SAME_TIME), best + SAME_SECONDS)
 
 

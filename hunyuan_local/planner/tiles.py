@@ -1,7 +1,7 @@
-"""Which tiles to decode in: the cheapest that the free memory holds, from the whole picture down to small ones.
+"""Chooses the tiles to decode in: the cheapest that fit in free memory, from the whole frame down to small tiles.
 
-Tiles overlap, so the more there are, the more pixels are computed twice. Those considered cut each side
-of the picture into equal steps, which leaves no sliver at its edges.
+Tiles overlap, so more tiles mean more pixels computed twice. Candidates divide each side of the frame into equal steps,
+which leaves no narrow tile at the edge.
 """
 
 from __future__ import annotations
@@ -26,21 +26,22 @@ from .quantization import DTYPE_BYTES
 
 T = TypeVar("T")
 
-# Frames of a temporal tile: the library's, then fewer.
+# Frames of a temporal tile: diffusers' default, then fewer.
 FRAMES = (16, 12, 8)
-# A side is cut if the tiles are at most this share of it: longer ones would save little, and be computed twice.
+# Largest tile as a share of a side that is cut: longer tiles would save little and recompute much.
 LARGEST_CUT = 0.75
-# After memory ran out, the next tiles need at most this share of what the last did: an attempt costs minutes.
+# After an out-of-memory error, the next tiles need at most this share of the last ones: an attempt costs minutes.
 SHRINK = 0.7
 
 
 @dataclass(frozen=True)
 class TilingCost:
-    """One way to cut a video, with what it costs.
+    """One way to tile a video, and its cost.
 
     Attributes:
+        tiling: the tiles.
         flops: operations of the whole decoding.
-        peak_bytes: the most that lives at once beside the weights.
+        peak_bytes: peak of all tensors other than the weights.
     """
 
     tiling: Tiling
@@ -57,18 +58,18 @@ def choose_tiling(
     max_elements: int | None = None,
     default: Tiling = UNTILED,
 ) -> Tiling:
-    """The tiling with the fewest operations whose peak, with a share for fragmentation, is free.
+    """The tiling with the fewest operations for which ``peak * (1 + FRAGMENTATION) <= free_bytes``.
 
     Args:
         config: the autoencoder.
         latents: (frames, height, width) of the latents.
-        each: bytes of an activation's element.
-        free_bytes: of the device, with the autoencoder's weights already there; None is not known.
-        max_elements: the most that a tensor may have; None sets no limit.
-        default: what to take when the free memory is not known, if ``max_elements`` allows.
+        each: bytes per element of an activation.
+        free_bytes: free device memory, with the autoencoder's weights already there; None if unknown.
+        max_elements: limit for the elements of a tensor; None for no limit.
+        default: the result if the free memory is unknown and ``max_elements`` allows it.
 
     Returns:
-        The smallest tiles that are considered, if even those need more.
+        The tiling; the smallest candidate if nothing fits.
     """
     if free_bytes is None:
         run = Decode(latents, each, default)
@@ -87,10 +88,10 @@ def smaller(
     *,
     max_elements: int | None = None,
 ) -> Tiling | None:
-    """What to try after memory ran out in these tiles: clearly smaller ones; None if there are none.
+    """The tiling to try after these tiles ran out of memory: clearly smaller ones; None if there are none.
 
     Args:
-        tiling: that ran out; any, not just one of the candidates.
+        tiling: the tiles that ran out; not necessarily one of the candidates.
         config, latents, each, max_elements: as for :func:`choose_tiling`.
     """
     peak = trace_decode(config, Decode(latents, each, tiling)).peak_bytes
@@ -101,7 +102,7 @@ def smaller(
 
 
 def needed_bytes(peak_bytes: int) -> int:
-    """What must be free for a peak of tensors: the allocator cannot use a share of it for being in pieces."""
+    """Free bytes needed for a peak of tensors: ``peak * (1 + FRAGMENTATION)``."""
     return round(peak_bytes * (1 + FRAGMENTATION))
 
 
@@ -109,11 +110,11 @@ def needed_bytes(peak_bytes: int) -> int:
 def tile_costs(
     config: Autoencoder, latents: tuple[int, int, int], each: int, max_elements: int | None = None
 ) -> tuple[TilingCost, ...]:
-    """The tilings worth considering, from the cheapest to that of the least memory; never empty.
+    """The useful tilings, from the cheapest to the one with the least memory; never empty.
 
-    Each costs more operations than the one before it and needs less memory.
+    Each needs more operations and less memory than the one before (a Pareto front).
     """
-    # Of tilings, both numbers grow with the pixels in all tiles and in the largest; few are left to be traced.
+    # Operations and memory grow with the pixels in all tiles and in the largest tile, so preselect by those.
     worthwhile = _front(candidates(latents), lambda tiling: _pixels(tiling, latents))
     runs = [Decode(latents, each, tiling) for tiling in worthwhile]
     runs = [run for run in runs if max_elements is None or largest_tensor(config, run) <= max_elements] or runs[-1:]
@@ -123,16 +124,16 @@ def tile_costs(
 
 
 def candidates(latents: tuple[int, int, int]) -> Iterator[Tiling]:
-    """The whole picture, and every way to cut it into equal steps, in the library's temporal tiles and in shorter."""
+    """The whole frame, and every division into equal steps, with diffusers' temporal tile length and shorter ones."""
     for frames, height, width in product(FRAMES, _sides(latents[1]), _sides(latents[2])):
         yield replace(UNTILED, frames=frames, height=height, width=width)
 
 
 def _sides(latents: int) -> Iterator[int | None]:
-    """Sides of tiles in pixels, from the whole side of the picture down.
+    """Lengths of a tile's side in pixels, from the whole side down.
 
-    The library begins a tile at every step, so a step is an equal part of the whole side, and a tile is
-    longer by the overlap. The last tile is that much shorter; it must not be all overlap.
+    diffusers starts a tile at every step, so with n tiles the step is ``ceil(side / n)`` and a tile's length
+    ``step + overlap``. The last tile is shorter by the overlap or more; it must not consist only of overlap.
     """
     yield None
     overlap = UNTILED.overlap // SPATIAL_COMPRESSION
@@ -144,14 +145,14 @@ def _sides(latents: int) -> Iterator[int | None]:
 
 
 def _pixels(tiling: Tiling, latents: tuple[int, int, int]) -> tuple[int, int]:
-    """What is decoded in all tiles together, and in the largest: frames times latents of a picture."""
+    """Frames times latent area: decoded in all tiles together, and in the largest tile."""
     frames = [(length - 1) * TEMPORAL_COMPRESSION + 1 for length in tiling.lengths(latents[0])]
     areas = [height * width for height, width in tiling.areas(*latents[1:])]
     return sum(frames) * sum(areas), max(frames) * max(areas)
 
 
 def _front(items: Iterable[T], numbers: Callable[[T], tuple[int, int]]) -> list[T]:
-    """Those that no other beats in both numbers: the first grows along the list, and the second shrinks."""
+    """The Pareto front: items that no other beats in both numbers; the first number grows, the second shrinks."""
     front: list[T] = []
     for item in sorted(items, key=numbers):
         if not front or numbers(item)[1] < numbers(front[-1])[1]:
@@ -160,11 +161,11 @@ def _front(items: Iterable[T], numbers: Callable[[T], tuple[int, int]]) -> list[
 
 
 class Tiles:
-    """The choice for one video of one model.
+    """The tiling of one video of one model.
 
     Args:
-        model: its autoencoder's configuration is read when it is first needed.
-        request: with its size and length.
+        model: the autoencoder's configuration is read on first use.
+        request: defines size and length.
     """
 
     def __init__(self, model: ModelConfig, request: FilledRequest):
@@ -173,11 +174,11 @@ class Tiles:
         self._limit: Tiling | None = None
 
     def choose(self, profile: RuntimeProfile, free_bytes: int | None) -> Tiling:
-        """The cheapest tiling that the profile and the free memory allow.
+        """Choose the cheapest tiling that the profile and the free memory allow.
 
         Args:
-            profile: without ``vae_tiling`` the picture is not cut, unless memory ran out before.
-            free_bytes: of the device, beside the autoencoder's weights; None where it does not count.
+            profile: without ``vae_tiling`` the frame is not cut, unless memory ran out before.
+            free_bytes: free device memory, with the autoencoder's weights already there; None on a CPU.
         """
         decoding, most = self._decoding(profile), _max_elements(profile)
         if self._limit is not None:
@@ -191,21 +192,21 @@ class Tiles:
 
     @property
     def needed_bytes(self) -> int:
-        """What must be free for the last tiles chosen, beside the autoencoder's weights."""
-        assert self._last is not None  # some were chosen
+        """Free bytes that the last chosen tiles need, in addition to the autoencoder's weights."""
+        assert self._last is not None  # choose was called before
         profile, tiling = self._last
         config, latents, each = self._decoding(profile)
         return needed_bytes(trace_decode(config, Decode(latents, each, tiling)).peak_bytes)
 
     @property
     def can_shrink(self) -> bool:
-        """Whether there are smaller tiles than the last ones chosen."""
+        """Whether there are smaller tiles than the last chosen ones."""
         return self._next() is not None
 
     def shrink(self) -> str:
-        """Choose clearly smaller tiles from now on, and say which."""
+        """Choose clearly smaller tiles from now on; returns their description."""
         self._limit = limit = self._next() or self._limit
-        assert limit is not None  # it can shrink, or has before
+        assert limit is not None  # can_shrink is True, or an earlier call set a limit
         width, height = limit.width or "whole width", limit.height or "whole height"
         return f"{width} x {height}, {limit.frames} frames"
 
@@ -216,7 +217,7 @@ class Tiles:
         return smaller(tiling, *self._decoding(profile), max_elements=_max_elements(profile))
 
     def _decoding(self, profile: RuntimeProfile) -> tuple[Autoencoder, tuple[int, int, int], int]:
-        """The autoencoder, the latents' (frames, height, width), and bytes of an activation's element."""
+        """The autoencoder, the latents' (frames, height, width), and bytes per element of an activation."""
         architecture = read_architecture(self._model)
         width, height = self._model.render_size(self._request.width, self._request.height)
         crop_start = self._model.prompt_template.crop_start
@@ -225,5 +226,5 @@ class Tiles:
 
 
 def _max_elements(profile: RuntimeProfile) -> int | None:
-    """The most that a tensor may have for CUDA's kernels."""
+    """Limit for the elements of a tensor in CUDA kernels; None on a CPU."""
     return MAX_ELEMENTS if profile.device == "cuda" else None

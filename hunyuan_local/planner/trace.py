@@ -1,7 +1,7 @@
-"""An account of tensors: what lives at once while a stage of the pipeline runs, and what it costs to compute.
+"""Counts the memory and work of a stage: which tensors are alive at a time, FLOPs, and bytes moved.
 
-A stage is described as the libraries run it, line by line: which tensor is made, and when the last
-variable that names it is gone. Knows nothing about models.
+A stage is described as the libraries run it, line by line: when each tensor is created, and when its last reference
+is gone. Knows nothing about models.
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ _WORK = ("_matmul", "_attention", "_convolution", "_moved", "_exchanged")
 
 @dataclass(frozen=True)
 class Cost:
-    """What a stage needs.
+    """Memory and work of a stage.
 
     Attributes:
-        peak_bytes: the most that lived at once.
-        matmul_flops, attention_flops, convolution_flops: as ``torch.utils.flop_counter`` counts them:
-            two for a multiplication with its addition, nothing for the rest.
-        moved_bytes: read and written by everything that is not one of these three: it is bound by the
-            memory's bandwidth.
-        exchanged_bytes: sent to other cards.
+        peak_bytes: the most bytes alive at a time.
+        matmul_flops, attention_flops, convolution_flops: as in ``torch.utils.flop_counter``: a multiply-add counts as
+            two, everything else as zero.
+        moved_bytes: bytes read and written by all other operations, which are limited by memory bandwidth.
+        exchanged_bytes: bytes sent to other cards.
     """
 
     peak_bytes: int = 0
@@ -35,11 +34,11 @@ class Cost:
 
     @property
     def flops(self) -> int:
-        """All floating-point operations."""
+        """Total floating-point operations."""
         return self.matmul_flops + self.attention_flops + self.convolution_flops
 
     def then(self, other: Cost, times: int = 1) -> Cost:
-        """The cost of this and, afterwards, ``times`` of the other."""
+        """Cost of this, followed by ``times`` times the other: work adds up, the peak is the maximum."""
         return Cost(
             max(self.peak_bytes, other.peak_bytes),
             self.matmul_flops + other.matmul_flops * times,
@@ -51,10 +50,10 @@ class Cost:
 
 
 class Trace:
-    """Live tensors by name. A name that is assigned again keeps its old tensor until the new one is there.
+    """Alive tensors by name. Assigning a name again frees its old tensor only after the new one is created.
 
     Attributes:
-        at_peak: name and bytes of each tensor that lived at the peak, the largest first.
+        at_peak: name and bytes of each tensor alive at the peak, largest first.
     """
 
     def __init__(self) -> None:
@@ -65,7 +64,7 @@ class Trace:
         self.at_peak: list[tuple[str, int]] = []
 
     def make(self, name: str, size: int, *, moves: bool = True) -> None:
-        """Allocate ``size`` bytes for ``name``; ``moves`` if the time is that of reading and writing so much."""
+        """Allocate ``size`` bytes for ``name``; with ``moves``, also count ``size`` bytes read and written."""
         if moves:
             self._moved += 2 * size
         replaced = self._live.get(name, 0)
@@ -79,34 +78,34 @@ class Trace:
         self._live[name] = size
 
     def copy(self, size: int) -> None:
-        """Count ``size`` bytes that are copied into a tensor that is there already."""
+        """Count a copy of ``size`` bytes into an existing tensor."""
         self._moved += 2 * size
 
     def drop(self, *names: str) -> None:
-        """Free these."""
+        """Free these tensors."""
         for name in names:
             self._now -= self._live.pop(name)
 
     def rename(self, old: str, new: str) -> None:
-        """Let ``new`` name the tensor of ``old``; a tensor that had that name is freed."""
+        """Rename a tensor; a tensor that already has the new name is freed."""
         if new in self._live:
             self.drop(new)
         self._live[new] = self._live.pop(old)
 
     def matmul(self, rows: int, inner: int, columns: int) -> None:
-        """Count a product of [rows, inner] and [inner, columns]."""
+        """Count a product of [rows, inner] and [inner, columns]: ``2 * rows * inner * columns`` FLOPs."""
         self._matmul += 2 * rows * inner * columns
 
     def attention(self, queries: int, keys: int, width: int) -> None:
-        """Count the two products of an attention over ``width`` features in all heads."""
+        """Count ``q k^T`` and ``scores v``, ``width`` channels in all heads: ``4 * queries * keys * width`` FLOPs."""
         self._attention += 4 * queries * keys * width
 
     def convolution(self, outputs: int, inner: int) -> None:
-        """Count a convolution with ``outputs`` numbers, each a sum over ``inner`` products."""
+        """Count a convolution with ``outputs`` elements of ``inner`` multiply-adds each."""
         self._convolution += 2 * outputs * inner
 
     def repeat(self, times: int, step: Callable[[], None]) -> None:
-        """Count ``times`` equal steps, each of which leaves alive what the one before left; only two are done."""
+        """Count ``times`` equal steps that leave the same tensors alive; traces only two, and multiplies."""
         for _ in range(min(times, 1)):
             step()
         if times > 1:
@@ -124,5 +123,5 @@ class Trace:
         self._exchanged += size
 
     def cost(self) -> Cost:
-        """Everything so far."""
+        """The cost so far."""
         return Cost(self._peak, self._matmul, self._attention, self._convolution, self._moved, self._exchanged)

@@ -1,6 +1,6 @@
-"""Where the weights are: how much of a component is on the GPU and on the host under each kind of offload.
+"""Bytes of a component's weights on the GPU and on the host, for each kind of offload.
 
-Sizes are exact, tensor by tensor. Knows nothing about activations.
+Exact, tensor by tensor. Knows nothing about activations.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from functools import lru_cache
 from .architecture import Component, Layer
 from .quantization import FULL, BlockFloat4, Method
 
-# The nn.ModuleLists right under a component, which group offload streams block by block.
+# The nn.ModuleLists directly in a component, which group offload streams block by block.
 _BLOCK = re.compile(r"^(transformer_blocks|single_transformer_blocks|layers)\.\d+(?=\.)")
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A component's weights as they are stored.
+    """Bytes of a component's stored weights.
 
     Attributes:
-        total: bytes of all.
-        blocks: bytes of each streamed block, in the order of execution.
-        rest: bytes outside the blocks.
-        largest: bytes of the largest layer.
-        pinned: bytes of page-locked host memory for a copy: torch's host allocator rounds each tensor of up to
-            1 MiB, as it is set here, up to a power of two.
-        scales: bytes that stay on the GPU under group offload.
+        total: all weights.
+        blocks: each streamed block, in the order of execution.
+        rest: weights outside the blocks.
+        largest: the largest layer.
+        pinned: page-locked host memory for a copy; torch's host allocator rounds tensors of up to 1 MiB up
+            to a power of two (``pinned_max_round_threshold_mb:1``).
+        scales: quantization scales that stay on the GPU under group offload.
         grown: bytes that the first step adds.
-        quantizing: bytes beside the largest layer while it is quantised.
+        quantizing: temporary bytes, in addition to the layer itself, while the largest layer is quantized.
     """
 
     total: int
@@ -44,14 +44,14 @@ class Stored:
 
     @property
     def streamed_peak(self) -> int:
-        """Bytes on the GPU while the blocks are streamed."""
+        """Peak bytes on the GPU while all blocks are streamed."""
         return self.streamed_beside(0, len(self.blocks))
 
     def streamed_beside(self, first: int, last: int) -> int:
-        """Bytes on the GPU while the blocks from ``first`` up to ``last`` run, one after the other.
+        """Peak bytes on the GPU while blocks ``first`` to ``last - 1`` are streamed.
 
-        The block that runs, the next one, which a stream fetches meanwhile, and all outside the
-        blocks (diffusers' ``_apply_group_offloading_block_level``, one block a group).
+        ``rest + max over i of (block_i + block_{i+1}) + scales``: the running block, and the next one, which a stream
+        prefetches (diffusers' ``_apply_group_offloading_block_level``, one block per group).
         """
         pairs = [sum(self.blocks[i : i + 2]) for i in range(first, last)]
         return self.rest + max(pairs, default=sum(self.blocks)) + self.scales
@@ -59,7 +59,7 @@ class Stored:
 
 @lru_cache(maxsize=64)
 def store(component: Component, dtype: str, method: Method = FULL) -> Stored:
-    """The weights of a component in this precision."""
+    """Sizes of a component's weights with this dtype and quantization method."""
     layers = tuple(component.layers())
     blocks: OrderedDict[str, int] = OrderedDict()
     total = rest = largest = pinned = scales = 0
@@ -80,12 +80,12 @@ def store(component: Component, dtype: str, method: Method = FULL) -> Stored:
 
 
 def _scales(layer: Layer, method: Method, dtype: str) -> int:
-    """bitsandbytes keeps nf4's scales in ``quant_state``, which group offload does not know of."""
+    """Bytes of nf4's scales; bitsandbytes keeps them in ``quant_state``, which group offload does not move."""
     if isinstance(method, BlockFloat4) and method.quantizes(layer):
         return method.layer_tensors(layer, dtype)[1]
     return 0
 
 
 def _pinned(size: int) -> int:
-    """Bytes of the block that the allocator takes (``pinned_max_round_threshold_mb:1``)."""
+    """Bytes of the allocated block: the next power of two up to 1 MiB, else the size itself."""
     return 1 << (size - 1).bit_length() if 1 < size <= 2**20 else size

@@ -178,7 +178,7 @@ def test_the_killed_nodes_job_was_taken_up_on_the_other(outcome: Outcome) -> Non
 
 def test_it_went_on_from_the_last_saved_state(outcome: Outcome) -> None:
     notes = outcome.batch.store.get(outcome.killed.job_id).result["notes"]
-    (step,) = [int(found[1]) for note in notes if (found := re.search(r"going on after step (\d+)", note))]
+    (step,) = [int(found[1]) for note in notes if (found := re.search(r"resuming after step (\d+)", note))]
     assert step >= outcome.step_at_the_kill - FAST.checkpoint_every - 1 > 0
 
 

@@ -159,7 +159,7 @@ def test_the_next_worker_goes_on_and_the_frames_are_the_same(
 
 
 def test_it_does_go_on_and_not_begin_anew(taken_up: tuple[DataFolder, Job]) -> None:
-    assert any("going on after step 3" in note for note in taken_up[1].result["notes"])
+    assert any("resuming after step 3" in note for note in taken_up[1].result["notes"])
 
 
 def fail_once(error: Exception) -> Callable[[], None]:

@@ -60,7 +60,7 @@ def test_a_gguf_file_is_not_quantised_again() -> None:
 
 def test_what_does_not_fit_says_how_much_it_needs_and_where() -> None:
     found = {x.name: x for x in planned("24GiB").modes}["none+tiling"]
-    assert found.reason == "encode: needs 40.2 GiB of GPU memory, there are 24.0 GiB"
+    assert found.reason == "encode: needs 40.2 GiB of GPU memory; the card has 24.0 GiB"
 
 
 def test_a_card_that_holds_the_tensors_but_not_the_context_does_not_fit() -> None:
@@ -80,7 +80,7 @@ def test_stage_peaks_are_below_the_peak_of_the_mode() -> None:
 
 def test_host_memory_is_checked_where_it_is_known() -> None:
     found = {x.name: x for x in planned("80GiB", host="32GiB").modes}["sequential+tiling"]
-    assert found.reason == "decode: needs 40.6 GiB of host memory, there are 32.0 GiB"
+    assert found.reason == "decode: needs 40.6 GiB of host memory; the machine has 32.0 GiB"
 
 
 def test_nothing_fitting_is_refused_with_requests_that_would() -> None:
@@ -186,7 +186,7 @@ def test_the_assumed_speed_is_said() -> None:
 
 
 def test_where_only_memory_is_known_the_gpu_whose_speed_is_taken_is_said() -> None:
-    assert any("RTX 4090 24 GB, as no GPU is named" in text for text in planned("24GiB").assumptions)
+    assert any("RTX 4090 24 GB (assumed, because no GPU is named)" in text for text in planned("24GiB").assumptions)
 
 
 def test_tiny_is_planned_for_the_cpu() -> None:
@@ -225,7 +225,7 @@ def test_a_folder_with_another_kind_of_text_encoder_is_refused(tmp_path: object)
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text('{"architectures": ["T5EncoderModel"]}')
     (tmp_path / "model_index.json").write_text("{}")
-    with pytest.raises(ModelLoadError, match="is a T5EncoderModel, and only"):
+    with pytest.raises(ModelLoadError, match="is a T5EncoderModel; only"):
         plan(REQUEST, load_model_config(str(tmp_path)), Machine(80 * GIB, None))
 
 

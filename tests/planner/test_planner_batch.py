@@ -91,12 +91,12 @@ def test_without_nvlink_the_cards_gain_less_from_sharing() -> None:
 
 def test_cards_that_cannot_share_the_heads_have_that_reason_and_no_time() -> None:
     found = option(planned(7, 1), "context-parallel")
-    assert found.seconds is None and "7 cards cannot share 24 heads" in found.reason
+    assert found.seconds is None and "7 cards cannot split 24 attention heads" in found.reason
 
 
 def test_each_card_has_a_process_of_its_own_in_main_memory() -> None:
     assert option(planned(4, 4, host=48), "replicas").reason == (
-        "4 processes need 65.2 GiB of host memory, there are 48.0 GiB"
+        "4 processes need 65.2 GiB of host memory; the machine has 48.0 GiB"
     )
 
 
@@ -155,7 +155,7 @@ def test_the_largest_numbers_are_taken() -> None:
 
 def test_what_the_times_rest_on_is_said() -> None:
     text = " ".join(planned(4, 2).assumptions)
-    assert all(part in text for part in ("2 GB/s from disk", "450 GB/s", "idle cards: 2 of 4", "decode a piece"))
+    assert all(part in text for part in ("2 GB/s from disk", "450 GB/s", "idle cards: 2 of 4", "decodes some tiles"))
 
 
 def test_json_has_every_option_and_the_choice() -> None:

@@ -106,7 +106,7 @@ def test_a_missing_folder_is_named_with_the_remedy(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_is_no_classifier(tmp_path: Path) -> None:
-    with pytest.raises(ModelLoadError, match="cannot be used as a classifier"):
+    with pytest.raises(ModelLoadError, match="cannot be used as an image classifier"):
         load_classifier(str(tmp_path))
 
 
@@ -122,7 +122,7 @@ def test_a_model_without_trained_outputs_is_refused(tmp_path: Path) -> None:
 def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
     save(small_model(), tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "clip_text_model"}')
-    with pytest.raises(ModelLoadError, match="cannot be used as a classifier"):
+    with pytest.raises(ModelLoadError, match="cannot be used as an image classifier"):
         load_classifier(str(tmp_path))
 
 
@@ -153,7 +153,7 @@ def test_damaged_weights_are_found_before_they_judge_anything(tmp_path: Path) ->
 def test_a_missing_image_processor_is_an_error_at_once(tmp_path: Path) -> None:
     save(small_model(), tmp_path)
     (tmp_path / "preprocessor_config.json").unlink()
-    with pytest.raises(ModelLoadError, match="cannot be used as a classifier"):
+    with pytest.raises(ModelLoadError, match="cannot be used as an image classifier"):
         load_classifier(str(tmp_path))
 
 
@@ -202,7 +202,7 @@ def test_a_download_is_told(repository: dict[str, bytes], tmp_path: Path, networ
     notes: list[str] = []
     with LocalHub(files=repository) as hub:
         load_classifier("someone/tiny", on_note=notes.append, hub=hub.at(tmp_path))
-        assert notes == [f"downloading someone/tiny, which checks the frames, from {hub.endpoint}"]
+        assert notes == [f"downloading the safety classifier someone/tiny from {hub.endpoint}"]
 
 
 def test_what_is_not_read_is_not_downloaded(repository: dict[str, bytes], tmp_path: Path, network: None) -> None:

@@ -1,1 +1,1 @@
-"""Attention: without a mask, over several GPUs, and the rotary positions of queries and keys."""
+"""Attention without a mask, context parallelism over several GPUs, and rotary position embeddings."""

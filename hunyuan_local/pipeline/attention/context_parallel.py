@@ -1,8 +1,8 @@
-"""Makes a loaded model one process's part of a model that several processes run together.
+"""Joins a loaded model to a group of processes that run one model together (context parallelism).
 
-What each of them does is the same as alone, from the request to the latents, which all of them then have; the
-encoding of the prompts is the leader's, and of the decoding each has its tiles. Knows nothing about how the
-processes are started.
+The leader encodes the prompts and shares the embeddings. Every process runs the whole denoising loop on its part
+of the tokens and ends with the same latents; in the decoding, each process decodes some of the tiles. Knows nothing
+about how the processes are started.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from .parallel_attention import split_tokens, why_no_context_parallel
 
 
 def join(model: LoadedModel, process_group: ProcessGroup, requested_backend: str) -> None:
-    """Let a model work with those that the other processes of the group have loaded in the same profile.
+    """Make a model one rank of a group in which every process has loaded the same model and profile.
 
     Args:
-        model: just loaded; its profile will have the attention kernel that is taken, and how tokens are shared.
-        process_group: all of it joins at the same time.
-        requested_backend: the attention kernel that the profile asked for, or ``auto``.
+        model: just loaded; its profile gets the chosen attention backend and the context-parallel settings.
+        process_group: all ranks must call this at the same time.
+        requested_backend: the profile's ``attention_backend``, or ``auto``.
 
     Raises:
-        ConfigError: no such kernel takes part in context parallelism here.
+        ConfigError: the backend does not support context parallelism here.
     """
     backend = _choose_backend(model, process_group, requested_backend)
     transformer = model.pipe.transformer
@@ -57,7 +57,7 @@ def _choose_backend(model: LoadedModel, process_group: ProcessGroup, requested: 
         return why_no_context_parallel(backend, process_group.shared.mode, profile.device) or find(backend)
 
     capability = torch.cuda.get_device_capability() if profile.device == "cuda" else None
-    # Torch's own FlashAttention 2 is what ``native`` would take, and gives what ring needs.
+    # ``native`` dispatches to torch's FlashAttention 2. Name it explicitly: it returns the log-sum-exp that ring needs.
     order = tuple(
         name for own in fastest_first(capability) for name in (("native_flash", own) if own == "native" else (own,))
     )
@@ -65,16 +65,16 @@ def _choose_backend(model: LoadedModel, process_group: ProcessGroup, requested: 
 
 
 class SharedPrompts:
-    """Encodes prompts in the leader alone, so that a text encoder of 16 GB is in main memory once.
+    """Encodes prompts on the leader only, so that the 16 GB text encoder is in main memory once.
 
-    The embeddings, 2 MB a prompt of the 13 B model, then go to the others.
+    The leader then broadcasts the embeddings: about 2 MB per prompt for the 13 B model.
     """
 
     def __init__(self, own: PromptEncoder, process_group: ProcessGroup, device: torch.device):
         self._own, self._team, self._device = own, process_group, device
 
     def encode(self, request: FilledRequest, on_note: Callable[[str], None]) -> Embeddings:
-        """See :class:`.text.prompt_encoder.PromptEncoder`; the whole group calls it."""
+        """Encode on the leader and return the embeddings in every process; all ranks must call it."""
         embeds: Embeddings = {}
         if self._team.is_leader:
             embeds = {name: value.cpu() for name, value in self._own.encode(request, on_note).items()}

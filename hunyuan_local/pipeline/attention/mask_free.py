@@ -1,11 +1,12 @@
-"""Attention without a mask: the same numbers as the library's, by any kernel that works here.
+"""Attention without a mask: the same result as diffusers' masked attention, with any kernel that works here.
 
-The library pads every prompt to 256 tokens and hides the padding behind a key mask, which no fast
-kernel takes. With one video at a time the padding can be cut off instead; no mask is left to pass.
-All is done to the transformer in hand: no class is changed, and no setting of the process. The parts
-are a processor, a forward hook of torch and one of diffusers, which offloading, quantised layers,
-layerwise casting and compiled blocks leave in place. A subclass would not do: the library finds what
-it knows of a model, such as the scales of a LoRA, by the name of its class.
+diffusers pads every prompt to 256 tokens and hides the padding with a key mask, which no fast kernel
+supports. A masked key has softmax weight 0, so for one video at a time cutting off the padding gives the same
+result: ``softmax(q k^T / sqrt(head_dim)) v`` over the real tokens only.
+
+Only this transformer instance changes: an attention processor, a torch forward hook and a diffusers hook.
+These keep working under offloading, quantization, layerwise casting and compiled blocks. A subclass would
+not work, because diffusers looks up model-specific behavior, such as LoRA scales, by class name.
 """
 
 from __future__ import annotations
@@ -29,19 +30,22 @@ _ARGUMENTS = tuple(inspect.signature(HunyuanVideoTransformer3DModel.forward).par
 
 
 def drop_padding(transformer: HunyuanVideoTransformer3DModel, backend: str) -> None:
-    """Let one video's text be cut to its true length and attended to without a mask, by this kernel.
+    """Cut one video's text to its true length and attend without a mask, with the given kernel.
 
-    Equal to the masked attention up to the order of additions. Calls with more than one video in the
-    batch keep their padding and their mask, with which kernels other than ``native`` may refuse to run.
+    Equal to masked attention up to the order of additions. Calls with more than one video in the batch
+    keep their padding and mask; kernels other than ``native`` may reject those.
 
     Args:
-        transformer: called as a module; calling its ``forward`` directly would leave the padding in.
-        backend: one of ``kernel_choice.BACKENDS``, of which ``find_problem`` knows no reason against it.
+        transformer: call it as a module; calling its ``forward`` directly would keep the padding.
+        backend: one of ``kernel_choice.BACKENDS`` for which ``find_problem`` returns None.
     """
     set_processors(transformer, _MaskFreeProcessor(library_name(backend)))
     transformer.register_forward_pre_hook(_cut_padding, with_kwargs=True)
 
 
+# The three projections of an attention layer, then the norms of its queries and keys. JOINT_PROJECTIONS apply to the
+# image tokens, and in single-stream blocks to the text tokens too; TEXT_PROJECTIONS, to the text tokens of
+# dual-stream blocks.
 JOINT_PROJECTIONS = ("to_q", "to_k", "to_v", "norm_q", "norm_k")
 TEXT_PROJECTIONS = ("add_q_proj", "add_k_proj", "add_v_proj", "norm_added_q", "norm_added_k")
 
@@ -49,14 +53,14 @@ TEXT_PROJECTIONS = ("add_q_proj", "add_k_proj", "add_v_proj", "norm_added_q", "n
 def project_heads(
     attn: torch.nn.Module, states: torch.Tensor, names: tuple[str, ...]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Queries, keys and values [B, tokens, heads, head_dim] of states [B, tokens, channels], by the layers' names."""
+    """Project states [B, tokens, channels] to queries, keys and values [B, tokens, heads, head_dim] by layer name."""
     query, key, value = (getattr(attn, name)(states).unflatten(2, (attn.heads, -1)) for name in names[:3])
     norm_query, norm_key = (getattr(attn, name) or torch.nn.Identity() for name in names[3:])
     return norm_query(query), norm_key(key), value
 
 
 def project_out(attn: torch.nn.Module, image: torch.Tensor, text: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What attention found, [B, tokens, channels], through the layers that dual-stream blocks have after it."""
+    """Apply the output projections of dual-stream blocks to attention results [B, tokens, channels]."""
     to_out, to_add_out = getattr(attn, "to_out", None), getattr(attn, "to_add_out", None)
     if to_out is not None:
         image = to_out[1](to_out[0](image))
@@ -66,10 +70,10 @@ def project_out(attn: torch.nn.Module, image: torch.Tensor, text: torch.Tensor) 
 
 
 class _MaskFreeProcessor(HunyuanVideoAttnProcessor2_0):
-    """The library's attention; at batch 1, where ``_cut_padding`` leaves nothing to mask, without the mask.
+    """diffusers' attention; at batch 1, where ``_cut_padding`` has removed all padding, it ignores the mask.
 
-    Queries and keys are rotated where they are, in pieces, and not joined to the text again: the same numbers
-    with fewer tensors. Compiled blocks keep the library's way, whose pieces the compiler makes itself.
+    Rotates queries and keys in place, piece by piece, instead of building rotated copies and joining them to
+    the text: the same values with less memory. Compiled blocks use diffusers' code, which the compiler fuses itself.
     """
 
     def __init__(self, backend: AttentionBackendName):
@@ -86,7 +90,7 @@ class _MaskFreeProcessor(HunyuanVideoAttnProcessor2_0):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         if hidden_states.shape[0] == 1:
             attention_mask = None
-        # The first two are calls that this transformer does not make.
+        # This transformer always passes text and rotary tables; other calls go to diffusers' code.
         if encoder_hidden_states is None or image_rotary_emb is None or torch.compiler.is_compiling():
             return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb)
         image_length, text = hidden_states.shape[1], encoder_hidden_states
@@ -97,7 +101,7 @@ class _MaskFreeProcessor(HunyuanVideoAttnProcessor2_0):
             rotate_(part[:, :image_length], image_rotary_emb)
         if not single:
             text_query, text_key, text_value = project_heads(attn, text, TEXT_PROJECTIONS)
-            # One after another: each tensor is let go when the longer one is there.
+            # One at a time, so that each input tensor is freed before the next concatenation.
             query = torch.cat([query, text_query], dim=1)
             key = torch.cat([key, text_key], dim=1)
             value = torch.cat([value, text_value], dim=1)
@@ -110,7 +114,7 @@ class _MaskFreeProcessor(HunyuanVideoAttnProcessor2_0):
 def _cut_padding(
     module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[()], dict[str, Any]]:
-    """A forward hook of the transformer: at batch 1 the text and its mask without the padded end.
+    """Forward pre-hook of the transformer: at batch 1, cut the padding off the text and its mask.
 
     Raises:
         ValueError: the mask is not ones followed by zeros.
@@ -118,7 +122,7 @@ def _cut_padding(
     given = dict(zip(_ARGUMENTS, args, strict=False)) | kwargs
     mask = given["encoder_attention_mask"]
     if mask.shape[0] == 1:
-        # One small copy from the device; the pipeline waits for the device after every step anyway.
+        # One small copy from the device; the pipeline synchronizes after every step anyway.
         seen = mask[0].bool().tolist()
         length = sum(seen)
         if length == 0 or not all(seen[:length]):

@@ -1,11 +1,15 @@
-"""One transformer's tokens shared out over several processes, by diffusers' context parallelism.
+"""Splits one transformer's tokens over several processes with diffusers' context parallelism.
 
-Image and text tokens are both split, so each process runs every layer on its part of them; only the
-attention sees all, by Ulysses (each process attends with all tokens to a part of the heads) or ring (each
-attends with its own tokens to everybody's keys, part by part). No length has to divide by the number of
-processes: diffusers' ``ulysses_anything`` and ``ring_anything`` take parts of unequal length, and no mask is
-needed, since attention does not mind in which order keys come. What diffusers lacks is here: a plan for this
-transformer, texts of fewer tokens than processes, and ring on a CPU. Knows nothing about how processes start.
+Image and text tokens are both split: of N tokens, each of P processes runs every layer on about N/P. Only
+attention needs all tokens. With Ulysses, an all-to-all turns [1, N/P, heads, head_dim] into [1, N, heads/P,
+head_dim], so each process attends over all tokens with some of the heads. With ring, each process keeps its N/P
+queries while the keys and values of the other processes pass through it part by part; the partial outputs
+``o_i`` are merged by their log-sum-exp: ``o = sum_i exp(lse_i - lse) o_i``, ``lse = log sum_i exp(lse_i)``.
+
+N need not be divisible by P: diffusers' ``ulysses_anything`` and ``ring_anything`` accept parts of unequal length.
+No mask is needed, since attention does not depend on the order of the keys. This file adds what diffusers lacks:
+a plan for this transformer, texts with fewer tokens than processes, and ring on a CPU. Knows nothing about how
+the processes are started.
 """
 
 from __future__ import annotations
@@ -39,9 +43,8 @@ from .rotary import rotate_
 
 _TOKENS = ContextParallelInput(split_dim=1, expected_dims=3, split_output=True)
 _ROTARY = ContextParallelInput(split_dim=0, expected_dims=2, split_output=True)
-# Split where the tokens are made rather than at the first block: the step caches hook that block, and compare
-# and keep what goes into it.
-# The output is made whole again by ``_Whole``.
+# The split is at the embedders, not at the first block, because the step caches hook that block and compare and
+# keep its input. ``_Whole`` gathers the output.
 PLAN = {
     "rope": {0: _ROTARY, 1: _ROTARY},
     "x_embedder": {0: _TOKENS},
@@ -50,32 +53,32 @@ PLAN = {
 
 
 def why_no_context_parallel(backend: str, mode: str, device: str) -> str | None:
-    """Why an attention kernel cannot be used by several processes together; None if it can.
+    """Why an attention kernel does not support context parallelism; None if it does.
 
     Args:
-        backend: one of ``attention.BACKENDS``.
-        mode: ``ulysses`` or ``ring``; ring needs the log-sum-exp of each row, to join parts.
+        backend: one of ``kernel_choice.BACKENDS``.
+        mode: ``ulysses`` or ``ring``; ring needs the log-sum-exp of each row to merge partial outputs.
         device: ``cpu`` or ``cuda``.
     """
     if not has_context_parallel(library_name(backend)):
         return "diffusers has no context parallelism for it"
     if mode == "ring" and backend == "native" and device != "cpu":
-        return "it does not give the log-sum-exp that ring needs"
+        return "it does not return the log-sum-exp that ring needs"
     return None
 
 
 def split_tokens(
     transformer: HunyuanVideoTransformer3DModel, process_group: ProcessGroup, backend: str, device: torch.device
 ) -> None:
-    """Let a transformer run on this process's part of the tokens; its output is whole again, in every process.
+    """Let a transformer run on this process's part of the tokens; every process gets the whole output.
 
-    The whole group must call it, and from then on call the transformer together, with the same inputs: one video
-    a call, its text without padding (``attention.drop_padding``).
+    All ranks must call this, and from then on call the transformer together with the same inputs: one video
+    per call, its text without padding (``mask_free.drop_padding``).
 
     Args:
-        transformer: loaded and placed; whatever hooks its placement needs must be there already.
-        process_group: the processes.
-        backend: an attention kernel without a reason in ``why_no_context_parallel``.
+        transformer: loaded and placed; the hooks of its placement must already be set.
+        process_group: all ranks.
+        backend: an attention kernel for which ``why_no_context_parallel`` returns None.
         device: where the transformer computes.
     """
     ulysses = process_group.shared.mode == "ulysses"
@@ -83,23 +86,23 @@ def split_tokens(
         ulysses_degree=process_group.size if ulysses else 1, ulysses_anything=ulysses,
         ring_degree=1 if ulysses else process_group.size, ring_anything=not ulysses,
     )  # fmt: skip
-    # ``enable_parallelism`` does the same, but cannot be called where there is no accelerator: it divides by
-    # their number.
+    # ``enable_parallelism`` does the same but fails without an accelerator: it divides by the number of devices.
     parallel = ParallelConfig(context_parallel_config=config)
     parallel.setup(process_group.rank, process_group.size, device, mesh=process_group.mesh)
     processor = SplitAttention(library_name(backend), parallel)
     set_processors(transformer, processor)
-    # Before the plan's own hook, which then splits what this one has made long enough.
+    # Registered before the plan's own hook: this one pads the text so that the plan can split it.
     add_hook(transformer.context_embedder, _LongEnough(process_group, processor), "long_enough")
     apply_context_parallel(transformer, config, PLAN)
     add_hook(transformer.proj_out, _Whole(group_of(config)), "whole")
 
 
 class SplitAttention(HunyuanVideoAttnProcessor2_0):
-    """The library's attention, on this process's part of image and text.
+    """diffusers' attention, on this process's part of image and text.
 
     Attributes:
-        has_text: whether this process's text tokens are real; else there is one that nobody is to attend to.
+        has_text: whether this process's text tokens are real; otherwise it holds one padding token, left out of
+            the attention.
     """
 
     _parallel_config: ParallelConfig
@@ -118,14 +121,14 @@ class SplitAttention(HunyuanVideoAttnProcessor2_0):
         attention_mask: torch.Tensor | None = None,
         image_rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Attend; shapes [1, tokens, channels] in and out. The mask, which hides nothing, is not looked at.
+        """Attend; shapes [1, tokens, channels] in and out. The mask is ignored: it hides nothing here.
 
         Raises:
-            ValueError: more than one video in the batch, whose padding only a mask could hide.
+            ValueError: more than one video in the batch; only a mask could hide their padding.
         """
         if hidden_states.shape[0] != 1:
-            raise ValueError(f"context parallelism takes one video a call, not {hidden_states.shape[0]}")
-        assert image_rotary_emb is not None  # this transformer gives it to all its blocks
+            raise ValueError(f"context parallelism supports one video per call, not {hidden_states.shape[0]}")
+        assert image_rotary_emb is not None  # this transformer passes it to all blocks
         image_length, text = hidden_states.shape[1], encoder_hidden_states
         query, key, value = project_heads(attn, hidden_states, JOINT_PROJECTIONS)
         for part in (query, key):
@@ -133,7 +136,7 @@ class SplitAttention(HunyuanVideoAttnProcessor2_0):
         if self.has_text:
             names = JOINT_PROJECTIONS if attn.add_q_proj is None else TEXT_PROJECTIONS
             text_query, text_key, text_value = project_heads(attn, text, names)
-            # One after another: each tensor is let go when the longer one is there.
+            # One at a time, so that each input tensor is freed before the next concatenation.
             query = torch.cat([query, text_query], dim=1)
             key = torch.cat([key, text_key], dim=1)
             value = torch.cat([value, text_value], dim=1)
@@ -144,7 +147,7 @@ class SplitAttention(HunyuanVideoAttnProcessor2_0):
     def _attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         parallel = self._parallel_config
         if query.device.type == "cpu" and parallel.context_parallel_config.ring_anything:
-            # The library's own kernel for the CPU gives no log-sum-exp; torch has one that does.
+            # diffusers' CPU kernel returns no log-sum-exp; torch has one that does.
             found: torch.Tensor = TemplatedRingAnythingAttention.apply(
                 query, key, value, None, 0.0, False, None, False, False, _attend_on_cpu, None, parallel
             )
@@ -154,10 +157,10 @@ class SplitAttention(HunyuanVideoAttnProcessor2_0):
 
 
 class _LongEnough(ModelHook):
-    """Gives a text of fewer tokens than processes one zero token for each process that would have none.
+    """Pads a text that has fewer tokens than there are processes with zero tokens, so that each process has one.
 
-    The library cannot split off parts without a token, nor do the blocks take them. Those zeros take no part in
-    the attention (``SplitAttention.has_text``), and what becomes of them is dropped with the text at the end.
+    diffusers cannot split off empty parts, and the blocks cannot process them. The padding takes no part in the
+    attention (``SplitAttention.has_text``) and is dropped with the text at the end.
     """
 
     def __init__(self, process_group: ProcessGroup, processor: SplitAttention):
@@ -171,7 +174,7 @@ class _LongEnough(ModelHook):
 
 
 class _Whole(ModelHook):
-    """Gives every process all parts of the output, also where gloo cannot gather unequal ones as the library does."""
+    """Gathers the output in every process; unlike diffusers' gather, also works for unequal parts over gloo."""
 
     def __init__(self, group: dist.ProcessGroup):
         super().__init__()
@@ -188,6 +191,6 @@ class _Whole(ModelHook):
 def _attend_on_cpu(
     ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **options: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the library's ring asks of a kernel: the output [1, n, heads, head_dim] and log-sum-exp [1, n, heads]."""
+    """Attention in the form of diffusers' ring: output [1, n, heads, head_dim] and log-sum-exp [1, n, heads]."""
     found, log_sum = attend_on_cpu(*(x.transpose(1, 2) for x in (query, key, value)))
     return found.transpose(1, 2), log_sum.transpose(1, 2)

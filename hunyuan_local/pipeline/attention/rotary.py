@@ -1,4 +1,7 @@
-"""Rotary position embeddings of the video's tokens: tables made once a run, queries and keys turned in place."""
+"""Rotary position embeddings (RoPE) of the video tokens: tables computed once per run, applied in place.
+
+For each pair of channels ``(x0, x1)``: ``(x0 cos - x1 sin, x1 cos + x0 sin)``, with one angle per token and pair.
+"""
 
 from __future__ import annotations
 
@@ -7,35 +10,35 @@ from diffusers import HunyuanVideoTransformer3DModel
 
 from ..diffusers_private import KeptForward, add_hook, apply_rotary_emb
 
-# The float32 copy of a piece, of which the library's formula makes five. On a CPU they should stay in the cache of
-# its cores; on a GPU a piece should keep all of it busy.
+# Bytes of the float32 copy of one piece; diffusers' formula makes five such tensors. On a CPU they should fit into the
+# cores' caches; on a GPU a piece should be large enough to occupy the whole device.
 _PIECE_BYTES_A_CORE = 2**18
 _PIECE_BYTES_ON_GPU = 2**26
 
 
 def keep_rotary_tables(transformer: HunyuanVideoTransformer3DModel) -> None:
-    """Compute the rotary tables once a run rather than at each step.
+    """Compute the rotary tables once per run instead of at each step.
 
-    They depend on the size of the video alone. Costs 1 KiB of the device's memory per latent token
-    until the pipeline frees its hooks. Nothing else is worth keeping: the text refiner depends on the
-    timestep, and what does not (its input layer, the pooled text, the guidance) is less than a
-    millionth of a step of the 13 B model at 1280x720x129.
+    They depend only on the size of the video. They cost 1 KiB of device memory per token (cosine and sine, 128
+    float32 each) until the pipeline frees its hooks. Nothing else is worth keeping: the text refiner depends on
+    the timestep, and the rest (its input layer, the pooled text, the guidance) is less than a millionth of a
+    step of the 13 B model at 1280x720x129.
     """
     add_hook(transformer.rope, _KeptTables(), "kept_rotary_tables")
 
 
 def rotate_(x: torch.Tensor, tables: tuple[torch.Tensor, torch.Tensor]) -> None:
-    """Turn queries or keys by their positions, in place, as the library's ``apply_rotary_emb`` does in one piece.
+    """Rotate queries or keys by their positions, in place and piece by piece.
 
-    Each element has the very same value; its tensors in float32, which would take several times the memory
-    of ``x``, are those of a piece.
+    Gives exactly the values of diffusers' ``apply_rotary_emb``. That function makes float32 copies of several
+    times the size of ``x``; here they only have the size of one piece.
 
     Args:
-        x: [B, tokens, heads, head_dim], changed.
+        x: [B, tokens, heads, head_dim], modified.
         tables: cosines and sines, [tokens, head_dim] each.
 
     Raises:
-        ValueError: the tables are of another number of tokens.
+        ValueError: the tables are for a different number of tokens.
     """
     cosines, sines = tables
     if len(cosines) != x.shape[1]:
@@ -45,14 +48,14 @@ def rotate_(x: torch.Tensor, tables: tuple[torch.Tensor, torch.Tensor]) -> None:
 
 
 def _pieces(x: torch.Tensor) -> list[slice]:
-    """Parts of the tokens that are turned at once."""
+    """Ranges of tokens to rotate together; n tokens take ``4 * B * n * heads * head_dim`` bytes in float32."""
     wanted = _PIECE_BYTES_A_CORE * torch.get_num_threads() if x.device.type == "cpu" else _PIECE_BYTES_ON_GPU
     length = max(1, wanted // (4 * x[:, :1].numel()))
     return [slice(start, start + length) for start in range(0, x.shape[1], length)]
 
 
 class _KeptTables(KeptForward):
-    """Keeps the tables of the last size; ``maybe_free_model_hooks`` of the pipeline resets it with the caches."""
+    """Keeps the tables of the last size; the pipeline's ``maybe_free_model_hooks`` clears them with the caches."""
 
     def __init__(self) -> None:
         super().__init__()

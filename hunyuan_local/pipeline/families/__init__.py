@@ -1,1 +1,1 @@
-"""One file an architecture: its components, conditions from a prompt, and one prediction."""
+"""One file per architecture: its components, the conditions from a prompt, and one prediction."""

@@ -1,4 +1,4 @@
-"""What the loader and the denoising loop ask of a model's architecture."""
+"""The interface between the loader and the denoising loop on one side and a model architecture on the other."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ..text.prompt_cache import Embeddings
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a video is denoised towards: keyword arguments of the transformer, on its device and in its precision.
+    """What a prediction depends on besides latents and timestep: transformer arguments, on its device and in its dtype.
 
     Attributes:
-        positive: of the prompt.
-        negative: of the negative prompt, for a second prediction in each step; None for one prediction a step.
-        true_cfg_scale: how far the first prediction is moved away from the second.
+        positive: arguments for the prompt.
+        negative: arguments for the negative prompt, for a second prediction per step; None for one prediction.
+        true_cfg_scale: ``s`` in ``negative + s * (positive - negative)``, for the two predictions.
     """
 
     positive: Mapping[str, torch.Tensor]
@@ -29,11 +29,11 @@ class Conditions:
 
 
 class Family(Protocol):
-    """One architecture."""
+    """A model architecture."""
 
     @property
     def classes(self) -> Mapping[str, Any]:
-        """The class of each component that has weights, by the component's name in a checkpoint."""
+        """The class of each component with weights, by its name in a checkpoint."""
         ...
 
     def latents_shape(self, pipe: HunyuanVideoPipeline, size: tuple[int, int], num_frames: int) -> tuple[int, ...]:
@@ -41,11 +41,11 @@ class Family(Protocol):
         ...
 
     def conditions(self, pipe: HunyuanVideoPipeline, embeds: Embeddings, request: ResolvedRequest) -> Conditions:
-        """The conditions of a request, from its encoded prompts."""
+        """Convert a request's encoded prompts to conditions."""
         ...
 
     def predict(
         self, transformer: torch.nn.Module, latents: torch.Tensor, timestep: torch.Tensor, conditions: Conditions
     ) -> torch.Tensor:
-        """The velocity from noise to video at one timestep, of the shape of the latents."""
+        """Predict the velocity at one timestep, with the shape of the latents."""
         ...

@@ -1,6 +1,6 @@
-"""HunyuanVideo (text to video, 13 B parameters) and what shares its architecture: FastHunyuan, AccVideo, ``tiny``.
+"""HunyuanVideo (text to video, 13 B parameters) and models with its architecture: FastHunyuan, AccVideo, ``tiny``.
 
-The conditions and the prediction are those of diffusers' ``HunyuanVideoPipeline.__call__``, with the same rounding.
+The conditions and the prediction match diffusers' ``HunyuanVideoPipeline.__call__``, including the rounding.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ...resolved import ResolvedRequest
 from ..text.prompt_cache import Embeddings
 from .base import Conditions
 
-# The transformer's arguments, and the names that the pipeline gives to their values.
+# The transformer's arguments, and the pipeline's names for their values.
 _ARGUMENTS = {
     "encoder_hidden_states": "prompt_embeds",
     "encoder_attention_mask": "prompt_attention_mask",
@@ -24,7 +24,7 @@ _ARGUMENTS = {
 
 
 class HunyuanVideo:
-    """See :class:`.base.Family`."""
+    """The HunyuanVideo text-to-video architecture."""
 
     classes = MappingProxyType(
         {
@@ -43,7 +43,7 @@ class HunyuanVideo:
         return 1, pipe.transformer.config.in_channels, num_latents, height // spatial, width // spatial
 
     def conditions(self, pipe: HunyuanVideoPipeline, embeds: Embeddings, request: ResolvedRequest) -> Conditions:
-        """Text tokens, their mask, the pooled prompt, and the guidance scale that is part of the model's input."""
+        """Text tokens, their mask, the pooled prompt, and the guidance scale as an input of the model (times 1000)."""
         dtype, device = pipe.transformer.dtype, embeds["prompt_embeds"].device
         guidance = torch.tensor([request.guidance_scale], dtype=dtype, device=device) * 1000.0
 
@@ -61,7 +61,7 @@ class HunyuanVideo:
         timestep: torch.Tensor,
         conditions: Conditions,
     ) -> torch.Tensor:
-        """One pass of the transformer, two with a negative prompt; each has its own step cache."""
+        """One forward pass, or two with true CFG: ``negative + s * (positive - negative)``; each has its step cache."""
         given = {"hidden_states": latents.to(transformer.dtype), "timestep": timestep, "return_dict": False}
         with transformer.cache_context("cond"):
             towards: torch.Tensor = transformer(**given, **conditions.positive)[0]

@@ -1,1 +1,1 @@
-"""From the files of a checkpoint to a model: weights, precisions, tokenizers, LoRA."""
+"""Builds a model from the files of a checkpoint: weights, precisions, tokenizers, LoRA."""

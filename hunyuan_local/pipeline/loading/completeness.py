@@ -1,7 +1,7 @@
-"""Whether a checkpoint is one of this pipeline, and whether its weights are all those of its components.
+"""Checks that a checkpoint belongs to this pipeline, and that its components have all their weights and no others.
 
-The libraries fill weights that a file lacks with random numbers, and leave out those that they have no place for; both
-would give videos of noise, or of another model, without an error.
+The libraries fill missing weights with random values and ignore unknown ones. Both would give noise, or another
+model's videos, without an error.
 """
 
 from __future__ import annotations
@@ -22,56 +22,56 @@ _REMEDY = "use a HunyuanVideo text-to-video checkpoint in diffusers' layout"
 
 
 def check_classes(config: ModelConfig, folder: Path, classes: Mapping[str, type]) -> None:
-    """Refuse a checkpoint of another pipeline, of one with other components, or for image to video.
+    """Reject a checkpoint of another pipeline, with other components, or for image to video.
 
     Args:
-        config: for errors.
-        folder: the checkpoint's.
-        classes: of the components, by name.
+        config: for error messages.
+        folder: the checkpoint's folder.
+        classes: the expected classes of the components, by name.
 
     Raises:
-        ModelLoadError: names the component and what it is.
+        ModelLoadError: names the component and its class.
     """
     start = f"model={config.model_id!r}"
     index = _json(config, folder / MODEL_INDEX)
     name = index.get("_class_name", PIPELINE_CLASS)
     if name != PIPELINE_CLASS:
-        raise ModelLoadError(f"{start}: is a {name}, and only {PIPELINE_CLASS} can be run; {_REMEDY}")
+        raise ModelLoadError(f"{start}: is a {name}; only {PIPELINE_CLASS} is supported; {_REMEDY}")
     for component, wanted in classes.items():
         found = (index.get(component) or [None, "nothing"])[1]
         own = _json(config, folder / component / "config.json").get("_class_name", found)
         for name in (found, own):
             if name != wanted.__name__:
                 raise ModelLoadError(
-                    f"{start}: its {component} is {name}, and only {wanted.__name__} can be run; {_REMEDY}"
+                    f"{start}: its {component} is {name}; only {wanted.__name__} is supported; {_REMEDY}"
                 )
     transformer = _json(config, folder / "transformer" / "config.json")
     if (kind := transformer.get("image_condition_type")) is not None:
         raise ModelLoadError(
-            f"{start}: its transformer has image_condition_type={kind!r}, of an image-to-video model; {_REMEDY}"
+            f"{start}: its transformer has image_condition_type={kind!r}, so it is an image-to-video model; {_REMEDY}"
         )
     channels = _json(config, folder / "vae" / "config.json").get("latent_channels")
     for field in ("in_channels", "out_channels"):
         if channels is not None and transformer.get(field, channels) != channels:
             raise ModelLoadError(
-                f"{start}: its transformer has {field}={transformer[field]}, and its vae has latent_channels="
-                f"{channels}; it is an image-to-video model, or of another kind; {_REMEDY}"
+                f"{start}: its transformer has {field}={transformer[field]}, but its vae has latent_channels="
+                f"{channels}; it is an image-to-video model or another architecture; {_REMEDY}"
             )
 
 
 def check_weights(config: ModelConfig, folder: Path, component: str, cls: Any) -> None:
-    """Refuse a component of diffusers whose files lack weights, or have others than its configuration describes.
+    """Reject a diffusers component whose files lack weights or have weights that its config does not describe.
 
-    Reads no numbers. A checkpoint that was saved quantised holds other tensors, and is left to the library.
+    Reads only names and shapes. A checkpoint that was saved quantized has other tensors; it is left to diffusers.
 
     Args:
-        config: for errors.
-        folder: the checkpoint's.
-        component: its folder in it.
+        config: for error messages.
+        folder: the checkpoint's folder.
+        component: the component's name and subfolder.
         cls: its class.
 
     Raises:
-        ModelLoadError: names the first weight that is missing, of another shape, or not of this model.
+        ModelLoadError: names the first weight that is missing, has another shape, or is not part of this model.
     """
     settings = cls.load_config(folder / component, local_files_only=True)
     if "quantization_config" in settings:
@@ -85,30 +85,30 @@ def check_weights(config: ModelConfig, folder: Path, component: str, cls: Any) -
         raise missing_weights(config, component, missing)
     if unknown := sorted(found.keys() - expected.keys()):
         raise ModelLoadError(
-            f"{start} holds {len(unknown)} weights that its config.json has no place for, such as {unknown[0]}; the "
-            f"weights are of another model: {_REMEDY}"
+            f"{start} has {len(unknown)} weights that its config.json does not describe, such as {unknown[0]}; the "
+            f"weights are for another model: {_REMEDY}"
         )
     for name, shape in expected.items():
         if found[name] != shape:
             raise ModelLoadError(
-                f"{start} has {name} of the shape {list(found[name])} where its config.json needs {list(shape)}; the "
-                f"weights are of another model: {_REMEDY}"
+                f"{start} has {name} with the shape {list(found[name])}; its config.json needs {list(shape)}; the "
+                f"weights are for another model: {_REMEDY}"
             )
 
 
 def missing_weights(config: ModelConfig, component: str, names: Iterable[str]) -> ModelLoadError:
-    """The error for weights that the files of a component lack."""
+    """The error for weights that a component's files lack."""
     first, *others = sorted(names)
     return ModelLoadError(
         f"model={config.model_id!r}: its {component} lacks {len(others) + 1} weights, such as {first}, which would be "
-        f"filled with random numbers; fetch the checkpoint again, or {_REMEDY}"
+        f"filled with random values; download the checkpoint again, or {_REMEDY}"
     )
 
 
 def _shapes(folder: Path) -> Iterable[tuple[str, tuple[int, ...]]]:
     for file in weight_files(folder):
         with safe_open(file, "pt") as opened:
-            for key in opened.keys():  # noqa: SIM118 - it is no dict
+            for key in opened.keys():  # noqa: SIM118 - not a dict
                 yield key, tuple(opened.get_slice(key).get_shape())
 
 
@@ -117,8 +117,8 @@ def _json(config: ModelConfig, path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelLoadError(
-            f"model={config.model_id!r}: {path} cannot be read ({error}); fetch the checkpoint again"
+            f"model={config.model_id!r}: {path} cannot be read ({error}); download the checkpoint again"
         ) from error
     if not isinstance(found, dict):
-        raise ModelLoadError(f"model={config.model_id!r}: {path} is not a JSON object; fetch the checkpoint again")
+        raise ModelLoadError(f"model={config.model_id!r}: {path} is not a JSON object; download the checkpoint again")
     return found

@@ -1,7 +1,7 @@
-"""The transformer from a GGUF file, as ``city96/HunyuanVideo-gguf`` has them, through diffusers' own reader.
+"""Loads the transformer from a GGUF file, such as those of ``city96/HunyuanVideo-gguf``, with diffusers' reader.
 
-The weights stay as the file has them and are turned into numbers layer by layer while they are used. Only the
-weights come from the file; the architecture is that of the checkpoint beside it. Knows nothing about the Hub.
+The weights stay in the file's quantized format; each layer dequantizes its own while it runs. Only the weights come
+from the file; the architecture comes from the checkpoint's config. Knows nothing about the Hub.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 
 
 def require_gguf(source: str, quantization: Quantization | None, offload: Offload = "none") -> None:
-    """Refuse a GGUF file that a profile cannot use, before anything is read or fetched.
+    """Reject a GGUF file that the profile cannot use, before reading or downloading anything.
 
     Args:
         source: the model's ``transformer_gguf``.
-        quantization: the profile's; a GGUF file is quantised already.
-        offload: how the transformer is moved.
+        quantization: the profile's; must be None, because a GGUF file is already quantized.
+        offload: the transformer's offload mode.
 
     Raises:
-        ConfigError: the library ``gguf`` is missing, the offload cannot move such weights, or they would be
-            quantised twice.
+        ConfigError: the library ``gguf`` is missing, the offload mode cannot move such weights, or they would be
+            quantized twice.
     """
     if quantization is not None:
         raise ConfigError(
-            f"quantization={quantization!r}: transformer_gguf={source!r} is quantised already; use a profile without "
-            f"quantization, or the model without the file for {NEEDS[quantization].title}"
+            f"quantization={quantization!r}: transformer_gguf={source!r} is already quantized; use a profile without "
+            f"quantization, or for {NEEDS[quantization].title} the model without the file"
         )
     reason = GGUF_NEEDS.why_not("cpu", None, offload, installed_libraries())
     if reason is not None:
@@ -49,14 +49,14 @@ def load_gguf_transformer(
     """Read a transformer on the CPU; needs no network.
 
     Args:
-        path: a GGUF file with the names of Tencent's checkpoint or those of diffusers.
-        config_folder: has the transformer's ``config.json``.
-        dtype: that of the activations, and of what the file has in full precision.
-        on_note: receives what the user should know of the file.
+        path: a GGUF file with the weight names of Tencent's checkpoint or of diffusers.
+        config_folder: the folder of the transformer's ``config.json``.
+        dtype: dtype of the activations, and of weights that the file has in full precision.
+        on_note: called with messages for the user.
 
     Raises:
-        ConfigError: no file, no GGUF file, or ``gguf`` is not installed.
-        ModelLoadError: damaged, or the weights of another model; says which are missing or too many.
+        ConfigError: the file is missing or not a GGUF file, or ``gguf`` is not installed.
+        ModelLoadError: the file is damaged or has weights of another model; names missing and unknown weights.
     """
     require_gguf(str(path), None)
     for note in check_gguf_header(path):
@@ -71,12 +71,12 @@ def load_gguf_transformer(
         tensors = _read(path, empty)
     except HunyuanLocalError:
         raise
-    except Exception as error:  # damaged files raise whatever their reader raises
-        raise ModelLoadError(f"{path}: cannot be read: {first_line(error)}; fetch it again, or use another") from error
+    except Exception as error:  # damaged files raise any type of error
+        raise ModelLoadError(f"{path}: cannot be read: {first_line(error)}; download it again") from error
     expected = empty.state_dict()
     _check_names(path, tensors.keys(), expected.keys())
     for name, tensor in tensors.items():
-        # The library checks matrices, which are stored in blocks of numbers.
+        # diffusers checks matrices itself; they are stored as quantized blocks, so their shape differs here.
         if tensor.ndim != 2 and tensor.shape != expected[name].shape:
             raise _wrong_shape(path, name, tensor.shape, expected[name].shape)
     try:
@@ -95,10 +95,10 @@ def load_gguf_transformer(
 
 
 def _read(path: Path, empty: HunyuanVideoTransformer3DModel) -> dict[str, torch.Tensor]:
-    """The tensors of a file under diffusers' names, the weights of linear layers as they are stored."""
+    """A file's tensors under diffusers' names; weights of linear layers stay as stored."""
     from ..diffusers_private import dequantize_gguf, read_gguf, to_diffusers_names
 
-    # The library has a layer for quantised matrices alone, and would take the bytes of a bias for numbers.
+    # diffusers dequantizes only matrices; it would read the stored bytes of a bias as values.
     tensors = {name: value if value.ndim == 2 else dequantize_gguf(value) for name, value in read_gguf(path).items()}
     if tensors.keys() <= empty.state_dict().keys():
         return tensors
@@ -107,9 +107,10 @@ def _read(path: Path, empty: HunyuanVideoTransformer3DModel) -> dict[str, torch.
 
 
 def _split_fused_layers(path: Path, tensors: dict[str, torch.Tensor], width: int) -> None:
-    """Take the single blocks' queries, keys, values and feed-forward apart, in place.
+    """Split the single blocks' fused ``linear1`` into queries, keys, values and feed-forward, in place.
 
-    The library does so too, but for the 13 B model's width alone.
+    Its rows are [q: width, k: width, v: width, mlp: the rest]. diffusers splits it too, but only for the 13 B model's
+    width.
     """
     names = ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp")
     for key in [key for key in tensors if key.startswith("single_blocks.") and ".linear1." in key]:
@@ -117,7 +118,7 @@ def _split_fused_layers(path: Path, tensors: dict[str, torch.Tensor], width: int
         fused = tensors.pop(key)
         if fused.shape[0] <= 3 * width:
             raise ModelLoadError(
-                f"{path}: {key} has {fused.shape[0]} rows where this transformer needs more than {3 * width}; use a "
+                f"{path}: {key} has {fused.shape[0]} rows; this transformer needs more than {3 * width}; use a "
                 "GGUF file of the same model"
             )
         block = block.replace("single_blocks", "single_transformer_blocks")
@@ -130,7 +131,7 @@ def _split_fused_layers(path: Path, tensors: dict[str, torch.Tensor], width: int
 def _wrong_shape(path: Path, name: str, found: torch.Size, wanted: torch.Size) -> ModelLoadError:
     channels = "; an image-to-video model has more channels here" if name == "x_embedder.proj.weight" else ""
     return ModelLoadError(
-        f"{path}: {name} has the shape {list(found)} where this transformer needs {list(wanted)}{channels}; use a GGUF "
+        f"{path}: {name} has the shape {list(found)}; this transformer needs {list(wanted)}{channels}; use a GGUF "
         "file of the same model"
     )
 

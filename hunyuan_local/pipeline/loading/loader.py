@@ -1,7 +1,7 @@
-"""Turns a model config and a runtime profile into a pipeline that is ready on its device.
+"""Builds a pipeline that is ready on its device from a model config and a runtime profile.
 
-The transformer, the autoencoder and the tokenizers are loaded at once; the text encoders when a prompt
-comes that the cache of encoded prompts does not know.
+The transformer, the autoencoder and the tokenizers are loaded immediately; the text encoders only for a prompt that
+is not in the cache of encoded prompts.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from .quantization import cast_storage, finish_quantization, require, transforme
 
 OnNote = Callable[[str], None]
 _FAMILY: Family = HunyuanVideo()
-# Of the transformer, by where it is kept.
+# The transformer's offload mode, by its residence.
 _OFFLOADS: dict[Residence, Offload] = {
     "device": "none",
     "visit": "model",
@@ -58,30 +58,30 @@ def load_model(
 ) -> LoadedModel:
     """Load a model in the profile's precisions and place its components as the profile says.
 
-    The weights come from a folder, from the Hub's cache, or, if their licence has been accepted, from
-    the Hub; with ``HF_HUB_OFFLINE=1`` nothing is downloaded. Only safetensors files are read, one
-    component at a time, and those of what stays on the device go straight there. On a CPU the process keeps
-    freed memory from then on: see :func:`..memory.allocator.keep_freed_memory`.
+    The weights come from a folder, from the Hub's cache, or, if their licence has been accepted, from the Hub; with
+    ``HF_HUB_OFFLINE=1`` nothing is downloaded. Reads only safetensors files, one component at a time; weights that
+    stay on the device are read directly to it. On a CPU the process keeps freed memory from then on: see
+    :func:`..memory.allocator.keep_freed_memory`.
 
     Args:
-        config: which weights.
-        profile: where and in which precision.
-        on_progress: told how far a download is.
-        on_note: told what the user should know of it.
+        config: which weights to load.
+        profile: on which device and in which precision.
+        on_progress: called during a download.
+        on_note: called with messages for the user.
 
     Raises:
-        ConfigError: the profile needs a CUDA device and there is none; an unknown repository; weights that are not
-            here, under a licence that has not been accepted.
-        ModelLoadError: weights missing, unreadable, or not of this pipeline.
+        ConfigError: the profile needs a CUDA device and there is none; the repository is unknown; the weights are not
+            here and their licence has not been accepted.
+        ModelLoadError: weights are missing, unreadable, or for another pipeline.
         TokenizerMismatchError: the tokenizer would misread prompts.
-        GpuMemoryError: the device does not hold the components.
+        GpuMemoryError: the components do not fit on the device.
     """
     if profile.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"profile={profile.name!r}: needs a CUDA device and none is visible; use the profile cpu")
     if profile.context_parallel is not None:
         raise ConfigError(
-            f"profile={profile.name!r}: its context_parallel is for several processes, and this is one; use "
-            "'hunyuan-local generate' or get_backend, or leave context_parallel out of the profile"
+            f"profile={profile.name!r}: its context_parallel needs several processes, and this is one; use "
+            "'hunyuan-local generate' or get_backend, or remove context_parallel from the profile"
         )
     check_precision(config, profile)
     if profile.device == "cpu":
@@ -130,8 +130,8 @@ def _assemble(config: ModelConfig, profile: RuntimeProfile, folder: Path, on_not
 def _read(
     component: str, config: ModelConfig, folder: Path, profile: RuntimeProfile, placement: Placement, **options: object
 ) -> torch.nn.Module:
-    """The weights of one component, from their file to where they are wanted, without a second copy of them all."""
-    if component not in TEXT_ENCODERS:  # the names in their files are not always those of the model
+    """Read one component's weights from its files directly to the target device, without a second full copy."""
+    if component not in TEXT_ENCODERS:  # the weight names in their files can differ from the model's
         check_weights(config, folder, component, _FAMILY.classes[component])
     module: torch.nn.Module
     module, loaded = _FAMILY.classes[component].from_pretrained(
@@ -156,7 +156,7 @@ def _read_transformer(
     on_note: OnNote,
     extra_files: dict[str, str],
 ) -> HunyuanVideoTransformer3DModel:
-    """The transformer in the profile's precision, with what the model's config adds to it."""
+    """Read the transformer in the profile's precision, and add the model config's LoRAs."""
     dtype = getattr(torch, profile.dtypes.transformer)
     if config.transformer_gguf is not None:
         file = find_file("transformer_gguf", config.transformer_gguf, ".gguf")
@@ -175,7 +175,7 @@ def _read_transformer(
 
 
 def check_precision(config: ModelConfig, profile: RuntimeProfile) -> None:
-    """Refuse, before anything is read, a precision that this machine or these weights do not allow.
+    """Reject a precision that this machine or these weights do not support, before reading any weights.
 
     Raises:
         ConfigError: names what cannot be used, why, and what can.
@@ -199,38 +199,38 @@ def _prompt_cache(
 
 
 def _kept_prompts(config: ModelConfig, profile: RuntimeProfile, folder: Path, on_note: OnNote) -> PromptCache | None:
-    """The cache of encoded prompts; None, with a note, where this machine has no place for one."""
+    """The cache of encoded prompts; None, with a note, if no folder can be used."""
     if not profile.prompt_cache:
         return None
     try:
         return _prompt_cache(config, profile, folder, cache_dir() / "prompts")
     except ConfigError as error:
-        on_note(f"encoded prompts are not kept: {error}")
+        on_note(f"encoded prompts are not cached: {error}")
         return None
 
 
 @contextlib.contextmanager
 def _translated_errors(config: ModelConfig) -> Iterator[None]:
-    """One border where the libraries' errors of loading become ours."""
+    """Translate library errors during loading into this package's errors."""
     try:
         yield
     except HunyuanLocalError:
         raise
-    except Exception as error:  # damaged files raise whatever their reader raises
+    except Exception as error:  # damaged files raise any type of error
         if is_out_of_memory(error):
             raise out_of_memory(error, "load") from None
         raise ModelLoadError(
             f"model={config.model_id!r}: cannot be loaded: {first_line(error)}; if files are damaged, "
-            "fetch the checkpoint again"
+            "download the checkpoint again"
         ) from error
 
 
 @contextlib.contextmanager
 def _quiet_libraries() -> Iterator[None]:
-    """Hide the libraries' loading chatter, which would break up the progress display.
+    """Hide the libraries' log messages during loading, which would break the progress display.
 
-    Their warnings about a class name that differs from the configuration are expected here: the
-    tokenizer is loaded on purpose as another class, and checked.
+    Among them are expected warnings about a tokenizer class that differs from the configuration: we load another class
+    on purpose, and check it.
     """
     level = diffusers_logging.get_verbosity()
     diffusers_logging.set_verbosity(logging.ERROR)

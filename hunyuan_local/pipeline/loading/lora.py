@@ -1,9 +1,10 @@
-"""LoRAs: low-rank changes of the transformer's weights, read from a file and added.
+"""LoRAs: low-rank changes of the transformer's weights, read from files and added to the model.
 
-A layer of plain numbers gets the change merged into its weights, after which nothing of the LoRA is left:
-no step takes longer or needs more memory, and offload, layerwise casting, quantisation and compiled
-blocks find the layers they know. A layer whose weights are quantised already cannot be changed in place; it
-keeps the LoRA beside it, through peft. Knows nothing about where files come from.
+If a layer's weights are in full precision, the change is merged: ``W += scale * (alpha / r) * B @ A``, with
+``A`` [r, in] and ``B`` [out, r]. Nothing else of the LoRA stays in memory, steps take no longer, and offload,
+layerwise casting, quantization and compiled blocks see the usual layers. Weights that are already quantized
+cannot be changed in place; there peft keeps A and B as a separate branch of the layer:
+``y = W x + scale * (alpha / r) * B (A x)``. Knows nothing about where the files come from.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ from .lora_file import read_changes
 from .lora_group import Changes, Layer
 
 _PLAIN = (torch.float32, torch.bfloat16, torch.float16)
-# Rounding loses nothing to speak of above this. A change of 0.3 % of the weights' own spread keeps 93 % in
-# bfloat16, one of 1 % keeps 99.98 %, measured on normally distributed weights.
+# Above this share, rounding loses little. A change of 0.3 % of the weights' standard deviation keeps 93 % in bfloat16,
+# one of 1 % keeps 99.98 %; measured on normally distributed weights.
 _KEPT_ENOUGH = 0.9
-_SAMPLED_ROWS = 32  # of each weight, to see how much is kept
+_SAMPLED_ROWS = 32  # rows of each weight that are used to measure this
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,11 @@ class LoadedLora:
 
     Attributes:
         path: as configured.
-        file: where it was read from.
-        scale: what its change is multiplied by.
-        sha256: of the file.
-        layers: how many of the transformer's layers it changes.
-        notes: what the user should know of it, such as keys that were not used.
+        file: the file that was read.
+        scale: the factor of its change.
+        sha256: hash of the file.
+        layers: number of the transformer's layers that it changes.
+        notes: messages for the user, such as keys that were not used.
     """
 
     path: str
@@ -54,7 +55,7 @@ class LoadedLora:
 
 
 class Weighted(Protocol):
-    """A module with a weight of its own."""
+    """A module with a ``weight``."""
 
     weight: torch.nn.Parameter
     bias: torch.nn.Parameter | None
@@ -62,21 +63,20 @@ class Weighted(Protocol):
 
 @torch.no_grad()
 def add_loras(transformer: HunyuanVideoTransformer3DModel, loras: Sequence[LoraConfig]) -> list[LoadedLora]:
-    """Add LoRAs to a transformer that has been loaded and not yet been placed, hooked or compiled.
+    """Add LoRAs to a transformer that is loaded, but not yet placed, hooked or compiled.
 
-    The weights become ``W + sum of scale * alpha / r * B @ A``, added up in float32 and rounded once. A
-    second call would add to what the first one made. All files are read and checked before anything is
-    changed. On one CPU thread that takes 10 ns a weight, two minutes for all layers of the 13 B model;
-    more threads share it.
+    The weights become ``W + sum of scale * alpha / r * B @ A``, summed in float32 and rounded once. A second call
+    adds to the result of the first. Reads and checks all files before changing anything. Takes 10 ns per weight on
+    one CPU thread (two minutes for all layers of the 13 B model), less with more threads.
 
     Args:
         transformer: its layers are changed in place.
-        loras: each a file and a scale; 0 changes nothing.
+        loras: a file and a scale each; scale 0 changes nothing.
 
     Raises:
-        ConfigError: no such file, here or on the Hub; peft is missing and the transformer is quantised.
-        ModelLoadError: a file cannot be fetched, is not a safetensors file, is damaged, was made for another model,
-            or holds what cannot be added; each begins with ``lora=``.
+        ConfigError: a file is not found, here or on the Hub; or peft is missing and the transformer is quantized.
+        ModelLoadError: a file cannot be downloaded, is not a safetensors file, is damaged, was made for another model,
+            or contains a change that cannot be added. Each message begins with ``lora=``.
     """
     modules = weighted_modules(transformer)
     layers = {name: _layer(module) for name, module in modules.items()}
@@ -93,8 +93,8 @@ def add_loras(transformer: HunyuanVideoTransformer3DModel, loras: Sequence[LoraC
     if kept < _KEPT_ENOUGH:
         for changes in active:
             changes.notes.append(
-                f"rounding to the weights' precision keeps {kept:.0%} of what the LoRAs change; they are weak at "
-                "this scale"
+                f"rounding to the weights' precision keeps only {kept:.0%} of the LoRAs' change; their effect is weak "
+                "at this scale"
             )
     _add_to_biases(modules, active)
     _add_adapters(transformer, modules, changed - merged, active)
@@ -107,7 +107,7 @@ def add_loras(transformer: HunyuanVideoTransformer3DModel, loras: Sequence[LoraC
 
 
 def weighted_modules(transformer: HunyuanVideoTransformer3DModel) -> dict[str, Weighted]:
-    """The layers that a LoRA may change, by name: linear ones, the patch embedding and the norms."""
+    """The layers that a LoRA may change, by name: linear layers, the patch embedding and the norms."""
     found = {
         name: module for name, module in transformer.named_modules() if getattr(module, "weight", None) is not None
     }
@@ -115,33 +115,36 @@ def weighted_modules(transformer: HunyuanVideoTransformer3DModel) -> dict[str, W
 
 
 def _layer(module: Weighted) -> Layer:
-    """Of a quantised layer the sizes before it was quantised."""
+    """The layer's shape; for a quantized layer, the shape before quantization."""
     if isinstance(module, torch.nn.Linear):
         return Layer((module.out_features, module.in_features), module.bias is not None)
     return Layer(tuple(module.weight.shape), getattr(module, "bias", None) is not None)
 
 
 def _check_low_rank(changes: Changes, layers: set[str]) -> None:
-    """Refuse what cannot be kept beside quantised layers."""
+    """Reject changes that peft cannot keep as a branch of a quantized layer."""
     for name in sorted(layers & changes.weights.keys()):
         if changes.weights[name].low_rank() is None:
             raise changes.fault(
-                f"its change of {name} is a whole matrix, or one of a high rank, which cannot be kept beside quantised "
+                f"its change of {name} is a full matrix or has a high rank, which cannot be added to quantized "
                 "weights; use a profile without quantization and no GGUF file, or a plain LoRA"
             )
 
 
 def _is_plain(weight: torch.Tensor) -> bool:
-    """Whether a weight is numbers that can be added to, and not the storage of a quantised one."""
+    """Whether a weight holds plain values that can be added to, not the storage of a quantized weight."""
     return type(weight) is torch.nn.Parameter and type(weight.data) is torch.Tensor and weight.dtype in _PLAIN
 
 
 def _merge(modules: Mapping[str, Weighted], layers: set[str], active: Sequence[Changes]) -> float:
-    """Change weights; returns how much of the change survives the rounding, 1 for all of it."""
+    """Merge the changes into the weights; returns the share of the change that survives rounding (1: all of it).
+
+    With ``d`` the exact change and ``r`` the rounded one, over the sampled rows: ``sum(r * d) / sum(d * d)``.
+    """
     survived = wanted = 0.0
     for name in sorted(layers):
         weight = modules[name].weight
-        # A copy: the old numbers may be the checkpoint's file, mapped into memory.
+        # A copy, because the old weights may be memory-mapped from the checkpoint's file.
         exact = weight.data.to(torch.float32, copy=True)
         for changes in active:
             if name in changes.weights:
@@ -169,13 +172,13 @@ def _add_adapters(
     layers: set[str],
     active: Sequence[Changes],
 ) -> None:
-    """Let peft put what cannot be merged beside the layers; raises if it puts it elsewhere."""
+    """Add LoRAs of quantized layers with peft; raises if peft adds them to other layers."""
     scales: dict[str, float] = {}
     for number, changes in enumerate(active):
         adapter, state = f"lora_{number}", {}
         wanted = sorted(layers & changes.weights.keys())
         for name in wanted:
-            # The library's own choice would be that of the stored weights, which are integers.
+            # By default diffusers would use the dtype of the stored weights, which are integers.
             dtype = getattr(modules[name], "compute_dtype", None) or transformer.dtype
             change = changes.weights[name]
             factors = change.low_rank()
@@ -185,12 +188,12 @@ def _add_adapters(
         if not state:
             continue
         with warnings.catch_warnings():
-            # Of layers whose name ends like a wanted one, which is checked below, and that merging is not possible.
+            # peft warns about layers whose name ends like a wanted one (checked below), and that it cannot merge.
             warnings.filterwarnings("ignore", module="peft")
             transformer.load_lora_adapter(state, adapter_name=adapter, prefix=None)
         found = sorted(name for name, module in transformer.named_modules() if adapter in getattr(module, "lora_A", ()))
         if found != wanted:
-            raise changes.fault(f"peft added it to {len(found)} layers of the {len(wanted)} that it is for")
+            raise changes.fault(f"peft added it to {len(found)} layers instead of {len(wanted)}")
         scales[adapter] = changes.config.scale
     if scales:
         transformer.set_adapters(list(scales), list(scales.values()))

@@ -1,7 +1,7 @@
-"""A LoRA file as changes of the transformer's layers, every key of it accounted for.
+"""Reads a LoRA file as changes of the transformer's layers and accounts for every key.
 
-A key that speaks of this transformer and is not understood is an error: a part of a LoRA added alone gives another
-video than the LoRA. Keys of text encoders, which LoRAs for several programs hold, are left out with a note.
+An unknown key that refers to the transformer is an error, because adding only a part of a LoRA gives a different
+video. Keys for text encoders, found in LoRAs for several programs, are ignored with a note.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ def read_changes(
     """Read a file and check it against the transformer's layers.
 
     Args:
-        header: of its file.
+        config: the LoRA's path and scale.
+        header: the file's header.
         known: every spelling of a layer; see :func:`...weights.lora.spellings`.
-        layers: those of the transformer, by diffusers' names.
+        layers: the transformer's layers, by diffusers' names.
 
     Raises:
-        ModelLoadError: a key that is not understood or does not fit, numbers that cannot be right, or nothing that
-            changes this transformer; names the key.
+        ModelLoadError: a key is unknown or does not fit, a value cannot be right, or nothing changes this transformer;
+            names the key.
     """
     changes = Changes(config, header, notes=list(header.notes))
     groups = _grouped(changes, known)
@@ -39,20 +40,20 @@ def read_changes(
                 tensors = {kind: opened.get_tensor(key) for kind, key in keys.items()}
                 Group(changes, spelling, keys, tensors, known[spelling], layers).read()
     except (OSError, SafetensorError) as error:
-        raise changes.fault(f"{header.file.name} cannot be read ({error}); fetch it again") from error
+        raise changes.fault(f"{header.file.name} cannot be read ({error}); download it again") from error
     if all(change.is_zero for change in (*changes.weights.values(), *changes.biases.values())):
-        changes.notes.append(f"lora={config.path!r}: changes nothing, since all its changes are zero")
+        changes.notes.append(f"lora={config.path!r}: has no effect, because all its changes are zero")
     if is_like_flux(changes.layers, layers):
         changes.notes.append(
             f"lora={config.path!r}: changes every double block but the last, every single block but the last two, and "
             "nothing of the token refiner: these are the blocks of FLUX.1, whose layers have the same names and "
-            "shapes; if it was made for FLUX.1, its videos are wrong"
+            "shapes; if it was made for FLUX.1, it gives wrong videos"
         )
     return changes
 
 
 def _grouped(changes: Changes, known: Mapping[str, Sequence[str]]) -> dict[str, dict[str, str]]:
-    """By the file's spelling of a layer: what there is of it, and its key; refuses keys that are not understood."""
+    """Group the keys by the file's spelling of a layer, then by kind; rejects unknown keys."""
     groups: dict[str, dict[str, str]] = {}
     adapters: dict[str, str] = {}
     strange: list[str] = []
@@ -69,7 +70,8 @@ def _grouped(changes: Changes, known: Mapping[str, Sequence[str]]) -> dict[str, 
     if len(adapters) > 1:
         one, other, *_ = adapters.values()
         raise changes.fault(
-            f"{one} and {other} are of different adapters ({', '.join(sorted(adapters))}); use a file of one adapter"
+            f"{one} and {other} belong to different adapters ({', '.join(sorted(adapters))}); use a file with one "
+            "adapter"
         )
     _check_used(changes, bool(groups), strange, unused)
     return groups
@@ -77,7 +79,7 @@ def _grouped(changes: Changes, known: Mapping[str, Sequence[str]]) -> dict[str, 
 
 def _put(changes: Changes, keys: dict[str, str], kind: str, key: str) -> None:
     if kind in keys:
-        raise changes.fault(f"{keys[kind]} and {key} say the same of one layer; use a file that says it once")
+        raise changes.fault(f"{keys[kind]} and {key} duplicate each other for one layer; use a file without duplicates")
     keys[kind] = key
 
 
@@ -87,14 +89,16 @@ def _check_used(changes: Changes, is_used: bool, strange: Sequence[str], unused:
         raise changes.fault(
             f"none of the {count} keys of {name} belongs to a layer of this transformer (found: "
             f"{', '.join([*strange, *unused][:3])}; "
-            "wanted are such as transformer.transformer_blocks.0.attn.to_q.lora_A.weight, "
+            "expected keys such as transformer.transformer_blocks.0.attn.to_q.lora_A.weight, "
             "diffusion_model.double_blocks.0.img_attn.qkv.lora_down.weight or "
             "lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight); use a LoRA made for HunyuanVideo"
         )
     if strange:
         raise changes.fault(
-            f"{strange[0]} names no layer of this transformer, as {len(strange)} of the {count} keys of {name}; the "
-            "LoRA was made for another model"
+            f"{len(strange)} of the {count} keys of {name}, such as {strange[0]}, name no layer of this transformer; "
+            "the LoRA was made for another model"
         )
     if unused:
-        changes.notes.append(f"{len(unused)} of the {count} keys of {name} are not used, as {', '.join(unused[:3])}")
+        changes.notes.append(
+            f"{len(unused)} of the {count} keys of {name} are not used, such as {', '.join(unused[:3])}"
+        )

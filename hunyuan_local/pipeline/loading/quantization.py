@@ -1,14 +1,14 @@
-"""The transformer's weights in fewer bits, each way through the library's own integration in diffusers.
+"""Quantizes the transformer's weights with the libraries that diffusers integrates.
 
-Full precision is kept by all that is not in the 60 blocks: the embedders, the last modulation and the last
-layer. In the 13 B model that is 2.8 % of the parameters; on the built-in model it is a quarter of nf4's error
-in a forward pass (0.158 to 0.120 of the prediction's norm), most of it from the last layer alone. Tencent's own
-float8 checkpoint keeps the same. The blocks' modulation is quantised: it is 27 % of the parameters, and a tenth
-of that error (0.120 to 0.107). Layerwise casting has a choice of its own, diffusers', which is not changed here:
-it casts the embedders of time, pooled text and guidance, and keeps the blocks' modulation.
+Only the 60 blocks are quantized. The embedders, the final modulation and the last layer stay in full precision. In the
+13 B model they are 2.8 % of the parameters. On the built-in model, keeping them removes a quarter of nf4's error in a
+forward pass (from 0.158 to 0.120 of the prediction's norm), mostly due to the last layer. Tencent's float8 checkpoint
+does the same. The blocks' modulation is quantized: it is 27 % of the parameters, and keeping it would remove only a
+tenth of the error (from 0.120 to 0.107). Layerwise casting (``fp8``) uses diffusers' own selection: it casts the
+embedders of time, pooled text and guidance, and keeps the blocks' modulation.
 
-Where each way can run is in ``hunyuan_local.config.quantization``, how many bytes it takes in
-``hunyuan_local.planner.quantization``.
+``hunyuan_local.config.quantization`` says where each method runs, ``hunyuan_local.planner.quantization`` how many
+bytes it takes.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 _OUTSIDE_THE_BLOCKS = ("context_embedder", "time_text_embed", "norm_out")
 _LAST_LAYER = "proj_out"
-# Products of two int8 factors are for speed, which lies in what all tokens pass through. CUDA's kernel refuses 16 rows
-# and fewer (torchao #2376): modulation has one, a short prompt's text a few.
+# int8 x int8 products only save time where all tokens pass through a layer. CUDA's kernel rejects 16 or fewer rows
+# (torchao #2376): modulation has one row, the text of a short prompt a few.
 _FEW_ROWS = (
     "norm", "norm1", "norm1_context", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out", "ff_context",
 )  # fmt: skip
@@ -47,20 +47,20 @@ def require(
     to_disk: bool = False,
     streamed: bool = True,
 ) -> None:
-    """Refuse a quantisation that cannot be used here, before any weight is read.
+    """Reject a quantization method that cannot be used here, before reading any weights.
 
     Args:
-        method: None is full precision, which is always allowed.
+        method: None for full precision, which is always allowed.
         device: ``cpu`` or ``cuda``.
         capability: compute capability of the CUDA device; None for a CPU.
-        offload: how the transformer is moved.
+        offload: the transformer's offload mode.
         compiled: whether its blocks are compiled.
         to_disk: whether group offload keeps it in files.
         streamed: whether group offload uses a stream.
 
     Raises:
-        ConfigError: its library is missing, the device cannot run it, or the offload cannot move it; names what can
-            be used here.
+        ConfigError: the library is missing, the device cannot run the method, or the offload mode cannot move such
+            weights; names what can be used here.
     """
     if method is None:
         return
@@ -81,21 +81,21 @@ def require(
 
 
 def transformer_config(method: Quantization | None, dtype: torch.dtype) -> QuantizationConfigMixin | None:
-    """What ``HunyuanVideoTransformer3DModel.from_pretrained`` takes as ``quantization_config``.
+    """The ``quantization_config`` for ``HunyuanVideoTransformer3DModel.from_pretrained``.
 
-    None for full precision and for ``fp8``, which is cast after the load. torchao leaves all in full precision,
-    without a word, where ``device_map`` names the CPU by a string instead of a ``torch.device``.
+    None for full precision, and for ``fp8``, which is cast after loading. Pass ``device_map`` as a ``torch.device``:
+    with the string "cpu", torchao silently leaves everything in full precision.
 
     Args:
         method: its library must be installed; see ``require``.
-        dtype: that of the activations, and of what is not quantised.
+        dtype: dtype of the activations and of weights that are not quantized.
     """
     if method in (None, "fp8"):
         return None
     if method in ("nf4", "llm-int8"):
         from diffusers import BitsAndBytesConfig
 
-        # It would take the last layer's name for that of all blocks' too: see ``_restore_last_layer``.
+        # The last layer's name would also match a layer in every single block: see ``_restore_last_layer``.
         skip = list(_OUTSIDE_THE_BLOCKS)
         if method == "llm-int8":
             return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skip)
@@ -111,59 +111,59 @@ def transformer_config(method: Quantization | None, dtype: torch.dtype) -> Quant
         "int8": torchao.Int8WeightOnlyConfig,
         "int8-dynamic": torchao.Int8DynamicActivationInt8WeightConfig,
     }
-    # Matched as part of a parameter's name if a dot follows, or as the whole of it: the blocks have a proj_out too.
+    # A name matches parameter names that contain it followed by a dot, or equal it: the blocks have a proj_out too.
     skip = [*_OUTSIDE_THE_BLOCKS, f"{_LAST_LAYER}.weight", *(_FEW_ROWS if method == "int8-dynamic" else ())]
-    # Inductor's settings are the process's, and none of a layer's business.
+    # By default torchao changes inductor's settings for the whole process.
     return TorchAoConfig(configs[method](set_inductor_config=False), modules_to_not_convert=skip)
 
 
 def finish_quantization(
     transformer: HunyuanVideoTransformer3DModel, method: Quantization | None, dtype: torch.dtype
 ) -> None:
-    """Check what the library has made of the weights, and put back what it should have left alone.
+    """Check that the library has quantized the weights, and restore the last layer if it should not have.
 
-    To be called right after the load, before LoRAs are added.
+    Call it right after loading, before adding LoRAs.
 
     Args:
-        transformer: loaded from a folder with ``transformer_config`` of this method.
-        method: nothing is done for None and ``fp8``.
-        dtype: as given to ``transformer_config``.
+        transformer: loaded from a folder with this method's ``transformer_config``.
+        method: does nothing for None and ``fp8``.
+        dtype: as passed to ``transformer_config``.
 
     Raises:
-        ModelLoadError: the library has quantised nothing.
+        ModelLoadError: the library has quantized nothing.
     """
     if method in (None, "fp8"):
         return
     if type(transformer.single_transformer_blocks[0].attn.to_q.weight) is torch.nn.Parameter:
         raise ModelLoadError(
-            f"quantization={method!r}: {NEEDS[method].library} has left the weights in full precision; another "
-            "version of it may do better, or use a profile with another quantization"
+            f"quantization={method!r}: {NEEDS[method].library} left the weights in full precision; try another "
+            "version of it, or a profile with another quantization"
         )
     if method in ("nf4", "llm-int8"):
         _restore_last_layer(transformer, dtype)
 
 
 def cast_storage(transformer: HunyuanVideoTransformer3DModel, method: Quantization | None, dtype: torch.dtype) -> None:
-    """For ``fp8``: store the weights as float8_e4m3fn, and cast each layer to ``dtype`` while it runs.
+    """For ``fp8``: store the weights as float8_e4m3fn (1 byte each), and cast each layer to ``dtype`` while it runs.
 
-    To be called when LoRAs have been merged, which takes plain weights, and before the transformer is placed:
-    group offload with a stream copies the weights when it is set up. Never call ``.to(dtype)`` afterwards: what is
-    not cast would lose its precision, and the others would grow back to full size until they run.
+    Call it after merging LoRAs, which needs plain weights, and before placing the transformer: group offload with a
+    stream copies the weights when it is set up. Never call ``.to(dtype)`` afterwards: layers that are not cast would
+    lose precision, and the others would grow back to full size until they run.
 
     Args:
         transformer: in ``dtype``.
-        method: nothing is done for any other than ``fp8``.
-        dtype: that of the activations.
+        method: does nothing for any other than ``fp8``.
+        dtype: dtype of the activations.
     """
     if method == "fp8":
         transformer.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=dtype)
 
 
 def _restore_last_layer(transformer: HunyuanVideoTransformer3DModel, dtype: torch.dtype) -> None:
-    """Put the last layer back as it is in the checkpoint.
+    """Restore the last layer from the checkpoint.
 
-    diffusers' integration of bitsandbytes skips modules by the last part of their name, and the last layer shares
-    its name with a layer of each single block: 1.9 billion parameters.
+    diffusers' bitsandbytes integration skips modules by the last part of their name. The last layer shares its name
+    with a layer in every single block (1.9 billion parameters), so it cannot be skipped by name.
     """
     quantized = transformer.get_submodule(_LAST_LAYER)
     weight, bias = (_read(transformer, f"{_LAST_LAYER}.{part}").to(quantized.bias.device, dtype) for part in
@@ -174,7 +174,7 @@ def _restore_last_layer(transformer: HunyuanVideoTransformer3DModel, dtype: torc
 
 
 def _read(transformer: HunyuanVideoTransformer3DModel, name: str) -> torch.Tensor:
-    """One parameter from the folder that the model was loaded from."""
+    """Read one parameter from the folder that the model was loaded from."""
     from ..diffusers_private import SAFE_WEIGHTS_INDEX_NAME, SAFETENSORS_WEIGHTS_NAME, folder_of
 
     folder = folder_of(transformer)

@@ -1,1 +1,1 @@
-"""The device and its memory: which component is where, how much is free, how it is given back."""
+"""The device and its memory: where each component is, how much memory is free, and how to free it."""

@@ -1,9 +1,8 @@
-"""Memory of the CPU that is not given back to the system only to be fetched again.
+"""Keeps freed CPU memory in the process instead of returning it to the system.
 
-glibc maps each large block anew and unmaps it when it is freed, so that every tensor of some megabytes is filled
-with zeros by the kernel, page by page, before it is written: on a CPU that takes longer than the arithmetic
-(``benchmarks/vs_diffusers.py``). Kept blocks are used again. Knows nothing about devices: their
-memory is kept by torch's own allocators.
+glibc maps each large block separately and unmaps it when it is freed. For every tensor of some megabytes the kernel
+then fills new pages with zeros, which on a CPU takes longer than the arithmetic (``benchmarks/vs_diffusers.py``).
+Kept blocks are reused without this. Knows nothing about GPUs, whose memory torch's allocators keep.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ _MOST = 2**31 - 1  # mallopt takes an int
 
 @functools.cache
 def keep_freed_memory() -> bool:
-    """Have the C library keep freed blocks of up to 2 GiB for the next tensor; of effect in the whole process.
+    """Make the C library keep freed blocks of up to 2 GiB for later tensors; affects the whole process.
 
-    What is kept stays in the resident size until :func:`give_back_memory`. Threads other than the main one have
-    heaps of their own, to which this does not apply.
+    Kept memory counts as resident until :func:`give_back_memory`. Threads other than the main one have separate
+    heaps, which this does not affect.
 
     Returns:
-        Whether it could be done: only with glibc.
+        Whether it worked; only glibc supports it.
     """
     libc = _glibc()
     if libc is None:
@@ -36,7 +35,7 @@ def keep_freed_memory() -> bool:
 
 
 def give_back_memory() -> None:
-    """Give the system what is free and kept: between stages of which the second needs other sizes."""
+    """Return kept free memory to the system; call it between stages that need blocks of different sizes."""
     libc = _glibc()
     if libc is not None:
         libc.malloc_trim(0)
@@ -46,7 +45,7 @@ def give_back_memory() -> None:
 def _glibc() -> ctypes.CDLL | None:
     if not sys.platform.startswith("linux"):
         return None
-    with contextlib.suppress(OSError):  # another C library, which then stays as it is
+    with contextlib.suppress(OSError):  # another C library, whose settings stay as they are
         libc = ctypes.CDLL(None)
         if all(hasattr(libc, name) for name in ("gnu_get_libc_version", "mallopt", "malloc_trim")):
             return libc

@@ -1,4 +1,4 @@
-"""The devices that torch sees and their memory: how much there is, how much is taken, and what running out looks like.
+"""The devices that torch sees and their memory: total, used, and how to recognize an out-of-memory error.
 
 Loads no model library.
 """
@@ -19,7 +19,8 @@ from ...errors import GpuMemoryError
 from ...schema import Stage
 from ..torch_private import free_pinned_memory
 
-# Page-locked memory, cuBLAS's and cuDNN's workspaces; cuDNN finds no engine where its workspace does not fit.
+# Errors for page-locked memory, and for workspaces of cuBLAS and cuDNN; cuDNN finds no engine if its workspace does
+# not fit.
 _SHORTAGES = (
     "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "unable to find an engine",
 )  # fmt: skip
@@ -41,13 +42,13 @@ def cuda_devices() -> list[CudaDevice]:
 
 
 def available_bytes() -> int:
-    """Bytes of the first CUDA device that nobody has taken but this process."""
+    """Bytes of the first CUDA device that are free or held by this process."""
     free, _ = torch.cuda.mem_get_info(0)
     return free + torch.cuda.memory_reserved(0)
 
 
 def describe_gpu() -> dict[str, Any]:
-    """The first CUDA device, and what torch computes with on it, for a machine card."""
+    """The first CUDA device and torch's CUDA and cuDNN versions, for a machine card."""
     properties = torch.cuda.get_device_properties(0)
     return {
         "name": properties.name,
@@ -60,24 +61,24 @@ def describe_gpu() -> dict[str, Any]:
 
 
 def reset_peak() -> None:
-    """Begin torch's peaks of the first CUDA device's memory anew, if there is one in use."""
+    """Reset torch's peak memory statistics of the first CUDA device, if CUDA is in use."""
     if torch.cuda.is_available() and cast("Callable[[], bool]", torch.cuda.is_initialized)():
         torch.cuda.reset_peak_memory_stats(0)
 
 
 def num_threads() -> int:
-    """How many threads torch computes with on the CPU."""
+    """Number of CPU threads that torch uses."""
     return torch.get_num_threads()
 
 
 def cpu_has_bfloat16() -> bool:
-    """Whether this processor computes in bfloat16 itself (AVX-512 BF16, AMX, or Arm's BF16); others emulate it."""
+    """Whether this processor has bfloat16 instructions (AVX-512 BF16, AMX, or Arm's BF16); others emulate it."""
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def gpu_count() -> int:
-    """How many CUDA devices are visible; unlike :func:`cuda_devices` takes no memory of any."""
+    """Number of visible CUDA devices; unlike :func:`cuda_devices`, allocates no memory on them."""
     return torch.cuda.device_count()
 
 
@@ -94,24 +95,24 @@ def default_model() -> str:
 
 
 def free_device() -> None:
-    """Return memory that no component holds any longer."""
+    """Free unused device memory and page-locked memory."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
-        # Page-locked copies of weights are kept by an allocator of their own.
+        # Page-locked copies of weights are kept by a separate allocator.
         free_pinned_memory()
 
 
 def device_name(profile: RuntimeProfile) -> str:
-    """What the profile's device is called, for provenance."""
+    """Name of the profile's device, for provenance."""
     if profile.device == "cuda":
         return f"{torch.cuda.get_device_name(0)}, CUDA {torch.version.cuda}"
     return f"cpu, {torch.get_num_threads()} threads"
 
 
 def device_memory(profile: RuntimeProfile) -> tuple[int, int] | None:
-    """Bytes that the process took of the device at most, and all it has; None for the CPU."""
+    """(peak bytes reserved by this process, total bytes of the device); None for the CPU."""
     if profile.device != "cuda":
         return None
     return torch.cuda.max_memory_reserved(0), torch.cuda.get_device_properties(0).total_memory
@@ -119,27 +120,27 @@ def device_memory(profile: RuntimeProfile) -> tuple[int, int] | None:
 
 @contextlib.contextmanager
 def translated_shortage(stage: Stage) -> Iterator[None]:
-    """What the libraries raise inside for want of memory is raised as :class:`GpuMemoryError`.
+    """Raise the libraries' out-of-memory errors as :class:`GpuMemoryError`.
 
     Raises:
         GpuMemoryError: the device, or page-locked memory of the host, ran out.
     """
     try:
         yield
-    except RuntimeError as error:  # torch's own class of error is one of several
+    except RuntimeError as error:  # torch.OutOfMemoryError is only one of several
         if not is_out_of_memory(error):
             raise
         raise out_of_memory(error, stage) from None
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of torch, cuBLAS or cuDNN is for want of memory; only torch's allocator has a class for it."""
+    """Whether an error of torch, cuBLAS or cuDNN means out of memory; only torch's allocator has a class for it."""
     text = str(error)
     return isinstance(error, torch.OutOfMemoryError) or any(word in text for word in _SHORTAGES)
 
 
 def out_of_memory(error: BaseException, stage: Stage) -> GpuMemoryError:
-    """The library's error as ours, without the frames that keep the tensors of the failed call alive."""
+    """Convert a library's error; clears its traceback frames, which keep the tensors of the failed call alive."""
     peak_bytes = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
     text = (str(error).strip() or "out of memory").split("\n")[0]
     traceback.clear_frames(error.__traceback__)

@@ -1,1 +1,1 @@
-"""Prompts: encoded, kept on disk, rewritten by a language model."""
+"""Text: tokenizers, prompt encoding, a disk cache of encoded prompts, and the language model that rewrites prompts."""

@@ -1,6 +1,6 @@
-"""A causal language model of transformers that answers messages, as its chat template has them.
+"""A causal language model from transformers that answers messages with its chat template.
 
-Knows nothing about prompts of videos.
+Knows nothing about video prompts.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _REMEDY = (
 
 @dataclass
 class _Watch(StoppingCriteria):  # type: ignore[misc]  # type checkers do not read transformers here
-    """Stops the writing when time is up or somebody says so, and remembers which."""
+    """Stops the generation at the deadline or when the caller cancels, and records which."""
 
     deadline: float
     should_stop: ShouldStop
@@ -46,24 +46,24 @@ class _Watch(StoppingCriteria):  # type: ignore[misc]  # type checkers do not re
 
 
 class LanguageModel:
-    """See :class:`hunyuan_local.rewriting.writer.Writer`; greedy, so that the same prompt is rewritten alike.
+    """Writes answers with a language model (:class:`hunyuan_local.rewriting.writer.Writer`); greedy, so repeatable.
 
     Args:
-        config: which model; it is downloaded unless it is here or downloads are forbidden.
+        config: which model; downloaded unless it is here already or downloads are forbidden.
         device: ``cpu`` or ``cuda``.
 
     Attributes:
-        name: which model.
+        name: the model's Hub id or folder.
 
     Raises:
-        ModelLoadError: there is no such model, or it cannot be loaded.
+        ModelLoadError: the model does not exist or cannot be loaded.
         ConfigError: it has no chat template.
     """
 
     def __init__(self, config: RewriteConfig, device: str):
         self._config, self._device, self.name = config, device, _model_id(config)
         source = {"revision": config.revision, "local_files_only": is_offline(), "trust_remote_code": False}
-        # A download shows how far it is: it may be of gigabytes.
+        # Keep the progress bar of a download, which may be gigabytes.
         is_local = Path(self.name).is_dir() or is_here(self.name)
         if not is_local:
             Hub.default().check_download(f"rewrite_model={self.name!r}")
@@ -76,17 +76,17 @@ class LanguageModel:
 
     @torch.no_grad()
     def write(self, messages: Messages, max_new_tokens: int, should_stop: ShouldStop) -> Answer:
-        """See :class:`hunyuan_local.rewriting.writer.Writer`.
+        """Answer messages with at most ``max_new_tokens`` tokens.
 
         Raises:
-            RewriteError: it took too long.
-            GenerationCancelledError: ``should_stop`` said so.
+            RewriteError: the time limit has passed, or the device ran out of memory.
+            GenerationCancelledError: ``should_stop`` returned True.
         """
         try:
             return self._write(messages, max_new_tokens, should_stop)
         except torch.OutOfMemoryError as error:
             raise RewriteError(
-                f"{self.name}: the memory of {self._device} does not hold it and the prompt; give a smaller "
+                f"{self.name}: the model and the prompt do not fit in the memory of {self._device}; use a smaller "
                 "--rewrite-model, or --rewrite-endpoint"
             ) from error
 
@@ -101,7 +101,7 @@ class LanguageModel:
             **inputs,
             max_new_tokens=max_new_tokens,
             do_sample=False,
-            # A model's own habits of sampling would only be warned of.
+            # Unset the sampling defaults of the model's config; they would only cause warnings.
             temperature=None,
             top_p=None,
             top_k=None,
@@ -109,38 +109,38 @@ class LanguageModel:
             pad_token_id=self._tokenizer.pad_token_id or self._tokenizer.eos_token_id,
         )
         if watch.stopped:
-            raise GenerationCancelledError("cancelled while the prompt was being rewritten")
+            raise GenerationCancelledError("cancelled while rewriting the prompt")
         if watch.too_late:
             raise RewriteError(
-                f"{self.name} took longer than {self._config.timeout_s:g} s on {self._device}; give more with "
-                "--rewrite-timeout, or a smaller --rewrite-model"
+                f"{self.name} took longer than {self._config.timeout_s:g} s on {self._device}; raise "
+                "--rewrite-timeout, or use a smaller --rewrite-model"
             )
         written = found[0, length:]
         text = self._tokenizer.decode(written, skip_special_tokens=True)
         return Answer(text, complete=len(written) < max_new_tokens)
 
     def _encoded(self, messages: Messages) -> Any:
-        """The tokens of a conversation, as the model's own template writes it."""
+        """Tokens of a conversation in the model's chat template."""
         return self._tokenizer.apply_chat_template(
             messages,
             add_generation_prompt=True,
             return_tensors="pt",
             return_dict=True,
-            enable_thinking=False,  # templates without such a switch overlook it
+            enable_thinking=False,  # ignored by templates without this switch
         ).to(self._device)
 
     def close(self) -> None:
-        """Give back the memory."""
+        """Release the model and its device memory."""
         self._model = None
         if self._device != "cpu":
             torch.cuda.empty_cache()
 
 
 def weight_bytes(config: RewriteConfig) -> int:
-    """Bytes of the model's weights in their own precision, from its configuration alone.
+    """Bytes of the model's weights in their stored precision, from its configuration alone.
 
     Raises:
-        ModelLoadError: there is no such model, or its configuration cannot be read.
+        ModelLoadError: the model does not exist, or its configuration cannot be read.
     """
     with _translated(config), torch.device("meta"):
         found = AutoConfig.from_pretrained(
@@ -156,10 +156,10 @@ def _model_id(config: RewriteConfig) -> str:
 
 @contextmanager
 def _translated(config: RewriteConfig) -> Iterator[None]:
-    """What transformers raises inside becomes an error of ours."""
+    """Translate transformers' errors into this package's errors."""
     try:
         yield
-    # Not found or not reachable; of an unknown kind; or damaged.
+    # Not found or not reachable; an unknown architecture; or damaged.
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         first = first_line(error).rstrip(".")
         raise ModelLoadError(f"rewrite_model={_model_id(config)!r}: cannot be loaded: {first}; {_REMEDY}") from error

@@ -1,7 +1,7 @@
-"""Encoded prompts on disk, so that a prompt that was seen before needs no text encoder.
+"""A disk cache of encoded prompts, so that a prompt that was encoded before needs no text encoder.
 
-One safetensors file a prompt, named by a hash of all that its content depends on. Knows nothing about
-how prompts are encoded.
+One safetensors file per prompt, named by a hash of everything its content depends on. Knows nothing about how
+prompts are encoded.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _SNAPSHOT = re.compile(r"[0-9a-f]{40}")
 
 
 class PromptCache:
-    """A folder of encoded prompts; the one used longest ago is deleted when there are too many bytes.
+    """A folder of encoded prompts; above ``max_bytes``, deletes the least recently used ones.
 
     Args:
-        folder: made when the first prompt is kept.
-        encoder: what else the embeddings depend on; see :func:`encoder_identity`.
-        template: around every prompt.
-        max_bytes: of all files; None sets no limit.
+        folder: created when the first prompt is saved.
+        encoder: identifies everything else the embeddings depend on; see :func:`encoder_identity`.
+        template: the template around every prompt.
+        max_bytes: limit for all files together; None for no limit.
     """
 
     def __init__(self, folder: Path, encoder: str, template: PromptTemplate, max_bytes: int | None = MAX_BYTES):
@@ -44,11 +44,11 @@ class PromptCache:
         self._shared = [encoder, template.model_dump_json()]
 
     def has(self, prompt: str) -> bool:
-        """Whether the embeddings of a prompt are there; they may yet turn out to be damaged."""
+        """Whether a prompt's file exists; it may still turn out to be damaged."""
         return self._path(prompt).exists()
 
     def load(self, prompt: str) -> Embeddings | None:
-        """The embeddings of a prompt, on the CPU; None if they are not there, or damaged."""
+        """The embeddings of a prompt, on the CPU; None if they are missing or damaged."""
         path = self._path(prompt)
         try:
             found: Embeddings = load_file(path)
@@ -60,12 +60,12 @@ class PromptCache:
             return None
         if found.keys() != set(NAMES):
             return None
-        with contextlib.suppress(OSError):  # of a cache that may only be read
+        with contextlib.suppress(OSError):  # the cache may be read-only
             path.touch()
         return found
 
     def save(self, prompt: str, embeddings: Embeddings) -> None:
-        """Keep the embeddings of a prompt.
+        """Save the embeddings of a prompt.
 
         Raises:
             OSError: the folder cannot be written.
@@ -91,10 +91,10 @@ class PromptCache:
 
 
 def encoder_identity(folder: Path, dtypes: Mapping[str, str], devices: Mapping[str, str]) -> str:
-    """What embeddings depend on beside prompt and template: weights, tokenizers, precision, device and libraries.
+    """Hash of what embeddings depend on besides prompt and template: weights, precision, device, library versions.
 
-    The weights are told apart by the commit of a snapshot in the Hub's cache, else by name, size and time
-    of change of each file: to read 15 GB for a hash would cost more than the cache saves.
+    A snapshot in the Hub's cache is identified by its commit; any other folder by the name, size and modification
+    time of each file. Hashing the contents (15 GB) would take longer than the cache saves.
     """
     resolved = folder.resolve()
     if resolved.parent.name == "snapshots" and _SNAPSHOT.fullmatch(resolved.name):

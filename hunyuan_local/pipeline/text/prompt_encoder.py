@@ -1,4 +1,4 @@
-"""From prompts to embeddings: the text encoders are loaded for the first prompt that the cache does not know."""
+"""Encodes prompts; loads the text encoders for the first prompt that is not in the cache."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 
 
 class EncodesPrompts(Protocol):
-    """What the denoising asks for embeddings."""
+    """What the denoising needs to get embeddings."""
 
     def encode(self, request: FilledRequest, on_note: Callable[[str], None]) -> Embeddings:
-        """See :meth:`PromptEncoder.encode`."""
+        """Return the embeddings of a request's prompts; see :meth:`PromptEncoder.encode`."""
         ...
 
 
 class PromptEncoder:
-    """Encodes with the two text encoders of a pipeline.
+    """Encodes prompts with the two text encoders of a pipeline.
 
     Args:
         pipe: its ``text_encoder`` and ``text_encoder_2`` are None until they are needed.
-        template: around every prompt.
+        template: the template around every prompt.
         placement: where the encoders compute.
-        load: reads the weights of one encoder and places it.
-        cache: None keeps nothing on disk.
-        staged: makes the cache of a folder for prompts that are encoded ahead; see :meth:`encode_ahead`.
+        load: reads one encoder's weights and places it.
+        cache: the disk cache; None for none.
+        staged: creates the cache in a folder of prompts that are encoded ahead; see :meth:`encode_ahead`.
     """
 
     def __init__(
@@ -55,18 +55,18 @@ class PromptEncoder:
         self._last: dict[str, Embeddings] = {}
 
     def encode(self, request: FilledRequest, on_note: Callable[[str], None]) -> Embeddings:
-        """Embeddings of a request's prompts, on the device of the transformer, as the pipeline's call takes them.
+        """Embeddings of a request's prompts, on the transformer's device, named as in the pipeline's ``__call__``.
 
-        ``prompt_embeds`` [1, 256, 4096], ``pooled_prompt_embeds`` [1, 768] and ``prompt_attention_mask``
-        [1, 256] for the 13 B model, and the same with ``negative_`` ahead where a negative prompt has an effect.
+        For the 13 B model: ``prompt_embeds`` [1, 256, 4096], ``pooled_prompt_embeds`` [1, 768] and
+        ``prompt_attention_mask`` [1, 256]; the same with the prefix ``negative_`` if a negative prompt has an effect.
 
         Raises:
-            torch.OutOfMemoryError: the device does not hold an encoder.
+            torch.OutOfMemoryError: an encoder does not fit on the device.
             ModelLoadError: the encoders cannot be loaded.
         """
         prompts = _prompts_of(request)
         found = {prompt: self._encode(prompt, on_note) for prompt in dict.fromkeys(prompts.values())}
-        self._last = found  # a run that is begun anew needs them again
+        self._last = found  # a run that is retried needs them again
         device = self._placement.device_of("transformer")
         return {
             f"{prefix}{name}": value.to(device)
@@ -83,16 +83,17 @@ class PromptEncoder:
         on_note: Callable[[str], None],
         is_cancelled: Callable[[], bool],
     ) -> None:
-        """Encode the prompts of many requests into a folder; then the text encoders leave, and the transformer stays.
+        """Encode the prompts of many requests into a folder; then release the text encoders.
 
-        A prompt whose embeddings are there already is passed over, so that several processes may share a
-        folder. The embeddings of one prompt of the 13 B model are about 2 MiB.
+        Prompts that are already in the folder are skipped, so several processes can share it. Embeddings of one
+        prompt take about 2 MiB for the 13 B model.
 
         Args:
-            folder: made if it is not there; from now on also looked into by :meth:`encode`.
-            on_progress: told how many of how many distinct prompts are there.
-            on_note: told what the user should know.
-            is_cancelled: asked before each prompt; what is encoded stays.
+            folder: created if missing; from now on :meth:`encode` looks there too.
+            requests: the requests whose prompts to encode.
+            on_progress: called with the number of distinct prompts finished, and their total.
+            on_note: called with messages for the user.
+            is_cancelled: polled before each prompt; finished prompts stay in the folder.
 
         Raises:
             OSError: the folder cannot be written.
@@ -111,22 +112,22 @@ class PromptEncoder:
         self.use(folder)
 
     def use(self, folder: Path) -> None:
-        """Take embeddings from a folder that :meth:`encode_ahead` filled; the transformer stays: no encoder comes."""
+        """Use the embeddings in a folder of :meth:`encode_ahead`, and keep the transformer on the device."""
         self._staged = self._make_staged(folder)
         self._placement.let_stay("transformer")
 
     def load(self) -> None:
-        """Load the text encoders, if they are not loaded."""
+        """Load the text encoders if they are not loaded."""
         for name in TEXT_ENCODERS:
             if getattr(self._pipe, name) is None:
                 self._pipe.register_modules(**{name: self._load(name)})
 
     def forget(self) -> None:
-        """Encode the next prompt even if it is the last one's, unless it is kept on disk."""
+        """Forget the last embeddings in memory; those on disk are kept."""
         self._last = {}
 
     def _release(self) -> None:
-        """Let go of the text encoders; a prompt that is not known would have them loaded again."""
+        """Release the text encoders; an unknown prompt would load them again."""
         for name in TEXT_ENCODERS:
             self._pipe.register_modules(**{name: None})
             self._placement.forget(name)
@@ -141,7 +142,7 @@ class PromptEncoder:
             return known
         self.load()
         template = self._template.model_dump()
-        # The library skips the encoder whose embeddings it is given: so one runs at a time.
+        # Given embeddings make diffusers skip their encoder, so only one encoder runs, and is on the device, at a time.
         with self._placement.active("text_encoder"):
             embeds, _, mask = self._pipe.encode_prompt(
                 prompt, prompt_template=template, pooled_prompt_embeds=torch.empty(0),
@@ -156,12 +157,12 @@ class PromptEncoder:
             try:
                 self._cache.save(prompt, encoded)
             except OSError as error:
-                on_note(f"the encoded prompt cannot be kept: {error}; HUNYUAN_LOCAL_CACHE_DIR chooses another folder")
+                on_note(f"the encoded prompt cannot be cached: {error}; set HUNYUAN_LOCAL_CACHE_DIR to another folder")
         return encoded
 
 
 def _prompts_of(request: GenerationRequest) -> dict[str, str]:
-    """The prompts that have an effect, by the prefix of their embeddings."""
+    """The prompts that have an effect, by the prefix of their embeddings' names."""
     prompts = {"": request.prompt}
     if request.negative_prompt is not None and request.true_cfg_scale > 1:
         prompts["negative_"] = request.negative_prompt
@@ -169,7 +170,7 @@ def _prompts_of(request: GenerationRequest) -> dict[str, str]:
 
 
 def prompt_notes(pipe: HunyuanVideoPipeline, template: PromptTemplate, request: FilledRequest) -> list[str]:
-    """What the user should know about the prompts: text that is not seen or has no effect."""
+    """Notes for the user about prompts that are cut off or have no effect."""
     notes = check_crop_start(pipe.tokenizer, template)
     for field in ("prompt", "negative_prompt"):
         text = getattr(request, field)

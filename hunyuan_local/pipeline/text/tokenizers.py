@@ -1,8 +1,8 @@
-"""Tokenizers that read a checkpoint's own files rightly, and the proof that they do.
+"""Loads a checkpoint's tokenizers and checks that they read its files correctly.
 
-The checkpoint's Llama tokenizer is a byte-level BPE, but its configuration names the class
-``LlamaTokenizerFast``. Since transformers 5 that class rebuilds a sentencepiece-style tokenizer
-and silently drops spaces and newlines, so the file is loaded as it stands and then checked.
+The checkpoint's Llama tokenizer is a byte-level BPE, but its configuration names the class ``LlamaTokenizerFast``.
+Since transformers 5 that class builds a sentencepiece-style tokenizer instead and silently drops spaces and newlines.
+So we load ``tokenizer.json`` directly and check the result.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from transformers import CLIPTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from ...config import PromptTemplate
 from ...errors import ModelLoadError, TokenizerMismatchError
 
-# The limits of HunyuanVideoPipeline.encode_prompt: tokens of the prompt for Llama (the template
-# comes on top), and of the whole CLIP sequence with its begin and end tokens.
+# Limits of HunyuanVideoPipeline.encode_prompt: for Llama the tokens of the prompt, without the template; for CLIP the
+# whole sequence, including its begin and end tokens.
 LLAMA_MAX_TOKENS = 256
 CLIP_MAX_TOKENS = 77
 
@@ -26,25 +26,25 @@ _PROBES = ("a cat walks on grass", "Two  spaces,\na new line, été and 雪", ""
 
 @dataclass(frozen=True)
 class Truncation:
-    """Text that an encoder does not see because the prompt is too long for it."""
+    """Text that an encoder does not see because the prompt is too long."""
 
     encoder: str
     limit: int
     lost_text: str
 
     def __str__(self) -> str:
-        return f"the {self.encoder} encoder reads {self.limit} tokens; it does not see: {self.lost_text!r}"
+        return f"the {self.encoder} encoder reads only {self.limit} tokens and does not see: {self.lost_text!r}"
 
 
 def load_llama_tokenizer(folder: Path, template: PromptTemplate) -> PreTrainedTokenizerFast:
-    """Load ``folder/tokenizer.json`` and check that prompts are encoded exactly as it says.
+    """Load ``folder/tokenizer.json`` and check that it encodes prompts exactly as the file defines.
 
     Raises:
-        ModelLoadError: no readable ``tokenizer.json``.
-        TokenizerMismatchError: the loaded tokenizer encodes the template differently, or pads left.
+        ModelLoadError: there is no readable ``tokenizer.json``.
+        TokenizerMismatchError: the loaded tokenizer encodes the template differently, or pads on the left.
     """
     if not (folder / "tokenizer.json").is_file():
-        raise ModelLoadError(f"{folder}: there is no tokenizer.json; download the checkpoint again")
+        raise ModelLoadError(f"{folder}: tokenizer.json is missing; download the checkpoint again")
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     check_tokenizer(tokenizer, folder / "tokenizer.json", template)
     return tokenizer
@@ -59,7 +59,7 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, file: Path, template: Pr
     """Compare a loaded tokenizer with the raw ``tokenizer.json`` on filled-in templates.
 
     Raises:
-        TokenizerMismatchError: naming the first text that differs.
+        TokenizerMismatchError: names the first text that differs.
     """
     raw = Tokenizer.from_file(str(file))
     raw.no_padding()
@@ -74,19 +74,19 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, file: Path, template: Pr
             )
     if tokenizer.padding_side != "right":
         raise TokenizerMismatchError(
-            f"{file}: padding_side={tokenizer.padding_side!r}: must be 'right', since the template is cut off in "
+            f"{file}: padding_side={tokenizer.padding_side!r}: must be 'right', because the template is cut off at the "
             "front; correct tokenizer_config.json or download the checkpoint again"
         )
 
 
 def check_crop_start(tokenizer: PreTrainedTokenizerBase, template: PromptTemplate) -> list[str]:
-    """A note if ``crop_start`` is not the number of tokens before the prompt; else nothing."""
+    """A note if ``crop_start`` differs from the number of template tokens before the prompt; otherwise empty."""
     before = len(tokenizer(template.template.split("{}")[0]).input_ids)
     if before == template.crop_start:
         return []
     return [
-        f"the prompt template has {before} tokens ahead of the prompt in this checkpoint's tokenizer, and crop_start "
-        f"is {template.crop_start}: the prompt may be cut or mixed with the template; give a config file whose "
+        f"the prompt template has {before} tokens before the prompt with this checkpoint's tokenizer, but crop_start "
+        f"is {template.crop_start}: the prompt may be cut or mixed with the template; use a config file whose "
         "prompt_template fits the checkpoint (--model FILE.yaml)"
     ]
 
@@ -94,7 +94,7 @@ def check_crop_start(tokenizer: PreTrainedTokenizerBase, template: PromptTemplat
 def find_truncations(
     tokenizer: PreTrainedTokenizerFast, tokenizer_2: CLIPTokenizer, template: PromptTemplate, prompt: str
 ) -> list[Truncation]:
-    """What each encoder will not see of a prompt; empty for a prompt that fits both."""
+    """The parts of a prompt that each encoder does not see; empty if the prompt fits both."""
     before = template.template.split("{}")[0]
     llama_limit = LLAMA_MAX_TOKENS + template.crop_start
     lost_to_llama = _lost_text(tokenizer, template.template.format(prompt), llama_limit, prompt, len(before))
@@ -107,9 +107,9 @@ def find_truncations(
 
 
 def _lost_text(tokenizer: PreTrainedTokenizerBase, text: str, limit: int, prompt: str, prompt_start: int) -> str:
-    """The part of ``prompt`` that the tokens from index ``limit`` on stand for.
+    """The part of ``prompt`` that corresponds to the tokens from index ``limit`` on.
 
-    A special token has the empty span (0, 0), so CLIP's own end token loses nothing.
+    A special token has the empty span (0, 0), so CLIP's end token counts as no loss.
     """
     spans = tokenizer(text, return_offsets_mapping=True, verbose=False).offset_mapping
     starts = [start for start, end in spans[limit:] if end > start]
