@@ -91,7 +91,7 @@ def test_layer_by_layer_is_not_compiled() -> None:
 def test_giving_up_names_stage_peak_attempts_and_remedy() -> None:
     found = fallback(GPU.model_copy(update={"on_oom": OutOfMemoryConfig(attempts=2)}))
     found.next_retry(out_of("denoise"), False)
-    with pytest.raises(GpuMemoryError, match=r"in denoise; 70\.0 GiB .*tried before: .*offload model"):
+    with pytest.raises(GpuMemoryError, match=r"in denoise; peak allocation 70\.0 GiB; already tried: .*offload model"):
         found.next_retry(out_of("denoise"), False)
 
 

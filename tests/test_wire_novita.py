@@ -207,7 +207,7 @@ def test_what_is_missing_in_extra_is_named_by_its_place() -> None:
 
 
 def test_what_is_unknown_in_extra_is_named_by_its_place() -> None:
-    assert refusal(extra={"webook": 1}) == "extra.webook=1: unknown field; leave it out"
+    assert refusal(extra={"webook": 1}) == "extra.webook=1: unknown field; remove it"
 
 
 # Requests sent

@@ -206,7 +206,7 @@ def test_a_size_and_the_same_sides_agree() -> None:
 
 
 def test_a_size_and_other_sides_are_refused() -> None:
-    assert refusal(size="1280x720", width=720) == "width=720: is not that of size=1280x720; give one of the two"
+    assert refusal(size="1280x720", width=720) == "width=720: contradicts size=1280x720; send only one of the two"
 
 
 def test_a_size_that_cannot_be_made_is_named_once_as_it_was_sent() -> None:

@@ -52,12 +52,12 @@ def _fault(prompt: str, original: str, phrases: AnswerPhrases) -> str | None:
     said = plain(unspoken(prompt, phrases))
     for found in pattern(phrases.to_user).finditer(said):
         if found[0] not in before:
-            return f"addressed the user ({found[0]!r})"
+            return f"spoke to the user ({found[0]!r})"
     begins = [plain(sentence).lstrip("*_-> ¡¿") for sentence in sentences(unspoken(prompt, phrases))]
     if _begins_with(phrases.first_person, begins) and not pattern(phrases.first_person + phrases.speakers).search(
         before
     ):
-        return "wrote about itself"
+        return "spoke of itself"
     if _begins_with(phrases.requests, begins) and not pattern(phrases.requests).search(before):
         return "asked for something"
     if (question := _question(prompt, original, phrases)) is not None:
@@ -73,7 +73,7 @@ def _fault(prompt: str, original: str, phrases: AnswerPhrases) -> str | None:
         return f"repeated itself ({_shortened(repeated)!r})"
     kept, words_of_original = words_kept(original, prompt, phrases)
     if words_of_original and not kept:
-        return "wrote about something else, without any word of the prompt"
+        return "wrote about something else, without a word of the prompt"
     if words_of_original >= _MANY_WORDS and kept < _LEAST_KEPT * words_of_original:
         return f"wrote about something else, with {kept} of {words_of_original} words of the prompt"
     said_at_all = content_words(prompt, phrases)

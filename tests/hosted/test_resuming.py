@@ -26,7 +26,7 @@ def test_resume_fetches_the_video_submits_nothing_and_says_so(
     result = interrupted.resume(open_tasks.jobs()[0])
     assert result.path == tmp_path / "a.mp4" and result.path.exists()
     assert len(standin.submissions) == 1
-    assert [note for note in result.notes if note.startswith("continuing task")]
+    assert [note for note in result.notes if note.startswith("resuming task")]
 
 
 @pytest.mark.usefixtures("starts_process")

@@ -76,7 +76,7 @@ def test_without_a_network_a_complete_model_is_enough(cache: Path) -> None:
     with LocalHub() as hub:
         folder = fetch(TINY, hub.at(cache))
     assert fetch(TINY, hub.at(cache), on_note=notes.append) == folder
-    assert "the one in the cache is complete" in notes[0]
+    assert "using the complete copy in the cache" in notes[0]
 
 
 def test_offline_nothing_is_asked(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -359,7 +359,7 @@ class LocalBackend:
         if (width, height) != (request.width, request.height):
             factor = min(request.width / width, request.height / height)
             notes.append(
-                f"{self.config.name} renders at {width}x{height}; the encoder scales the video up about "
+                f"{self.config.name} renders at {width}x{height}; the encoder scales up about "
                 f"{factor:.1f} times to {request.width}x{request.height}"
             )
         return notes
