@@ -51,7 +51,7 @@ def test_the_usual_numbers_of_gpus_share_the_large_model(degree: int, mode: str)
     ("shared", "profile", "gpus", "message"),
     [
         ({"degree": 4}, CUDA, 2, r"context_parallel=4: .* 2 are visible; use at most 2"),
-        ({"degree": 2}, CUDA, 1, r"context_parallel=2: .* 1 is visible; leave it out"),
+        ({"degree": 2}, CUDA, 1, r"context_parallel=2: .* 1 is visible; omit it"),
         ({"degree": 16}, CUDA, 16, r"context_parallel=16: the 24 attention heads .*use 2, 3, 4, 5, 6, 8, .*24, or"),
         ({"degree": 2}, CPU.model_copy(update={"attention_backend": "native_efficient"}), 0, "attention_backend="),
         (
@@ -120,7 +120,7 @@ def test_options_that_mean_nothing_are_refused(degree: int | None, mode: str | N
 
 
 def test_a_hosted_backend_has_no_such_option() -> None:
-    with pytest.raises(ConfigError, match="context_parallel: no option of the backend novita"):
+    with pytest.raises(ConfigError, match="context_parallel: not an option of the backend novita"):
         get_backend("novita", api_key="k", context_parallel=2)
 
 

@@ -197,7 +197,7 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_ends_too_soon_is_refused(official: Path, tmp_path: Path, kept: int) -> None:
     path = tmp_path / "x.gguf"
     path.write_bytes(official.read_bytes()[:kept])
-    with pytest.raises(ModelLoadError, match=r"x\.gguf: cannot be read: .*fetch it again"):
+    with pytest.raises(ModelLoadError, match=r"x\.gguf: cannot be read: .*download it again"):
         load(path)
 
 

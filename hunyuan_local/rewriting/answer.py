@@ -45,9 +45,9 @@ def to_prompt(answer: str, original: str, max_characters: int, phrases: AnswerPh
 
 def _fault(prompt: str, original: str, phrases: AnswerPhrases) -> str | None:
     """What is wrong with a prompt, as a phrase that follows "the language model"; None if nothing is."""
-    begun, before = plain(prompt), plain(original)
+    text, before = plain(prompt), plain(original)
     # Not a refusal if the original starts in the same way, such as "Sorry, says the robot".
-    if begun.startswith(phrases.refusals) and not before.startswith(phrases.refusals):
+    if text.startswith(phrases.refusals) and not before.startswith(phrases.refusals):
         return "declined"
     said = plain(unspoken(prompt, phrases))
     for found in pattern(phrases.to_user).finditer(said):
@@ -66,7 +66,7 @@ def _fault(prompt: str, original: str, phrases: AnswerPhrases) -> str | None:
         if found[0] not in before:
             return f"wrote about a prompt ({found[0]!r})"
     if introduces(prompt, original, phrases):
-        return "wrote an introduction without a prompt"
+        return "introduced a prompt but did not write one"
     if (change := language_change(original, prompt, phrases)) is not None:
         return f"changed the language {change}"
     if (repeated := repetition(prompt, phrases)) is not None and repetition(original, phrases) is None:

@@ -44,12 +44,12 @@ def introduces(line: str, original: str, phrases: AnswerPhrases) -> bool:
     said = sentences(_after_interjection(bare, phrases) or bare)[-1:]
     if not said or len(line) > _LONGEST_LINE or _COLON.search(said[0]) or plain(original).startswith(said[0][:20]):
         return False
-    begun = said[0].lstrip("¡¿([*_ ")
+    start = said[0].lstrip("¡¿([*_ ")
     prompt_words = pattern(phrases.prompt_words)
-    names_a_prompt = any(found[0] not in plain(original) for found in prompt_words.finditer(begun))
-    if names_a_prompt and pattern(phrases.openers).match(begun):
+    names_a_prompt = any(found[0] not in plain(original) for found in prompt_words.finditer(start))
+    if names_a_prompt and pattern(phrases.openers).match(start):
         return True
-    others = words(prompt_words.sub(" ", begun))
+    others = words(prompt_words.sub(" ", start))
     label = set(words(" ".join(phrases.label_words))) - set(content_words(original, phrases))
     return (bool(others) or names_a_prompt) and all(word in label for word in others)
 

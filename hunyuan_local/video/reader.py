@@ -88,11 +88,11 @@ def _decode(path: Path) -> Iterator[np.ndarray]:
         message_file() as messages,
         subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=messages) as decoder,
     ):
-        pictures = decoder.stdout
-        assert pictures is not None  # it is a pipe
-        while header := pictures.readline() + pictures.readline() + pictures.readline():
+        stream = decoder.stdout
+        assert stream is not None  # it is a pipe
+        while header := stream.readline() + stream.readline() + stream.readline():
             width, height = map(int, header.split()[1:3])
-            data = pictures.read(width * height * 3)
+            data = stream.read(width * height * 3)
             if len(data) < width * height * 3:
                 break  # the exit status below shows the error
             yield np.frombuffer(data, np.uint8).reshape(height, width, 3)

@@ -83,7 +83,7 @@ def test_cancelling_says_where_the_service_cannot(
     standin: StandIn, open_tasks: OpenTasks, context: GenerationContext
 ) -> None:
     _cancel_while("queue", context)
-    with pytest.raises(errors.GenerationCancelledError, match="novita has no way to stop a task"):
+    with pytest.raises(errors.GenerationCancelledError, match="novita cannot stop tasks"):
         NovitaBackend(standin.key, standin.url, pacing=QUICK, open_tasks=open_tasks).generate(REQUEST, context)
     assert len(open_tasks.jobs()) == 1
 

@@ -65,7 +65,7 @@ def test_a_refusal_leaves_the_prompt_where_that_is_the_policy(scribe: Path) -> N
 @pytest.mark.usefixtures("loads_model")
 def test_an_untrained_model_never_ends_and_is_refused(tmp_path: Path) -> None:
     found = rewriter(make_scribe(tmp_path / "random", steps=0))
-    with pytest.raises(RewriteError, match="not at its end after 200 tokens"):
+    with pytest.raises(RewriteError, match="did not finish within 200 tokens"):
         found.rewrite(GenerationRequest(prompt=PROMPT, rewrite="normal"), never)
 
 

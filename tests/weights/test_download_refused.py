@@ -211,7 +211,7 @@ def test_a_line_end_behind_the_commit_of_a_revision_changes_nothing(cached: Path
 
 def test_a_commit_to_which_no_revision_leads_is_named(cached: Path) -> None:
     shutil.rmtree(cached / "refs")
-    with pytest.raises(ModelLoadError, match=f"no revision 'main' leads to a commit.*{COMMIT}.*--revision"):
+    with pytest.raises(ModelLoadError, match=f"has no revision 'main', but {COMMIT}.*--revision"):
         check_obtainable(bare("someone/tiny"))
     assert check_obtainable(bare("someone/tiny").with_revision(COMMIT)) == cached / "snapshots" / COMMIT
 
