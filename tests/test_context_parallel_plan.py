@@ -56,7 +56,7 @@ def test_the_usual_numbers_of_gpus_share_the_large_model(degree: int, mode: str)
         ({"degree": 2}, CPU.model_copy(update={"attention_backend": "native_efficient"}), 0, "attention_backend="),
         (
             {"degree": 2, "mode": "ring"}, CUDA.model_copy(update={"attention_backend": "native"}), 2,
-            "attention_backend='native' .* mode ring; use auto, native_cudnn",
+            "attention_backend='native' .* in ring mode; use auto, native_cudnn",
         ),
         ({"degree": 2}, CPU.model_copy(update={"cache": FirstBlockCache(kind="first-block")}), 0, "use a taylorseer"),
         ({"degree": 2}, CPU.model_copy(update={"compile": True}), 0, "compile: false"),
@@ -73,7 +73,7 @@ def test_what_cannot_be_shared_is_refused_with_the_remedy(
 def test_a_video_of_fewer_tokens_than_processes_is_refused() -> None:
     request = REQUEST.replace(width=16, height=32, num_frames=1)
     check_degree(ContextParallel(degree=2, mode="ring"), LARGE, request, CPU, 0)
-    with pytest.raises(ConfigError, match=r"context_parallel=3: 1 frames of 16x32 are 2 image tokens.*use at most 2"):
+    with pytest.raises(ConfigError, match=r"context_parallel=3: 1 frames of 16x32 have 2 image tokens.*use at most 2"):
         check_degree(ContextParallel(degree=3, mode="ring"), LARGE, request, CPU, 0)
 
 

@@ -179,7 +179,7 @@ def test_openai_withholds_a_video_with_code_and_message(blocked: Outcome) -> Non
 
 def test_openai_has_no_file_of_it(blocked: Outcome) -> None:
     answer = blocked.client.get(openai.CONTENT_PATH.format(job_id=blocked.ids["openai", RED]))
-    assert (answer.status_code, "withholds" in answer.text) == (404, True)
+    assert (answer.status_code, "blocked this video" in answer.text) == (404, True)
 
 
 def test_what_is_not_flagged_is_delivered_where_others_are_withheld(blocked: Outcome) -> None:
