@@ -58,13 +58,13 @@ def test_the_choice_is_the_plans(card: None) -> None:
 def test_the_reason_names_mode_memory_and_time(card: None) -> None:
     reason = choose_profile(FULL_SIZE, LARGE).reason
     assert reason.startswith("profile auto: group+tiling, needs 1") and "of 24.0 GiB of GPU memory" in reason
-    assert "the fastest of" in reason and "s without loading" in reason
+    assert "the fastest of" in reason and "s, not counting model loading" in reason
 
 
 def test_a_choice_that_is_not_exact_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profile_choice, "available_machine", lambda: Machine(16 * GIB, 24 * GIB, find_gpu("4080")))
     choice = choose_profile(FULL_SIZE.replace(width=512, height=320, num_frames=61), LARGE)
-    assert choice.profile.quantization is not None and "changes the frames a little" in choice.reason
+    assert choice.profile.quantization is not None and "changes the frames slightly" in choice.reason
 
 
 def test_a_loaded_profile_stays_while_it_fits(card: None) -> None:

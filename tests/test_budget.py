@@ -65,7 +65,7 @@ def test_services_with_prices_of_their_own_share_an_account(tmp_path: Path) -> N
     cheap, dear = (Budget(tmp_path / "spent.json", price, 1.0) for price in (0.1, 0.6))
     dear.reserve()
     cheap.reserve()
-    with pytest.raises(SpendingLimitError, match=r"2 videos were submitted for 0\.70 .* would make 1\.30"):
+    with pytest.raises(SpendingLimitError, match=r"2 videos were submitted for 0\.70 .* bring the total to 1\.30"):
         dear.reserve()
     cheap.reserve()
     assert dear.spent_usd == pytest.approx(0.8)

@@ -76,7 +76,7 @@ def test_a_lora_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_hosted_backend_takes_no_lora(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(HunyuanLocalError, match="lora: no option of the backend novita"):
+    with pytest.raises(HunyuanLocalError, match="lora: not an option of the backend novita"):
         cli.group.main(
             ["generate", PROMPT, "--backend", "novita", "--api-key", "k", "--lora", "a.safetensors"],
             standalone_mode=False,

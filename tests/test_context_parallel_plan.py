@@ -51,12 +51,12 @@ def test_the_usual_numbers_of_gpus_share_the_large_model(degree: int, mode: str)
     ("shared", "profile", "gpus", "message"),
     [
         ({"degree": 4}, CUDA, 2, r"context_parallel=4: .* 2 are visible; use at most 2"),
-        ({"degree": 2}, CUDA, 1, r"context_parallel=2: .* 1 is visible; leave it out"),
+        ({"degree": 2}, CUDA, 1, r"context_parallel=2: .* 1 is visible; omit it"),
         ({"degree": 16}, CUDA, 16, r"context_parallel=16: the 24 attention heads .*use 2, 3, 4, 5, 6, 8, .*24, or"),
         ({"degree": 2}, CPU.model_copy(update={"attention_backend": "native_efficient"}), 0, "attention_backend="),
         (
             {"degree": 2, "mode": "ring"}, CUDA.model_copy(update={"attention_backend": "native"}), 2,
-            "attention_backend='native' .* mode ring; use auto, native_cudnn",
+            "attention_backend='native' .* in ring mode; use auto, native_cudnn",
         ),
         ({"degree": 2}, CPU.model_copy(update={"cache": FirstBlockCache(kind="first-block")}), 0, "use a taylorseer"),
         ({"degree": 2}, CPU.model_copy(update={"compile": True}), 0, "compile: false"),
@@ -73,7 +73,7 @@ def test_what_cannot_be_shared_is_refused_with_the_remedy(
 def test_a_video_of_fewer_tokens_than_processes_is_refused() -> None:
     request = REQUEST.replace(width=16, height=32, num_frames=1)
     check_degree(ContextParallel(degree=2, mode="ring"), LARGE, request, CPU, 0)
-    with pytest.raises(ConfigError, match=r"context_parallel=3: 1 frames of 16x32 are 2 image tokens.*use at most 2"):
+    with pytest.raises(ConfigError, match=r"context_parallel=3: 1 frames of 16x32 have 2 image tokens.*use at most 2"):
         check_degree(ContextParallel(degree=3, mode="ring"), LARGE, request, CPU, 0)
 
 
@@ -120,7 +120,7 @@ def test_options_that_mean_nothing_are_refused(degree: int | None, mode: str | N
 
 
 def test_a_hosted_backend_has_no_such_option() -> None:
-    with pytest.raises(ConfigError, match="context_parallel: no option of the backend novita"):
+    with pytest.raises(ConfigError, match="context_parallel: not an option of the backend novita"):
         get_backend("novita", api_key="k", context_parallel=2)
 
 

@@ -193,7 +193,7 @@ def test_every_option_that_is_named_is_taken(subject: Subject) -> None:
 
 def test_an_option_of_another_backend_is_refused(subject: Subject) -> None:
     foreign = {"local": {"api_key": "k"}}.get(subject.backend.name, {"model": "tiny"})
-    with pytest.raises(ConfigError, match="no option of the backend"):
+    with pytest.raises(ConfigError, match="not an option of the backend"):
         get_backend(subject.backend.name, **foreign)
 
 

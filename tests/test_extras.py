@@ -311,4 +311,4 @@ def test_with_the_extra_quant_alone_a_video_is_made_with_int8_weights(run: Runs)
 
 def test_with_the_extra_quant_alone_its_other_libraries_are_found(run: Runs) -> None:
     own(run("quant"), "nf4")
-    assert "is no GGUF file" in run("quant").answers["own GGUF"].stderr
+    assert "not a GGUF file" in run("quant").answers["own GGUF"].stderr

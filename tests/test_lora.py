@@ -419,7 +419,7 @@ def test_offline_nothing_is_asked_for(content: bytes, tmp_path: Path, monkeypatc
     [
         ("someone/else/a.safetensors", {}, ConfigError, "no Hub repository someone/else"),
         ("someone/tiny/a.safetensors", {}, ConfigError, "someone/tiny has no file a.safetensors"),
-        ("some one/tiny/a.safetensors", {}, ConfigError, "cannot be a Hub id"),
+        ("some one/tiny/a.safetensors", {}, ConfigError, "is not a valid Hub id"),
         (PLACE, {"refuse": (403, "GatedRepo")}, ModelLoadError, "login"),
     ],
 )

@@ -91,7 +91,7 @@ def test_layer_by_layer_is_not_compiled() -> None:
 def test_giving_up_names_stage_peak_attempts_and_remedy() -> None:
     found = fallback(GPU.model_copy(update={"on_oom": OutOfMemoryConfig(attempts=2)}))
     found.next_retry(out_of("denoise"), False)
-    with pytest.raises(GpuMemoryError, match=r"in denoise; 70\.0 GiB .*tried before: .*offload model"):
+    with pytest.raises(GpuMemoryError, match=r"in denoise; peak allocation 70\.0 GiB; already tried: .*offload model"):
         found.next_retry(out_of("denoise"), False)
 
 
@@ -168,7 +168,7 @@ def test_the_frames_are_those_of_an_undisturbed_run_after_loading_and_encoding(
         result = new_backend().generate(REQUEST, GenerationContext(tmp_path / "a.mp4"))
     assert result.provenance["frames_sha256"] == undisturbed
     first, second = result.provenance["recoveries"]
-    assert "in the stage load" in first and "in the stage encode" in second
+    assert "in the load stage" in first and "in the encode stage" in second
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ def recovered(starts_process: None, tmp_path_factory: pytest.TempPathFactory) ->
 
 def test_the_frames_are_those_of_an_undisturbed_run_after_denoising(recovered: Recovered, undisturbed: str) -> None:
     assert recovered.result.provenance["frames_sha256"] == undisturbed
-    assert [text for text in recovered.result.provenance["recoveries"] if "in the stage denoise" in text]
+    assert [text for text in recovered.result.provenance["recoveries"] if "in the denoise stage" in text]
 
 
 def test_so_they_are_in_bfloat16(starts_process: None, tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_a_failure_of_the_decoding_repeats_no_step(undisturbed: str, tmp_path: P
         result = new_backend().generate(REQUEST, GenerationContext(tmp_path / "a.mp4"))
     assert shortages["denoise"].count == 4
     assert result.provenance["frames_sha256"] == undisturbed
-    assert [text for text in result.provenance["recoveries"] if "in the stage decode" in text]
+    assert [text for text in result.provenance["recoveries"] if "in the decode stage" in text]
 
 
 def test_after_giving_up_the_device_is_clean_no_file_is_kept_and_the_backend_works_again(

@@ -38,7 +38,7 @@ def test_json_may_begin_with_a_byte_order_mark() -> None:
 
 @pytest.mark.parametrize("text", ["NaN", "[Infinity]", '{"a": -Infinity}'])
 def test_names_of_numbers_are_refused(text: str) -> None:
-    assert "which is no JSON number" in refusal(text)
+    assert "which is not a JSON number" in refusal(text)
 
 
 @pytest.mark.parametrize("text", ["1e999", "[-1e999]"])
@@ -52,7 +52,7 @@ def test_halves_of_surrogate_pairs_are_refused(text: str) -> None:
 
 
 def test_what_is_not_utf_8_is_refused_with_the_place() -> None:
-    assert refusal(b'"a\xff"') == "is not UTF-8: byte 2 cannot be read"
+    assert refusal(b'"a\xff"') == "is not UTF-8: byte 2 cannot be decoded"
 
 
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])

@@ -115,7 +115,7 @@ def test_both_sizes_are_taken(width: int, height: int) -> None:
 
 
 def test_a_size_that_is_not_made_is_named_by_the_sides_that_were_sent() -> None:
-    rule = "the height is 544; novita makes 1280x720 and 720x1280"
+    rule = "the height is 544; novita supports 1280x720 and 720x1280"
     assert refusal(width=960, height=544) == f"width=960: {rule}"
 
 
@@ -207,7 +207,7 @@ def test_what_is_missing_in_extra_is_named_by_its_place() -> None:
 
 
 def test_what_is_unknown_in_extra_is_named_by_its_place() -> None:
-    assert refusal(extra={"webook": 1}) == "extra.webook=1: unknown field; leave it out"
+    assert refusal(extra={"webook": 1}) == "extra.webook=1: unknown field; remove it"
 
 
 # Requests sent

@@ -181,7 +181,9 @@ def test_an_unknown_field_is_refused_with_the_likely_one() -> None:
 
 @pytest.mark.parametrize("field", ["input_reference", "input_reference[image_url]", "extra_body[input_reference]"])
 def test_images_are_refused_by_name(field: str) -> None:
-    assert "input_reference='https://cat.example': images are not taken" in refusal(**{field: "https://cat.example"})
+    assert "input_reference='https://cat.example': images are not supported" in refusal(
+        **{field: "https://cat.example"}
+    )
 
 
 @pytest.mark.parametrize("body", [None, [], "prompt", '{"prompt": "a cat"}', 3])
@@ -206,7 +208,7 @@ def test_a_size_and_the_same_sides_agree() -> None:
 
 
 def test_a_size_and_other_sides_are_refused() -> None:
-    assert refusal(size="1280x720", width=720) == "width=720: is not that of size=1280x720; give one of the two"
+    assert refusal(size="1280x720", width=720) == "width=720: contradicts size=1280x720; send only one of the two"
 
 
 def test_a_size_that_cannot_be_made_is_named_once_as_it_was_sent() -> None:
@@ -229,7 +231,7 @@ def test_each_side_with_a_fault_has_its_rule() -> None:
 
 @pytest.mark.parametrize("seconds", [170, "170", 170.0])
 def test_a_length_that_cannot_be_made_is_refused_as_seconds(seconds: object) -> None:
-    rule = "makes 40801 frames at 240 a second; must be 4k+1 frames, from 1 to 4097; the nearest is 4097"
+    rule = "is 40801 frames at 240 fps; must be 4k+1 frames, from 1 to 4097; the nearest is 4097"
     assert refusal(seconds=seconds, fps=240) == f"seconds=170: {rule}"
 
 

@@ -60,5 +60,5 @@ def test_fields_of_a_form_are_never_null() -> None:
 
 
 def test_another_dialect_is_not_known() -> None:
-    with pytest.raises(ValueError, match="known are"):
+    with pytest.raises(ValueError, match="unknown dialect"):
         schemas.submission_schema("x", False, 5000)

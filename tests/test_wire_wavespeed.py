@@ -94,7 +94,7 @@ def test_both_sizes_are_taken(size: str, sides: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("size", ["960*544", "100*100", "0*0"])
 def test_sizes_are_proposed_as_the_page_writes_them(size: str) -> None:
-    assert refusal(size=size) == f"size='{size}': wavespeed makes 1280*720 and 720*1280"
+    assert refusal(size=size) == f"size='{size}': wavespeed supports 1280*720 and 720*1280"
 
 
 @pytest.mark.parametrize("size", ["1280*704", "720*720", "1280x720", "1280", "", "*", "-1280*720", "1280*720*1"])

@@ -1,1 +1,1 @@
-"""Backends: ways to make a video from a request, all behind one verb, ``generate``."""
+"""Backends: each generates a video from a request with one method, ``generate``."""

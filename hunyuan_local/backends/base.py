@@ -1,4 +1,4 @@
-"""The interface of every backend: one verb, and the context that travels beside the request."""
+"""The interface of every backend: ``generate``, and the context passed along with the request."""
 
 from __future__ import annotations
 
@@ -17,55 +17,56 @@ from ..errors import ConfigError
 from ..schema import MAX_EXACT_SEED, GenerationRequest, GenerationResult, Progress
 
 
-def _ignore(told: Progress | str) -> None:
-    """The callback of a caller who does not ask."""
+def _ignore(message: Progress | str) -> None:
+    """Default callback: ignores the message."""
 
 
 class Spending(Protocol):
-    """Decides whether another task may be paid for, and keeps the account."""
+    """Counts submissions and decides whether another paid task is allowed."""
 
     def reserve(self) -> None:
-        """A task is about to be submitted.
+        """Count a task that is about to be submitted.
 
         Raises:
-            SpendingLimitError: it would cost more than is allowed.
+            SpendingLimitError: the task would exceed the limit.
         """
         ...
 
     def give_back(self) -> None:
-        """The service has made nothing of the task that was reserved last by this thread."""
+        """Release the last reservation of this thread, because the service rejected the task."""
         ...
 
 
 @dataclass
 class GenerationContext:
-    """What belongs to one run rather than to the video.
+    """Options and callbacks of one run; everything about the video itself is in the request.
 
     Attributes:
         output: the mp4 to write; None chooses a name with time and seed in the current folder.
         overwrite: replace an existing file.
-        on_progress: called with every :class:`~hunyuan_local.schema.Progress`, from the thread that generates.
-        on_note: called with each sentence that the user should know, as soon as it is known; the
-            result holds those that are about the video.
+        on_progress: called with every :class:`~hunyuan_local.schema.Progress`, from the generating thread.
+        on_note: called with each note for the user as soon as it is known; the result contains the notes
+            about the video.
         cancel: set it, from any thread, to stop within one step.
-        allow_loss: let a backend leave out or change what it cannot hold, and say so in a note.
-        keep_remote: when cancelled, leave a hosted task open, to be continued later, rather than cancel it too.
-        spending: asked before a hosted service is sent a task that costs money; None asks nobody.
-        submit_again: start a new task at a hosted service even if one of the very same request is
-            still open; otherwise that one is continued.
-        checkpoint_dir: where the local backend saves the state of the unfinished video; the same request for the
-            same output goes on from there.
-        checkpoint_every: save it after so many steps. None saves it by time: after the step with which 30 seconds of
-            work would be lost. Either way it is saved after the last step, and at once when the video is cancelled
-            or fails for what may pass; a crash or a power cut costs the work since it was saved last.
-        preview_every: the local backend writes a picture of the unfinished video after so many steps, in the
-            place of the last one: ``<output>.preview.png``, which the progress names. 0 writes none.
-        rewriting: who rewrites the prompts of requests that ask for it.
-        safety: whether finished frames are checked, and what becomes of the video then.
-        rewrite_s: set by the backend: the seconds that rewriting the prompt took.
-        rewrite_notes: set by the backend: what the result says of the rewriting.
-        job_id: set by a hosted backend as soon as it is known: the name under which the job can be resumed here.
-        remote_id: set by a hosted backend as soon as it is known: the task's id at the service.
+        allow_loss: let a backend drop or change fields that it does not support, and report them in notes.
+        keep_remote: on cancellation, leave the hosted task running so that it can be resumed later.
+        spending: consulted before each paid task is submitted; None sets no limit.
+        submit_again: submit a new hosted task even if a task for the same request is still open. By default the
+            open task is resumed.
+        checkpoint_dir: folder in which the local backend saves the state of the unfinished video. The same request
+            with the same output resumes from that state.
+        checkpoint_every: save the state every this many steps. None saves it by time, before more than 30 seconds of
+            work could be lost. The state is also saved after the last step, and immediately on cancellation or a
+            temporary failure. A crash or a power cut loses only the work since the last save.
+        preview_every: every this many steps, the local backend writes a preview of the unfinished video to
+            ``<output>.preview.png``, which the progress names; each preview replaces the previous one. 0 disables
+            previews.
+        rewriting: the language model that rewrites prompts, for requests with ``rewrite`` set.
+        safety: whether finished frames are checked, and what happens to a flagged video.
+        rewrite_s: set by the backend: seconds spent rewriting the prompt.
+        rewrite_notes: set by the backend: the notes about rewriting that go into the result.
+        job_id: set by a hosted backend as soon as it is known: the local id with which the job can be resumed.
+        remote_id: set by a hosted backend as soon as it is known: the service's id of the task.
     """
 
     output: Path | None = None
@@ -94,23 +95,23 @@ class GenerationContext:
             self.checkpoint_dir = Path(self.checkpoint_dir)
         if self.checkpoint_every is not None and self.checkpoint_every < 1:
             raise ConfigError(
-                f"checkpoint_every={self.checkpoint_every}: must be 1 step or more; leave it out to save by time"
+                f"checkpoint_every={self.checkpoint_every}: must be 1 step or more; omit it to save by time"
             )
         if self.preview_every < 0:
-            raise ConfigError(f"preview_every={self.preview_every}: must be 1 step or more, or 0 for no pictures")
+            raise ConfigError(f"preview_every={self.preview_every}: must be 1 step or more, or 0 for no previews")
 
 
 class Explanation(BaseModel):
     """What a backend would do with a request.
 
     Attributes:
-        verdict: ``accepted`` as it is; ``adjusted`` only with permission; or ``refused``.
-        losses: field, value, reason and, where permitted, what it becomes.
-        url: where the request goes; None where it is refused, and for the local backend.
-        body: the exact body; None where the request is refused. A seed that was not given is drawn anew for every
-            video.
-        notes: what else the user should know.
-        price_usd: of one video in US dollars, if known.
+        verdict: ``accepted`` unchanged; ``adjusted``, which requires permission; or ``refused``.
+        losses: for each loss the field, its value, the reason and, if it can be permitted, the new value.
+        url: where the request is sent; None if it is refused, and for the local backend.
+        body: the exact body; None if the request is refused. If the request has no seed, the body shows an example:
+            each video gets a new random seed.
+        notes: other information for the user.
+        price_usd: price of one video in US dollars, if known.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -125,72 +126,72 @@ class Explanation(BaseModel):
 
 
 class Backend(Protocol):
-    """Makes videos, one at a time. What it can do is for its members to say, not for its name."""
+    """Generates videos, one at a time. Callers decide by its members, never by its name."""
 
     @property
     def name(self) -> str:
-        """What people and files call it."""
+        """Name of the backend on the command line and in files."""
         ...
 
     @property
     def config(self) -> ModelConfig | None:
-        """The model that this machine runs; None at a service, which runs its own."""
+        """The model that runs on this machine; None for a hosted service."""
         ...
 
     @property
     def profile(self) -> RuntimeProfile | None:
-        """The profile in which the model runs; None where the plan decides for each request, and at a service."""
+        """The fixed profile of the model; None if the plan chooses one per request, and for a hosted service."""
         ...
 
     @property
     def is_paid(self) -> bool:
-        """Whether each video is a task at a service, which may cost money and may hold less than was asked for."""
+        """Whether each video is a hosted task, which may cost money and may not support every field."""
         ...
 
     @property
     def keeps_state(self) -> bool:
-        """Whether it takes ``checkpoint_dir`` and ``preview_every`` of a context."""
+        """Whether the backend supports ``checkpoint_dir`` and ``preview_every`` of a context."""
         ...
 
     @property
     def identity(self) -> str:
-        """What two backends share that make the same videos: of which model, or of which service."""
+        """Equal for two backends that generate the same videos: identifies the model or the service."""
         ...
 
     @property
     def device(self) -> str:
-        """What it runs on, in words; ``not loaded`` before that is known."""
+        """Description of the device; ``not loaded`` until the model is loaded."""
         ...
 
     @property
     def capabilities(self) -> Capabilities:
-        """Sizes, steps, frames and seeds that it takes, and its price if known."""
+        """Supported sizes, steps, frame counts and seeds, and the price if known."""
         ...
 
     def explain(self, request: GenerationRequest) -> Explanation:
-        """What ``generate`` would do with this request; sends nothing and reads no weight."""
+        """What ``generate`` would do with this request; sends nothing and reads no weights."""
         ...
 
     def load(self, context: GenerationContext | None = None) -> object:
-        """Do now what the first video would have to wait for; does nothing the second time."""
+        """Do now what the first video would otherwise wait for; later calls do nothing."""
         ...
 
     def memory(self) -> tuple[int, int] | None:
-        """The most bytes of the device that were taken so far, and all it has; None where it does not count."""
+        """Peak and total device memory in bytes; None if it is not measured."""
         ...
 
     def rewrite(self, request: GenerationRequest, context: GenerationContext | None = None) -> GenerationRequest:
-        """The request with its prompt rewritten, if it asks for that and it is not done yet; else the same one.
+        """Rewrite the prompt if the request sets ``rewrite`` and the prompt has not been rewritten yet.
 
-        :meth:`generate` begins with this.
+        :meth:`generate` starts with this step.
 
         Raises:
-            RewriteError: the prompt cannot be rewritten, and the context does not allow to use the original one.
+            RewriteError: the prompt cannot be rewritten, and the context does not allow the original prompt.
         """
         ...
 
     def generate(self, request: GenerationRequest, context: GenerationContext | None = None) -> GenerationResult:
-        """Make one video and return where it is and how it was made.
+        """Generate one video; the result has its path and a record of how it was generated.
 
         Raises:
             HunyuanLocalError: see :mod:`hunyuan_local.errors`; no file is left behind.
@@ -198,38 +199,38 @@ class Backend(Protocol):
         ...
 
     def close(self) -> None:
-        """Give back memory and connections; the backend may not be used afterwards."""
+        """Release memory and connections; the backend cannot be used afterwards."""
         ...
 
 
 class Pending(Protocol):
-    """A video whose making needs the backend no longer."""
+    """A video that is being finished and no longer needs the backend."""
 
     def result(self) -> GenerationResult:
-        """Wait for the file; raises what :meth:`Backend.generate` would."""
+        """Wait for the file; raises the same errors as :meth:`Backend.generate`."""
         ...
 
 
 @runtime_checkable
 class StagedBackend(Backend, Protocol):
-    """A backend that can do parts of its work for many videos together."""
+    """A backend that can share stages between videos of a batch."""
 
     def encode_ahead(self, requests: Sequence[GenerationRequest], folder: Path, context: GenerationContext) -> None:
-        """Encode the prompts of requests to come, into a folder."""
+        """Encode the prompts of upcoming requests and store the results in a folder."""
         ...
 
     def start(self, request: GenerationRequest, context: GenerationContext | None = None) -> Pending:
-        """As ``generate``, but return as soon as the next video can be begun."""
+        """Like ``generate``, but return as soon as the next video can start."""
         ...
 
 
 def preview_path(output: Path) -> Path:
-    """Where the pictures of an unfinished video are written."""
+    """Path of the preview image of an unfinished video."""
     return output.with_name(f"{output.name}.preview.png")
 
 
 def with_seed(request: GenerationRequest, limits: Capabilities) -> GenerationRequest:
-    """The request with a random seed that the target takes, where none was given."""
+    """The request with its seed or, if it has none, with a random seed that the backend supports."""
     if request.seed is not None:
         return request
     low, high = limits.seeds
@@ -245,11 +246,11 @@ def explanation(
     body: dict[str, Any] | None,
     notes: list[str],
 ) -> Explanation:
-    """The statement of :meth:`Backend.explain`, from what fitting the request gave."""
+    """Build the result of :meth:`Backend.explain` from a fitted request."""
     if fitted.request.seed is None:
-        notes = [*notes, "no seed: one is drawn anew for each video, the one shown is an example"]
+        notes = [*notes, "no seed: each video gets a random one; the seed shown is an example"]
     if fitted.request.awaits_rewriting:
-        notes = [*notes, f"the prompt is rewritten first ({fitted.request.rewrite}); it is shown as it was given"]
+        notes = [*notes, f"the prompt is rewritten first ({fitted.request.rewrite}); the original is shown"]
     verdict = "refused" if not fitted.possible else "adjusted" if fitted.losses else "accepted"
     losses = [
         {"field": x.field, "value": x.value, "reason": x.rule, "becomes": x.becomes, "permissible": x.permissible}

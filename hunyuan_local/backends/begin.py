@@ -1,4 +1,4 @@
-"""How every backend begins a video: what was asked for becomes a run whose request and file are settled."""
+"""The common start of a video in every backend: resolves the request and the output path into a :class:`Run`."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ R = TypeVar("R", bound=GenerationRequest)
 
 @dataclass
 class Run(Generic[R]):
-    """What is known of one video on its way.
+    """The state of one video while it is generated.
 
     Attributes:
-        request: with a seed, and with every default that its backend has.
+        request: with a seed and all defaults of the backend.
         output: the file to write.
         context: progress, cancellation and options of the caller.
-        began: seconds of the monotonic clock at the start; the rewriting of the prompt does not count.
-        notes: what the user has been notified of.
-        state: what an earlier attempt may have saved, and this one saves; None keeps nothing.
-        loaded: seconds of the monotonic clock once a model of this machine was there.
-        recoveries: what was changed because memory ran out.
+        began: monotonic time of the start in seconds, moved forward by the time spent rewriting the prompt.
+        notes: the notes sent to the user so far.
+        state: the saved state of this video, possibly from an earlier attempt; None saves nothing.
+        loaded: monotonic time in seconds at which the local model was loaded.
+        recoveries: the changes made because memory ran out.
     """
 
     request: R
@@ -55,18 +55,18 @@ class Run(Generic[R]):
     recoveries: list[str] = field(default_factory=list)
 
     def note(self, text: str) -> None:
-        """Notify the user, once, and keep the text for the result."""
+        """Send a note to the user, once, and keep it for the result."""
         if text not in self.notes:
             self.notes.append(text)
             self.context.on_note(text)
 
     def rewrite(self, rewriter: PromptRewriter, find_place: FindPlace = on_the_cpu) -> None:
-        """Have the prompt rewritten, if the request asks for that and it is not done yet; note how it went.
+        """Rewrite the prompt if the request sets ``rewrite`` and it has not been rewritten yet; note the outcome.
 
-        Afterwards the language model is where this video leaves room for it.
+        Afterwards the language model leaves the GPU if the video needs the memory.
 
         Raises:
-            RewriteError: the prompt cannot be rewritten, and the context does not allow to use the original one.
+            RewriteError: the prompt cannot be rewritten, and the context does not allow the original prompt.
         """
         context = self.context
         if self.request.awaits_rewriting:
@@ -78,7 +78,7 @@ class Run(Generic[R]):
         self.notes += context.rewrite_notes
         if not context.rewrite_notes and self.request.original_prompt == self.request.prompt:
             self.notes.append(
-                f"rewrite={self.request.rewrite}: an earlier attempt at this video has left the prompt as it is"
+                f"rewrite={self.request.rewrite}: an earlier attempt at this video left the prompt unchanged"
             )
 
 
@@ -90,16 +90,16 @@ def begin(
     resolve: Callable[[GenerationRequest], R],
     model: ModelConfig | None = None,
 ) -> Run[R]:
-    """Settle what one video is made from, before any weight is read and before anything is sent.
+    """Resolve the request and check the output, before any weights are read and before anything is sent.
 
     Args:
-        name: of the model or the service, with which the file's name begins where the context names no file.
-        resolve: gives the request as the backend takes it, with a seed; refuses what it cannot make.
-        model: whose saved states are taken up; None saves none.
+        name: name of the model or the service; it starts the file name if the context has no output path.
+        resolve: returns the request as the backend runs it, with a seed; raises if the backend cannot run it.
+        model: the model whose saved states are resumed; None saves no states.
 
     Raises:
-        ConfigError, OutputExistsError: the file cannot be written, or ``SOURCE_DATE_EPOCH`` is no time.
-        ConfigError, ModelLoadError: frames are to be checked, and the classifier cannot be used.
+        ConfigError, OutputExistsError: the file cannot be written, or ``SOURCE_DATE_EPOCH`` is not a valid time.
+        ConfigError, ModelLoadError: the safety check is on, and the classifier cannot be used.
         InvalidRequestError: ``resolve`` refuses the request.
     """
     check_source_date()
@@ -117,30 +117,31 @@ def begin(
 
 
 def forget_rewriting(request: GenerationRequest, context: GenerationContext) -> None:
-    """Clear what an earlier request has left in a context; what was done for this one stays."""
+    """Clear rewriting results of an earlier request from a context; those of this request stay."""
     if request.original_prompt is None:
         context.rewrite_s, context.rewrite_notes = 0.0, []
 
 
 def open_state(request: GenerationRequest, model: ModelConfig, context: GenerationContext) -> Checkpoint | None:
-    """The saved state of a request, if the context has a folder for it; its content is checked at the load.
+    """The saved state of a request, if the context has a checkpoint folder; its content is checked when it is loaded.
 
     Args:
-        request: as it was asked for: the state is named by that, so that the same command finds it.
+        request: the request as the user made it. The name of the state is derived from it, so the same command
+            finds the state again.
     """
     if context.checkpoint_dir is None:
         return None
     sweep(context.checkpoint_dir)
     from ..pipeline.checkpoint import Checkpoint, key_of
 
-    # Where it is as seen from here, so that a state may be taken to another machine with its folder.
+    # A relative path, so that the folder can be moved to another machine together with its states.
     output = "" if context.output is None else os.path.relpath(context.output, context.checkpoint_dir)
     key = key_of(json_text(request), json_text(model), output)
     return Checkpoint(context.checkpoint_dir, key, context.checkpoint_every)
 
 
 def _with_what_was_kept(request: GenerationRequest, state: Checkpoint) -> GenerationRequest:
-    """The request with the prompt that was rewritten, and the seed that was drawn, before an interruption."""
+    """The request with the rewritten prompt and the random seed that were saved before an interruption."""
     saved = json.loads(state.saved_facts().get("request", "{}"))
     if request.awaits_rewriting and saved.get("original_prompt") == request.prompt:
         request = request.replace(prompt=saved["prompt"], original_prompt=request.prompt)
@@ -148,10 +149,10 @@ def _with_what_was_kept(request: GenerationRequest, state: Checkpoint) -> Genera
 
 
 class OneAtATime:
-    """Lets one video of a backend be made at a time; a second one is refused at once.
+    """A lock that allows one video of a backend at a time and refuses a second one immediately.
 
     Raises:
-        HunyuanLocalError: on entering, while another thread is inside.
+        HunyuanLocalError: on entry, while another thread holds the lock.
     """
 
     def __init__(self) -> None:
@@ -160,8 +161,8 @@ class OneAtATime:
     def __enter__(self) -> None:
         if not self._lock.acquire(blocking=False):
             raise HunyuanLocalError(
-                "this backend makes one video at a time and is at work on another; wait until that is done, or make "
-                "another backend with get_backend"
+                "this backend generates one video at a time and is busy with another; wait for it to finish, or "
+                "create another backend with get_backend"
             )
 
     def __exit__(

@@ -1,4 +1,4 @@
-"""A backend's way to rewritten prompts: the language model is made when it is needed, where there is room for it."""
+"""Prompt rewriting in a backend: loads the language model on first use, on a device with enough memory."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from ..rewriting.writer import Writer
 from ..schema import GenerationRequest, Progress
 from .base import GenerationContext
 
-# What a language model takes beside its weights, as a share of them: the keys and values of a prompt, and the logits.
+# Memory of a language model on top of its weights, as a fraction of them: the KV cache of a prompt, and the logits.
 OVERHEAD = 0.2
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the language model runs: a device, and whether it may stay there while a video is denoised."""
+    """Where the language model runs: the device, and whether it may stay there during denoising."""
 
     device: Literal["cpu", "cuda"] = "cpu"
     stays: bool = True
 
 
-# Asked with the bytes of a device's memory that the language model needs.
+# Chooses a place, given the bytes of device memory that the language model needs.
 FindPlace = Callable[[int], Place]
 
 
 def on_the_cpu(needed_bytes: int) -> Place:
-    """The place of those who know nothing of the GPU's memory."""
+    """The place for backends that do not track GPU memory: the CPU."""
     return Place()
 
 
 class PromptRewriter:
-    """The rewriter of one backend, or of several, whose prompts it rewrites one after another.
+    """The rewriter of one or more backends; it rewrites one prompt at a time.
 
     Args:
-        max_characters: the longest prompt that the backend takes; None where it does not say.
+        max_characters: longest prompt that the backend accepts; None if there is no known limit.
     """
 
     def __init__(self, max_characters: int | None = None):
@@ -52,10 +52,10 @@ class PromptRewriter:
     def rewrite(
         self, request: GenerationRequest, context: GenerationContext, find_place: FindPlace = on_the_cpu
     ) -> GenerationRequest:
-        """See :meth:`hunyuan_local.backends.base.Backend.rewrite`; time and notes go into the context.
+        """Implement :meth:`hunyuan_local.backends.base.Backend.rewrite`; sets the time and notes in the context.
 
         Args:
-            find_place: says where the language model goes, if it is not loaded yet.
+            find_place: chooses the device of the language model if it is not loaded yet.
         """
         if not request.awaits_rewriting:
             return request
@@ -79,19 +79,19 @@ class PromptRewriter:
         return found.request
 
     def make_room(self, find_place: FindPlace) -> None:
-        """Leave the GPU if the language model may not stay there with the video that comes now."""
+        """Unload the language model if it is on the GPU and the next video needs the memory."""
         if self._place.device != "cpu" and find_place(self._needed_bytes) != Place("cuda"):
             self.close()
 
     def leave_gpu(self) -> bool:
-        """Leave the GPU, whose memory has run out; False if the language model is not there."""
+        """Unload the language model from the GPU after running out of memory; False if it is not on the GPU."""
         is_there = self._rewriter is not None and self._place.device != "cpu"
         if is_there:
             self.close()
         return is_there
 
     def close(self) -> None:
-        """Give back the language model's memory."""
+        """Release the memory of the language model."""
         with self._one_at_a_time:
             rewriter, self._rewriter = self._rewriter, None
             if rewriter is not None:

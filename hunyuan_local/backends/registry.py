@@ -1,4 +1,4 @@
-"""Names of backends and how each is made; nothing is imported before it is asked for."""
+"""Registry of backends by name; a backend's modules are imported only when it is created."""
 
 from __future__ import annotations
 
@@ -50,31 +50,31 @@ _FACTORIES: dict[str, Callable[..., Backend]] = {"local": _local, "novita": _nov
 
 
 def backend_names() -> list[str]:
-    """Names that :func:`get_backend` takes."""
+    """Names that :func:`get_backend` accepts."""
     return sorted(_FACTORIES)
 
 
 def option_names(name: str) -> tuple[str, ...]:
-    """The options that :func:`get_backend` takes for this backend.
+    """The options that :func:`get_backend` accepts for this backend.
 
     Raises:
         ConfigError: unknown backend.
     """
     if name not in _FACTORIES:
-        raise ConfigError(f"backend={name!r}: not known; use {', '.join(backend_names())}")
+        raise ConfigError(f"backend={name!r}: unknown backend; use {', '.join(backend_names())}")
     return tuple(inspect.signature(_FACTORIES[name]).parameters)
 
 
 def get_backend(name: str, **options: Any) -> Backend:
-    """Make a backend.
+    """Create a backend.
 
     Args:
         name: one of :func:`backend_names`.
         options: for ``local``: ``model`` (a name, folder, Hub id or ``ModelConfig``), ``revision``, ``profile`` (a
             name, YAML file, mode of the plan or ``RuntimeProfile``), ``lora`` (a list of ``LoraConfig``), ``cache``
-            (a name), ``context_parallel`` (how many GPUs make one video together) and ``context_parallel_mode``
+            (a name), ``context_parallel`` (number of GPUs that share one video) and ``context_parallel_mode``
             (``ulysses`` or ``ring``). For the hosted backends: ``api_key``, ``base_url`` and ``timeout_s``. None
-            is the default.
+            selects the default.
 
     Raises:
         ConfigError: unknown backend, model or profile, or an option of another backend.
@@ -82,5 +82,5 @@ def get_backend(name: str, **options: Any) -> Backend:
     known = option_names(name)
     given = {option: value for option, value in options.items() if value is not None}
     if foreign := sorted(given.keys() - set(known)):
-        raise ConfigError(f"{', '.join(foreign)}: no option of the backend {name}; its options are {', '.join(known)}")
+        raise ConfigError(f"{', '.join(foreign)}: not an option of the backend {name}; use {', '.join(known)}")
     return _FACTORIES[name](**given)

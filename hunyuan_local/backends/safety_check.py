@@ -1,6 +1,6 @@
-"""The safety check of a finished video: which frames are looked at, what a classifier says of them, what follows.
+"""The safety check of a finished video: selects frames, classifies them, and blocks or flags the video.
 
-Knows nothing about jobs, nor about torch, which is imported only where a check is wanted.
+Does not depend on jobs. torch is imported only if a check is configured.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from ..video import read_frames
 
 
 def prepare(config: SafetyConfig, on_note: Callable[[str], None]) -> None:
-    """Load the classifier, if a check is wanted: before the work, so that a wrong name costs no video.
+    """Load the classifier if a check is configured. Call it before generating, so that a wrong name costs no video.
 
     Args:
-        on_note: told of a download.
+        on_note: called when the classifier is downloaded.
 
     Raises:
-        ConfigError: Pillow is missing, or the classifier does not have the labels that count.
-        ModelLoadError: the classifier is not there, or is none.
+        ConfigError: Pillow is missing, or the classifier does not have the configured labels.
+        ModelLoadError: the classifier cannot be found, or the model is not an image classifier.
     """
     if config.mode == "off":
         return
@@ -34,13 +34,13 @@ def prepare(config: SafetyConfig, on_note: Callable[[str], None]) -> None:
 
 
 class Inspection:
-    """The check of one video, told its frames as they come.
+    """The check of one video, fed with its frames as they are decoded.
 
-    It holds copies of those that are to be looked at: at 1280x720 2.8 MB each.
+    Keeps copies of the frames to classify, width * height * 3 bytes each: 2.8 MB at 1280x720.
 
     Args:
-        config: with the mode ``off`` nothing is kept and nothing is checked.
-        num_frames: how many will come. If more or fewer do, the very last one is looked at all the same.
+        config: with mode ``off``, no frames are kept and none are checked.
+        num_frames: expected number of frames. If the actual number differs, the last frame is still checked.
     """
 
     def __init__(self, config: SafetyConfig, num_frames: int):
@@ -51,7 +51,7 @@ class Inspection:
         self._seen = 0
 
     def add(self, frames: np.ndarray) -> None:
-        """Take the next frames, uint8 [n, height, width, 3]."""
+        """Add the next frames, uint8 [n, height, width, 3]."""
         if self._config.mode == "off" or not len(frames):
             return
         for index, frame in enumerate(frames, self._seen):
@@ -61,30 +61,30 @@ class Inspection:
         self._last = frames[-1].copy()
 
     def finish(self) -> SafetyVerdict | None:
-        """What the classifier says; None where no check is wanted.
+        """Classify the kept frames; None if no check is configured.
 
         Raises:
             ContentBlockedError: the video is flagged, and the mode is ``block``.
-            ModelLoadError: the classifier cannot be loaded, or gives no scores.
-            InvalidOutputError: there was no frame.
+            ModelLoadError: the classifier cannot be loaded, or returns no scores.
+            InvalidOutputError: there were no frames.
         """
         if self._config.mode == "off":
             return None
         if self._last is None:
-            raise InvalidOutputError("the video has no frame, so that it cannot be checked; no file is kept")
+            raise InvalidOutputError("the video has no frames to check; no file is kept")
         if self._seen != self._num_frames:
             self._kept.setdefault(self._seen - 1, self._last)
         verdict = self._judge()
         if verdict.flagged and self._config.mode == "block":
             raise ContentBlockedError(
-                f"the safety check withholds this video: {_finding(verdict)}; no file is kept; change the prompt or "
-                "the seed, or have flagged videos delivered with --safety flag",
+                f"the safety check blocked this video: {_finding(verdict)}; no file is kept; change the prompt or "
+                "the seed, or use --safety flag to keep flagged videos",
                 verdict,
             )
         return verdict
 
     def _judge(self) -> SafetyVerdict:
-        """The highest score of a label that counts, and where it is."""
+        """The verdict for the highest score of any configured label in any kept frame."""
         from ..pipeline.frame_classifier import load_classifier
 
         config, kept = self._config, sorted(self._kept.items())
@@ -97,7 +97,7 @@ class Inspection:
             for label, score in scores.items()
             if label.casefold() in counted
         ]
-        score, index, label = max(found, key=lambda entry: entry[0])  # of equal ones the first
+        score, index, label = max(found, key=lambda entry: entry[0])  # the first of equal scores
         return SafetyVerdict(
             flagged=score >= config.threshold,
             score=score,
@@ -110,10 +110,10 @@ class Inspection:
 
 
 def inspect_file(config: SafetyConfig, path: Path, num_frames: int) -> SafetyVerdict | None:
-    """What the classifier says of the frames of a video file; see :meth:`Inspection.finish`.
+    """Run the safety check on the frames of a video file; see :meth:`Inspection.finish`.
 
     Raises:
-        ContentBlockedError, InvalidOutputError, ModelLoadError: see :meth:`Inspection.finish`; the file stays.
+        ContentBlockedError, InvalidOutputError, ModelLoadError: see :meth:`Inspection.finish`; the file is kept.
         VideoError: the file cannot be read.
     """
     inspection = Inspection(config, num_frames)
@@ -124,26 +124,26 @@ def inspect_file(config: SafetyConfig, path: Path, num_frames: int) -> SafetyVer
 
 
 def evenly_spaced(num_frames: int, count: int) -> list[int]:
-    """The numbers, from 0, of so many frames or of all if there are fewer: the first, the last, and between them.
+    """Indices, from 0, of ``count`` evenly spaced frames including the first and the last; all frames if fewer.
 
-    A single one is the middle one. Of a video without frames there is none.
+    A count of 1 selects the middle frame. A video without frames has no indices.
     """
     if num_frames < 1:
         return []
     count = min(count, num_frames)
     if count == 1:
         return [(num_frames - 1) // 2]
-    # Rounded to the nearest, in whole numbers.
+    # i * (num_frames - 1) / (count - 1), rounded to the nearest integer.
     return [(2 * i * (num_frames - 1) + count - 1) // (2 * (count - 1)) for i in range(count)]
 
 
 def flag_note(verdict: SafetyVerdict) -> str:
-    """What the user is told of a flagged video that is delivered."""
-    return f"the safety check flags this video: {_finding(verdict)}"
+    """The note for a flagged video that is kept."""
+    return f"the safety check flagged this video: {_finding(verdict)}"
 
 
 def _finding(verdict: SafetyVerdict) -> str:
     return (
-        f"{verdict.model} gives frame {verdict.frame} the label {verdict.label!r} with a score of {verdict.score:.3f}, "
-        f"and {verdict.threshold:g} is enough"
+        f"{verdict.model} labels frame {verdict.frame} {verdict.label!r} with a score of {verdict.score:.3f}, and the "
+        f"threshold is {verdict.threshold:g}"
     )

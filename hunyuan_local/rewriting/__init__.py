@@ -1,4 +1,4 @@
-"""Has a language model rewrite prompts, and takes only what is a prompt."""
+"""Rewrites prompts with a language model and accepts only answers that are usable prompts."""
 
 from .rewriter import Rewriter
 

@@ -1,7 +1,7 @@
-"""Whether what a language model wrote can replace a prompt: not empty, not too long, about the same, in the same
-language, and neither a refusal nor something said to the user.
+"""Extracts the prompt from a language model's answer and checks that it can replace the original.
 
-Knows nothing about models.
+It must not be empty or too long, must have the same subject and language as the original, and must not be a refusal or
+a message to the user. Does not depend on models.
 """
 
 from __future__ import annotations
@@ -14,42 +14,40 @@ from .unwrapping import introduces, unwrapped
 from .words import content_words, pattern, plain, sentences, unspoken, words, words_kept
 
 _THOUGHTS = "</think>"
-# Of short prompts most words may be put differently; of long ones not nearly all.
+# A prompt of _MANY_WORDS content words or more must keep this fraction of them; a shorter one must keep one word.
 _MANY_WORDS = 6
 _LEAST_KEPT = 0.25
 _QUESTION_MARKS = ("?", "\N{FULLWIDTH QUESTION MARK}")
 
 
 def to_prompt(answer: str, original: str, max_characters: int, phrases: AnswerPhrases) -> str:
-    """The rewritten prompt in an answer: without the model's thoughts, and without what stands around the whole.
+    """Extract the rewritten prompt from an answer, without the model's thoughts, introductions and remarks.
 
     Args:
-        answer: all that the model wrote.
-        original: the prompt that was to be rewritten.
-        max_characters: of the longest prompt that is taken.
-        phrases: how to tell a prompt from what else models write.
+        answer: the complete answer of the model.
+        original: the original prompt.
+        max_characters: maximum length of the rewritten prompt.
+        phrases: phrases that distinguish a prompt from other output.
 
     Raises:
-        RewriteError: it is empty, too long, a refusal, said to the user, about prompts, of another language,
-            repetitive, or without a word of the original.
+        RewriteError: the prompt is empty, too long, a refusal, addressed to the user, about prompts, in another
+            language, repetitive, or shares no words with the original.
     """
     prompt = unwrapped(answer.rpartition(_THOUGHTS)[2], original, phrases)
     if not any(map(str.isalnum, prompt)):
-        raise RewriteError(f"the language model wrote no prompt, but {answer[:60]!r}")
+        raise RewriteError(f"the language model did not write a prompt: {answer[:60]!r}")
     if len(prompt) > max_characters:
-        raise RewriteError(
-            f"the language model wrote {len(prompt)} characters, of which at most {max_characters} are taken"
-        )
+        raise RewriteError(f"the language model wrote {len(prompt)} characters; the limit is {max_characters}")
     if (fault := _fault(prompt, original, phrases)) is not None:
         raise RewriteError(f"the language model {fault}: {_shortened(prompt)!r}")
     return prompt
 
 
 def _fault(prompt: str, original: str, phrases: AnswerPhrases) -> str | None:
-    """What is wrong with a prompt, as the end of a sentence."""
-    begun, before = plain(prompt), plain(original)
-    # A prompt may begin so itself: "Sorry, says the robot" keeps it.
-    if begun.startswith(phrases.refusals) and not before.startswith(phrases.refusals):
+    """What is wrong with a prompt, as a phrase that follows "the language model"; None if nothing is."""
+    text, before = plain(prompt), plain(original)
+    # Not a refusal if the original starts in the same way, such as "Sorry, says the robot".
+    if text.startswith(phrases.refusals) and not before.startswith(phrases.refusals):
         return "declined"
     said = plain(unspoken(prompt, phrases))
     for found in pattern(phrases.to_user).finditer(said):
@@ -68,9 +66,9 @@ def _fault(prompt: str, original: str, phrases: AnswerPhrases) -> str | None:
         if found[0] not in before:
             return f"wrote about a prompt ({found[0]!r})"
     if introduces(prompt, original, phrases):
-        return "introduced a prompt, and wrote none"
+        return "introduced a prompt but did not write one"
     if (change := language_change(original, prompt, phrases)) is not None:
-        return f"changed the language, {change}"
+        return f"changed the language {change}"
     if (repeated := repetition(prompt, phrases)) is not None and repetition(original, phrases) is None:
         return f"repeated itself ({_shortened(repeated)!r})"
     kept, words_of_original = words_kept(original, prompt, phrases)
@@ -89,7 +87,7 @@ def _begins_with(phrases: tuple[str, ...], begins: list[str]) -> bool:
 
 
 def _question(prompt: str, original: str, phrases: AnswerPhrases) -> str | None:
-    """A question that the original does not ask; one is made of the original's words where that asks one too."""
+    """A question that is not in the original; a question made of the words of an original question does not count."""
     for sentence in sentences(unspoken(prompt, phrases)):
         if not sentence.rstrip("*_ )").endswith(_QUESTION_MARKS):
             continue

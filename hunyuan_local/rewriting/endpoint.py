@@ -1,4 +1,4 @@
-"""A language model behind an HTTP server with OpenAI's chat completions, such as vLLM, llama.cpp or Ollama."""
+"""A language model behind a server with OpenAI's chat completions API, such as vLLM, llama.cpp or Ollama."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from ..errors import ConfigError, GenerationCancelledError, RewriteError
 from .writer import Answer, Messages, ShouldStop
 
 KEY_VARIABLE = "HUNYUAN_LOCAL_REWRITE_API_KEY"
-_LOOK_S = 0.1  # between two looks at the cancel switch
+_LOOK_S = 0.1  # interval between checks for cancellation
 
 
 class _Said(BaseModel):
-    """Of an answer what is needed; servers differ in the rest."""
+    """The fields that we need of an answer; servers differ in the others."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -52,13 +52,14 @@ A = TypeVar("A", bound=_Said)
 
 
 class EndpointWriter:
-    """See :class:`.writer.Writer`.
+    """A :class:`.writer.Writer` that calls an HTTP server.
 
     Args:
-        config: with an ``endpoint``; the key of the server is in ``HUNYUAN_LOCAL_REWRITE_API_KEY``, if it has one.
+        config: with an ``endpoint``. The environment variable ``HUNYUAN_LOCAL_REWRITE_API_KEY`` holds the server's
+            key, if it needs one.
 
     Raises:
-        ConfigError: the address is none of http, or the key none that HTTP can carry.
+        ConfigError: the endpoint is not an HTTP URL, or the key contains invalid characters.
     """
 
     def __init__(self, config: RewriteConfig):
@@ -66,27 +67,27 @@ class EndpointWriter:
         if not _is_address(address):
             raise ConfigError(
                 f"rewrite_endpoint={address!r}: must be a URL such as http://127.0.0.1:8080/v1, without a user or a "
-                f"password; a key goes into {KEY_VARIABLE}"
+                f"password; set a key with {KEY_VARIABLE}"
             )
         self._config = config
         self._url = address.rstrip("/")
         self._model = config.model_id
         key = os.environ.get(KEY_VARIABLE, "").strip()
         if not key.isascii() or not key.isprintable():
-            raise ConfigError(f"{KEY_VARIABLE}: holds characters that no key has; copy it again")
+            raise ConfigError(f"{KEY_VARIABLE}: contains invalid characters; copy it again")
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
 
     @property
     def name(self) -> str:
-        """The model and where it is."""
+        """The model and the URL of its server."""
         return f"{self._model} at {self._url}"
 
     def write(self, messages: Messages, max_new_tokens: int, should_stop: ShouldStop) -> Answer:
-        """See :class:`.writer.Writer`; one attempt, since a later one would come after the time limit.
+        """The model's answer, in a single attempt, since a retry would exceed the time limit.
 
         Raises:
-            RewriteError: the server cannot be reached, refuses, takes too long or answers something else.
-            GenerationCancelledError: cancelled; the connection is closed.
+            RewriteError: the server cannot be reached, refuses, takes too long or sends an unexpected answer.
+            GenerationCancelledError: ``should_stop`` returned True.
         """
         client = http_client(self._url, headers=self._headers, timeout=self._config.timeout_s)
         call: Future[Answer] = Future()
@@ -95,10 +96,10 @@ class EndpointWriter:
             try:
                 with client:
                     call.set_result(self._ask(client, messages, max_new_tokens))
-            except BaseException as error:  # for the thread that waits
+            except BaseException as error:  # passed on to the waiting thread
                 call.set_exception(error)
 
-        # A call that hangs is left to itself, and does not keep the process from ending.
+        # A daemon thread, so that a call that hangs is abandoned and does not block the exit of the process.
         threading.Thread(target=ask, name="rewriting", daemon=True).start()
         try:
             return self._await(call, should_stop)
@@ -109,24 +110,24 @@ class EndpointWriter:
             ) from error
 
     def close(self) -> None:
-        """Nothing is held between two calls."""
+        """Do nothing: no connection is kept between calls."""
 
     def _ask(self, client: httpx.Client, messages: Messages, max_new_tokens: int) -> Answer:
-        """The calls of one answer."""
+        """Send the request for one answer; asks for the name of the model first if it is not configured."""
         if self._model is None:
             self._model = _read(client.get(f"{self._url}/models"), _Models).data[0].id
         body = {
             "model": self._model,
             "messages": messages,
             "max_tokens": max_new_tokens,
-            "temperature": 0,  # the same prompt should be rewritten alike
+            "temperature": 0,  # rewrite the same prompt in the same way
             "stream": False,
         }
         choice = _read(client.post(f"{self._url}/chat/completions", json=body), _Completion).choices[0]
         return Answer(choice.message.content or "", choice.finish_reason != "length")
 
     def _await(self, call: Future[Answer], should_stop: ShouldStop) -> Answer:
-        """The answer, within the time limit as a whole: httpx itself limits only the pauses of a call."""
+        """Wait for the answer with a total time limit; the timeouts of httpx limit only each read or write."""
         deadline = time.monotonic() + self._config.timeout_s
         while True:
             try:
@@ -136,7 +137,7 @@ class EndpointWriter:
                     raise GenerationCancelledError("cancelled while the prompt was being rewritten") from None
                 if time.monotonic() >= deadline:
                     raise RewriteError(
-                        f"{self._url} took longer than {self._config.timeout_s:g} s; give more with --rewrite-timeout",
+                        f"{self._url} took longer than {self._config.timeout_s:g} s; raise --rewrite-timeout",
                         may_pass=True,
                     ) from None
 
@@ -150,10 +151,10 @@ def _is_address(address: str) -> bool:
 
 
 def _read(response: httpx.Response, kind: type[A]) -> A:
-    """What a server answered.
+    """Parse a server's answer.
 
     Raises:
-        RewriteError: it refuses, or it is something else.
+        RewriteError: the server refused, or the answer has an unexpected format.
     """
     if not response.is_success:
         busy = response.status_code == 429 or response.status_code >= 500
@@ -161,11 +162,11 @@ def _read(response: httpx.Response, kind: type[A]) -> A:
     try:
         return kind.model_validate_json(response.content)
     except ValidationError as error:
-        raise RewriteError(f"{response.url} did not answer as OpenAI's API does: {response.text[:120]!r}") from error
+        raise RewriteError(f"{response.url} is not compatible with OpenAI's API: {response.text[:120]!r}") from error
 
 
 def _said(response: httpx.Response) -> str:
-    """What a server says of a refused call, in the words of OpenAI's format where it has them."""
+    """The message in an error answer: that of OpenAI's format, or else the start of the text."""
     try:
         body: Any = response.json()
         return str(body["error"]["message"])[:200]

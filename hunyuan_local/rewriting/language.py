@@ -1,6 +1,6 @@
-"""Whether two texts are in the same language, as far as that can be told of a sentence or two.
+"""Detects whether two short texts are in different languages.
 
-The script is told of any text; the language within a script only where both texts are long enough and it is clear.
+Compares scripts for any text, and languages within a script only if both texts are long enough for a clear result.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from ..config import AnswerPhrases
 from .words import language_votes
 
-# Of shorter texts the language is guessed wrongly too often, as of those where the identifier is less sure than that.
+# The language identifier is wrong too often for texts with fewer letters or at a lower confidence.
 _ENOUGH_LETTERS = 30
 _SURE = 0.9
 _ENOUGH_VOTES = 2
@@ -23,9 +23,9 @@ _MOST_LETTERS = 5000
 
 
 def language_change(before: str, after: str, phrases: AnswerPhrases) -> str | None:
-    """From what to what the language changed, in words; None if it did not, or if that cannot be told.
+    """The change of language, such as ``from en to de``; None if there is none or it is unclear.
 
-    Of short texts the function words in ``phrases`` tell the language.
+    For short texts, the function words in ``phrases`` determine the language.
     """
     scripts = [_script(text) for text in (before, after)]
     if None in scripts:
@@ -40,7 +40,7 @@ def language_change(before: str, after: str, phrases: AnswerPhrases) -> str | No
 
 
 def _change_of_votes(before: dict[str, int], after: dict[str, int]) -> str | None:
-    """As above, by function words: each text has several of its language, and few of the other's."""
+    """The change of language by function words: each text must have several of its language and few of the other."""
     old, new = (max(votes, key=votes.__getitem__) for votes in (before, after))
     is_clear = all(
         votes[own] >= _ENOUGH_VOTES and votes[own] >= _MANY_TIMES * votes[others]
@@ -54,9 +54,9 @@ def _letters(text: str) -> int:
 
 
 def _script(text: str) -> str | None:
-    """The script of most letters, such as ``Latin``; None without letters.
+    """The most common script, such as ``Latin``; None for a text without letters.
 
-    Japanese is written in several: with a few kana it is none other, however many ideographs there are.
+    Japanese mixes scripts: a text with any kana counts as Japanese if it consists mainly of kana and ideographs.
     """
     found = Counter(
         unicodedata.name(letter, "UNKNOWN").split()[0] for letter in text[:_MOST_LETTERS] if letter.isalpha()
@@ -72,7 +72,7 @@ def _script(text: str) -> str | None:
 
 @lru_cache(maxsize=1)
 def _identifier() -> Any:
-    """Reading its table takes a moment, which only those pay who rewrite."""
+    """The language identifier; loaded on first use, since its table takes a moment to read."""
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

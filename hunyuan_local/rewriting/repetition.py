@@ -1,4 +1,4 @@
-"""Whether a text goes round in circles, as small language models do."""
+"""Detects repetitive text, which small language models tend to write."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from ..config import AnswerPhrases
 from .words import content_words, is_ideograph, sentences, unquoted, words
 
-# A few words that are repeated on purpose ("very, very slowly") are not meant.
+# Thresholds that tolerate deliberate repetition, such as "very, very slowly".
 _SAME_WORD = 5
 _SAME_WORDS = 3
 _LONGEST_LOOP = 12
@@ -17,7 +17,7 @@ _FEW_WORDS = 4
 
 
 def repetition(text: str, phrases: AnswerPhrases) -> str | None:
-    """What is repeated, or None; what stands in quotation marks does not count."""
+    """The repeated text, or None; text in quotation marks does not count."""
     said = unquoted(text)
     counts = Counter(" ".join(found) for sentence in sentences(said) if (found := words(sentence)))
     if sum(counts.values()) >= 2 * len(counts) and counts:
@@ -27,7 +27,7 @@ def repetition(text: str, phrases: AnswerPhrases) -> str | None:
 
 
 def _loop(found: list[str]) -> str | None:
-    """The words that follow one another again and again."""
+    """A sequence of words that is repeated without interruption."""
     for length in range(1, _LONGEST_LOOP + 1):
         same = 0
         for index in range(length, len(found)):
@@ -38,7 +38,7 @@ def _loop(found: list[str]) -> str | None:
 
 
 def _circle(found: list[str]) -> str | None:
-    """The commonest three words, where most that is said has been said before."""
+    """The most common three-word sequence, if fewer than 60% of these sequences are distinct."""
     threes = Counter(zip(found, found[1:], found[2:], strict=False))
     if len(found) < _SEVERAL_WORDS or len(threes) >= _FEWEST_NEW * threes.total():
         return None
@@ -46,7 +46,7 @@ def _circle(found: list[str]) -> str | None:
 
 
 def _says_little(found: list[str]) -> str | None:
-    """The content words, where each is there twice on the average: "The horse was a horse, the joke about a horse"."""
+    """The content words, if each occurs at least twice on average: "The horse was a horse, the joke about a horse"."""
     spoken = [word for word in found if not is_ideograph(word)]
     if len(spoken) < _FEW_WORDS or len(set(spoken)) * 2 > len(spoken):
         return None

@@ -1,4 +1,4 @@
-"""One prompt in the place of another: asks the language model, checks its answer, and keeps to the failure policy."""
+"""Rewrites one prompt: calls the language model, checks its answer, and applies the failure policy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .writer import Messages, ShouldStop, Writer
 
 @dataclass(frozen=True)
 class Rewriting:
-    """What came of it: the request, seconds, and what the user should know."""
+    """The result of rewriting: the new request, the time in seconds, and the note for the user."""
 
     request: GenerationRequest
     seconds: float
@@ -24,11 +24,11 @@ class Rewriting:
 
 
 class Rewriter:
-    """Rewrites prompts with one language model, which it keeps.
+    """Rewrites prompts with one language model, which stays loaded.
 
     Args:
-        config: which model, and what to do if it fails.
-        make_writer: makes the model of this machine; called again after :meth:`close`.
+        config: the model, and the failure policy.
+        make_writer: loads the local model; called again after :meth:`close`.
     """
 
     def __init__(self, config: RewriteConfig, make_writer: Callable[[], Writer]):
@@ -39,35 +39,35 @@ class Rewriter:
     def rewrite(
         self, request: GenerationRequest, should_stop: ShouldStop, max_characters: int | None = None
     ) -> Rewriting:
-        """The request with its prompt rewritten, and the one it had as its ``original_prompt``.
+        """Rewrite the prompt of a request and keep the old one as its ``original_prompt``.
 
-        Where that fails and the policy allows it, the prompt stays as it is, and is its own original.
+        If rewriting fails and the policy is ``use-original``, the prompt is unchanged and equals ``original_prompt``.
 
         Args:
-            request: one that ``awaits_rewriting``.
-            should_stop: looked at while the model writes.
-            max_characters: the longest prompt that is of use, if that is less than the template's.
+            request: a request with ``awaits_rewriting``.
+            should_stop: polled while the model writes.
+            max_characters: maximum length of the prompt, if less than that of the template.
 
         Raises:
-            RewriteError, ModelLoadError: it failed, and the policy is ``fail``.
-            ConfigError: the model or the endpoint cannot be what was meant.
-            GenerationCancelledError: ``should_stop`` said so.
+            RewriteError, ModelLoadError: rewriting failed, and the policy is ``fail``.
+            ConfigError: the model or the endpoint is invalid.
+            GenerationCancelledError: ``should_stop`` returned True.
         """
         began = time.monotonic()
         try:
             prompt, name = self._write(request, should_stop, max_characters)
         except (RewriteError, ModelLoadError) as error:
             if self.config.on_failure == "fail":
-                error.hint = "--rewrite-failure use-original would go on with the prompt as it is"
+                error.hint = "to continue with the original prompt, use --rewrite-failure use-original"
                 raise
-            note = f"the prompt is used as it is, since it could not be rewritten: {error}"
+            note = f"using the original prompt, since it could not be rewritten: {error}"
             return Rewriting(request.replace(original_prompt=request.prompt), time.monotonic() - began, note)
         seconds = time.monotonic() - began
         note = f"the prompt was rewritten in {seconds:.1f} s by {name} ({request.rewrite}): {prompt}"
         return Rewriting(request.replace(prompt=prompt, original_prompt=request.prompt), seconds, note)
 
     def close(self) -> None:
-        """Give back the model's memory; it is loaded again when it is needed."""
+        """Release the model's memory; the model is loaded again when needed."""
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.close()
@@ -75,14 +75,14 @@ class Rewriter:
     def _write(
         self, request: GenerationRequest, should_stop: ShouldStop, max_characters: int | None
     ) -> tuple[str, str]:
-        """The new prompt, and who wrote it."""
+        """The new prompt, and the name of the model."""
         assert request.rewrite is not None  # it awaits rewriting
         template = load_rewrite_template(request.rewrite)
         longest = min(template.max_characters, max_characters or template.max_characters)
         if len(request.prompt) > longest:
             raise RewriteError(
-                f"the prompt has {len(request.prompt)} characters, of which a rewritten one may have {longest}; "
-                "shorten it, or leave the rewriting out"
+                f"the prompt is {len(request.prompt)} characters long, and the limit for rewriting is {longest}; "
+                "shorten it, or omit --rewrite"
             )
         self._writer = self._writer or self._make_writer()
         messages: Messages = [
@@ -91,5 +91,5 @@ class Rewriter:
         ]
         answer = self._writer.write(messages, template.max_new_tokens, should_stop)
         if not answer.complete:
-            raise RewriteError(f"the language model was not at its end after {template.max_new_tokens} tokens")
+            raise RewriteError(f"the language model did not finish within {template.max_new_tokens} tokens")
         return to_prompt(answer.text, request.prompt, longest, load_answer_phrases()), self._writer.name

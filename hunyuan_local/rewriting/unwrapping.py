@@ -1,9 +1,9 @@
-"""The prompt inside an answer: without an introducing line, quotation marks, Markdown or remarks around the whole.
+"""Extracts the prompt from an answer: removes an introduction, quotation marks, Markdown and closing remarks.
 
-Knows nothing about whether it is of use.
+Does not check whether the prompt is usable.
 """
 
-# ruff: noqa: RUF001  # marks of several scripts are meant
+# ruff: noqa: RUF001  # punctuation of several scripts is intentional
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LONGEST_LINE = 240
 
 
 def unwrapped(answer: str, original: str, phrases: AnswerPhrases) -> str:
-    """The prompt in an answer; what the ``original`` begins with itself stays."""
+    """The prompt in an answer; an introduction that the ``original`` also starts with is kept."""
     text = answer.strip()
     while True:
         shorter = _without_introduction(_unframed(text), original, phrases)
@@ -39,23 +39,23 @@ def unwrapped(answer: str, original: str, phrases: AnswerPhrases) -> str:
 
 
 def introduces(line: str, original: str, phrases: AnswerPhrases) -> bool:
-    """Whether a line only says that a prompt follows: "Sure! Here's a rewritten version of your prompt"."""
+    """Whether a line only introduces a prompt: "Sure! Here's a rewritten version of your prompt"."""
     bare = plain(unquoted(line.strip("#>*_`~-:： \t")))
     said = sentences(_after_interjection(bare, phrases) or bare)[-1:]
     if not said or len(line) > _LONGEST_LINE or _COLON.search(said[0]) or plain(original).startswith(said[0][:20]):
         return False
-    begun = said[0].lstrip("¡¿([*_ ")
+    start = said[0].lstrip("¡¿([*_ ")
     prompt_words = pattern(phrases.prompt_words)
-    names_a_prompt = any(found[0] not in plain(original) for found in prompt_words.finditer(begun))
-    if names_a_prompt and pattern(phrases.openers).match(begun):
+    names_a_prompt = any(found[0] not in plain(original) for found in prompt_words.finditer(start))
+    if names_a_prompt and pattern(phrases.openers).match(start):
         return True
-    others = words(prompt_words.sub(" ", begun))
+    others = words(prompt_words.sub(" ", start))
     label = set(words(" ".join(phrases.label_words))) - set(content_words(original, phrases))
     return (bool(others) or names_a_prompt) and all(word in label for word in others)
 
 
 def _unframed(text: str) -> str:
-    """Without the Markdown, quotation marks, tags or JSON around the whole."""
+    """The text without Markdown, quotation marks, tags or JSON around all of it."""
     if (found := _FENCE.fullmatch(text)) or (found := _TAG.fullmatch(text)):
         return found[2].strip()
     if found := _HEADING.fullmatch(text):
@@ -75,7 +75,7 @@ def _unframed(text: str) -> str:
 
 
 def _of_json(text: str) -> str:
-    """The only text of an object, or what it says is the prompt."""
+    """The only string in a JSON object, or the one with a key that contains "prompt"; otherwise the text unchanged."""
     try:
         found = json.loads(text)
     except ValueError:
@@ -99,7 +99,7 @@ def _without_introduction(text: str, original: str, phrases: AnswerPhrases) -> s
 
 
 def _after_interjection(text: str, phrases: AnswerPhrases) -> str | None:
-    """What follows a "Sure!"; None without one, or where nothing follows."""
+    """The text after an interjection such as "Sure!"; None if there is no interjection, or nothing after it."""
     found = pattern(phrases.interjections).match(plain(text).lstrip("¡*_"))
     if found is None:
         return None
@@ -110,7 +110,7 @@ def _after_interjection(text: str, phrases: AnswerPhrases) -> str | None:
 
 
 def _without_closing(text: str, original: str, phrases: AnswerPhrases) -> str:
-    """Without the lines or sentences at the end in which the model speaks to its user, if anything is before them."""
+    """The text without closing lines or sentences that address the user, if anything precedes them."""
     closings, remarks = pattern(phrases.closings), pattern(phrases.closings + phrases.refusals)
     before = plain(original)
     lines = text.splitlines()

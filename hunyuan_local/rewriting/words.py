@@ -1,9 +1,9 @@
-"""The words of a text in any language: which of them a video can show, and whether two texts share one.
+"""Splits texts in any language into words, finds their content words, and compares the words of two texts.
 
-Knows nothing about language models.
+Does not depend on language models.
 """
 
-# ruff: noqa: RUF001  # marks of several scripts are meant
+# ruff: noqa: RUF001  # punctuation of several scripts is intentional
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from functools import lru_cache
 
 from ..config import AnswerPhrases
 
-# Chinese, Japanese, Korean, Thai, Lao, Burmese and Khmer letters: words there have no spaces around them, or particles.
+# Letters of Chinese, Japanese, Korean, Thai, Lao, Burmese and Khmer, in which words have no spaces around them or have
+# particles attached.
 _TOGETHER = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
 _WORD = re.compile(r"[^\W\d_]+")
 _IDEOGRAPH = re.compile("[\u3400-\u9fff\uf900-\ufaff]")
 _PIECES = re.compile(
-    # An ideograph, a run of kana, or three letters of a script without spaces, wherever they begin.
+    # An ideograph, a run of kana, or any three consecutive letters of another script without spaces.
     "[\u3400-\u9fff\uf900-\ufaff]|[\u30a0-\u30ff]+|[\u3040-\u309f]+|(?=([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]{3}))"
 )
 _EMPTY_IDEOGRAPHS = frozenset(
@@ -31,21 +32,21 @@ _ENOUGH_VOTES = 2
 _SAME_BEGINNING = 4
 _SAME_END = 5
 _VOWELS = re.compile("[aeiouy]+")
-_ALIKE = 0.7  # of difflib's ratio: elefant and elephant, not dog and fog
+_ALIKE = 0.7  # minimum difflib ratio: accepts elefant and elephant, rejects dog and fog
 
 
 def plain(text: str) -> str:
-    """In small letters, with the apostrophe of keyboards and one space between words."""
+    """The text in lower case, with ASCII apostrophes and single spaces between words."""
     return " ".join(text.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").split())
 
 
 def unquoted(text: str) -> str:
-    """Without what stands in quotation marks: it is said in the video, not by the writer."""
+    """The text without quotations, since those are spoken in the video, not by the language model."""
     return _QUOTED.sub(" ", text)
 
 
 def unspoken(text: str, phrases: AnswerPhrases) -> str:
-    """Without quotations, and without what follows a verb of speech and a colon: "and asks: where are you?"."""
+    """The text without quotations and without speech after a verb and a colon: "and asks: where are you?"."""
     spoken = rf"({pattern(phrases.speech_verbs).pattern})\s*[:：][^.!?。！？\n]*[.!?。！？]?"
     return re.sub(spoken, " ", unquoted(text), flags=re.IGNORECASE)
 
@@ -56,7 +57,7 @@ def sentences(text: str) -> list[str]:
 
 
 def words(text: str) -> list[str]:
-    """In small letters and without accents; of ideographs each is one."""
+    """The words in lower case and without accents; each ideograph is one word."""
     bare = "".join(
         letter for letter in unicodedata.normalize("NFKD", plain(text)) if unicodedata.category(letter)[0] != "M"
     )
@@ -69,27 +70,28 @@ def words(text: str) -> list[str]:
 
 @lru_cache(maxsize=64)
 def pattern(phrases: tuple[str, ...]) -> re.Pattern[str]:
-    """Finds any of the phrases as whole words, in a text that is :func:`plain`; ``*`` stands for the rest of a word."""
+    """A regular expression for any of the phrases as whole words in :func:`plain` text; ``*`` ends a word prefix."""
     return re.compile("|".join(_whole(phrase) for phrase in sorted(phrases, key=len, reverse=True)))
 
 
 def language_votes(text: str, phrases: AnswerPhrases) -> dict[str, int]:
-    """How many function words of each language a text has."""
+    """The number of function words of each language in a text."""
     found = words(text)
     known = _function_words(tuple(phrases.function_words.items()))
     return {language: sum(word in own for word in found) for language, own in known.items()}
 
 
 def words_kept(before: str, after: str, phrases: AnswerPhrases) -> tuple[int, int]:
-    """How many content words of ``before`` are in ``after``, in any form, and how many there are."""
+    """(number of distinct content words of ``before`` that are in ``after`` in any form, number of those words)."""
     sought, found = set(content_words(before, phrases)), set(content_words(after, phrases))
     return sum(any(_alike(one, other) for other in found) for one in sought), len(sought)
 
 
 def content_words(text: str, phrases: AnswerPhrases) -> list[str]:
-    """The words that a video can show, in their order: neither function words of the language nor words of films.
+    """The words that a video can show, in order, without function words and words about films.
 
-    The language is that of most function words; of texts with hardly any, only articles and short words are left out.
+    The language is the one with the most function words in the text. If there are hardly any, only articles and short
+    words are removed.
     """
     votes = language_votes(text, phrases)
     most = max(votes.values())
@@ -101,12 +103,12 @@ def content_words(text: str, phrases: AnswerPhrases) -> list[str]:
 
 
 def is_ideograph(word: str) -> bool:
-    """Whether it is one letter that is a word of Chinese or Japanese."""
+    """Whether a word is a single Chinese or Japanese ideograph."""
     return _IDEOGRAPH.fullmatch(word) is not None
 
 
 def _alike(one: str, other: str) -> bool:
-    """Whether they are forms of one word: equal, with the same beginning or end, or a slip of spelling apart."""
+    """Whether two words are forms of one word: equal, with the same start or end, or nearly the same spelling."""
     short, long = sorted((one, other), key=len)
     if short == long or (len(short) == 3 and long.startswith(short) and len(long) <= 7):
         return True

@@ -1,4 +1,4 @@
-"""The interface of what writes answers to messages: a language model here, or one behind a server."""
+"""The interface of language models that answer messages, local or behind a server."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-# As in OpenAI's chat completions and in transformers' chat templates: role and content of each.
+# Each with role and content, as in OpenAI's chat completions and the chat templates of transformers.
 Messages = list[dict[str, str]]
 ShouldStop = Callable[[], bool]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What was written; not ``complete`` where the longest answer was reached before the end."""
+    """The answer of a model; not ``complete`` if it was cut off at the token limit."""
 
     text: str
     complete: bool
@@ -24,18 +24,18 @@ class Writer(Protocol):
 
     @property
     def name(self) -> str:
-        """Which model, and where it is if not here."""
+        """The model, and the URL of its server if it is remote."""
         ...
 
     def write(self, messages: Messages, max_new_tokens: int, should_stop: ShouldStop) -> Answer:
         """The most likely answer.
 
         Raises:
-            RewriteError: it took too long, or there is none.
-            GenerationCancelledError: ``should_stop`` said so.
+            RewriteError: the model took too long, or gave no answer.
+            GenerationCancelledError: ``should_stop`` returned True.
         """
         ...
 
     def close(self) -> None:
-        """Give back memory."""
+        """Release memory."""
         ...

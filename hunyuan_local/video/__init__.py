@@ -1,7 +1,6 @@
-"""Video files: frames in, one finished H.264 mp4 out; and the frames of any video file.
+"""Video files: encodes frames to H.264 mp4 files, and decodes the frames of any video file.
 
-The only package that runs a codec. Knows nothing about models, requests or what the metadata it
-carries means.
+The only package that runs a codec. Does not depend on models, requests or the content of the metadata it stores.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How ffmpeg is found and called, and what is said when it fails."""
+"""Finds ffmpeg, builds its command lines and reports its errors."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from ..errors import VideoError
 
 
 def ffmpeg(level: str = "error") -> list[str]:
-    """How every command begins: it may replace its own output, and prints messages of ``level``."""
-    with suppress(RuntimeError):  # none was found
+    """The start of every command: overwrites its output, and prints messages of ``level``."""
+    with suppress(RuntimeError):  # imageio_ffmpeg found no ffmpeg
         if exe := shutil.which(imageio_ffmpeg.get_ffmpeg_exe()):
             return [exe, "-y", "-hide_banner", "-v", level]
-    raise VideoError("no ffmpeg was found; reinstall imageio-ffmpeg, or set IMAGEIO_FFMPEG_EXE to an ffmpeg")
+    raise VideoError("ffmpeg not found; reinstall imageio-ffmpeg, or set IMAGEIO_FFMPEG_EXE to an ffmpeg binary")
 
 
 def every_frame() -> list[str]:
-    """Options for all frames of the first video stream; else ffmpeg repeats and drops some for a steady rate."""
+    """Options that keep all frames of the first video stream; by default ffmpeg repeats and drops frames."""
     return ["-map", "0:V:0", *_passthrough(ffmpeg()[0])]
 
 
 @lru_cache
 def _passthrough(exe: str) -> list[str]:
-    """ffmpeg 5.1 has renamed this option, and later ones do not know the old name."""
+    """The passthrough option, which ffmpeg 5.1 renamed; newer versions do not accept the old name."""
     said = subprocess.run([exe, "-version"], stdin=subprocess.DEVNULL, capture_output=True).stdout
     version = re.search(rb"^ffmpeg version n?(\d+)\.(\d+)", said)
     is_old = version is not None and (int(version[1]), int(version[2])) < (5, 1)
@@ -37,11 +37,11 @@ def _passthrough(exe: str) -> list[str]:
 
 
 def tail(messages: bytes) -> str:
-    return messages.decode("utf-8", "replace").strip()[-1500:] or "it left no message"
+    return messages.decode("utf-8", "replace").strip()[-1500:] or "no message"
 
 
 def check_status(path: Path, status: int, messages: bytes) -> None:
-    """VideoError, with what ffmpeg said, where its exit ``status`` is not 0."""
+    """Raise a VideoError with ffmpeg's messages if its exit ``status`` is not 0."""
     if status:
         what = f"ffmpeg failed with status {status}; no file was kept; check the free disk space and the size"
-        raise VideoError(f"{path}: {what}; it said: {tail(messages)}", tail(messages))
+        raise VideoError(f"{path}: {what}; ffmpeg's output: {tail(messages)}", tail(messages))

@@ -1,7 +1,6 @@
-"""The way of a finished file to its name: checked beforehand, hidden meanwhile, moved at once.
+"""Output paths: checks them before the work, and moves finished files into place atomically.
 
-A file appears under its name only when it is complete; until then it is a hidden ``.partial``
-beside it.
+A file appears under its name only when it is complete; until then it is a hidden ``.partial`` file in the same folder.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ from .ffmpeg import ffmpeg
 
 
 def check_output_path(path: Path, overwrite: bool) -> None:
-    """Refuse a path that no video could be written to, before any work is done.
+    """Refuse a path to which no video can be written, before any work is done.
 
     Raises:
-        ConfigError: another suffix than .mp4, a directory, or a folder missing or not writable.
-        OutputExistsError: a file is there and ``overwrite`` is false.
-        VideoError: there is no ffmpeg.
+        ConfigError: the suffix is not .mp4, the path is a folder, or its folder is missing or not writable.
+        OutputExistsError: the file exists and ``overwrite`` is false.
+        VideoError: ffmpeg is not found.
     """
     folder = path.parent
     if path.suffix.lower() != ".mp4":
@@ -28,21 +27,21 @@ def check_output_path(path: Path, overwrite: bool) -> None:
     if not folder.is_dir():
         raise ConfigError(f"output {path}: the folder {folder} does not exist; create it first")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise ConfigError(f"output {path}: the folder {folder} is not writable; choose another or change its mode")
+        raise ConfigError(f"output {path}: the folder {folder} is not writable; make it writable or choose another")
     if len(os.fsencode(path.name)) > 255:
         raise ConfigError(f"output {path}: the name is longer than 255 bytes; choose a shorter one")
     if path.is_dir():
         raise ConfigError(f"output {path}: is a folder; name a file in it, such as {path / 'video.mp4'}")
-    ffmpeg()  # better missed now than after the work
+    ffmpeg()  # fail before the work if it is missing
     if not overwrite and os.path.lexists(path):
-        raise OutputExistsError(f"output {path}: exists; name another file, or replace it with --overwrite")
+        raise OutputExistsError(f"output {path}: already exists; choose another name, or use --overwrite")
 
 
 def partial_path(target: Path, purpose: str = "") -> Path:
-    """A new hidden file beside ``target`` for this process alone, until ``durable.discard``.
+    """Create a hidden file next to ``target``, reserved for this process until ``durable.discard``.
 
     Raises:
-        VideoError: the disk or the folder does not allow it.
+        VideoError: the file cannot be created.
     """
     try:
         return begin_partial(target, purpose)
@@ -51,17 +50,17 @@ def partial_path(target: Path, purpose: str = "") -> Path:
 
 
 def move_into_place(partial: Path, target: Path, overwrite: bool) -> None:
-    """Give a finished file of the same folder its name, durably; another file of it is replaced only on request.
+    """Rename a finished file in the same folder to ``target``, durably; replaces a file only with ``overwrite``.
 
     Raises:
-        OutputExistsError: the name was taken meanwhile.
-        OSError: the disk or the folder does not allow it.
+        OutputExistsError: another file has taken the name in the meantime.
+        OSError: the file cannot be renamed.
     """
     sync(partial)
     try:
         if not overwrite:
             os.link(partial, target)  # unlike a rename, never replaces a file
-    except OSError:  # the name is taken meanwhile, or the file system has no links
+    except OSError:  # the name is taken, or the file system does not support links
         check_output_path(target, overwrite=False)
     os.replace(partial, target)
     sync_names(target.parent)

@@ -1,7 +1,7 @@
-"""A few frames side by side in one PNG file.
+"""Writes a few frames side by side to a PNG file.
 
-Knows nothing of what the frames show. The file is whole or not there, so that it may be read while the next
-one is written; it is not forced to the disk, since losing it to a power cut costs nothing.
+The file is replaced atomically, so it can be read while the next one is written. It is not synced to disk, since
+losing it in a power cut does no harm.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from ..durable import begin_partial, discard
 
 
 def write_picture(frames: np.ndarray, path: Path, scale: int = 1) -> None:
-    """Write frames from left to right, each enlarged by a whole number, in the place of what is at ``path``.
+    """Write frames from left to right into one image, each enlarged by an integer factor; replaces ``path``.
 
-    Enlarging is bilinear and frame by frame: no colour runs from one frame into its neighbour.
+    Each frame is enlarged separately (bilinear), so that colours do not bleed into the next frame.
 
     Args:
-        frames: uint8 [n, height, width, 3], one or more.
-        path: the file, PNG whatever its suffix.
-        scale: pixels of the picture for a pixel of a frame, from 1.
+        frames: uint8 [n, height, width, 3] with n of 1 or more.
+        path: the file, which is PNG regardless of its suffix.
+        scale: factor of enlargement, 1 or more.
 
     Raises:
-        ValueError: not such frames, or not such a scale.
-        OSError: the disk or the folder does not allow it; what was at ``path`` is as it was.
+        ValueError: invalid frames or scale.
+        OSError: the file cannot be written; an existing file at ``path`` is unchanged.
     """
     from PIL import Image
 

@@ -1,7 +1,4 @@
-"""One small picture that stands for a video.
-
-Knows nothing of pages or of what the video shows.
-"""
+"""The poster of a video: one small JPEG image."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from .reader import ON_BLACK, frame_rate
 
 SIDE_PX = 320
 _DURATION = re.compile(rb"Duration: (\d+):(\d+):([\d.]+)")
-# A JPEG file's colours are those of BT.601 in the full range, whatever the video's are.
+# JPEG files use BT.601 in full range, whatever the colour space of the video.
 _SCALER = (
     ON_BLACK
     + ",scale=w='max(2,min({0},iw))':h='max(2,min({0},ih))':force_original_aspect_ratio=decrease:force_divisible_by=2"
@@ -25,15 +22,15 @@ _SCALER = (
 
 
 def read_poster(path: Path, side: int = SIDE_PX) -> bytes:
-    """The middle frame of a video as a JPEG file, its longer side at most ``side`` pixels.
+    """The middle frame of a video as a JPEG, with a longer side of at most ``side`` pixels.
 
     Raises:
-        VideoError: the file is no video, or its middle cannot be decoded.
+        VideoError: the file is not a video, or its middle frame cannot be decoded.
     """
-    path = Path(os.path.abspath(path))  # a name such as "a:b.mp4" would be a protocol to ffmpeg
+    path = Path(os.path.abspath(path))  # ffmpeg would take a relative name such as "a:b.mp4" for a protocol
     middle_s = _middle_s(path)
     result = _picture_at(path, middle_s, side)
-    if middle_s and not result.returncode and not result.stdout:  # where the last frames stand for long, none begins
+    if middle_s and not result.returncode and not result.stdout:  # no frame starts after this time
         result = _picture_at(path, 0.0, side)
     if result.returncode or not result.stdout:
         raise _no_picture(path, result.stderr)
@@ -47,7 +44,7 @@ def _picture_at(path: Path, start_s: float, side: int) -> subprocess.CompletedPr
 
 
 def _middle_s(path: Path) -> float:
-    """Half a frame before the middle one, from which a decoder hands out that one first; 0 where it is not known."""
+    """Seek time in seconds, half a frame before the middle frame so that it is decoded first; 0 if unknown."""
     about = subprocess.run([*ffmpeg("info"), "-i", str(path)], stdin=subprocess.DEVNULL, capture_output=True).stderr
     streams = [line for line in about.split(b"\n") if b" Video: " in line]
     if not streams:
@@ -62,4 +59,4 @@ def _middle_s(path: Path) -> float:
 
 def _no_picture(path: Path, messages: bytes) -> VideoError:
     cause = tail(messages).splitlines()[-1]
-    return VideoError(f"{path}: no picture can be taken from it: {cause}; make or download it again")
+    return VideoError(f"{path}: cannot extract an image: {cause}; generate or download it again")

@@ -1,4 +1,4 @@
-"""A finished video with a comment of its own: the stream is copied, never encoded again."""
+"""Adds a comment to a finished video by remuxing it, without re-encoding."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .reader import probe
 
 
 def copy_with_comment(source: Path, target: Path, metadata: str | None, *, named: Path) -> None:
-    """Copy the video stream and any sound, with the index before the frames and ``metadata`` as its comment.
+    """Copy the video and audio streams, with the index at the start of the file and ``metadata`` as its comment.
 
     Raises:
-        VideoError: ffmpeg failed; the message speaks of ``named``.
+        VideoError: ffmpeg failed; the message names the file ``named``.
     """
-    # Through a pipe: a command line would limit its length and show it to all users of the machine.
+    # Passed through a pipe: a command line is limited in length and visible to all users of the machine.
     if metadata and "\0" in metadata:
         raise ValueError("metadata must not contain a NUL character")
     escaped = (metadata or "").translate({ord(char): f"\\{char}" for char in "=;#\\\n\r"})
@@ -46,22 +46,22 @@ def copy_with_comment(source: Path, target: Path, metadata: str | None, *, named
 
 
 def publish(source: Path, path: Path, metadata: str, info: VideoInfo, *, overwrite: bool = False) -> None:
-    """Put the video of ``source`` at ``path`` with ``metadata`` as its comment; ``source`` stays.
+    """Copy the video in ``source`` to ``path`` with ``metadata`` as its comment; ``source`` is kept.
 
     Args:
         source: an mp4.
-        info: what it holds, which the copy must hold too.
+        info: properties of ``source``; the copy must have the same.
 
     Raises:
-        OutputExistsError: the name was taken meanwhile.
-        VideoError: the copy cannot be written, or is not the same video; nothing is at ``path``.
+        OutputExistsError: another file has taken the name in the meantime.
+        VideoError: the copy cannot be written, or has other properties; ``path`` is not written.
     """
     target = Path(os.path.abspath(path))
     partial = partial_path(target)
     try:
         copy_with_comment(Path(os.path.abspath(source)), partial, metadata, named=path)
         if (copy := probe(partial)) != info:
-            raise VideoError(f"{path}: {(what := f'the copy with a comment holds {copy}, not {info}')}", what)
+            raise VideoError(f"{path}: {(what := f'the copy with a comment has {copy}, not {info}')}", what)
         move_into_place(partial, target, overwrite)
     except OSError as error:
         what = f"cannot be written: {error}"

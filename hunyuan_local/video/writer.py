@@ -1,4 +1,4 @@
-"""Encodes frames as they come, and moves the finished and checked file into place."""
+"""Encodes frames as they arrive, then checks the finished file and moves it into place."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from .reader import probe
 from .tagging import copy_with_comment
 
 Size = tuple[int, int]  # width, height
-ENCODER = ["-c:v", "libx264", "-crf", "17", "-pix_fmt", "yuv420p", "-f", "mp4"]  # at crf 17 no loss is seen
+ENCODER = ["-c:v", "libx264", "-crf", "17", "-pix_fmt", "yuv420p", "-f", "mp4"]  # crf 17 is visually lossless
 SCALER = "flags=lanczos+accurate_rnd+full_chroma_int:out_color_matrix=bt709:out_range=tv"
 TAGGER = "setparams=range=tv:colorspace=bt709:color_primaries=bt709:color_trc=bt709"
 
 
 class VideoWriter:
-    """Encodes frames as they come and moves the finished file into place.
+    """Encodes frames as they arrive and moves the finished file into place.
 
-    A context manager: leaving it without ``finish`` leaves nothing behind. The encoder scales from
-    ``frame_size``, what is handed in, to ``size``, what the file has.
+    A context manager that deletes all files on exit unless ``finish`` succeeded. The encoder scales frames of
+    ``frame_size`` to ``size``, the size of the video.
 
     Raises:
-        ConfigError, OutputExistsError: at once, see ``check_output_path``.
-        VideoError: the encoder failed; the message ends with ffmpeg's own.
+        ConfigError, OutputExistsError: raised on construction, see :func:`check_output_path`.
+        VideoError: the encoder failed; the message ends with ffmpeg's output.
     """
 
     def __init__(self, path: Path, *, frame_size: Size, fps: int, size: Size | None = None, overwrite: bool = False):
@@ -59,7 +59,7 @@ class VideoWriter:
         self.abort()
 
     def write(self, frames: np.ndarray) -> None:
-        """Encode uint8 frames [n, height, width, 3]; blocks while the encoder is behind."""
+        """Encode uint8 frames [n, height, width, 3]; blocks while the encoder catches up."""
         width, height = self._frame_size
         if self._closed:
             raise ValueError(f"the writer of {self.path} is closed")
@@ -74,16 +74,16 @@ class VideoWriter:
             raise VideoError(f"{self.path}: ffmpeg stopped early; no file was kept; try again") from error
 
     def finish(self, metadata: str | None = None) -> Path:
-        """Close the encoder, check the file, give it ``metadata`` and its name; then ``info`` says what it holds."""
+        """Finish the file with ``metadata``, check it and move it into place; sets ``info`` to its properties."""
         if self._closed or not self._num_frames:
             self.abort()
-            raise ValueError(f"the writer of {self.path} is closed or was given no frame")
+            raise ValueError(f"the writer of {self.path} is closed or got no frames")
         try:
             self._close_encoder()
             copy_with_comment(self._encoded, self._finished, metadata, named=self.path)
             self.info = self._check()
-            if self._closed:  # by another thread: no file is to come any more
-                raise VideoError(f"{self.path}: given up; no file was kept")
+            if self._closed:  # aborted by another thread, so do not publish the file
+                raise VideoError(f"{self.path}: aborted; no file was kept")
             move_into_place(self._finished, self._target, self._overwrite)
         except OSError as error:
             raise VideoError(f"{self.path}: cannot be written: {error}; check the disk and the folder") from error
@@ -93,12 +93,12 @@ class VideoWriter:
         return self.path
 
     def abort(self) -> None:
-        """Stop the encoder and delete what is unfinished; from any thread; does nothing the second time."""
+        """Stop the encoder and delete unfinished files; can be called from any thread, and more than once."""
         if self._closed:
             return
         self._closed = True
         self._encoder.kill()
-        with suppress(OSError):  # what was still buffered has nowhere to go
+        with suppress(OSError):  # flushing the buffer fails, since the encoder is gone
             self._raw.close()
         self._encoder.wait()
         self._messages.close()
@@ -113,11 +113,11 @@ class VideoWriter:
         raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", frame_size, "-r", str(self._fps)]
         filters = "scale={}:{}:{},format=yuv420p,{}".format(*self._size, SCALER, TAGGER)
         command = [*ffmpeg(), *raw, "-i", "pipe:0", "-vf", filters, *ENCODER, str(self._encoded)]
-        # Its own session, so that Ctrl-C reaches Python alone, which then stops the encoder.
+        # A separate session, so that Ctrl-C reaches only Python, which then stops the encoder.
         return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=self._messages, start_new_session=True)
 
     def _close_encoder(self) -> None:
-        with suppress(OSError):  # the exit status tells
+        with suppress(OSError):  # the exit status shows the error
             self._raw.close()
         status = self._encoder.wait()
         self._messages.seek(0)

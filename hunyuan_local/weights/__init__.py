@@ -1,4 +1,4 @@
-"""Checkpoints on this machine: which files they have, where they lie, how they get here, under which licence.
+"""Checkpoints: their files, the Hub cache, downloads and licences.
 
-Knows nothing about torch: what is in the files is read in ``pipeline/``.
+Does not depend on torch; ``pipeline/`` reads the weights.
 """

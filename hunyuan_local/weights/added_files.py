@@ -1,4 +1,4 @@
-"""The files that a model's config adds to its checkpoint, checked before the checkpoint is loaded or fetched."""
+"""Checks the files that a model config adds to its checkpoint, before the checkpoint is loaded or downloaded."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from .single_file import find_file
 
 
 def check_added_files(config: ModelConfig) -> None:
-    """Refuse LoRA and GGUF files that are not there, are damaged, or say that they are of another architecture.
+    """Refuse LoRA and GGUF files that are missing, damaged, or for a different architecture.
 
-    A file of the Hub that is not in its cache is fetched.
+    Downloads Hub files that are not in the cache.
 
     Raises:
-        ConfigError: no such file, here or on the Hub.
-        ModelLoadError: it cannot be fetched, is damaged, or is of another architecture.
+        ConfigError: no such file, locally or on the Hub.
+        ModelLoadError: a file cannot be downloaded, is damaged, or is for a different architecture.
     """
     for lora in config.lora:
         read_header(lora)
     if config.transformer_gguf is not None:
         file = find_file("transformer_gguf", config.transformer_gguf, ".gguf")
-        if GGUF_NEEDS.library in installed_libraries():  # without it the profile is refused
+        if GGUF_NEEDS.library in installed_libraries():  # without the library, the profile is refused later
             check_gguf_header(file)

@@ -1,7 +1,7 @@
-"""Which architecture a file of weights says it was made for, in the words of the programs that write such files.
+"""Reads from metadata which architecture a file of weights was made for, as the programs that write such files name it.
 
-Fits by name and shape prove nothing: FLUX.1's blocks have the names and shapes of HunyuanVideo's, and so have those of
-its own variants. Knows nothing about formats.
+Matching names and shapes prove nothing: the blocks of FLUX.1 and of the HunyuanVideo variants have the same names and
+shapes. Does not depend on file formats.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 
 OURS = "HunyuanVideo (text to video)"
-# Fields whose value is an architecture: sd-scripts, musubi-tuner, OneTrainer, ai-toolkit, and others after them.
+# Metadata fields that name an architecture, in sd-scripts, musubi-tuner, OneTrainer, ai-toolkit and others.
 _NAMES = (
     "modelspec.architecture",
     "ss_base_model_version",
@@ -18,14 +18,14 @@ _NAMES = (
     "base_model_version",
     "general.architecture",
 )
-# Fields whose value is a file, a repository or a module, which may say it.
+# Metadata fields with a file, repository or module name, which may indicate the architecture.
 _HINTS = (
     "ss_network_module", "ss_sd_model_name", "modelspec.implementation", "base_model", "base_model_name_or_path",
     "ss_base_model", "general.name", "general.basename", "model_type", "sd_version",
 )  # fmt: skip
 _SAYS_NOTHING = re.compile(r"(unknown|none|null|custom|other|lora|n/?a|model|dit|video)?", re.IGNORECASE)
 _THIS = re.compile(r"hunyuan_?video|hyvid|hy_?video|fast_?hunyuan|^hunyuan$|^hv$|accvideo|skyreels_?v1")
-# Models of the same family with other layers, or other inputs.
+# Models of the same family with different layers or inputs.
 _VARIANT = re.compile(
     r"i2v|ti2v|image_?(2|to)_?video|img_?(2|to)_?vid|(?<!\d)1_?5(?!\d)|frame_?pack|avatar|hunyuan_?custom|video_?custom|"
     r"gamecraft|foley|upsampler|refiner|portrait|controlnet|omniweaving|_sr$"
@@ -39,10 +39,10 @@ _OTHERS = re.compile(
 
 
 def other_architecture(metadata: Mapping[str, object]) -> str | None:
-    """The field of a header and its value, as ``field='value'``, where it names another architecture than this one.
+    """The metadata field that names a different architecture, as ``field='value'``; None if there is none.
 
     Args:
-        metadata: fields of a safetensors header, of a GGUF file, or of the settings of a training.
+        metadata: fields of a safetensors header, a GGUF file, or training settings.
     """
     for field in _NAMES:
         if (value := _text(metadata.get(field))) and not is_this(value):
@@ -54,7 +54,7 @@ def other_architecture(metadata: Mapping[str, object]) -> str | None:
 
 
 def is_known_other(value: str) -> bool:
-    """Whether a name, a path or a repository is that of a known other architecture."""
+    """Whether a name, a path or a repository refers to a known different architecture."""
     name = _normalised(re.split(r"[/\\]", value.rstrip("/\\"))[-1])
     if _THIS.search(name):
         return _VARIANT.search(name) is not None
@@ -62,12 +62,12 @@ def is_known_other(value: str) -> bool:
 
 
 def is_image_to_video(name: str) -> bool:
-    """Whether a file's name, or a folder's, says image to video."""
+    """Whether a file or folder name indicates image to video."""
     return re.search(r"(^|_)t?i2v|image_?(2|to)_?video|img_?(2|to)_?vid", _normalised(name)) is not None
 
 
 def is_this(value: str) -> bool:
-    """Whether a value of an architecture's field is this architecture."""
+    """Whether the value of an architecture field names this architecture."""
     name = _normalised(value.split("/")[0] if value.lower().endswith("/lora") else value)
     return _THIS.search(name) is not None and _VARIANT.search(name) is None
 

@@ -1,7 +1,7 @@
-"""Checkpoints in the Hub's cache, found without the network.
+"""Finds checkpoints in the Hub cache, without the network.
 
-The layout is the Hub client's, which documents it: ``models--OWNER--NAME`` holds ``refs/REVISION``
-with a commit, ``snapshots/COMMIT`` with links, and ``blobs`` with what they lead to.
+The Hub client documents the layout: ``models--OWNER--NAME`` has ``refs/REVISION`` with a commit, ``snapshots/COMMIT``
+with links, and ``blobs`` with the linked files.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from .hub import Hub, translated
 from .hub_private import default_revision
 
 _PLAIN = re.compile(r"[\w.-]*\w[\w.-]*")  # the name of one folder
-PART = ".part"  # of a large file in blobs/ that has not wholly arrived
+PART = ".part"  # suffix of an unfinished large file in blobs/
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One commit of a repository in the cache; ``revisions`` are the names that lead to it."""
+    """One commit of a repository in the cache; ``revisions`` are the refs that point to it."""
 
     model_id: str
     folder: Path
@@ -34,31 +34,30 @@ class Snapshot:
 
 
 def find(config: ModelConfig, hub: Hub | None = None) -> Path | None:
-    """The folder that the model's revision leads to in the cache; None if it is not there, or not yet whole.
+    """The folder of the model's revision in the cache; None if it is missing or incomplete.
 
     Raises:
-        ConfigError: the model's id cannot be one of a repository.
+        ConfigError: the model id is not a valid repository id.
     """
     folder = find_any(config, hub)
     return folder if folder is not None and not missing_files(folder) else None
 
 
 def find_here(config: ModelConfig) -> Path | None:
-    """The model's own folder, or that of :func:`find`; None where it would have to be downloaded."""
+    """The model's own folder, or else the result of :func:`find`; None if it must be downloaded."""
     return config.folder or find(config)
 
 
 def is_here(model_id: str, hub: Hub | None = None) -> bool:
-    """Whether anything of a repository of another kind, such as a language model, is in the cache."""
+    """Whether a repository of another kind, such as a language model, is in the cache, at least in part."""
     cache = (hub or Hub.default()).cache
     return isinstance(try_to_load_from_cache(model_id, "config.json", cache_dir=cache), str)
 
 
 def find_any(config: ModelConfig, hub: Hub | None = None) -> Path | None:
-    """As :func:`find`, but a checkpoint that lacks files is found too.
+    """Like :func:`find`, but also finds incomplete checkpoints.
 
-    The commit that a revision leads to is read as :func:`name_commit` writes it, or with a line's end behind it, as
-    editors leave it.
+    A ref may end in a newline, as editors add one.
     """
     hub = hub or Hub.default()
     revision = config.revision or default_revision()
@@ -72,7 +71,7 @@ def find_any(config: ModelConfig, hub: Hub | None = None) -> Path | None:
 
 
 def find_part(config: ModelConfig, hub: Hub | None = None) -> Path | None:
-    """As :func:`find_any`; else an unfinished download, to which no revision leads yet."""
+    """Like :func:`find_any`, but also finds an unfinished download, which no ref points to yet."""
     hub = hub or Hub.default()
     folder = find_any(config, hub)
     if folder is None and config.revision is None:
@@ -82,7 +81,7 @@ def find_part(config: ModelConfig, hub: Hub | None = None) -> Path | None:
 
 
 def snapshots(hub: Hub, model_id: str | None = None) -> Iterator[Snapshot]:
-    """All HunyuanVideo checkpoints in the cache, or those of one repository; the newest of each first."""
+    """All HunyuanVideo checkpoints in the cache, or those of one repository; newest first within a repository."""
     repositories = sorted(hub.cache.glob("models--*")) if model_id is None else [hub.repository(model_id)]
     for repository in repositories:
         names = _names(repository)
@@ -94,12 +93,12 @@ def snapshots(hub: Hub, model_id: str | None = None) -> Iterator[Snapshot]:
 
 
 def bytes_of_parts(hub: Hub, model_id: str) -> int:
-    """What has arrived of files that are not whole."""
+    """Size of unfinished files in bytes."""
     return sum(path.stat().st_size for path in hub.repository(model_id).glob(f"blobs/*{PART}"))
 
 
 def name_commit(hub: Hub, model_id: str, revision: str | None, commit: str) -> None:
-    """Let a revision lead to a commit from now on, as the Hub's client would."""
+    """Point the ref of a revision to a commit, as the Hub client does."""
     if revision == commit:
         return
     path = hub.repository(model_id) / "refs" / (revision or default_revision())
@@ -109,7 +108,7 @@ def name_commit(hub: Hub, model_id: str, revision: str | None, commit: str) -> N
 
 
 def _names(repository: Path) -> dict[str, list[str]]:
-    """The names of each commit."""
+    """The names of the refs of each commit."""
     refs = repository / "refs"
     names: dict[str, list[str]] = {}
     for path in sorted(refs.glob("**/*")):

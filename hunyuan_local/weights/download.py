@@ -1,7 +1,7 @@
-"""Brings the files of one commit into the Hub's cache, some at a time, and goes on after an interruption.
+"""Downloads the files of one commit into the Hub cache, several in parallel, and resumes after an interruption.
 
-Large files arrive in ``blobs`` under a name of their own until they are whole; small ones, and the
-links, are left to the Hub's client.
+Large files are written to ``blobs`` with the suffix ``.part`` until they are complete; the Hub client fetches small
+files and creates the links.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from .hub import Hub, RemoteFile, RepositoryListing, translated
 from .transfer import TIMEOUT, TransferStoppedError, fetch_file
 
 CONNECTIONS = 4
-MARGIN_BYTES = 1_000_000_000  # left free beside the checkpoint, for videos and whatever else writes there
+MARGIN_BYTES = 1_000_000_000  # disk space to leave free after the download, for videos and other programs
 _TICK_S = 0.2
-_GRACE_S = 2.0  # after an interrupt: a thread that hangs on a stalled connection is left behind
+_GRACE_S = 2.0  # wait for threads after an interrupt; threads on a stalled connection are abandoned
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """How far a download is, in bytes; ``seconds_left`` is None until something has been measured."""
+    """Progress of a download in bytes; ``seconds_left`` is None until a rate has been measured."""
 
     done: int
     total: int
@@ -47,26 +47,26 @@ class Transfer:
 
     @property
     def progress(self) -> Progress:
-        """The same in percent, as every stage of a generation is told."""
+        """The progress in percent, as for the other stages of a generation."""
         percent = 100 * self.done // self.total if self.total else 100
         return Progress(stage="download", step=percent, total=100, seconds_left=self.seconds_left)
 
 
 def free_bytes(folder: Path) -> int:
-    """Free space where ``folder`` is, or will be."""
+    """Free bytes on the disk of ``folder``, which need not exist yet."""
     while not folder.is_dir():
         folder = folder.parent
     return shutil.disk_usage(folder).free
 
 
 def fetch_configs(config: ModelConfig, hub: Hub, listing: RepositoryListing) -> Path:
-    """Fetch what says which model a repository holds, a few kilobytes; returns its folder in the cache.
+    """Download the configs of a repository, a few kilobytes; returns its folder in the cache.
 
     Raises:
-        ConfigError: it is of another model.
-        ModelLoadError: they cannot be fetched.
+        ConfigError: the repository holds a different kind of model.
+        ModelLoadError: the configs cannot be downloaded.
     """
-    with translated(config, f"{hub.endpoint} broke off", "try again later"):
+    with translated(config, f"the download from {hub.endpoint} failed", "try again later"):
         for name in CONFIGS:
             _fetch_small(config, hub, listing, name)
     folder = hub.repository(config.model_id) / "snapshots" / listing.commit
@@ -75,7 +75,7 @@ def fetch_configs(config: ModelConfig, hub: Hub, listing: RepositoryListing) -> 
 
 
 def _fetch_small(config: ModelConfig, hub: Hub, listing: RepositoryListing, name: str) -> None:
-    """Fetch a small file, or link a large one that is there, as the Hub's client does."""
+    """Download a small file, or link a large one whose blob exists, with the Hub client."""
     hf_hub_download(
         config.model_id, name, revision=listing.commit, cache_dir=hub.cache, endpoint=hub.endpoint,
         library_name="hunyuan-local",
@@ -83,13 +83,13 @@ def _fetch_small(config: ModelConfig, hub: Hub, listing: RepositoryListing, name
 
 
 def _check_class(config: ModelConfig, folder: Path) -> None:
-    """Before anything large is fetched."""
+    """Refuse a different kind of model before anything large is downloaded."""
     if (found := pipeline_class(folder)) != PIPELINE_CLASS:
         raise ConfigError(f"model={config.model_id!r}: is a {found}, not a {PIPELINE_CLASS}")
 
 
 class Download:
-    """One run: the files of a listing that are not there yet, some at a time."""
+    """One download of the missing files of a listing, several in parallel."""
 
     def __init__(
         self,
@@ -112,8 +112,8 @@ class Download:
         self._fetched = 0
 
     def run(self) -> None:
-        """Fetch what is missing; an error or an interrupt leaves what has arrived."""
-        missing: dict[str, list[RemoteFile]] = {}  # files of the same content together
+        """Download the missing files; partial files are kept after an error or an interrupt."""
+        missing: dict[str, list[RemoteFile]] = {}  # files by content, since files with equal content share a blob
         for file in sorted(self._listing.files, key=lambda file: file.size):
             if not (self._folder / file.name).is_file():
                 missing.setdefault(file.sha256 or file.name, []).append(file)
@@ -129,7 +129,7 @@ class Download:
             waiting.put(same)
         headers = build_hf_headers(library_name="hunyuan-local")
         with http_client(self._hub.endpoint, headers=headers, follow_redirects=True, timeout=TIMEOUT) as client:
-            # Daemons, so that Ctrl-C need not wait for a connection that has stalled.
+            # Daemon threads, so that Ctrl-C does not wait for a stalled connection.
             threads = [
                 threading.Thread(target=self._work, args=(client, waiting), daemon=True) for _ in range(CONNECTIONS)
             ]
@@ -139,7 +139,7 @@ class Download:
         self._on_transfer(Transfer(total, total))
 
     def _watch(self, threads: list[threading.Thread], had: int, total: int) -> None:
-        """Run the threads and tell how far they are."""
+        """Run the threads and report progress."""
         began = time.monotonic()
         try:
             for thread in threads:
@@ -155,7 +155,7 @@ class Download:
                 thread.join(max(0.0, deadline - time.monotonic()))
 
     def _work(self, client: httpx.Client, waiting: queue.SimpleQueue[list[RemoteFile]]) -> None:
-        """What each of the threads does: file after file, until there are none or one of the threads failed."""
+        """The loop of each thread: download files until none are left or a thread has failed."""
         try:
             while not self._stop.is_set():
                 same = waiting.get_nowait()
@@ -173,7 +173,7 @@ class Download:
             self._stop.set()
 
     def _fetch_blob(self, client: httpx.Client, file: RemoteFile, sha256: str) -> None:
-        """Put a large file to where the Hub's client will find it, and only has to link it."""
+        """Download a large file to ``blobs``, so that the Hub client only has to link it."""
         blob = self._blob(sha256)
         if blob.exists():
             return
@@ -187,7 +187,7 @@ class Download:
         _fetch_small(self._config, self._hub, self._listing, name)
 
     def _arrived(self, file: RemoteFile) -> int:
-        """How many bytes of it are in the cache, under whatever name."""
+        """Bytes of the file that are in the cache, complete or partial."""
         if file.sha256 is None:
             return 0
         blob = self._blob(file.sha256)
@@ -204,9 +204,9 @@ class Download:
         free = self._free(folder)
         if needed and free < needed + MARGIN_BYTES:
             raise ModelLoadError(
-                f"model={self._config.model_id!r}: {in_gb(needed)} are still to be downloaded and "
-                f"{in_gb(MARGIN_BYTES)} should stay free, but {folder} has {in_gb(free)} free; "
-                "make room, or set HF_HOME to a folder on a larger disk"
+                f"model={self._config.model_id!r}: the download needs {in_gb(needed)} and "
+                f"{in_gb(MARGIN_BYTES)} must stay free, but {folder} has only {in_gb(free)} free; "
+                "free some space, or set HF_HOME to a folder on a larger disk"
             )
 
     def _count(self, count: int) -> None:
@@ -215,5 +215,5 @@ class Download:
 
 
 def in_gb(count: int) -> str:
-    """Bytes in the unit in which disks are sold, small ones in MB."""
+    """Format bytes in decimal GB, as disks are sold, or in MB if small."""
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

@@ -1,6 +1,6 @@
-"""The files of a HunyuanVideo checkpoint in diffusers' layout: those that are read, and those that a folder lacks.
+"""The files of a HunyuanVideo checkpoint in the diffusers layout: which are read, and which are missing in a folder.
 
-Knows nothing about the Hub; names are relative to the checkpoint, with slashes.
+Does not depend on the Hub. File names are relative to the checkpoint, with slashes.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ _MODELS = ("transformer", "vae", "text_encoder", "text_encoder_2")
 _OTHERS = ("scheduler", "tokenizer", "tokenizer_2")
 CONFIGS = (MODEL_INDEX, *(f"{model}/config.json" for model in _MODELS))
 _REQUIRED = (*CONFIGS, "tokenizer/tokenizer.json", "scheduler/scheduler_config.json")
-# Not pickles (.bin, .pt), and not the second precision that some repositories hold (model.fp16.safetensors).
+# Excludes pickles (.bin, .pt) and the second precision that some repositories have (model.fp16.safetensors).
 _WEIGHTS = re.compile(r"(diffusion_pytorch_model|model)(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
 
 
 def wanted_files(names: Iterable[str]) -> list[str]:
-    """Those of a repository's files that the pipeline reads: safetensors in one precision, configs, tokenizers."""
+    """The files of a repository that the pipeline reads: safetensors in one precision, configs and tokenizers."""
     return [name for name in names if _is_wanted(name)]
 
 
 def absent_parts(names: Collection[str]) -> list[str]:
-    """What a checkpoint of these files would lack, shards that an index names aside."""
+    """Files that a checkpoint with these files lacks, not counting the shards in an index."""
     return _absent(names, lambda index: ())
 
 
 def missing_files(folder: Path) -> list[str]:
-    """Files that a complete checkpoint has and this folder lacks, such as shards not yet downloaded.
+    """Files that this folder lacks for a complete checkpoint, such as shards not yet downloaded.
 
-    A damaged index of shards is listed as such.
+    A damaged shard index is listed as such.
     """
 
     def shards(index: str) -> Iterable[str]:
@@ -46,7 +46,7 @@ def missing_files(folder: Path) -> list[str]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that hold a component's weights: those that an index names, else the one that is there."""
+    """The safetensors files of a component: the shards in its index or, without an index, its single file."""
     names = sorted(path.name for path in folder.glob("*.safetensors*") if _WEIGHTS.fullmatch(path.name))
     index = next((name for name in names if name.endswith(".index.json")), None)
     if index is not None:
@@ -55,7 +55,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def pipeline_class(folder: Path) -> str | None:
-    """The class that a checkpoint says it is of; None if it cannot be read."""
+    """The pipeline class in the index of a checkpoint; None if it cannot be read."""
     try:
         name = json.loads((folder / MODEL_INDEX).read_text()).get("_class_name")
     except (OSError, ValueError, AttributeError):
@@ -64,7 +64,7 @@ def pipeline_class(folder: Path) -> str | None:
 
 
 def problem_of(folder: Path) -> str:
-    """Why a checkpoint cannot be loaded, as the rest of a sentence about it; empty if all of its files are there."""
+    """Why a checkpoint cannot be loaded, as a phrase that follows its path; empty if all files are present."""
     missing = missing_files(folder)
     if MODEL_INDEX not in missing and (found := pipeline_class(folder)) != PIPELINE_CLASS:
         return f"is a {found}, not a {PIPELINE_CLASS}" if found else f"{MODEL_INDEX} cannot be read"
@@ -75,18 +75,18 @@ def problem_of(folder: Path) -> str:
 
 
 def has_configs(folder: Path) -> bool:
-    """Whether a folder says which model it holds: its index and the configuration of each component are there."""
+    """Whether a folder has the index and the config of each component, which identify the model."""
     return all((folder / name).is_file() for name in CONFIGS)
 
 
 def size_on_disk(folder: Path) -> int:
-    """Bytes of a checkpoint's files, of what links lead to, and each file once."""
+    """Total size of a checkpoint's files in bytes; follows links and counts each file once."""
     found = [path.stat() for path in _files(folder)]
     return sum({(status.st_dev, status.st_ino): status.st_size for status in found}.values())
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """What lies in the checkpoint's own folders; a link of the Hub's cache whose file is gone is no file."""
+    """Files in the checkpoint's component folders; broken links of the Hub cache do not count."""
     for part in ("", *_MODELS, *_OTHERS):
         yield from (path for path in (folder / part).glob("*") if path.is_file())
 

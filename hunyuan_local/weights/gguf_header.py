@@ -1,4 +1,4 @@
-"""What a GGUF file says of itself, before any of its weights is read. Needs the extra ``quant``; no torch."""
+"""Checks the header of a GGUF file before its weights are read. Requires the ``quant`` extra, but not torch."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _ARCHITECTURE, _FIELDS = "general.architecture", ("general.architecture", "gener
 
 
 def check_gguf_header(path: Path) -> list[str]:
-    """Refuse a file that is not a GGUF file, or says that it is of another architecture; returns notes for the user.
+    """Refuse a file that is not a GGUF file or is for a different architecture; returns notes for the user.
 
-    ``city96/HunyuanVideo-gguf`` says ``hyvid``. A value that names no architecture, as some converters write one, is
-    noted.
+    ``city96/HunyuanVideo-gguf`` has the architecture ``hyvid``. An unknown value, as some converters write, gives a
+    note.
 
     Raises:
-        ConfigError: no file, or not a GGUF file.
-        ModelLoadError: damaged, or of another architecture.
+        ConfigError: the file does not exist, or is not a GGUF file.
+        ModelLoadError: the file is damaged, or for a different architecture.
     """
     _check_is_gguf(path)
     start = f"transformer_gguf={str(path)!r}"
@@ -35,9 +35,9 @@ def check_gguf_header(path: Path) -> list[str]:
         )
     notes = []
     if said is not None and not is_this(said):
-        notes.append(f"{start}: its header says {_ARCHITECTURE}={said!r}, from which it is not known what it is of")
+        notes.append(f"{start}: its header says {_ARCHITECTURE}={said!r}, which is not a known architecture")
     if is_image_to_video(path.stem):
-        notes.append(f"{start}: its name says image to video, and this model makes videos from text alone")
+        notes.append(f"{start}: its name indicates image to video, but this model is text to video")
     return notes
 
 
@@ -49,8 +49,8 @@ def _check_is_gguf(path: Path) -> None:
         raise ConfigError(f"transformer_gguf={str(path)!r}: cannot be opened: {error.strerror}") from error
     if beginning != _MAGIC:
         raise ConfigError(
-            f"transformer_gguf={str(path)!r}: is no GGUF file, which begins with the letters GGUF; use one, such as "
-            "city96/HunyuanVideo-gguf/hunyuan-video-t2v-720p-Q4_K_M.gguf, or leave it out"
+            f"transformer_gguf={str(path)!r}: not a GGUF file, which starts with the letters GGUF; use one, such as "
+            "city96/HunyuanVideo-gguf/hunyuan-video-t2v-720p-Q4_K_M.gguf, or omit it"
         )
 
 
@@ -60,6 +60,8 @@ def _read_fields(path: Path) -> dict[str, str]:
     try:
         reader = GGUFReader(path)
         found = {name: reader.fields[name].contents() for name in _FIELDS if name in reader.fields}
-    except Exception as error:  # damaged files raise whatever the reader raises
-        raise ModelLoadError(f"{path}: cannot be read: {first_line(error)}; fetch it again, or use another") from error
+    except Exception as error:  # the reader raises various errors for damaged files
+        raise ModelLoadError(
+            f"{path}: cannot be read: {first_line(error)}; download it again, or use another file"
+        ) from error
     return {name: value for name, value in found.items() if isinstance(value, str)}

@@ -1,4 +1,4 @@
-"""The Hugging Face Hub: where it is, what a repository holds there, and its refusals in this project's words."""
+"""The Hugging Face Hub: its address and cache, the files of a repository, and the translation of its errors."""
 
 from __future__ import annotations
 
@@ -28,37 +28,37 @@ _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 
 @dataclass(frozen=True)
 class Hub:
-    """An address that speaks the Hub's API, and the folder of the cache on this machine."""
+    """The address of a Hub and the local cache folder."""
 
     endpoint: str
     cache: Path
 
     @classmethod
     def default(cls) -> Hub:
-        """As ``HF_ENDPOINT``, ``HF_HOME`` and ``HF_HUB_CACHE`` say."""
+        """The Hub set by ``HF_ENDPOINT``, ``HF_HOME`` and ``HF_HUB_CACHE``."""
         return cls(endpoint(), cache_folder())
 
     def check_download(self, field: str) -> None:
-        """Refuse to download where the environment does not allow it: no home folder, a proxy that is none.
+        """Refuse to download if the environment prevents it: no home folder, or an invalid proxy.
 
         Raises:
-            ConfigError: names the variable to set or to unset.
+            ConfigError: names the environment variable to set or unset.
         """
         check_way(self.endpoint)
         if str(self.cache).startswith("~"):
             raise ConfigError(
-                f"{field}: cannot be downloaded, as the home folder is not known: HOME is not set, and this user has "
-                "no account; set HF_HOME to a folder that can be written"
+                f"{field}: cannot be downloaded, since the home folder is unknown: HOME is not set, and this user has "
+                "no account; set HF_HOME to a writable folder"
             )
 
     def repository(self, model_id: str) -> Path:
-        """The folder of a repository in the cache; it need not be there."""
+        """The folder of a repository in the cache, whether or not it exists."""
         return self.cache / f"models--{model_id.replace('/', '--')}"
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file of a repository; ``sha256`` is known of the large ones."""
+    """A file of a repository; ``sha256`` is set only for large files."""
 
     name: str
     size: int
@@ -67,49 +67,49 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class RepositoryListing:
-    """The files of a checkpoint in a repository that the pipeline reads, at one commit."""
+    """The files that the pipeline reads from a repository, at one commit."""
 
     commit: str
     files: tuple[RemoteFile, ...]
 
 
 def list_files(config: ModelConfig, hub: Hub, here: str) -> RepositoryListing:
-    """Ask the Hub what it has of a model.
+    """List the files of a model on the Hub.
 
     Args:
-        here: what this machine has of it, for the error.
+        here: what this machine has of the model, for the error message.
 
     Raises:
-        ConfigError: no such repository or revision, or it holds no whole checkpoint.
-        ModelLoadError: the Hub cannot be reached, or does not let this user in.
+        ConfigError: no such repository or revision, or it does not contain a complete checkpoint.
+        ModelLoadError: the Hub cannot be reached, or denies access.
     """
-    remedy = "check the name and the network, or give the path of a folder that holds the model"
+    remedy = "check the name and the network, or give the path of a folder that contains the model"
     with translated(config, f"{here}, and {hub.endpoint} could not be reached", remedy):
         info = HfApi(endpoint=hub.endpoint, library_name="hunyuan-local").model_info(
             config.model_id, revision=config.revision, files_metadata=True
         )
-    assert info.sha is not None  # the Hub says it of each model
+    assert info.sha is not None  # the Hub sends it for every model
     siblings = {sibling.rfilename: sibling for sibling in info.siblings or ()}
     wanted = wanted_files(siblings)
     if absent := absent_parts(wanted):
         raise ConfigError(
-            f"model={config.model_id!r}: the repository lacks {', '.join(absent)}, so it is no whole HunyuanVideo "
-            "checkpoint in diffusers' layout with safetensors"
+            f"model={config.model_id!r}: the repository lacks {', '.join(absent)}, so it is not a complete "
+            "HunyuanVideo checkpoint in the diffusers layout with safetensors"
         )
     return RepositoryListing(info.sha, tuple(_remote_file(siblings[name]) for name in wanted))
 
 
 @contextlib.contextmanager
 def translated(config: ModelConfig, what_failed: str, remedy: str) -> Iterator[None]:
-    """One border where the errors of the Hub's client, its HTTP library and the disk become ours.
+    """Translate errors of the Hub client, its HTTP library and the disk into ours.
 
-    The texts are about anything that has no words of its own here.
+    ``what_failed`` and ``remedy`` are used for errors that have no specific message here.
     """
     try:
         yield
     except HunyuanLocalError:
         raise
-    except Exception as error:  # the client and its HTTP library, in two versions, each have their own
+    except Exception as error:  # the client and its HTTP library raise different classes in different versions
         _refuse_known(config, error)
         raise ModelLoadError(f"model={config.model_id!r}: {what_failed} ({first_line(error)}); {remedy}") from error
 
@@ -119,7 +119,7 @@ def _remote_file(sibling: RepoSibling) -> RemoteFile:
 
 
 def _refuse_known(config: ModelConfig, error: BaseException) -> None:
-    """Raise our own error if anything in the chain of causes says what is wrong."""
+    """Raise a specific error if the chain of causes contains a known one."""
     cause: BaseException | None = error
     while cause is not None:
         match cause:
@@ -137,8 +137,8 @@ def _refuse_known(config: ModelConfig, error: BaseException) -> None:
                 raise ConfigError(f"model={config.model_id!r}: no such folder, and no such Hub repository") from error
             case OSError(errno=code) if code in _NO_SPACE:
                 raise ModelLoadError(
-                    f"model={config.model_id!r}: the disk is full ({cause.strerror}); what has arrived stays: make "
-                    "room and run the same command again, or set HF_HOME to a folder on a larger disk"
+                    f"model={config.model_id!r}: the disk is full ({cause.strerror}); free some space and run the "
+                    "same command again to resume, or set HF_HOME to a folder on a larger disk"
                 ) from error
             case OSError(errno=code) if code in _NOT_WRITABLE:
                 raise ModelLoadError(

@@ -1,7 +1,7 @@
-"""What is used of huggingface_hub that it does not document, in one place: an upgrade may take it away or change it.
+"""All uses of undocumented members of huggingface_hub, which an upgrade may remove or change.
 
-Tried with 2.4; ``tests/test_private_members.py`` names each member, and fails by its name when it is gone. The
-layout of the cache is documented, and stands in :mod:`hunyuan_local.weights.cache`.
+Tested with 2.4; ``tests/test_private_members.py`` fails by name for each member that is gone. The cache layout is
+documented and used in :mod:`hunyuan_local.weights.cache`.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ __all__ = ["RepoSibling", "cache_folder", "default_revision", "endpoint", "home_
 
 
 def endpoint() -> str:
-    """The address of the Hub, as ``HF_ENDPOINT`` says; read at each call."""
+    """The address of the Hub, set by ``HF_ENDPOINT``; read at each call."""
     return constants.ENDPOINT
 
 
 def home_folder() -> Path:
-    """Where the Hub's client keeps its files, as ``HF_HOME`` says."""
+    """The folder of the Hub client, set by ``HF_HOME``."""
     return Path(constants.HF_HOME)
 
 
 def cache_folder() -> Path:
-    """Where the Hub's client keeps repositories, as ``HF_HUB_CACHE`` and ``HF_HOME`` say; read at each call."""
+    """The cache folder of the Hub client, set by ``HF_HUB_CACHE`` or ``HF_HOME``; read at each call."""
     return Path(constants.HF_HUB_CACHE)
 
 
 def default_revision() -> str:
-    """The revision that a repository has where none is named: ``main``."""
+    """The default revision of a repository, ``main``."""
     return constants.DEFAULT_REVISION

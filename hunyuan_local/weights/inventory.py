@@ -1,4 +1,4 @@
-"""What models there are on this machine: the presets, the Hub's cache, folders; each with what it lacks."""
+"""Lists the available models: presets, models in the Hub cache, and folders; each with its missing files."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ Kind = Literal["preset", "cache", "folder"]
 
 @dataclass(frozen=True)
 class Model:
-    """One model that ``--model`` takes.
+    """One model that ``--model`` accepts.
 
     Attributes:
-        name: what ``--model`` calls it.
-        kind: a preset of ``configs/models``, a repository in the Hub's cache, or a folder.
-        model_id, revision: of the Hub; a folder has its path and None.
-        folder: where its files are; None if there are none.
-        size_bytes: what they take on the disk, unfinished ones of a download included.
-        missing: files that a complete checkpoint has and the folder lacks.
+        name: its name for ``--model``.
+        kind: a preset in ``configs/models``, a repository in the Hub cache, or a folder.
+        model_id, revision: Hub id and revision; for a folder, its path and None.
+        folder: the folder of its files; None if there are none.
+        size_bytes: size of its files on disk, including unfinished downloads.
+        missing: files that the folder lacks for a complete checkpoint.
         problem: why it cannot be loaded, with the remedy; empty if it can.
-        licence: its terms; None where nothing has to be accepted.
+        licence: its licence; None if there is none to accept.
     """
 
     name: str
@@ -44,11 +44,11 @@ class Model:
 
     @property
     def complete(self) -> bool:
-        """Whether all files are there."""
+        """Whether all files are present."""
         return self.folder is not None and not self.missing
 
     def as_json(self) -> dict[str, Any]:
-        """All that is known, for programs."""
+        """All attributes as a JSON object."""
         licence = None if self.licence is None else self.licence.model_dump() | {"accepted": is_accepted(self.licence)}
         return {
             "name": self.name,
@@ -66,14 +66,14 @@ class Model:
 
 
 def list_models(folders: Sequence[Path] = (), hub: Hub | None = None) -> list[Model]:
-    """The presets, then what else the Hub's cache holds of HunyuanVideo, then the folders' checkpoints.
+    """The presets, then other HunyuanVideo checkpoints in the Hub cache, then the checkpoints in ``folders``.
 
     Args:
-        folders: checkpoints, or folders that hold some.
-        hub: None is the Hub of the environment.
+        folders: checkpoints, or folders that contain checkpoints.
+        hub: None uses the Hub of the environment.
 
     Raises:
-        ConfigError: a folder is none, or holds no checkpoint.
+        ConfigError: a folder does not exist, or does not contain a checkpoint.
     """
     hub = hub or Hub.default()
     presets = [describe(load_model_config(name), hub) for name in model_names()]
@@ -83,7 +83,7 @@ def list_models(folders: Sequence[Path] = (), hub: Hub | None = None) -> list[Mo
 
 
 def describe(config: ModelConfig, hub: Hub | None = None) -> Model:
-    """What this machine has of a model."""
+    """Describe the local state of a model."""
     hub = hub or Hub.default()
     if config.folder is not None:
         return _model(config, "preset", config.folder, None)
@@ -103,12 +103,12 @@ def _describe_folder(folder: Path) -> Model:
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    """The folder itself, or those right inside it, that are checkpoints."""
+    """The folder itself if it is a checkpoint, otherwise its direct subfolders that are checkpoints."""
     found = [path.parent for path in (folder / MODEL_INDEX, *sorted(folder.glob(f"*/{MODEL_INDEX}"))) if path.is_file()]
     if not found:
         raise ConfigError(
-            f"folder={str(folder)!r}: neither it nor a folder in it holds a {MODEL_INDEX}; give a checkpoint in "
-            "diffusers' layout, or a folder of such"
+            f"folder={str(folder)!r}: neither it nor a folder in it contains a {MODEL_INDEX}; give a checkpoint in "
+            "the diffusers layout, or a folder of checkpoints"
         )
     return found[:1] if found[0] == folder else found
 

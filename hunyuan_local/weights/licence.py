@@ -1,4 +1,4 @@
-"""Which licence weights are under, and which this user has accepted: one small file each, written once."""
+"""Licences of weights, and their acceptance by this user: one small file per accepted licence."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ..durable import replacing
 from ..errors import ConfigError
 from .cache import find_part
 
-ORIGINAL = "hunyuan-video"  # whose licence covers what is made from it
+ORIGINAL = "hunyuan-video"  # its licence also covers derived checkpoints
 _SIZES = ("num_layers", "num_single_layers", "num_attention_heads", "attention_head_dim", "num_refiner_layers")
 
 
 def accept(licence: Licence) -> None:
-    """Remember that the user has accepted this version of the licence.
+    """Record that the user has accepted this version of the licence.
 
     Raises:
-        ConfigError: the folder of the state cannot be written.
+        ConfigError: the state folder cannot be written.
     """
     path = _record(licence, state_dir())
     record = licence.model_dump() | {"accepted_at": datetime.now(UTC).isoformat(timespec="seconds")}
@@ -38,7 +38,7 @@ def accept(licence: Licence) -> None:
 
 
 def is_accepted(licence: Licence | None) -> bool:
-    """Whether nothing has to be accepted any more; another version of a licence has to be."""
+    """Whether this version of the licence has been accepted; True if there is no licence."""
     if licence is None:
         return True
     state = known_state_dir()
@@ -46,13 +46,13 @@ def is_accepted(licence: Licence | None) -> bool:
 
 
 def licence_of(config: ModelConfig, folder: Path | None) -> Licence | None:
-    """The terms of a model's weights: those of its config, or of the 13 B model where they are made from that.
+    """The licence of a model's weights: that of its config, or that of the 13 B model for derived checkpoints.
 
-    A folder or a repository that no config describes is made from it where its transformer has the very layers of the
-    13 B model; of others no licence is known.
+    A folder or repository without a config counts as derived if its transformer has the layer sizes of the 13 B
+    model. The licence of any other is unknown (None).
 
     Args:
-        folder: where the checkpoint, or the part of it that is here, lies.
+        folder: folder of the checkpoint, which may be incomplete.
     """
     if config.licence is not None or config.is_described or folder is None:
         return config.licence
@@ -62,29 +62,29 @@ def licence_of(config: ModelConfig, folder: Path | None) -> Licence | None:
 
 
 def notices_of(config: ModelConfig) -> list[str]:
-    """What a user must know at each use: of the licence, then of the model."""
+    """The notices to show at each use: that of the licence, then that of the model."""
     licence = licence_of(config, config.folder or find_part(config))
     return [text for text in (licence and licence.notice, config.notice) if text]
 
 
 def check_accepted(config: ModelConfig, licence: Licence | None) -> None:
-    """Refuse a model whose licence has not been accepted.
+    """Refuse a model if its licence has not been accepted.
 
     Args:
-        licence: as :func:`licence_of` finds it.
+        licence: the result of :func:`licence_of`.
 
     Raises:
-        ConfigError: with what the licence is, and how it is accepted.
+        ConfigError: names the licence and the command that accepts it.
     """
     if licence is not None and not is_accepted(licence):
         raise ConfigError(
-            f"model={config.name!r}: {licence.notice}; read it, and accept it once with: "
+            f"model={config.name!r}: {licence.notice}; read it, then accept it once with: "
             f"{download_command(config)} --accept-licence"
         )
 
 
 def download_command(config: ModelConfig) -> str:
-    """What a user types to download a model."""
+    """The command that downloads a model."""
     known = config.name in model_names() or config.name == config.model_id
     command = f"hunyuan-local download --model {config.name if known else 'FILE.yaml'}"
     return command if config.revision is None else f"{command} --revision {config.revision}"
@@ -96,13 +96,13 @@ def _record(licence: Licence, state: Path) -> Path:
 
 
 def _known_layers() -> dict[str, object] | None:
-    """The sizes of the 13 B model's transformer."""
+    """The layer sizes of the 13 B model's transformer."""
     path = configs_dir() / "architectures" / f"{ORIGINAL}.json"
     return _sizes(json.loads(path.read_text(encoding="utf-8"))["transformer"])
 
 
 def _layers(config: Path) -> dict[str, object] | None:
-    """The sizes of a checkpoint's transformer; None where they cannot be read."""
+    """The layer sizes of a checkpoint's transformer; None if they cannot be read."""
     try:
         return _sizes(json.loads(config.read_text(encoding="utf-8")))
     except (OSError, ValueError, AttributeError):

@@ -1,8 +1,8 @@
-"""The names of the transformer's layers in the files that other programs write.
+"""The names of the transformer's layers in files written by other programs.
 
-Three spellings of layers are in use: diffusers' own, that of Tencent's code, and ComfyUI's, each with
-dots or, in the manner of kohya's trainers, with underscores. diffusers' reader knows the first, and the
-second only for files that hold the image stream's attention. Knows nothing about tensors.
+Three naming schemes are in use: those of diffusers, of Tencent's code and of ComfyUI, each with dots or, as in kohya's
+trainers, with underscores. The loader of diffusers supports the first, and the second only for files that contain the
+image stream's attention. Does not depend on tensors.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 
-# diffusers' names in Tencent's spelling, from the conversion of whole checkpoints in diffusers
-# (loaders/single_file_utils.py); first the block, then the layer in it.
+# From names in diffusers to names in Tencent's code, following the conversion of full checkpoints in diffusers
+# (loaders/single_file_utils.py): first the block, then the layer within it.
 _BLOCKS = (
     (r"transformer_blocks\.(\d+)\.", r"double_blocks.\1."),
     (r"single_transformer_blocks\.(\d+)\.", r"single_blocks.\1."),
@@ -64,7 +64,7 @@ _LAYERS = {
         "proj_out": "final_layer.linear",
     },
 }
-# Tencent's names in ComfyUI's spelling.
+# From Tencent's names to ComfyUI's.
 _COMFY = (
     (r"_attn_(qkv|proj)$", r"_attn.\1"),
     (r"_attn_q_norm$", "_attn.norm.query_norm"),
@@ -80,13 +80,13 @@ _COMFY = (
     (r"c_embedder\.linear_2$", "c_embedder.out_layer"),
 )
 _BLOCK_KINDS = ("transformer_blocks", "single_transformer_blocks")
-_DOUBLE_BLOCKS = 20  # of the 13 B model
-# Layers that Tencent's code has as one, in the order of their rows there.
+_DOUBLE_BLOCKS = 20  # in the 13 B model
+# Layers that Tencent's code fuses into one, in the order of their rows in the fused weight.
 _ROWS = ("to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj", "proj_mlp")
 
 
 def spellings(layers: Iterable[str]) -> dict[str, list[str]]:
-    """Every spelling of a layer to diffusers' names of it: several, in the order of their rows, where they are one."""
+    """Map every name of a layer to its names in diffusers: several, in order of their rows, for a fused layer."""
     found: dict[str, list[str]] = {}
     for layer in sorted(layers, key=_row):
         names = {layer}
@@ -101,7 +101,7 @@ def spellings(layers: Iterable[str]) -> dict[str, list[str]]:
 
 
 def original_name(layer: str) -> str | None:
-    """The layer, or the larger one that it is a part of, in Tencent's code; None if there is none."""
+    """The name in Tencent's code of a layer, or of the fused layer that contains it; None if there is none."""
     for block, replacement in _BLOCKS:
         if (match := re.match(block, layer)) is None:
             continue
@@ -114,12 +114,12 @@ def original_name(layer: str) -> str | None:
 
 
 def is_like_flux(changed: Collection[str], layers: Collection[str]) -> bool:
-    """Whether the changed layers are the blocks of a FLUX.1 model, whose names and shapes are the same.
+    """Whether the changed layers are exactly the blocks of FLUX.1, which have the same names and shapes.
 
-    FLUX.1 has 19 double and 38 single blocks, one and two fewer than HunyuanVideo, and no token refiner.
+    FLUX.1 has 19 double and 38 single blocks (HunyuanVideo has 20 and 40), and no token refiner.
 
     Args:
-        changed: layers that a LoRA changes, by diffusers' names.
+        changed: layers that a LoRA changes, by their names in diffusers.
         layers: all layers of the transformer.
     """
     if any(layer.startswith(("context_embedder", "x_embedder")) for layer in changed):
@@ -129,7 +129,7 @@ def is_like_flux(changed: Collection[str], layers: Collection[str]) -> bool:
     fewer_double, fewer_single = (set(range(len(all_double) - 1)), set(range(len(all_single) - 2)))
     if double and single:
         return double == fewer_double and single == fewer_single
-    # One kind of block alone says enough only where a model has as many as this one.
+    # A single kind of block is conclusive only for the full number of blocks, not for small test models.
     return len(all_double) == _DOUBLE_BLOCKS and (double == fewer_double or single == fewer_single)
 
 

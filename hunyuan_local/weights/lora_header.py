@@ -1,6 +1,6 @@
-"""What a LoRA file says of itself, before any of its numbers is read: its metadata and the settings of its training.
+"""Reads the header of a LoRA file: its keys and shapes, its metadata and the training settings.
 
-Needs no torch, so a file that cannot be added is refused before a model is loaded.
+Works without torch, so that an unsupported file is refused before a model is loaded.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from .lora_keys import is_image_to_video as has_image_to_video_key
 from .lora_keys import why_never_added
 from .single_file import find_file
 
-_SETTINGS = "lora_adapter_metadata"  # diffusers writes peft's settings into this field of the header
+_SETTINGS = "lora_adapter_metadata"  # header field in which diffusers stores peft's settings
 _PEFT_FILE, _PEFT_SETTINGS = "adapter_model.safetensors", "adapter_config.json"
 _PEFT_PREFIX = "base_model.model."
-# How files begin that are given for safetensors files.
+# First bytes of files that users mistake for safetensors files.
 _BEGINNINGS = {
     b"": "is empty",
     b"PK\x03\x04": "is a PyTorch file (.pt, .ckpt) or a zip archive; convert it to safetensors",
     b"\x80": "is a pickle (.pt, .bin, .ckpt); convert it to safetensors",
     b"GGUF": "is a GGUF file",
-    b"version https://git-lfs": "is a pointer of Git LFS, not the file itself; run 'git lfs pull', or fetch it again",
-    b"<": "is a page of a web site, not the file itself; fetch it again, logged in where that is needed",
+    b"version https://git-lfs": "is a Git LFS pointer, not the file itself; run 'git lfs pull', or download it again",
+    b"<": "is a web page, not the file itself; download it again, logged in if necessary",
 }
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Of the training, as peft has them.
+    """Training settings, as in peft.
 
     Attributes:
-        source: where they are from, for errors.
-        alpha: the scale of a change is ``alpha / rank``; None is not said.
-        rank: None is not said.
-        alpha_pattern: other values of ``alpha``, by a regular expression for the layer's name.
-        use_rslora: the scale is ``alpha / sqrt(rank)``.
+        source: where the settings were found, for errors.
+        alpha: the scale of an update is ``alpha / rank``; None if not specified.
+        rank: None if not specified.
+        alpha_pattern: values of ``alpha`` for specific layers, by a regular expression for the layer name.
+        use_rslora: use the scale ``alpha / sqrt(rank)`` instead.
     """
 
     source: str = ""
@@ -55,7 +55,7 @@ class Settings:
     use_rslora: bool = False
 
     def scale(self, layers: Iterable[str], rank: int) -> float:
-        """What multiplies a change of this rank; 1 where nothing is said. A layer may have several names."""
+        """The scale of an update of this rank; 1 if no alpha is specified. ``layers`` are the names of one layer."""
         names = list(layers)
         own = (
             value
@@ -70,7 +70,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Header:
-    """Of one file: where it is, its keys with their shapes, the settings of its training, and notes for the user."""
+    """The header of one file: its path, its keys with their shapes, the training settings, and notes for the user."""
 
     file: Path
     shapes: dict[str, tuple[int, ...]]
@@ -79,17 +79,17 @@ class Header:
 
 
 def fault(config: LoraConfig, text: str) -> ModelLoadError:
-    """An error of a LoRA, by the path that was given."""
+    """An error about a LoRA, with its path as the user gave it."""
     return ModelLoadError(f"lora={config.path!r}: {text}")
 
 
 def read_header(config: LoraConfig) -> Header:
-    """Find a LoRA file, here or on the Hub, and read what it says of itself.
+    """Find a LoRA file, locally or on the Hub, and read its header.
 
     Raises:
-        ConfigError: no such file, here or on the Hub.
-        ModelLoadError: it cannot be fetched, is not a whole safetensors file, has metadata that cannot be read,
-            names another architecture, or has a key of a kind that cannot be added.
+        ConfigError: no such file, locally or on the Hub.
+        ModelLoadError: the file cannot be downloaded, is not a complete safetensors file, has invalid metadata, names
+            a different architecture, or has a key of an unsupported kind.
     """
     file = find_file("lora", config.path, ".safetensors")
     try:
@@ -99,7 +99,7 @@ def read_header(config: LoraConfig) -> Header:
     except (OSError, SafetensorError) as error:
         raise fault(config, _why_unreadable(file, error)) from error
     if not shapes:
-        raise fault(config, f"{file.name} holds no tensors; use another file")
+        raise fault(config, f"{file.name} contains no tensors; use another file")
     _check_architecture(config, metadata)
     notes = []
     if key := next((key for key in shapes if has_image_to_video_key(key)), None):
@@ -109,14 +109,14 @@ def read_header(config: LoraConfig) -> Header:
             raise fault(config, f"{key} {reason}")
     if is_image_to_video(file.stem):
         notes.append(
-            f"lora={config.path!r}: its name says image to video, and this model makes videos from text alone; the "
-            "LoRA may not do what it was trained for"
+            f"lora={config.path!r}: its name indicates image to video, but this model is text to video; the LoRA may "
+            "not work as trained"
         )
     settings = _settings(config, file, metadata, shapes)
     if settings.alpha is None and any(key.startswith(_PEFT_PREFIX) for key in shapes):
         notes.append(
-            f"lora={config.path!r}: neither the file nor an {_PEFT_SETTINGS} with it says lora_alpha; it is taken to "
-            "be the rank, which scales the change by 1"
+            f"lora={config.path!r}: neither the file nor an {_PEFT_SETTINGS} next to it specifies lora_alpha; using "
+            "the rank, which is a scale of 1"
         )
     return Header(file, shapes, settings, tuple(notes))
 
@@ -133,45 +133,45 @@ def _why_unreadable(file: Path, error: Exception) -> str:
             beginning = opened.read(24)
     except OSError as problem:
         return f"{start}: {problem.strerror}; check its permissions"
-    if beginning[8:9] == b"{":  # a safetensors file, whose header begins with its length
-        return f"{start} ({error}); it is cut short or damaged: fetch it again"
+    if beginning[8:9] == b"{":  # a safetensors file: 8 bytes of header length, then the header as JSON
+        return f"{start} ({error}); it is truncated or damaged: download it again"
     for begins, what in _BEGINNINGS.items():
         if beginning == b"" if not begins else beginning.startswith(begins):
             return f"{start}: it {what}"
-    return f"{start} ({error}); it is cut short or damaged: fetch it again"
+    return f"{start} ({error}); it is truncated or damaged: download it again"
 
 
 def _settings(config: LoraConfig, file: Path, metadata: Mapping[str, str], keys: Iterable[str]) -> Settings:
-    """Those in the header, else those of the file that peft writes with its own."""
+    """The settings in the header or, by default, in the settings file that peft writes next to its weights."""
     if _SETTINGS in metadata:
         found = _as_object(config, f"the metadata {_SETTINGS}", metadata[_SETTINGS])
         # diffusers prefixes the name of the component.
         found = {name.removeprefix("transformer."): value for name, value in found.items()}
         return _checked(config, f"the metadata {_SETTINGS}", found)
-    beside = _peft_settings(config, file, keys)
-    if beside is None:
+    settings_file = _peft_settings(config, file, keys)
+    if settings_file is None:
         return Settings()
     try:
-        text = beside.read_text(encoding="utf-8")
+        text = settings_file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise fault(config, f"{beside} cannot be read: {error}") from error
-    found = _as_object(config, str(beside), text)
-    _check_architecture(config, found, str(beside))
-    if found.get("alpha") is not None:  # LoHa's and LoKr's name for it
+        raise fault(config, f"{settings_file} cannot be read: {error}") from error
+    found = _as_object(config, str(settings_file), text)
+    _check_architecture(config, found, str(settings_file))
+    if found.get("alpha") is not None:  # the name of lora_alpha in LoHa and LoKr
         found.setdefault("lora_alpha", found["alpha"])
-    return _checked(config, str(beside), found)
+    return _checked(config, str(settings_file), found)
 
 
 def _peft_settings(config: LoraConfig, file: Path, keys: Iterable[str]) -> Path | None:
-    """Where peft's settings for its own file are, if they are anywhere."""
-    beside = file.with_name(_PEFT_SETTINGS)
-    if file.name != _PEFT_FILE or beside.is_file():
-        return beside if file.name == _PEFT_FILE else None
+    """The path of peft's settings file for its weights, if it exists."""
+    settings_file = file.with_name(_PEFT_SETTINGS)
+    if file.name != _PEFT_FILE or settings_file.is_file():
+        return settings_file if file.name == _PEFT_FILE else None
     if Path(config.path).expanduser().is_file() or not any(key.startswith(_PEFT_PREFIX) for key in keys):
         return None
     try:
         return find_file("lora", config.path.removesuffix(_PEFT_FILE) + _PEFT_SETTINGS, ".json")
-    except HunyuanLocalError:  # the note of a missing lora_alpha says it
+    except HunyuanLocalError:  # covered by the note about a missing lora_alpha
         return None
 
 
@@ -181,13 +181,13 @@ def _as_object(config: LoraConfig, source: str, text: str) -> dict[str, Any]:
     except ValueError as error:
         raise fault(config, f"{source} is not JSON ({error}): {text[:60]!r}; repair it or remove it") from error
     if not isinstance(found, dict):
-        raise fault(config, f"{source} is {text[:60]!r} where a JSON object is needed; repair it or remove it")
+        raise fault(config, f"{source} is {text[:60]!r}, but it must be a JSON object; repair it or remove it")
     return found
 
 
 def _checked(config: LoraConfig, source: str, found: Mapping[str, Any]) -> Settings:
     def wrong(name: str, needed: str) -> ModelLoadError:
-        return fault(config, f"{source} says {name}={found[name]!r} where {needed} is needed; repair it or remove it")
+        return fault(config, f"{source} has {name}={found[name]!r}, but it must be {needed}; repair it or remove it")
 
     def number(name: str) -> float | None:
         value = found.get(name)
@@ -208,7 +208,7 @@ def _checked(config: LoraConfig, source: str, found: Mapping[str, Any]) -> Setti
         raise wrong("use_rslora", "true or false")
     rank = number("r")
     if rank is not None and (rank < 1 or rank != int(rank)):
-        raise wrong("r", "a whole number from 1")
+        raise wrong("r", "an integer of 1 or more")
     return Settings(source, number("lora_alpha"), None if rank is None else int(rank), patterns, rslora)
 
 

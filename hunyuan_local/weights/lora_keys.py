@@ -1,7 +1,7 @@
-"""What the keys of a LoRA file say: which layer, and which part of its change.
+"""Parses the keys of a LoRA file: the layer, and the part of its update.
 
-The endings are those of kohya's sd-scripts and musubi-tuner, LyCORIS, peft, diffusers, ComfyUI and OneTrainer.
-Knows nothing about tensors.
+The key suffixes are those of kohya's sd-scripts and musubi-tuner, LyCORIS, peft, diffusers, ComfyUI and OneTrainer.
+Does not depend on tensors.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Collection
 
 _ADAPTER = r"(?:\.(?!weight$|bias$|(?:weight|bias)\.)(?P<adapter>[^.]+))?"
 _A, _B = r"(?:lora_A|lora_down|lora\.down)", r"(?:lora_B|lora_up|lora\.up)"
-# What follows the layer in a key, by what it holds.
+# Suffix of a key after the layer name, by the kind of tensor.
 _KINDS = {
     "down": rf"{_A}{_ADAPTER}(?:\.weight)?",
     "up": rf"{_B}{_ADAPTER}(?:\.weight)?",
@@ -23,7 +23,7 @@ _KINDS = {
     **{name: rf"{name}{_ADAPTER}" for name in ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")},
     **{f"lokr_{name}": rf"lokr_{name}{_ADAPTER}" for name in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b")},
 }
-# What cannot be added, by the same endings, in words.
+# Descriptions of unsupported kinds, by suffix.
 _TITLES = {
     r"dora_scale|lora_magnitude_vector.*": "a DoRA",
     r"b?oft_.*|rescale": "an OFT or BOFT",
@@ -37,14 +37,14 @@ _TITLES = {
     r"set_weight|reshape_weight": "a replaced weight",
     r"weight|bias|scale|weight\..*|(scale_|input_|output_)?(weight_)?scale.*": "a weight of a whole checkpoint",
 }
-# The transformer, as trainers call it.
+# Prefixes that trainers use for the transformer.
 _TRANSFORMER = (
     "transformer.", "unet.", "model.diffusion_model.", "diffusion_model.", "lora_unet_", "lora_transformer_",
 )  # fmt: skip
-# What wrappers of modules put before and between the names of a model.
+# Names that module wrappers add before and inside the names of a model.
 _WRAPPERS = ("base_model.model.", "base_model.", "module.", "lycoris_")
 _WRAPPERS_INSIDE = re.compile(r"(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-# Tencent's own trainer of HunyuanVideo-I2V begins its keys so.
+# Prefix of the keys of Tencent's trainer for HunyuanVideo-I2V.
 _IMAGE_TO_VIDEO = re.compile(r"hunyuan_?video_i2v_lora_", re.IGNORECASE)
 _TEXT_ENCODER = re.compile(
     r"(base_model\.model\.)?(lora_te\d*_|lora_(clip|llama|llm|t5)|text_encoders?[._\d]|te\d?\.|clip_|t5|text_model\.|"
@@ -57,7 +57,7 @@ _FIRST_PARTS = re.compile(
 
 
 def find_layer(key: str, known: Collection[str]) -> tuple[str, str] | None:
-    """(layer as the file spells it, what follows it); None for a key that names no layer of ``known``."""
+    """Split a key into the layer, as spelled in the file, and its suffix; None if no layer in ``known`` matches."""
     name = _unwrapped(key)[0]
     dots = [match.start() for match in re.finditer(r"\.", name)]
     found = next((dot for dot in reversed(dots) if name[:dot] in known), None)
@@ -65,7 +65,7 @@ def find_layer(key: str, known: Collection[str]) -> tuple[str, str] | None:
 
 
 def kind_of(ending: str) -> tuple[str, str | None] | None:
-    """(what a key holds, the name of its adapter if it has one); None for an ending that cannot be added."""
+    """The kind of tensor and the adapter name, if any, for a key suffix; None for an unsupported suffix."""
     for kind, pattern in _KINDS.items():
         if (match := re.fullmatch(pattern, ending)) is not None:
             return kind, match.groupdict().get("adapter")
@@ -73,16 +73,16 @@ def kind_of(ending: str) -> tuple[str, str | None] | None:
 
 
 def why_not_added(ending: str) -> str:
-    """What an ending without a kind stands for, in words, and what to do."""
+    """Why a key suffix is not supported, and what to use instead."""
     title = _title_of(ending) or f"'{ending}'"
-    return (
-        f"is of a kind that cannot be added: {title}; use a plain LoRA, a LoCon, LoHa or LoKr, or a whole difference "
-        "(.diff)"
-    )
+    return f"is of an unsupported kind: {title}; use a plain LoRA, a LoCon, LoHa or LoKr, or a full difference (.diff)"
 
 
 def why_never_added(key: str) -> str | None:
-    """As :func:`why_not_added`, for a key of a transformer whose end has no kind, wherever its layer ends."""
+    """Like :func:`why_not_added`, for a whole key; None if the key may be supported for some layer.
+
+    Needs no list of layers: a transformer key is unsupported if none of its possible suffixes is of a known kind.
+    """
     ends = [key[match.end() :] for match in re.finditer(r"\.", key)]
     if not names_transformer(key) or not ends or any(kind_of(end) for end in ends):
         return None
@@ -94,7 +94,7 @@ def _title_of(ending: str) -> str | None:
 
 
 def names_transformer(key: str) -> bool:
-    """Whether a key speaks of a transformer like this one, even if it names none of its layers."""
+    """Whether a key refers to a transformer like this one, even if it matches none of its layers."""
     if _TEXT_ENCODER.match(key):
         return False
     name, is_named = _unwrapped(key)
@@ -102,12 +102,12 @@ def names_transformer(key: str) -> bool:
 
 
 def is_image_to_video(key: str) -> bool:
-    """Whether a key is of Tencent's trainer for HunyuanVideo-I2V."""
+    """Whether a key was written by Tencent's trainer for HunyuanVideo-I2V."""
     return _IMAGE_TO_VIDEO.match(key) is not None
 
 
 def _unwrapped(key: str) -> tuple[str, bool]:
-    """A key without what stands before the layer, and whether that says that it is the transformer's."""
+    """The key without the prefixes before the layer, and whether one of them names the transformer."""
     name, is_named = _WRAPPERS_INSIDE.sub("", key), False
     while prefix := next((prefix for prefix in (*_WRAPPERS, *_TRANSFORMER) if name.startswith(prefix)), None):
         is_named |= prefix in _TRANSFORMER

@@ -1,4 +1,4 @@
-"""Single files of weights beside a checkpoint, such as LoRAs: on this machine, in the Hub's cache, or fetched now."""
+"""Locates single files of weights, such as LoRAs: local, in the Hub cache, or downloaded."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def find_file(field: str, path: str, suffix: str, hub: Hub | None = None) -> Path:
-    """A file of weights: a local one, the one in the Hub's cache, or downloaded now.
+    """Find a file of weights locally or in the Hub cache, or download it.
 
-    A file that is in the cache is used as it is; the Hub is not asked for a newer one.
+    A file in the cache is used without asking the Hub for a newer version.
 
     Args:
-        field: what an error calls it.
-        path: of a file, or ``owner/name/file`` on the Hub, folders before the file allowed.
-        suffix: how the file's name must end there, such as ``.safetensors``.
-        hub: None is the Hub of the environment.
+        field: name of the field, for errors.
+        path: path of a local file, or ``owner/name/file`` on the Hub, where ``file`` may include folders.
+        suffix: required suffix of a file on the Hub, such as ``.safetensors``.
+        hub: None uses the Hub of the environment.
 
     Raises:
-        ConfigError: no such file, here or on the Hub.
-        ModelLoadError: not here, and it cannot be fetched.
+        ConfigError: no such file, locally or on the Hub.
+        ModelLoadError: the file is not local and cannot be downloaded.
     """
     local = user_path(field, path)
     if local.is_file():
@@ -45,14 +45,14 @@ def find_file(field: str, path: str, suffix: str, hub: Hub | None = None) -> Pat
     if not (owner and name and file.endswith(suffix)) or path.startswith((".", "~", "/")):
         what = "a folder" if local.is_dir() else "no such file"
         raise ConfigError(
-            f"{field}={path!r}: {what}; give the path of a {suffix} file, or its place on the Hub, "
+            f"{field}={path!r}: {what}; give the path of a {suffix} file, or its location on the Hub, "
             f"owner/name/file{suffix}"
         )
     return _find_on_hub(field, path, f"{owner}/{name}", file, hub or Hub.default())
 
 
 def sha256_of(path: Path) -> str:
-    """The hash of a file in hexadecimal digits; of a large file in the Hub's cache it is the name of its content."""
+    """The SHA-256 of a file in hexadecimal; for a large file in the Hub cache, this is the name of its blob."""
     blob = path.resolve()
     if blob.parent.name == "blobs" and _SHA256.fullmatch(blob.name):
         return blob.name
@@ -67,30 +67,30 @@ def _find_on_hub(field: str, path: str, repository: str, file: str, hub: Hub) ->
             return Path(cached)
         if is_offline():
             raise ModelLoadError(
-                f"{field}={path!r}: no such file, not in the local cache, and HF_HUB_OFFLINE is set; run once with a "
-                "network, or give the path of a file"
+                f"{field}={path!r}: no such file, not in the local cache, and HF_HUB_OFFLINE is set; run once with "
+                "network access, or give the path of a file"
             )
         hub.check_download(f"{field}={path!r}")
         return Path(hf_hub_download(
             repository, file, cache_dir=hub.cache, endpoint=hub.endpoint, library_name="hunyuan-local",
         ))  # fmt: skip
     except HFValidationError as error:
-        raise ConfigError(f"{field}={path!r}: no such file, and {repository!r} cannot be a Hub id") from error
+        raise ConfigError(f"{field}={path!r}: no such file, and {repository!r} is not a valid Hub id") from error
     except GatedRepoError as error:
         raise ModelLoadError(
             f"{field}={path!r}: {repository} needs its terms accepted on the Hub and a login (hf auth login)"
         ) from error
     except RepositoryNotFoundError as error:
         raise ConfigError(f"{field}={path!r}: no such file, and no Hub repository {repository}") from error
-    except LocalEntryNotFoundError as error:  # the client's word for a Hub that it cannot reach
+    except LocalEntryNotFoundError as error:  # the client raises this if it cannot reach the Hub
         raise ModelLoadError(
             f"{field}={path!r}: not in the local cache, and {hub.endpoint} could not be reached; try again later, or "
             "give the path of a file"
         ) from error
     except EntryNotFoundError as error:
         raise ConfigError(f"{field}={path!r}: the Hub repository {repository} has no file {file}") from error
-    except OSError as error:  # of the network as of the disk
+    except OSError as error:  # network or disk errors
         raise ModelLoadError(
-            f"{field}={path!r}: cannot be fetched from {hub.endpoint} to {hub.cache} ({first_line(error)}); "
+            f"{field}={path!r}: cannot be downloaded from {hub.endpoint} to {hub.cache} ({first_line(error)}); "
             "try again later, or give the path of a file"
         ) from error

@@ -1,6 +1,6 @@
-"""A model's weights: from its own folder, from the Hub's cache, or downloaded now.
+"""Locates a model's weights: in its folder, in the Hub cache, or by downloading them.
 
-Knows nothing about how files are fetched.
+The transfer of files is in ``download``.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from .hub_private import default_revision
 from .licence import check_accepted, download_command, licence_of
 
 
-def _ignore(told: Transfer | str) -> None:
-    """The callback of a caller who does not ask."""
+def _ignore(message: Transfer | str) -> None:
+    """Default callback: ignores the message."""
 
 
 def provide(
@@ -32,23 +32,23 @@ def provide(
     on_transfer: Callable[[Transfer], None] = _ignore,
     on_note: Callable[[str], None] = _ignore,
 ) -> Path:
-    """The folder of a model that is to be used: its own, the cache's, or, with the licence accepted, downloaded now.
+    """The folder of a model's weights; downloads them if needed, provided that the licence is accepted.
 
-    A model that is here is used as it is; the Hub is not asked for a newer one.
+    A model that exists locally is used without asking the Hub for a newer version.
 
     Raises:
-        ConfigError: not here, and its licence not accepted; or the Hub has no such repository.
-        ModelLoadError: not here, and it cannot be fetched.
+        ConfigError: the model is not local, and its licence is not accepted or the Hub has no such repository.
+        ModelLoadError: the model is not local and cannot be downloaded.
     """
     return check_obtainable(config) or fetch(config, on_transfer=on_transfer, on_note=on_note)
 
 
 def check_obtainable(config: ModelConfig) -> Path | None:
-    """The folder of a model that is here; None if it is not, and may be downloaded.
+    """The folder of a local model; None if it must be downloaded and may be.
 
     Raises:
-        ConfigError: not here, and its licence not accepted, or the Hub has no such repository.
-        ModelLoadError: not here or not whole, and it cannot be fetched; names the files that it lacks.
+        ConfigError: the model is not local, and its licence is not accepted or the Hub has no such repository.
+        ModelLoadError: the model is missing or incomplete and cannot be downloaded; names the missing files.
     """
     folder = _find_whole(config)
     if folder is None:
@@ -57,17 +57,17 @@ def check_obtainable(config: ModelConfig) -> Path | None:
 
 
 def check_known(config: ModelConfig) -> None:
-    """Settle that a model is here or can be fetched, and which one it is, before anything is planned for it.
+    """Check that a model exists, locally or on the Hub, before anything is planned for it.
 
     Raises:
-        ConfigError, ModelLoadError: as :func:`check_obtainable`; whether the licence is accepted is not asked.
+        ConfigError, ModelLoadError: as :func:`check_obtainable`, but without checking the licence.
     """
     if _find_whole(config) is None:
         known_configs(config)
 
 
 def _find_whole(config: ModelConfig) -> Path | None:
-    """The folder of a model that is here; None if it is not, and the network may be used."""
+    """The folder of a complete local model; None if there is none and the network may be used."""
     if (folder := find_here(config)) is not None:
         if problem := problem_of(folder):
             raise ModelLoadError(f"model={config.model_id!r}: {folder} {problem}; fetch the checkpoint again")
@@ -78,14 +78,14 @@ def _find_whole(config: ModelConfig) -> Path | None:
 
 
 def known_configs(config: ModelConfig, hub: Hub | None = None) -> Path | None:
-    """The folder with the configurations of a model: its own, the cache's, or a few kilobytes fetched from the Hub now.
+    """The folder with the component configs of a model; downloads a few kilobytes from the Hub if needed.
 
-    None for a model of ``configs/models`` that is not here: its architecture is known.
+    None for a model in ``configs/models`` that is not local, since its architecture is known.
 
     Raises:
-        ConfigError: the Hub has no such repository, or it is of another model.
-        UnknownModelError: nothing of it is here, and the Hub cannot be asked.
-        ModelLoadError: its configurations are not here and cannot be fetched.
+        ConfigError: the Hub has no such repository, or it holds a different kind of model.
+        UnknownModelError: nothing of the model is local, and the Hub cannot be reached.
+        ModelLoadError: the configs are not local and cannot be downloaded.
     """
     if config.folder is not None:
         return config.folder
@@ -107,32 +107,32 @@ def known_configs(config: ModelConfig, hub: Hub | None = None) -> Path | None:
 
 
 def terms_of(config: ModelConfig, hub: Hub | None = None) -> Licence | None:
-    """The licence of a model that is not here; the Hub is asked only where no config says it."""
+    """The licence of a model that is not local; asks the Hub only if no config has it."""
     known = config.licence is not None or config.is_described
     return config.licence if known else licence_of(config, known_configs(config, hub))
 
 
 def _not_here(config: ModelConfig, why: str, hub: Hub | None = None) -> ModelLoadError:
-    """The error where the Hub is not to be asked."""
+    """The error for a model that is not local while the Hub must not be used."""
     hub = hub or Hub.default()
     unknown = not config.is_described and not hub.repository(config.model_id).is_dir()
     kind = UnknownModelError if unknown else ModelLoadError
     return kind(
         f"model={config.model_id!r}: {_what_is_here(config, hub)}, and {why}; run '{download_command(config)}' once "
-        "with a network, or give the path of a folder that holds it"
+        "with network access, or give the path of a folder that contains the model"
     )
 
 
 def _what_is_here(config: ModelConfig, hub: Hub) -> str:
-    """What this machine has of a model that is not whole."""
+    """What this machine has of an incomplete model, as part of a message."""
     if (folder := find_part(config, hub)) is not None:
-        return f"{folder} {problem_of(folder) or 'is whole'}"
+        return f"{folder} {problem_of(folder) or 'is complete'}"
     others = [found.folder.name for found in snapshots(hub, config.model_id)]
     if not others:
-        return f"no folder of that name, nothing of it in the local cache {hub.cache}"
+        return f"no folder with this name, and not in the local cache {hub.cache}"
     return (
-        f"in the local cache {hub.cache} no revision {config.revision or default_revision()!r} leads to a commit, and "
-        f"there is {', '.join(others)}: give it with --revision"
+        f"the local cache {hub.cache} has no revision {config.revision or default_revision()!r}, but "
+        f"{', '.join(others)} (select it with --revision)"
     )
 
 
@@ -143,37 +143,37 @@ def fetch(
     on_note: Callable[[str], None] = _ignore,
     free: Callable[[Path], int] = free_bytes,
 ) -> Path:
-    """Download what is missing of a model's newest commit, or of its revision; returns its folder in the cache.
+    """Download the missing files of a model's latest commit or its revision; returns its folder in the cache.
 
-    An interrupt, or an error, leaves what has arrived; the next call goes on from there. If the Hub
-    cannot be asked, a complete copy in the cache is enough.
+    After an interrupt or an error, the next call resumes the download. If the Hub cannot be reached, a complete copy
+    in the cache is used.
 
     Args:
-        hub: None is the Hub of the environment.
-        on_transfer: told now and then how far it is, from the calling thread.
-        on_note: told what the user should know.
-        free: the bytes that are free at a folder.
+        hub: None uses the Hub of the environment.
+        on_transfer: called with the progress at intervals, from the calling thread.
+        on_note: called with notes for the user.
+        free: returns the free bytes at a folder.
 
     Raises:
-        ConfigError: the licence was not accepted; no such repository or revision; no such checkpoint.
-        ModelLoadError: the Hub cannot be reached or breaks off, the disk is too small, or a file is damaged.
+        ConfigError: the licence is not accepted, there is no such repository or revision, or it is not a checkpoint.
+        ModelLoadError: the Hub cannot be reached, the download fails, the disk is too small, or a file is damaged.
     """
     check_accepted(config, config.licence)
     hub = hub or Hub.default()
     try:
         if (variable := offline_by()) is not None:
-            raise ModelLoadError(f"model={config.model_id!r}: {variable} forbids downloads; unset it for this one")
+            raise ModelLoadError(f"model={config.model_id!r}: {variable} forbids downloads; unset it for this download")
         check_accepted(config, terms_of(config, hub))
         hub.check_download(f"model={config.model_id!r}")
         listing = list_files(config, hub, _what_is_here(config, hub))
     except ModelLoadError as error:
         if (folder := find(config, hub)) is None:
             raise
-        on_note(f"not asked for a newer version, the one in the cache is complete: {error}")
+        on_note(f"using the complete copy in the cache without checking for a newer version: {error}")
         return folder
-    remedy = "what has arrived stays, and the same command goes on from there"
+    remedy = "run the same command again to resume it"
     with (
-        translated(config, f"the download from {hub.endpoint} broke off", remedy),
+        translated(config, f"the download from {hub.endpoint} failed", remedy),
         _quiet_client(),
         _alone(config, hub, on_note),
     ):
@@ -187,14 +187,14 @@ def fetch(
 
 @contextlib.contextmanager
 def _alone(config: ModelConfig, hub: Hub, on_note: Callable[[str], None]) -> Iterator[None]:
-    """Let one process at a time download a repository; others wait, and then find it there."""
+    """Let one process at a time download a repository; others wait and then find it in the cache."""
     path = hub.cache / ".locks" / hub.repository(config.model_id).name / "hunyuan-local.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        on_note(f"another process downloads {config.model_id}; waiting for it")
+        on_note(f"another process is downloading {config.model_id}; waiting for it")
         lock.acquire()
     try:
         yield
@@ -204,7 +204,7 @@ def _alone(config: ModelConfig, hub: Hub, on_note: Callable[[str], None]) -> Ite
 
 @contextlib.contextmanager
 def _quiet_client() -> Iterator[None]:
-    """Without the bars of the Hub's client, one a file, between our own."""
+    """Disable the per-file progress bars of the Hub client, which would mix with ours."""
     if are_progress_bars_disabled():
         yield
         return

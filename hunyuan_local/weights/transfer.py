@@ -1,7 +1,7 @@
-"""One large file over HTTP into a file on disk, from where the last attempt broke off.
+"""Downloads one large file over HTTP, resuming from where the last attempt stopped.
 
-The Hub's own client begins such a file anew in every process and deletes the unfinished part, which
-for a file of gigabytes is not bearable. Knows nothing about models or the cache's layout.
+The Hub client restarts such a file from zero in every process and deletes the unfinished part, which is unacceptable
+for files of several gigabytes. Does not depend on models or on the cache layout.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from pathlib import Path
 
 import httpx
 
-ATTEMPTS = 5  # in a row, without a new byte
-PAUSE_S = 1.0  # after the first of them, then twice as long each time
+ATTEMPTS = 5  # consecutive failures without a new byte
+PAUSE_S = 1.0  # after the first failure; doubles each time
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 
 
 class TransferStoppedError(Exception):
-    """The transfer was told to stop; what has arrived stays."""
+    """The transfer was stopped; the partial file is kept."""
 
 
 class DamagedFileError(Exception):
-    """What arrived is not what was promised; it was deleted."""
+    """The file does not match its expected size or hash; it was deleted."""
 
 
 class ServerFaultError(Exception):
-    """The server does not answer as it should; ``may_pass`` says whether another attempt has a point."""
+    """The server sent an unexpected answer; ``may_pass`` says whether it is worth retrying."""
 
     def __init__(self, message: str, may_pass: bool = True):
         self.may_pass = may_pass
@@ -44,19 +44,19 @@ def fetch_file(
     on_bytes: Callable[[int], None],
     stop: threading.Event,
 ) -> None:
-    """Bring ``part`` to its full size, and check its hash.
+    """Download the rest of ``part`` and check its hash.
 
     Args:
-        client: follows redirects, and has what headers the server wants.
-        part: what it holds already is the beginning of the file.
-        on_bytes: told how many bytes arrived, or negative, how many have to be fetched again.
-        stop: set it from another thread to stop within a piece.
+        client: must follow redirects and send the headers that the server requires.
+        part: the partial file; its content is the beginning of the file.
+        on_bytes: called with the number of received bytes, or a negative number if bytes must be downloaded again.
+        stop: set it from another thread to stop after the current chunk.
 
     Raises:
         TransferStoppedError: ``stop`` was set.
-        DamagedFileError: the size or the hash is another than promised.
+        DamagedFileError: the size or the hash does not match.
         httpx.TransportError, ServerFaultError: the connection or the server failed several times in a row.
-        OSError: the disk is full, or cannot be written.
+        OSError: the disk is full or not writable.
     """
     part.touch()
     failures = 0
@@ -76,26 +76,26 @@ def fetch_file(
             return
     part.unlink()
     on_bytes(-have)
-    raise DamagedFileError(f"{url.rpartition('/')[2]} did not arrive as the Hub describes it, and was deleted")
+    raise DamagedFileError(f"{url.rpartition('/')[2]} does not match the size or hash on the Hub and was deleted")
 
 
 def _receive(
     client: httpx.Client, url: str, part: Path, have: int, on_bytes: Callable[[int], None], stop: threading.Event
 ) -> None:
-    """One answer of the server, as far as it comes."""
+    """Append one response of the server to ``part``."""
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with client.stream("GET", url, headers=headers) as response:
         if not response.is_success:
             said = f"HTTP {response.status_code} from {response.url.host}"
             raise ServerFaultError(said, response.status_code in _TRANSIENT)
-        goes_on = response.status_code == httpx.codes.PARTIAL_CONTENT
-        if goes_on and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-            raise ServerFaultError(f"asked from byte {have}, got {response.headers.get('Content-Range')!r}")
-        if not goes_on:
-            on_bytes(-have)  # the server sends the whole file, whatever it was asked
-        with part.open("ab" if goes_on else "wb") as file:
+        is_resumed = response.status_code == httpx.codes.PARTIAL_CONTENT
+        if is_resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+            raise ServerFaultError(f"requested from byte {have}, got {response.headers.get('Content-Range')!r}")
+        if not is_resumed:
+            on_bytes(-have)  # the server ignores Range and sends the whole file
+        with part.open("ab" if is_resumed else "wb") as file:
             for piece in response.iter_raw():
-                if stop.is_set():  # before the write: someone else may go on with this file by now
+                if stop.is_set():  # before the write: another process may be using this file by now
                     raise TransferStoppedError
                 file.write(piece)
                 file.flush()

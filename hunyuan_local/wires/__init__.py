@@ -1,1 +1,4 @@
-"""Wire formats: one module a dialect, pure functions both ways; field names of a dialect stand here alone."""
+"""Wire formats: one module per API dialect, with pure functions in both directions.
+
+Field names of a dialect appear only in this folder.
+"""

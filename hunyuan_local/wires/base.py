@@ -1,19 +1,18 @@
-"""What all dialects share: the shape of what they make and take, and how foreign JSON is checked.
+"""The common part of all dialects: their shared types, and the validation of JSON from outside.
 
 Every dialect module has these functions and constants, and no I/O:
 
     NAME, CAPABILITIES
-    request_to_wire(request, *, allow_loss=False) -> WireRequest      the body that asks for a video
+    request_to_wire(request, *, allow_loss=False) -> WireRequest      the body of a submission
     request_from_wire(body, query=None, *, relaxed=False) -> Submission
-    submission_to_wire(job, base_url) -> Reply                        the answer to it
+    submission_to_wire(job, base_url) -> Reply                        the answer to a submission
     submission_from_wire(body) -> job id
     job_to_wire(job, base_url) -> Reply                               the state of a job
     job_from_wire(body) -> JobView
-    fault_to_wire(fault) -> (HTTP status, Reply)                      what went wrong with a call
+    fault_to_wire(fault) -> (HTTP status, Reply)                      the error of a call
     fault_from_wire(status, body) -> Fault
 
-The models of all these bodies stand in the dialect's ``..._models`` module; ``SubmissionBody`` is what a
-submission says.
+The models of these bodies are in the dialect's ``..._models`` module; ``SubmissionBody`` is the body of a submission.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ FaultKind = Literal[
     "no_key", "invalid", "unauthorized", "forbidden", "not_found", "method_not_allowed", "conflict", "too_large",
     "rate_limited", "not_supported", "unavailable", "internal",
 ]  # fmt: skip
-# HTTP's own meaning. A dialect may differ; of two kinds with one status the later is what it is read as.
+# Standard HTTP statuses; a dialect may use others. If two kinds share a status, it is read as the later kind.
 HTTP_STATUSES: dict[FaultKind, int] = {
     "no_key": 401,
     "invalid": 400,
@@ -50,14 +49,14 @@ HTTP_STATUSES: dict[FaultKind, int] = {
     "not_supported": 501,
     "unavailable": 503,
 }
-# More of either is no mistake to be explained one by one.
+# Limits on the fields of a body and on the problems listed in one error.
 _MOST_FIELDS = 100
 _MOST_PROBLEMS = 10
 
 
 @dataclass(frozen=True)
 class WireRequest:
-    """A body ready to be sent, the request that it says, and what was lost on the way."""
+    """A body to send, the request that it expresses, and the losses of the conversion."""
 
     body: dict[str, Any]
     request: GenerationRequest
@@ -66,11 +65,10 @@ class WireRequest:
 
 @dataclass(frozen=True)
 class Submission:
-    """A body that was received: the request, and how its sender wants the answer.
+    """A parsed submission: the request, and how the client wants the answer.
 
-    ``wait`` asks for the answer only when the video is there, ``inline`` for the file itself in the
-    answer instead of an address, ``webhook`` for a call to that URL at the end. ``said`` is how the body
-    says our fields, for messages.
+    ``wait`` delays the answer until the video is finished, ``inline`` puts the file itself into the answer instead of
+    a URL, and ``webhook`` is a URL to call at the end. ``said`` maps our fields to those of the body, for messages.
     """
 
     request: GenerationRequest
@@ -82,11 +80,11 @@ class Submission:
 
 @dataclass(frozen=True)
 class Listing:
-    """Which jobs a list should hold, the newest first unless ``oldest_first``.
+    """The page of jobs that a client requests, newest first unless ``oldest_first``.
 
-    ``after`` is the id of the last job seen; ``offset`` so many are left out; ``created_from`` is
-    included, ``created_before`` is not; no ``statuses`` means all; ``impossible`` that no job of
-    this server can meet what was asked.
+    ``after`` is the id of the last job of the previous page, and ``offset`` the number of jobs to skip.
+    ``created_from`` is inclusive, ``created_before`` exclusive. Empty ``statuses`` means all. ``impossible`` means
+    that no job of this server can match the filters.
     """
 
     limit: int
@@ -101,10 +99,10 @@ class Listing:
 
 @dataclass(frozen=True)
 class Fault:
-    """Why a call was not carried out.
+    """Why a call failed.
 
-    ``field`` is the one at fault, in the dialect's own name. ``nothing_made`` is false where a
-    refused submission may have made a task all the same: a server error that no page describes.
+    ``field`` is the invalid field, by its name in the dialect. ``nothing_made`` is false if a failed submission may
+    still have created a task, as after an undocumented server error.
     """
 
     kind: FaultKind
@@ -114,13 +112,13 @@ class Fault:
 
 
 class Body(BaseModel):
-    """A received JSON object: types as they are, unknown keys refused."""
+    """A received JSON object: strict types, unknown keys refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class Reply(BaseModel):
-    """A JSON object that a server sends: types as they are. A field with a default is sent only where it is given."""
+    """A JSON object that a server sends: strict types; a field with a default is sent only if it is set."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -135,7 +133,7 @@ def unless_none(**fields: Any) -> dict[str, Any]:
 
 
 class Answer(BaseModel):
-    """A service's JSON object: what we rely on is checked, what else it says is left alone."""
+    """A service's JSON object: fields that we rely on are validated, other fields are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -150,8 +148,8 @@ def _or_none(value: object, check: ValidatorFunctionWrapHandler) -> object:
         return None
 
 
-# A field of an answer that nothing depends on: of another type or range it counts as unsaid. A paid
-# video must not be lost because of a time stamp.
+# A field of an answer that nothing depends on: an invalid value counts as None. A paid video must not be lost because
+# of a malformed time stamp.
 Lenient = Annotated[T | None, WrapValidator(_or_none)]
 
 B = TypeVar("B", bound=Body)
@@ -159,15 +157,15 @@ A = TypeVar("A", bound=Answer)
 
 
 def read_body(model: type[B], body: object) -> B:
-    """A received body as ``model``.
+    """Validate a received body as ``model``.
 
     Raises:
-        InvalidRequestError: naming each field in the dialect's own words.
+        InvalidRequestError: names each invalid field as the dialect does.
     """
     if not isinstance(body, Mapping):
         raise InvalidRequestError([FieldProblem("body", body, "must be a JSON object")])
     if len(body) > _MOST_FIELDS:
-        raise InvalidRequestError([FieldProblem("body", "...", f"has {len(body)} fields; send those that are known")])
+        raise InvalidRequestError([FieldProblem("body", "...", f"has {len(body)} fields; send only known fields")])
     try:
         return model.model_validate(dict(body))
     except ValidationError as error:
@@ -177,27 +175,27 @@ def read_body(model: type[B], body: object) -> B:
 
 
 def read_query(model: type[B], query: Mapping[str, str]) -> B:
-    """The parameters of a URL as ``model``; those that it does not know are left alone, as everywhere on the web.
+    """Validate the query parameters of a URL as ``model``; unknown parameters are ignored, as is usual on the web.
 
     Raises:
-        InvalidRequestError: naming each parameter in the dialect's own words.
+        InvalidRequestError: names each invalid parameter as the dialect does.
     """
     return read_body(model, {name: query[name] for name in model.model_fields if name in query})
 
 
 def _inner(problem: FieldProblem, place: tuple[int | str, ...]) -> FieldProblem:
-    """A problem inside an object, named by its whole path; the outer fields are of no help there."""
+    """A problem inside a nested object, with the full path as its field; a hint about top-level fields is dropped."""
     if len(place) < 2:
         return problem
-    rule = "unknown field; leave it out" if problem.rule.startswith("unknown field") else problem.rule
+    rule = "unknown field; remove it" if problem.rule.startswith("unknown field") else problem.rule
     return replace(problem, field=".".join(map(str, place)), rule=rule)
 
 
 def read_answer(model: type[A], body: object, service: str) -> A:
-    """A service's answer as ``model``.
+    """Validate a service's answer as ``model``.
 
     Raises:
-        InvalidAnswerError: naming the first field that is missing or of another type.
+        InvalidAnswerError: names the first field that is missing or has the wrong type.
     """
     try:
         return model.model_validate(body)
@@ -205,41 +203,39 @@ def read_answer(model: type[A], body: object, service: str) -> A:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the answer"
         raise InvalidAnswerError(
-            f"{service} sent an answer that does not fit its documentation: {place}: {first['msg'].lower()}; "
+            f"the answer from {service} does not match its documentation: {place}: {first['msg'].lower()}; "
             "its format may have changed"
         ) from error
 
 
 def known(words: Mapping[str, JobStatus], word: str, service: str) -> JobStatus:
-    """Our word for a service's ``word``.
+    """The job status for a service's status ``word``.
 
     Raises:
-        InvalidAnswerError: the service does not document that word.
+        InvalidAnswerError: the service does not document this word.
     """
     if word not in words:
-        raise InvalidAnswerError(
-            f"{service} sent the status {word!r}, which it does not document; known are {', '.join(words)}"
-        )
+        raise InvalidAnswerError(f"{service} sent the undocumented status {word!r}; known are {', '.join(words)}")
     return words[word]
 
 
 def make_request(
     target: str, limits: Capabilities, said: Mapping[str, Said], relaxed: bool, **fields: Any
 ) -> GenerationRequest:
-    """The request that a received body says, within the dialect's limits unless ``relaxed``.
+    """Build the request of a received body, within the dialect's limits unless ``relaxed``.
 
     Args:
-        said: how the body says our fields where it differs, for messages.
+        said: the body's names and values of our fields where they differ, for messages.
 
     Raises:
-        InvalidRequestError: naming each field as the dialect does, with the value that was sent.
+        InvalidRequestError: names each invalid field as the dialect does, with the value that was sent.
     """
     problems: list[FieldProblem] = []
     sides = (fields.get("width"), fields.get("height"))
     if not relaxed and limits.sizes and None not in sides and sides not in limits.sizes:
-        # Said at once: the nearest multiples of 16 would be refused next.
+        # Report the supported sizes right away: the nearest multiples of 16 would be refused next.
         made = " and ".join(f"{width}x{height}" for width, height in limits.sizes)
-        problems.append(FieldProblem("size", f"{sides[0]}x{sides[1]}", f"{target} makes {made}"))
+        problems.append(FieldProblem("size", f"{sides[0]}x{sides[1]}", f"{target} supports {made}"))
         fields |= dict(zip(("width", "height"), limits.sizes[0], strict=True))
     try:
         request = GenerationRequest(**fields)

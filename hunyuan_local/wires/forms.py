@@ -1,7 +1,7 @@
-"""Submissions that come as JSON or as a form, with some of their fields inside an object of extras.
+"""Reads submissions sent as JSON or as a form, with some of their fields in nested objects of extra fields.
 
-A form's values are all texts, and a nested field's name is in brackets: ``extra_params[seed]``.
-Knows nothing about what the fields mean, nor how a form is read from a connection.
+The values of a form are all strings, and names of nested fields are in brackets: ``extra_params[seed]``. Does not
+depend on the meaning of the fields or on how a form is received.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .json_text import parse_json
 
 
 class Form(dict[str, str]):
-    """The fields of a form by name. One that was left empty is there as an empty text, as browsers send it."""
+    """The fields of a form by name. An empty field is an empty string, as browsers send it."""
 
 
 _LONGEST_NAME = 200
@@ -28,7 +28,7 @@ _NESTED = re.compile(r"([^\[\]]+)(?:\[([^\[\]]+)\](.*))?", re.DOTALL)
 
 
 def _from_text(value: object) -> object:
-    """The JSON value that a form's text spells; other text stays, to be refused as it is."""
+    """The JSON value of a form's text; other text stays unchanged and fails validation later."""
     try:
         return parse_json(value) if isinstance(value, str) else value
     except ValueError:
@@ -43,17 +43,17 @@ Number = Annotated[float, FROM_TEXT]
 def read_fields(
     model: type[Body], body: object, containers: frozenset[str], refused: Mapping[str, str]
 ) -> dict[str, Any]:
-    """The given fields of a body by name, wherever in it they stand; those that are null are not given.
+    """The fields of a body by name, whether at the top level or nested; null fields are dropped.
 
-    Of a form, fields that were left empty are not given either, unless nothing can be made without them.
+    Empty fields of a form are dropped too, unless they are required.
 
     Args:
         model: has every field, none of them required.
-        containers: names of objects of extras; a JSON string of an object is taken too.
-        refused: fields that are known and not taken, each with the reason.
+        containers: names of objects of extra fields; they may also be JSON strings.
+        refused: known but unsupported fields, each with the reason.
 
     Raises:
-        InvalidRequestError: naming each field that is refused, or given twice with two values.
+        InvalidRequestError: names each field that is refused, or given twice with different values.
     """
     given: dict[str, Any] = {}
     if not isinstance(body, Mapping):
@@ -63,7 +63,7 @@ def read_fields(
         layer = {}
         for key, value in pending.pop().items():
             if len(key) > _LONGEST_NAME:
-                raise InvalidRequestError([FieldProblem(f"{key[:20]}...", value, "unknown field; leave it out")])
+                raise InvalidRequestError([FieldProblem(f"{key[:20]}...", value, "unknown field; remove it")])
             name, inner, rest = found.groups() if (found := _NESTED.fullmatch(key)) else (key, None, "")
             if value is None or (is_form and value == "" and _may_be_empty(model, name, containers, refused)):
                 continue
@@ -77,13 +77,13 @@ def read_fields(
                 pending.append({inner + rest: value})
         for name, value in read_body(model, layer).model_dump(exclude_unset=True).items():
             if given.setdefault(name, value) != value:
-                rule = f"is given twice, also as {given[name]!r}; give it once"
+                rule = f"is given twice, also as {given[name]!r}; send it once"
                 raise InvalidRequestError([FieldProblem(name, value, rule)])
     return given
 
 
 def _may_be_empty(model: type[Body], name: str, containers: frozenset[str], refused: Mapping[str, str]) -> bool:
-    """Whether a field is known, so that it is no mistake, and has a default."""
+    """Whether a field may be empty: it is known and optional."""
     return name in containers or name in refused or (name in model.model_fields and name not in _REQUIRED)
 
 

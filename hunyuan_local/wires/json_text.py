@@ -1,7 +1,6 @@
-"""JSON from outside, read strictly: finite numbers, whole characters, bounded depth.
+"""A strict parser for JSON from outside: finite numbers, valid Unicode, limited nesting.
 
-Python's own reader takes more than JSON allows, and some of it would fail only later. Knows nothing
-about what the values mean.
+Python's parser accepts more than JSON allows, some of which would fail only later.
 """
 
 from __future__ import annotations
@@ -14,21 +13,21 @@ MAX_DEPTH = 32
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text; bytes must be UTF-8.
+    """Parse a JSON text; bytes must be UTF-8.
 
     Raises:
-        ValueError: why it is refused, in words.
+        ValueError: the text is refused; the message says why.
     """
     try:
         if isinstance(text, bytes):
-            text = text.decode("utf-8-sig")  # with the mark that editors on Windows put first, or without
+            text = text.decode("utf-8-sig")  # with or without a byte order mark, which Windows editors add
         value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
         _check_depth(value)
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"is not UTF-8: byte {error.start} cannot be read") from error
+        raise ValueError(f"is not UTF-8: byte {error.start} cannot be decoded") from error
     except UnicodeEncodeError as error:
-        raise ValueError("holds half of a surrogate pair, such as \\ud83d alone; send whole characters") from error
+        raise ValueError("contains half of a surrogate pair, such as \\ud83d; send complete characters") from error
     except RecursionError as error:
         raise _too_deep() from error
     return value
@@ -49,11 +48,11 @@ def _too_deep() -> ValueError:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"holds {name}, which is no JSON number")
+    raise ValueError(f"contains {name}, which is not a JSON number")
 
 
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"holds the number {text[:20]}, which is too large")
+        raise ValueError(f"contains the number {text[:20]}, which is too large")
     return number

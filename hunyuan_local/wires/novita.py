@@ -1,7 +1,7 @@
-"""Novita's dialect: ``hunyuan-video-fast`` and the task results that all its models share.
+"""The Novita dialect: ``hunyuan-video-fast``, and the task results that all Novita models share.
 
-Reference: https://novita.ai/docs/api-reference/model-apis-hunyuan-video-fast; where the page and
-the published clients differ, the comments say what is done.
+Reference: https://novita.ai/docs/api-reference/model-apis-hunyuan-video-fast; comments mark our choice where the
+documentation and the published clients differ.
 """
 
 from __future__ import annotations
@@ -53,12 +53,11 @@ CAPABILITIES = Capabilities(
     fields=frozenset({"prompt", "width", "height", "seed", "num_inference_steps", "num_frames"}),
     sizes=((1280, 720), (720, 1280)),
     steps=(2, 30),
-    # `frames` stands in the page's example (85) and not in its table; an older copy of the page
-    # lists it as 85 to 129.
+    # The documentation has `frames` only in its example (85); an older version lists the range 85 to 129.
     frames=(85, 129),
     seeds=(0, 9_999_999_999),
     prompt_characters=2000,
-    # The page requires size and steps; these are the values of its example.
+    # The API requires size and steps; these are the values of the documented example.
     defaults={"width": 1280, "height": 720, "num_inference_steps": 30, "num_frames": 85},
 )
 
@@ -69,7 +68,7 @@ _WORDS: dict[JobStatus, TaskStatus] = {
     "running": "TASK_STATUS_PROCESSING",
     "succeeded": "TASK_STATUS_SUCCEED",
     "failed": "TASK_STATUS_FAILED",
-    "canceled": "TASK_STATUS_FAILED",  # its Python client knows these four alone
+    "canceled": "TASK_STATUS_FAILED",  # Novita's Python client knows only these four statuses
 }
 _STATUSES: dict[str, JobStatus] = {
     "TASK_STATUS_QUEUED": "queued",
@@ -95,24 +94,24 @@ _REASONS: dict[str, FaultKind] = {reason: kind for kind, (_, reason) in _FAULTS.
 
 
 def result_query(job_id: str) -> dict[str, str]:
-    """The query with which the state of a job is asked for."""
+    """The query for the state of a job."""
     return {"task_id": job_id}
 
 
 def result_from_query(query: Mapping[str, str]) -> str:
-    """The id of the job that a query asks for.
+    """The job id in a query.
 
     Raises:
-        InvalidRequestError: it names none.
+        InvalidRequestError: the query has no id.
     """
     return read_query(ResultQuery, query).task_id
 
 
 def request_to_wire(request: GenerationRequest, *, allow_loss: bool = False) -> WireRequest:
-    """The body of a submission; see :mod:`hunyuan_local.wires.base`.
+    """The body of a submission.
 
     Raises:
-        RequestLossError: the service cannot hold the request, and ``allow_loss`` is false.
+        RequestLossError: the service does not support the request, and ``allow_loss`` is false.
     """
     fitted = settle(request, NAME, CAPABILITIES, allow_loss=allow_loss)
     held = fitted.request
@@ -131,10 +130,10 @@ def request_to_wire(request: GenerationRequest, *, allow_loss: bool = False) -> 
 
 
 def request_from_wire(body: object, query: Mapping[str, str] | None = None, *, relaxed: bool = False) -> Submission:
-    """A received submission, with the page's ranges unless ``relaxed``; the query says nothing.
+    """Parse a received submission, with the documented ranges unless ``relaxed``; the query is ignored.
 
     Raises:
-        InvalidRequestError: naming each field as the page does.
+        InvalidRequestError: names each invalid field as the dialect does.
     """
     fields = read_body(SubmissionBody, body)
     webhook = fields.extra.webhook
@@ -162,21 +161,21 @@ def request_from_wire(body: object, query: Mapping[str, str] | None = None, *, r
 
 
 def submission_to_wire(job: JobView, base_url: str) -> TaskSubmitted:
-    """The answer to a submission: the task's id alone."""
+    """The answer to a submission: the id of the task."""
     return TaskSubmitted(task_id=job.job_id)
 
 
 def submission_from_wire(body: object) -> str:
-    """The id of the task that a submission made.
+    """The id of the task created by a submission.
 
     Raises:
-        InvalidAnswerError: there is none in the answer.
+        InvalidAnswerError: the answer has no id.
     """
     return read_answer(SubmittedAnswer, body, NAME).task_id
 
 
 def job_to_wire(job: JobView, base_url: str) -> TaskResult:
-    """The state of a job; its addresses are whole already, so ``base_url`` is not needed."""
+    """The state of a job; ``base_url`` is unused, since the output URLs are absolute."""
     done = job.status == "succeeded"
     ttl = "" if job.output_ttl_s is None else str(job.output_ttl_s)
     return TaskResult(
@@ -188,7 +187,7 @@ def job_to_wire(job: JobView, base_url: str) -> TaskResult:
             eta=round(job.eta_s or 0),
             progress_percent=100 if done else job.progress_percent or 0,
         ),
-        # Lists even when empty, and `extra` an object: its Python client fails at null.
+        # Empty lists and an object for `extra`, since Novita's Python client fails on null.
         images=[],
         videos=[TaskVideo(video_url=url, video_url_ttl=ttl, video_type="mp4") for url in (job.outputs if done else ())],
         extra=TaskExtra(
@@ -201,10 +200,10 @@ def job_to_wire(job: JobView, base_url: str) -> TaskResult:
 
 
 def job_from_wire(body: object) -> JobView:
-    """The state of a job from the service's answer.
+    """Parse the state of a job from the service's answer.
 
     Raises:
-        InvalidAnswerError: a field is missing or of another type, or the status word is unknown.
+        InvalidAnswerError: a field is missing or has the wrong type, or the status is unknown.
     """
     result = read_answer(ResultAnswer, body, NAME)
     task, videos = result.task, result.videos or []
@@ -213,7 +212,7 @@ def job_from_wire(body: object) -> JobView:
         job_id=task.task_id,
         status=status,
         progress_percent=None if task.progress_percent is None else round(task.progress_percent),
-        eta_s=task.eta if task.eta and 0 < task.eta < math.inf else None,  # 0 stands for "not known" too
+        eta_s=task.eta if task.eta and 0 < task.eta < math.inf else None,  # 0 also means unknown
         outputs=tuple(video.video_url for video in videos),
         output_ttl_s=_number(videos[0].video_url_ttl) if videos else None,
         error=task.reason or "",
@@ -224,43 +223,43 @@ def job_from_wire(body: object) -> JobView:
 
 
 def _ran_s(info: DebugInfoAnswer | None) -> float | None:
-    """Seconds from the begin of the computation to its end, where the service tells."""
+    """Computation time in seconds, if the service reports it."""
     if info is None or info.complete_time_ms <= info.execute_time_ms:
         return None
     return (info.complete_time_ms - info.execute_time_ms) / 1000
 
 
 def webhook_to_wire(job: JobView, base_url: str) -> TaskEvent:
-    """The body of the call at a job's end."""
+    """The body of the webhook at the end of a job."""
     return TaskEvent(event_type=WEBHOOK_EVENT, payload=job_to_wire(job, base_url))
 
 
 def webhook_headers(event_id: str, sent_at: int, body: bytes, secret: str) -> dict[str, str]:
-    """None: the service documents no signature, and no id of a call."""
+    """No headers: the service does not document signatures or event ids."""
     return {}
 
 
 def fault_to_wire(fault: Fault) -> tuple[int, NovitaFault]:
-    """HTTP status and body of a refused call."""
+    """HTTP status and body of a failed call."""
     status, reason = _FAULTS[fault.kind]
     metadata = {} if fault.field is None else {"field": fault.field}
     return status, NovitaFault(code=status, reason=reason, message=fault.message, metadata=metadata)
 
 
 def fault_from_wire(status: int, body: object) -> Fault:
-    """What the service says of a refused call: its reason's word decides, then the HTTP status."""
+    """Parse the service's answer to a failed call; its ``reason`` determines the kind, otherwise the HTTP status."""
     said = body if isinstance(body, Mapping) else {}
-    # One page of the service says 401 for a wrong key.
+    # One documentation page gives 401 for a wrong key.
     by_status = {code: kind for kind, (code, _) in _FAULTS.items()} | {401: "unauthorized", 403: "unauthorized"}
     kind = _REASONS.get(str(said.get("reason"))) or by_status.get(status, "internal" if status >= 500 else "invalid")
     metadata = said.get("metadata")
     field = metadata.get("field") if isinstance(metadata, Mapping) else None
     message = str(said.get("message") or said.get("reason") or "")
-    # CREATE_TASK_FAILED is documented, and says that there is no task.
+    # CREATE_TASK_FAILED is documented and means that no task was created.
     nothing_made = status < 500 or said.get("reason") == "CREATE_TASK_FAILED"
     return Fault(kind, message, field if isinstance(field, str) else None, nothing_made)
 
 
 def _number(written: str | int | None) -> int | None:
-    """A whole number that may stand in quotes; what is none is left unsaid."""
+    """An integer, possibly in quotes; None for any other value."""
     return int(str(written)) if _DIGITS.fullmatch(str(written)) else None

@@ -1,4 +1,4 @@
-"""The JSON objects of Novita's dialect: what a server receives, what it answers, and what we read at a service."""
+"""The JSON objects of the Novita dialect: bodies that servers receive and send, and answers that clients read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .base import Answer, Body, Lenient, Reply
 
 TaskStatus = Literal["TASK_STATUS_QUEUED", "TASK_STATUS_PROCESSING", "TASK_STATUS_SUCCEED", "TASK_STATUS_FAILED"]
 
-# What a server receives
+# Bodies that a server receives
 
 
 class _Webhook(Body):
@@ -20,11 +20,11 @@ class _Webhook(Body):
 
 class _RequestExtra(Body):
     webhook: _Webhook | None = None
-    rewrite: RewriteMode | None = None  # on no page of the service: of servers of one's own alone
+    rewrite: RewriteMode | None = None  # not part of Novita's API; only self-hosted servers have it
 
 
 class SubmissionBody(Body):
-    """What a submission says."""
+    """The body of a submission."""
 
     model_name: Literal["hunyuan-video-fast"]
     width: int
@@ -37,12 +37,12 @@ class SubmissionBody(Body):
 
 
 class ResultQuery(Body):
-    """Which job is asked for."""
+    """The query for the state of a job."""
 
     task_id: str
 
 
-# What a server answers
+# Bodies that a server sends
 
 
 class TaskSubmitted(Reply):
@@ -53,21 +53,21 @@ class Task(Reply):
     task_id: str
     task_type: str
     status: TaskStatus
-    reason: Annotated[str, Field(description="Empty unless it failed.")]
-    eta: Annotated[int, Field(ge=0, description="Seconds left by measured speed; 0 while nothing is measured.")]
+    reason: Annotated[str, Field(description="Empty unless the task failed.")]
+    eta: Annotated[int, Field(ge=0, description="Estimated seconds left; 0 until there is an estimate.")]
     progress_percent: Annotated[int, Field(ge=0, le=100)]
 
 
 class TaskVideo(Reply):
     video_url: str
-    video_url_ttl: Annotated[str, Field(description="Seconds for which the URL works.")]
+    video_url_ttl: Annotated[str, Field(description="Seconds for which the URL is valid.")]
     video_type: Literal["mp4"]
 
 
 class TaskExtra(Reply):
-    # A verdict is on no page of the service, which has a place for one on pictures alone.
+    # ``nsfw`` is not documented: the service has such a verdict only for images.
     seed: Annotated[str | None, Field(description="The seed that is used.")] = None
-    nsfw: Annotated[bool | None, Field(description="There if frames were checked: whether any was flagged.")] = None
+    nsfw: Annotated[bool | None, Field(description="Whether any frame was flagged; absent if unchecked.")] = None
 
 
 class TaskResult(Reply):
@@ -91,7 +91,7 @@ class NovitaFault(Reply):
     metadata: dict[str, str]
 
 
-# What we rely on of a service's answers
+# Answers that a client reads, with only the fields that we rely on
 
 
 class _TaskAnswer(Answer):
@@ -104,11 +104,11 @@ class _TaskAnswer(Answer):
 
 class _VideoAnswer(Answer):
     video_url: str
-    video_url_ttl: Lenient[str | int] = None  # the page shows a number in quotes
+    video_url_ttl: Lenient[str | int] = None  # the documentation shows a number in quotes
 
 
 class DebugInfoAnswer(Answer):
-    """Not on the page; its Python client knows it. Milliseconds since 1970, by the size of the numbers."""
+    """Times in milliseconds since 1970, judging by their size. Undocumented, but read by Novita's Python client."""
 
     execute_time_ms: Annotated[int, Field(gt=10**12, lt=10**14)]
     complete_time_ms: Annotated[int, Field(gt=10**12, lt=10**14)]

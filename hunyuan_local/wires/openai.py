@@ -1,8 +1,7 @@
-"""OpenAI's dialect: ``/v1/videos``, with the fields that self-hosted video servers add to it.
+"""The OpenAI dialect: ``/v1/videos``, with the fields that self-hosted video servers add to it.
 
-Reference: https://platform.openai.com/docs/api-reference/videos; the added fields are those of
-SGLang, vLLM-Omni and FastVideo. OpenAI's client always sends a form, which is taken as a mapping
-of its texts; nothing is read from a connection here.
+Reference: https://platform.openai.com/docs/api-reference/videos; the added fields are those of SGLang, vLLM-Omni and
+FastVideo. OpenAI's client always sends a form; this module receives it as a mapping of strings.
 """
 
 from __future__ import annotations
@@ -48,20 +47,20 @@ CONTENT_PATH = "/v1/videos/{job_id}/content"
 POLL_AFTER_HEADER = "openai-poll-after-ms"
 CAPABILITIES = Capabilities()
 
-# What SGLang and vLLM-Omni take where only the length in seconds is given.
+# Default of SGLang and vLLM-Omni if only the length in seconds is given.
 _FPS = 24
 _SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
 EXTRAS = frozenset({"extra_body", "extra_params"})
-_REFUSED = {"input_reference": "images are not taken, videos are made from text alone; leave it out"}
+_REFUSED = {"input_reference": "images are not supported, only text to video; remove it"}
 _WORDS: dict[JobStatus, VideoStatus] = {
     "queued": "queued",
     "running": "in_progress",
     "succeeded": "completed",
     "failed": "failed",
-    "canceled": "failed",  # it has no word for it, and callers wait for one of these four; error.code tells them apart
+    "canceled": "failed",  # the API has no such status, and clients wait for one of these four; see error.code
 }
 _STATUSES: dict[str, JobStatus] = {word: status for status, word in _WORDS.items() if status != "canceled"}
-# Only the first is a word that the service is known to send; its documentation lists none.
+# The service is known to send the first of these; its documentation does not list any codes.
 _FAILURE_CODES: dict[FailureKind, str] = {
     "moderation": "moderation_blocked",
     "invalid": "invalid_request",
@@ -69,7 +68,7 @@ _FAILURE_CODES: dict[FailureKind, str] = {
     "timeout": "timeout",
     "canceled": "canceled",
 }
-# HTTP status, error.type and, where one is documented, error.code.
+# HTTP status, error.type and, if documented, error.code.
 _FAULTS: dict[FaultKind, tuple[int, str, str | None]] = {
     "no_key": (401, "invalid_request_error", None),
     "invalid": (400, "invalid_request_error", None),
@@ -87,15 +86,15 @@ _FAULTS: dict[FaultKind, tuple[int, str, str | None]] = {
 
 
 def result_path(job_id: str) -> str:
-    """Where the state of a job is asked for, and where it is deleted."""
+    """Path of a job, for querying and deleting it."""
     return RESULT_PATH.format(job_id=quote(job_id, safe=""))
 
 
 def request_to_wire(request: GenerationRequest, *, allow_loss: bool = False) -> WireRequest:
-    """The body of a submission; see :mod:`hunyuan_local.wires.base`.
+    """The body of a submission.
 
-    What the request leaves open is left out. The length is always in frames: ``seconds`` are whole
-    in this dialect, and 4k+1 frames seldom are.
+    Fields that are None are omitted. The length is always sent in frames: ``seconds`` is a whole number in this
+    dialect, which 4k+1 frames rarely are.
     """
     fitted = settle(request, NAME, CAPABILITIES, allow_loss=allow_loss)
     settled = set() if fitted.request.original_prompt is None else set(SETTLED_HERE)
@@ -106,10 +105,10 @@ def request_to_wire(request: GenerationRequest, *, allow_loss: bool = False) -> 
 
 
 def request_from_wire(body: object, query: Mapping[str, str] | None = None, *, relaxed: bool = False) -> Submission:
-    """A received submission, as JSON or as a form, with extras where the servers take them.
+    """Parse a received submission, sent as JSON or as a form, with extra fields at the top level or nested.
 
     Raises:
-        InvalidRequestError: naming each field as the dialect does.
+        InvalidRequestError: names each invalid field as the dialect does.
     """
     given = read_fields(SubmissionBody, body, EXTRAS, _REFUSED)
     size, seconds = given.pop("size", None), given.pop("seconds", None)
@@ -119,12 +118,12 @@ def request_from_wire(body: object, query: Mapping[str, str] | None = None, *, r
         _add_size(given, size)
         said |= {name: Said("size", size, part=name) for name in ("width", "height")} | {"size": Said("size", size)}
     if seconds is not None and "num_frames" not in given:
-        # Said, since the seconds that were asked for depend on it.
+        # Set explicitly, since the length in seconds depends on it.
         fps = min(max(given.setdefault("fps", _FPS), 1), 240)
         count = 1 + TEMPORAL_COMPRESSION * round(max(0, seconds * fps - 1) / TEMPORAL_COMPRESSION)
         given["num_frames"] = count
         sent = int(seconds) if seconds == int(seconds) else seconds
-        said["num_frames"] = Said("seconds", sent, meaning=f"makes {count} frames at {fps} a second")
+        said["num_frames"] = Said("seconds", sent, meaning=f"is {count} frames at {fps} fps")
     if given.get("seed") == -1:
         del given["seed"]
     return Submission(make_request(NAME, CAPABILITIES, said, relaxed, **given), said=said)
@@ -136,26 +135,26 @@ def _add_size(given: dict[str, Any], size: str) -> None:
         raise InvalidRequestError([FieldProblem("size", size, "must be WIDTHxHEIGHT, such as 1280x720")])
     for name, side in zip(("width", "height"), map(int, sides.groups()), strict=True):
         if given.setdefault(name, side) != side:
-            rule = f"is not that of size={size}; give one of the two"
+            rule = f"contradicts size={size}; send only one of the two"
             raise InvalidRequestError([FieldProblem(name, given[name], rule)])
 
 
 def submission_to_wire(job: JobView, base_url: str) -> Video:
-    """The answer to a submission: the job's state, like every later one."""
+    """The answer to a submission: the state of the job."""
     return job_to_wire(job, base_url)
 
 
 def submission_from_wire(body: object) -> str:
-    """The id of the job that a submission made.
+    """The id of the job created by a submission.
 
     Raises:
-        InvalidAnswerError: there is none in the answer.
+        InvalidAnswerError: the answer has no id.
     """
     return read_answer(SubmittedAnswer, body, NAME).id
 
 
 def job_to_wire(job: JobView, base_url: str) -> Video:
-    """The state of a job; its file is at :data:`CONTENT_PATH`, so no address stands in it."""
+    """The state of a job; it has no URL, since the file is at :data:`CONTENT_PATH`."""
     request, failed = job.request, job.status in ("failed", "canceled")
     failure = "canceled" if job.status == "canceled" else job.failure or "execution"
     completed, ttl = _unix(job.completed_at), job.output_ttl_s
@@ -183,10 +182,10 @@ def job_to_wire(job: JobView, base_url: str) -> Video:
 
 
 def job_from_wire(body: object) -> JobView:
-    """The state of a job from a server's answer.
+    """Parse the state of a job from a server's answer.
 
     Raises:
-        InvalidAnswerError: a field is missing or of another type, or the status word is unknown.
+        InvalidAnswerError: a field is missing or has the wrong type, or the status is unknown.
     """
     video = read_answer(VideoAnswer, body, NAME)
     status = known(_STATUSES, video.status, NAME)
@@ -208,35 +207,35 @@ def job_from_wire(body: object) -> JobView:
 
 
 def fault_to_wire(fault: Fault) -> tuple[int, OpenAIFault]:
-    """HTTP status and body of a refused call."""
+    """HTTP status and body of a failed call."""
     status, word, code = _FAULTS[fault.kind]
     return status, OpenAIFault(error=OpenAIError(message=fault.message, type=word, param=fault.field, code=code))
 
 
 def fault_headers(fault: Fault) -> dict[str, str]:
-    """Its client repeats a submission after any of 409, 429 and 5xx unless told not to.
+    """Headers that stop OpenAI's client from repeating a submission after 409, 429 and 5xx.
 
-    Only before a job can have been made is that harmless.
+    A repetition is harmless only if no job can have been created.
     """
     harmless = fault.kind in ("rate_limited", "unavailable") and fault.nothing_made
     return {} if harmless else {"x-should-retry": "false"}
 
 
 def fault_from_wire(status: int, body: object) -> Fault:
-    """What a server says of a refused call: the HTTP status decides."""
+    """Parse a server's answer to a failed call; the HTTP status determines the kind."""
     kinds = {code: kind for kind, (code, _, _) in _FAULTS.items()}
     kind = kinds.get(status, "internal" if status >= 500 else "invalid")
     said = body if isinstance(body, Mapping) else {}
     error = said.get("error")
-    if not isinstance(error, Mapping):  # such as FastAPI's own {"detail": ...}, which SGLang leaves as it is
+    if not isinstance(error, Mapping):  # such as FastAPI's {"detail": ...}, which SGLang sends unchanged
         return Fault(kind, str(error or said.get("detail") or ""), nothing_made=status < 500)
     field = error.get("param")
-    nothing_made = status < 500 or error.get("code") == _FAULTS["unavailable"][2]  # says that there was no capacity
+    nothing_made = status < 500 or error.get("code") == _FAULTS["unavailable"][2]  # no capacity, so no job was created
     return Fault(kind, str(error.get("message") or ""), field if isinstance(field, str) else None, nothing_made)
 
 
 def _seconds(request: GenerationRequest | None) -> str:
-    """Whole seconds, the one form that the dialect has; empty if unknown, as SGLang writes it."""
+    """The length in whole seconds, as the dialect requires; empty if unknown, as in SGLang."""
     if request is None or request.num_frames is None or request.fps is None:
         return ""
     return str(max(1, round(request.num_frames / request.fps)))
@@ -248,6 +247,6 @@ def _unix(moment: datetime | None) -> int | None:
 
 def _moment(seconds: float | None) -> datetime | None:
     try:
-        return datetime.fromtimestamp(seconds, UTC) if seconds else None  # 0 stands for "not known"
-    except (ValueError, OverflowError, OSError):  # of no use to us, so it is not the server's to get right
+        return datetime.fromtimestamp(seconds, UTC) if seconds else None  # 0 means unknown
+    except (ValueError, OverflowError, OSError):  # nothing depends on this field, so ignore an invalid value
         return None

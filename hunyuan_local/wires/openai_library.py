@@ -1,4 +1,4 @@
-"""OpenAI's endpoints around its videos: lists, files, deletion, and the models.
+"""OpenAI's other video endpoints: lists, files, deletion and models.
 
 References: https://platform.openai.com/docs/api-reference/videos and .../models.
 """
@@ -16,30 +16,30 @@ from .openai_models import ContentQuery, ListQuery, Model, ModelList, VideoDelet
 
 LIST_PATH = SUBMIT_PATH
 MODELS_PATH = "/v1/models"
-MODEL_PATH = "/v1/models/{model_id:path}"  # the ids of some have slashes, also of those that are not here
-# HunyuanVideo's publication, 3 December 2024: the field is required, and which checkpoint runs may change.
+MODEL_PATH = "/v1/models/{model_id:path}"  # model ids may contain slashes
+# Release of HunyuanVideo, 3 December 2024. The API requires a value, and the checkpoint in use may change.
 _CREATED = 1733184000
 
 
 class UnknownModelError(InvalidRequestError):
-    """No model of this server has that id."""
+    """This server has no model with this id."""
 
 
 def list_from_wire(query: Mapping[str, str]) -> Listing:
-    """The videos that a list asks for, the newest first unless it says otherwise.
+    """Parse the query of a list, newest first by default.
 
     Raises:
-        InvalidRequestError: naming each parameter.
+        InvalidRequestError: names each invalid parameter.
     """
     fields = read_query(ListQuery, query)
     return Listing(limit=fields.limit, after=fields.after, oldest_first=fields.order == "asc")
 
 
 def variant_from_wire(query: Mapping[str, str]) -> Literal["video", "thumbnail"]:
-    """The file that is asked for; there are no spritesheets here.
+    """The requested file: the video or its thumbnail. Spritesheets are not supported.
 
     Raises:
-        InvalidRequestError: it is neither the video nor its thumbnail.
+        InvalidRequestError: any other variant.
     """
     return read_query(ContentQuery, query).variant
 
@@ -57,7 +57,7 @@ def deleted_to_wire(job_id: str) -> VideoDeleted:
 
 
 def models_to_wire() -> ModelList:
-    """The one model that there is, under the name that every video has."""
+    """The list of models; every server has one model with this name."""
     return ModelList(object="list", data=[model_to_wire(MODEL)])
 
 
@@ -65,8 +65,8 @@ def model_to_wire(model_id: str) -> Model:
     """A model by its id.
 
     Raises:
-        UnknownModelError: it is not the one that there is.
+        UnknownModelError: this server has no such model.
     """
     if model_id != MODEL:
-        raise UnknownModelError([FieldProblem("model", model_id, f"is not a model of this server; there is {MODEL}")])
+        raise UnknownModelError([FieldProblem("model", model_id, f"not a model of this server; use {MODEL}")])
     return Model(id=MODEL, object="model", created=_CREATED, owned_by="tencent")

@@ -1,4 +1,4 @@
-"""The JSON objects of OpenAI's dialect: what a server receives, what it answers, and what we read at a service."""
+"""The JSON objects of the OpenAI dialect: bodies that servers receive and send, and answers that clients read."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from .forms import FROM_TEXT, Number, Whole
 
 VideoStatus = Literal["queued", "in_progress", "completed", "failed"]
 
-# What a server receives
+# Bodies that a server receives
 
 
 class SubmissionBody(Body):
-    """What a submission says; the same fields may stand in objects of extras."""
+    """The body of a submission; the fields may also be in nested objects of extra fields."""
 
     prompt: str | None = None
-    model: str | None = None  # a server has one model; that of another is no reason to refuse
+    model: str | None = None  # ignored: a server has one model
     size: str | None = None
-    # The most frames there are at the usual rate; at a lower rate a longer video is asked for in frames.
+    # 170 s covers the maximum number of frames at 24 fps; for longer videos at a lower rate, clients set num_frames.
     seconds: Annotated[float, Field(gt=0, le=170), FROM_TEXT] | None = None
     negative_prompt: str | None = None
     width: Whole | None = None
@@ -37,7 +37,7 @@ class SubmissionBody(Body):
 
 
 class ListQuery(Body):
-    """Which page of the videos."""
+    """The query of a list of videos."""
 
     after: str | None = None
     limit: Annotated[int, Field(ge=1, le=100), FROM_TEXT] = 20
@@ -45,12 +45,12 @@ class ListQuery(Body):
 
 
 class ContentQuery(Body):
-    """Which file of a video."""
+    """The query for a file of a video."""
 
     variant: Literal["video", "thumbnail"] = "video"
 
 
-# What a server answers
+# Bodies that a server sends
 
 
 class VideoFailure(Reply):
@@ -65,7 +65,7 @@ class Video(Reply):
     object: Literal["video"]
     created_at: int
     completed_at: int | None
-    expires_at: Annotated[int | None, Field(description="When the file is deleted, in seconds since 1970.")]
+    expires_at: Annotated[int | None, Field(description="Unix time in seconds at which the file is deleted.")]
     model: str
     status: VideoStatus
     progress: Annotated[int, Field(ge=0, le=100)]
@@ -73,12 +73,11 @@ class Video(Reply):
     seconds: str
     size: str
     error: VideoFailure | None
-    # The dialect has no place for these; clients keep keys that they do not know. The name of the first is that of
-    # the dialect's own answers about pictures.
-    revised_prompt: Annotated[str | None, Field(description="There if the prompt was rewritten.")] = None
-    nsfw: Annotated[bool | None, Field(description="There if frames were checked: whether any was flagged.")] = None
+    # Not part of OpenAI's API; its clients keep unknown keys. The image API has the name ``revised_prompt``.
+    revised_prompt: Annotated[str | None, Field(description="The rewritten prompt, if it was rewritten.")] = None
+    nsfw: Annotated[bool | None, Field(description="Whether any frame was flagged; absent if unchecked.")] = None
     seed: Annotated[int | None, Field(description="The seed that is used.")] = None
-    seed_text: Annotated[str | None, Field(description="The seed as a text, if it is 2^53 or more.")] = None
+    seed_text: Annotated[str | None, Field(description="The seed as a string, if it is 2^53 or more.")] = None
 
 
 class VideoList(Reply):
@@ -92,11 +91,11 @@ class VideoList(Reply):
 class VideoDeleted(Reply):
     id: str
     object: Literal["video.deleted"]
-    deleted: Annotated[bool, Field(description="Also true of a video that was cancelled; its record stays.")]
+    deleted: Annotated[bool, Field(description="Also true for a video that was cancelled, whose record stays.")]
 
 
 class Model(Reply):
-    """A model that videos can be made with."""
+    """A model that generates videos."""
 
     id: str
     object: Literal["model"]
@@ -120,11 +119,11 @@ class OpenAIFault(Reply):
     error: OpenAIError
 
 
-# What we rely on of a service's answers
+# Answers that a client reads, with only the fields that we rely on
 
 
 class ErrorAnswer(Answer):
-    code: str | int | None = None  # vLLM-Omni's is a number as well, SGLang sends none
+    code: str | int | None = None  # a number in vLLM-Omni; absent in SGLang
     message: str | None = None
 
 

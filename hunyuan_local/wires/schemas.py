@@ -1,4 +1,4 @@
-"""JSON Schemas of the submissions in each dialect, for the server's documentation. Nothing is read with these."""
+"""JSON Schemas of the submissions in each dialect. They only document the server; they do not validate."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _SIDE = {"minimum": SIZE_MULTIPLE, "maximum": MAX_SIDE, "multipleOf": SIZE_MULTI
 
 
 def submission_schema(dialect: str, relaxed: bool, longest_prompt: int) -> dict[str, Any]:
-    """JSON Schema of a submission in a dialect, with the ranges that a server holds it to.
+    """JSON Schema of a submission in a dialect, with the ranges that a server enforces.
 
     Args:
         relaxed: as in ``request_from_wire``.
-        longest_prompt: in characters.
+        longest_prompt: maximum prompt length in characters.
     """
     match dialect:
         case wavespeed.NAME:
@@ -28,11 +28,11 @@ def submission_schema(dialect: str, relaxed: bool, longest_prompt: int) -> dict[
             return _novita_schema(Capabilities() if relaxed else novita.CAPABILITIES, longest_prompt)
         case openai.NAME:
             return _openai_schema(openai.CAPABILITIES, longest_prompt)
-    raise ValueError(f"dialect={dialect!r}: not known; known are {', '.join(_DIALECTS)}")
+    raise ValueError(f"dialect={dialect!r}: unknown dialect; use {', '.join(_DIALECTS)}")
 
 
 def form_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The same for a form, whose fields are there or not, but never null."""
+    """The schema for a form, in which a field may be absent but never null."""
     fields = {name: without_null(field) for name, field in schema["properties"].items()}
     return {**schema, "properties": fields}
 
@@ -47,7 +47,7 @@ def _wavespeed_schema(limits: Capabilities, longest_prompt: int) -> dict[str, An
 def _novita_schema(limits: Capabilities, longest_prompt: int) -> dict[str, Any]:
     sides = sorted({side for size in limits.sizes or () for side in size})
     side = {"enum": sides} if sides else _SIDE
-    assert limits.frames is not None  # the dialect has frames
+    assert limits.frames is not None  # this dialect limits the number of frames
     ranges = {"width": side, "height": side, "steps": _span(*limits.steps), "seed": _span(-1, limits.seeds[1])}
     ranges["frames"] = _span(*limits.frames)
     pairs = [{"properties": {"width": {"const": w}, "height": {"const": h}}} for w, h in limits.sizes or ()]
@@ -57,7 +57,7 @@ def _novita_schema(limits: Capabilities, longest_prompt: int) -> dict[str, Any]:
 
 
 def _openai_schema(limits: Capabilities, longest_prompt: int) -> dict[str, Any]:
-    assert limits.frames is not None  # the dialect has frames
+    assert limits.frames is not None  # this dialect limits the number of frames
     scale = {"minimum": 0, "maximum": 100}
     ranges: dict[str, Mapping[str, Any]] = {
         "size": {"pattern": r"^\d{2,5}x\d{2,5}$"},
@@ -74,13 +74,13 @@ def _openai_schema(limits: Capabilities, longest_prompt: int) -> dict[str, Any]:
     }
     schema = _narrowed(openai_models.SubmissionBody, ranges, longest_prompt)
     options = [{"type": "object"}, {"type": "string", "pattern": r"^\s*\{"}, {"type": "null"}]
-    extras = {"description": "More fields, or JSON of them.", "anyOf": options}
+    extras = {"description": "Additional fields as an object or a JSON string.", "anyOf": options}
     schema["properties"] |= {name: extras for name in sorted(openai.EXTRAS)}
     return schema
 
 
 def _narrowed(model: type[Body], ranges: Mapping[str, Mapping[str, Any]], longest_prompt: int) -> dict[str, Any]:
-    """The schema of a received body, with its fields held to the given ranges."""
+    """The schema of a received body, with the given ranges added to its fields."""
     schema = model.model_json_schema()
     fields = _inlined(schema["properties"], schema.pop("$defs", {}))
     for name, span in ranges.items():
@@ -92,7 +92,7 @@ def _narrowed(model: type[Body], ranges: Mapping[str, Mapping[str, Any]], longes
 
 
 def _inlined(part: Any, definitions: Mapping[str, Any]) -> Any:
-    """The same without references, which would lead elsewhere in a larger document."""
+    """The schema with references replaced by their definitions, since references break inside a larger document."""
     if isinstance(part, list):
         return [_inlined(item, definitions) for item in part]
     if not isinstance(part, dict):
@@ -104,7 +104,7 @@ def _inlined(part: Any, definitions: Mapping[str, Any]) -> Any:
 
 
 def without_null(field: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema of a field that may be left out, but is never null."""
+    """The schema of a field that may be absent but never null."""
     options = [option for option in field.get("anyOf", []) if option.get("type") != "null"]
     rest = {key: value for key, value in field.items() if key not in ("anyOf", "default")}
     return rest | (options[0] if len(options) == 1 else {"anyOf": options} if options else {})

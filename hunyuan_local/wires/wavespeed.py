@@ -1,7 +1,7 @@
-"""WaveSpeedAI's dialect: ``wavespeed-ai/hunyuan-video/t2v``, as its API page documents it.
+"""The WaveSpeedAI dialect: ``wavespeed-ai/hunyuan-video/t2v`` as documented on its API page.
 
-Reference: https://wavespeed.ai/docs/docs-api/wavespeed-ai/hunyuan-video-t2v; the options that are
-not on that page (sync mode, base64 output, webhooks, delete) are on its general pages.
+Reference: https://wavespeed.ai/docs/docs-api/wavespeed-ai/hunyuan-video-t2v; options missing from that page (sync
+mode, base64 output, webhooks, delete) are documented on the general pages.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ RESULT_PATH = "/api/v3/predictions/{job_id}/result"
 SHORT_RESULT_PATH = "/api/v3/predictions/{job_id}"
 DELETE_PATH = "/api/v3/predictions/delete"
 WEBHOOK_RETRIES = 3
-WEBHOOK_TIMEOUT_S = 10.0  # stated on no page
+WEBHOOK_TIMEOUT_S = 10.0  # our choice: not documented
 CAPABILITIES = Capabilities(
     fields=frozenset({"prompt", "width", "height", "seed", "num_inference_steps"}),
     sizes=((1280, 720), (720, 1280)),
@@ -72,7 +72,7 @@ _WORDS: dict[JobStatus, PredictionStatus] = {
     "running": "processing",
     "succeeded": "completed",
     "failed": "failed",
-    "canceled": "failed",  # it has no word for it, and its clients would poll on at one they do not know
+    "canceled": "failed",  # the API has no such status, and its clients would keep polling on an unknown one
 }
 _STATUSES: dict[str, JobStatus] = {
     "created": "queued",
@@ -84,25 +84,25 @@ _FAILURE_CODES: dict[FailureKind, int] = {"moderation": 1200, "invalid": 1401, "
 
 
 def result_path(job_id: str) -> str:
-    """Where the state of a job is asked for."""
+    """Path of the state of a job."""
     return RESULT_PATH.format(job_id=quote(job_id, safe=""))
 
 
 def request_to_wire(request: GenerationRequest, *, allow_loss: bool = False) -> WireRequest:
-    """The body of a submission; see :mod:`hunyuan_local.wires.base`.
+    """The body of a submission.
 
     Raises:
-        RequestLossError: the service cannot hold the request, and ``allow_loss`` is false.
+        RequestLossError: the service does not support the request, and ``allow_loss`` is false.
     """
     fitted = settle(request, NAME, CAPABILITIES, allow_loss=allow_loss)
     return WireRequest(_body(fitted.request), fitted.request, fitted.losses)
 
 
 def request_from_wire(body: object, query: Mapping[str, str] | None = None, *, relaxed: bool = False) -> Submission:
-    """A received submission, with the page's defaults and, unless ``relaxed``, its ranges.
+    """Parse a received submission, with the documented defaults and, unless ``relaxed``, the documented ranges.
 
     Raises:
-        InvalidRequestError: naming each field as the page does.
+        InvalidRequestError: names each invalid field as the dialect does.
     """
     fields = read_body(SubmissionBody, body)
     size = _SIZE.fullmatch(fields.size)
@@ -124,37 +124,37 @@ def request_from_wire(body: object, query: Mapping[str, str] | None = None, *, r
     )
     webhook = read_query(SubmissionQuery, query or {}).webhook
     if fields.enable_base64_output and webhook:
-        rule = "cannot go together with a webhook; leave one of them out"
+        rule = "cannot be combined with a webhook; remove one of them"
         raise InvalidRequestError([FieldProblem("enable_base64_output", True, rule)])
     return Submission(request, fields.enable_sync_mode, fields.enable_base64_output, webhook, said)
 
 
 def submission_to_wire(job: JobView, base_url: str) -> PredictionReply:
-    """The answer to a submission: the job's state, like every later one."""
+    """The answer to a submission: the state of the job."""
     return job_to_wire(job, base_url)
 
 
 def submission_from_wire(body: object) -> str:
-    """The id of the task that a submission made.
+    """The id of the task created by a submission.
 
     Raises:
-        InvalidAnswerError: there is none in the answer.
+        InvalidAnswerError: the answer has no id.
     """
     return read_answer(SubmittedAnswer, body, NAME).data.id
 
 
 def job_to_wire(job: JobView, base_url: str) -> PredictionReply:
-    """The state of a job, in the envelope that every successful answer has."""
+    """The state of a job in the envelope of every successful answer."""
     return PredictionReply(**SUCCESS, data=prediction_to_wire(job, base_url))
 
 
 def unfinished_to_wire(job: JobView, base_url: str) -> PredictionReply:
-    """The answer to a submission that waited in vain: the task goes on, its state can be asked for."""
+    """The answer to a synchronous submission that timed out: the task continues and can be polled."""
     return job_to_wire(job.model_copy(update={"status": "running", "failure": "timeout"}), base_url)
 
 
 def prediction_to_wire(job: JobView, base_url: str) -> Prediction:
-    """The state of a job alone, as it also stands in lists and webhooks."""
+    """The state of a job without the envelope, as in lists and webhooks."""
     return Prediction(
         id=job.job_id,
         model=MODEL,
@@ -163,7 +163,7 @@ def prediction_to_wire(job: JobView, base_url: str) -> Prediction:
         has_nsfw_contents=list(job.nsfw),
         status=_WORDS[job.status],
         created_at=_timestamp(job.created_at),
-        # Its client takes "HTTP 5.." and "HTTP 429" in this text for a passing state and runs the task again.
+        # WaveSpeed's client treats "HTTP 5.." and "HTTP 429" in this text as temporary errors and runs the task again.
         error=re.sub(r"HTTP (?=5|429)", "HTTP status ", job.error),
         timings=PredictionTimings(inference=round((job.inference_s or 0) * 1000)),
         **unless_none(code=None if job.failure is None else _FAILURE_CODES.get(job.failure)),
@@ -171,10 +171,10 @@ def prediction_to_wire(job: JobView, base_url: str) -> Prediction:
 
 
 def job_from_wire(body: object) -> JobView:
-    """The state of a job from the service's answer.
+    """Parse the state of a job from the service's answer.
 
     Raises:
-        InvalidAnswerError: a field is missing or of another type, or the status word is unknown.
+        InvalidAnswerError: a field is missing or has the wrong type, or the status is unknown.
     """
     data = read_answer(ResultAnswer, body, NAME).data
     failures: dict[int | None, FailureKind] = {code: kind for kind, code in _FAILURE_CODES.items()}
@@ -192,14 +192,14 @@ def job_from_wire(body: object) -> JobView:
 
 
 def fault_to_wire(fault: Fault) -> tuple[int, WaveSpeedFault]:
-    """HTTP status and body of a refused call."""
+    """HTTP status and body of a failed call."""
     code = HTTP_STATUSES[fault.kind]
-    # The service documents no one shape for these; its clients read `message` or `error`.
+    # The format is not documented; WaveSpeed's clients read `message` or `error`.
     return code, WaveSpeedFault(code=code, message=fault.message, error=fault.message)
 
 
 def fault_from_wire(status: int, body: object) -> Fault:
-    """What the service says of a refused call; an unknown status is the service's own fault."""
+    """Parse the service's answer to a failed call."""
     kinds = {code: kind for kind, code in HTTP_STATUSES.items()}
     kind = kinds.get(status, "internal" if status >= 500 else "invalid")
     said = body if isinstance(body, Mapping) else {}
@@ -207,12 +207,12 @@ def fault_from_wire(status: int, body: object) -> Fault:
 
 
 def delete_to_wire(job_ids: list[str]) -> dict[str, Any]:
-    """The body that deletes tasks, running ones included."""
+    """The body that deletes tasks, including running ones."""
     return {"ids": job_ids}
 
 
 def deleted_from_wire(body: object) -> int:
-    """How many tasks were deleted.
+    """The number of deleted tasks.
 
     Raises:
         InvalidAnswerError: the answer has no such number.
@@ -229,12 +229,12 @@ def _moment(timestamp: str | None) -> datetime | None:
     try:
         moment = datetime.fromisoformat(timestamp) if timestamp else None
         return moment.replace(tzinfo=UTC) if moment and moment.tzinfo is None else moment
-    except ValueError:  # of no use to us, so its form is not the service's to get right
+    except ValueError:  # nothing depends on this field, so ignore an invalid value
         return None
 
 
 def webhook_to_wire(job: JobView, base_url: str) -> PredictionEvent:
-    """The body of the call at a job's end: its state, without the envelope, and what was asked for."""
+    """The body of the webhook at the end of a job: its state without the envelope, and the submission."""
     request = job.request
     if request is not None and request.original_prompt is not None:
         request = request.replace(prompt=request.original_prompt, original_prompt=None)
@@ -243,12 +243,14 @@ def webhook_to_wire(job: JobView, base_url: str) -> PredictionEvent:
 
 
 def webhook_headers(event_id: str, sent_at: int, body: bytes, secret: str) -> dict[str, str]:
-    """What proves to the receiver that ``body`` came from here; see the page "Verifying Webhooks".
+    """Headers that sign a webhook, as documented on the page "Verifying Webhooks".
+
+    The signature is HMAC-SHA256 over ``{event_id}.{sent_at}.{body}``.
 
     Args:
-        event_id: the same at every try of one call, so that receivers can tell repeats.
-        sent_at: seconds since 1970; receivers refuse what is older than 300 s.
-        secret: ``whsec_...``; the key is what follows the prefix, as text, not decoded.
+        event_id: the same for every attempt to deliver one event, so that receivers can detect duplicates.
+        sent_at: Unix time in seconds; receivers reject events older than 300 s.
+        secret: ``whsec_...``; the key is the part after the prefix, as text, not decoded.
     """
     key = secret.removeprefix("whsec_").encode()
     signature = hmac.new(key, f"{event_id}.{sent_at}.".encode() + body, hashlib.sha256).hexdigest()
@@ -256,7 +258,7 @@ def webhook_headers(event_id: str, sent_at: int, body: bytes, secret: str) -> di
 
 
 def _body(request: GenerationRequest) -> dict[str, Any]:
-    """A request whose size and steps are known, in the page's words."""
+    """The body for a request with size and steps set."""
     body = {
         "prompt": request.prompt,
         "size": f"{request.width}*{request.height}",

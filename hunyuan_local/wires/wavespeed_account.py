@@ -1,8 +1,8 @@
-"""WaveSpeed's endpoints beside submission and result: lists, deletion, balance, models, webhook secret.
+"""WaveSpeed's other endpoints: lists, deletion, balance, models and the webhook secret.
 
-References, all below https://wavespeed.ai/docs: docs-common-api/predictions and
-docs-common-api/prediction-delete; docs-common-api/balance; docs-common-api/models;
-docs-api/verifying_webhook. What they leave open is said at each function.
+References, all under https://wavespeed.ai/docs: docs-common-api/predictions and docs-common-api/prediction-delete;
+docs-common-api/balance; docs-common-api/models; docs-api/verifying_webhook. The functions document our choices where
+these pages are incomplete.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ LIST_PATH = "/api/v3/predictions"
 MODELS_PATH = "/api/v3/models"
 BALANCE_PATH = "/api/v3/balance"
 SECRET_PATH = "/api/v3/webhook/secret"
-# Nothing is paid for here. Clients that look before they submit must find enough, and no real sum.
+# Videos are free here. The balance must satisfy clients that check it before submitting, and must not look real.
 BALANCE_USD = 1_000_000.0
 
-# Ours as a filter finds them; the filter's description leaves "created" out, but answers have it.
+# Job statuses by filter value; the documentation of the filter omits "created", but answers contain it.
 _STATUSES: dict[str, tuple[JobStatus, ...]] = {
     "created": ("queued",),
     "processing": ("running",),
@@ -51,15 +51,14 @@ _STATUSES: dict[str, tuple[JobStatus, ...]] = {
 
 
 def list_from_wire(body: object) -> Listing:
-    """The predictions that a list asks for, the newest first.
+    """Parse the body of a list of predictions, newest first.
 
-    Documented are ``page``, ``page_size`` up to 100, and the filters ``model``, ``status``,
-    ``created_after`` (that moment included) and ``created_before``, both ISO 8601. Not documented:
-    whether ``created_before`` is included (here it is not), what a time without a zone means (here
-    UTC), and what an unknown status does (here it is refused).
+    Documented: ``page``, ``page_size`` up to 100, and the filters ``model``, ``status``, ``created_after``
+    (inclusive) and ``created_before``, both ISO 8601. Not documented: whether ``created_before`` is inclusive (here:
+    exclusive), the meaning of a time without a zone (here: UTC), and unknown statuses (here: refused).
 
     Raises:
-        InvalidRequestError: naming each field as the page does.
+        InvalidRequestError: names each invalid field as the dialect does.
     """
     fields = read_body(ListBody, body)
     return Listing(
@@ -73,21 +72,21 @@ def list_from_wire(body: object) -> Listing:
 
 
 def list_to_wire(jobs: list[JobView], base_url: str, page: int) -> PredictionListReply:
-    """One page; an older copy of the service's page also shows ``total``, the newest does not."""
+    """One page of jobs. Older documentation also shows ``total``; the current one does not."""
     items = [prediction_to_wire(job, base_url) for job in jobs]
     return PredictionListReply(**SUCCESS, data=PredictionPage(page=page, items=items))
 
 
 def page_of(listing: Listing) -> int:
-    """The number of the page that a list is."""
+    """The page number of a list, from 1."""
     return math.floor(listing.offset / listing.limit) + 1
 
 
 def delete_from_wire(body: object) -> list[str]:
-    """The ids to be deleted, each once.
+    """The ids to delete, without duplicates.
 
     Raises:
-        InvalidRequestError: naming the field.
+        InvalidRequestError: names the invalid field.
     """
     return list(dict.fromkeys(read_body(DeleteBody, body).ids))
 
@@ -98,12 +97,12 @@ def deleted_to_wire(count: int) -> PredictionsDeletedReply:
 
 
 def balance_to_wire() -> BalanceReply:
-    """The account's balance in US dollars; always the same, see :data:`BALANCE_USD`."""
+    """The balance in US dollars, always :data:`BALANCE_USD`."""
     return BalanceReply(**SUCCESS, data=Balance(balance=BALANCE_USD))
 
 
 def models_to_wire(request_schema: Mapping[str, Any]) -> ModelListReply:
-    """The one model that there is; clients read its id, its type, and ``api_schema`` for the fields of a submission.
+    """The list of models, which has one; clients read its id, its type, and its ``api_schema`` for submissions.
 
     Args:
         request_schema: JSON Schema of a submission.
@@ -113,7 +112,7 @@ def models_to_wire(request_schema: Mapping[str, Any]) -> ModelListReply:
         model_id=MODEL,
         name=MODEL,
         type="text-to-video",
-        description="HunyuanVideo makes a video of a text, here on this server.",
+        description="Text to video with HunyuanVideo, self-hosted.",
         base_price=0.0,
         api_schema=ModelSchemas(api_schemas=[call]),
     )
@@ -121,7 +120,7 @@ def models_to_wire(request_schema: Mapping[str, Any]) -> ModelListReply:
 
 
 def secret_to_wire(secret: str) -> WebhookSecretReply:
-    """The secret that webhooks are signed with. The page shows no answer; clients read ``data.secret``."""
+    """The secret that signs webhooks. The answer is not documented; clients read ``data.secret``."""
     return WebhookSecretReply(**SUCCESS, data=WebhookSecret(secret=secret))
 
 

@@ -1,4 +1,4 @@
-"""The JSON objects of WaveSpeed's dialect: what a server receives, what it answers, and what we read at a service."""
+"""The JSON objects of the WaveSpeed dialect: bodies that servers receive and send, and answers that clients read."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ PredictionStatus = Literal["created", "processing", "completed", "failed"]
 SUCCESS: dict[str, Any] = {"code": 200, "message": "success"}
 
 
-# What a server receives
+# Bodies that a server receives
 
 
 class SubmissionBody(Body):
-    """What a submission says."""
+    """The body of a submission."""
 
     prompt: str
     size: str = "1280*720"
@@ -26,11 +26,11 @@ class SubmissionBody(Body):
     num_inference_steps: int = 30
     enable_sync_mode: bool = False
     enable_base64_output: bool = False
-    rewrite: RewriteMode | None = None  # on no page of the service: of servers of one's own alone
+    rewrite: RewriteMode | None = None  # not part of WaveSpeed's API; only self-hosted servers have it
 
 
 class SubmissionQuery(Body):
-    """What the URL of a submission says."""
+    """The query of a submission."""
 
     webhook: Annotated[str, Field(json_schema_extra={"format": "uri"})] | None = None
 
@@ -39,7 +39,7 @@ _Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 
 
 class ListBody(Body):
-    """Which page of which predictions; both numbers are required on the page and have defaults there."""
+    """The page and the filters of a list; the documentation marks both numbers as required but gives defaults."""
 
     page: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     page_size: Annotated[int, Field(ge=1, le=100)] = 100
@@ -50,27 +50,27 @@ class ListBody(Body):
 
 
 class DeleteBody(Body):
-    """Which predictions to delete; those that are not known are ignored, as the page says."""
+    """The predictions to delete; unknown ids are ignored, as documented."""
 
     ids: Annotated[list[str], FailFast()]
 
 
-# What a server answers
+# Bodies that a server sends
 
 
 class _Envelope(Reply):
-    """Stands around every successful answer."""
+    """The envelope of every successful answer."""
 
     code: Literal[200]
     message: Literal["success"]
 
 
 class PredictionUrls(Reply):
-    get: Annotated[str, Field(description="Where the state is asked for.")]
+    get: Annotated[str, Field(description="URL of the task's state.")]
 
 
 class PredictionTimings(Reply):
-    inference: Annotated[int, Field(description="Computation in milliseconds; 0 until it is done.")]
+    inference: Annotated[int, Field(description="Computation time in milliseconds; 0 until done.")]
 
 
 class Prediction(Reply):
@@ -78,20 +78,21 @@ class Prediction(Reply):
 
     id: str
     model: str
-    outputs: Annotated[list[str], Field(description="URLs, or base64 where that was asked for; empty until done.")]
+    outputs: Annotated[list[str], Field(description="URLs, or base64 if requested; empty until done.")]
     urls: PredictionUrls
-    has_nsfw_contents: Annotated[list[bool], Field(description="Whether its frames were flagged; empty if unchecked.")]
+    has_nsfw_contents: Annotated[list[bool], Field(description="Whether any frame was flagged; empty if unchecked.")]
     status: PredictionStatus
     created_at: Annotated[str, Field(description="ISO 8601, in UTC.")]
-    error: Annotated[str, Field(description="Empty unless it failed.")]
+    error: Annotated[str, Field(description="Empty unless the task failed.")]
     timings: PredictionTimings
     code: Annotated[
-        int | None, Field(description="There if it failed (1200, 1401, 1403, 5004), or a wait timed out (5004).")
+        int | None,
+        Field(description="Set if the task failed (1200, 1401, 1403, 5004) or the synchronous wait timed out (5004)."),
     ] = None
 
 
 class PredictionEvent(Prediction):
-    """The call at a job's end: its state, and what was asked for."""
+    """The webhook at the end of a task: its state, and the submission as ``input``."""
 
     input: dict[str, Any]
 
@@ -110,7 +111,7 @@ class PredictionListReply(_Envelope):
 
 
 class DeletedCount(Reply):
-    deleted_count: Annotated[int, Field(description="Cancelled ones included.")]
+    deleted_count: Annotated[int, Field(description="Includes cancelled tasks.")]
 
 
 class PredictionsDeletedReply(_Envelope):
@@ -118,7 +119,7 @@ class PredictionsDeletedReply(_Envelope):
 
 
 class Balance(Reply):
-    balance: Annotated[float, Field(description="Always the same: nothing is paid for here.")]
+    balance: Annotated[float, Field(description="Constant, since videos are free on this server.")]
 
 
 class BalanceReply(_Envelope):
@@ -126,7 +127,7 @@ class BalanceReply(_Envelope):
 
 
 class WebhookSecret(Reply):
-    secret: Annotated[str, Field(description="whsec_ and the key; the key is used as it stands, not decoded.")]
+    secret: Annotated[str, Field(description="whsec_ and the key, which is used as text, not decoded.")]
 
 
 class WebhookSecretReply(_Envelope):
@@ -134,7 +135,7 @@ class WebhookSecretReply(_Envelope):
 
 
 class CallSchema(Reply):
-    """How a model is called."""
+    """The API call of a model."""
 
     type: Literal["model_run"]
     method: Literal["POST"]
@@ -147,13 +148,13 @@ class ModelSchemas(Reply):
 
 
 class ListedModel(Reply):
-    """A model that videos can be made with."""
+    """A model that generates videos."""
 
     model_id: str
     name: str
     type: Literal["text-to-video"]
     description: str
-    base_price: Annotated[float, Field(description="Always 0: nothing is paid for here.")]
+    base_price: Annotated[float, Field(description="Always 0, since videos are free on this server.")]
     api_schema: ModelSchemas
 
 
@@ -167,7 +168,7 @@ class WaveSpeedFault(Reply):
     error: str
 
 
-# What we rely on of a service's answers
+# Answers that a client reads, with only the fields that we rely on
 
 
 class _TimingsAnswer(Answer):

@@ -1,7 +1,7 @@
-"""What is wrong with a request, said of the fields of the body that it came in.
+"""Translates problems with our fields into problems with the fields of the received body.
 
-A body of a dialect says some of our fields in others: a size is our width and height, a length in seconds our frames.
-Knows nothing about any particular dialect.
+A dialect may express our fields differently: a size holds our width and height, a length in seconds our number of
+frames. Does not depend on any particular dialect.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _SIZE = re.compile(r"\b(\d+)x(\d+)\b")
 
 @dataclass(frozen=True)
 class Said:
-    """How a body says one of our fields: in which field of its own, and with which value.
+    """How a body expresses one of our fields: the name and the value of the field in the body.
 
     Attributes:
-        part: what of that value ours is, where there is more in it, such as the width of a size.
-        meaning: what it comes to, where that is not to be seen, such as the frames of a length.
+        part: the part of the value that is our field, such as the width in a size.
+        meaning: what the value results in if it is not obvious, such as the frames for a length in seconds.
     """
 
     field: str
@@ -31,10 +31,10 @@ class Said:
 
 
 def in_its_words(problems: Iterable[FieldProblem], said: Mapping[str, Said]) -> list[FieldProblem]:
-    """The problems of our fields as those of the body's, each of its fields named once and with the value sent.
+    """Translate problems to the fields of the body; each of its fields appears once, with the value that was sent.
 
     Args:
-        said: by our field; one that is missing is called the same there.
+        said: expression in the body by our field name; a missing field has the same name there.
     """
     rules: dict[str, dict[str, list[str]]] = {}
     found: dict[str, Said] = {}
@@ -48,5 +48,5 @@ def in_its_words(problems: Iterable[FieldProblem], said: Mapping[str, Said]) -> 
 def _rule(how: Said, rules: Mapping[str, list[str]]) -> str:
     parts = [f"{' and '.join(filter(None, names))} {rule}".strip() for rule, names in rules.items()]
     text = "; ".join([how.meaning, *parts] if how.meaning else parts)
-    # Sizes are proposed in the way that this body writes them.
+    # Suggest sizes in the notation of this body.
     return _SIZE.sub(r"\1*\2", text) if isinstance(how.value, str) and "*" in how.value else text

@@ -15,7 +15,7 @@ def test_no_more_is_spent_than_allowed_and_the_rest_are_rows_that_say_so(begin: 
     rows = begin(scenario_file(repeats=4), billed=True, max_cost_usd=0.8).run()
     assert states(rows) == ["succeeded", "succeeded", "failed", "failed"]
     assert [row.error_kind for row in rows[2:]] == ["SpendingLimitError"] * 2
-    assert "give a higher --max-cost" in rows[3].error
+    assert "raise --max-cost" in rows[3].error
     assert len(service.submissions) == 2
     assert rows[0].cost_usd == 0.40
 

@@ -44,7 +44,7 @@ def test_trouble_is_said_once(backend: HostedBackend, context: GenerationContext
     notes: list[str] = []
     context.on_note = notes.append
     backend.generate(REQUEST, context)
-    assert len([note for note in notes if note.endswith("trying again")]) == 1
+    assert len([note for note in notes if note.endswith("retrying")]) == 1
 
 
 def test_a_service_that_stays_down_is_given_up(
@@ -67,7 +67,7 @@ def test_a_slow_answer_is_waited_for(backend: HostedBackend, context: Generation
     [
         ("poll-malformed", errors.InvalidAnswerError, "not JSON"),
         ("poll-html", errors.InvalidAnswerError, "not JSON"),
-        ("poll-unknown-status", errors.InvalidAnswerError, "does not document"),
+        ("poll-unknown-status", errors.InvalidAnswerError, "undocumented status"),
         ("poll-404", errors.RequestRefusedError, "404"),
     ],
 )
@@ -164,7 +164,7 @@ def test_a_finished_task_that_cannot_be_struck_from_the_list_is_a_note(
     context.on_note = notes.append
     monkeypatch.setattr(open_tasks, "forget", refuse)
     assert backend.generate(REQUEST, context).path.exists()
-    assert "stays in the list" in notes[-1]
+    assert "stays listed as open" in notes[-1]
 
 
 @pytest.mark.usefixtures("starts_process")

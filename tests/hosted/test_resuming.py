@@ -26,7 +26,7 @@ def test_resume_fetches_the_video_submits_nothing_and_says_so(
     result = interrupted.resume(open_tasks.jobs()[0])
     assert result.path == tmp_path / "a.mp4" and result.path.exists()
     assert len(standin.submissions) == 1
-    assert [note for note in result.notes if note.startswith("continuing task")]
+    assert [note for note in result.notes if note.startswith("resuming task")]
 
 
 @pytest.mark.usefixtures("starts_process")
@@ -83,7 +83,7 @@ def test_cancelling_says_where_the_service_cannot(
     standin: StandIn, open_tasks: OpenTasks, context: GenerationContext
 ) -> None:
     _cancel_while("queue", context)
-    with pytest.raises(errors.GenerationCancelledError, match="novita has no way to stop a task"):
+    with pytest.raises(errors.GenerationCancelledError, match="novita cannot stop tasks"):
         NovitaBackend(standin.key, standin.url, pacing=QUICK, open_tasks=open_tasks).generate(REQUEST, context)
     assert len(open_tasks.jobs()) == 1
 

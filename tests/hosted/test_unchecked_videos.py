@@ -126,7 +126,7 @@ def test_a_file_that_stands_there_is_not_replaced_by_a_statement(fetch: Fetch, f
     (folder / "a.mp4.json").write_text("mine")
     result = fetch(UNKNOWN)
     assert ((folder / "a.mp4.json").read_text(), result.path.read_bytes()) == ("mine", UNKNOWN)
-    assert "how it was made is not kept" in result.notes[-1] and result.provenance["notes"] == result.notes
+    assert "its provenance could not be written" in result.notes[-1] and result.provenance["notes"] == result.notes
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_what_cannot_be_an_mp4_is_checked_and_delivered_as_it_came(
     video = converted(tmp_path, name, *options)
     result = fetch(video)
     assert (result.path.read_bytes(), result.video.num_frames) == (video, 2)
-    assert result.provenance["frames_sha256"] and "as the service gave it" in result.notes[-1]
+    assert result.provenance["frames_sha256"] and "the file is unmodified" in result.notes[-1]
     assert read_provenance(result.path).frames_sha256 == result.provenance["frames_sha256"]
 
 
@@ -171,7 +171,7 @@ def test_a_full_disk_leaves_the_video_as_it_came(fetch: Fetch, monkeypatch: pyte
     monkeypatch.setattr(arrival, "publish", fails)
     result = fetch(PLAIN)
     assert (result.path.read_bytes(), probe(result.path).num_frames) == (PLAIN, 2)
-    assert "cannot be written anew (no space left)" in result.notes[-1]
+    assert "cannot be remuxed (no space left)" in result.notes[-1]
 
 
 def test_a_name_that_was_taken_meanwhile_leaves_the_task_to_resume(
@@ -234,7 +234,7 @@ def test_a_classifier_that_fails_costs_no_video_where_flagged_ones_are_delivered
 def test_what_is_not_a_video_is_left_to_be_fetched_again(
     fetch: Fetch, folder: Path, open_tasks: OpenTasks, body: bytes
 ) -> None:
-    with pytest.raises(DownloadError, match=r"is not a whole video file.*hunyuan-local resume"):
+    with pytest.raises(DownloadError, match=r"returned an incomplete video file.*hunyuan-local resume"):
         fetch(body)
     assert (names(folder), len(open_tasks.jobs())) == ([], 1)
 

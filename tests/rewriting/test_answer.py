@@ -53,7 +53,7 @@ def test_quotation_marks_that_belong_to_the_prompt_stay() -> None:
 
 @pytest.mark.parametrize("answer", ["", "  \n", '""', "...", "<think>hm</think>"])
 def test_an_empty_answer_is_refused(answer: str) -> None:
-    with pytest.raises(RewriteError, match="wrote no prompt"):
+    with pytest.raises(RewriteError, match="did not write a prompt"):
         prompt_of(answer)
 
 
@@ -61,7 +61,7 @@ def test_an_answer_that_is_too_long_is_refused() -> None:
     longest = TEMPLATE.max_characters
     answer = f"a cat {','.join(map(str, range(longest)))}"
     assert prompt_of(answer[:longest])
-    with pytest.raises(RewriteError, match=f"wrote {longest + 1} characters, of which at most {longest}"):
+    with pytest.raises(RewriteError, match=f"wrote {longest + 1} characters; the limit is {longest}"):
         prompt_of(answer[: longest + 1])
 
 
@@ -90,7 +90,7 @@ def test_a_prompt_that_begins_like_a_refusal_may_be_rewritten() -> None:
     ],
 )
 def test_another_language_is_refused(original: str, answer: str, change: str) -> None:
-    with pytest.raises(RewriteError, match=f"changed the language, {change}"):
+    with pytest.raises(RewriteError, match=f"changed the language {change}"):
         prompt_of(answer, original)
 
 

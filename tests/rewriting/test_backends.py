@@ -88,7 +88,7 @@ def test_a_prompt_that_an_earlier_attempt_has_left_as_it_is_is_told_too(tiny, re
     nobody = RewriteConfig(model_id=str(tmp_path / "gone"))
     left = request_.replace(original_prompt=PROMPT)
     result = tiny.generate(left, GenerationContext(tmp_path / "clip.mp4", rewriting=nobody))
-    assert any("left the prompt as it is" in note for note in result.notes)
+    assert any("left the prompt unchanged" in note for note in result.notes)
 
 
 @pytest.mark.usefixtures("starts_process")

@@ -68,7 +68,7 @@ def test_without_a_key_none_is_shown(chat: ChatServer, monkeypatch: pytest.Monke
 
 def test_a_slow_server_is_left_when_the_time_is_over(chat: ChatServer) -> None:
     chat.opened.clear()
-    with pytest.raises(RewriteError, match=r"took longer than 0.3 s; give more with --rewrite-timeout"):
+    with pytest.raises(RewriteError, match=r"took longer than 0.3 s; raise --rewrite-timeout"):
         rewrite(chat.url, timeout_s=0.3)
 
 
@@ -82,7 +82,7 @@ def test_cancelling_ends_the_waiting(chat: ChatServer) -> None:
 
 def test_an_answer_that_was_cut_off_is_refused(chat: ChatServer) -> None:
     chat.finish_reason = "length"
-    with pytest.raises(RewriteError, match="not at its end after 240 tokens"):
+    with pytest.raises(RewriteError, match="did not finish within 240 tokens"):
         rewrite(chat.url)
 
 
@@ -91,9 +91,9 @@ def test_an_answer_that_was_cut_off_is_refused(chat: ChatServer) -> None:
     [
         (401, b'{"error": {"message": "no such key"}}', "answered HTTP 401: no such key"),
         (503, b"<html>busy</html>", "answered HTTP 503: '<html>busy</html>'"),
-        (200, b'{"choices": []}', "did not answer as OpenAI's API does"),
-        (200, b"not json", "did not answer as OpenAI's API does"),
-        (200, b'{"choices": [{"message": {"content": null}}]}', "wrote no prompt"),
+        (200, b'{"choices": []}', "is not compatible with OpenAI's API"),
+        (200, b"not json", "is not compatible with OpenAI's API"),
+        (200, b'{"choices": [{"message": {"content": null}}]}', "did not write a prompt"),
     ],
 )
 def test_what_is_no_answer_is_told(chat: ChatServer, status: int, body: bytes, words: str) -> None:
@@ -117,7 +117,7 @@ def test_what_is_no_address_is_refused(address: str) -> None:
 
 def test_a_key_that_no_header_can_hold_is_refused_without_being_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HUNYUAN_LOCAL_REWRITE_API_KEY", "se\u0107ret")
-    with pytest.raises(ConfigError, match="HUNYUAN_LOCAL_REWRITE_API_KEY: holds characters") as caught:
+    with pytest.raises(ConfigError, match="HUNYUAN_LOCAL_REWRITE_API_KEY: contains invalid characters") as caught:
         rewrite("http://127.0.0.1:9/v1")
     assert "ret" not in str(caught.value)
 

@@ -59,13 +59,13 @@ def test_a_refusal_leaves_the_prompt_where_that_is_the_policy(scribe: Path) -> N
     request = GenerationRequest(prompt="a blue square", rewrite="normal")
     found = rewriter(scribe, on_failure="use-original").rewrite(request, never)
     assert found.request == request.replace(original_prompt="a blue square")
-    assert "used as it is" in found.note and "declined" in found.note
+    assert "using the original prompt" in found.note and "declined" in found.note
 
 
 @pytest.mark.usefixtures("loads_model")
 def test_an_untrained_model_never_ends_and_is_refused(tmp_path: Path) -> None:
     found = rewriter(make_scribe(tmp_path / "random", steps=0))
-    with pytest.raises(RewriteError, match="not at its end after 200 tokens"):
+    with pytest.raises(RewriteError, match="did not finish within 200 tokens"):
         found.rewrite(GenerationRequest(prompt=PROMPT, rewrite="normal"), never)
 
 
@@ -138,11 +138,11 @@ def test_a_template_without_a_system_role_is_told_all_by_the_user(scribe: Path, 
 
 def test_a_prompt_that_no_rewritten_one_could_hold_is_refused_beforehand(tmp_path: Path) -> None:
     nobody = Rewriter(RewriteConfig(), lambda: pytest.fail("a model was loaded"))
-    with pytest.raises(RewriteError, match="has 1000 characters, of which a rewritten one may have 900"):
+    with pytest.raises(RewriteError, match="is 1000 characters long, and the limit for rewriting is 900"):
         nobody.rewrite(GenerationRequest(prompt="x" * 1000, rewrite="normal"), never)
 
 
 def test_a_target_with_less_room_than_the_template_is_heeded() -> None:
     nobody = Rewriter(RewriteConfig(), lambda: pytest.fail("a model was loaded"))
-    with pytest.raises(RewriteError, match="of which a rewritten one may have 50"):
+    with pytest.raises(RewriteError, match="the limit for rewriting is 50"):
         nobody.rewrite(GenerationRequest(prompt="x" * 51, rewrite="normal"), never, 50)

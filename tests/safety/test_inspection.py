@@ -137,7 +137,7 @@ def test_the_error_has_the_verdict(blocked: ContentBlockedError) -> None:
 
 def test_a_note_names_the_frame_and_its_score(check: Check, clip: Clip) -> None:
     verdict = inspect(check(), clip("blue", "red"))
-    assert f"frame 1 the label 'red' with a score of {verdict.score:.3f}" in flag_note(verdict)
+    assert f"labels frame 1 'red' with a score of {verdict.score:.3f}" in flag_note(verdict)
 
 
 def test_a_video_without_frames_does_not_pass(check: Check) -> None:

@@ -63,7 +63,7 @@ def test_a_flagged_video_is_delivered_and_says_so(backend: HostedBackend, check:
     result = backend.generate(REQUEST, context)
     kept = read_provenance(result.path)
     assert (result.safety.flagged, result.safety.frame, kept.safety) == (True, 4, result.safety)
-    (note,) = [note for note in told if "flags this video" in note]
+    (note,) = [note for note in told if "flagged this video" in note]
     assert note in result.notes and note in kept.notes
 
 
@@ -73,7 +73,7 @@ def test_a_video_is_withheld_and_its_price_is_not_nor_is_it_to_be_fetched_again(
     context = GenerationContext(folder / "a.mp4", safety=check("block"))
     with pytest.raises(ContentBlockedError) as caught:
         backend.generate(REQUEST, context)
-    assert re.search(f"frame 4.*task .* at {backend.name} was done and is billed", str(caught.value))
+    assert re.search(f"frame 4.*task .* at {backend.name} finished and is billed", str(caught.value))
     assert "resume" not in str(caught.value)
     assert (list(folder.iterdir()), open_tasks.jobs()) == ([], [])
 

@@ -162,24 +162,24 @@ def test_openai_says_of_another_that_it_is_not_flagged(flagged: Outcome) -> None
 def test_wavespeed_withholds_a_video_with_code_and_reason(blocked: Outcome) -> None:
     data = blocked.answer("wavespeed")
     assert (data["status"], data["code"], data["outputs"], data["has_nsfw_contents"]) == ("failed", 1200, [], [True])
-    assert "safety check withholds this video" in data["error"]
+    assert "safety check blocked this video" in data["error"]
 
 
 def test_novita_withholds_a_video_and_says_why_in_the_reason(blocked: Outcome) -> None:
     answer = blocked.answer("novita")
     assert (answer["task"]["status"], answer["videos"], answer["extra"]["nsfw"]) == ("TASK_STATUS_FAILED", [], True)
-    assert "safety check withholds this video" in answer["task"]["reason"]
+    assert "safety check blocked this video" in answer["task"]["reason"]
 
 
 def test_openai_withholds_a_video_with_code_and_message(blocked: Outcome) -> None:
     video = blocked.answer("openai")
     assert (video["status"], video["error"]["code"], video["nsfw"]) == ("failed", "moderation_blocked", True)
-    assert "safety check withholds this video" in video["error"]["message"]
+    assert "safety check blocked this video" in video["error"]["message"]
 
 
 def test_openai_has_no_file_of_it(blocked: Outcome) -> None:
     answer = blocked.client.get(openai.CONTENT_PATH.format(job_id=blocked.ids["openai", RED]))
-    assert (answer.status_code, "withholds" in answer.text) == (404, True)
+    assert (answer.status_code, "blocked this video" in answer.text) == (404, True)
 
 
 def test_what_is_not_flagged_is_delivered_where_others_are_withheld(blocked: Outcome) -> None:

@@ -54,7 +54,7 @@ def test_its_file_says_so(flagged: GenerationResult) -> None:
 
 
 def test_so_does_a_note_in_the_result(flagged: GenerationResult) -> None:
-    assert [note for note in flagged.notes if "flags this video" in note]
+    assert [note for note in flagged.notes if "flagged this video" in note]
 
 
 def test_the_file_has_the_same_notes(flagged: GenerationResult) -> None:
@@ -62,7 +62,7 @@ def test_the_file_has_the_same_notes(flagged: GenerationResult) -> None:
 
 
 def test_the_user_is_told_once(flagged: GenerationResult, told: list[str]) -> None:
-    assert len([note for note in told if "flags this video" in note]) == 1
+    assert len([note for note in told if "flagged this video" in note]) == 1
 
 
 def test_a_blue_video_passes_and_that_is_in_the_file(tiny: LocalBackend, check: Check, tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_of_a_withheld_video_nothing_is_left(tiny: LocalBackend, check: Check, t
     context = GenerationContext(
         tmp_path / "a.mp4", safety=check("block"), checkpoint_dir=tmp_path, checkpoint_every=1, preview_every=1
     )
-    with pytest.raises(ContentBlockedError, match="withholds this video"):
+    with pytest.raises(ContentBlockedError, match="blocked this video"):
         tiny.generate(RED, context)
     assert list(tmp_path.iterdir()) == []
 

@@ -132,7 +132,7 @@ def test_an_empty_text_of_json_is_no_number(client: TestClient) -> None:
 def test_a_video_that_is_too_large_is_refused_by_the_length_that_was_sent(client: TestClient) -> None:
     message = refusal(client, data={"prompt": "a fox", "seconds": "12"})
     assert message == (
-        "seconds=12: makes 289 frames at 24 a second; 1280x720x289 are 266342400 pixels, 236851200 are taken here; "
+        "seconds=12: is 289 frames at 24 fps; 1280x720x289 are 266342400 pixels, 236851200 are taken here; "
         "ask for fewer or smaller"
     )
 

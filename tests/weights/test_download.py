@@ -160,7 +160,7 @@ def test_a_server_that_refuses_a_file_is_named(cache: Path) -> None:
     with LocalHub() as hub:
         hub.part(cache, LARGEST).write_bytes(hub.files[LARGEST][:MB])
         hub.forbid = LARGEST
-        with pytest.raises(ModelLoadError, match=r"broke off \(HTTP 403 from localhost\).*goes on from there"):
+        with pytest.raises(ModelLoadError, match=r"failed \(HTTP 403 from localhost\).*same command again"):
             fetch(TINY, hub.at(cache))
 
 
@@ -199,5 +199,5 @@ def test_a_second_process_waits_for_the_first(cache: Path) -> None:
         second = threading.Thread(target=fetch, args=(TINY, hub.at(cache)), kwargs={"on_note": note})
         second.start()
         second.join()
-    assert notes == ["another process downloads someone/tiny; waiting for it"]
+    assert notes == ["another process is downloading someone/tiny; waiting for it"]
     assert find(TINY, hub.at(cache)) is not None

@@ -76,7 +76,7 @@ def test_without_a_network_a_complete_model_is_enough(cache: Path) -> None:
     with LocalHub() as hub:
         folder = fetch(TINY, hub.at(cache))
     assert fetch(TINY, hub.at(cache), on_note=notes.append) == folder
-    assert "the one in the cache is complete" in notes[0]
+    assert "using the complete copy in the cache" in notes[0]
 
 
 def test_offline_nothing_is_asked(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +211,7 @@ def test_a_line_end_behind_the_commit_of_a_revision_changes_nothing(cached: Path
 
 def test_a_commit_to_which_no_revision_leads_is_named(cached: Path) -> None:
     shutil.rmtree(cached / "refs")
-    with pytest.raises(ModelLoadError, match=f"no revision 'main' leads to a commit.*{COMMIT}.*--revision"):
+    with pytest.raises(ModelLoadError, match=f"has no revision 'main', but {COMMIT}.*--revision"):
         check_obtainable(bare("someone/tiny"))
     assert check_obtainable(bare("someone/tiny").with_revision(COMMIT)) == cached / "snapshots" / COMMIT
 

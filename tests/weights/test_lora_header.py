@@ -102,7 +102,7 @@ def test_a_key_of_tencents_image_to_video_trainer_is_refused(tmp_path: Path) -> 
 def test_a_kind_that_cannot_be_added_is_refused_before_the_model(end: str, words: str, tmp_path: Path) -> None:
     key = f"lora_unet_double_blocks_0_img_attn_qkv.{end}"
     text = refusal(write(tmp_path / "a.safetensors", keys=(KEY, key)))
-    assert f"{key} is of a kind that cannot be added: " in text
+    assert f"{key} is of an unsupported kind: " in text
     assert words in text
 
 
@@ -164,8 +164,8 @@ def test_in_a_small_model_the_pattern_needs_both_kinds_of_block() -> None:
         (b"\x80\x02}q\x00.", "pickle"),
         (b"GGUF" + bytes(50), "GGUF file"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "Git LFS"),
-        (b"<!doctype html><html></html>", "page of a web site"),
-        (b"not tensors at all", "cut short or damaged"),
+        (b"<!doctype html><html></html>", "web page"),
+        (b"not tensors at all", "truncated or damaged"),
     ],
 )
 def test_a_file_of_another_format_is_named_as_what_it_is(content: bytes, words: str, tmp_path: Path) -> None:
@@ -180,11 +180,11 @@ def test_a_file_of_another_format_is_named_as_what_it_is(content: bytes, words: 
 def test_a_file_that_was_cut_short_is_refused(keys: int, tmp_path: Path) -> None:
     path = write(tmp_path / "a.safetensors", keys=tuple(f"{KEY}{number}" for number in range(keys)))
     path.write_bytes(path.read_bytes()[:-8])
-    assert "cut short or damaged" in refusal(path)
+    assert "truncated or damaged" in refusal(path)
 
 
 def test_a_file_without_tensors_is_refused(tmp_path: Path) -> None:
-    assert "holds no tensors" in refusal(write(tmp_path / "a.safetensors", keys=()))
+    assert "contains no tensors" in refusal(write(tmp_path / "a.safetensors", keys=()))
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
@@ -198,9 +198,9 @@ def test_a_folder_is_refused(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("{", "lora_adapter_metadata is not JSON"),
-        ("[]", "'[]' where a JSON object is needed"),
-        ("null", "'null' where a JSON object is needed"),
-        ('{"transformer.lora_alpha": "8"}', "lora_alpha='8' where a number is needed"),
+        ("[]", "'[]', but it must be a JSON object"),
+        ("null", "'null', but it must be a JSON object"),
+        ('{"transformer.lora_alpha": "8"}', "lora_alpha='8', but it must be a number"),
         ('{"transformer.lora_alpha": NaN}', "lora_alpha=nan"),
         ('{"transformer.lora_alpha": true}', "lora_alpha=True"),
         ('{"transformer.alpha_pattern": [4]}', "alpha_pattern=[4]"),

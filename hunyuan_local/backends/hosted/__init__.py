@@ -1,1 +1,1 @@
-"""Videos made by WaveSpeedAI or Novita, or by a server that speaks their formats."""
+"""Backends for the hosted services WaveSpeedAI and Novita, and for servers compatible with their APIs."""

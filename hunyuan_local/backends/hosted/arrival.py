@@ -1,7 +1,7 @@
-"""What is found out about a video that came from a service, and how it gets its name.
+"""Checks a downloaded video and publishes it under its name.
 
-It is paid for, so it is never deleted because it cannot be checked: it is delivered with a note that says what was not
-checked, and where only checked videos may be published, it is kept aside. Knows nothing about services or the network.
+The video is paid for, so it is never deleted because it cannot be checked: it is published with a note that says what
+was not checked or, if only checked videos may be published, moved aside. Does not depend on services or the network.
 """
 
 from __future__ import annotations
@@ -26,12 +26,14 @@ _ADDRESS = re.compile(r"\[[^\]]* @ 0x[0-9a-f]+\] ?")
 
 @dataclass
 class Findings:
-    """What is known of a downloaded file.
+    """The results of examining a downloaded file.
 
     Attributes:
-        container: ``mp4``, or ffmpeg's name of another one.
-        info, frames_sha256: None where the frames cannot be decoded.
-        safety: None where no check was made; where one was wanted, ``unchecked`` says why.
+        container: ``mp4``, or ffmpeg's name of another container format.
+        info, frames_sha256: None if the frames cannot be decoded.
+        safety: None if no check was made.
+        unchecked: why a configured safety check was not made; otherwise empty.
+        notes: notes for the user.
     """
 
     container: str
@@ -43,11 +45,11 @@ class Findings:
 
 
 def examine(path: Path, safety: SafetyConfig) -> Findings:
-    """Look at all frames of a file.
+    """Decode all frames of a file, and run the safety check if one is configured.
 
     Raises:
-        ContentBlockedError: the safety check withholds the video.
-        VideoError: it is not a whole video file.
+        ContentBlockedError: the safety check blocked the video.
+        VideoError: the file is not a complete video.
     """
     found = Findings(container_of(path))
     try:
@@ -57,11 +59,11 @@ def examine(path: Path, safety: SafetyConfig) -> Findings:
             digest.update(frame.tobytes())
             inspection.add(frame[None])
         found.frames_sha256 = digest.hexdigest()
-    except Exception as error:  # whatever it is, the video is paid for
+    except Exception as error:  # any error: the video is paid for, so keep it
         why = f"its frames cannot be decoded here ({_cause(error)})"
         found.unchecked = why if safety.mode != "off" else ""
-        lacking = "frames_sha256 is" if found.info else "their size and number are not known, and frames_sha256 is"
-        found.notes.append(f"the video is not checked: {why}; {lacking} null")
+        lacking = "frames_sha256 is" if found.info else "their size and count are unknown, and frames_sha256 is"
+        found.notes.append(f"the video was not checked: {why}; {lacking} null")
         return found
     try:
         found.safety = inspection.finish()
@@ -75,10 +77,10 @@ def examine(path: Path, safety: SafetyConfig) -> Findings:
 
 
 def keep_to_the_check(found: Findings, safety: SafetyConfig, path: Path, aside: Path) -> None:
-    """Note that a wanted safety check was not made; where no video may be published without one, move it aside.
+    """Apply the safety mode to a video that could not be checked: add a note, or in mode ``block`` move it aside.
 
     Raises:
-        UncheckedVideoError: it was moved, and is not to be published.
+        UncheckedVideoError: the video was moved aside and must not be published.
     """
     if not found.unchecked:
         return
@@ -88,28 +90,28 @@ def keep_to_the_check(found: Findings, safety: SafetyConfig, path: Path, aside: 
     os.replace(path, aside)
     sync(aside.parent)
     raise UncheckedVideoError(
-        f"the safety check cannot be made: {found.unchecked}; --safety block publishes no video unchecked, so this "
-        f"one, which is paid for, is kept aside as {aside}; look at it yourself",
+        f"the safety check could not be made: {found.unchecked}; --safety block does not publish unchecked videos, so "
+        f"this one, which is paid for, was saved as {aside}; review it yourself",
         aside,
     )
 
 
 def aside_of(output: Path, job_id: str) -> Path:
-    """Where a video is kept that must not be published: beside its place, under a name that no player opens."""
+    """The path for a video that must not be published: next to its output, with a suffix that no player opens."""
     return output.with_name(f"{output.name[:40]}.{job_id}.unchecked")
 
 
 def deliver(
     path: Path, output: Path, found: Findings, state: Callable[[list[str], str | None], Provenance], overwrite: bool
 ) -> Provenance:
-    """Give a downloaded file its name, with its statement inside; or as it came, with its statement beside it.
+    """Publish a downloaded file with its provenance inside, or unmodified with the provenance in a .json file.
 
     Args:
-        state: makes the statement of these notes and of the SHA-256 of a file that is delivered as it came.
+        state: builds the provenance from the notes and, for an unmodified file, its SHA-256.
 
     Raises:
-        OutputExistsError: the name was taken meanwhile.
-        VideoError: the folder does not allow it.
+        OutputExistsError: another file has taken the name in the meantime.
+        VideoError: the file cannot be written to the folder.
     """
     why = f"it is not an mp4 file but {found.container}" if found.container != MP4 else ""
     if found.info is not None and not why:
@@ -118,16 +120,16 @@ def deliver(
             publish(path, output, statement.model_dump_json(), found.info, overwrite=overwrite)
             return statement
         except VideoError as error:
-            why = f"it cannot be written anew ({_cause(error)})"
-    as_it_came = f"the file is as the service gave it{f', since {why}' if why else ''}"
-    found.notes.append(f"{as_it_came}; how it was made stands beside it, in a file of its name and .json")
+            why = f"it cannot be remuxed ({_cause(error)})"
+    as_it_came = f"the file is unmodified{f', since {why}' if why else ''}"
+    found.notes.append(f"{as_it_came}; its provenance is in the .json file next to it")
     statement = state(found.notes, file_sha256(path))
     try:
-        # First, so that a crash leaves no video that nobody knows to be paid for.
+        # The provenance first, so that a crash never leaves a paid video without it.
         with beside(output).open("w" if overwrite else "x", encoding="utf-8") as file:
             file.write(statement.model_dump_json())
-    except OSError as error:  # the video itself is more
-        found.notes[-1] = f"{as_it_came}; how it was made is not kept: {error}"
+    except OSError as error:  # publish the video without its provenance
+        found.notes[-1] = f"{as_it_came}; its provenance could not be written: {error}"
         statement = statement.model_copy(update={"notes": state(found.notes, None).notes})
     try:
         move_into_place(path, output, overwrite)
@@ -137,7 +139,7 @@ def deliver(
 
 
 def _cause(error: Exception) -> str:
-    """The first thing that ffmpeg said, without addresses in its memory; or what another error says."""
+    """The first line of ffmpeg's output without memory addresses; for other errors, their type and first line."""
     if not isinstance(error, VideoError):
         return f"{type(error).__name__}: {first_line(error)}"
     lines = [line.strip() for line in _ADDRESS.sub("", error.cause or str(error)).splitlines()]

@@ -1,4 +1,4 @@
-"""Base URLs of services: whether one can be used, and whether it leaves this machine."""
+"""Validation of service base URLs, and detection of loopback addresses."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ...errors import ConfigError
 
 
 def check_url(url: str) -> str:
-    """A service's address, without a slash at its end.
+    """Validate a base URL and return it without trailing slashes.
 
     Raises:
-        ConfigError: it is not one, or holds a password.
+        ConfigError: the URL is invalid, or contains a password.
     """
     try:
         parts = urlsplit(url)
         if parts.username or parts.password:
-            raise ConfigError("base_url: must not hold a name or a password; use the key instead")
-        httpx.URL(url).raw_host.decode("ascii")  # whether a host name can be looked up at all
+            raise ConfigError("base_url: must not contain a user name or a password; use the key instead")
+        httpx.URL(url).raw_host.decode("ascii")  # raises if the host name cannot be looked up
         (parts.hostname or "").encode("idna")
         sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
         sound = sound and not parts.query and not parts.fragment
@@ -35,8 +35,8 @@ def check_url(url: str) -> str:
 
 
 def is_loopback(url: str) -> bool:
-    """Whether an address is this machine's own."""
+    """Whether a URL points to this machine."""
     host = urlsplit(url).hostname or ""
-    with suppress(ValueError):  # a name, not an address
+    with suppress(ValueError):  # a host name, not an IP address
         return ipaddress.ip_address(host).is_loopback
     return host == "localhost"

@@ -1,7 +1,7 @@
-"""The HTTP side of a hosted service: one POST that is never repeated, GETs that are, and a download.
+"""The HTTP client for a hosted service: a POST that is never repeated, GETs that are retried, and downloads.
 
-Every way in which a call can fail becomes one of this package's errors here, and nowhere else. The
-key goes into the header of calls to the service, and nowhere else.
+Only this module translates failed calls into errors of this package. The key is sent only in the header of calls to
+the service.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ...errors import (
 )
 from ...wires.base import Fault
 
-# Raised before a byte of the request could have been sent.
+# Errors that guarantee that no byte of the request was sent.
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
 _CHUNK_BYTES = 1 << 18
 T = TypeVar("T")
@@ -46,12 +46,11 @@ class FaultReader(Protocol):
 
 @dataclass(frozen=True)
 class Pacing:
-    """How patient the calls are, all in seconds.
+    """Polling intervals and time limits in seconds.
 
-    The pause between two polls grows by ``factor`` from ``first_s`` to ``longest_s``, each varied
-    at random by a fifth, so that many clients do not come at once. ``patience_s`` is how long a
-    service may fail without a break before it is given up, ``answer_s`` how long one answer may
-    take, ``limit_s`` how long a task may.
+    The pause between polls grows by ``factor`` from ``first_s`` to ``longest_s``, with 20% jitter so that clients do
+    not poll in lockstep. ``patience_s`` limits how long a service may fail continuously, ``answer_s`` how long one
+    answer may take, and ``limit_s`` how long a task may take.
     """
 
     first_s: float = 1.0
@@ -62,13 +61,13 @@ class Pacing:
     limit_s: float = 3600.0
 
     def pause(self, attempt: int) -> float:
-        """The pause after the poll number ``attempt``, counted from 0."""
+        """The pause in seconds after poll number ``attempt``, counted from 0."""
         steps = min(attempt, 50)
         return min(self.longest_s, self.first_s * self.factor**steps) * random.uniform(0.8, 1.2)
 
 
 class Transient(Exception):
-    """A GET that may succeed if repeated; holds the error for when patience ends."""
+    """A failed GET that may succeed if retried; holds the error to raise when ``patience_s`` has passed."""
 
     def __init__(self, error: HostedError, retry_after_s: float | None = None):
         self.error = error
@@ -76,12 +75,12 @@ class Transient(Exception):
 
 
 class ServiceClient:
-    """Calls to one service with one key.
+    """A client for one service and one key.
 
     Args:
-        name: for messages.
-        read_fault: the dialect's reading of a refusal.
-        transport: carries the calls; None is the network.
+        name: name of the service in messages.
+        read_fault: parses an error answer in the service's dialect.
+        transport: the httpx transport; None uses the network.
     """
 
     def __init__(
@@ -104,45 +103,45 @@ class ServiceClient:
         self._client.close()
 
     def post(self, path: str, body: dict[str, Any]) -> object:
-        """Send once, whatever happens.
+        """Send a POST once, without retries.
 
         Raises:
-            SubmissionLostError: it was sent, or may have been, and there is no answer to rely on.
-            HostedError: it was refused, or could not be sent: the service has made nothing of it.
+            SubmissionLostError: it was or may have been sent, and there is no reliable answer.
+            HostedError: it was refused or could not be sent, so the service has not created a task.
         """
         try:
             answer = self._client.post(self.base_url + path, json=body, headers=self._headers())
         except _NEVER_SENT as error:
             raise self._unreachable(error) from error
         except httpx.HTTPError as error:
-            raise self._lost(f"its answer did not come: {_say(error)}") from error
+            raise self._lost(f"no answer arrived: {_say(error)}") from error
         if answer.is_success:
             try:
                 return answer.json()
             except ValueError as error:
-                raise self._lost("its answer is not JSON") from error
+                raise self._lost("the answer is not JSON") from error
         remedy = "change the request, or use another backend"
         if answer.status_code in (404, 405) or answer.is_redirect:
             remedy = f"is {self.base_url} the right address?"
         refusal = self._refusal(answer, remedy)
         if not self._fault(answer).nothing_made:
-            # Such as a gateway's: what stands behind it may have taken the task.
-            raise self._lost(f"it answered with HTTP {answer.status_code}") from refusal
+            # For example a gateway error: the service behind the gateway may have accepted the task.
+            raise self._lost(f"the answer was HTTP {answer.status_code}") from refusal
         raise refusal
 
     def get(self, path: str, params: dict[str, str] | None = None) -> object:
-        """One GET of JSON.
+        """Send one GET and return the JSON answer.
 
         Raises:
-            Transient: no connection, 429 or 5xx: worth repeating.
-            HostedError: anything else that is not an answer.
+            Transient: no connection, HTTP 429 or 5xx; can be retried.
+            HostedError: any other failure.
         """
         try:
             answer = self._client.get(self.base_url + path, params=params, headers=self._headers())
         except httpx.HTTPError as error:
             raise Transient(self._unreachable(error)) from error
         if not answer.is_success:
-            refusal = self._refusal(answer, "if it stays so, give the job up with hunyuan-local resume --forget")
+            refusal = self._refusal(answer, "if this persists, give up the job with hunyuan-local resume --forget")
             if answer.status_code == 429 or answer.status_code >= 500:
                 raise Transient(refusal, _wait(answer))
             raise refusal
@@ -151,22 +150,22 @@ class ServiceClient:
         except ValueError as error:
             kind = answer.headers.get("content-type", "no type")
             raise InvalidAnswerError(
-                f"{self.name} answered with something that is not JSON ({kind}); is {self.base_url} the right address?"
+                f"the answer from {self.name} is not JSON ({kind}); is {self.base_url} the right address?"
             ) from error
 
     def poll(
         self, ask: Callable[[], T | None], cancel: threading.Event, deadline: float, tell: Callable[[str], None]
     ) -> T:
-        """Repeat ``ask`` until it gives something other than None.
+        """Repeat ``ask`` until it returns something other than None.
 
         Args:
-            deadline: when to give up, on the monotonic clock.
-            tell: told once of each spell of trouble.
+            deadline: monotonic time at which to stop.
+            tell: called once per series of consecutive failures.
 
         Raises:
             GenerationCancelledError: ``cancel`` was set.
-            TaskTimeoutError: nothing by the deadline.
-            HostedError: what ``ask`` raised, a transient failure only when patience has ended.
+            TaskTimeoutError: no result before the deadline.
+            HostedError: an error of ``ask``; transient errors only after failing for ``patience_s``.
         """
         failing_since: float | None = None
         attempt = 0
@@ -180,7 +179,7 @@ class ServiceClient:
                 now = time.monotonic()
                 if failing_since is None:
                     failing_since = now
-                    tell(f"{failure.error}; trying again")
+                    tell(f"{failure.error}; retrying")
                 if now - failing_since > self._pacing.patience_s:
                     raise failure.error from failure
                 pause = max(pause, failure.retry_after_s or 0)
@@ -190,15 +189,15 @@ class ServiceClient:
                 raise GenerationCancelledError("cancelled while waiting for the service")
             if left <= pause:
                 raise TaskTimeoutError(
-                    f"{self.name} was not done within the {self._pacing.limit_s:g} s of the time limit (--timeout)"
+                    f"{self.name} did not finish within the time limit of {self._pacing.limit_s:g} s (--timeout)"
                 )
 
     def download(self, url: str, target: Path, on_percent: Callable[[int], None], cancel: threading.Event) -> None:
-        """Stream a finished file to ``target``, without the key, which is not for storage servers.
+        """Stream a finished file to ``target``. The key is not sent, since storage servers must not see it.
 
         Raises:
-            Transient: no connection, 429, 5xx, or fewer bytes than announced.
-            DownloadError: the address does not work, or gives something other than a file.
+            Transient: no connection, HTTP 429 or 5xx, or fewer bytes than announced.
+            DownloadError: the URL does not work, or does not point to a file.
             GenerationCancelledError: ``cancel`` was set.
         """
         try:
@@ -214,12 +213,12 @@ class ServiceClient:
                         if total:
                             on_percent(min(100, 100 * done // total))
                 if total and answer.num_bytes_downloaded != total:
-                    raise Transient(DownloadError(f"{done} of {total} bytes came from {_place(url)}"))
+                    raise Transient(DownloadError(f"{_place(url)}: received only {done} of {total} bytes"))
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as error:
-            raise DownloadError(f"{self.name} named {url!r}, which is no address of a file: {_say(error)}") from error
+            raise DownloadError(f"{self.name} returned an invalid file URL, {url!r}: {_say(error)}") from error
         except httpx.HTTPError as error:
             why = f"{_say(error)}{advice(url, error)}"
-            raise Transient(DownloadError(f"{_place(url)}: the download broke off: {why}")) from error
+            raise Transient(DownloadError(f"{_place(url)}: the download failed: {why}")) from error
         except OSError as error:
             raise DownloadError(f"{target.parent}: cannot be written: {error}; check the disk") from error
 
@@ -228,14 +227,14 @@ class ServiceClient:
             raise Transient(DownloadError(f"{_place(url)} answered HTTP {answer.status_code}"), _wait(answer))
         if not answer.is_success:
             raise DownloadError(
-                f"{_place(url)} answered HTTP {answer.status_code}: the address has expired or is not open; if it "
-                "stays so, give the job up with hunyuan-local resume --forget"
+                f"{_place(url)} answered HTTP {answer.status_code}: the URL has expired or is not public; if this "
+                "persists, give up the job with hunyuan-local resume --forget"
             )
         if answer.headers.get("content-type", "").startswith(("text/html", "application/json")):
-            raise DownloadError(f"{_place(url)} gave a page instead of a video")
+            raise DownloadError(f"{_place(url)} returned a page instead of a video")
 
     def scrub(self, text: str) -> str:
-        """``text`` without the key, should a service repeat it, and of a length to show."""
+        """``text`` without the key, in case the service repeats it, cut to 500 characters."""
         text = " ".join(text.split()).replace(self._key, "***")
         return text if len(text) <= 500 else f"{text[:497]}..."
 
@@ -249,7 +248,7 @@ class ServiceClient:
             return self._read_fault(answer.status_code, None)
 
     def _refusal(self, answer: httpx.Response, remedy: str) -> HostedError:
-        """The error that an HTTP answer other than 2xx stands for."""
+        """The error for an HTTP answer other than 2xx."""
         fault = self._fault(answer)
         said = f"{self.name} says: {self.scrub(fault.message)}" if fault.message else f"{self.name} gave no reason"
         said = f"{said} (HTTP {answer.status_code})"
@@ -261,7 +260,7 @@ class ServiceClient:
                 remedy = "wait a minute" if wait is None else f"wait {wait:.0f} s"
                 return RateLimitError(f"{said}; {remedy} and try again", wait)
             case "internal" | "unavailable":
-                return UnreachableError(f"{said}; the service is in trouble: try again later")
+                return UnreachableError(f"{said}; the service has a problem; try again later")
         field = f" [{fault.field}]" if fault.field else ""
         return RequestRefusedError(f"{said}{field}; {remedy}")
 
@@ -272,11 +271,11 @@ class ServiceClient:
         )
 
     def _lost(self, why: str) -> SubmissionLostError:
-        return SubmissionLostError(f"{self.name} was sent the request, and {why}")
+        return SubmissionLostError(f"the request was sent to {self.name}, but {why}")
 
 
 def retry_after_s(header: str | None, now: Callable[[], float] = time.time) -> float | None:
-    """Seconds that a ``Retry-After`` header asks for: a number, or a date (RFC 9110, 10.2.3)."""
+    """Seconds to wait by a ``Retry-After`` header, which holds a number or a date (RFC 9110, section 10.2.3)."""
     if header is None:
         return None
     if header.strip().isdecimal():
@@ -292,7 +291,7 @@ def _wait(answer: httpx.Response) -> float | None:
 
 
 def _place(url: str) -> str:
-    """The address without its query, which may be a signature."""
+    """The URL without its query, which may contain a signature."""
     return url.split("?", 1)[0]
 
 

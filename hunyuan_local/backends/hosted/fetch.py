@@ -1,4 +1,4 @@
-"""One submitted task at a hosted service, from waiting for it to the finished file in its place."""
+"""Waits for a submitted task at a hosted service, downloads its video and publishes the file."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from .open_tasks import OpenTask
 
 
 class VideoDownload:
-    """Polls, downloads, checks and publishes.
+    """Polls a task, then downloads, checks and publishes its video.
 
     Args:
-        model: what the service calls its model.
+        model: the service's name of the model.
         job: a job with a ``remote_id``.
-        ask: one look at the task of that id.
-        limit_s: seconds from now until the task must be done and fetched.
+        ask: queries the state of the task once.
+        limit_s: seconds from now within which the task must be done and its video downloaded.
 
     Attributes:
-        is_done: the service has finished the task.
+        is_done: whether the service has finished the task.
     """
 
     def __init__(
@@ -57,18 +57,18 @@ class VideoDownload:
         self.is_done = False
 
     def run(self) -> GenerationResult:
-        """The whole way; no file but the finished one stays, or one that is kept aside.
+        """Wait for the task and publish its video; leaves no partial files.
 
         Raises:
-            ConfigError, ModelLoadError: frames are to be checked, and the classifier cannot be used.
+            ConfigError, ModelLoadError: the safety check is on, and the classifier cannot be used.
             TaskFailedError: the service could not finish the task.
-            ContentBlockedError: the safety check withholds the video.
-            UncheckedVideoError: the safety check cannot be made, and the video is kept aside.
-            DownloadError: the file cannot be fetched, or is not a whole video.
-            OutputExistsError: the name was taken meanwhile.
+            ContentBlockedError: the safety check blocked the video.
+            UncheckedVideoError: the safety check could not be made, and the video was moved aside.
+            DownloadError: the file cannot be downloaded, or is not a complete video.
+            OutputExistsError: another file has taken the name in the meantime.
             HostedError, GenerationCancelledError: see :class:`hunyuan_local.backends.hosted.client.ServiceClient`.
         """
-        check_source_date()  # before a wait in vain
+        check_source_date()  # fail before waiting, not after
         prepare(self._context.safety, self._context.on_note)
         partial = partial_path(self._job.output, ".download")
         try:
@@ -86,19 +86,19 @@ class VideoDownload:
         return view
 
     def _look(self) -> JobView | None:
-        """The finished task, or None, with progress, while it is not."""
+        """The task if it is finished; otherwise None, after reporting its progress."""
         job, name = self._job, self._job.backend
         assert job.remote_id is not None  # it was submitted
         view = self._ask(self._service, job.remote_id)
         if view.status in ("failed", "canceled"):
             why = self._service.scrub(view.error) or "no reason given"
             raise TaskFailedError(
-                f"{name} could not finish task {job.remote_id}: {why}; change the request, or try again, which makes, "
-                "and bills, a new task"
+                f"{name} could not finish task {job.remote_id}: {why}; change the request, or try again, which "
+                "creates and bills a new task"
             )
         if view.status == "succeeded":
             if not view.outputs:
-                raise InvalidAnswerError(f"{name} says that task {job.remote_id} is done, and names no video")
+                raise InvalidAnswerError(f"{name} reports task {job.remote_id} as done, but without a video")
             return view
         self._last_unfinished = time.monotonic()
         if view.status == "queued":
@@ -115,7 +115,7 @@ class VideoDownload:
         return None
 
     def _fetch(self, view: JobView, partial: Path) -> None:
-        """Download and check; where the address does not work, ask for a fresh one, once."""
+        """Download and check the file; if its URL does not work, ask once for a fresh one."""
         self._context.on_progress(Progress(stage="download"))
         try:
             self._download(view.outputs[0], partial)
@@ -134,18 +134,19 @@ class VideoDownload:
         try:
             self._service.poll(fetch, self._context.cancel, self._deadline, self._context.on_note)
         except TaskTimeoutError as error:
-            raise DownloadError(f"the video is done, but could not be fetched: {error}") from error
+            raise DownloadError(f"the video is done but could not be downloaded: {error}") from error
         self._download_s += time.monotonic() - began
         try:
             container_of(partial)
         except VideoError as error:
-            raise DownloadError(f"what {self._job.backend} gave is not a whole video file; try again later") from error
+            raise DownloadError(f"{self._job.backend} returned an incomplete video file; try again later") from error
 
     def _timings(self, view: JobView, finished: float) -> Timings:
-        """Seconds since the submission; the running is the service's own figure where it gives one.
+        """Split the time since the submission into stages; ``run_s`` is the service's own value if it reports one.
 
-        In that case the task ended no sooner than the look before, and no sooner than that long after it was last seen
-        waiting: what is left until ``finished`` is the most that polling can have added.
+        In that case ``poll_s`` is an upper bound on the delay added by polling. The task cannot have ended before the
+        last poll that saw it unfinished, nor earlier than ``run_s`` after the last poll that saw it queued:
+        ``poll_s = finished - max(last_unfinished, last_queued + run_s)``.
         """
         submit_s, download_s = self._job.submit_s, self._download_s
         since = (datetime.now(UTC) - self._job.created_at).total_seconds() - (time.monotonic() - finished)
@@ -168,7 +169,7 @@ class VideoDownload:
         )
 
     def _publish(self, view: JobView, partial: Path, timings: Timings) -> GenerationResult:
-        """Check the file, and give it its statement and its name."""
+        """Check the file and publish it with its provenance."""
         job, began = self._job, time.monotonic()
         self._context.on_progress(Progress(stage="write"))
         found = self._examined(partial)
@@ -207,19 +208,19 @@ class VideoDownload:
         )
 
     def _examined(self, partial: Path) -> Findings:
-        """What is known of the video, which may be published.
+        """Examine the file and apply the safety mode.
 
         Raises:
-            ContentBlockedError: with what became of the task, which was done and is paid for.
-            UncheckedVideoError: it is kept aside.
+            ContentBlockedError: the video is blocked; the message says that the task is billed anyway.
+            UncheckedVideoError: the safety check could not be made, and the video was moved aside.
         """
         job, safety = self._job, self._context.safety
         try:
             found = examine(partial, safety)
         except ContentBlockedError as error:
             raise ContentBlockedError(
-                f"{error}; task {job.remote_id} at {job.backend} was done and is billed all the same, and its video "
-                "stays there for as long as the service keeps it",
+                f"{error}; task {job.remote_id} at {job.backend} finished and is billed anyway; its video remains at "
+                "the service for as long as the service keeps it",
                 error.verdict,
             ) from error
         keep_to_the_check(found, safety, partial, aside_of(job.output, job.job_id))
@@ -227,14 +228,14 @@ class VideoDownload:
 
 
 def _surprises(request: GenerationRequest, found: Findings, view: JobView) -> list[str]:
-    """What the service delivered otherwise than it was asked for; billed all the same, so kept."""
+    """Notes about differences between the request and the video, which is kept because it is billed anyway."""
     notes, info = [], found.info
     if info and (info.width, info.height) != (request.width, request.height):
-        notes.append(f"the video is {info.width}x{info.height}, not {request.width}x{request.height} as asked for")
+        notes.append(f"the video is {info.width}x{info.height}, not {request.width}x{request.height} as requested")
     if info and request.num_frames is not None and info.num_frames != request.num_frames:
-        notes.append(f"the video has {info.num_frames} frames, not {request.num_frames} as asked for")
+        notes.append(f"the video has {info.num_frames} frames, not {request.num_frames} as requested")
     if view.seed is not None and view.seed != request.seed:
-        notes.append(f"the service says it used the seed {view.seed}, not {request.seed} as asked for")
+        notes.append(f"the service reports the seed {view.seed}, not {request.seed} as requested")
     if any(view.nsfw):
-        notes.append("the service's checker marks this video as not safe for work")
+        notes.append("the service's safety checker flagged this video as not safe for work")
     return notes

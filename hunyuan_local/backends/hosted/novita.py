@@ -1,4 +1,4 @@
-"""Novita as a backend: what it has of its own; the work is in ``hosted``."""
+"""The Novita backend."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .client import ServiceClient
 
 
 class NovitaBackend(HostedBackend):
-    """``hunyuan-video-fast``; arguments as for :class:`HostedBackend`. It has no way to cancel a task."""
+    """Runs ``hunyuan-video-fast`` at Novita, which cannot cancel tasks; arguments as for :class:`HostedBackend`."""
 
     name = novita.NAME
     wire: ClassVar[ModuleType] = novita
@@ -21,5 +21,5 @@ class NovitaBackend(HostedBackend):
     url_variable = "NOVITA_BASE_URL"
 
     def ask(self, service: ServiceClient, remote_id: str) -> JobView:
-        """One look at a task."""
+        """Query the state of a task once."""
         return novita.job_from_wire(service.get(novita.RESULT_PATH, novita.result_query(remote_id)))

@@ -1,8 +1,8 @@
-"""Tasks at hosted services that are not finished, remembered on disk from before their submission.
+"""Unfinished tasks at hosted services, recorded on disk before they are submitted.
 
-One small JSON file a job, and a lock beside it that is held by the process that works on it; both
-are gone once the video is there. So a crash at any moment leaves either a task that can be
-continued, or the knowledge that one may exist. Knows nothing about services or the network.
+Each job has a small JSON file and a lock file, which the process working on the job holds; both are deleted once the
+video is complete. A crash at any moment therefore leaves either a task that can be resumed or a record that one may
+exist. Does not depend on services or the network.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from ...schema import GenerationRequest
 class OpenTask(BaseModel):
     """One task that was, or may have been, submitted.
 
-    ``remote_id`` is None from before the submission until its answer: found like that, the answer
-    was lost. ``request`` is what was sent, its seed included, and ``fingerprint`` what was asked. ``safety`` is
-    the check that was wanted, which whoever fetches the video keeps to.
+    ``remote_id`` is None until the answer to the submission arrives; if no process works on the job, the answer was
+    lost. ``request`` is the request as sent, including its seed; ``fingerprint`` identifies the request as the user
+    made it. ``safety`` is the safety check to apply when the video is downloaded.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -52,7 +52,7 @@ class OpenTask(BaseModel):
 
 
 def fingerprint(backend: str, base_url: str, request: GenerationRequest, output: Path | None) -> str:
-    """The same for the same command given again, before any seed is drawn or name chosen."""
+    """A hash that is equal for the same command run again; computed before a seed or a file name is chosen."""
     where = "" if output is None else os.path.abspath(output)
     text = json.dumps([backend, base_url, request.model_dump(), where], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -62,8 +62,8 @@ class OpenTasks:
     """The open jobs of this user.
 
     Args:
-        folder: None is ``$HUNYUAN_LOCAL_STATE_DIR/hosted``, or that of the system's convention,
-            such as ``~/.local/state/hunyuan-local/hosted``.
+        folder: None uses ``$HUNYUAN_LOCAL_STATE_DIR/hosted``, or by default the standard folder of the system, such
+            as ``~/.local/state/hunyuan-local/hosted``.
     """
 
     def __init__(self, folder: Path | None = None):
@@ -71,40 +71,44 @@ class OpenTasks:
 
     @property
     def folder(self) -> Path:
-        """Where they are remembered.
+        """The folder of the job files.
 
         Raises:
-            ConfigError: there is no home folder, and no variable names another.
+            ConfigError: there is no home folder, and no environment variable names another folder.
         """
         return self._given or state_dir() / "hosted"
 
     def jobs(self) -> list[OpenTask]:
-        """All open jobs, the oldest first; a damaged file is an error that names it."""
+        """All open jobs, oldest first.
+
+        Raises:
+            ConfigError: a job file is damaged.
+        """
         nowhere = self._given is None and known_state_dir() is None
         jobs = [] if nowhere or not os.path.isdir(self.folder) else [*map(self._read, self.folder.glob("*.json"))]
         return sorted((job for job in jobs if job is not None), key=lambda job: job.created_at)
 
     def find(self, name: str) -> OpenTask:
-        """The job with that id, here or at the service; the beginning of an id is enough if unique.
+        """The job with this job id or remote id; a unique prefix is enough.
 
         Raises:
-            ConfigError: none, or several.
+            ConfigError: no job matches, or several do.
         """
         jobs = self.jobs()
         found = [job for job in jobs if name in (job.job_id, job.remote_id)]
         found = found or [j for j in jobs if j.job_id.startswith(name) or (j.remote_id or "").startswith(name)]
         if len(found) != 1:
             open_ones = ", ".join(job.job_id for job in jobs) or "none"
-            problem = "fits several jobs" if found else "is not an open job; a finished one is forgotten"
-            raise ConfigError(f"job {name!r}: {problem}; open are: {open_ones}")
+            problem = "matches several jobs" if found else "not an open job; finished jobs are not listed"
+            raise ConfigError(f"job {name!r}: {problem}; open jobs: {open_ones}")
         return found[0]
 
     def new_id(self) -> str:
-        """A name for a new job."""
+        """A random id for a new job."""
         return secrets.token_hex(4)
 
     def save(self, job: OpenTask) -> None:
-        """Write a job down, durably, before going on.
+        """Write a job to disk durably before returning.
 
         Raises:
             ConfigError: the folder cannot be written.
@@ -112,21 +116,21 @@ class OpenTasks:
         path = self._path(job.job_id)
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with replacing(path, mode=0o600) as partial:  # prompts are nobody else's business
+            with replacing(path, mode=0o600) as partial:  # prompts are private
                 partial.write_text(json_text(job, indent=1), encoding="utf-8")
         except OSError as error:
             raise ConfigError(
-                f"{self.folder}: cannot be written: {error}; without it a paid task could be lost; make it "
+                f"{self.folder}: cannot be written: {error}; it is needed so that no paid task is lost; make it "
                 "writable, or set HUNYUAN_LOCAL_STATE_DIR to another folder"
             ) from error
 
     def forget(self, job: OpenTask) -> None:
-        """Remove a job that is finished or given up."""
+        """Delete the record of a job that is finished or abandoned."""
         self._path(job.job_id).unlink(missing_ok=True)
         self._lock_path(job.job_id).unlink(missing_ok=True)
 
     def is_free(self, job: OpenTask) -> bool:
-        """Whether no live process works on the job."""
+        """Whether no running process works on the job."""
         try:
             with self._lock(job.job_id, 0):
                 return True
@@ -135,31 +139,33 @@ class OpenTasks:
 
     @contextmanager
     def hold(self, job_id: str) -> Iterator[None]:
-        """Keep other processes from working on a job.
+        """Lock a job, so that other processes cannot work on it.
 
         Raises:
-            ConfigError: another one does, or the folder cannot be written.
+            ConfigError: another process has locked it, or the folder cannot be written.
         """
         try:
             with self._lock(job_id, 0):
                 yield
         except Timeout as error:
-            raise ConfigError(f"job {job_id}: another process works on it; wait for it, or stop it") from error
+            raise ConfigError(f"job {job_id}: another process is working on it; wait for it, or stop it") from error
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Let one process at a time look for an open job and write down a new one."""
-        with self._lock("ledger", -1):  # the name of its file, which versions share
+        """Lock the folder, so that one process at a time looks for an open job and records a new one."""
+        with self._lock("ledger", -1):  # the file name must not change: versions of this package share it
             yield
 
     def _read(self, path: Path) -> OpenTask | None:
         try:
-            # JSON mode: paths and times stand as text in the file.
+            # JSON mode: paths and times are text in the file.
             return from_json_text(OpenTask, path.read_text(encoding="utf-8"))
-        except FileNotFoundError:  # finished a moment ago by another process
+        except FileNotFoundError:  # another process has just finished the job
             return None
         except (OSError, ValueError, HunyuanLocalError) as error:
-            raise ConfigError(f"{path}: the record of an open job is damaged: {error}; delete it to give up") from error
+            raise ConfigError(
+                f"{path}: the record of an open job is damaged: {error}; delete it to give up the job"
+            ) from error
 
     @contextmanager
     def _lock(self, name: str, timeout_s: float) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""One request to a hosted service, from what it becomes there to the task whose id is on disk."""
+"""Submits one request to a hosted service and records the id of the task on disk."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from .open_tasks import OpenTask, OpenTasks
 
 
 class TaskSubmission:
-    """Drafts a task, and sends it once.
+    """Drafts a task and submits it once.
 
     Args:
-        service: the connection.
-        wire: the dialect that the service speaks.
-        open_tasks: where the task is remembered.
-        run: what is to be made, as the service takes it.
+        service: client for the service.
+        wire: wire dialect of the service.
+        open_tasks: the record of open tasks.
+        run: the run, with the request as the service accepts it.
     """
 
     def __init__(self, service: ServiceClient, wire: ModuleType, open_tasks: OpenTasks, run: Run[GenerationRequest]):
@@ -38,14 +38,14 @@ class TaskSubmission:
         self._body: dict[str, Any] = {}
 
     def draft(self, mark: str) -> OpenTask:
-        """The open task, which may be sent; nobody has written it down yet.
+        """Prepare a task for submission; the caller must save it before :meth:`send`.
 
         Args:
-            mark: its fingerprint.
+            mark: fingerprint of the task.
 
         Raises:
-            RequestLossError: the service cannot hold the prompt.
-            GenerationCancelledError: before anything was sent.
+            RequestLossError: the service does not support the prompt.
+            GenerationCancelledError: cancelled before anything was sent.
         """
         run, context = self._run, self._run.context
         self._body = self._wire.request_to_wire(run.request).body
@@ -67,13 +67,13 @@ class TaskSubmission:
         )
 
     def send(self, job: OpenTask) -> OpenTask:
-        """The one POST of a draft that is written down; afterwards the task's id is on disk, or it is said why not.
+        """Submit a saved draft with a single POST; saves the task id, or sends a note if it cannot be saved.
 
         Raises:
-            SubmissionLostError: the answer was lost, and nobody knows whether there is a task.
-            GenerationCancelledError: in mid-submission.
-            HostedError: it was refused; nothing was made of it.
-            HunyuanLocalError: no more may be spent.
+            SubmissionLostError: the answer was lost, so it is unknown whether a task exists.
+            GenerationCancelledError: cancelled during submission.
+            HostedError: the service rejected the request; no task exists.
+            HunyuanLocalError: the spending limit is reached.
         """
         context, name = self._run.context, self._service.name
         began = time.monotonic()
@@ -89,9 +89,9 @@ class TaskSubmission:
         except (SubmissionLostError, InvalidAnswerError) as error:
             raise SubmissionLostError(f"{error}. {lost_advice(name, job)}") from error
         except KeyboardInterrupt as error:
-            raise GenerationCancelledError(f"cancelled in mid-submission. {lost_advice(name, job)}") from error
+            raise GenerationCancelledError(f"cancelled during submission. {lost_advice(name, job)}") from error
         except HostedError:
-            self._open_tasks.forget(job)  # the service has made nothing of it
+            self._open_tasks.forget(job)  # no task exists
             if context.spending is not None:
                 context.spending.give_back()
             raise
@@ -99,15 +99,16 @@ class TaskSubmission:
         try:
             self._open_tasks.save(job)
         except ConfigError as error:
-            # The task is paid for: better to go on without a record than to stop.
-            context.on_note(f"do not interrupt this: task {job.remote_id} at {name} cannot be remembered: {error}")
+            # The task is paid for, so continue without a record.
+            context.on_note(f"do not interrupt this: task {job.remote_id} at {name} cannot be recorded: {error}")
         return job
 
 
 def lost_advice(name: str, job: OpenTask) -> str:
     """What to do about a submission whose answer was lost."""
     return (
-        f"Whether {name} made, and bills, a task of job {job.job_id} ({job.created_at:%Y-%m-%d %H:%M} UTC) is not "
-        f"known. It is not sent again by itself: look at your account at {name}; then "
-        f"hunyuan-local resume --forget {job.job_id}, or generate with --submit-again (submit_again=True)"
+        f"It is unknown whether {name} created and bills a task for job {job.job_id} "
+        f"({job.created_at:%Y-%m-%d %H:%M} UTC). It is not submitted again automatically: check your account at "
+        f"{name}, then run hunyuan-local resume --forget {job.job_id}, or generate with --submit-again "
+        "(submit_again=True)"
     )

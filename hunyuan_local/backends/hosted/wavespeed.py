@@ -1,4 +1,4 @@
-"""WaveSpeedAI as a backend: what it has of its own; the work is in ``hosted``."""
+"""The WaveSpeedAI backend."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .client import ServiceClient
 
 
 class WaveSpeedBackend(HostedBackend):
-    """``wavespeed-ai/hunyuan-video/t2v``; arguments as for :class:`HostedBackend`."""
+    """Runs ``wavespeed-ai/hunyuan-video/t2v`` at WaveSpeedAI; arguments as for :class:`HostedBackend`."""
 
     name = wavespeed.NAME
     wire: ClassVar[ModuleType] = wavespeed
@@ -21,10 +21,10 @@ class WaveSpeedBackend(HostedBackend):
     url_variable = "WAVESPEED_BASE_URL"
 
     def ask(self, service: ServiceClient, remote_id: str) -> JobView:
-        """One look at a task."""
+        """Query the state of a task once."""
         return wavespeed.job_from_wire(service.get(wavespeed.result_path(remote_id)))
 
     def cancel_remote(self, service: ServiceClient, remote_id: str) -> bool:
-        """Delete a task, the only way that the service documents to be rid of one."""
+        """Delete a task, which is the only documented way to cancel one."""
         answer = service.post(wavespeed.DELETE_PATH, wavespeed.delete_to_wire([remote_id]))
         return wavespeed.deleted_from_wire(answer) > 0

@@ -1,1 +1,1 @@
-"""Videos made on this machine by one process: the model, the denoising, the file."""
+"""The local backend: generates videos on this machine in one process."""

@@ -1,6 +1,6 @@
-"""Makes videos on this machine: loads the model once, then request by request to an mp4.
+"""Generates videos on this machine: loads the model once, then turns each request into an mp4.
 
-The order of the work is here; the work itself is in ``pipeline/``, ``gate`` and ``video``.
+This module only orders the steps; they are implemented in ``pipeline/``, ``gate`` and ``video``.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ if TYPE_CHECKING:
 
 
 class LocalBackend:
-    """The pipeline of diffusers on a local GPU or CPU.
+    """Runs HunyuanVideo with diffusers on a local GPU or CPU.
 
     Args:
-        model: a name from ``configs/models``, a folder in diffusers' layout, a Hub id, or a whole
-            config. None is ``hunyuan-video`` where there is a CUDA device, else ``tiny``.
+        model: a name from ``configs/models``, a folder in the diffusers layout, a Hub id, or a ``ModelConfig``.
+            None selects ``hunyuan-video`` if there is a CUDA device, otherwise ``tiny``.
         profile: a name from ``configs/profiles``, a YAML file, a mode of the plan such as ``group+tiling``, or a
-            whole profile. None or ``auto``: the fastest mode that the plan says fits, for each request.
-        revision: branch, tag or commit of a Hub repository; None is what the model's config says.
-        lora: added to those of the model's config.
-        cache: a name from ``configs/caches``, in the place of the profile's own.
+            ``RuntimeProfile``. None or ``auto`` selects, for each request, the fastest mode that fits by the plan.
+        revision: branch, tag or commit of a Hub repository; None uses the revision in the model's config.
+        lora: LoRAs to load in addition to those in the model's config.
+        cache: a name from ``configs/caches``; replaces the cache of the profile.
 
     Raises:
-        ConfigError: unknown model, profile or cache, or a revision of a folder.
+        ConfigError: unknown model, profile or cache, or a revision given for a local folder.
     """
 
     name = "local"
@@ -87,25 +87,25 @@ class LocalBackend:
 
     @property
     def capabilities(self) -> Capabilities:
-        """See :class:`hunyuan_local.backends.base.Backend`: all that a request allows."""
+        """No limits beyond those of a request, and the defaults of the model."""
         return Capabilities(defaults=dict(self.config.defaults))
 
     @property
     def identity(self) -> str:
-        """See :class:`hunyuan_local.backends.base.Backend`."""
+        """Identity of the model."""
         return self.config.identity
 
     @property
     def device(self) -> str:
-        """What the model runs on, once it is loaded."""
-        if self.loaded is None:  # nor is torch, perhaps, and a worker reports before it is
+        """Name of the device; ``not loaded`` until the model is loaded."""
+        if self.loaded is None:  # torch may not be imported yet, and workers report the device before that
             return "not loaded"
         from ...pipeline.memory.device import device_name
 
         return device_name(self.loaded.profile)
 
     def memory(self) -> tuple[int, int] | None:
-        """The most bytes of the device that were taken so far, and all it has; None where it does not count."""
+        """Peak and total device memory in bytes; None if it is not measured or no model is loaded."""
         if self.loaded is None:
             return None
         from ...pipeline.memory.device import device_memory
@@ -113,24 +113,24 @@ class LocalBackend:
         return device_memory(self.loaded.profile)
 
     def explain(self, request: GenerationRequest) -> Explanation:
-        """See :class:`hunyuan_local.backends.base.Backend`; the body is the request, complete."""
+        """What ``generate`` would do; the body is the request with all defaults."""
         fitted = fit(request, self.name, self.capabilities)
         from ...weights.source import known_configs
 
-        known_configs(self.config)  # a request to a model that nobody knows is not taken
+        known_configs(self.config)  # refuse a model that does not exist
         resolved = self.resolve(fitted.request)
         body = resolved.model_dump()
         return explanation(self.name, fitted, self.capabilities, url=None, body=body, notes=self.notes(resolved))
 
     def resolve(self, request: GenerationRequest) -> ResolvedRequest:
-        """The request with the model's defaults and a random seed where nothing was given."""
+        """The request with the model's defaults, and a random seed if it has none."""
         return ResolvedRequest.of(with_seed(request, self.capabilities), self.capabilities.defaults)
 
     def load(self, context: GenerationContext | None = None) -> LoadedModel:
-        """Load the model for requests of its usual size, or return the loaded one.
+        """Load the model for requests of the default size, or return the loaded one.
 
         Raises:
-            HunyuanLocalError: it cannot be loaded, or this backend is at work on a video.
+            HunyuanLocalError: the model cannot be loaded, or this backend is busy with a video.
         """
         context = context or GenerationContext()
         with self._one_at_a_time:
@@ -140,15 +140,15 @@ class LocalBackend:
             return self.load_in(choice.profile, context)
 
     def encode_ahead(self, requests: Sequence[GenerationRequest], folder: Path, context: GenerationContext) -> None:
-        """Encode the prompts of requests to come into a folder, all at once; then the text encoders leave.
+        """Encode the prompts of upcoming requests into a folder in one pass, then unload the text encoders.
 
-        From now on the transformer stays on the device between videos, where there is room for it. Stops,
-        without an error, when the context is cancelled. See :meth:`.text.prompt_encoder.PromptEncoder.encode_ahead`.
+        Afterwards the transformer stays on the device between videos if it fits. Stops without an error when the
+        context is cancelled. See :meth:`.text.prompt_encoder.PromptEncoder.encode_ahead`.
 
         Raises:
             ConfigError: the folder cannot be written.
-            HunyuanLocalError: the model cannot be loaded, the device does not hold the text encoders, or this backend
-                is at work on a video.
+            HunyuanLocalError: the model cannot be loaded, the text encoders do not fit on the device, or this backend
+                is busy with a video.
         """
         with self._one_at_a_time:
             self._encode_ahead(requests, folder, context)
@@ -161,7 +161,7 @@ class LocalBackend:
         choice = for_the_largest(
             map(self.resolve, requests), lambda request: self.choose(request, self._loaded_for, machine)
         )
-        if choice is None:  # each of them is refused when its turn comes
+        if choice is None:  # no request fits; generate refuses each of them
             return
         choice.announce(context.on_note)
         model = self.load_in(choice.profile, context)
@@ -171,12 +171,14 @@ class LocalBackend:
                     folder, requests, context.on_progress, context.on_note, context.cancel.is_set
                 )
         except OSError as error:
-            raise ConfigError(f"{folder}: encoded prompts cannot be kept: {error}; check the disk") from error
+            raise ConfigError(f"{folder}: cannot store encoded prompts: {error}; check the disk") from error
         self._encoded = folder
 
     def rewrite(self, request: GenerationRequest, context: GenerationContext | None = None) -> GenerationRequest:
-        """See :class:`hunyuan_local.backends.base.Backend`; the language model never shares the GPU with the denoising
-        unless the plan says that both fit."""
+        """Rewrite the prompt if the request asks for it.
+
+        The language model stays on the GPU during denoising only if the plan says that both fit.
+        """
         resolved = self.resolve(request)
         return self._prompt_rewriter.rewrite(
             request,
@@ -185,22 +187,22 @@ class LocalBackend:
         )
 
     def generate(self, request: GenerationRequest, context: GenerationContext | None = None) -> GenerationResult:
-        """Make one video; see :class:`hunyuan_local.backends.base.Backend` and :meth:`start`."""
+        """Generate one video and wait for its file; see :meth:`start`."""
         return self.start(request, context).result()
 
     def start(self, request: GenerationRequest, context: GenerationContext | None = None) -> PendingVideo:
-        """As :meth:`generate`, but return when the last frame is decoded: the next video need not wait for the file.
+        """Like :meth:`generate`, but return once the last frame is decoded: the next video can start meanwhile.
 
-        Where the device's memory runs out, it is tried again in smaller pieces, from the last finished
-        step on; what was changed is in the result, and stays so for the requests to come.
+        If the device runs out of memory, retries with lower memory use from the last finished step. The result lists
+        the changes; they also apply to later requests.
 
         Raises:
-            HunyuanLocalError: at once where this backend is at work on another video; else see
-                :class:`hunyuan_local.backends.base.Backend`.
+            HunyuanLocalError: this backend is busy with another video (raised immediately), or any error of
+                :meth:`.base.Backend.generate`.
         """
         context = context or GenerationContext()
         with self._one_at_a_time:
-            # 1. Everything that can be refused is refused before any of the model's weights is read.
+            # 1. Make every check that can refuse the request before reading any weights.
             if self.loaded is None:
                 check_added_files(self.config)
             run = begin(request, context, name=self.config.name, resolve=self.resolve, model=self.config)
@@ -213,7 +215,7 @@ class LocalBackend:
             return self._make(run, choice.profile)
 
     def _make(self, run: Run[ResolvedRequest], profile: RuntimeProfile) -> PendingVideo:
-        """The video, in this profile or in what follows it when memory runs out."""
+        """Generate the video in this profile, or in a fallback of it if memory runs out."""
         request = run.request
         fallback: OutOfMemoryFallback | None = None
         size = (*self.config.render_size(request.width, request.height), request.num_frames)
@@ -231,7 +233,7 @@ class LocalBackend:
                 fallback = fallback or OutOfMemoryFallback(profile, partial(why_impossible, self.config))
                 retry = self._next_retry(fallback, error, tiles, request)
                 profile = retry.profile
-            # Not inside the block above: the error's frames keep the model alive.
+            # Outside the except block: the traceback's frames would keep the model alive during the unload.
             text = f"{retry.text}: {tiles.shrink()}" if retry.shrink_tiles else retry.text
             run.recoveries.append(text)
             run.note(text)
@@ -242,7 +244,7 @@ class LocalBackend:
         return pending
 
     def _attempt(self, run: Run[ResolvedRequest], profile: RuntimeProfile, tiles: Tiles) -> PendingVideo:
-        """The way from the model to the file, or what is left of it."""
+        """Load the model, denoise and decode, resuming from the saved state if there is one."""
         from ...pipeline.checkpoint import Checkpoint
         from ...pipeline.denoise import denoise
         from ...pipeline.model import facts_of
@@ -256,32 +258,32 @@ class LocalBackend:
         checkpoint.facts = facts_of(model, request)
         previewer = make_previewer(run, model) if context.preview_every else None
         try:
-            # 3. Noise to latents.
+            # 3. From noise to latents.
             denoised = denoise(
                 model, request, self.config.render_size(request.width, request.height), context.on_progress, run.note,
                 context.cancel.is_set, checkpoint, previewer,
             )  # fmt: skip
 
-            # 4. Latents to a file; until it is there, the saved latents stay.
+            # 4. From latents to a file; the saved latents are deleted once the file is complete.
             return decode_to_file(run, model, denoised, fitting_tiles(model, tiles, profile), checkpoint.delete)
         except InvalidOutputError:
             checkpoint.delete()  # the same latents would give the same video
             raise
-        except BaseException as error:  # cancelled, or a full disk: while this process lives, no finished step is lost
+        except BaseException as error:  # such as a cancellation or a full disk: keep the finished steps
             checkpoint.rescue(request.seed, error, run.note)
             raise
 
     def close(self) -> None:
-        """Let go of the models and of the device memory they held."""
+        """Unload the models and free their device memory."""
         self._prompt_rewriter.close()
         if self.loaded is not None:
             self._unload()
 
     def load_in(self, profile: RuntimeProfile, context: GenerationContext) -> LoadedModel:
-        """The model in this profile, loaded now unless it is there."""
+        """The model in this profile; loads it if needed."""
         from ...pipeline.loading.loader import load_model
 
-        # Tiles are chosen for each decoding, so they are no reason to load a model again.
+        # Tiles are chosen for each decoding, so a change of tiling does not require a reload.
         untiled = profile.model_copy(update={"vae_tiling": False})
         if self.loaded is None or self._loaded_for != untiled:
             self._unload()
@@ -302,22 +304,22 @@ class LocalBackend:
         free_device()
 
     def check_model(self) -> None:
-        """Settle that the model is here or can be fetched, before anything is planned for it.
+        """Check that the model exists locally or on the Hub, before planning for it.
 
         Raises:
             ConfigError, ModelLoadError: see :func:`hunyuan_local.weights.source.check_known`.
         """
-        from ...weights.source import check_known  # the Hub's client takes a while to import
+        from ...weights.source import check_known  # imports the Hub client, which is slow
 
         if self.loaded is None:
             check_known(self.config)
 
     def choose(self, request: ResolvedRequest, loaded: RuntimeProfile | None, machine: Machine | None = None) -> Choice:
-        """The profile that was named, or the plan's choice for this request.
+        """The profile that the user named, or the plan's choice for this request.
 
         Args:
-            loaded: what the model runs in now; None where it is not loaded.
-            machine: what to plan for; None is this machine as it is now.
+            loaded: profile of the loaded model; None if no model is loaded.
+            machine: the machine to plan for; None detects this machine and its free memory.
 
         Raises:
             GpuMemoryError, ConfigError: see :func:`.profile_choice.choose_profile`.
@@ -328,7 +330,7 @@ class LocalBackend:
         return replace(choice, profile=with_cache(choice.profile, self.cache, self.config))
 
     def _place(self, request: ResolvedRequest, choice: Choice) -> FindPlace:
-        """Says where a language model goes that rewrites the prompt of this request."""
+        """Choose where the language model runs that rewrites the prompt of this request."""
         return lambda needed_bytes: place_beside(
             request, self.config, choice, needed_bytes, is_empty=self.loaded is None
         )
@@ -336,10 +338,10 @@ class LocalBackend:
     def _next_retry(
         self, fallback: OutOfMemoryFallback, error: GpuMemoryError, tiles: Tiles, request: ResolvedRequest
     ) -> Retry:
-        """What to try next.
+        """The next retry.
 
         Raises:
-            GpuMemoryError: nothing is left; with the remedy.
+            GpuMemoryError: no retry is left; the message includes the remedy.
         """
         try:
             return fallback.next_retry(error, tiles.can_shrink)
@@ -349,7 +351,7 @@ class LocalBackend:
             raise GpuMemoryError(f"{last}; {remedy(found)}", error.stage, error.peak_bytes) from None
 
     def notes(self, request: ResolvedRequest) -> list[str]:
-        """What the user should know of the model, and of a size at which it does not render."""
+        """Notes about the model, and about the size if the video is scaled up to it."""
         from ...weights.licence import notices_of
 
         notes = notices_of(self.config)

@@ -1,4 +1,4 @@
-"""From latents to a finished file that says how it was made."""
+"""From latents to a finished mp4 with its provenance."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from ...pipeline.preview import Previewer
     from ...planner.tiles import Tiles
 
-# Decoded pieces that wait for the encoder, 12 frames each: at 1280x720 33 MB.
+# Limit of decoded pieces that wait for the encoder. A piece has 12 frames: 12 * 1280 * 720 * 3 bytes = 33 MB at 720p.
 _MOST_PIECES = 16
 
 
 class PendingVideo:
-    """A video whose frames are all decoded, while its file may still be being written."""
+    """A video with all frames decoded; its file may still be in progress."""
 
     def __init__(self, result: Future[GenerationResult], encoding: _Encoding):
         self._result, self._encoding = result, encoding
@@ -46,42 +46,42 @@ class PendingVideo:
 
         Raises:
             VideoError: the file cannot be written.
-            OutputExistsError: the name was taken meanwhile.
-            ContentBlockedError: the safety check withholds it.
+            OutputExistsError: another file has taken the name in the meantime.
+            ContentBlockedError: the safety check blocked the video.
         """
         try:
             return self._result.result()
-        except BaseException:  # also a signal to this process: no file is to come after it
+        except BaseException:  # including signals: no file may appear afterwards
             self._encoding.abort()
             raise
 
 
 def finish(run: Run[ResolvedRequest], model: LoadedModel, denoised: Denoised, tiling: Tiling) -> GenerationResult:
-    """Decode to the file piece by piece, let it say how it was made, and give it its name.
+    """Decode piece by piece, add the provenance, and publish the file.
 
     Raises:
         InvalidOutputError: NaN, black, constant or frozen frames.
-        GpuMemoryError: the device's memory does not hold a tile.
+        GpuMemoryError: a tile does not fit in device memory.
         GenerationCancelledError: cancelled while decoding.
         VideoError: the file cannot be written.
-        ContentBlockedError: the safety check withholds it.
+        ContentBlockedError: the safety check blocked the video.
     """
     return decode_to_file(run, model, denoised, tiling).result()
 
 
 def make_previewer(run: Run[ResolvedRequest], model: LoadedModel) -> Previewer | None:
-    """Writes pictures of the unfinished video at intervals of steps; None where they cannot be made."""
+    """A writer of previews of the unfinished video; None if the model does not support them."""
     from ...pipeline.preview import Previewer
 
     config, every = model.config, run.context.preview_every
     if config.latent_preview is None:
-        run.note(f"no previews: the config of {config.name} has no latent_preview, a map to colours")
+        run.note(f"no previews: the config of {config.name} has no latent_preview (map from latents to RGB)")
         return None
     return Previewer(config.latent_preview, preview_path(run.output), every, run.note)
 
 
 def fitting_tiles(model: LoadedModel, tiles: Tiles, profile: RuntimeProfile) -> Tiling:
-    """The tiles that the free memory allows; a transformer that was to stay leaves if they do not fit beside it."""
+    """The tiles that fit in free memory; if none fit, moves a transformer that was kept on the device away first."""
     from ...pipeline.model import decoding_bytes
 
     tiling, placement = tiles.choose(profile, free_bytes := decoding_bytes(model)), model.placement
@@ -98,15 +98,14 @@ def decode_to_file(
     tiling: Tiling,
     on_done: Callable[[], None] = lambda: None,
 ) -> PendingVideo:
-    """As :func:`finish`, but return when the last frame is decoded; the file is finished meanwhile.
+    """Like :func:`finish`, but return once the last frame is decoded; a thread finishes the file.
 
     Args:
-        on_done: called when the latents are of no more use, in another thread: the file has its name, or is withheld.
+        on_done: called in that thread when the latents are no longer needed: the file is published or blocked.
 
     Raises:
-        InvalidOutputError, GpuMemoryError, GenerationCancelledError, VideoError: see :func:`finish`; what goes
-            wrong with the file after the last frame, and what the safety check says, is raised by
-            :meth:`PendingVideo.result`.
+        InvalidOutputError, GpuMemoryError, GenerationCancelledError, VideoError: see :func:`finish`. Errors after
+            the last frame, including those of the safety check, are raised by :meth:`PendingVideo.result`.
     """
     request, context = run.request, run.context
     writer = VideoWriter(
@@ -126,7 +125,7 @@ def decode_to_file(
             encoding.add(frames)
         gate.finish()
         decoded = time.monotonic()
-        # The time to finish the file is only known to the result.
+        # The provenance is inside the file, so it cannot include the time to finish the file; the result does.
         timings = Timings(
             rewrite_s=context.rewrite_s,
             load_s=run.loaded - run.began,
@@ -168,10 +167,10 @@ def decode_to_file(
 
 
 def _inspected(run: Run[ResolvedRequest], inspection: Inspection, on_done: Callable[[], None]) -> SafetyVerdict | None:
-    """What the safety check says of all the frames, before the file has its name.
+    """Run the safety check before the file is published.
 
     Raises:
-        ContentBlockedError: the file is withheld; nothing that shows the video is left.
+        ContentBlockedError: the video is blocked; its preview is deleted too.
     """
     try:
         verdict = inspection.finish()
@@ -186,7 +185,7 @@ def _inspected(run: Run[ResolvedRequest], inspection: Inspection, on_done: Calla
 
 
 class _Encoding:
-    """Hands frames to the encoder in a thread of its own: neither the decoding nor the next video waits for it."""
+    """Feeds the encoder from a separate thread, so that neither decoding nor the next video waits for it."""
 
     def __init__(self, writer: VideoWriter):
         self.digest = hashlib.sha256()
@@ -195,10 +194,10 @@ class _Encoding:
         self._pieces: deque[Future[None]] = deque()
 
     def add(self, frames: np.ndarray) -> None:
-        """Encode uint8 frames [n, height, width, 3]; waits while too many are not encoded yet.
+        """Queue uint8 frames [n, height, width, 3] for encoding; blocks while the queue is full.
 
         Raises:
-            VideoError: the encoder has failed.
+            VideoError: the encoder failed.
         """
         self._pieces.append(self._thread.submit(self._write, frames))
         while self._pieces[0].done() or len(self._pieces) > _MOST_PIECES:
@@ -207,7 +206,7 @@ class _Encoding:
                 break
 
     def close(self, write: Callable[[], GenerationResult]) -> Future[GenerationResult]:
-        """No more frames will come; ``write`` is called in the thread when all are encoded."""
+        """End the queue; the thread calls ``write`` once all frames are encoded."""
 
         def write_if_all_went_well() -> GenerationResult:
             try:
@@ -222,7 +221,7 @@ class _Encoding:
         return future
 
     def abort(self) -> None:
-        """Give up; when this returns, nothing is left of the file and none will come."""
+        """Stop encoding; when this returns, the file is gone and cannot reappear."""
         self._writer.abort()
         self._thread.shutdown(wait=True, cancel_futures=True)
 
@@ -232,7 +231,7 @@ class _Encoding:
 
 
 def _frames(run: Run[ResolvedRequest], model: LoadedModel, denoised: Denoised, tiling: Tiling) -> Iterator[np.ndarray]:
-    """Decoded pieces, with progress, and a look at the cancel switch after each."""
+    """Yield decoded pieces; reports progress and checks for cancellation after each."""
     from ...pipeline.decode import decode
 
     done, context, total = 0, run.context, run.request.num_frames
@@ -246,7 +245,7 @@ def _frames(run: Run[ResolvedRequest], model: LoadedModel, denoised: Denoised, t
 
 
 def _provenance(run: Run[ResolvedRequest], model: LoadedModel, denoised: Denoised, timings: Timings) -> Provenance:
-    """All but the digest of the frames, which is known when they are all encoded."""
+    """The provenance without ``frames_sha256``, which is known only once all frames are encoded."""
     from ...pipeline.memory.device import device_name
 
     return statement(
@@ -268,6 +267,6 @@ def _provenance(run: Run[ResolvedRequest], model: LoadedModel, denoised: Denoise
 
 
 def _frame_size(denoised: Denoised) -> tuple[int, int]:
-    """(width, height) in pixels of the frames before the encoder scales them up."""
+    """(width, height) of the decoded frames in pixels, before the encoder scales them up."""
     height, width = denoised.latents.shape[-2:]
     return width * SPATIAL_COMPRESSION, height * SPATIAL_COMPRESSION

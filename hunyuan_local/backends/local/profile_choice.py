@@ -1,6 +1,6 @@
-"""Which profile a request runs in: one that was named, a mode of the plan, or what the plan chooses.
+"""Chooses the profile of a request: a named profile, a named mode of the plan, or the plan's choice.
 
-Reads configurations alone, so all is decided before any weight is read.
+Reads only configs, so the choice is made before any weights are read.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Choice:
-    """A profile, and how it was found.
+    """A profile, and how it was chosen.
 
     Attributes:
-        reason: why it was taken, in a sentence; None where the user named it, or it is loaded already.
-        machine: what was planned for; None where the user named the profile, and nobody asked.
+        reason: one sentence on why it was chosen; None if the user named it or it is already loaded.
+        machine: the machine of the plan; None if the user named the profile, since nothing was planned.
     """
 
     profile: RuntimeProfile
@@ -43,18 +43,18 @@ class Choice:
     machine: Machine | None = None
 
     def announce(self, note: Callable[[str], None]) -> None:
-        """Pass on the reason, where there is one."""
+        """Send the reason as a note, if there is one."""
         if self.reason is not None:
             note(self.reason)
 
 
 def named_profile(name: str | None) -> RuntimeProfile | None:
-    """The profile of this name: a file of ``configs/profiles``, a YAML file, or a mode such as ``group+fp8+tiling``.
+    """The profile with this name: from ``configs/profiles``, a YAML file, or a mode such as ``group+fp8+tiling``.
 
-    None for ``auto`` and for no name: then the plan of each request decides.
+    None for ``auto`` or no name: the plan then chooses a profile for each request.
 
     Raises:
-        ConfigError: nothing of that name; lists the names that exist.
+        ConfigError: there is no such profile; the message lists the available names.
     """
     if name is None or name == AUTO:
         return None
@@ -66,13 +66,13 @@ def named_profile(name: str | None) -> RuntimeProfile | None:
     except ConfigError as error:
         if name in profile_names() or name.endswith((".yaml", ".yml")):
             raise
-        raise ConfigError(f"{error}, {AUTO}, or a mode that 'hunyuan-local plan' lists, such as group+tiling") from None
+        raise ConfigError(f"{error}, {AUTO}, or a mode from 'hunyuan-local plan', such as group+tiling") from None
 
 
 def require_libraries(config: ModelConfig, profile: RuntimeProfile | None) -> None:
-    """Refuse, before anything is read, what needs an optional library that is not installed here.
+    """Refuse a model or profile that needs an optional library that is not installed, before anything is read.
 
-    A profile of None is chosen by the plan, among those whose libraries are here.
+    If the profile is None, the plan chooses only among profiles with installed libraries.
 
     Raises:
         ConfigError: names the library and its extra.
@@ -90,20 +90,20 @@ def require_libraries(config: ModelConfig, profile: RuntimeProfile | None) -> No
 
 
 def with_cache(profile: RuntimeProfile, cache: CacheConfig | None, model: ModelConfig) -> RuntimeProfile:
-    """The profile with this step cache, or with its own, in what it depends on the model.
+    """The profile with this step cache, or its own, with the cache's settings for the model filled in.
 
-    A first-block cache takes the threshold that it has for the model, if any; MagCache takes the model's ratios
-    where it has none.
+    A first-block cache gets its threshold for this model, if it has one. MagCache without ``mag_ratios`` gets those
+    of the model.
 
     Raises:
-        ConfigError: the cache does not go with the profile, or was not measured on the model.
+        ConfigError: the cache cannot be combined with the profile, or has no measurements for the model.
     """
     cache = cache or profile.cache
     if isinstance(cache, MagCache) and not cache.mag_ratios:
         if len(model.mag_ratios) < 2:
             raise ConfigError(
-                f"cache.kind='magcache': {model.name} has no mag_ratios, one a step, which must be measured on this "
-                "very checkpoint with benchmarks/caches.py --calibrate; or use a first-block cache"
+                f"cache.kind='magcache': {model.name} has no mag_ratios (one per step); measure them on this "
+                "checkpoint with benchmarks/caches.py --calibrate, or use a first-block cache"
             )
         cache = cache.model_copy(update={"mag_ratios": model.mag_ratios})
     if isinstance(cache, FirstBlockCache) and cache.thresholds:
@@ -118,13 +118,13 @@ def with_cache(profile: RuntimeProfile, cache: CacheConfig | None, model: ModelC
 
 
 def available_machine() -> Machine:
-    """This machine, with the GPU memory that other processes leave."""
+    """This machine, with its GPU memory reduced by what other processes use."""
     machine = detect_machine()
     if machine.gpu_memory_bytes is None:
         return machine
     from ...pipeline.memory.device import available_bytes
 
-    # The plan counts the CUDA context, which is there already when the driver is asked.
+    # The plan includes the CUDA context, but asking the driver for free memory has already created it.
     return replace(machine, gpu_memory_bytes=min(machine.gpu_memory_bytes, available_bytes() + CUDA_CONTEXT))
 
 
@@ -134,16 +134,16 @@ def choose_profile(
     loaded: RuntimeProfile | None = None,
     machine: Machine | None = None,
 ) -> Choice:
-    """The profile of the fastest mode that fits this machine; the loaded one as long as that fits.
+    """The profile of the fastest mode that fits this machine, or the loaded profile if it fits.
 
     Args:
-        request: fields that it leaves open take the model's defaults.
-        model: which checkpoint.
-        loaded: what the model runs in already: to load it again costs more than a faster mode saves.
-        machine: what to plan for; None is this machine as it is now.
+        request: fields that are None take the model's defaults.
+        model: config of the checkpoint.
+        loaded: profile of the loaded model; reloading costs more time than a faster mode saves.
+        machine: the machine to plan for; None detects this machine and its free memory.
 
     Raises:
-        GpuMemoryError: no mode fits; names the nearest requests that would.
+        GpuMemoryError: no mode fits; the message names the nearest requests that do.
         ConfigError: the machine cannot run the model in any mode.
     """
     found = plan(request, model, machine or available_machine())
@@ -157,13 +157,14 @@ def choose_profile(
 def place_beside(
     request: ResolvedRequest, model: ModelConfig, choice: Choice, needed_bytes: int, *, is_empty: bool
 ) -> Place:
-    """On the GPU if the plan says that there is room beside the video, or for the moment, while nothing is there yet;
-    else on the CPU.
+    """Where the language model runs: on the GPU if it fits next to the video model, otherwise on the CPU.
+
+    It may also use the GPU temporarily, before the video model is loaded, if it fits there alone.
 
     Args:
-        choice: what the video is made in.
-        needed_bytes: of the language model.
-        is_empty: nothing of the video's model is loaded.
+        choice: the profile of the video.
+        needed_bytes: memory of the language model.
+        is_empty: whether no part of the video model is loaded.
     """
     profile = choice.profile
     if profile.device == "cpu":
@@ -179,14 +180,14 @@ def place_beside(
 
 
 def for_the_largest(requests: Iterable[ResolvedRequest], choose: Callable[[ResolvedRequest], Choice]) -> Choice | None:
-    """The choice for the largest request that fits, since that serves the others too; None if none fits.
+    """The choice for the largest request that fits, which also fits all smaller ones; None if none fits.
 
     Args:
-        choose: the choice for one request; raises GpuMemoryError if none is large enough.
+        choose: returns the choice for one request; raises GpuMemoryError if the request does not fit in any mode.
     """
     by_size = {(r.width, r.height, r.num_frames, r.true_cfg_scale > 1): r for r in requests}
     for _, request in sorted(by_size.items(), key=lambda item: math.prod(item[0][:3]), reverse=True):
-        with contextlib.suppress(GpuMemoryError):  # then the next smaller one
+        with contextlib.suppress(GpuMemoryError):  # try the next smaller one
             return choose(request)
     return None
 
@@ -199,30 +200,30 @@ def _profile(name: str, mode: Mode, device: str) -> RuntimeProfile:
 
 
 def _as_loaded(found: Plan, profile: RuntimeProfile) -> ModePlan | None:
-    """The fastest mode that fits of those that differ from the profile in nothing that is loaded: in tiling alone."""
+    """The fastest fitting mode that differs from the loaded profile at most in tiling, which needs no reload."""
     loaded = (profile.offload, profile.quantization)
     return fastest(tuple(item for item in found.modes if (item.mode.offload, item.mode.quantization) == loaded))
 
 
 def _reason(found: Plan, mode: ModePlan) -> str:
-    """What was chosen and why, in one sentence."""
+    """The note about the choice and its reason, in one sentence."""
     machine = found.machine
     fitting = sum(item.fits for item in found.modes)
     if machine.gpu_memory_bytes is None:
-        where = f"on the CPU, which needs {gib(mode.host_peak_bytes)} of main memory"
+        where = f"on the CPU, needs {gib(mode.host_peak_bytes)} of main memory"
     else:
         where = f"needs {gib(mode.needed_gpu_bytes)} of {gib(machine.gpu_memory_bytes)} of GPU memory"
     lossy = ""
     if mode.mode.quantization is not None:
         exact = [item for item in found.modes if item.fits and item.mode.quantization is None]
         instead = f"; in full precision: --profile {min(exact, key=_seconds).name}" if exact else ""
-        lossy = f"; {mode.mode.method.name} changes the frames a little{instead}"
+        lossy = f"; {mode.mode.method.name} changes the frames slightly{instead}"
     return (
-        f"profile {AUTO}: {mode.name}, {where}; the fastest of {fitting} modes that fit, about "
-        f"{_seconds(mode):,.0f} s without loading{lossy}"
+        f"profile {AUTO}: {mode.name}, {where}; the fastest of {fitting} modes that fit; about "
+        f"{_seconds(mode):,.0f} s, not counting model loading{lossy}"
     )
 
 
 def _seconds(item: ModePlan) -> float:
-    assert item.seconds is not None  # it fits
+    assert item.seconds is not None  # set for every mode that fits
     return item.seconds.total

@@ -1,1 +1,1 @@
-"""One video over several GPUs: a process for each, started and followed from here."""
+"""Context parallelism: one video across several GPUs, with one process (rank) per GPU."""

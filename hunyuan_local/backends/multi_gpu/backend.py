@@ -1,7 +1,7 @@
-"""Makes one video on several GPUs of this machine: as many processes, which run the transformer together.
+"""Generates one video on several GPUs of this machine, with one process (rank) per GPU.
 
-What is asked and refused is decided here, before they are started; the work is theirs (:mod:`.rank`). They stay,
-with the model loaded, for the next request.
+This module checks requests before any process is started; the ranks (:mod:`.rank`) do the work. They keep the model
+loaded for the next request.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from .launcher import RankGroup
 from .limits import check_degree
 from .messages import Message
 
-# At Ctrl-C; in other stages they are ended at once.
+# Stages in which Ctrl-C lets the ranks stop together. In other stages they are killed.
 _STOPS_IN_A_STEP = ("denoise", "decode", "write")
 
 
 class ParallelBackend:
-    """The pipeline of diffusers on several local GPUs, or in several processes on a CPU.
+    """Runs HunyuanVideo with diffusers on several local GPUs, or in several processes on a CPU.
 
-    Frames are those of one process up to the order of additions. Memory that runs out ends the run: there is no
-    fallback to smaller pieces here.
+    The frames equal those of one process up to the order of floating-point additions. There is no out-of-memory
+    fallback: running out of memory ends the run.
 
     Args:
-        shared: over how many processes, and how.
+        shared: the number of ranks, and how they split attention.
         model, profile, revision, lora, cache: see :class:`~hunyuan_local.backends.local.backend.LocalBackend`; each
-            process runs in that profile.
+            rank runs in this profile.
 
     Raises:
         ConfigError: see :class:`~hunyuan_local.backends.local.backend.LocalBackend`.
@@ -70,48 +70,48 @@ class ParallelBackend:
 
     @property
     def pids(self) -> list[int]:
-        """The processes' numbers by rank; none while there are none."""
+        """Process ids in order of rank; empty if no ranks are running."""
         return [] if self._group is None else [pid for _, pid in sorted(self._group.pids.items())]
 
     @property
     def config(self) -> ModelConfig:
-        """Which model."""
+        """The model."""
         return self._local.config
 
     @property
     def profile(self) -> RuntimeProfile | None:
-        """The profile that was named; None is chosen for each request."""
+        """The profile that the user named; None if the plan chooses one per request."""
         return self._local.profile
 
     @property
     def identity(self) -> str:
-        """See :class:`hunyuan_local.backends.base.Backend`."""
+        """Identity of the model."""
         return self.config.identity
 
     @property
     def capabilities(self) -> Capabilities:
-        """See :class:`hunyuan_local.backends.base.Backend`."""
+        """The same as those of the local backend."""
         return self._local.capabilities
 
     @property
     def device(self) -> str:
-        """What the model runs on, once it is loaded."""
+        """Number and name of the devices; ``not loaded`` until the model is loaded."""
         return self._device if self._profile is None else f"{self.shared.degree} x {self._device}"
 
     def memory(self) -> tuple[int, int] | None:
-        """Of the fullest device: the most bytes that were taken so far, and all it has; None if it does not count."""
+        """Peak and total memory in bytes of the device with the highest peak; None if it is not measured."""
         return max(list(self._memory.values()), default=None)
 
     def explain(self, request: GenerationRequest) -> Explanation:
-        """See :class:`hunyuan_local.backends.base.Backend`."""
+        """The same as for the local backend."""
         return self._local.explain(request)
 
     def resolve(self, request: GenerationRequest) -> ResolvedRequest:
-        """The request with the model's defaults and a random seed where nothing was given."""
+        """The request with the model's defaults, and a random seed if it has none."""
         return self._local.resolve(request)
 
     def load(self, context: GenerationContext | None = None) -> None:
-        """Start the processes and load the model for requests of its usual size, unless that is done.
+        """Start the ranks and load the model for requests of the default size, unless it is loaded.
 
         Raises:
             HunyuanLocalError: see :meth:`generate`.
@@ -126,20 +126,19 @@ class ParallelBackend:
             self._command("load", {}, choice.profile, context, context.on_note)
 
     def rewrite(self, request: GenerationRequest, context: GenerationContext | None = None) -> GenerationRequest:
-        """See :class:`hunyuan_local.backends.base.Backend`; the language model runs on the CPU, since the GPUs are the
-        other processes'."""
+        """Rewrite the prompt if the request asks for it, on the CPU: the GPUs belong to the ranks."""
         return self._prompt_rewriter.rewrite(request, context or GenerationContext())
 
     def generate(self, request: GenerationRequest, context: GenerationContext | None = None) -> GenerationResult:
-        """Make one video; see :class:`hunyuan_local.backends.base.Backend`.
+        """Generate one video.
 
         Raises:
-            HunyuanLocalError: also where a process has died, after which the next call starts them anew; and at once
-                where this backend is at work on another video.
+            HunyuanLocalError: any error of :meth:`.base.Backend.generate`; or a rank died, in which case the next
+                call restarts the ranks; or this backend is busy with another video (raised immediately).
         """
         context = context or GenerationContext()
         with self._one_at_a_time:
-            # 1. Everything that can be refused is refused before any process is started.
+            # 1. Make every check that can refuse the request before starting a process.
             if self._group is None:
                 check_added_files(self.config)
             run = begin(request, context, name=self.config.name, resolve=self.resolve, model=self.config)
@@ -150,29 +149,29 @@ class ParallelBackend:
                 run.note(text)
             choice.announce(run.note)
 
-            # 2. The rest is done by the processes together.
+            # 2. The ranks do the rest together.
             command = {
                 "asked": request.model_dump(), "request": run.request.model_dump(), "output": str(run.output),
                 "began": run.began, "notes": run.notes, "options": _options(context),
             }  # fmt: skip
             try:
                 answer = self._command("generate", command, choice.profile, context, run.note)
-                assert answer is not None  # all have done it, the leader too
+                assert answer is not None  # all ranks are done, including the leader
                 return GenerationResult(**answer)
             except BaseException:
                 for folder in filter(None, (run.output.absolute().parent, context.checkpoint_dir)):
-                    sweep(folder)  # what those that were killed were writing
+                    sweep(folder)  # partial files of killed ranks
                 raise
 
     def close(self) -> None:
-        """End the processes, and let go of the language model."""
+        """Stop the ranks and unload the language model."""
         self._prompt_rewriter.close()
         group, self._group = self._group, None
         if group is not None:
             group.close()
 
     def _choose(self, request: ResolvedRequest) -> Choice:
-        """The profile that was named, or the plan's choice for a single process; checked against the degree."""
+        """The named profile, or the plan's choice for a single process; checks it against the degree."""
         choice = self._local.choose(request, self._profile)
         check_degree(self.shared, self.config, request, choice.profile, _gpus(choice.profile))
         return replace(choice, profile=choice.profile.model_copy(update={"context_parallel": self.shared}))
@@ -185,10 +184,10 @@ class ParallelBackend:
         context: GenerationContext,
         note: Callable[[str], None],
     ) -> dict[str, Any] | None:
-        """Have all processes do something, and give the leader's answer.
+        """Send one command to all ranks and return the leader's answer.
 
         Raises:
-            HunyuanLocalError: what one of them could not do.
+            HunyuanLocalError: a rank failed.
         """
         self._stage = "load"
         group = self._start(profile, context)
@@ -202,7 +201,7 @@ class ParallelBackend:
             try:
                 command.follow(context.cancel, on_message)
             except KeyboardInterrupt:
-                # What comes before looks at no switch. A second Ctrl-C ends them at once.
+                # Earlier stages do not check for cancellation. A second Ctrl-C kills the ranks.
                 if self._stage in _STOPS_IN_A_STEP:
                     stop = threading.Event()
                     stop.set()
@@ -219,7 +218,7 @@ class ParallelBackend:
         return command.answer
 
     def _start(self, profile: RuntimeProfile, context: GenerationContext) -> RankGroup:
-        """The processes, started now unless they are all there."""
+        """The ranks; starts them if any is missing."""
         if self._group is not None and (self._group.device != profile.device or not self._group.is_whole()):
             self._kill(self._group)
         if self._group is None:
@@ -228,7 +227,7 @@ class ParallelBackend:
         return self._group
 
     def _note(self, rank: int, message: Message, context: GenerationContext, note: Callable[[str], None]) -> None:
-        """Something that a process tells while it works."""
+        """Handle a message that a rank sends while it works."""
         if message.get("memory") is not None:
             self._memory[rank] = tuple(message["memory"])
         if message["kind"] == "progress":
@@ -248,7 +247,7 @@ class ParallelBackend:
 
 
 def _options(context: GenerationContext) -> dict[str, Any]:
-    """What of a context is data, for another process."""
+    """The fields of a context that can be sent to another process."""
     return {
         "output": None if context.output is None else str(context.output),
         "overwrite": context.overwrite,
@@ -261,7 +260,7 @@ def _options(context: GenerationContext) -> dict[str, Any]:
 
 
 def _gpus(profile: RuntimeProfile) -> int:
-    """How many are visible, where the profile wants some."""
+    """Number of visible GPUs; 0 if the profile runs on the CPU."""
     if profile.device != "cuda":
         return 0
     from ...pipeline.memory.device import gpu_count

@@ -1,4 +1,4 @@
-"""One thing that all processes of a group are to do: followed to its end, however each of them comes to it."""
+"""One command to all ranks, tracked until every rank has answered, failed or died."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from ...schema import SafetyVerdict
 from .launcher import RankGroup
 from .messages import Message
 
-# After these the processes are in step, since they all saw the same or the leader told them; after any other
-# error they have to be started anew.
+# After these errors the ranks are still in step: all of them hit the same error, or the leader shared it. After any
+# other error they must be restarted.
 _IN_STEP = (
     "ConfigError", "ContentBlockedError", "GenerationCancelledError", "InvalidOutputError", "ModelLoadError",
     "OutputExistsError", "TokenizerMismatchError", "VideoError",
 )  # fmt: skip
-_GRACE_S = 5.0  # for the others to come to the same end
-_SHORT_GRACE_S = 0.5
+_GRACE_S = 5.0  # for the other ranks to report the same error
+_SHORT_GRACE_S = 0.5  # after an error that the other ranks do not share
 
 
 class Command:
-    """What was sent to a group, and what has come of it.
+    """A command sent to a group, and the answers so far.
 
     Attributes:
-        answer: the leader's, when it is done.
-        failed: the message of each rank that could not do it, in the order in which they came.
+        answer: the leader's result, once it is done.
+        failed: the error message of each failed rank, in order of arrival.
     """
 
     def __init__(self, group: RankGroup, kind: str, **content: Any):
@@ -42,15 +42,15 @@ class Command:
 
     @property
     def left_in_step(self) -> bool:
-        """Whether all have come to an end, after which they can be given another order."""
+        """Whether all ranks have finished in step, so that they can run another command."""
         return not self._waiting and all(message["type"] in _IN_STEP for message in self.failed.values())
 
     def follow(self, cancel: threading.Event, on_message: Callable[[int, Message], None]) -> None:
-        """Return when all have come to an end, or some while after one has failed that the others wait for.
+        """Wait until all ranks have finished, or until a grace period after the first failure ends.
 
         Args:
-            cancel: is passed on; they then stop within a step, together.
-            on_message: told the rank and what it says while it works.
+            cancel: passed on to the ranks, which then stop together within one step.
+            on_message: called with the rank and each message that it sends while it works.
         """
         cancelled = False
         while self._waiting and time.monotonic() < self._latest:
@@ -69,11 +69,11 @@ class Command:
                 on_message(rank, message)
 
     def raise_failure(self) -> None:
-        """Nothing, if nobody failed.
+        """Raise the error that caused the failure; return if no rank failed.
 
         Raises:
-            HunyuanLocalError: the error that led to the others: one of ours, else that of a process that died, else
-                what nobody foresaw; of several such the first.
+            HunyuanLocalError: the most likely root cause: a known error, else a process death, else an unexpected
+                error; the first to arrive if there are several of one kind.
         """
         if not self.failed:
             return
@@ -96,7 +96,7 @@ class Command:
 
 
 def as_error(rank: int, size: int, message: Message) -> HunyuanLocalError:
-    """What a process said of its failure, or what is known of its death, as an error with a remedy."""
+    """The error for a failed or dead rank, with a remedy."""
     kind, text, who = message["type"], message["text"], f"rank {rank} of {size}"
     if kind == "ContentBlockedError" and "verdict" in message:
         return ContentBlockedError(text, SafetyVerdict(**message["verdict"]))
@@ -105,12 +105,12 @@ def as_error(rank: int, size: int, message: Message) -> HunyuanLocalError:
         return error
     if kind == "GpuMemoryError":
         remedy = (
-            "context parallelism does not go on by itself in smaller pieces: use a --profile with more offload, such "
-            "as group+tiling, fewer frames or a smaller size"
+            "context parallelism has no out-of-memory fallback: use a --profile with more offload, such as "
+            "group+tiling, fewer frames or a smaller size"
         )
         return GpuMemoryError(f"{who}: {text}; {remedy}", message["stage"], message["peak_bytes"])
     remedy = (
-        "all of them were ended and no file was kept; start it again, with --checkpoint-dir it goes on from the last "
-        "saved step; each process needs main memory for a model of its own"
+        "all ranks were stopped and no file was kept; run the command again: with --checkpoint-dir it resumes from the "
+        "last saved step; each rank needs enough main memory for its own copy of the model"
     )
     return RankFailedError(f"{who} {f'failed: unexpected {kind}: {text}' if kind else text}; {remedy}")

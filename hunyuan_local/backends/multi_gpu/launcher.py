@@ -1,7 +1,7 @@
-"""The processes that make a video together, seen from the one that starts them.
+"""Starts, watches and stops the rank processes.
 
-Each is a :class:`hunyuan_local.supervision.Child`, and the messages go over its socket. It ends as soon as that is
-closed; so whoever dies first, nobody is left behind. Knows nothing about videos.
+Each rank is a :class:`hunyuan_local.supervision.Child` that exchanges messages over its socket and exits when the
+socket closes, so no rank outlives its parent. This module does not depend on video generation.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from ...supervision import Child, exit_in_words
 from .messages import Message, MessageSocket
 
 _PROGRAM = "hunyuan_local.backends.multi_gpu.rank"
-_LEAVING_S = 20.0
-_ENDING_S = 5.0  # from the end of the connection to that of the process
+_LEAVING_S = 20.0  # for all ranks to exit after "leave"
+_ENDING_S = 5.0  # for a process to exit after its connection closed
 
 
 class RankGroup:
-    """``size`` processes, which run :mod:`hunyuan_local.backends.multi_gpu.rank`.
+    """A group of processes that run :mod:`hunyuan_local.backends.multi_gpu.rank`.
 
     Args:
-        size: how many.
-        device: ``cpu``, or ``cuda`` with a GPU for each.
-        is_cancelled: asked while they start.
+        size: number of ranks.
+        device: ``cpu``, or ``cuda`` with one GPU per rank.
+        is_cancelled: polled while the ranks start.
 
     Attributes:
-        pids: the number of each process by its rank.
-        folder: theirs, deleted with the group.
+        pids: process id of each rank.
+        folder: shared temporary folder, deleted with the group.
 
     Raises:
-        GenerationCancelledError: cancelled while they started.
-        RankFailedError: they cannot be started.
+        GenerationCancelledError: cancelled while the ranks started.
+        RankFailedError: a rank could not be started.
     """
 
     def __init__(self, size: int, device: str, is_cancelled: Callable[[], bool]):
@@ -60,36 +60,36 @@ class RankGroup:
             raise
 
     def send(self, kind: str, **content: Any) -> None:
-        """Send a message to all; :meth:`next_message` reports those that are gone."""
+        """Send a message to all ranks; :meth:`next_message` reports those that have exited."""
         for connection in self._connections:
             with contextlib.suppress(OSError):
                 connection.send(kind, **content)
 
     def next_message(self, timeout_s: float) -> tuple[int, Message | None] | None:
-        """The next message and the rank it is from, None in its place if that one is gone; None after the time."""
+        """The next message with its rank; (rank, None) if that rank has exited; None after the timeout."""
         try:
             return self._messages.get(timeout=timeout_s)
         except queue.Empty:
             return None
 
     def is_whole(self) -> bool:
-        """Whether all are there, while none has anything to say; what was sent before is dropped."""
+        """Whether all ranks are alive; call it between commands, since it drops pending messages."""
         while (found := self.next_message(0)) is not None:
             if found[1] is None:
                 return False
         return True
 
     def death_of(self, rank: int) -> Message:
-        """The error of a process that is gone without a word: how it ended, and the last line of its log."""
+        """The error of a rank that exited without reporting one: its exit status and the last line of its log."""
         child = self._children[rank]
         child.wait(_ENDING_S)
         text = exit_in_words(child.exit_code)
-        # What was logged before a SIGKILL has nothing to do with it.
+        # After a SIGKILL the last log line is unrelated to the cause.
         words = "" if child.exit_code == -signal.SIGKILL else child.last_words()
         return {"kind": "error", "type": "", "text": f"{text}: {words}" if words else text}
 
     def close(self) -> None:
-        """Let all finish what they hold, such as files of weights on disk; at once where one does not answer."""
+        """Let all ranks clean up, such as weights offloaded to disk, then kill those that do not exit in time."""
         self.send("leave")
         deadline = time.monotonic() + _LEAVING_S
         for child in self._children:
@@ -97,7 +97,7 @@ class RankGroup:
         self.kill()
 
     def kill(self) -> None:
-        """End all of them at once."""
+        """Kill all ranks immediately."""
         for child, connection in zip(self._children, self._connections, strict=True):
             child.kill()
             connection.close()
@@ -108,7 +108,7 @@ class RankGroup:
             "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(self.size), "LOCAL_WORLD_SIZE": str(self.size)
         }  # fmt: skip
         wanted = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // self.size))}
-        if sys.platform == "linux":  # nothing of it is for other machines
+        if sys.platform == "linux":  # all traffic stays on this machine
             wanted |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
         environment |= {name: value for name, value in wanted.items() if name not in os.environ}
         if self.device == "cpu":
@@ -127,18 +127,18 @@ class RankGroup:
         threading.Thread(target=read, name=f"rank-{rank}", daemon=True).start()
 
     def _meet(self, is_cancelled: Callable[[], bool]) -> None:
-        """Wait until each has said that it is there."""
+        """Wait until each rank has said hello."""
         missing = self.size
         while missing:
             if is_cancelled():
-                raise GenerationCancelledError("cancelled while the processes started; no file was kept")
+                raise GenerationCancelledError("cancelled while the ranks started; no file was kept")
             found = self.next_message(0.1)
             if found is None:
                 continue
             rank, message = found
             if message is None:
                 raise RankFailedError(
-                    f"context_parallel={self.size}: its processes could not be started: rank {rank} "
+                    f"context_parallel={self.size}: the ranks could not be started: rank {rank} "
                     f"{self.death_of(rank)['text']}; try without --context-parallel"
                 )
             missing -= 1

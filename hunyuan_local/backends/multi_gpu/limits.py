@@ -1,7 +1,7 @@
-"""How many processes can make one video together, and what cannot be combined with it; refused before any work.
+"""Limits of context parallelism: possible numbers of ranks, and options that cannot be combined with it.
 
-Reads configurations alone. Nothing depends on the length of the prompt: any number of text tokens is shared
-out exactly, and any number of image tokens that gives each process one.
+Reads only configs. The prompt length does not matter: text tokens can be split in any number, and image tokens as
+long as each rank gets at least one.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from ...planner.context_parallel import can_share
 from ...planner.memory import Shape
 from ...resolved import ResolvedRequest
 
-# Of ``pipeline.attention.BACKENDS``, those for which diffusers has context parallelism; ring joins parts by their
-# log-sum-exp, which ``native`` does not give but on the CPU, where another kernel takes its place.
+# The backends in ``pipeline.attention.BACKENDS`` for which diffusers supports context parallelism. Ring merges partial
+# results by their log-sum-exp, which ``native`` returns only on the CPU, where another kernel implements it.
 ULYSSES_KERNELS = ("native", "native_cudnn", "native_flash", "flash", "flash_hub", "flash_3_hub", "sage", "sage_hub")
 RING_KERNELS = tuple(name for name in ULYSSES_KERNELS if name != "native")
 
@@ -22,10 +22,12 @@ RING_KERNELS = tuple(name for name in ULYSSES_KERNELS if name != "native")
 def context_parallel(
     profile: RuntimeProfile | None, degree: int | None, mode: str | None
 ) -> tuple[RuntimeProfile | None, ContextParallel | None]:
-    """What was asked for, by options or else by the profile; and the profile without it. None is one process.
+    """The profile without context parallelism, and the settings from the options or, by default, from the profile.
+
+    Settings of None mean a single process.
 
     Raises:
-        ConfigError: no such degree or mode, or a mode without a degree.
+        ConfigError: invalid degree or mode, or a mode without a degree.
     """
     own = None if profile is None else profile.context_parallel
     if profile is not None:
@@ -34,13 +36,13 @@ def context_parallel(
         if mode is None or own is None:
             if mode is not None:
                 raise ConfigError(
-                    f"context_parallel_mode={mode!r}: has no effect without context_parallel; say over how many GPUs, "
+                    f"context_parallel_mode={mode!r}: has no effect without context_parallel; set the number of GPUs, "
                     "such as --context-parallel 2"
                 )
             return profile, own
         degree = own.degree
     if degree < 1:
-        raise ConfigError(f"context_parallel={degree}: must be 1, which is one process, or more")
+        raise ConfigError(f"context_parallel={degree}: must be 1 (a single process) or more")
     if mode not in (None, "ulysses", "ring"):
         raise ConfigError(f"context_parallel_mode={mode!r}: must be ulysses or ring")
     mode = mode or ("ulysses" if own is None else own.mode)
@@ -50,17 +52,17 @@ def context_parallel(
 def check_degree(
     shared: ContextParallel, model: ModelConfig, request: ResolvedRequest, profile: RuntimeProfile, gpus: int
 ) -> None:
-    """Refuse what cannot be shared out.
+    """Refuse a request that cannot be split across the ranks.
 
     Args:
-        shared: over how many processes, and how.
-        model: its transformer's heads are shared out by Ulysses.
-        request: with its size and length.
-        profile: how each of the processes runs the model.
-        gpus: how many are visible.
+        shared: the number of ranks, and how they split attention.
+        model: config of the model; Ulysses splits its attention heads.
+        request: its size and number of frames determine the number of image tokens.
+        profile: the profile of each rank.
+        gpus: number of visible GPUs.
 
     Raises:
-        ConfigError: names what does not go, what does, and the remedy.
+        ConfigError: names the value, the rule and the remedy.
     """
     _check_devices(shared, profile, gpus)
     _check_profile(shared, profile)
@@ -70,8 +72,8 @@ def check_degree(
     if shared.mode == "ulysses" and not can_share(heads, degree):
         possible = ", ".join(str(number) for number in range(2, heads + 1) if can_share(heads, number))
         raise ConfigError(
-            f"context_parallel={degree}: the {heads} attention heads of {model.name} cannot be shared out so that each "
-            f"process has some; use {possible}, or --context-parallel-mode ring"
+            f"context_parallel={degree}: the {heads} attention heads of {model.name} cannot be split across {degree} "
+            f"ranks; use {possible}, or --context-parallel-mode ring"
         )
     width, height = model.render_size(request.width, request.height)
     frames, rows, columns = Shape.of(architecture, width, height, request.num_frames, 0).latents
@@ -79,16 +81,16 @@ def check_degree(
     tokens = (frames // transformer.patch_size_t) * (rows // patch) * (columns // patch)
     if tokens < degree:
         raise ConfigError(
-            f"context_parallel={degree}: {request.num_frames} frames of {width}x{height} are {tokens} image tokens, "
-            f"and each process needs one; use at most {tokens}, or ask for a larger video"
+            f"context_parallel={degree}: {request.num_frames} frames of {width}x{height} have {tokens} image tokens, "
+            f"and each rank needs at least one; use at most {tokens}, or a larger video"
         )
 
 
 def _check_devices(shared: ContextParallel, profile: RuntimeProfile, gpus: int) -> None:
     if profile.device == "cuda" and shared.degree > gpus:
-        remedy = f"use at most {gpus}" if gpus > 1 else "leave it out"
+        remedy = f"use at most {gpus}" if gpus > 1 else "omit it"
         raise ConfigError(
-            f"context_parallel={shared.degree}: each process needs a GPU of its own and {gpus} "
+            f"context_parallel={shared.degree}: each rank needs its own GPU, and {gpus} "
             f"{'is' if gpus == 1 else 'are'} visible; {remedy}, or make more visible with CUDA_VISIBLE_DEVICES"
         )
 
@@ -97,18 +99,18 @@ def _check_profile(shared: ContextParallel, profile: RuntimeProfile) -> None:
     what = f"context_parallel={shared.degree}"
     if isinstance(profile.cache, FirstBlockCache):
         raise ConfigError(
-            f"{what}: does not go with cache.kind='first-block', since each process would decide by its own tokens "
-            "which steps to skip; use a taylorseer or magcache cache, or none"
+            f"{what}: cannot be combined with cache.kind='first-block', since each rank would decide from its own "
+            "tokens which steps to skip; use a taylorseer or magcache cache, or none"
         )
     if profile.compile:
         raise ConfigError(
-            f"{what}: does not go with compile=True, as torch cannot compile the exchange of parts of unequal length; "
-            "use a profile with compile: false"
+            f"{what}: cannot be combined with compile=True, since torch cannot compile the exchange of parts of "
+            "unequal length; use a profile with compile: false"
         )
     kernels = ULYSSES_KERNELS if shared.mode == "ulysses" or profile.device == "cpu" else RING_KERNELS
     asked = profile.attention_backend.lower().removeprefix("_")
     if asked != "auto" and asked not in kernels:
         raise ConfigError(
-            f"{what}: attention_backend={profile.attention_backend!r} cannot attend over several processes in the mode "
-            f"{shared.mode}; use auto, {', '.join(kernels)}"
+            f"{what}: attention_backend={profile.attention_backend!r} does not support context parallelism in "
+            f"{shared.mode} mode; use auto, {', '.join(kernels)}"
         )

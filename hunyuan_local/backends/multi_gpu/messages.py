@@ -1,4 +1,4 @@
-"""Messages between a backend and the processes that it starts: JSON, one a line, over the socket between them."""
+"""Messages between a backend and its ranks: one JSON object per line over a socket."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ Message = dict[str, Any]
 
 
 class MessageSocket:
-    """One end of a connection; messages may be sent from any thread, and are received in one."""
+    """One end of a connection; any thread may send, only one may receive."""
 
     def __init__(self, connection: socket.socket):
         self._connection = connection
         self._sending = threading.Lock()
 
     def send(self, kind: str, **content: Any) -> None:
-        """Send one message; content is what JSON holds.
+        """Send one message; the content must be serializable as JSON.
 
         Raises:
-            OSError: the other end is gone.
+            OSError: the other end has closed the connection.
         """
         line = json.dumps({"kind": kind} | content) + "\n"
         with self._sending:
             self._connection.sendall(line.encode())
 
     def receive(self) -> Iterator[Message]:
-        """Messages as they come, until the other end is closed or its process is gone, however it ended."""
+        """Yield messages until the other end closes the connection or its process exits for any reason."""
         try:
             with self._connection.makefile("rb") as lines:
                 for line in lines:
                     yield json.loads(line)
-        except (OSError, ValueError):  # reset, or a last line cut off
+        except (OSError, ValueError):  # connection reset, or last line truncated
             return
 
     def close(self) -> None:
-        """Let the other end know that nothing more comes."""
+        """Close the connection."""
         with self._sending:
             self._connection.close()

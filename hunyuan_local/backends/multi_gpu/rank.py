@@ -1,7 +1,7 @@
-"""One of the processes that make a video together: does what the backend says, in step with the others.
+"""A rank: one of the processes that generate a video together, running the backend's commands in step.
 
-Started by :class:`.launcher.RankGroup` with the group's folder. It ends with its connection to the
-backend, whatever it is doing. The process of rank 0 is the leader: it alone reads, writes and reports.
+Started by :class:`.launcher.RankGroup` with the group's folder as argument. It exits when its connection to the
+backend closes. Rank 0 is the leader: only it reads and writes saved states and videos, and reports progress and notes.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ if TYPE_CHECKING:
 
 
 class Rank:
-    """What one process holds from one request to the next.
+    """The state that one process keeps between requests.
 
     Args:
-        connection: to the backend.
-        rank: of this process.
-        folder: of the group, where its processes meet; deleted if the backend is gone.
+        connection: connection to the backend.
+        rank: rank of this process.
+        folder: folder of the group, in which its processes meet; deleted when the backend has exited.
     """
 
     def __init__(self, connection: MessageSocket, rank: int, folder: Path):
@@ -56,14 +56,14 @@ class Rank:
         self._local: LocalBackend | None = None
 
     def listen(self) -> None:
-        """Take in what the backend says, also while a video is made; ends the process with the connection."""
+        """Receive messages, also while a video is generated; exits the process when the connection closes."""
         for message in self._connection.receive():
             if message["kind"] == "cancel":
                 self._cancel.set()
             else:
-                self._cancel.clear()  # here, or one that follows at once would be lost
+                self._cancel.clear()  # here rather than in work(), which could clear the cancel of this command
                 self._commands.put(message)
-        # Nobody waits for the rest, and the main thread may wait for a process that is gone.
+        # Nobody needs the result any more, and the main thread may be waiting for a rank that has exited.
         discard_all()
         if self._local is not None and (model := self._local.loaded) is not None:
             model.placement.close()
@@ -71,12 +71,12 @@ class Rank:
         os._exit(1)
 
     def work(self) -> None:
-        """Do what the backend says until it says to leave."""
+        """Run commands until the backend sends ``leave``."""
         while (command := self._commands.get())["kind"] != "leave":
             try:
                 self._connection.send("done", result=self._do(command))
             except Exception as error:
-                traceback.print_exc()  # to the log
+                traceback.print_exc()  # into the log of this rank
                 self._connection.send("error", **as_message(error))
         if self._local is not None:
             self._local.close()
@@ -91,20 +91,20 @@ class Rank:
         return None if result is None else result.model_dump(mode="json")
 
     def _load(self, command: Message) -> LoadedModel:
-        """The model, this process's part of it, in the profile of the command."""
+        """Load the model in the profile of the command, and join the process group."""
         from ...pipeline.attention.context_parallel import join
         from ...pipeline.process_group import ProcessGroup
         from ...weights.source import provide
 
         profile = RuntimeProfile(**command["profile"])
         shared = profile.context_parallel
-        assert shared is not None  # the backend has put it there
+        assert shared is not None  # set by the backend
         self._process_group = self._process_group or ProcessGroup.form(
             profile.device, shared, f"file://{self._folder / 'meeting'}"
         )
         self._local = self._local or LocalBackend(ModelConfig(**command["config"]), profile)
         context = self._context(command)
-        # A download is the leader's; the others then find the weights there.
+        # Only the leader downloads; the others wait for it and then find the weights in the cache.
         if self._process_group.is_leader:
             provide(self._local.config, lambda transfer: context.on_progress(transfer.progress), context.on_note)
         self._process_group.share(None)
@@ -115,7 +115,7 @@ class Rank:
         return model
 
     def _generate(self, command: Message) -> GenerationResult | None:
-        """One video; the leader's result."""
+        """Generate one video; returns the result on the leader, None on the others."""
         from ...pipeline.checkpoint import Checkpoint
         from ...pipeline.denoise import denoise
         from ...pipeline.model import facts_of
@@ -125,7 +125,7 @@ class Rank:
         output = Path(command["output"])
         run = Run(request, output, context, command["began"], notes=command["notes"])
         model, process_group = self._load(command), self._process_group
-        assert process_group is not None  # loading has formed it
+        assert process_group is not None  # formed by _load
         run.loaded = time.monotonic()
         own, previewer = Checkpoint(), None
         if process_group.is_leader:
@@ -142,7 +142,7 @@ class Rank:
         except (ContentBlockedError, InvalidOutputError):
             checkpoint.delete()  # the same latents would give the same video
             raise
-        except BaseException as error:  # as of one process: no finished step is lost
+        except BaseException as error:  # as in the local backend: keep the finished steps
             checkpoint.rescue(request.seed, error, run.note)
             raise
         checkpoint.delete()
@@ -151,7 +151,7 @@ class Rank:
     def _finish(
         self, run: Run[ResolvedRequest], model: LoadedModel, denoised: Denoised, process_group: ProcessGroup
     ) -> GenerationResult | None:
-        """Latents to a file, which the leader writes; the others help with the decoding."""
+        """From latents to a file, which the leader writes; the other ranks help with decoding."""
         from ...pipeline.decode import help_decoding
         from ...pipeline.model import decoding_bytes
 
@@ -159,7 +159,7 @@ class Rank:
         tiling = process_group.share(
             tiles.choose(model.profile, decoding_bytes(model)) if process_group.is_leader else None
         )
-        assert tiling is not None  # the leader's
+        assert tiling is not None  # the leader shares its choice
         if process_group.is_leader:
             return finish(run, model, denoised, tiling)
         help_decoding(model, denoised.latents, tiling)
@@ -183,7 +183,7 @@ class Rank:
 
 
 def as_message(error: Exception) -> dict[str, Any]:
-    """An error as the backend reads it with ``as_error``."""
+    """The message for an error; the backend turns it back into one with ``as_error``."""
     message: dict[str, Any] = {"type": type(error).__name__, "text": str(error).strip()}
     if isinstance(error, GpuMemoryError):
         message |= {"stage": error.stage, "peak_bytes": error.peak_bytes}
@@ -193,23 +193,23 @@ def as_message(error: Exception) -> dict[str, Any]:
 
 
 def see_own_gpu_alone() -> None:
-    """Make this process's GPU the only one it sees, its device 0, as it would be for a single process.
+    """Make the GPU of this rank its only visible one, as device 0.
 
-    Much code, some of it in libraries, takes the first device for its own: safetensors reads weights to it
-    whatever torch's current device is. NCCL reaches the other GPUs all the same, as CUDA allows since 10.1.
+    Much code, some of it in libraries, assumes device 0: safetensors loads weights to it whatever torch's current
+    device is. NCCL still reaches the other GPUs, which CUDA allows since 10.1.
     """
     visible, rank = os.environ.get("CUDA_VISIBLE_DEVICES"), int(os.environ["LOCAL_RANK"])
     if visible is None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(rank)
     elif visible:
         os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[rank].strip()
-    os.environ["LOCAL_RANK"] = "0"  # from which torch's device mesh takes its device
+    os.environ["LOCAL_RANK"] = "0"  # torch's device mesh selects its device by it
 
 
 def main() -> None:
-    """Connect, and work until the backend has enough or is gone."""
-    see_own_gpu_alone()  # before anything asks for a device
-    prepare_streams()  # its log may be on a full disk
+    """Connect to the backend and run its commands."""
+    see_own_gpu_alone()  # before any code initializes a device
+    prepare_streams()  # the log may be on a full disk
     leave_to_parent()
     connection, rank = MessageSocket(parent_connection()), int(os.environ["RANK"])
     worker = Rank(connection, rank, Path(sys.argv[1]))
@@ -218,7 +218,7 @@ def main() -> None:
     hide_import_noise()
     settle_libraries()
     worker.work()
-    os._exit(0)  # past the listener, for which the end of the connection is a failure
+    os._exit(0)  # without waking the listener, which treats a closed connection as a failure
 
 
 if __name__ == "__main__":
