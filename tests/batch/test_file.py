@@ -154,7 +154,7 @@ def test_standard_input_is_json_lines_if_it_begins_with_a_brace(
         (
             "a.csv",
             '"prompt"x\na\n',
-            "line 1, which must contain the column names, has text after a closing double quote",
+            "line 1, which must contain the column names, has text after a closing",
         ),
     ],
 )

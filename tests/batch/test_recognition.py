@@ -101,7 +101,7 @@ def test_json_lines_with_faults_are_still_json_lines(tmp_path: Path) -> None:
 def test_csv_is_read_as_such(tmp_path: Path, content: str) -> None:
     batch = batch_of(tmp_path, content)
     assert [(item.request.prompt, item.request.seed) for item in batch.items] == [("a red circle", 7)]
-    assert "--format text reads each line as a prompt" in notes(batch)[0]
+    assert "read as " in notes(batch)[0] and "; --format text reads each line as a prompt" in notes(batch)[0]
 
 
 def test_a_cell_is_no_comment(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def zip_file() -> bytes:
         (zip_file(), "an office document, not a text file with prompts; export it as CSV"),
         (gzip.compress(b"a red circle"), "is a compressed file, not a text file with prompts; unpack it first"),
         ("a red circle".encode("utf-16"), "is UTF-16; save it as UTF-8"),
-        ("a red circle".encode("utf-16-le"), "holds a NUL byte, so it is not a text file, or it is UTF-16 or UTF-32"),
+        ("a red circle".encode("utf-16-le"), "contains a NUL byte, so it is not a text file, or it is UTF-16 or UTF-32"),
     ],
 )
 @pytest.mark.parametrize("options", [{}, {"format": "text"}])
