@@ -309,4 +309,4 @@ def _check_length(request: GenerationRequest, limit: int) -> None:
     for name in ("prompt", "negative_prompt"):
         text = getattr(request, name) or ""
         if len(text) > limit:
-            raise InvalidRequestError([FieldProblem(name, text, f"is {len(text)} characters long; the limit is {limit}")])
+            raise InvalidRequestError([FieldProblem(name, text, f"has {len(text)} characters; the limit is {limit}")])

@@ -179,7 +179,10 @@ def zip_file() -> bytes:
         (zip_file(), "an office document, not a text file with prompts; export it as CSV"),
         (gzip.compress(b"a red circle"), "is a compressed file, not a text file with prompts; unpack it first"),
         ("a red circle".encode("utf-16"), "is UTF-16; save it as UTF-8"),
-        ("a red circle".encode("utf-16-le"), "contains a NUL byte, so it is not a text file, or it is UTF-16 or UTF-32"),
+        (
+            "a red circle".encode("utf-16-le"),
+            "contains a NUL byte, so it is not a text file, or it is UTF-16 or UTF-32",
+        ),
     ],
 )
 @pytest.mark.parametrize("options", [{}, {"format": "text"}])
