@@ -118,7 +118,7 @@ class Destination:
             self._files.rm_file(probe)
         except Exception as error:  # every fsspec backend raises its own types
             raise ConfigError(
-                f"output_dir={self.where!r}: not writable: {_words(error)}; choose another folder, or check its "
+                f"output_dir={self.where!r}: not writable: {_text_of(error)}; choose another folder, or check its "
                 "permissions and your credentials"
             ) from error
 
@@ -128,10 +128,10 @@ class Destination:
         try:
             yield
         except Exception as error:
-            raise VideoError(f"{self.location(name)}: {_words(error)}; run the same command to try again") from error
+            raise VideoError(f"{self.location(name)}: {_text_of(error)}; run the same command to try again") from error
 
 
-def _words(error: Exception) -> str:
+def _text_of(error: Exception) -> str:
     return str(error).strip() or type(error).__name__
 
 

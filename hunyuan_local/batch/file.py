@@ -174,10 +174,10 @@ def _prepared(text: str, format: Format | None, path: str, name: str) -> tuple[s
         comments = [line for line in comments if line < header]
         plain = without_comments(text, len(comments))
     notes = [found.note] if found.note else []
-    return plain, found, [*notes, *([_of_comments(comments, name)] if comments else [])]
+    return plain, found, [*notes, *([_comments_note(comments, name)] if comments else [])]
 
 
-def _of_comments(lines: list[int], name: str) -> str:
+def _comments_note(lines: list[int], name: str) -> str:
     shown = ", ".join(map(str, lines[:_SHOWN])) + (f" and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else "")
     which = "skipped 1 comment: line" if len(lines) == 1 else f"skipped {len(lines)} comments: lines"
     return f"{name}: {which} {shown}; to begin a prompt with #, write \\#"

@@ -102,7 +102,7 @@ class Batch:
             VideoError: the destination cannot be read.
             StoreError: the job store cannot be used.
         """
-        self._take_from_the_dead()
+        self._release_dead_workers()
         sweep(self.folder, self.store, time.time())
         for job in self.store.find(limit=_ALL, oldest_first=True):
             if job.origin["key"] in self._by_key:
@@ -201,7 +201,7 @@ class Batch:
     def _deliver(self, key: str, job: Job) -> None:
         name = job.origin["name"]
         if not self.destination.is_local:
-            self._keep_picture(job)
+            self._keep_poster(job)
         video = self.folder.video(job)
         try:
             if beside(video).exists():
@@ -213,7 +213,7 @@ class Batch:
             self._there.add(name)
             self.made.append(key)
 
-    def _keep_picture(self, job: Job) -> None:
+    def _keep_poster(self, job: Job) -> None:
         """Save a poster for the page, since the video itself leaves this machine."""
         with contextlib.suppress(VideoError, OSError):  # the page works without a poster
             path = self.picture(job)
@@ -235,7 +235,7 @@ class Batch:
         origin = {"key": item.key, "line": item.line, "name": item.name_for(request.seed)}
         return self.store.enqueue(request, self.identity, origin, max_attempts=MAX_ATTEMPTS)
 
-    def _take_from_the_dead(self) -> None:
+    def _release_dead_workers(self) -> None:
         """Return the jobs of dead workers to the queue now, instead of waiting for their leases to expire.
 
         The workers died with an earlier run, not because of their jobs, so the attempts do not count.

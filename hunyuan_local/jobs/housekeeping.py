@@ -17,7 +17,7 @@ from .store import JobStore
 logger = logging.getLogger(__name__)
 
 # Files unchanged for this long have no writer: encoders write continuously, and clocks rarely jump by more.
-_SURELY_LEFT_S = 2 * 3600.0
+_ABANDONED_S = 2 * 3600.0
 
 
 def prune(folder: DataFolder, store: JobStore, before: float) -> int:
@@ -47,7 +47,7 @@ def sweep(folder: DataFolder, store: JobStore, now: float) -> None:
     """Delete files that no process writes and no job owns: left by dead workers, or written after a deletion."""
     for unfinished in folder.of_unfinished_files():
         durable.sweep(unfinished)
-    for path in folder.old_files(now - _SURELY_LEFT_S):
+    for path in folder.old_files(now - _ABANDONED_S):
         if path.suffix == ".partial" or store.get(path.name.split(".")[0]) is None:
             folder.delete(path)
 

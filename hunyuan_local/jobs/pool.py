@@ -117,7 +117,7 @@ class WorkerPool:
         """Start workers that are missing and due; call this about once a second."""
         for slot in self._slots:
             if (child := slot.child) is not None and child.exit_code is not None:
-                self._bury(slot, child)
+                self._remove(slot, child)
             if slot.child is None and not self._ending and slot.restarts.is_due:
                 self._spawn(slot)
 
@@ -142,7 +142,7 @@ class WorkerPool:
                 logger.warning("%s did not end within %.0f s and is killed", slot.name, grace_s)
                 child.kill()
                 self._store.give_back_all_of(slot.name)  # we killed it, so the attempt does not count
-            self._bury(slot, child)
+            self._remove(slot, child)
 
     def _spawn(self, slot: _Slot) -> None:
         slot.name = worker_name(slot.label)
@@ -154,7 +154,7 @@ class WorkerPool:
         slot.child = child
         slot.restarts.begin()
 
-    def _bury(self, slot: _Slot, child: Child) -> None:
+    def _remove(self, slot: _Slot, child: Child) -> None:
         """Release a dead worker's job, and schedule its replacement."""
         slot.child = None
         child.connection.close()

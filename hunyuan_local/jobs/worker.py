@@ -124,10 +124,10 @@ class Worker:
             self._load()
             return
         random.shuffle(requests)  # so that workers rarely encode the same prompt at the same time
-        context = GenerationContext(on_note=logger.info, on_progress=self._tell_how_far)
+        context = GenerationContext(on_note=logger.info, on_progress=self._report_encoding)
         self._backend.encode_ahead(requests, self._folder.prompts, context)
 
-    def _tell_how_far(self, progress: Progress) -> None:
+    def _report_encoding(self, progress: Progress) -> None:
         if progress.stage == "encode":
             self._heartbeat.prepare(f"{progress.step} of {progress.total} prompts encoded")
 
@@ -209,7 +209,7 @@ class Worker:
         request = self._backend.rewrite(job.request, context)
         if not self._store.rewritten(job, request):  # its new worker may have rewritten it differently
             context.keep_remote = True
-            raise GenerationCancelledError("the job is no longer this worker's")
+            raise GenerationCancelledError("this worker no longer owns the job")
         return job.model_copy(update={"request": request})
 
     def _finish(self, job: Job, wait: Callable[[], GenerationResult]) -> None:

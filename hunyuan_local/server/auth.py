@@ -28,7 +28,7 @@ def takes_bare_key(path: str) -> bool:
     return path.startswith(_BARE_KEY_PREFIX)
 
 
-def asks_by_itself(path: str) -> bool:
+def is_page(path: str) -> bool:
     """Whether a path belongs to the page, which asks for the key in a form: browsers cannot send it in a header."""
     return path == _PAGE or path.startswith(f"{_PAGE}/")
 
@@ -61,8 +61,8 @@ class Auth:
         if is_open(path):
             return None
         if not self._keys:
-            return self._strange(scope)
-        if asks_by_itself(path):
+            return self._cross_site_fault(scope)
+        if is_page(path):
             return None
         shown = dict(scope["headers"]).get(b"authorization", b"").strip()
         scheme, _, key = shown.partition(b" ")
@@ -76,7 +76,7 @@ class Auth:
             return None
         return Fault("unauthorized", "the API key is wrong; send 'Authorization: Bearer KEY'")
 
-    def _strange(self, scope: Scope) -> Fault | None:
+    def _cross_site_fault(self, scope: Scope) -> Fault | None:
         if self._hosts is None:
             return None
         headers = dict(scope["headers"])

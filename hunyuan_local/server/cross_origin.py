@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..wires.base import Fault
 from ..wires.openai import POLL_AFTER_HEADER
-from .auth import asks_by_itself, may_call, remedy_for
+from .auth import is_page, may_call, remedy_for
 from .faults import refusal
 
 _METHODS = ("GET", "HEAD", "POST", "DELETE")
@@ -46,7 +46,7 @@ class CrossOrigin:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or asks_by_itself(scope["path"]):
+        if scope["type"] != "http" or is_page(scope["path"]):
             await self._app(scope, receive, send)
             return
         asked = Headers(scope=scope)

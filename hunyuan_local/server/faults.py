@@ -169,7 +169,7 @@ async def _on_http_error(request: Request, error: HTTPException) -> JSONResponse
     path = request.scope["path"]
     match error.status_code:
         case 404:
-            return refusal(path, Fault("not_found", _nothing_there(request.method, path)))
+            return refusal(path, Fault("not_found", _no_route_message(request.method, path)))
         case 405:
             allowed = ", ".join(sorted(_methods_at(request)))
             message = f"{request.method} is not allowed at {path[:200]!r}; allowed: {allowed}"
@@ -184,7 +184,7 @@ async def _on_framework_validation(request: Request, error: RequestValidationErr
     return await _on_our_error(request, InvalidRequestError(problems))
 
 
-def _nothing_there(method: str, path: str) -> str:
+def _no_route_message(method: str, path: str) -> str:
     dialect = dialect_of(path)
     if dialect is None:
         return f"nothing found at {path[:200]!r}; see /docs for all routes"

@@ -63,10 +63,10 @@ class Metrics:
             StoreError: the store cannot be used.
         """
         with self._lock:
-            self._take_in_finished()
+            self._add_finished()
             return generate_latest(self._registry)
 
-    def _take_in_finished(self) -> None:
+    def _add_finished(self) -> None:
         since = max(self._begin, self._looked_at - _OVERLAP_S)
         now = self._store.database.clock()
         fresh = [job for job in self._finished_after(since) if job.job_id not in self._seen]
@@ -106,10 +106,10 @@ class _Now(Collector):
         yield jobs
         yield GaugeMetricFamily("hunyuan_local_queue_depth", "Waiting jobs.", counts.get("queued", 0))
         yield GaugeMetricFamily("hunyuan_local_disk_free_bytes", "Free disk space.", self._folder.free_bytes())
-        yield from _of_workers(self._worker_reports.recent())
+        yield from _worker_metrics(self._worker_reports.recent())
 
 
-def _of_workers(workers: list[WorkerReport]) -> Iterator[Metric]:
+def _worker_metrics(workers: list[WorkerReport]) -> Iterator[Metric]:
     state = GaugeMetricFamily("hunyuan_local_worker_state", "1 for a worker's state.", labels=["worker", "state"])
     peak = GaugeMetricFamily(
         "hunyuan_local_worker_memory_peak_bytes", "Peak memory of the device since its start.", labels=["worker"]

@@ -72,17 +72,17 @@ def post(
             connection.stream("POST", address, headers=list(wire_headers.items()), content=body) as answer,
         ):
             status = answer.status
-            _read_a_little(answer.iter_stream())
+            _drain(answer.iter_stream())
     except httpcore.TimeoutException as error:
         raise CallFailedError(f"{target.host} did not answer in time ({limit_s:g} s)") from error
     except (httpcore.NetworkError, httpcore.ProtocolError) as error:
         raise CallFailedError(f"{target.host} cannot be called: {str(error) or type(error).__name__}") from error
     except PrivateAddressError as error:
         raise CallFailedError(str(error)) from error
-    _judge(target.host, status)
+    _check_status(target.host, status)
 
 
-def _judge(host: str, status: int) -> None:
+def _check_status(host: str, status: int) -> None:
     if 200 <= status < 300:
         return
     remedy = ""
@@ -93,7 +93,7 @@ def _judge(host: str, status: int) -> None:
     raise CallFailedError(f"{host} answered HTTP {status}{remedy}", final=status == 410)
 
 
-def _read_a_little(parts: Iterable[bytes]) -> None:
+def _drain(parts: Iterable[bytes]) -> None:
     """Read a short response body, so that the sender sees no broken connection; only the status matters."""
     done = 0
     try:

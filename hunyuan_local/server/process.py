@@ -105,7 +105,7 @@ def serve(
         app.state.stopping.set()  # answers calls that wait for a video
         pool.ask_to_end()
 
-    def tell() -> None:
+    def announce() -> None:
         say(f"hunyuan-local is listening on {address}")
         on_listening(address)
 
@@ -113,10 +113,10 @@ def serve(
         uvicorn.Config(
             app, log_level="warning", timeout_graceful_shutdown=_CONNECTIONS_GRACE_S, timeout_keep_alive=_IDLE_S
         ),
-        on_listening=tell,
+        on_listening=announce,
         on_end=end,
     )
-    _tell_of_others(config, store, say)
+    _report_other_models(config, store, say)
     housekeeper.start()
     sender.start()
     put_back = on_ending(server.end)
@@ -149,7 +149,7 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def _tell_of_others(config: ServerConfig, store: JobStore, say: Callable[[str], None]) -> None:
+def _report_other_models(config: ServerConfig, store: JobStore, say: Callable[[str], None]) -> None:
     """Report waiting jobs of models that this server's workers do not run."""
     if config.models:
         return

@@ -82,7 +82,7 @@ class VideoService:
             StoreError: the job cannot be stored.
         """
         config = self.config
-        made_by, queue, model_workers = self._maker(model, profile)
+        made_by, queue, model_workers = self._workers_of(model, profile)
         request = submission.request.with_defaults(dict(made_by.defaults) | {"rewrite": config.rewrite})
         try:
             self._check(submission, request)
@@ -117,7 +117,7 @@ class VideoService:
             raise InvalidRequestError([problem])
         _check_volume(submission.request, request, config.max_voxels)
 
-    def _maker(self, model: str | None, profile: str | None) -> tuple[ModelConfig, str, dict[str, Any]]:
+    def _workers_of(self, model: str | None, profile: str | None) -> tuple[ModelConfig, str, dict[str, Any]]:
         """The model of a job, the queue of its workers, and the fields of ``origin`` that choose the workers."""
         config = self.config
         own = model is None or model == config.model.name

@@ -103,7 +103,7 @@ def make_call(
     return WebhookCall(body, headers, dialect.WEBHOOK_RETRIES, dialect.WEBHOOK_TIMEOUT_S)
 
 
-def _trusted(url: str) -> ssl.SSLContext:
+def _tls_context_for(url: str) -> ssl.SSLContext:
     """The TLS context of a call; an empty one for http URLs.
 
     Raises:
@@ -216,7 +216,7 @@ class WebhookSender:
                 call.headers,
                 limit_s=call.timeout_s,
                 allow_private=self._allow_private,
-                tls=self._tls or _trusted(job.webhook),
+                tls=self._tls or _tls_context_for(job.webhook),
                 lookup=self._lookup,
             )
         except CallFailedError as error:

@@ -48,7 +48,7 @@ def stage(shown: Shown) -> str:
     else:
         picture = f'<p class="hl-empty">{escape(_WORDS[job.status])}</p>'
     below = _progress(shown) if not job.is_finished else _end(shown)
-    return _stage(_announcement(shown), picture, f"{below}{_words(shown)}{_settings(shown)}", shown.request)
+    return _stage(_announcement(shown), picture, f"{below}{_prompt_block(shown)}{_settings(shown)}", shown.request)
 
 
 def gallery(jobs: Sequence[Job], page: int, more: bool, watched: str | None, now: float) -> str:
@@ -184,7 +184,7 @@ def _end(shown: Shown) -> str:
     )
 
 
-def _words(shown: Shown) -> str:
+def _prompt_block(shown: Shown) -> str:
     request = shown.request
     rewritten = ""
     if request.original_prompt is not None:

@@ -69,13 +69,13 @@ class Door:
                     headers.setdefault(name, value)
             await send(message)
 
-        response = await self._judge(Request(scope, receive))
+        response = await self._own_response(Request(scope, receive))
         if response is None:
-            await self._app(self._seen_from_outside(scope), self._until_the_end(receive), answer)
+            await self._app(self._with_public_url(scope), self._until_shutdown(receive), answer)
         else:
             await response(scope, receive, answer)
 
-    async def _judge(self, request: Request) -> Response | None:
+    async def _own_response(self, request: Request) -> Response | None:
         """The response of the door itself; None lets the call through."""
         path = request.scope["path"]
         if (origin := request.headers.get("origin")) is not None and not self._is_own(origin, request):
@@ -124,7 +124,7 @@ class Door:
     def _is_https(self, request: Request) -> bool:
         return (self._public is not None and self._public.scheme == "https") or request.url.scheme == "https"
 
-    def _seen_from_outside(self, scope: Scope) -> Scope:
+    def _with_public_url(self, scope: Scope) -> Scope:
         """The scope with the public URL, since Gradio writes absolute addresses into the page."""
         if self._public is None:
             return {**scope, "root_path": ""}
@@ -133,10 +133,10 @@ class Door:
         outside = self._public.path.rstrip("/")
         return {**scope, "path": outside + scope["path"], "root_path": outside, "headers": [*headers, *ours.items()]}
 
-    def _until_the_end(self, receive: Receive) -> Receive:
+    def _until_shutdown(self, receive: Receive) -> Receive:
         """Report a disconnect when the server shuts down, since Gradio's open streams would delay it."""
 
-        async def receive_until_the_end() -> Message:
+        async def receive_until_shutdown() -> Message:
             waiting = asyncio.ensure_future(receive())
             try:
                 while not self._stopping.is_set():
@@ -147,7 +147,7 @@ class Door:
             finally:
                 waiting.cancel()
 
-        return receive_until_the_end
+        return receive_until_shutdown
 
 
 def _form(wrong: str, status: int = 200) -> HTMLResponse:

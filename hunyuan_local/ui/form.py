@@ -90,10 +90,10 @@ def sentences(error: HunyuanLocalError) -> list[str]:
         return [f"The job store cannot be used; {SEE_LOG}."]
     if not isinstance(error, InvalidRequestError):
         return [_as_sentence(_NAMED.sub(lambda found: f"{_label_of(found[1])} {found[2]}:", str(error)))]
-    return [_as_sentence(_said_of(problem)) for problem in error.problems]
+    return [_as_sentence(_problem_sentence(problem)) for problem in error.problems]
 
 
-def _said_of(problem: FieldProblem) -> str:
+def _problem_sentence(problem: FieldProblem) -> str:
     label = _label_of(problem.field)
     value = "" if problem.value is None or problem.field in _NO_VALUE_SHOWN else f" {_shorten(str(problem.value))}"
     joint = " " if problem.rule.startswith(("must ", "is ", "has ", "cannot ")) else ": "

@@ -180,7 +180,11 @@ class _Page:
         try:
             watched, now = self._look(watched, page)
         except Exception as error:
-            now = {"stage": cards.problems(_said(error)), "gallery": sent.get("gallery", ""), "pause_s": _IDLE_S}
+            now = {
+                "stage": cards.problems(_sentences_of(error)),
+                "gallery": sent.get("gallery", ""),
+                "pause_s": _IDLE_S,
+            }
         changed = {name: value if sent.get(name) != value else gr.skip() for name, value in now.items()}
         timer = gr.Timer(now["pause_s"]) if "pause_s" not in sent or sent["pause_s"] != now["pause_s"] else gr.skip()
         return [watched, changed["stage"], changed["gallery"], now, timer]
@@ -191,7 +195,7 @@ class _Page:
         try:
             job_id = self.studio.submit(fields).job_id
         except Exception as error:
-            return [cards.problems(_said(error)), *[gr.skip()] * 6]
+            return [cards.problems(_sentences_of(error)), *[gr.skip()] * 6]
         watched, *shown = self.on_look(job_id, page, sent)
         return ["", watched, gr.Tabs(selected="video"), *shown]
 
@@ -212,7 +216,7 @@ class _Page:
                 case "older" | "newer":
                     page = max(0, page + (1 if act == "older" else -1))
         except Exception as error:
-            problems = cards.problems(_said(error))
+            problems = cards.problems(_sentences_of(error))
         watched, *shown = self.on_look(watched, page, sent)
         return [*(fields[name] for name in NAMES), problems, tabs, watched, page, *shown]
 
@@ -224,11 +228,11 @@ class _Page:
             found = self.studio.outlook(fields)
             outlook, notes, offered = cards.outlook(found), cards.notes(found), found.modes
         except Exception as error:
-            outlook, notes = cards.impossible(_said(error)), gr.skip()
+            outlook, notes = cards.impossible(_sentences_of(error)), gr.skip()
         try:
             code = cards.snippets(self.studio.snippets(fields, self._base_url(request)))
         except Exception as error:
-            code = cards.impossible(_said(error))
+            code = cards.impossible(_sentences_of(error))
         if offered != modes:
             profile = gr.Dropdown(choices=self._profiles(offered, fields["profile"]))
         return [outlook, notes, code, {name: fields[name] for name in NAMES}, profile, offered]
@@ -295,7 +299,7 @@ def _info(name: str) -> str:
     return GenerationRequest.model_fields[name].description or ""
 
 
-def _said(error: Exception) -> list[str]:
+def _sentences_of(error: Exception) -> list[str]:
     """An error as sentences; unexpected errors go to the log, not on the page."""
     if isinstance(error, HunyuanLocalError):
         return sentences(error)

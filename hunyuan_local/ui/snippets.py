@@ -58,7 +58,7 @@ def write_snippets(
         profile: for Python and the command line; omitted if empty.
     """
     known_as = model.name if model.name in model_names() else model.source  # a folder, or a Hub id
-    missing = _of_the_server(request, model)
+    missing = _server_options(request, model)
     return [
         *(_curl(dialect, title, request, dict(model.defaults), base_url, with_key) for dialect, title in _TITLES),
         Snippet("Python", _python(request, known_as, profile), missing),
@@ -66,7 +66,7 @@ def write_snippets(
     ]
 
 
-def _of_the_server(request: GenerationRequest, model: ModelConfig) -> tuple[str, ...]:
+def _server_options(request: GenerationRequest, model: ModelConfig) -> tuple[str, ...]:
     """Server options that affect the video and that the Python and command line snippets do not contain."""
     found = []
     if request.awaits_rewriting:
@@ -97,7 +97,7 @@ def _curl(
         f"--data {shlex.quote(json.dumps(wire.body, ensure_ascii=False, indent=4))}",
     ]
     look = [f'curl "{base_url}{_result_path(dialect)}"', *key]
-    text = f"{_broken(submit)}\n\n# Its state, with ID set to the id in the response\n{_broken(look)}"
+    text = f"{_multiline(submit)}\n\n# Its state, with ID set to the id in the response\n{_multiline(look)}"
     return Snippet(
         title, text, tuple(f"{loss.field}={loss.value!r} is {loss.fate}: {loss.rule}" for loss in wire.losses)
     )
@@ -130,13 +130,13 @@ def _command_line(request: GenerationRequest, model: str, profile: str) -> str:
     flags = {"model": model, **({"profile": profile} if profile else {}), **fields}
     parts = [f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in flags.items()]
     # After "--", a prompt may begin with a dash.
-    return _broken(["hunyuan-local generate", *parts, f"-- {shlex.quote(prompt)}"])
+    return _multiline(["hunyuan-local generate", *parts, f"-- {shlex.quote(prompt)}"])
 
 
 def _given(request: GenerationRequest) -> dict[str, Any]:
     return request.model_dump(exclude_defaults=True)
 
 
-def _broken(parts: list[str]) -> str:
+def _multiline(parts: list[str]) -> str:
     """One shell command, continued over several lines."""
     return " \\\n  ".join(parts)

@@ -98,13 +98,13 @@ class RayPool:
         for slot in self._slots:
             if slot.actor is not None:
                 if self._is_done(slot.run):
-                    self._bury(slot)
+                    self._remove(slot)
                 else:
                     self._note_waiting(slot)
             if slot.actor is None and not self._ending and slot.restarts.is_due:
                 self._spawn(slot)
         if self._ending:
-            self._tell_to_end()
+            self._forward_end()
 
     def ask_to_end(self) -> None:
         """Ask every replica to save its state and end; returns immediately, and is safe in a signal handler.
@@ -121,13 +121,13 @@ class RayPool:
         self.ask_to_end()
         deadline = time.monotonic() + grace_s
         while working := [slot for slot in self._slots if slot.actor is not None]:
-            self._tell_to_end()
+            self._forward_end()
             for slot in working:
-                if self._is_done(slot.run) or not self._is_worth_waiting(slot):
-                    self._bury(slot)
+                if self._is_done(slot.run) or not self._has_state_to_save(slot):
+                    self._remove(slot)
                 elif time.monotonic() >= deadline:
                     logger.warning("%s did not end within %.0f s and is killed", slot.name, grace_s)
-                    self._bury(slot)
+                    self._remove(slot)
             if runs := [slot.run for slot in working if slot.actor is not None]:
                 self._ray.wait(runs, timeout=_LOOK_S)
         self._leave()
@@ -179,7 +179,7 @@ class RayPool:
                 what, count = ("GPU", gpus) if gpus else ("core", cores)
                 logger.info("%s waits until a machine of the cluster has %g free %ss", slot.name, count, what)
 
-    def _bury(self, slot: _Slot) -> None:
+    def _remove(self, slot: _Slot) -> None:
         """Release a dead replica's job, and schedule its replacement."""
         why = "" if self._ending else self._why_it_ended(slot)
         self._ray.kill(slot.actor)  # the process would outlive its work
@@ -210,12 +210,12 @@ class RayPool:
             return in_one_line(error) or said
         return "for an unknown reason"
 
-    def _tell_to_end(self) -> None:
+    def _forward_end(self) -> None:
         for slot in self._slots:
             if slot.actor is not None and slot.stopped is None:
                 slot.stopped = slot.actor.stop.remote()
 
-    def _is_worth_waiting(self, slot: _Slot) -> bool:
+    def _has_state_to_save(self, slot: _Slot) -> bool:
         """Whether a replica that was asked to end has state to save; False if it is not placed yet or is loading."""
         if not self._is_done(slot.placed):
             return False

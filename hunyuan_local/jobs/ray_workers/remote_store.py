@@ -187,12 +187,12 @@ class RemoteStore:
 
     def give_back(self, job: Job) -> bool:
         """Send the saved state to the owner, then put the job back into the queue without counting the attempt."""
-        self._hand_in_state(job)
+        self._send_final_state(job)
         return bool(self._ask("give_back", job))
 
     def release(self, job: Job, error: str) -> bool:
         """Send the saved state to the owner, then queue the job again, or fail it after the last attempt."""
-        self._hand_in_state(job)
+        self._send_final_state(job)
         return bool(self._ask("release", job, error))
 
     def get(self, job_id: str) -> Job | None:
@@ -247,7 +247,7 @@ class RemoteStore:
             self._kept.pop(job.job_id, None)
         return True
 
-    def _hand_in_state(self, job: Job) -> None:
+    def _send_final_state(self, job: Job) -> None:
         """Send the newest saved state and wait for it; if it does not arrive, the next worker repeats some steps."""
         with self._lock:
             self._wait_for_state(job)
