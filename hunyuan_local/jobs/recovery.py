@@ -30,7 +30,7 @@ def finished_before(job: Job, path: Path, safety: SafetyConfig) -> GenerationRes
         found = Findings(MP4, probe(path)) if said.remote is None else examine(path, safety)
     except VideoError:
         return None
-    # The path is unique to this job. A service may have received a smaller request or used another seed.
+    # The path is unique to this job. A service may have received a reduced request, or used another seed.
     if said.remote is not None:
         keep_to_the_check(found, safety, path, aside_of(path, job.job_id))
     elif said.request != job.request:

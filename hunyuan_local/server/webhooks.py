@@ -195,7 +195,7 @@ class WebhookSender:
                     if job is not None:
                         return job
                 except StoreError as error:
-                    logger.error("webhooks wait: %s", error)
+                    logger.error("webhooks are delayed: %s", error)
                     polls = _TROUBLE_POLLS
                 except Exception:  # one unreadable row must not stop all calls
                     logger.exception("webhooks: a due call cannot be read; the other calls continue")
