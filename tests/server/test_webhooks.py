@@ -497,7 +497,7 @@ def test_a_store_that_fails_for_a_while_ends_nothing(store: JobStore, caplog: py
     with Receiver() as receiver, sending(store):
         with sqlite3.connect(store.database.path) as connection:
             connection.execute("ALTER TABLE jobs RENAME TO elsewhere")
-        until(lambda: "webhooks wait: the job store" in caplog.text)
+        until(lambda: "webhooks are delayed: the job store" in caplog.text)
         with sqlite3.connect(store.database.path) as connection:
             connection.execute("ALTER TABLE elsewhere RENAME TO jobs")
         assert settled(store, finish(store, receiver.url)).webhook_state == "delivered"
