@@ -71,7 +71,7 @@ class JobStore:
             values,
         )
         if not rows:
-            raise QueueFullError(f"{max_queue} jobs are already waiting; try again later")
+            raise QueueFullError(f"the queue is full: {max_queue} jobs are waiting; try again later")
         return rows[0]
 
     def claim(self, worker: str, model: str, lease_s: float) -> Job | None:

@@ -89,7 +89,7 @@ def test_only_one_process_works_on_a_batch(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match="cannot be written"):
+    with pytest.raises(ConfigError, match="not writable"):
         Destination(str(tmp_path / "file" / "out"))
 
 

@@ -190,7 +190,7 @@ def test_what_cannot_be_opened_is_refused(write: Write) -> None:
         ('{"prompt": "a", "width": 100, "fps": 0}', "fps=0: must be from 1 to 240; the nearest is 1"),
         ('{"prompt": "a", "seed": NaN}', "contains NaN, which JSON does not allow"),
         ('{"prompt": "a", "seed": -Infinity}', "contains -Infinity, which JSON does not allow"),
-        ('{"prompt": "a", "flow_shift": 1e999}', "holds the number 1e999, which is too large"),
+        ('{"prompt": "a", "flow_shift": 1e999}', "contains the number 1e999, which is too large"),
         (f'{{"prompt": "a", "seed": {"9" * 5000}}}', "contains an integer of 5000 digits"),
         ('{"prompt": "a", "prompt": "b"}', "gives 'prompt' more than once"),
         ('["a"]', "is a list; each line must be an object"),

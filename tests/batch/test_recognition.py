@@ -118,7 +118,7 @@ def test_standard_input_is_recognised_too(monkeypatch: pytest.MonkeyPatch, conte
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
     batch = read_batch("-")
     assert [(item.request.prompt, item.request.seed) for item in batch.items] == [("a", 7)]
-    assert batch.notes[0].startswith("the batch on standard input: holds ")
+    assert batch.notes[0].startswith("the batch on standard input: read as ")
 
 
 def test_format_text_makes_prompts_of_all(tmp_path: Path) -> None:

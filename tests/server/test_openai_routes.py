@@ -142,7 +142,7 @@ def test_a_video_that_is_too_large_is_refused_by_the_length_that_was_sent(client
     [
         ({"size": "8192x8192"}, "size='8192x8192': 8192x8192x"),
         ({"width": "8192", "height": "8192"}, "width=8192: the height is 8192; 8192x8192x"),
-        ({"size": "8192x8192", "num_frames": "129"}, "num_frames=129: 8192x8192x129 are"),
+        ({"size": "8192x8192", "num_frames": "129"}, "num_frames=129: 8192x8192x129 is"),
     ],
 )
 def test_a_video_that_is_too_large_is_refused_by_a_field_that_was_sent(

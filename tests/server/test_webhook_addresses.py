@@ -313,7 +313,7 @@ def test_a_name_without_addresses_is_an_error() -> None:
 
 def test_a_lookup_ends_in_time() -> None:
     release = threading.Event()
-    with pytest.raises(TimeoutError, match=r"not found within 0\.1 s"):
+    with pytest.raises(TimeoutError, match=r"did not finish within 0\.1 s"):
         find_addresses("x", 80, allow_private=True, limit_s=0.1, lookup=lambda *_, **__: release.wait() and [])
     release.set()
 
