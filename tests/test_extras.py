@@ -298,7 +298,7 @@ def test_with_the_extra_ray_alone_a_batch_looks_for_its_cluster(run: Runs) -> No
     assert own(run("ray"), "ray").stdout == "ray\n"
     answer = run("ray").answers["own batch"]
     assert answer.code == ConfigError.exit_code
-    assert "ray_address='127.0.0.1:1': nothing answers there" in answer.stderr
+    assert "ray_address='127.0.0.1:1': no answer" in answer.stderr
 
 
 def test_with_the_extra_lora_alone_peft_takes_what_the_loader_gives_it(run: Runs) -> None:

@@ -1,1 +1,1 @@
-"""Many videos from one file: the file read, the work done and resumed, a page that shows it."""
+"""Batches: many videos from one file. Reads the file, runs and resumes the work, writes the report page."""

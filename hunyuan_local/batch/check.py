@@ -1,4 +1,4 @@
-"""What of a batch could not be made, found before anything is: limits of a service, and sizes that do not fit here."""
+"""Checks a batch before the work starts: limits of the service, and sizes that do not fit on this machine."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from ..errors import ConfigError, GpuMemoryError, InvalidRequestError
 from ..schema import GenerationRequest
 from .file import BadLine, BatchItem
 
-# Raises what speaks against a size on this machine, such as the plan's refusal.
+# Raises an error, such as the plan's refusal, if this machine cannot generate a video of the requested size.
 CheckSize = Callable[[GenerationRequest], object]
 
 
 def check_items(
     items: Iterable[BatchItem], backend: Backend, *, allow_loss: bool, check_size: CheckSize | None
 ) -> tuple[list[BatchItem], list[BadLine]]:
-    """The items that can be made, and the lines of those that cannot.
+    """Split the items into those that can be generated and the lines of those that cannot.
 
     Args:
-        allow_loss: let a service leave out or change what it cannot hold.
-        check_size: asked once for each size, length and guidance; None asks nobody.
+        allow_loss: let a service drop or change values that it does not support.
+        check_size: called once for each combination of size, length and guidance; None skips the check.
     """
     good: list[BatchItem] = []
     bad: dict[int, BadLine] = {}
@@ -37,7 +37,7 @@ def check_items(
             good.append(item)
         else:
             bad[item.line] = BadLine(item.line, problem)
-    # A line is bad as a whole, also if only one of its seeds is.
+    # If one seed of a line is refused, so is the whole line.
     return [item for item in good if item.line not in bad], [*bad.values()]
 
 
@@ -50,7 +50,7 @@ def _refusal(request: GenerationRequest, backend: Backend, allow_loss: bool) -> 
     wrong = [loss for loss in found.losses if not (allow_loss and loss["permissible"])]
     if found.verdict == "accepted" or not wrong:
         return None
-    remedy = "; --allow-loss permits what can be" if any(loss["permissible"] for loss in wrong) else ""
+    remedy = "; --allow-loss accepts the permissible losses" if any(loss["permissible"] for loss in wrong) else ""
     return "; ".join(f"{loss['field']}={loss['value']!r}: {loss['reason']}" for loss in wrong) + remedy
 
 

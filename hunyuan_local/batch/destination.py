@@ -1,6 +1,6 @@
-"""Where the videos of a batch go: a folder, or any place that fsspec knows, and where its state is kept meanwhile.
+"""The destination of a batch: a folder or any fsspec URL for the videos, and a local folder for the state.
 
-Knows nothing about requests or jobs.
+Independent of requests and jobs.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ _STATE = ".hunyuan-local"
 
 
 class Destination:
-    """The place of the finished videos, found usable when this is made.
+    """Where the finished videos go. The constructor checks that it is writable.
 
     Args:
-        where: a folder, which is made if it is not there, or a URL such as ``s3://bucket/folder``.
+        where: a folder, which is created if it does not exist, or a URL such as ``s3://bucket/folder``.
 
     Attributes:
-        state: a local folder for jobs and unfinished videos: in the folder itself, or by the URL in
+        state: a local folder for jobs and unfinished videos: inside the output folder, or for a URL under
             ``$HUNYUAN_LOCAL_STATE_DIR/batches``.
 
     Raises:
-        ConfigError: it cannot be written, or what its protocol needs is not installed.
+        ConfigError: the destination is not writable, or its protocol needs a package that is not installed.
     """
 
     def __init__(self, where: str):
@@ -50,10 +50,10 @@ class Destination:
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
-        """Keep other processes from working on the batch.
+        """Lock the batch against other processes.
 
         Raises:
-            ConfigError: another one does, or the folder of the state cannot be written.
+            ConfigError: another process holds the lock, or the state folder is not writable.
         """
         lock = FileLock(self.state / "batch.lock", timeout=0)
         try:
@@ -61,11 +61,11 @@ class Destination:
             lock.acquire()
         except Timeout as error:
             raise ConfigError(
-                f"output_dir={self.where!r}: another process works on this batch; wait for it, or stop it"
+                f"output_dir={self.where!r}: another process is running this batch; wait for it, or stop it"
             ) from error
         except OSError as error:
             raise ConfigError(
-                f"output_dir={self.where!r}: its state cannot be kept in {self.state}: {error}; check the permissions, "
+                f"output_dir={self.where!r}: cannot write its state to {self.state}: {error}; check the permissions, "
                 "or set HUNYUAN_LOCAL_STATE_DIR"
             ) from error
         try:
@@ -74,64 +74,64 @@ class Destination:
             lock.release()
 
     def names(self) -> set[str]:
-        """The names of all files that are there and not empty.
+        """Names of all non-empty files at the destination.
 
         Raises:
-            VideoError: the place does not answer.
+            VideoError: the destination cannot be read.
         """
         with self._translated(""):
             found = self._files.ls(self._root, detail=True)
         return {posixpath.basename(item["name"]) for item in found if item["type"] == "file" and item["size"]}
 
     def deliver(self, video: Path, name: str) -> None:
-        """Bring a finished video to its place; the local file is gone only when it is there whole.
+        """Move a finished video to the destination; delete the local file only once the copy is complete.
 
         Raises:
-            VideoError: it cannot be brought there; the local file stays.
+            VideoError: the transfer failed; the local file stays.
         """
         with self._translated(name):
             if self.is_local:
-                os.replace(video, self._path(name))  # the state lies in the same folder
+                os.replace(video, self._path(name))  # an atomic rename: the state is in the same folder
                 sync_names(Path(self._root))
                 return
             size = video.stat().st_size
             self._files.put_file(str(video), self._path(name))
             self._files.invalidate_cache()
             if (found := self._files.info(self._path(name))["size"]) != size:
-                raise OSError(f"{found} of {size} bytes have arrived")
+                raise OSError(f"only {found} of {size} bytes arrived")
             video.unlink()
 
     def location(self, name: str) -> str:
-        """The path or URL of a video, for people and for a report."""
+        """The path or URL of a video, for messages and reports."""
         return self._path(name) if self.is_local else self._files.unstrip_protocol(self._path(name))
 
     def _path(self, name: str) -> str:
         return posixpath.join(self._root, name)
 
     def _check(self) -> None:
-        """Write a small file and delete it: better refused now than after a night of work."""
+        """Write and delete a small file, to fail now rather than after hours of work."""
         probe = self._path(f".hunyuan-local-{secrets.token_hex(4)}")
         try:
             self._files.makedirs(self._root, exist_ok=True)
             with self._files.open(probe, "wb") as file:
                 file.write(b"x")
             self._files.rm_file(probe)
-        except Exception as error:  # each file system has errors of its own
+        except Exception as error:  # every fsspec backend raises its own types
             raise ConfigError(
-                f"output_dir={self.where!r}: cannot be written: {_words(error)}; choose another folder, or check its "
+                f"output_dir={self.where!r}: not writable: {_text_of(error)}; choose another folder, or check its "
                 "permissions and your credentials"
             ) from error
 
     @contextlib.contextmanager
     def _translated(self, name: str) -> Iterator[None]:
-        """Each file system has errors of its own; here they become ours."""
+        """Turn any error into a VideoError: every fsspec backend raises its own types."""
         try:
             yield
         except Exception as error:
-            raise VideoError(f"{self.location(name)}: {_words(error)}; the same command tries it again") from error
+            raise VideoError(f"{self.location(name)}: {_text_of(error)}; run the same command to try again") from error
 
 
-def _words(error: Exception) -> str:
+def _text_of(error: Exception) -> str:
     return str(error).strip() or type(error).__name__
 
 
@@ -141,7 +141,7 @@ def _filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
         found: tuple[fsspec.AbstractFileSystem, str] = fsspec.core.url_to_fs(url)
         return found
     except ImportError as error:
-        raise ConfigError(f"output_dir={url!r}: {error}; install what {protocol}:// needs") from error
+        raise ConfigError(f"output_dir={url!r}: {error}; install the package for {protocol}://") from error
     except Exception as error:
         known = ", ".join(sorted(fsspec.available_protocols()))
         raise ConfigError(f"output_dir={url!r}: {error}; give a folder, or a URL of one of: {known}") from error

@@ -1,4 +1,4 @@
-"""How long a batch will take yet: here from what steps of each size have cost, at a service from whole videos."""
+"""Estimates the time left for a batch: locally from measured step times, for a service from the time per video."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from .run import Batch
 
 
 def seconds_left(batch: Batch, running: Sequence[Job], workers: int) -> float | None:
-    """Seconds until the last video; None while nothing was measured.
+    """Seconds until the last video is done; None while there are no measurements.
 
     Args:
-        running: as they stand now.
-        workers: how many videos are made at a time.
+        running: the running jobs, with their current progress.
+        workers: number of videos generated at the same time.
     """
     recent = batch.store.find(statuses=["succeeded"], model=batch.identity, limit=RECENT_JOBS)
     measured, unfinished = measure(recent), batch.unfinished()
     if not measured and (recent or not all(_has_size(job.request) for job in unfinished)):
-        # A service, whose steps nobody has seen: videos take as long as they took.
+        # A service reports no step times: assume that each video takes the average time of the finished ones.
         took: list[float] = [job.result["timings"]["total_s"] for job in recent if job.result is not None]
         return math.ceil(len(unfinished) / workers) * sum(took) / len(took) if took else None
     costs = measured or _first_steps(running)
@@ -33,7 +33,7 @@ def seconds_left(batch: Batch, running: Sequence[Job], workers: int) -> float | 
 
 
 def _first_steps(running: Sequence[Job]) -> dict[int, Cost]:
-    """Costs from the steps of the first videos, before one is finished."""
+    """Cost estimated from the steps of running videos, before any is finished."""
     for job in running:
         progress, steps = job.progress, job.request.num_inference_steps
         if progress is not None and progress.seconds_per_step is not None and steps is not None:

@@ -1,7 +1,7 @@
-"""The three ways to write a batch down: JSON lines, CSV and plain text.
+"""Parsers for the three batch formats: JSON lines, CSV and plain text.
 
-Turns the text of a file into one record a video, with the line that it begins at. Says what is no record of its
-format and what is no number; knows nothing about which values are allowed.
+Each parser yields one record per video, with the line number where it begins. Reports syntax errors and cells that
+are not numbers; the allowed values are checked elsewhere.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..schema import GenerationRequest
 
 Format = Literal["jsonl", "csv", "text"]
 COLUMNS = (*GenerationRequest.model_fields, "size")
-MAX_DIGITS = 100  # of a whole number; Python itself reads no more than 4300, and says so in its own terms
+MAX_DIGITS = 100  # of an integer; Python stops at 4300 digits with a less helpful error
 _COMMENT = re.compile(r"(?<![^\r\n])[^\S\r\n]*#[^\r\n]*")
 _WHOLE_NUMBER = re.compile(rf"[+-]?[0-9]{{1,{MAX_DIGITS}}}")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -31,12 +31,12 @@ _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 @dataclass(frozen=True)
 class Record:
-    """What stands in one line, or in the lines of one CSV record.
+    """The contents of one line, or of the lines of one CSV record.
 
     Attributes:
-        line: where it begins, from 1.
-        fields: what it gives; None where it cannot be read at all.
-        problems: what is wrong with it so far, in words.
+        line: line number where it begins, from 1.
+        fields: the given values; None if the record cannot be parsed at all.
+        problems: messages about what is wrong with it.
     """
 
     line: int
@@ -45,24 +45,24 @@ class Record:
 
 
 def find_comments(text: str) -> list[int]:
-    """The numbers of the lines that begin with ``#``."""
+    """Numbers of the lines that begin with ``#``."""
     return [line for line, content in lines_of(text) if content.lstrip().startswith("#")]
 
 
 def without_comments(text: str, count: int) -> str:
-    """The text with a blank line for each of its first comments."""
+    """Replace the first ``count`` comments by blank lines, which keeps the line numbers."""
     return _COMMENT.sub("", text, count=count) if count else text
 
 
 def read_text(text: str) -> Iterator[Record]:
-    """One prompt a line, without the white space around it and the ``\\`` before a ``#``; blank lines are skipped."""
+    """One prompt per line, stripped, without the ``\\`` of an escaped ``#``; blank lines are skipped."""
     for line, content in lines_of(text):
         prompt = content.strip()
         yield Record(line, {"prompt": prompt[1:] if prompt.startswith("\\#") else prompt})
 
 
 def read_json_lines(text: str) -> Iterator[Record]:
-    """One JSON object a line; blank lines are skipped and a null is as if the key were not there."""
+    """One JSON object per line; blank lines are skipped, and a null counts as a missing key."""
     decoder = json.JSONDecoder(
         object_pairs_hook=_to_dict, parse_constant=_refuse_constant, parse_float=_to_float, parse_int=_to_int
     )
@@ -70,33 +70,35 @@ def read_json_lines(text: str) -> Iterator[Record]:
         try:
             value = decoder.decode(content)
         except json.JSONDecodeError as error:
-            yield _unreadable(line, f"is no JSON: {error.msg[:1].lower()}{error.msg[1:]} at column {error.colno}")
+            yield _unreadable(line, f"is not JSON: {error.msg[:1].lower()}{error.msg[1:]} at column {error.colno}")
         except RecursionError:
-            yield _unreadable(line, "is nested too deeply; a request holds only texts and numbers")
+            yield _unreadable(line, "is nested too deeply; a request contains only strings and numbers")
         except ValueError as error:
             yield _unreadable(line, str(error))
         else:
             if isinstance(value, dict):
                 yield Record(line, {name: entry for name, entry in value.items() if entry is not None})
             else:
-                kinds: dict[type, str] = {list: "a list", str: "a text"}
+                kinds: dict[type, str] = {list: "a list", str: "a string"}
                 kind = kinds.get(type(value), json.dumps(value)[:40])
-                yield _unreadable(line, f'is {kind}; a line must be an object such as {{"prompt": "a cat on a fence"}}')
+                yield _unreadable(
+                    line, f'is {kind}; each line must be an object such as {{"prompt": "a cat on a fence"}}'
+                )
 
 
 def read_csv(text: str, name: str, delimiter: str) -> Iterator[Record]:
-    """One record a video below a line that names the columns; records without any value are skipped.
+    """One video per record, below a header with the column names; blank records are skipped.
 
     Raises:
-        ConfigError: a column is unknown, there twice or without a name, or none is the prompt; the message speaks of
-            the file ``name``.
+        ConfigError: a column is unknown, duplicate or unnamed, or there is no prompt column; the message refers to
+            the file as ``name``.
     """
     rows = _csv_rows(text, delimiter)
     header: list[str] | None = None
     for line, row in rows:
         if header is None:
             if isinstance(row, str):
-                raise ConfigError(f"{name}: line {line}, which must name the columns, {row}")
+                raise ConfigError(f"{name}: line {line}, which must contain the column names, {row}")
             header = _check_header([cell.strip() for cell in row], name, line, delimiter)
         elif isinstance(row, str):
             yield _unreadable(line, row)
@@ -105,21 +107,21 @@ def read_csv(text: str, name: str, delimiter: str) -> Iterator[Record]:
             yield _unreadable(
                 line,
                 f"has {len(row)} cells, {many} than the {len(header)} columns; "
-                "put a cell that holds the delimiter into double quotes",
+                "put double quotes around a cell that contains the delimiter",
             )
         else:
             yield _convert(line, {column: cell for column, cell in zip(header, row, strict=True) if cell.strip()})
 
 
 def lines_of(text: str) -> Iterator[tuple[int, str]]:
-    """The lines that are not blank, with their numbers; other than str.splitlines, cut only at line breaks."""
+    """The non-blank lines with their numbers; unlike str.splitlines, splits only at \\n, \\r\\n and \\r."""
     for line, content in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), 1):
         if content.strip():
             yield line, content
 
 
 def _csv_rows(text: str, delimiter: str) -> Iterator[tuple[int, list[str] | str]]:
-    """(line where it begins, its cells or what is wrong with it) of each record that is not blank."""
+    """For each non-blank record, the line where it begins, and its cells or an error message."""
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     while True:
         line = rows.line_num + 1
@@ -139,10 +141,10 @@ def _csv_problem(message: str, delimiter: str) -> str:
         return "opens a double quote that is never closed"
     if "expected after" in message:
         between = "a tab" if delimiter == "\t" else repr(delimiter)
-        return f"has text after a closing double quote; write a quote inside a cell twice, and {between} between cells"
+        return f"has text after a closing double quote; double a quote inside a cell, and put {between} between cells"
     if "limit" in message:
         return f"has a cell of more than {csv.field_size_limit()} characters"
-    return f"is no CSV: {message}"
+    return f"is not CSV: {message}"
 
 
 def _check_header(header: list[str], name: str, line: int, delimiter: str) -> list[str]:
@@ -154,20 +156,20 @@ def _check_header(header: list[str], name: str, line: int, delimiter: str) -> li
             near = [name for name in COLUMNS if wanted in name] or difflib.get_close_matches(wanted, COLUMNS, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
             if delimiter == "," and re.search("[;\t|]", column):
-                hint = "separate the cells by commas, or by tabs in a file whose name ends in .tsv; "
+                hint = "separate the cells by commas, or by tabs in a .tsv file; "
             raise ConfigError(
-                f"{name}: line {line}: unknown column {column[:60]!r}; {hint}the first line must name the columns, of "
-                f"{', '.join(COLUMNS)}"
+                f"{name}: line {line}: unknown column {column[:60]!r}; {hint}the first line must name the columns, "
+                f"any of {', '.join(COLUMNS)}"
             )
         if column in header[: place - 1]:
-            raise ConfigError(f"{name}: line {line}: there are two columns {column}; keep one")
+            raise ConfigError(f"{name}: line {line}: duplicate column {column}; remove one")
     if "prompt" not in header:
-        raise ConfigError(f"{name}: line {line}: there is no column prompt; add one that says what each video shows")
+        raise ConfigError(f"{name}: line {line}: no prompt column; add a column named prompt")
     return header
 
 
 def _convert(line: int, cells: dict[str, str]) -> Record:
-    """The cells of a CSV record as the types of their fields; those that cannot be are left out and named."""
+    """Convert the cells of a CSV record to the types of their fields; report and skip those that do not convert."""
     fields: dict[str, str | int | float] = {}
     problems: list[str] = []
     for column, cell in cells.items():
@@ -179,13 +181,13 @@ def _convert(line: int, cells: dict[str, str]) -> Record:
         elif kind is float and _NUMBER.fullmatch(text):
             fields[column] = float(text)
         else:
-            rule = "a whole number, such as 24" if kind is int else "a number with a decimal point, such as 7.0"
+            rule = "an integer, such as 24" if kind is int else "a number with a decimal point, such as 7.0"
             problems.append(str(FieldProblem(column, cell, f"must be {rule}")))
     return Record(line, fields, tuple(problems))
 
 
 def _value_type(annotation: Any) -> type:
-    """``int`` for ``int | None`` and so on; one of some words is a text."""
+    """``int`` for ``int | None`` and so on; ``str`` for literals."""
     if isinstance(annotation, types.UnionType):
         annotation = next(part for part in typing.get_args(annotation) if part is not type(None))
     return annotation if isinstance(annotation, type) else str
@@ -208,17 +210,17 @@ def _to_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_constant(constant: str) -> NoReturn:
-    raise ValueError(f"holds {constant}, which is no JSON number")
+    raise ValueError(f"contains {constant}, which JSON does not allow")
 
 
 def _to_int(text: str) -> int:
     if len(text) > MAX_DIGITS:
-        raise ValueError(f"holds a whole number of {len(text)} digits, {text[:20]} and so on, which is too large")
+        raise ValueError(f"contains an integer of {len(text)} digits, {text[:20]}..., which is too large")
     return int(text)
 
 
 def _to_float(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"holds the number {text[:20]}, which is too large")
+        raise ValueError(f"contains the number {text[:20]}, which is too large")
     return number

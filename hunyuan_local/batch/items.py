@@ -1,7 +1,6 @@
-"""What a batch is to make: each item with its identity, which decides whether it is there already, and its name.
+"""The items of a batch: each with a key, which decides whether its video exists already, and a file name.
 
-The identity is a hash of what is asked for and of who makes it, never of a file's name. Knows nothing
-about jobs.
+The key is a hash of the request, the model and its weights; file names do not affect it. Independent of jobs.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ _SLUG_CHARACTERS = 40
 
 @dataclass(frozen=True)
 class Maker:
-    """Who makes the videos.
+    """What generates the videos.
 
     Attributes:
-        identity: of the model, or of the service; see :class:`hunyuan_local.backends.base.Backend`.
-        weights: identity of its weights; empty where they are not known.
-        defaults: of request fields that nobody gave.
+        identity: ``Backend.identity`` of the model or service.
+        weights: identity of the model weights; empty if unknown.
+        defaults: values of the request fields that are not given.
     """
 
     identity: str
@@ -35,12 +34,12 @@ class Maker:
 
 @dataclass(frozen=True)
 class WantedItem:
-    """One video that the batch is to have.
+    """One video of the batch.
 
     Attributes:
-        line: where the file asks for it.
-        request: complete but for a seed that nobody gave.
-        key: the same for the same request, copy, model and weights.
+        line: line number in the batch file.
+        request: complete, except for the seed if none is given.
+        key: hash of the request, its copy number, the model and the weights.
     """
 
     line: int
@@ -48,21 +47,21 @@ class WantedItem:
     key: str
 
     def name_for(self, seed: int) -> str:
-        """A name for the file: line, the prompt's beginning, seed, and enough of the key to be unique.
+        """File name: line, start of the prompt, seed, and enough of the key to be unique.
 
-        It is chosen once, for the first job: lines move, and files stay.
+        It is chosen once, for the first job: editing the batch file moves lines, but does not rename files.
         """
         slug = re.sub(r"[\W_]+", "-", self.request.prompt.lower())[:_SLUG_CHARACTERS].strip("-")
-        while len(slug.encode()) > 2 * _SLUG_CHARACTERS:  # of a name no more than 255 bytes are allowed
+        while len(slug.encode()) > 2 * _SLUG_CHARACTERS:  # file systems limit a name to 255 bytes
             slug = slug[:-1]
         return "-".join(filter(None, [f"{self.line:04}", slug, str(seed), self.key[:6]])) + ".mp4"
 
 
 def wanted_items(items: Iterable[BatchItem], maker: Maker) -> tuple[list[WantedItem], list[str]]:
-    """The items of a file, for who is to make them; and notes on those that are there already.
+    """The items for a batch file's requests, and notes on duplicates.
 
-    Requests that ask for the same, once the defaults are filled in, are told apart by their number if they
-    leave the seed open; with a seed they are the same video.
+    With the defaults filled in, equal requests with a seed are the same video and appear once. Equal requests without
+    a seed are different videos; the key includes their copy number.
     """
     found: list[WantedItem] = []
     notes: list[str] = []
@@ -71,7 +70,7 @@ def wanted_items(items: Iterable[BatchItem], maker: Maker) -> tuple[list[WantedI
         request = item.request.with_defaults(dict(maker.defaults))
         same = lines.setdefault(request, [])
         if same and request.seed is not None:
-            notes.append(f"line {item.line} asks for the same video as line {same[0]}, seed {request.seed}: made once")
+            notes.append(f"line {item.line}: same video as line {same[0]}, seed {request.seed}; generated once")
             continue
         parts = [request.model_dump(), len(same), maker.identity, maker.weights]
         same.append(item.line)

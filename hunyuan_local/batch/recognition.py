@@ -1,7 +1,7 @@
-"""What a file is that was given as prompts, one a line: each line of another format would become a video.
+"""Recognises files of another format that were given as plain text, where each line would become a prompt.
 
-Only what hardly can be a prompt is recognised; ``--format`` decides where that is wrong. Knows nothing about what
-the fields mean.
+Matches only text that is very unlikely to be a prompt; ``--format`` overrides a wrong guess. Independent of the
+meaning of the fields.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from typing import NoReturn
 from ..errors import ConfigError
 from .formats import COLUMNS, Format, lines_of
 
-_AS_TEXT = "save the prompts as plain text in UTF-8, one a line"
-_FROM_OFFICE = "save it there as CSV in UTF-8, or as plain text"
-# How files of other types begin, what they are, and what to do.
+_AS_TEXT = "save the prompts as plain text in UTF-8, one per line"
+_FROM_OFFICE = "export it as CSV in UTF-8, or as plain text"
+# File signatures (regular expressions for the first bytes), the type they indicate, and the remedy.
 _SIGNATURES: tuple[tuple[str, str, str], ...] = (
     (r".{4}ftyp", "a video (MP4)", _AS_TEXT),
     (r"\x1aE\xdf\xa3", "a video (Matroska or WebM)", _AS_TEXT),
-    (r"RIFF.{4}(AVI |WAVE|WEBP)", "a video, a sound or a picture (RIFF)", _AS_TEXT),
-    (r"\x89PNG|GIF8[79]a.{0,9}\x00|\xff\xd8\xff", "a picture", _AS_TEXT),
-    (r"PK\x03\x04", "an archive (ZIP), or a spreadsheet or document of an office program", _FROM_OFFICE),
-    (r"\xd0\xcf\x11\xe0", "a document of an old office program", _FROM_OFFICE),
+    (r"RIFF.{4}(AVI |WAVE|WEBP)", "a video, an audio file or an image (RIFF)", _AS_TEXT),
+    (r"\x89PNG|GIF8[79]a.{0,9}\x00|\xff\xd8\xff", "an image", _AS_TEXT),
+    (r"PK\x03\x04", "a ZIP archive, or an office document", _FROM_OFFICE),
+    (r"\xd0\xcf\x11\xe0", "an office document in an old format", _FROM_OFFICE),
     (r"\{\\rtf", "a document (RTF)", _FROM_OFFICE),
     (r"%PDF-", "a document (PDF)", _AS_TEXT),
     (r"\x1f\x8b|BZh[1-9]1AY|\xfd7zXZ|\x28\xb5\x2f\xfd", "a compressed file", "unpack it first"),
     (r"SQLite format 3", "a database (SQLite)", _AS_TEXT),
-    (r"(\xef\xbb\xbf)?\s*<(?i:\?xml|!doctype|html|svg)\b", "a page or a picture in XML or HTML", _AS_TEXT),
+    (r"(\xef\xbb\xbf)?\s*<(?i:\?xml|!doctype|html|svg)\b", "a page or an image in XML or HTML", _AS_TEXT),
 )
-_JSON_LINES = 'write one object a line, such as {"prompt": "a cat on a fence"}, and name the file .jsonl'
-_OTHERWISE = "--format text makes each line a prompt as it stands"
-# Suffixes of formats that nobody writes prompts in, one a line.
+_JSON_LINES = 'write one object per line, such as {"prompt": "a cat on a fence"}, and name the file .jsonl'
+_OTHERWISE = "--format text reads each line as a prompt"
+# Suffixes of formats that are not used for one prompt per line.
 _REFUSED = {
     ".yaml": "YAML", ".yml": "YAML", ".toml": "TOML", ".ini": "a configuration", ".xml": "XML", ".html": "HTML",
 }  # fmt: skip
@@ -47,7 +47,7 @@ _LIST_ITEM = re.compile(r"\s*-\s+prompt\s*:(\s.*)?")
 
 @dataclass(frozen=True)
 class Recognised:
-    """How a text is to be read; ``note`` says so where its name said otherwise."""
+    """The format to read a text in; ``note`` is set if it differs from what the file name suggests."""
 
     format: Format
     delimiter: str = ","
@@ -55,34 +55,34 @@ class Recognised:
 
 
 def refuse_other_types(data: bytes, name: str) -> None:
-    """Refuse pictures, archives and the like by what they begin with.
+    """Refuse images, archives and other file types by their signature.
 
     Raises:
-        ConfigError: it is one; says what, and what to do.
+        ConfigError: names the type and the remedy.
     """
     begin = data[:200].decode("latin-1")
     for pattern, kind, remedy in _SIGNATURES:
         if re.match(pattern, begin, re.DOTALL):
-            raise ConfigError(f"{name}: is {kind}, not a text of prompts; {remedy}")
+            raise ConfigError(f"{name}: is {kind}, not a text file with prompts; {remedy}")
 
 
 def refuse_suffix(suffix: str, stem: str, name: str) -> None:
-    """Refuse a name that says another format.
+    """Refuse a suffix of another format.
 
     Raises:
-        ConfigError: naming it, and what to write instead.
+        ConfigError: names the format and the remedy.
     """
     if suffix == ".json":
-        raise ConfigError(f"{name}: is JSON; write one object a line and name it {stem}.jsonl")
+        raise ConfigError(f"{name}: is JSON; write one object per line and name it {stem}.jsonl")
     if suffix in _REFUSED:
-        raise ConfigError(f"{name}: is {_REFUSED[suffix]}, by its name; {_JSON_LINES}; {_OTHERWISE}")
+        raise ConfigError(f"{name}: is {_REFUSED[suffix]}, according to its suffix; {_JSON_LINES}; {_OTHERWISE}")
 
 
 def recognise(text: str, name: str) -> Recognised:
-    """How to read a text of which nothing is said but that it should be prompts; comments are blank lines in it.
+    """Guess the format of a text with an unknown suffix, in which comments are blank lines.
 
     Raises:
-        ConfigError: it is of a format that is not read, or of two; says what to do.
+        ConfigError: the text is in an unsupported format, or in two formats; names the remedy.
     """
     lines = list(lines_of(text))
     if not lines:
@@ -96,14 +96,14 @@ def recognise(text: str, name: str) -> Recognised:
 def _json(text: str, lines: list[tuple[int, str]], name: str) -> Recognised | None:
     first = lines[0][1].strip()
     if first in ("{", "[", "[{") or (first[0] in "[{" and _is_json(text) and not _OBJECT.match(first)):
-        _refuse(name, "is JSON that is not one object a line", _JSON_LINES)
+        _refuse(name, "is JSON, but not one object per line", _JSON_LINES)
     objects = [number for number, line in lines if _OBJECT.match(line)]
     if not objects:
         return None
     if len(objects) < len(lines):
         other = next(number for number, _ in lines if number not in objects)
         _refuse(name, f"line {objects[0]} is JSON and line {other} is not", f"--format jsonl reads JSON; {_JSON_LINES}")
-    return Recognised("jsonl", note=f"{name}: holds JSON lines and is read as such; {_OTHERWISE}")
+    return Recognised("jsonl", note=f"{name}: read as JSON lines; {_OTHERWISE}")
 
 
 def _is_json(text: str) -> bool:
@@ -116,18 +116,18 @@ def _is_json(text: str) -> bool:
 def _csv(text: str, lines: list[tuple[int, str]], name: str) -> Recognised | None:
     number, first = lines[0]
     if len(lines) > 1 and first.strip().strip('"').lower() == "prompt":
-        remedy = "take that line out, or --format csv reads the others as a column, --format text makes it a prompt too"
-        raise ConfigError(f"{name}: line {number} is 'prompt', as the header of a table; {remedy}")
+        remedy = "remove that line, or use --format csv to read it as a header, or --format text to read it as a prompt"
+        raise ConfigError(f"{name}: line {number} is 'prompt', like the header of a table; {remedy}")
     for delimiter in ",\t;|":
         cells = [cell.strip() for cell in _cells(first, delimiter)]
         if len(cells) < 2 or "prompt" not in [cell.lower() for cell in cells]:
             continue
         is_known = all(cell in COLUMNS for cell in cells)
         if is_known or (all(map(_COLUMN.fullmatch, cells)) and _has_columns(text, delimiter, len(cells))):
-            # Of the others the reader of CSV says what to do.
+            # For other delimiters, the CSV reader raises an error that names the remedy.
             delimiter = delimiter if delimiter in ",\t" else ","
-            kind = "a table with tabs" if delimiter == "\t" else "CSV"
-            return Recognised("csv", delimiter, f"{name}: holds {kind} and is read as such; {_OTHERWISE}")
+            kind = "tab-separated values" if delimiter == "\t" else "CSV"
+            return Recognised("csv", delimiter, f"{name}: read as {kind}; {_OTHERWISE}")
     return None
 
 
@@ -139,7 +139,7 @@ def _cells(line: str, delimiter: str) -> list[str]:
 
 
 def _has_columns(text: str, delimiter: str, count: int) -> bool:
-    """Whether each row has so many cells, and there is one below the header."""
+    """Whether each row has ``count`` cells, and there is at least one row below the header."""
     try:
         rows = [row for row in csv.reader(text.splitlines(), delimiter=delimiter) if any(map(str.strip, row))]
     except csv.Error:
@@ -148,7 +148,7 @@ def _has_columns(text: str, delimiter: str, count: int) -> bool:
 
 
 def _refuse_keys(lines: list[tuple[int, str]], name: str) -> None:
-    """Refuse what is written as YAML or TOML."""
+    """Refuse YAML and TOML."""
     number, first = lines[0]
     found = next((at for at, line in lines if _LIST_ITEM.fullmatch(line)), None)
     if found is None and (first.strip() == "---" or _KEY.fullmatch(first.strip())):

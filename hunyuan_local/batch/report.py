@@ -1,7 +1,7 @@
-"""The page of a batch: each video with its settings, its times and what went wrong, in one HTML file.
+"""The report page of a batch: one HTML file with each video, its settings, timings and errors.
 
-The file needs no network and no script. Everything on it is escaped, for prompts and messages may come from
-anybody. Knows nothing about how the videos were made.
+The page needs no network access and no scripts. All values are escaped, since prompts and messages are untrusted.
+Independent of how the videos are generated.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..video import read_poster
 
 _TEMPLATE = Path(__file__).with_name("report.html.j2")
 _WEB_ADDRESS = re.compile(r"https?://", re.IGNORECASE)
-_OTHER_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)  # such as s3://, which no browser opens
+_OTHER_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)  # such as s3://, which browsers cannot open
 _STAGES = ("load", "encode", "denoise", "decode", "write", "submit", "queue", "run", "download")
 _SETTINGS = {
     "num_frames": "Frames",
@@ -34,23 +34,23 @@ _SETTINGS = {
     "guidance_scale": "Guidance",
     "true_cfg_scale": "True CFG",
     "flow_shift": "Flow shift",
-    "fps": "Frames a second",
+    "fps": "Frames per second",
     "negative_prompt": "Negative prompt",
 }
 
 
 @dataclass(frozen=True)
 class ReportRow:
-    """One video of the page.
+    """One video on the page.
 
     Attributes:
-        line: where the batch file asks for it.
+        line: line number in the batch file.
         status: a ``JobStatus``.
-        video: the finished file, a path or an http(s) address; None where there is none.
-        poster: a local mp4 whose middle frame is shown before the video is played, or a JPEG; None for no picture.
-        error: why it failed, else empty.
-        cost_usd: what a service charged for it, where it says.
-        attempts: how often it was begun.
+        video: path or http(s) URL of the finished file; None if there is none.
+        poster: a local mp4, from which the page shows the middle frame, or a JPEG; None for no image.
+        error: why it failed; otherwise empty.
+        cost_usd: price that the service charged, if known.
+        attempts: how many times it was started.
     """
 
     line: int
@@ -67,10 +67,10 @@ class ReportRow:
 
 
 def check_report_path(path: Path) -> None:
-    """Refuse a path that no page could be written to, before any work is done.
+    """Refuse a path to which the page cannot be written, before any work starts.
 
     Raises:
-        ConfigError: its folder is missing or not writable, or its name is longer than a file system allows.
+        ConfigError: its folder is missing or not writable, or its name exceeds the file system's limit.
     """
     folder = path.resolve().parent
     if not folder.is_dir():
@@ -82,17 +82,17 @@ def check_report_path(path: Path) -> None:
 
 
 def write_report(path: Path, rows: Sequence[ReportRow], *, title: str, facts: Mapping[str, str]) -> None:
-    """Write the page, in the place of an older one.
+    """Write the page, replacing an older one.
 
-    Videos below the page's folder are linked relative to it, so that the folder may be moved as a whole; others
-    by their absolute path. A picture that cannot be taken is left out, and the page says why.
+    Videos below the page's folder get relative links, so the folder can be moved as a whole; others get absolute
+    paths. If a poster cannot be read, the page shows the reason instead.
 
     Args:
-        path: the HTML file; its folder exists.
-        facts: what holds for the whole batch, in words, such as {"Model": "tiny"}; shown in this order.
+        path: the HTML file, in an existing folder.
+        facts: properties of the whole batch, such as {"Model": "tiny"}, shown in this order.
 
     Raises:
-        ConfigError: the page cannot be written; an older one is as it was.
+        ConfigError: the page cannot be written; an older one stays unchanged.
     """
     import jinja2
 
@@ -101,14 +101,14 @@ def write_report(path: Path, rows: Sequence[ReportRow], *, title: str, facts: Ma
     )
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     folder = Path(os.path.abspath(path)).parent
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # each picture is a process of its own
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # each poster runs a separate ffmpeg process
         pictures = list(pool.map(_picture, [row.poster for row in rows]))
     cards = [_card(f"video-{i}", row, pictures[i], folder) for i, row in enumerate(rows)]
     counts = Counter(row.status for row in rows)
     page = template.render(title=title, facts=facts, counts=counts, cards=cards)
     try:
         with replacing(path) as partial:
-            # A file name that is no UTF-8 may stand in a message.
+            # Messages may contain file names that are not valid UTF-8.
             partial.write_bytes(page.encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise ConfigError(
@@ -117,7 +117,7 @@ def write_report(path: Path, rows: Sequence[ReportRow], *, title: str, facts: Ma
 
 
 def _card(name: str, row: ReportRow, picture: tuple[str | None, str], folder: Path) -> dict[str, Any]:
-    """What the template shows of a row, as texts and numbers."""
+    """The template's values for one row."""
     href, missing = _link(row.video, folder)
     width, height = row.request.width, row.request.height
     return {
@@ -137,7 +137,7 @@ def _card(name: str, row: ReportRow, picture: tuple[str | None, str], folder: Pa
 
 
 def _picture(video: Path | None) -> tuple[str | None, str]:
-    """A data: address of the middle frame, or None and why there is none."""
+    """A data: URL of the middle frame, or None and the reason."""
     if video is None:
         return None, ""
     try:
@@ -148,7 +148,7 @@ def _picture(video: Path | None) -> tuple[str | None, str]:
 
 
 def _link(video: str | None, folder: Path) -> tuple[str | None, str]:
-    """An address that a page in ``folder`` can link to, or None and the path where no file is."""
+    """A link target for a page in ``folder``, or None and the path if the file is missing."""
     if video is None:
         return None, ""
     if _WEB_ADDRESS.match(video):
@@ -161,11 +161,11 @@ def _link(video: str | None, folder: Path) -> tuple[str | None, str]:
         return None, str(target)
     if not target.is_relative_to(folder):
         return target.as_uri(), ""
-    return quote(os.fsencode(target.relative_to(folder))), ""  # its colons too: none begins a scheme
+    return quote(os.fsencode(target.relative_to(folder))), ""  # also colons, so the name is not taken for a scheme
 
 
 def _settings(row: ReportRow) -> list[tuple[str, str]]:
-    """Name and value of what was asked for beside the prompt, and of what it took."""
+    """Label and value of the request fields other than the prompt, then device, attempts and cost."""
     given = row.request.model_dump(exclude_none=True)
     if row.request.true_cfg_scale == 1.0:  # off
         del given["true_cfg_scale"]
@@ -182,7 +182,7 @@ def _settings(row: ReportRow) -> list[tuple[str, str]]:
 
 
 def _stages(timings: Timings) -> list[dict[str, Any]]:
-    """Name, duration, and place on a bar of 100 of each stage that took any time."""
+    """Name, duration and position (in percent of the whole bar) of each stage that took time."""
     seconds = {stage: getattr(timings, f"{stage}_s") for stage in _STAGES}
     whole = max(timings.total_s, sum(seconds.values()))
     stages, start = [], 0.0

@@ -1,7 +1,7 @@
-"""A batch at work: what is missing is put into a job store of its own, made by workers, and brought to its place.
+"""Runs a batch: queues the missing videos in a job store, lets workers generate them, and delivers the files.
 
-All that is known of a batch is on disk: whoever dies, the same command goes on. Who the workers are is
-not known here.
+The whole state of a batch is on disk, so after a crash the same command resumes it. Independent of the kind of
+workers.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ from .destination import Destination
 from .items import WantedItem
 
 MAX_ATTEMPTS = 3
-GRACE_S = 20.0  # for the workers to save the state of their videos
+GRACE_S = 20.0  # time for the workers to save the state of their videos
 _LEAST_S, _LOOK_S = 0.2, 0.5
-_SUSPENDED_S = 5.0  # so long between two looks: the machine slept, or this process was stopped
-# So many deaths of a worker in a row, without a job having ended: there is something that a new one will not mend.
+_SUSPENDED_S = 5.0  # a gap this long between two checks: the machine or this process was suspended
+# After this many worker deaths in a row without a finished job, the cause is one that a restart does not fix.
 _DEATHS_IN_A_ROW = 3
 _ALL = 1_000_000
-_LARGEST_SEED = 2**32 - 1  # of those drawn: they stand in the names of the files
+_LARGEST_SEED = 2**32 - 1  # of random seeds, to keep file names short
 _ANY_AGE_S = 1e10
 
 
 @dataclass(frozen=True)
 class ItemState:
-    """How far one item is.
+    """The state of one item.
 
     Attributes:
-        item: what is wanted.
-        job: its last job; None if it has none yet.
-        name: of its file; empty without a job.
-        is_there: the video is at its place.
-        problem: why a video that is made is not at its place.
+        item: the wanted video.
+        job: its latest job; None if it has none yet.
+        name: its file name; empty without a job.
+        is_there: whether the video is at its destination.
+        problem: why a finished video is not at its destination.
     """
 
     item: WantedItem
@@ -59,7 +59,7 @@ class ItemState:
 
     @property
     def status(self) -> str:
-        """``done``, ``failed``, ``running`` or ``waiting``; a video that is not at its place yet is not done."""
+        """``done``, ``failed``, ``running`` or ``waiting``; an undelivered video is not done."""
         if self.is_there:
             return "done"
         if self.job is None or self.job.status in ("queued", "canceled"):
@@ -70,13 +70,13 @@ class ItemState:
 
 
 class Batch:
-    """The items that are wanted, and what has become of them so far.
+    """The items of a batch and their progress.
 
     Args:
         items: with distinct keys.
-        destination: held by the caller; see :meth:`Destination.hold`.
-        identity: of who makes the videos, by which workers find their jobs.
-        limits: the seeds that may be drawn.
+        destination: locked by the caller with :meth:`Destination.hold`.
+        identity: ``Backend.identity``, by which workers find their jobs.
+        limits: the range of random seeds.
     """
 
     def __init__(self, items: Sequence[WantedItem], destination: Destination, identity: str, limits: Capabilities):
@@ -90,25 +90,25 @@ class Batch:
         self._jobs: dict[str, Job] = {}
         self._there: set[str] = set()
         self._problems: dict[str, str] = {}
-        self.made: list[str] = []  # keys of the items whose videos came to their place in this run, in that order
+        self.made: list[str] = []  # keys of the items delivered in this run, in order
 
     def prepare(self, *, retry_failed: bool = False) -> None:
-        """Take up what earlier runs have left, and put what is missing into the queue.
+        """Load the state of earlier runs, and queue the missing items.
 
         Args:
-            retry_failed: also what failed for good.
+            retry_failed: also queue items that failed.
 
         Raises:
-            VideoError: the destination does not answer.
+            VideoError: the destination cannot be read.
             StoreError: the job store cannot be used.
         """
-        self._take_from_the_dead()
+        self._release_dead_workers()
         sweep(self.folder, self.store, time.time())
         for job in self.store.find(limit=_ALL, oldest_first=True):
             if job.origin["key"] in self._by_key:
                 self._jobs[job.origin["key"]] = job
             elif not job.is_finished:
-                self.store.cancel(job.job_id)  # a line that was changed or taken out
+                self.store.cancel(job.job_id)  # its line was changed or removed
         self._there = self.destination.names()
         for item in self.items:
             self._prepare(item, retry_failed)
@@ -121,25 +121,25 @@ class Batch:
             if self.folder.video(job).exists():
                 self._deliver(item.key, job)
             elif job.origin["name"] not in self._there:
-                job = self._enqueue(item, job.request)  # somebody has deleted it: the very same again
+                job = self._enqueue(item, job.request)  # its video was deleted: generate the same one again
         elif job.status == "canceled" or (job.status == "failed" and retry_failed):
             job = self.store.retry(job.job_id) or job
         self._jobs[item.key] = job
 
     def states(self) -> list[ItemState]:
-        """How far each item is, in the file's order."""
+        """The state of each item, in the order of the file."""
         return [self._state(item) for item in self.items]
 
     def work(self, pool: Pool, stopping: threading.Event, watch: Callable[[], None]) -> None:
-        """Let the workers make what is missing; returns when nothing is left to do, or soon after ``stopping``.
+        """Run the workers until no item is left or ``stopping`` is set.
 
         Args:
-            pool: started, watched and ended here.
-            stopping: the workers save the state of their videos and end.
+            pool: started, supervised and stopped here.
+            stopping: once set, the workers save the state of their videos and exit.
             watch: called about twice a second, from this thread.
 
         Raises:
-            HunyuanLocalError: the workers die of something that a new one would not mend.
+            HunyuanLocalError: the workers keep dying of an error that a restart does not fix.
         """
         deaths, ended = pool.deaths, len(self._jobs)
         looked_at = time.time()
@@ -148,7 +148,7 @@ class Batch:
                 pool.tick()
                 if time.time() - looked_at < _SUSPENDED_S:
                     self.store.expire()
-                looked_at = time.time()  # after a suspension the workers give signs of life before leases end
+                looked_at = time.time()  # after a suspension, let the workers renew their leases before any expires
                 left = self._look()
                 watch()
                 if left != ended:
@@ -156,7 +156,7 @@ class Batch:
                 hopeless = pool.deaths - deaths >= _DEATHS_IN_A_ROW * pool.size
                 if hopeless or (pool.has_ended and pool.deaths and left):
                     raise pool.error or HunyuanLocalError(
-                        f"the workers cannot work: {pool.last_words or 'they die again and again'}"
+                        f"the workers cannot work: {pool.last_words or 'they keep dying'}"
                     )
                 if pool.has_ended:
                     break
@@ -170,19 +170,19 @@ class Batch:
             shutil.rmtree(self.folder.prompts, ignore_errors=True)
 
     def running(self) -> list[tuple[WantedItem, Job]]:
-        """The items at work now, with their progress."""
+        """The running items and their jobs, with progress."""
         jobs = self.store.find(statuses=["running"], model=self.identity, oldest_first=True)
         return [(self._by_key[key], job) for job in jobs if (key := job.origin["key"]) in self._by_key]
 
     def unfinished(self) -> list[Job]:
-        """The jobs that have not ended, as they stood when they were put into the queue."""
+        """The unfinished jobs, as they were when they entered the queue."""
         return [job for job in self._jobs.values() if not job.is_finished]
 
     def _look(self) -> int:
-        """Take note of the jobs that have ended since the last look, and bring their videos to their place.
+        """Record the jobs that have ended since the last call, and deliver their videos.
 
         Returns:
-            How many jobs are not finished.
+            The number of unfinished jobs.
         """
         unfinished = {job.job_id: key for key, job in self._jobs.items() if not job.is_finished}
         open_ids = self.store.open_ids() if unfinished else set()
@@ -191,7 +191,7 @@ class Batch:
             if job is None:  # deleted by hand
                 del self._jobs[key]
                 continue
-            if not job.is_finished:  # put back into the queue in this moment
+            if not job.is_finished:  # back in the queue by now
                 continue
             self._jobs[key] = job
             if job.status == "succeeded":
@@ -201,27 +201,27 @@ class Batch:
     def _deliver(self, key: str, job: Job) -> None:
         name = job.origin["name"]
         if not self.destination.is_local:
-            self._keep_picture(job)
+            self._keep_poster(job)
         video = self.folder.video(job)
         try:
             if beside(video).exists():
                 self.destination.deliver(beside(video), beside(Path(name)).name)
             self.destination.deliver(video, name)
         except VideoError as error:
-            self._problems[key] = str(error)  # it stays here, and the next run tries it again
+            self._problems[key] = str(error)  # the local file stays; the next run tries again
         else:
             self._there.add(name)
             self.made.append(key)
 
-    def _keep_picture(self, job: Job) -> None:
-        """For the page: the video itself will no longer be here."""
-        with contextlib.suppress(VideoError, OSError):  # a page without the picture is as good
+    def _keep_poster(self, job: Job) -> None:
+        """Save a poster for the page, since the video itself leaves this machine."""
+        with contextlib.suppress(VideoError, OSError):  # the page works without a poster
             path = self.picture(job)
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(read_poster(self.folder.video(job)))
 
     def picture(self, job: Job) -> Path:
-        """Where a small picture of a video is kept that is brought to a URL."""
+        """Path of the saved poster of a video that is delivered to a URL."""
         return self.folder.root / "pictures" / f"{job.job_id}.jpg"
 
     def _state(self, item: WantedItem) -> ItemState:
@@ -231,14 +231,14 @@ class Batch:
         return ItemState(item, job, name, is_there, self._problems.get(item.key, ""))
 
     def _enqueue(self, item: WantedItem, request: GenerationRequest) -> Job:
-        assert request.seed is not None  # one was drawn, or is its job's
+        assert request.seed is not None  # drawn at random, or taken from the earlier job
         origin = {"key": item.key, "line": item.line, "name": item.name_for(request.seed)}
         return self.store.enqueue(request, self.identity, origin, max_attempts=MAX_ATTEMPTS)
 
-    def _take_from_the_dead(self) -> None:
-        """Give back at once what workers held that are no longer there, rather than wait for their leases.
+    def _release_dead_workers(self) -> None:
+        """Return the jobs of dead workers to the queue now, instead of waiting for their leases to expire.
 
-        They died with an earlier run, for which no item is to blame, so no attempt is counted.
+        The workers died with an earlier run, not because of their jobs, so the attempts do not count.
         """
         for report in self.store.worker_reports.recent(within_s=_ANY_AGE_S):
             if not _is_alive(report.pid):
@@ -252,5 +252,5 @@ def _is_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass  # another user's
+        pass  # the process exists, but belongs to another user
     return True

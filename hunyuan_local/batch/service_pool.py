@@ -1,4 +1,4 @@
-"""Workers at a hosted service: threads of this process, since they only wait."""
+"""Workers for a hosted service: threads of this process, since they only wait for the service."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ logger = logging.getLogger(__name__)
 
 
 class ServicePool:
-    """So many tasks at a time; see :class:`hunyuan_local.jobs.pool.Pool`.
+    """Runs up to ``concurrency`` tasks at a time. Implements :class:`hunyuan_local.jobs.pool.Pool`.
 
     Args:
-        folder, store: of the batch.
-        make_backend: makes a backend for one thread; backends are not for concurrent use.
-        concurrency: how many threads, and so tasks at the service.
-        budget: asked before each submission.
-        config: of each thread's worker; the pool names them.
+        folder, store: data folder and job store of the batch.
+        make_backend: creates the backend of one thread; a backend is not thread-safe.
+        concurrency: number of threads, and so of open tasks at the service.
+        budget: checked before each submission.
+        config: configuration of every worker; the pool sets the name.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class ServicePool:
         self._threads: list[threading.Thread] = []
 
     def tick(self) -> None:
-        """Begin, the first time."""
+        """Start the threads on the first call."""
         if not self._threads:
             pairs = zip(self._workers, self._backends, strict=True)
             self._threads = [threading.Thread(target=self._run, args=pair) for pair in pairs]
@@ -57,17 +57,17 @@ class ServicePool:
 
     @property
     def has_ended(self) -> bool:
-        """Whether every thread has ended, such as for want of a key."""
+        """Whether every thread has ended, for example because the API key is missing."""
         return bool(self._threads) and not any(thread.is_alive() for thread in self._threads)
 
     def ask_to_end(self) -> None:
-        """Tell every thread to end; open tasks stay open at the service, and the next run goes on with them."""
+        """Ask every thread to end; tasks stay open at the service, and the next run resumes them."""
         for worker in self._workers:
-            with contextlib.suppress(TerminationRequest):  # nothing is loaded that could not be left
+            with contextlib.suppress(TerminationRequest):  # raised while a model loads; here, none is loaded
                 worker.stop()
 
     def stop(self, grace_s: float) -> None:
-        """End every thread; a call to the service that is under way is waited for."""
+        """End every thread; waits for calls to the service that are in progress."""
         self.ask_to_end()
         for thread in self._threads:
             thread.join()
@@ -82,4 +82,4 @@ class ServicePool:
         except Exception as error:
             self.deaths += 1
             self.last_words = f"unexpected {type(error).__name__}: {error}"
-            logger.exception("a thread of the batch has ended")
+            logger.exception("a worker thread of the batch died")

@@ -1,4 +1,4 @@
-"""How a batch has ended: counts, seconds and reasons, and the rows of its page."""
+"""Summarises a batch after a run: counts, time, cost and failures, and the rows of the report page."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _STATUS_WORDS = {"done": "succeeded", "failed": "failed", "running": "running", 
 
 
 class Summary:
-    """What is to be said of a batch after a run.
+    """The results of a run.
 
     Args:
-        batch: after its work.
-        seconds: of this run.
-        spent_usd: at a service, in all runs; None where it is not known.
-        price_usd: of one video there.
+        batch: after :meth:`Batch.work`.
+        seconds: duration of this run.
+        spent_usd: total cost at the service over all runs; None if unknown.
+        price_usd: price of one video.
 
     Attributes:
-        counts: items by status: ``done``, ``failed``, ``running`` and ``waiting``.
-        made: how many of the done came in this run.
-        failures: line, file name and reason of each that has failed.
+        counts: number of items by status: ``done``, ``failed``, ``running`` and ``waiting``.
+        made: number of videos delivered in this run.
+        failures: line and reason of each failed item.
     """
 
     def __init__(self, batch: Batch, seconds: float, spent_usd: float | None = None, price_usd: float | None = None):
@@ -38,7 +38,7 @@ class Summary:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every video is at its place."""
+        """Whether every video was delivered."""
         return self.counts["done"] == len(self._states)
 
     @property
@@ -47,7 +47,7 @@ class Summary:
         return self.counts["waiting"] + self.counts["running"]
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, with every item, as JSON values; times in seconds."""
+        """The summary and every item as JSON values; times in seconds."""
         return {
             "videos": len(self._states),
             "done": self.counts["done"],
@@ -60,7 +60,7 @@ class Summary:
         }
 
     def rows(self) -> list[ReportRow]:
-        """What the page shows, item by item."""
+        """The rows of the report page, one per item."""
         return [self._row(state) for state in self._states]
 
     def _item(self, state: ItemState) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Jobs that outlive the process that took them: a store on disk, and who works on it."""
+"""Durable jobs: a store on disk, and the workers that run them."""

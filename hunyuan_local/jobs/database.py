@@ -1,6 +1,6 @@
-"""One SQLite file shared by threads and processes, with its errors in this project's words.
+"""One SQLite file shared by threads and processes; its errors become StoreError.
 
-Each statement is a transaction of its own. Knows the schema's number, not what the tables mean.
+Each statement is one transaction. Independent of the meaning of the tables.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from typing import Any
 from ..errors import StoreError
 from .migrations import migrate
 
-# With a write-ahead log, FULL syncs it at every commit: a job that was acknowledged survives a power cut. NORMAL
-# leaves that to the next one that does: https://www.sqlite.org/pragma.html#pragma_synchronous
+# With a write-ahead log, FULL syncs the log at every commit, so an acknowledged job survives a power cut. NORMAL
+# leaves the sync to a later checkpoint or FULL commit: https://www.sqlite.org/pragma.html#pragma_synchronous
 _SAFE, _FAST = "PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL"
 
 
 class Database:
-    """A connection a thread to one file, at the newest schema.
+    """One connection per thread to a SQLite file, migrated to the latest schema.
 
     Args:
-        path: the SQLite file; made if it is not there.
+        path: the SQLite file; created if it does not exist.
         clock: seconds since 1970.
 
     Raises:
-        StoreError: the file is damaged, not a job store, or cannot be written; it is left as it is.
+        StoreError: the file is damaged, not a job store, or not writable; it is not changed.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time):
@@ -45,8 +45,8 @@ class Database:
         """Run one statement and return its rows.
 
         Args:
-            durable: what it changes survives a power cut, for which the disk is waited for. Where not, it may be
-                lost with one, but nothing of it half: the death of a process costs nothing either way.
+            durable: wait until the change is on disk, so it survives a power cut. Otherwise a power cut may lose the
+                change, though never part of it. A process that dies loses nothing either way.
 
         Raises:
             StoreError: the file is damaged, locked for 30 s, or the disk is full.
@@ -61,10 +61,10 @@ class Database:
                 connection.execute(_SAFE)
 
     def wait_for_change(self, ended: Callable[[], bool], limit_s: float, look_s: float = 0.02) -> None:
-        """Return when another connection has changed the file, ``ended`` says so, or after ``limit_s`` seconds.
+        """Return when another connection changes the file, when ``ended()`` is true, or after ``limit_s`` seconds.
 
-        SQLite counts the changes of others (``PRAGMA data_version``); to read the count takes no
-        lock and some microseconds, so it can be looked at often.
+        Polls ``PRAGMA data_version``, SQLite's count of changes by other connections. Reading it takes a few
+        microseconds and no lock.
         """
         with self._translated() as connection:
             before = self._seen
@@ -77,7 +77,7 @@ class Database:
 
     @property
     def _seen(self) -> int | None:
-        """The count of this thread's last wait, so that no change in between is missed."""
+        """The change count at this thread's last wait, so that no change between two waits is missed."""
         return getattr(self._local, "version", None)
 
     def close(self) -> None:
@@ -89,19 +89,19 @@ class Database:
 
     @contextmanager
     def _translated(self) -> Iterator[sqlite3.Connection]:
-        """This thread's connection; what SQLite raises becomes an error of ours."""
+        """Yield this thread's connection; turn SQLite's errors into StoreError."""
         try:
             yield self._connection()
         except sqlite3.DatabaseError as error:
             raise StoreError(
                 f"the job store {self.path} cannot be used: {error}; nothing was overwritten: restore the file from a "
-                "copy, or move it away to start with an empty one; check the disk"
+                "backup, or move it away to start with an empty store; check the disk"
             ) from error
 
     def _connection(self) -> sqlite3.Connection:
         connection = getattr(self._local, "connection", None)
         if connection is None:
-            # Others wait up to 30 s for their turn.
+            # Wait up to 30 s for locks of other connections.
             connection = sqlite3.connect(self.path, timeout=30, isolation_level=None)
             connection.row_factory = sqlite3.Row
             connection.execute("PRAGMA journal_mode = WAL")

@@ -1,8 +1,8 @@
-"""Seconds until a job is done, from measured step times; None where nothing was measured yet.
+"""Estimates the seconds until a job is done, from measured step times; None without measurements.
 
-The cost of a step is taken to grow with width x height x frames, and doubled by true guidance. The
-cost of jobs of the same size is taken as it was; others are scaled. Loading a model, and whatever
-else the machine does, is not foreseen.
+The model: one step costs time in proportion to width x height x num_frames, and twice that with true
+classifier-free guidance. Measurements of jobs of the same size are used directly; others are scaled. The time to load
+a model, and other load on the machine, are not part of the estimate.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from ..schema import GenerationRequest, Timings
 from .job import Job
 from .store import JobStore
 
-RECENT_JOBS = 20  # whose cost is measured
+RECENT_JOBS = 20  # number of finished jobs to measure
 _MOST_QUEUED = 1000
 _FRESH_S = 1.0
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What jobs have cost, in seconds: a step, and all but the steps; each for a voxel (pixel x frame)."""
+    """Measured seconds per voxel (pixel x frame): ``step_s`` per transformer pass, ``rest_s`` for the other stages."""
 
     step_s: float
     rest_s: float
 
     def rest_of(self, request: GenerationRequest) -> float:
-        """Seconds for all but the steps."""
+        """Seconds for all stages but denoising."""
         return self.rest_s * _voxels(request)
 
     def total_of(self, request: GenerationRequest) -> float:
-        """Seconds from begin to end."""
+        """Seconds for the whole job: step_s x voxels x passes + rest_s x voxels."""
         return self.step_s * work_of(request) + self.rest_of(request)
 
 
 def measure(finished: Iterable[Job]) -> dict[int, Cost]:
-    """The cost by size in voxels, and under 0 that of all together; empty where nothing was measured.
+    """The cost by size in voxels, with the average over all sizes under key 0; empty without measurements.
 
-    Jobs that were taken up again after an interruption are left out: their times are of a part.
+    Skips jobs that were resumed after an interruption, since their timings cover only a part of the steps.
     """
     groups: dict[int, list[tuple[float, float, int, int]]] = {}
     for job in finished:
@@ -61,7 +61,7 @@ def measure(finished: Iterable[Job]) -> dict[int, Cost]:
 
 @dataclass(frozen=True)
 class Forecast:
-    """Seconds left by job id, and until the first of the waiting jobs is taken; None is not known."""
+    """Seconds left by job id, and until the first waiting job starts, which frees a place; None means unknown."""
 
     seconds_left: dict[str, float | None]
     seconds_to_place: float | None
@@ -70,12 +70,12 @@ class Forecast:
 def forecast(
     running: Sequence[Job], queued: Sequence[Job], costs: dict[int, Cost], workers: int, now: float | None = None
 ) -> Forecast:
-    """What becomes of unfinished jobs if each worker takes the next one as soon as it is free.
+    """Simulate the queue: each worker takes the next job as soon as it is free.
 
     Args:
-        queued: in the order in which they will be taken.
-        workers: how many there are, with those that are at work.
-        now: seconds since 1970; None takes the running jobs as they were last heard of.
+        queued: in queue order.
+        workers: number of workers, idle or busy.
+        now: seconds since 1970; None uses the running jobs' last reports as they are.
     """
     left = {job.job_id: _left_of(job, _cost_of(job.request, costs), now) for job in running}
     known = all(seconds is not None for seconds in left.values())
@@ -85,7 +85,7 @@ def forecast(
     for job in queued:
         cost = _cost_of(job.request, costs)
         if not (known and free and cost):
-            known = False  # nor is it for those behind it
+            known = False  # an unknown duration makes the start of all later jobs unknown
             left[job.job_id] = None
             continue
         end = heapq.heappop(free) + cost.total_of(job.request)
@@ -95,16 +95,16 @@ def forecast(
 
 
 def _left_of(job: Job, cost: Cost | None, now: float | None) -> float | None:
-    told = _told(job, cost)
-    if told is None or now is None:
-        return told
+    reported = _at_last_report(job, cost)
+    if reported is None or now is None:
+        return reported
     assert job.lease_until is not None and job.lease_s is not None  # it runs
-    heard_at = job.lease_until - job.lease_s  # a lease is prolonged with each sign of life
-    return max(0.0, told - max(0.0, now - heard_at))
+    reported_at = job.lease_until - job.lease_s  # each heartbeat renews the lease for lease_s
+    return max(0.0, reported - max(0.0, now - reported_at))
 
 
-def _told(job: Job, cost: Cost | None) -> float | None:
-    """Seconds that were left when the job was last heard of."""
+def _at_last_report(job: Job, cost: Cost | None) -> float | None:
+    """Seconds that were left at the job's last heartbeat."""
     progress = job.progress
     if progress is not None and progress.stage == "denoise" and progress.seconds_left is not None:
         return progress.seconds_left + (cost.rest_of(job.request) if cost else 0.0)
@@ -117,7 +117,7 @@ def _told(job: Job, cost: Cost | None) -> float | None:
 
 
 class Forecaster:
-    """Forecasts for the jobs of one model in a store, made at most once a second."""
+    """Forecasts for one model's jobs in a store, recomputed at most once a second."""
 
     def __init__(self, store: JobStore, model: str, clock: Callable[[], float] = time.monotonic):
         self._store, self._model, self._clock = store, model, clock
@@ -127,20 +127,20 @@ class Forecaster:
         self._made = Forecast({}, None)
 
     def seconds_left(self, job: Job) -> float | None:
-        """Until this job is done; None also where it is finished, or another model's."""
+        """Seconds until the job is done; None also for a finished job, or a job of another model."""
         if job.is_finished or job.model != self._model:
             return None
         left = self._fresh(job.job_id).seconds_left.get(job.job_id)
         return None if left is None else max(0.0, left - (self._clock() - self._made_at))
 
     def seconds_to_place(self) -> float | None:
-        """Until the first of the waiting jobs is taken."""
+        """Seconds until the first waiting job starts, which frees a place in the queue."""
         return self._fresh().seconds_to_place
 
     def _fresh(self, job_id: str | None = None) -> Forecast:
         with self._lock:
             is_old = self._clock() - self._made_at >= _FRESH_S
-            # A job that came since then; where more wait than are forecast, it may also be one behind those.
+            # A job newer than the last forecast. If that one is at its limit, the job may also be beyond the limit.
             is_new = job_id not in self._made.seconds_left and len(self._made.seconds_left) < _MOST_QUEUED
             if is_old or (job_id is not None and is_new):
                 self._made, self._made_at = self._make(), self._clock()
@@ -161,16 +161,16 @@ def _cost_of(request: GenerationRequest, costs: dict[int, Cost]) -> Cost | None:
 
 def _voxels(request: GenerationRequest) -> int:
     width, height, num_frames = request.width, request.height, request.num_frames
-    assert width is not None and height is not None and num_frames is not None  # the model's defaults filled them
+    assert width is not None and height is not None and num_frames is not None  # filled in from the model's defaults
     return width * height * num_frames
 
 
 def _passes(request: GenerationRequest) -> int:
-    """How often the transformer runs; true guidance runs it twice a step."""
-    assert request.num_inference_steps is not None  # nor is it without steps
+    """Number of transformer passes; true classifier-free guidance needs two per step."""
+    assert request.num_inference_steps is not None  # filled in from the model's defaults
     return request.num_inference_steps * (2 if request.true_cfg_scale > 1 and request.negative_prompt else 1)
 
 
 def work_of(request: GenerationRequest) -> int:
-    """What the steps of a request are measured by: voxels times runs of the transformer."""
+    """The work of denoising a request: voxels x transformer passes."""
     return _voxels(request) * _passes(request)

@@ -1,4 +1,4 @@
-"""Where the jobs of a data folder keep their files: paths made of a stored job's id, never of a caller's text."""
+"""The file layout of a data folder. Paths are built from stored job ids, never from user input."""
 
 from __future__ import annotations
 
@@ -20,61 +20,61 @@ class DataFolder:
     """Database, videos, unfinished videos and secrets under one folder.
 
     Args:
-        root: made if it is not there.
+        root: created if it does not exist.
 
     Raises:
-        ConfigError: it cannot be made or written.
+        ConfigError: the folder cannot be created or is not writable.
     """
 
     def __init__(self, root: Path | None = None):
         self.root = default_data_dir() if root is None else Path(root)
         try:
             for folder in (self.root, self.root / "videos", self.root / "unfinished"):
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # prompts and videos are their owner's
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # prompts and videos are private to the user
                 if not os.access(folder, os.W_OK | os.X_OK):
                     raise PermissionError(f"{folder} is not writable")
         except OSError as error:
             raise ConfigError(
-                f"data_dir={str(self.root)!r}: cannot be used: {error}; give a folder that may be written, "
+                f"data_dir={str(self.root)!r}: cannot be used: {error}; give a writable folder "
                 "with --data-dir or HUNYUAN_LOCAL_DATA_DIR"
             ) from error
 
     def store(self) -> JobStore:
-        """The jobs; see :class:`JobStore` for what may be raised."""
+        """Open the job store; raises what :class:`JobStore` raises."""
         return JobStore(self.root / "jobs.sqlite3")
 
     def video(self, job: Job) -> Path:
-        """The file of a job that has succeeded."""
+        """The finished video of a job."""
         return self.root / "videos" / f"{job.job_id}.mp4"
 
     def preview(self, job: Job) -> Path:
-        """The picture of a job's unfinished video, where its worker writes one."""
+        """The preview image of an unfinished video, if its worker writes one."""
         return preview_path(self.video(job))
 
     def unfinished(self, job: Job) -> Path:
-        """The folder with the saved state of a job that has not."""
+        """The folder with the saved state of an unfinished video."""
         return self.root / "unfinished" / job.job_id
 
     @property
     def prompts(self) -> Path:
-        """The folder of prompts that were encoded ahead; not there before one was."""
+        """The folder of prompts encoded in advance; created on first use."""
         return self.root / "prompts"
 
     def remove(self, job: Job) -> None:
-        """Delete all files of a job; those that are not there are no error."""
-        for path in self.video(job).parent.glob(f"{job.job_id}.*"):  # also its picture, and what stands beside it
+        """Delete all files of a job that exist."""
+        for path in self.video(job).parent.glob(f"{job.job_id}.*"):  # the video, its preview and its JSON sidecar
             path.unlink(missing_ok=True)
         shutil.rmtree(self.unfinished(job), ignore_errors=True)
 
     def old_files(self, before: float) -> Iterator[Path]:
-        """Videos, finished or not, and saved states that nothing has changed since a moment (seconds since 1970)."""
+        """Videos, finished or not, and saved states last changed before ``before`` (seconds since 1970)."""
         for path in [*(self.root / "videos").iterdir(), *(self.root / "unfinished").iterdir()]:
-            with contextlib.suppress(FileNotFoundError):  # deleted at this moment
+            with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
                 if path.stat().st_mtime < before:
                     yield path
 
     def of_unfinished_files(self) -> list[Path]:
-        """The folders in which a worker may have left an unfinished file."""
+        """The folders in which a worker may have left partial files."""
         return [self.root / "videos", self.prompts, *(self.root / "unfinished").iterdir()]
 
     def delete(self, path: Path) -> None:
@@ -85,11 +85,11 @@ class DataFolder:
             path.unlink(missing_ok=True)
 
     def free_bytes(self) -> int:
-        """What is free on the disk."""
+        """Free disk space."""
         return shutil.disk_usage(self.root).free
 
     def secret(self, name: str) -> str:
-        """A random text of 64 hexadecimal digits, made at the first use and readable by the owner alone."""
+        """A random string of 64 hexadecimal digits, created on first use, readable only by its owner."""
         path = self.root / f"{name}.secret"
         try:
             if not path.exists():
@@ -99,11 +99,11 @@ class DataFolder:
                     file.flush()
                     os.fsync(file.fileno())
                 try:
-                    os.link(draft, path)  # of two processes the first one's stays
+                    os.link(draft, path)  # fails if another process has created it first
                 except FileExistsError:
-                    pass  # the other process was first
+                    pass  # use the other process's secret
                 finally:
                     draft.unlink()
             return path.read_text()
         except OSError as error:
-            raise ConfigError(f"{path}: the secret cannot be kept: {error}; check the folder's permissions") from error
+            raise ConfigError(f"{path}: cannot store the secret: {error}; check the folder's permissions") from error

@@ -1,7 +1,7 @@
-"""A worker's signs of life: the lease prolonged, progress reported, cancellations seen, its reports written.
+"""A worker's heartbeat: renews leases, reports progress, notices cancellations, and writes the worker's report.
 
-A thread beside the work. Where the store cannot be written for a while it goes on trying: the lease
-may end meanwhile, and then the store, not this thread, decides.
+Runs in a thread next to the work. While the store is not writable, it keeps trying; if the lease expires meanwhile,
+the store decides who owns the job.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SECONDS_BETWEEN_REPORTS = 5.0
 
 @dataclass
 class _Held:
-    """A job at work, or whose file is being finished, and what it was heard of last."""
+    """A job in progress, or one waiting for its file, with its latest progress."""
 
     job: Job
     context: GenerationContext
@@ -37,7 +37,7 @@ class _Held:
 
 
 class Heartbeat:
-    """Beats while it is entered; each job that is held is kept alive, and its context told to stop."""
+    """Runs while entered as a context manager: renews the lease of each held job, and cancels its context if lost."""
 
     def __init__(self, store: WorkerStore, name: str, backend: Backend, *, lease_s: float, beat_s: float):
         self._store, self._name, self._backend = store, name, backend
@@ -58,23 +58,23 @@ class Heartbeat:
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
-        with contextlib.suppress(StoreError):  # nothing depends on it: the report grows old by itself
+        with contextlib.suppress(StoreError):  # the report expires anyway
             self._worker_reports.leave(self._name)
 
     def idle(self) -> None:
-        """The model is loaded, and no job is at work."""
+        """Report that the model is loaded and no job is running."""
         self._set("idle")
 
     def prepare(self, what: str) -> None:
-        """The model is being made ready, and so far ``what`` was done."""
+        """Report that the model is loading; ``what`` describes the progress."""
         self._set("loading", what)
 
     def wait_for(self, what: str) -> None:
-        """No job is taken until something passes."""
+        """Report that the worker takes no jobs until ``what`` has passed."""
         self._set("waiting", what)
 
     def hold(self, job: Job, context: GenerationContext) -> None:
-        """Keep ``job`` alive; ``context.cancel`` is set as soon as it is cancelled, or no longer this worker's."""
+        """Renew the lease of ``job``; set ``context.cancel`` once it is cancelled or owned by another worker."""
         held = _Held(job, context)
         context.on_progress = held.note
         with self._lock:
@@ -82,8 +82,8 @@ class Heartbeat:
         self._set("working", job.job_id)
 
     def let_go(self, job: Job) -> None:
-        """The job is brought to an end, or back into the queue."""
-        with self._lock:  # a beat that is under way ends first
+        """Stop renewing: the job has finished or is back in the queue."""
+        with self._lock:  # waits for a heartbeat in progress
             self._held.pop(job.job_id, None)
 
     def _set(self, state: WorkerState, note: str = "") -> None:
@@ -107,12 +107,12 @@ class Heartbeat:
         try:
             if not self._store.beat(held.job, self._lease_s, held.progress):
                 found = self._store.get(held.job.job_id)
-                # Not cancelled by anybody, but lost, such as after the machine was suspended: whoever has the job
-                # now goes on with what a service has begun.
+                # If the job was lost rather than cancelled, such as after the machine was suspended, keep the
+                # service's task: the job's next worker resumes it.
                 held.context.keep_remote = found is not None and not found.cancel_requested
                 held.context.cancel.set()
         except StoreError as error:
-            logger.warning("job %s: no sign of life could be given: %s", held.job.job_id, error)
+            logger.warning("job %s: heartbeat failed: %s", held.job.job_id, error)
 
     def _report(self) -> None:
         try:
@@ -131,5 +131,5 @@ class Heartbeat:
             )
         except StoreError as error:
             logger.warning("the worker's report could not be written: %s", error)
-        except RuntimeError as error:  # a broken device cannot say its memory; the work itself will fail of it
+        except RuntimeError as error:  # a broken device cannot report its memory; the job will fail for the same reason
             logger.warning("the worker's device does not answer: %s", error)

@@ -1,4 +1,4 @@
-"""What must be done now and then beside the work: leases that ended, files past their time, workers to be restarted."""
+"""Periodic chores: expired leases, old jobs and files, dead workers."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .store import JobStore
 
 logger = logging.getLogger(__name__)
 
-# An encoder writes all the time; a clock is seldom set by more.
-_SURELY_LEFT_S = 2 * 3600.0
+# Files unchanged for this long have no writer: encoders write continuously, and clocks rarely jump by more.
+_ABANDONED_S = 2 * 3600.0
 
 
 def prune(folder: DataFolder, store: JobStore, before: float) -> int:
-    """Delete the jobs that finished before a moment (seconds since 1970), with their files; how many there were."""
+    """Delete jobs that finished before ``before`` (seconds since 1970), and their files; returns the number."""
     pruned, last = 0, None
     while old := store.find(finished_before=before, oldest_first=True, after=last):
         last = old[-1].number
@@ -30,7 +30,7 @@ def prune(folder: DataFolder, store: JobStore, before: float) -> int:
 
 
 def discard(folder: DataFolder, store: JobStore, job: Job) -> bool:
-    """Delete a finished job, then its files; False if there is none, or it was put back into the queue meanwhile.
+    """Delete a finished job, then its files; False if it does not exist or is not finished, for example after a retry.
 
     Files that cannot be deleted are left to :func:`sweep`.
     """
@@ -39,22 +39,22 @@ def discard(folder: DataFolder, store: JobStore, job: Job) -> bool:
     try:
         folder.remove(job)
     except OSError as error:
-        logger.warning("job %s is deleted, its files are not yet: %s", job.job_id, error)
+        logger.warning("deleted job %s, but not yet its files: %s", job.job_id, error)
     return True
 
 
 def sweep(folder: DataFolder, store: JobStore, now: float) -> None:
-    """Delete files that no process writes and no job has: left by workers that died, or finished after a deletion."""
+    """Delete files that no process writes and no job owns: left by dead workers, or written after a deletion."""
     for unfinished in folder.of_unfinished_files():
         durable.sweep(unfinished)
-    for path in folder.old_files(now - _SURELY_LEFT_S):
+    for path in folder.old_files(now - _ABANDONED_S):
         if path.suffix == ".partial" or store.get(path.name.split(".")[0]) is None:
             folder.delete(path)
 
 
 @dataclass
 class Chore:
-    """Something to do every ``every_s`` seconds."""
+    """A task to run every ``every_s`` seconds."""
 
     what: str
     every_s: float
@@ -63,7 +63,7 @@ class Chore:
 
 
 class Housekeeper:
-    """A thread that does its chores; one that fails is told of in the log and tried again."""
+    """A thread that runs chores; a chore that fails is logged and tried again."""
 
     def __init__(self, chores: Sequence[Chore]):
         self._chores = list(chores)
@@ -71,11 +71,11 @@ class Housekeeper:
         self._thread = threading.Thread(target=self._run, name="housekeeper", daemon=True)
 
     def start(self) -> None:
-        """Begin, with every chore once at once."""
+        """Start the thread; it runs every chore immediately."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the chore that is under way."""
+        """Stop after the current chore."""
         self._ended.set()
         self._thread.join()
 
@@ -92,5 +92,5 @@ class Housekeeper:
             chore.do()
         except (HunyuanLocalError, OSError) as error:
             logger.warning("%s: %s", chore.what, error)
-        except Exception:  # one row that cannot be read must not end all chores
-            logger.exception("%s failed; it is tried again", chore.what)
+        except Exception:  # one unreadable row must not stop the other chores
+            logger.exception("%s failed; it will run again", chore.what)

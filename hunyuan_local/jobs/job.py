@@ -1,4 +1,4 @@
-"""One job as it stands in the store."""
+"""A job: one row of the store."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ FINISHED: tuple[JobStatus, ...] = ("succeeded", "failed", "canceled")
 
 
 class Job(SeedTeller):
-    """One row. Times are seconds since 1970; ``origin`` is what its taker wants to remember of it.
+    """One row. Times are seconds since 1970; ``origin`` is free-form data of the code that enqueued the job.
 
-    ``webhook`` is a URL to be called when the job has ended; see :class:`.webhook_queue.WebhookQueue`.
+    ``webhook`` is a URL to call when the job has ended, see :class:`.webhook_queue.WebhookQueue`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -48,22 +48,22 @@ class Job(SeedTeller):
 
     @property
     def told_seed(self) -> int | None:
-        """The seed that was used, or of the request while nothing is made."""
+        """The seed that was used; before the job has run, the seed of the request."""
         used: int | None = (self.result or {}).get("seed", self.request.seed)
         return used
 
     @property
     def is_finished(self) -> bool:
-        """Whether nothing more will happen to it by itself."""
+        """Whether the job has ended; only a retry changes it again."""
         return self.status in FINISHED
 
 
 def read_job(row: sqlite3.Row) -> Job:
-    """A row of the table as a job."""
+    """Convert a row of the table to a job."""
     fields = dict(row)
     for name in ("origin", "progress", "result"):
         if fields[name] is not None:
             fields[name] = json.loads(fields[name])
-    # The request's own checks are strict about types, which JSON keeps.
+    # The model checks types strictly; JSON preserves them.
     fields["request"] = GenerationRequest(**json.loads(fields["request"]))
     return Job(**fields)

@@ -1,4 +1,4 @@
-"""The store's schema, as numbered steps; a step that was released is never changed, only followed by another."""
+"""The store's schema as numbered migrations; never change a released migration, add a new one."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ MIGRATIONS = (
     CREATE INDEX jobs_by_end ON jobs (finished_at);
     CREATE INDEX jobs_by_webhook ON jobs (webhook_state) WHERE webhook_state = 'waiting';
     """,
-    # 2: who works
+    # 2: workers
     """
     CREATE TABLE workers (
         name TEXT PRIMARY KEY,
@@ -58,17 +58,18 @@ MIGRATIONS = (
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Bring a database to the newest schema, all or nothing.
+    """Migrate a database to the latest schema in one transaction.
 
     Raises:
-        StoreError: it was written by a newer version of this package.
+        StoreError: a newer version of this package wrote it.
     """
     connection.execute("BEGIN IMMEDIATE")
     try:
         found = connection.execute("PRAGMA user_version").fetchone()[0]
         if found > len(MIGRATIONS):
             raise StoreError(
-                f"the job store has schema {found}, this version knows up to {len(MIGRATIONS)}; upgrade hunyuan-local"
+                f"the job store has schema {found}, this version supports up to {len(MIGRATIONS)}; "
+                "upgrade hunyuan-local"
             )
         for number, script in enumerate(MIGRATIONS[found:], start=found + 1):
             for statement in script.split(";"):

@@ -1,7 +1,7 @@
-"""The worker processes of one machine: started, started again when they die, ended together.
+"""The worker processes of one machine: starts, restarts and stops them.
 
-Each worker is a process, so that a crash of the model, or the kernel's killing it for its
-memory, takes nothing else down. It ends when this process does; see :mod:`hunyuan_local.supervision`.
+Each worker is a separate process, so a crash of the model or an out-of-memory kill affects nothing else. Workers end
+when this process does; see :mod:`hunyuan_local.supervision`.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from .worker_config import WorkerOptions, worker_name
 
 logger = logging.getLogger(__name__)
 
-# Exit codes of errors that the same start would meet again, such as a folder that cannot be written; a lack of memory
-# and the death of a process may pass.
+# Exit codes of errors that a restart would meet again, such as a folder that is not writable. Running out of memory
+# and killed processes are not among them.
 _LASTING: dict[int, type[HunyuanLocalError]] = {1: HunyuanLocalError, 2: ConfigError, 3: ModelLoadError}
 _MOST_EARLY_DEATHS = 5
 
 
 @dataclass
 class _Slot:
-    """The place of one worker: one device."""
+    """One worker position, with its device; its process is replaced when it dies."""
 
     label: str
     environment: dict[str, str]
@@ -41,61 +41,61 @@ class _Slot:
 
 
 def _is_hopeless(slot: _Slot) -> bool:
-    """Whether each of the last workers here has ended soon after its start, and none works now."""
+    """Whether the latest workers in this slot all died soon after their start, and none is running normally."""
     if slot.child is not None and not slot.restarts.is_young:
         return False
     return slot.restarts.early_deaths >= _MOST_EARLY_DEATHS - (slot.child is not None)
 
 
 class Pool(Protocol):
-    """Workers on the jobs of a store, wherever they are."""
+    """Workers for the jobs of a store, wherever they run."""
 
     @property
     def size(self) -> int:
-        """How many there are to be."""
+        """Intended number of workers."""
         ...
 
     @property
     def deaths(self) -> int:
-        """How many have ended that nobody asked to."""
+        """Number of workers that died without being asked to end."""
         ...
 
     @property
     def last_words(self) -> str:
-        """What the last of those said; empty if that is not known."""
+        """The last output of the worker that died most recently; empty if unknown."""
         ...
 
     @property
     def has_ended(self) -> bool:
-        """Whether no job will be worked on any more."""
+        """Whether the pool has stopped for good and runs no more jobs."""
         ...
 
     @property
     def error(self) -> HunyuanLocalError | None:
-        """Why the last of those ended, where that is known as an error of ours."""
+        """The error that ended the worker that died most recently, if known."""
         ...
 
     def tick(self) -> None:
-        """Start what is not running and due; to be called every second or so."""
+        """Start workers that are missing and due; call this about once a second."""
         ...
 
     def ask_to_end(self) -> None:
-        """Tell every worker to save its state and end; returns at once, and may be called from a signal handler."""
+        """Ask every worker to save its state and end; returns immediately, and is safe in a signal handler."""
         ...
 
     def stop(self, grace_s: float) -> None:
-        """End every worker; one that takes longer than ``grace_s`` seconds is killed."""
+        """Stop every worker; kill those that take longer than ``grace_s`` seconds."""
         ...
 
 
 class WorkerPool:
-    """``count`` workers, one a visible GPU where there are some; see :class:`Pool`.
+    """Local worker processes, one per visible GPU if there are GPUs. Implements :class:`Pool`.
 
     Args:
-        store: theirs; a dead worker's job is given back at once, without waiting for its lease.
-        options: of each worker; the pool names them.
-        environments: variables for each worker, such as the GPU it sees.
-        log_dir: where each worker's log goes, ``worker0.log`` and so on; None is this process's standard error.
+        store: the job store; a dead worker's job is released immediately, without waiting for its lease.
+        options: options of every worker; the pool sets the name.
+        environments: environment variables per worker, such as the visible GPU.
+        log_dir: folder for the workers' logs, ``worker0.log`` and so on; None logs to this process's standard error.
     """
 
     def __init__(
@@ -114,24 +114,24 @@ class WorkerPool:
         self.error: HunyuanLocalError | None = None
 
     def tick(self) -> None:
-        """Start what is not running and due; to be called every second or so."""
+        """Start workers that are missing and due; call this about once a second."""
         for slot in self._slots:
             if (child := slot.child) is not None and child.exit_code is not None:
-                self._bury(slot, child)
+                self._remove(slot, child)
             if slot.child is None and not self._ending and slot.restarts.is_due:
                 self._spawn(slot)
 
     def ask_to_end(self) -> None:
-        """Tell every worker to save its state and end; returns at once, and may be called from a signal handler."""
+        """Ask every worker to save its state and end; returns immediately, and is safe in a signal handler."""
         self._ending = True
         for slot in self._slots:
-            if (child := slot.child) is not None:  # another thread may bury it at this moment
+            if (child := slot.child) is not None:  # another thread may remove it at any moment
                 child.ask_to_end()
 
     def stop(self, grace_s: float) -> None:
-        """End every worker; one that takes longer than ``grace_s`` seconds is killed.
+        """Stop every worker; kill those that take longer than ``grace_s`` seconds.
 
-        Its job goes on from the last saved step.
+        Their jobs resume from the last saved step.
         """
         self.ask_to_end()
         deadline = time.monotonic() + grace_s
@@ -141,21 +141,21 @@ class WorkerPool:
             if not child.wait(max(0.0, deadline - time.monotonic())):
                 logger.warning("%s did not end within %.0f s and is killed", slot.name, grace_s)
                 child.kill()
-                self._store.give_back_all_of(slot.name)  # that it was ended from here is no failed attempt
-            self._bury(slot, child)
+                self._store.give_back_all_of(slot.name)  # we killed it, so the attempt does not count
+            self._remove(slot, child)
 
     def _spawn(self, slot: _Slot) -> None:
         slot.name = worker_name(slot.label)
         log = None if self._log_dir is None else self._log_dir / f"{slot.label}.log"
         child = Child("hunyuan_local", "worker", "--options-from-parent", environment=slot.environment, log=log)
         options = self._options.model_copy(update={"name": slot.name})
-        with contextlib.suppress(OSError):  # it has died already, which the next tick sees
+        with contextlib.suppress(OSError):  # already dead; the next tick notices
             child.connection.sendall(json_text(options).encode() + b"\n")
         slot.child = child
         slot.restarts.begin()
 
-    def _bury(self, slot: _Slot, child: Child) -> None:
-        """Give back what a dead worker held, and set when the next one starts."""
+    def _remove(self, slot: _Slot, child: Child) -> None:
+        """Release a dead worker's job, and schedule its replacement."""
         slot.child = None
         child.connection.close()
         self._store.expire(slot.name)
@@ -171,20 +171,20 @@ class WorkerPool:
         logger.warning("%s %s; a new one in %.0f s", slot.name, how, pause_s)
 
     def _give_up(self, slot: _Slot, kind: type[HunyuanLocalError], how: str) -> None:
-        """Start no more workers: they end with the same error again and again."""
+        """Stop restarting workers, since they keep ending with the same error."""
         self._ending = self.has_ended = True
-        words = self.last_words.removeprefix("error: ") or "each has said above why"
+        words = self.last_words.removeprefix("error: ") or "see their messages above"
         self.error = kind(
-            f"the workers cannot work: {slot.restarts.early_deaths} in a row have ended soon after their start, the "
+            f"the workers cannot work: {slot.restarts.early_deaths} in a row ended soon after their start, the "
             f"last one {how}: {words}"
         )
 
 
 def worker_environments(count: int, gpus: int, each: int = 1) -> list[dict[str, str]]:
-    """Variables for each of ``count`` workers: on a machine with GPUs ``each`` of them, else a share of the cores.
+    """Environment variables of ``count`` workers: ``each`` GPUs per worker, or without GPUs a share of the CPU cores.
 
     Raises:
-        ConfigError: there are fewer GPUs than the workers need.
+        ConfigError: the machine has fewer GPUs than the workers need.
     """
     if gpus:
         if each > gpus:
@@ -198,7 +198,7 @@ def worker_environments(count: int, gpus: int, each: int = 1) -> list[dict[str, 
                 f"{onto}; give --workers {gpus // each} or fewer"
             )
         visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-        names = visible[:gpus] or [str(number) for number in range(gpus)]  # CUDA stops at the first that is none
+        names = visible[:gpus] or [str(number) for number in range(gpus)]  # CUDA ignores names after an invalid one
         shares = [names[number * each : (number + 1) * each] for number in range(count)]
         return [{"CUDA_VISIBLE_DEVICES": ",".join(share)} for share in shares]
     processes = count * each

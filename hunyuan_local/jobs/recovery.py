@@ -1,4 +1,4 @@
-"""What an attempt that died has left, and is still of use beside the saved states."""
+"""Reuses a finished video whose worker died before the job was recorded as done."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .job import Job
 
 
 def finished_before(job: Job, path: Path, safety: SafetyConfig) -> GenerationResult | None:
-    """The video of an attempt that died between the file and the store; None if there is none.
+    """The finished video of an earlier attempt that died before the store was updated; None if there is none.
 
-    Its frames are checked anew, since that attempt may not have done so.
+    Its frames are checked again, since the earlier attempt may not have reached the safety check.
 
     Raises:
-        ContentBlockedError: the safety check withholds it; the file is still there.
-        UncheckedVideoError: a service made it, and the safety check cannot be made; it is kept aside.
+        ContentBlockedError: the safety check blocks the video; the file is still there.
+        UncheckedVideoError: a service generated the video and the safety check cannot run; the file is set aside.
     """
     if not path.exists():
         return None
@@ -30,7 +30,7 @@ def finished_before(job: Job, path: Path, safety: SafetyConfig) -> GenerationRes
         found = Findings(MP4, probe(path)) if said.remote is None else examine(path, safety)
     except VideoError:
         return None
-    # The path is this job's alone. A service may have been asked for less, or have used another seed.
+    # The path is unique to this job. A service may have received a reduced request, or used another seed.
     if said.remote is not None:
         keep_to_the_check(found, safety, path, aside_of(path, job.job_id))
     elif said.request != job.request:

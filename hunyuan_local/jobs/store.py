@@ -1,8 +1,8 @@
-"""Jobs in one SQLite file: taken, claimed under a lease, finished once, whoever dies in between.
+"""Jobs in one SQLite file: enqueued, claimed under a lease, and finished exactly once, even if processes die.
 
-Every change is one statement, so that any number of processes on one machine may share the file. A
-worker holds a job by its name and the number of the attempt; whoever lost the lease can neither
-report progress nor finish. Knows nothing about models, dialects or the network.
+Every change is one SQL statement, so any number of processes on one machine can share the file. A worker owns a job
+by its name and the attempt number; after losing the lease it can neither report progress nor finish the job.
+Independent of models, dialects and the network.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class JobStore:
     """The jobs of one data folder.
 
     Args:
-        path: the SQLite file; made if it is not there.
+        path: the SQLite file; created if it does not exist.
         clock: seconds since 1970.
 
     Raises:
-        StoreError: the file is damaged, not a job store, or cannot be written; it is left as it is.
+        StoreError: the file is damaged, not a job store, or not writable; it is not changed.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time):
@@ -46,10 +46,10 @@ class JobStore:
         max_attempts: int = 3,
         max_queue: int | None = None,
     ) -> Job:
-        """Take a job for workers that run ``model``; it is on disk when this returns.
+        """Add a job for workers that run ``model``; it is on disk when this returns.
 
         Raises:
-            QueueFullError: ``max_queue`` jobs are waiting for this model already.
+            QueueFullError: ``max_queue`` jobs are already waiting for this model.
         """
         values = {
             "job_id": _new_id(),
@@ -71,11 +71,11 @@ class JobStore:
             values,
         )
         if not rows:
-            raise QueueFullError(f"{max_queue} jobs are waiting already; try again later")
+            raise QueueFullError(f"the queue is full: {max_queue} jobs are waiting; try again later")
         return rows[0]
 
     def claim(self, worker: str, model: str, lease_s: float) -> Job | None:
-        """The oldest waiting job for ``model``, now this worker's for ``lease_s`` seconds; None if none waits."""
+        """Claim the oldest waiting job for ``model`` for ``lease_s`` seconds; None if none is waiting."""
         now = self._now()
         rows = self._run(
             """UPDATE jobs SET status = 'running', worker = :worker, lease_until = :now + :lease_s,
@@ -88,18 +88,18 @@ class JobStore:
         return rows[0] if rows else None
 
     def beat(self, job: Job, lease_s: float, progress: Progress | None = None) -> bool:
-        """Prolong the lease and report; False if the worker should stop: cancelled, or the job is another's."""
+        """Renew the lease and report progress; False if the worker should stop: job cancelled, or lease lost."""
         rows = self._run(
             """UPDATE jobs SET lease_until = ?, progress = COALESCE(?, progress)
                WHERE job_id = ? AND status = 'running' AND worker = ? AND attempts = ? RETURNING *""",
             (self._now() + lease_s, progress and progress.model_dump_json(), *self._hold(job)),
-            durable=False,  # no worker outlives a power cut
+            durable=False,  # a power cut ends the worker too
         )
         return bool(rows) and not rows[0].cancel_requested
 
     def rewritten(self, job: Job, request: GenerationRequest) -> bool:
-        """Keep a running job's request with its prompt rewritten, so that whoever takes it up again makes the same
-        video; False, and nothing is changed, if it is no longer this worker's."""
+        """Store a running job's rewritten prompt, so that a later attempt generates the same video; False without any
+        change if this worker no longer owns the job."""
         return bool(
             self._run(
                 "UPDATE jobs SET request = ? WHERE job_id = ? AND status = 'running' AND worker = ? AND attempts = ? "
@@ -109,34 +109,33 @@ class JobStore:
         )
 
     def succeed(self, job: Job, result: dict[str, Any]) -> bool:
-        """Finish a job; False, and nothing is changed, if it is no longer this worker's."""
+        """Finish a job; False without any change if this worker no longer owns it."""
         return self._finish(job, "succeeded", result=result)
 
     def fail(self, job: Job, error: str, failure: FailureKind = "execution") -> bool:
-        """End a job that cannot be done; as :meth:`succeed`."""
+        """End a job that cannot succeed; returns as :meth:`succeed`."""
         return self._finish(job, "failed", error=error, failure=failure)
 
     def stopped(self, job: Job, why: str = "cancelled") -> bool:
-        """The worker has stopped on request, or has set the job aside; as :meth:`succeed`."""
+        """End a job that was cancelled or set aside; returns as :meth:`succeed`."""
         return self._finish(job, "canceled", error=why, failure="canceled")
 
     def give_back(self, job: Job) -> bool:
-        """Return a job that was not worked to its end, without counting the attempt; as :meth:`succeed`."""
+        """Put an unfinished job back into the queue without counting the attempt; returns as :meth:`succeed`."""
         return bool(self._give_back("job_id = ? AND worker = ? AND attempts = ?", self._hold(job)))
 
     def give_back_all_of(self, worker: str) -> list[Job]:
-        """As :meth:`give_back`, all that a worker holds, which is known to have ended through no fault of its jobs."""
+        """Like :meth:`give_back`, for all jobs of a worker that ended through no fault of its jobs."""
         return self._give_back("worker = ?", (worker,))
 
     def release(self, job: Job, error: str) -> bool:
-        """Return a job that failed for what may pass: to be run again, or failed after the last attempt."""
+        """Put a job back into the queue after a temporary failure, or fail it after the last attempt."""
         return bool(self._lose("job_id = ? AND worker = ? AND attempts = ?", self._hold(job), error))
 
     def expire(self, worker: str | None = None) -> list[Job]:
-        """Take jobs from workers whose lease has ended, or from ``worker``, which is known to be dead.
+        """Release the jobs whose lease has expired, or all jobs of ``worker``, which is known to be dead.
 
-        A lease that ends later than it could have been given until means that the clock was set
-        back; it has ended too.
+        A lease that ends more than twice its length from now means that the clock was set back; it counts as expired.
         """
         now, reason = self._now(), "the process that worked on it died"
         if worker is not None:
@@ -144,7 +143,7 @@ class JobStore:
         return self._lose("(lease_until < ? OR lease_until > ? + 2 * lease_s)", (now, now), reason)
 
     def cancel(self, job_id: str) -> Job | None:
-        """Cancel a waiting job at once, or ask a running one's worker to stop; None if there is no such job."""
+        """Cancel a waiting job, or ask a running job's worker to stop; None if there is no such job."""
         self._run(
             """UPDATE jobs SET cancel_requested = 1,
                    status = CASE WHEN status = 'queued' THEN 'canceled' ELSE status END,
@@ -157,7 +156,7 @@ class JobStore:
         return self.get(job_id)
 
     def give_up(self, job_id: str, error: str) -> Job | None:
-        """Fail a waiting job that nobody can make; None if it does not wait."""
+        """Fail a waiting job that no worker can run; None if it is not waiting."""
         rows = self._run(
             """UPDATE jobs SET status = 'failed', finished_at = ?, error = ?, failure = 'execution'
                WHERE job_id = ? AND status = 'queued' RETURNING *""",
@@ -166,7 +165,7 @@ class JobStore:
         return rows[0] if rows else None
 
     def retry(self, job_id: str) -> Job | None:
-        """Put a failed or cancelled job back into the queue with all its attempts; None if it is neither."""
+        """Queue a failed or cancelled job again with all its attempts; None if it is in another state."""
         rows = self._run(
             """UPDATE jobs SET status = 'queued', attempts = 0, cancel_requested = 0, error = '', failure = NULL,
                    progress = NULL, started_at = NULL, finished_at = NULL, webhook_attempts = 0, webhook_at = NULL,
@@ -177,13 +176,13 @@ class JobStore:
         return rows[0] if rows else None
 
     def delete(self, job_id: str) -> bool:
-        """Forget a finished job; False if there is none, or it is not finished."""
+        """Delete a finished job; False if it does not exist or is not finished."""
         marks = ", ".join("?" * len(FINISHED))
         return bool(self._run(f"DELETE FROM jobs WHERE job_id = ? AND status IN ({marks}) RETURNING *",
                               (job_id, *FINISHED)))  # fmt: skip
 
     def get(self, job_id: str) -> Job | None:
-        """One job, or None."""
+        """One job, or None if there is no such job."""
         rows = self._run("SELECT * FROM jobs WHERE job_id = ?", (job_id,))
         return rows[0] if rows else None
 
@@ -201,12 +200,12 @@ class JobStore:
         limit: int = 100,
         offset: int = 0,
     ) -> list[Job]:
-        """Jobs that meet all the conditions given, the newest first unless said otherwise.
+        """Jobs that meet all given conditions, newest first by default.
 
         Args:
-            statuses: any of these; empty is all.
-            after: the number of the last job seen; those behind it in the order follow.
-            limit, offset: of the jobs that meet them, so many after leaving out so many.
+            statuses: any of these; empty means all.
+            after: number of the last job seen; only jobs after it in the chosen order are returned.
+            limit, offset: maximum number of jobs to return, and number of jobs to skip first.
         """
         later = ">" if oldest_first else "<"
         where, values = _where(
@@ -224,17 +223,17 @@ class JobStore:
         )
 
     def open_ids(self) -> set[str]:
-        """The ids of all jobs that wait or run."""
+        """The ids of all waiting and running jobs."""
         rows = self.database.run("SELECT job_id FROM jobs WHERE status IN ('queued', 'running')")
         return {row["job_id"] for row in rows}
 
     def counts(self) -> dict[JobStatus, int]:
-        """How many jobs have each status."""
+        """Number of jobs by status."""
         rows = self.database.run("SELECT status, COUNT(*) AS jobs FROM jobs GROUP BY status")
         return {row["status"]: row["jobs"] for row in rows}
 
     def wait_for_change(self, ended: Callable[[], bool], limit_s: float) -> None:
-        """Return when anything was changed since this thread's last wait, when ``ended`` says so, or at the limit."""
+        """Return when the store changes after this thread's last wait, when ``ended()`` is true, or at the limit."""
         self.database.wait_for_change(ended, limit_s)
 
     def close(self) -> None:
@@ -242,7 +241,7 @@ class JobStore:
         self.database.close()
 
     def _lose(self, which: str, values: tuple[Any, ...], error: str) -> list[Job]:
-        """Take running jobs from their workers; those that have attempts left wait again."""
+        """Take running jobs from their workers; jobs with attempts left go back into the queue."""
         now = self._now()
         return self._run(
             f"""UPDATE jobs SET
@@ -293,14 +292,14 @@ class JobStore:
 
 
 def _new_id() -> str:
-    """A random UUID without "429" in it: one vendor's client takes those digits for a status, and tries again."""
+    """A random UUID without "429" in it: one vendor's client mistakes those digits for an HTTP status and retries."""
     while "429" in (job_id := str(uuid.uuid4())):
         continue
     return job_id
 
 
 def _where(*conditions: tuple[str, Any]) -> tuple[str, tuple[Any, ...]]:
-    """The conditions whose value is not None, as SQL; a tuple stands for any of its values."""
+    """Join the conditions whose value is not None into SQL; a tuple matches any of its values."""
     parts = ["1"]
     values: list[Any] = []
     for text, value in conditions:

@@ -1,4 +1,4 @@
-"""What a worker asks of the store of its jobs, wherever that is."""
+"""The interface of the job store for workers, local or remote."""
 
 from __future__ import annotations
 
@@ -11,80 +11,80 @@ from .worker_reports import WorkerReport
 
 
 class ReportStore(Protocol):
-    """Where a worker reports; see :class:`.worker_reports.WorkerReports`. Its methods raise a ``StoreError``."""
+    """Where workers report; see :class:`.worker_reports.WorkerReports`. Its methods raise ``StoreError``."""
 
     def report(self, report: WorkerReport) -> None:
-        """Write down what a worker says; the time is now."""
+        """Store a worker's report, with the current time."""
         ...
 
     def leave(self, name: str) -> None:
-        """A worker has ended."""
+        """Delete the report of a worker that has ended."""
         ...
 
 
 class WorkerStore(Protocol):
-    """The jobs as a worker has them: from the SQLite file (:class:`.store.JobStore`) or, from another machine, through
-    Ray (:class:`.ray_workers.remote_store.RemoteStore`).
+    """The job store as workers use it: the SQLite file (:class:`.store.JobStore`), or from another machine a proxy
+    through Ray (:class:`.ray_workers.remote_store.RemoteStore`).
 
-    A worker holds a job by its name and the number of the attempt. Where a method returns whether the job is still
-    this worker's, nothing has changed if it is not. Every method may raise a ``StoreError``.
+    A worker owns a job by its name and the attempt number. Methods that return whether the worker still owns the job
+    change nothing if it does not. Every method may raise ``StoreError``.
     """
 
     @property
     def worker_reports(self) -> ReportStore:
-        """Where the worker says what it does."""
+        """Where the worker reports its state."""
         ...
 
     def claim(self, worker: str, model: str, lease_s: float) -> Job | None:
-        """The oldest waiting job for ``model``, now this worker's for ``lease_s`` seconds; None if none waits."""
+        """Claim the oldest waiting job for ``model`` for ``lease_s`` seconds; None if none is waiting."""
         ...
 
     def beat(self, job: Job, lease_s: float, progress: Progress | None = None) -> bool:
-        """Prolong the lease and report; False if the worker should stop: cancelled, or the job is another's."""
+        """Renew the lease and report progress; False if the worker should stop: job cancelled, or lease lost."""
         ...
 
     def rewritten(self, job: Job, request: GenerationRequest) -> bool:
-        """Keep a running job's request with its prompt rewritten; whether the job is still this worker's."""
+        """Store a running job's rewritten prompt; returns whether the worker still owns the job."""
         ...
 
     def succeed(self, job: Job, result: dict[str, Any]) -> bool:
-        """Finish a job whose video is in the data folder; whether it was still this worker's."""
+        """Finish a job whose video is in the data folder; returns whether the worker still owned it."""
         ...
 
     def fail(self, job: Job, error: str, failure: FailureKind = "execution") -> bool:
-        """End a job that cannot be done; as :meth:`succeed`."""
+        """End a job that cannot succeed; returns as :meth:`succeed`."""
         ...
 
     def stopped(self, job: Job, why: str = "cancelled") -> bool:
-        """The worker has stopped on request, or has set the job aside; as :meth:`succeed`."""
+        """End a job that was cancelled or set aside; returns as :meth:`succeed`."""
         ...
 
     def give_back(self, job: Job) -> bool:
-        """Return a job that was not worked to its end, without counting the attempt; as :meth:`succeed`."""
+        """Put an unfinished job back into the queue without counting the attempt; returns as :meth:`succeed`."""
         ...
 
     def release(self, job: Job, error: str) -> bool:
-        """Return a job that failed for what may pass: to be run again, or failed after the last attempt."""
+        """Put a job back into the queue after a temporary failure, or fail it after the last attempt."""
         ...
 
     def get(self, job_id: str) -> Job | None:
-        """One job, or None."""
+        """One job, or None if there is no such job."""
         ...
 
     def find(
         self, *, statuses: Collection[JobStatus] = (), model: str | None = None, limit: int = 100
     ) -> Sequence[Job]:
-        """The newest jobs of these statuses, all if empty, and of this model."""
+        """The newest jobs of ``model`` with one of ``statuses``; empty means all statuses."""
         ...
 
     def expire(self) -> Sequence[Job]:
-        """Take jobs from workers whose lease has ended."""
+        """Release the jobs whose lease has expired."""
         ...
 
     def wait_for_change(self, ended: Callable[[], bool], limit_s: float) -> None:
-        """Return when anything may have changed, when ``ended`` says so, or after ``limit_s`` seconds."""
+        """Return when the store may have changed, when ``ended()`` is true, or after ``limit_s`` seconds."""
         ...
 
     def close(self) -> None:
-        """Close what this thread has open."""
+        """Close this thread's resources."""
         ...

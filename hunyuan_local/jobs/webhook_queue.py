@@ -1,7 +1,7 @@
-"""Webhooks that are still to be called: jobs that have ended and whose caller asked to be told.
+"""Pending webhook calls: jobs that have ended and have a webhook URL.
 
-The address stands in the job's own row, so the call is owed from the moment in which the job ends,
-however it ends. Knows nothing about what is sent, nor how.
+The URL is in the job's own row, so the call becomes due as soon as the job ends, for whatever reason. Independent of
+what is sent, and how.
 """
 
 from __future__ import annotations
@@ -13,19 +13,18 @@ LONGEST_WAIT_S = 6 * 3600.0
 
 
 class WebhookQueue:
-    """The calls that a store owes. A call whose sender dies is owed again: it may arrive twice."""
+    """The pending calls of a store. If a sender dies during a call, the call is repeated, so it may arrive twice."""
 
     def __init__(self, database: Database):
         self._database = database
 
     def take(self, lease_s: float) -> Job | None:
-        """A job whose call is due, for ``lease_s`` seconds this sender's alone; None if none is.
+        """Claim a job with a due call for ``lease_s`` seconds; None if no call is due.
 
-        A call that is due later than ``LONGEST_WAIT_S`` from now means that the clock was set back;
-        it is due as well.
+        A call that is due later than ``LONGEST_WAIT_S`` from now means that the clock was set back; it counts as due.
 
         Raises:
-            StoreError: as :meth:`hunyuan_local.jobs.database.Database.run`; also the other methods.
+            StoreError: as :meth:`hunyuan_local.jobs.database.Database.run`; so do the other methods.
         """
         rows = self._database.run(
             """UPDATE jobs SET webhook_at = :now + :lease_s, webhook_attempts = webhook_attempts + 1
@@ -38,16 +37,16 @@ class WebhookQueue:
         return read_job(rows[0]) if rows else None
 
     def delivered(self, job: Job) -> bool:
-        """The receiver has taken it; False, and nothing is changed, if the call is no longer this sender's."""
+        """Mark the call as delivered; False without any change if this sender no longer owns it."""
         return self._close(job, "delivered", "")
 
     def postpone(self, job: Job, seconds: float, error: str) -> bool:
-        """It failed with ``error``; try again after so many seconds, up to ``LONGEST_WAIT_S``. As :meth:`delivered`."""
+        """Record ``error`` and retry after ``seconds``, at most ``LONGEST_WAIT_S``; returns as :meth:`delivered`."""
         due = self._database.clock() + min(seconds, LONGEST_WAIT_S)
         return self._write(job, "webhook_at = ?, webhook_error = ?", (due, error))
 
     def give_up(self, job: Job, error: str) -> bool:
-        """It failed for the last time; as :meth:`delivered`."""
+        """Record the last error and stop retrying; returns as :meth:`delivered`."""
         return self._close(job, "given up", error)
 
     def close(self) -> None:
@@ -58,7 +57,7 @@ class WebhookQueue:
         return self._write(job, "webhook_state = ?, webhook_error = ?", (state, error))
 
     def _write(self, job: Job, change: str, values: tuple[object, ...]) -> bool:
-        """Change a call that is still of the same try, at the same end of the job: jobs can be run again."""
+        """Update a call if it is still the same try after the same end of the job, since jobs can run again."""
         hold = (job.job_id, job.webhook_attempts, job.finished_at)
         rows = self._database.run(
             f"""UPDATE jobs SET {change} WHERE job_id = ? AND webhook_attempts = ? AND finished_at = ?

@@ -1,8 +1,7 @@
-"""One worker: takes job after job from a store and makes the videos, under a lease that it keeps alive.
+"""One worker: claims jobs from a store and generates their videos, under a lease that it renews.
 
-The model stays loaded between jobs, and the file of one is finished while the next one is begun.
-Whatever happens to this process, its jobs are run again by whoever comes next, from the last saved
-step. Knows nothing about dialects or the network.
+The model stays loaded between jobs. The file of one job is finished while the next job starts. If this process dies,
+another worker resumes its jobs from the last saved step. Independent of dialects and the network.
 """
 
 from __future__ import annotations
@@ -45,10 +44,10 @@ from .worker_config import WorkerConfig
 
 logger = logging.getLogger(__name__)
 
-# The same request would end the same way; anything else may pass, such as a full disk.
+# A retry would end the same way; any other error may pass, such as a full disk.
 _FINAL_ERRORS = (
     InvalidRequestError, InvalidOutputError, GpuMemoryError,
-    # Of a service: what it has said no to, and what would be billed again.
+    # Of a service: refused requests, and tasks that would be billed twice.
     RequestRefusedError, SubmissionLostError, TaskFailedError, UncheckedVideoError,
 )  # fmt: skip
 _MOST_AHEAD = 100_000
@@ -56,7 +55,7 @@ _LONGEST_PAUSE_S = 300.0
 
 
 class Worker:
-    """Works on the jobs of one folder with one model, one job at a time."""
+    """Runs the jobs of one data folder with one model, one job at a time."""
 
     def __init__(
         self,
@@ -71,7 +70,7 @@ class Worker:
         self._backend = backend
         self._config = config
         self._spending = spending
-        # A plain flag: a signal handler must not wait for a lock that the thread it interrupts may hold.
+        # A plain flag: a signal handler must not wait for a lock that the interrupted thread may hold.
         self._stopping = False
         self._loading = True
         self._context: GenerationContext | None = None
@@ -83,16 +82,16 @@ class Worker:
         self._heartbeat = Heartbeat(store, config.name, backend, lease_s=config.lease_s, beat_s=config.beat_s)
 
     def stop(self) -> None:
-        """End soon: save the running job's state and give it back. For signal handlers, in the main thread.
+        """End soon: save the running job's state and give it back. For signal handlers in the main thread.
 
         Raises:
-            TerminationRequest: the model is being loaded, which looks at no switch.
+            TerminationRequest: the model is loading, which cannot be cancelled by a flag.
         """
         self._stopping = True
         if self._loading:
             raise TerminationRequest
         if self._context is not None:
-            self._context.keep_remote = True  # nobody has cancelled the job
+            self._context.keep_remote = True  # the job is not cancelled; the next worker resumes the service's task
             self._context.cancel.set()
 
     def run(self) -> None:
@@ -100,10 +99,10 @@ class Worker:
 
         Raises:
             HunyuanLocalError: the model cannot be loaded, or the store cannot be used.
-            TerminationRequest: stopped while the model was being loaded.
+            TerminationRequest: stopped while the model was loading.
         """
         with self._heartbeat, self._files:
-            logger.info("%s loads the libraries and %s", self._config.name, self._backend.identity)
+            logger.info("%s: loading the libraries and %s", self._config.name, self._backend.identity)
             self._prepare()
             self._loading = False
             logger.info("%s is ready: %s on %s", self._config.name, self._backend.identity, self._backend.device)
@@ -114,39 +113,39 @@ class Worker:
             self._files.submit(self._store.close)
 
     def _prepare(self) -> None:
-        """Load the model and what checks its frames, and encode the waiting prompts if that is wanted."""
+        """Load the safety check and the model; with ``encode_ahead``, encode the waiting prompts first."""
         prepare(self._config.safety, logger.info)
         if not (self._config.encode_ahead and isinstance(self._backend, StagedBackend)):
             self._load()
             return
         waiting = self._store.find(statuses=["queued", "running"], model=self._queue, limit=_MOST_AHEAD)
         requests = [job.request for job in waiting if not job.request.awaits_rewriting]
-        if not requests:  # prompts that are to be rewritten first are not known yet
+        if not requests:  # prompts that await rewriting are not final yet
             self._load()
             return
-        random.shuffle(requests)  # so that several workers seldom encode the same prompt at the same time
-        context = GenerationContext(on_note=logger.info, on_progress=self._tell_how_far)
+        random.shuffle(requests)  # so that workers rarely encode the same prompt at the same time
+        context = GenerationContext(on_note=logger.info, on_progress=self._report_encoding)
         self._backend.encode_ahead(requests, self._folder.prompts, context)
 
-    def _tell_how_far(self, progress: Progress) -> None:
+    def _report_encoding(self, progress: Progress) -> None:
         if progress.stage == "encode":
             self._heartbeat.prepare(f"{progress.step} of {progress.total} prompts encoded")
 
     def _load(self) -> None:
-        """Load the model, in the profile for videos of its usual size unless one was named."""
+        """Load the model, in the named profile or the one for its default video size."""
         try:
             self._backend.load(GenerationContext(on_note=logger.info))
         except GpuMemoryError as error:
             if error.stage is not None:
                 raise
-            # The plan's refusal: nothing was loaded yet.
-            logger.warning("the model's usual size: %s; it is loaded for the first job that fits", error)
+            # The plan refused before anything was loaded.
+            logger.warning("the model's default size: %s; loading it for the first job that fits", error)
 
     def _work_or_wait(self) -> None:
         config = self._config
         free = self._folder.free_bytes()
         if free < config.min_free_bytes:
-            self._heartbeat.wait_for(f"the disk has {free} bytes free, {config.min_free_bytes} are needed")
+            self._heartbeat.wait_for(f"the disk has {free} bytes free; {config.min_free_bytes} are required")
             self._pause()
             return
         self._heartbeat.idle()
@@ -158,14 +157,14 @@ class Worker:
             self._work(job)
 
     def _work(self, job: Job) -> None:
-        """Bring one job to its file; that is finished while the next job is begun."""
+        """Run one job up to its file, which is finished while the next job starts."""
         logger.info("job %s: attempt %s of %s", job.job_id, job.attempts, job.max_attempts)
         self._context = context = self._context_of(job)
         self._heartbeat.hold(job, context)
         pending = None
         try:
             with self._settled(job):
-                if self._stopping:  # the signal came before there was something to cancel
+                if self._stopping:  # the signal arrived before the context was set
                     raise GenerationCancelledError("stopped before the first step")
                 pending = self._begin(job, context)
         finally:
@@ -180,7 +179,7 @@ class Worker:
         keeps_state = self._backend.keeps_state
         return GenerationContext(
             self._folder.video(job),
-            overwrite=True,  # an earlier attempt may have died between the file and the store
+            overwrite=True,  # an earlier attempt may have died after writing the file
             checkpoint_dir=self._folder.unfinished(job) if keeps_state else None,
             checkpoint_every=self._config.checkpoint_every,
             allow_loss=self._config.allow_loss,
@@ -189,11 +188,11 @@ class Worker:
             preview_every=self._config.preview_every if keeps_state else 0,
             rewriting=self._config.rewriting,
             safety=self._config.safety,
-            on_note=lambda text: logger.debug("job %s: %s", job.job_id, text),  # the result has them
+            on_note=lambda text: logger.debug("job %s: %s", job.job_id, text),  # the result lists the notes too
         )
 
     def _begin(self, job: Job, context: GenerationContext) -> Callable[[], GenerationResult]:
-        """Make the video; returns what waits for its file."""
+        """Generate the video; returns a function that waits for its file."""
         if (found := finished_before(job, self._folder.video(job), self._config.safety)) is not None:
             logger.info("job %s: an earlier attempt had finished the file", job.job_id)
             return lambda: found
@@ -204,17 +203,17 @@ class Worker:
         return lambda: result
 
     def _rewritten(self, job: Job, context: GenerationContext) -> Job:
-        """The job with its prompt rewritten, if that was asked for; kept at once, so that it is done but once."""
+        """The job with its prompt rewritten if requested; stored immediately, so it is rewritten only once."""
         if not job.request.awaits_rewriting:
             return job
         request = self._backend.rewrite(job.request, context)
-        if not self._store.rewritten(job, request):  # whoever has it now may have found other words
+        if not self._store.rewritten(job, request):  # its new worker may have rewritten it differently
             context.keep_remote = True
-            raise GenerationCancelledError("the job is no longer this worker's")
+            raise GenerationCancelledError("this worker no longer owns the job")
         return job.model_copy(update={"request": request})
 
     def _finish(self, job: Job, wait: Callable[[], GenerationResult]) -> None:
-        """Tell the store when the file is there; in a thread of its own."""
+        """Record the job as done once its file is complete; runs in the file thread."""
         try:
             with self._settled(job):
                 result = wait()
@@ -223,21 +222,21 @@ class Worker:
                     logger.info("job %s: done in %.1f s", job.job_id, result.timings.total_s)
                     self._failing_since, self._pause_s = None, self._config.pause_s
                 else:
-                    logger.warning("job %s: finished too late, it is no longer this worker's", job.job_id)
+                    logger.warning("job %s: finished too late, another worker owns it or it has ended", job.job_id)
                     if self._store.get(job.job_id) is None:
                         self._folder.remove(job)
         finally:
             self._heartbeat.let_go(job)
 
     def _wait_for_file(self) -> None:
-        """At most one file is on its way; an error that nobody foresaw there ends this worker too."""
+        """Wait for the file in progress, at most one; an unexpected error there ends this worker too."""
         file, self._file = self._file, None
         if file is not None:
             file.result()
 
     @contextlib.contextmanager
     def _settled(self, job: Job) -> Iterator[None]:
-        """What is raised inside becomes the end of the job, or its way back into the queue."""
+        """Turn errors raised inside into the end of the job, or its return to the queue."""
         try:
             yield
         except GenerationCancelledError as error:
@@ -246,7 +245,7 @@ class Worker:
         except ContentBlockedError as error:
             logger.warning("job %s: withheld: %s", job.job_id, error)
             if self._store.fail(job, str(error), "moderation"):
-                self._folder.remove(job)  # also what an attempt without the check may have left
+                self._folder.remove(job)  # also files of an earlier attempt without the check
         except _FINAL_ERRORS as error:
             logger.warning("job %s: failed: %s", job.job_id, error)
             kind: FailureKind = "invalid" if isinstance(error, InvalidRequestError) else "execution"
@@ -260,9 +259,9 @@ class Worker:
                 self._store.fail(job, str(error))
         except SpendingLimitError as error:
             logger.info("job %s: %s", job.job_id, error)
-            self._store.stopped(job, str(error))  # set aside: those behind it may have a task that is paid for
+            self._store.stopped(job, str(error))  # set aside: later jobs may have tasks that are already paid for
         except AuthenticationError:
-            self._store.give_back(job)  # no other job would fare better
+            self._store.give_back(job)  # every other job would fail too
             raise
         except (RateLimitError, UnreachableError) as error:
             logger.warning("job %s: %s", job.job_id, error)
@@ -273,17 +272,17 @@ class Worker:
             self._store.release(job, str(error))
             self._pause()
         except Exception as error:
-            # Nobody foresaw it: this process may be of no more use, a GPU's context least of all.
-            # Its words may hold a trace and paths, so they are for the log alone.
+            # Unexpected: this process may be unusable, for example because its CUDA context is broken.
+            # The message may contain a traceback and paths, so it goes to the log only.
             logger.error("job %s: unexpected %s: %s", job.job_id, type(error).__name__, error)
-            self._store.release(job, f"unexpected {type(error).__name__}; the worker's log says more")
+            self._store.release(job, f"unexpected {type(error).__name__}; see the worker's log")
             raise
 
     def _wait_for_service(self, error: RateLimitError | UnreachableError) -> None:
-        """Wait longer each time in a row.
+        """Pause, twice as long after each failure in a row.
 
         Raises:
-            RateLimitError, UnreachableError: it has lasted too long.
+            RateLimitError, UnreachableError: the failures have lasted longer than ``patience_s``.
         """
         now = time.monotonic()
         self._failing_since = self._failing_since or now
@@ -295,7 +294,7 @@ class Worker:
         self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
 
     def _stopped(self, job: Job) -> None:
-        """Because this worker is to end, because the job is cancelled, or because the lease was lost."""
+        """Record that the job stopped: back into the queue if this worker ends, otherwise cancelled."""
         if self._stopping:
             self._store.give_back(job)
         else:

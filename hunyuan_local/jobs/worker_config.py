@@ -1,4 +1,4 @@
-"""How a worker works, what it is called, and which model it runs: one object from the command line to its process."""
+"""Worker configuration, from the command line to the worker process as one object."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..config.strict import StrictConfig
 
 
 def worker_name(slot: str = "worker") -> str:
-    """A name that no other worker has: the slot, the process and a random part."""
+    """A unique name: the slot, the process id and a random part."""
     return f"{slot}-{os.getpid()}-{os.urandom(3).hex()}"
 
 
@@ -21,19 +21,18 @@ class WorkerConfig(StrictConfig):
     """How a worker works; times in seconds.
 
     Attributes:
-        name: unique among all workers of a store.
-        queue: the ``model`` of the jobs that it takes; None is the backend's ``identity``.
-        lease_s: a job is given to another worker after so long without a sign of life.
-        beat_s: between two signs of life; also how soon a cancellation is seen.
-        poll_s: between two looks for a job, unless the store changes.
-        pause_s: after a failure that may pass, and while the disk is full.
-        checkpoint_every: save the unfinished video after so many steps; None by time, see
+        name: unique among the workers of a store.
+        queue: the ``model`` of the jobs to claim; None uses the backend's ``identity``.
+        lease_s: time without a heartbeat after which another worker may take the job.
+        beat_s: heartbeat interval; also the delay until a cancellation is noticed.
+        poll_s: interval between two looks for a job if the store does not change.
+        pause_s: pause after a failure that may pass, and while the disk is full.
+        checkpoint_every: save the unfinished video every this many steps; None saves by time, see
             :class:`hunyuan_local.backends.base.GenerationContext`.
-        min_free_bytes: no job is begun with less free on the disk.
+        min_free_bytes: free disk space required to start a job.
         encode_ahead: encode the prompts of all waiting jobs first.
-        patience_s: a service that cannot be reached, or has too many requests, is asked again for so long.
-        preview_every: pictures of the unfinished video; see
-            :class:`hunyuan_local.backends.base.GenerationContext`, also for ``rewriting`` and ``safety``.
+        patience_s: how long to retry a service that is unreachable or limits the rate.
+        preview_every, rewriting, safety: see :class:`hunyuan_local.backends.base.GenerationContext`.
         allow_loss, submit_again: see :class:`hunyuan_local.backends.base.GenerationContext`.
     """
 
@@ -55,13 +54,12 @@ class WorkerConfig(StrictConfig):
 
 
 class WorkerOptions(WorkerConfig):
-    """All that a worker of the local model needs; its process, or its actor in Ray, receives it as it is.
+    """All options of a local model's worker, passed as one object to its process or Ray actor.
 
     Attributes:
-        data_dir: the folder of the jobs; None is the usual one. A worker in Ray has its own folder.
+        data_dir: the data folder; None uses the default. A worker in Ray has its own folder.
         model, revision, profile, lora, cache, context_parallel, context_parallel_mode: see
-            :func:`hunyuan_local.backends.registry.get_backend`. A worker in Ray looks on its own machine for weights
-            that they name.
+            :func:`hunyuan_local.backends.registry.get_backend`. A worker in Ray looks for weights on its own machine.
     """
 
     data_dir: Path | None = None
@@ -74,10 +72,10 @@ class WorkerOptions(WorkerConfig):
     context_parallel_mode: str | None = None
 
     def backend(self) -> Backend:
-        """The backend of the model, not loaded yet.
+        """Create the backend, without loading the model.
 
         Raises:
-            ConfigError: an unknown name, or options that contradict each other.
+            ConfigError: an unknown name, or conflicting options.
         """
         from ..backends.registry import get_backend
 

@@ -1,7 +1,6 @@
-"""Who works on the jobs of a store, as the workers themselves say it now and then.
+"""The workers of a store, as they report themselves every few seconds.
 
-What stands here is for people and for metrics; nothing is decided by it. Leases decide. So nobody waits for the
-disk either.
+Reports are for people and metrics only; decisions are based on leases. So no report waits for the disk.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ WorkerState = Literal["loading", "idle", "working", "waiting"]
 
 
 class WorkerReport(BaseModel):
-    """What a worker says of itself.
+    """A worker's report.
 
-    ``state``: it loads the model; is idle; works on a job; or waits for what ``note`` says. Memory
-    is the device's: the most that was taken since the start, and all there is, in bytes; None on a
-    device that does not count. ``seen_at`` is in seconds since 1970.
+    ``state``: loading the model, idle, working on a job, or waiting for the reason in ``note``. The memory fields
+    are the device's peak usage since the start and its total, in bytes; None on a device that does not report them.
+    ``seen_at`` is in seconds since 1970.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -37,24 +36,24 @@ class WorkerReport(BaseModel):
 
 
 class WorkerReports:
-    """The workers of one store."""
+    """The reports of one store's workers."""
 
     def __init__(self, database: Database):
         self._database = database
 
     def report(self, report: WorkerReport) -> None:
-        """Write down what a worker says; the time is now."""
+        """Store a worker's report, with the current time."""
         fields = report.model_dump() | {"seen_at": self._database.clock()}
         names = ", ".join(fields)
         marks = ", ".join(f":{name}" for name in fields)
         self._database.run(f"INSERT OR REPLACE INTO workers ({names}) VALUES ({marks})", fields, durable=False)
 
     def leave(self, name: str) -> None:
-        """A worker has ended."""
+        """Delete the report of a worker that has ended."""
         self._database.run("DELETE FROM workers WHERE name = ?", (name,), durable=False)
 
     def recent(self, within_s: float = 12.0) -> list[WorkerReport]:
-        """Those that were seen in the last ``within_s`` seconds, by name; a living one reports every 5 s."""
+        """Reports of the last ``within_s`` seconds, by name; a running worker reports every 5 s."""
         since = self._database.clock() - within_s
         rows = self._database.run("SELECT * FROM workers WHERE seen_at >= ? ORDER BY name", (since,))
         return [WorkerReport(**dict(row)) for row in rows]

@@ -1,1 +1,1 @@
-"""The HTTP server: the hosted services' formats and the OpenAI-style one, in front of a job store."""
+"""The HTTP server: a job store behind the formats of WaveSpeed, Novita and OpenAI."""

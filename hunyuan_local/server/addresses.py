@@ -1,9 +1,8 @@
-"""Which network addresses the server calls on a client's word, and how a host name becomes such addresses.
+"""Checks the network addresses that the server calls on behalf of clients, and resolves host names to them.
 
-Whoever connects must connect to the addresses found here, not look the name up again: the second
-answer may be another. Not covered, as they cannot be told from others: public addresses of this
-machine itself, and private ones behind an IPv6 prefix that a network translates on its own.
-Knows nothing about HTTP.
+Callers must connect to the addresses returned here instead of resolving the name again, since the second answer may
+differ. Two cases cannot be detected: public addresses of this machine itself, and private addresses behind an IPv6
+prefix that the network translates. Independent of HTTP.
 """
 
 from __future__ import annotations
@@ -20,16 +19,16 @@ from typing import Any
 from ..errors import HunyuanLocalError
 
 Address = IPv4Address | IPv6Address
-Lookup = Callable[..., list[tuple[Any, ...]]]  # called and answering as socket.getaddrinfo
+Lookup = Callable[..., list[tuple[Any, ...]]]  # same signature as socket.getaddrinfo
 
-# The system's lookup has no time limit and cannot be stopped. So many may be under way; a slow name
-# server must not fill the process with threads.
+# The system's lookup has no time limit and cannot be stopped. At most this many run at a time, so that a slow name
+# server does not fill the process with threads.
 _LOOKUPS = threading.BoundedSemaphore(64)
 
-_UNICAST = ipaddress.ip_network("2000::/3")  # all that is given out for global use, RFC 4291
-_TRANSLATED = ipaddress.ip_network("64:ff9b::/96")  # IPv4 seen from a network without it, RFC 6052
-# What versions of Python's ipaddress take for global in part: shared address space (RFC 6598), protocol
-# assignments, 6to4 relays and addresses (RFC 7526), Teredo and its neighbours, documentation (RFC 9637).
+_UNICAST = ipaddress.ip_network("2000::/3")  # all globally assigned addresses, RFC 4291
+_TRANSLATED = ipaddress.ip_network("64:ff9b::/96")  # IPv4 addresses translated by NAT64, RFC 6052
+# Some versions of Python's ipaddress consider parts of these global: shared address space (RFC 6598), protocol
+# assignments, 6to4 relays and addresses (RFC 7526), Teredo and adjacent ranges, documentation (RFC 9637).
 _SPECIAL = tuple(
     ipaddress.ip_network(network)
     for network in ("100.64.0.0/10", "192.0.0.0/24", "192.88.99.0/24", "2001::/23", "2002::/16", "3fff::/20")
@@ -37,13 +36,13 @@ _SPECIAL = tuple(
 
 
 class PrivateAddressError(HunyuanLocalError):
-    """A host is, or leads to, an address that is not public. The message does not tell which: clients see it."""
+    """A host resolves to a non-public address. The message, which clients see, does not name the address."""
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address is one of the open internet's: no private, loopback, link-local, multicast or special one.
+    """Whether an address is on the public internet: not private, loopback, link-local, multicast or otherwise special.
 
-    An IPv6 address that stands for an IPv4 one is judged as that one.
+    An IPv6 address that embeds an IPv4 address is judged by the IPv4 address.
     """
     if isinstance(address, IPv6Address):
         meant = address.ipv4_mapped
@@ -61,37 +60,37 @@ def is_public(address: Address) -> bool:
 def find_addresses(
     host: str, port: int, *, allow_private: bool, limit_s: float, lookup: Lookup = socket.getaddrinfo
 ) -> list[Address]:
-    """The addresses of a host, in the system's order; any spelling that the system takes for an address counts.
+    """Resolve a host, in the order of the system; accepts any spelling of an address that the system accepts.
 
     Args:
-        limit_s: seconds that the lookup may take.
+        limit_s: time limit of the lookup in seconds.
 
     Raises:
-        PrivateAddressError: one of them is not public, and ``allow_private`` is false.
-        OSError: the host has none, or (TimeoutError) none was found in time.
+        PrivateAddressError: one of the addresses is not public, and ``allow_private`` is false.
+        OSError: the host has no address, or (TimeoutError) the lookup timed out.
     """
     answers = _look_up(host, port, limit_s, lookup)
     addresses = list(dict.fromkeys(ipaddress.ip_address(answer[4][0]) for answer in answers))
     if not addresses:
         raise OSError("the name has no address")
-    # One is enough: a name with a public and a private address is there to get past this check.
+    # Refuse if any address is private: a name with both kinds is an attempt to bypass this check.
     if not allow_private and not all(map(is_public, addresses)):
         raise PrivateAddressError(
-            f"{host} is or leads to a private, loopback or otherwise special address; give a public one, or have the "
-            "server started with --allow-private-webhooks"
+            f"{host} is or resolves to a private, loopback or otherwise special address; give a public one, or start "
+            "the server with --allow-private-webhooks"
         )
     return addresses
 
 
 def _look_up(host: str, port: int, limit_s: float, lookup: Lookup) -> list[tuple[Any, ...]]:
-    """Ask in a thread of its own, which outlives the time limit if need be."""
+    """Look up in a separate thread, which keeps running after the time limit."""
     answer: Future[list[tuple[Any, ...]]] = Future()
 
     def ask() -> None:
         try:
             answer.set_result(lookup(host, port, type=socket.SOCK_STREAM))
-        except UnicodeError:  # of its conversion for the name server
-            answer.set_exception(OSError("the name is no host name: a part is empty or longer than 63 characters"))
+        except UnicodeError:  # from encoding the name with IDNA
+            answer.set_exception(OSError("the name is not a host name: a part is empty or longer than 63 characters"))
         except Exception as error:
             answer.set_exception(error)
         finally:
@@ -99,9 +98,9 @@ def _look_up(host: str, port: int, limit_s: float, lookup: Lookup) -> list[tuple
 
     ends = time.monotonic() + limit_s
     if not _LOOKUPS.acquire(timeout=limit_s):
-        raise TimeoutError("the name was not looked up: too many other lookups are under way")
+        raise TimeoutError("the name was not looked up: too many other lookups are in progress")
     threading.Thread(target=ask, name="webhook-lookup", daemon=True).start()
     try:
         return answer.result(max(0.0, ends - time.monotonic()))
     except TimeoutError as error:
-        raise TimeoutError(f"the name was not found within {limit_s:.1f} s") from error
+        raise TimeoutError(f"the lookup did not finish within {limit_s:.1f} s") from error

@@ -1,6 +1,6 @@
-"""The app: the routes in their order, and what every call passes through.
+"""The FastAPI app: routes and middleware, in order.
 
-It starts nothing: workers, webhooks and housekeeping run beside it.
+Starts nothing: workers, webhooks and housekeeping are started by :mod:`.process`.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from .routes import novita, openai, plain, wavespeed
 from .service import VideoService
 
 _ABOUT = (
-    "Text-to-video on a machine of one's own, in the formats of WaveSpeed, Novita and OpenAI. "
-    "A job has one id in all of them. What GET answers, HEAD answers too."
+    "Text-to-video on your own machine, in the formats of WaveSpeed, Novita and OpenAI. "
+    "A job has the same id in all of them. Every GET route also answers HEAD."
 )
 
 
 def create_app(config: ServerConfig, folder: DataFolder, store: JobStore, webhook_secret: str | None = None) -> FastAPI:
-    """The server's app.
+    """Create the server's app.
 
-    ``app.state`` has its ``service``, its ``metrics``, and ``stopping``, an event: once it is set,
-    calls that wait for a video are answered at once.
+    ``app.state`` has ``service``, ``metrics`` and the event ``stopping``; once it is set, calls that wait for a video
+    return immediately.
 
     Args:
-        webhook_secret: ``whsec_...``; the data folder's own if not given.
+        webhook_secret: ``whsec_...``; defaults to the secret in the data folder.
 
     Raises:
-        ConfigError: a secret cannot be kept in the data folder.
+        ConfigError: a secret cannot be stored in the data folder.
     """
-    # The page at /docs loads its scripts from cdn.jsdelivr.net; /openapi.json needs nobody.
+    # The page at /docs loads its scripts from cdn.jsdelivr.net; /openapi.json needs no other host.
     app = FastAPI(
         title="hunyuan-local",
         version=version("hunyuan-local"),
@@ -56,7 +56,7 @@ def create_app(config: ServerConfig, folder: DataFolder, store: JobStore, webhoo
         app.include_router(module.router)
     faults.install(app)
     documentation.install(app, config)
-    # The last one added is the first that a call passes.
+    # The middleware added last runs first.
     app.add_middleware(BodyLimit, limit=config.max_body_bytes)
     hosts = None if config.insecure else local_hosts(config.public_url)
     app.add_middleware(Auth, keys=config.api_keys, hosts=hosts, origins=config.allow_origins)

@@ -1,4 +1,4 @@
-"""Who may call: one of the server's keys must be shown, wherever it is not said otherwise here."""
+"""Authentication: every path requires an API key unless this module exempts it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ..wires.base import Fault
 from .config import NO_ORIGIN
 from .faults import refusal
 
-# /files/ has addresses that are signed; the rest tells nothing about jobs.
+# /files/ uses signed URLs; the other paths reveal nothing about jobs.
 _OPEN_PATHS = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
 _OPEN_PREFIX = "/files/"
-_BARE_KEY_PREFIX = "/v3/"  # its JavaScript client sends the key alone
+_BARE_KEY_PREFIX = "/v3/"  # Novita's JavaScript client sends the key without "Bearer"
 _PAGE = "/ui"
 
 
@@ -24,23 +24,22 @@ def is_open(path: str) -> bool:
 
 
 def takes_bare_key(path: str) -> bool:
-    """Whether the key may stand alone in its header, without ``Bearer``."""
+    """Whether the Authorization header may contain the key alone, without ``Bearer``."""
     return path.startswith(_BARE_KEY_PREFIX)
 
 
-def asks_by_itself(path: str) -> bool:
-    """Whether a path is the page's, which asks for a key with a form: browsers send no header of their own."""
+def is_page(path: str) -> bool:
+    """Whether a path belongs to the page, which asks for the key in a form: browsers cannot send it in a header."""
     return path == _PAGE or path.startswith(f"{_PAGE}/")
 
 
 class Auth:
-    """Passes on calls with ``Authorization: Bearer KEY``; without keys of its own, those from this machine's programs.
+    """Lets calls with ``Authorization: Bearer KEY`` pass; on a server without keys, calls of programs on this machine.
 
     Args:
-        hosts: without keys, the names under which the server may be called; None is every name. A
-            web page that a browser on this machine shows can send calls here as well: they come from
-            another origin, or, where a name was bent to this machine, to another host.
-        origins: other origins whose pages may call all the same; ``*`` is every page.
+        hosts: allowed host names of a server without keys; None allows all. This blocks web pages shown by a browser
+            on this machine: their calls have another origin, or after DNS rebinding another host.
+        origins: other origins whose pages may call; ``*`` allows every page.
     """
 
     def __init__(
@@ -62,8 +61,8 @@ class Auth:
         if is_open(path):
             return None
         if not self._keys:
-            return self._strange(scope)
-        if asks_by_itself(path):
+            return self._cross_site_fault(scope)
+        if is_page(path):
             return None
         shown = dict(scope["headers"]).get(b"authorization", b"").strip()
         scheme, _, key = shown.partition(b" ")
@@ -71,13 +70,13 @@ class Auth:
             key = shown if takes_bare_key(path) else b""
         key = key.strip()
         if not shown or (scheme.lower() == b"bearer" and not key):
-            return Fault("no_key", "there is no API key; send the header 'Authorization: Bearer KEY'")
-        # All keys are compared, so that the time does not tell which was nearest.
+            return Fault("no_key", "no API key; send the header 'Authorization: Bearer KEY'")
+        # Compare with all keys, so that the response time reveals nothing.
         if any([hmac.compare_digest(key, known) for known in self._keys]):
             return None
-        return Fault("unauthorized", "the API key is not one of this server's; send 'Authorization: Bearer KEY'")
+        return Fault("unauthorized", "the API key is wrong; send 'Authorization: Bearer KEY'")
 
-    def _strange(self, scope: Scope) -> Fault | None:
+    def _cross_site_fault(self, scope: Scope) -> Fault | None:
         if self._hosts is None:
             return None
         headers = dict(scope["headers"])
@@ -90,29 +89,29 @@ class Auth:
         remedy = f"{remedy_for(origin)}, " if origin and is_here else ""
         return Fault(
             "forbidden",
-            f"without keys the server answers programs of this machine alone, and this call is of {said}; call it as "
-            f"127.0.0.1 or localhost, set keys, or start it with {remedy}--insecure or --public-url",
+            f"without API keys the server answers only programs on this machine, but this call is from {said}; call "
+            f"127.0.0.1 or localhost, set API keys, or start the server with {remedy}--insecure or --public-url",
         )
 
 
 def may_call(origin: str, origins: tuple[str, ...]) -> bool:
-    """Whether a page of this origin is one of those that may call."""
+    """Whether pages of this origin may call."""
     return "*" in origins or origin in origins
 
 
 def remedy_for(origin: str) -> str:
-    """How to start the server so that a page of this origin may call."""
+    """The option that allows pages of this origin to call."""
     return f"--allow-origin {'http://localhost:PORT of a page served there' if origin == NO_ORIGIN else origin[:80]}"
 
 
 def local_hosts(public_url: str | None) -> frozenset[str]:
-    """The names that a server without keys answers to: this machine's own, and that of its public address."""
+    """The host names that a server without keys answers to: those of this machine and of its public URL."""
     own = {"127.0.0.1", "localhost", "::1"}
     return frozenset(own if public_url is None else own | {urlsplit(public_url).hostname or ""})
 
 
 def _name(host: str) -> str | None:
-    """The name in a Host header, without the port."""
+    """The host name in a Host header, without the port."""
     try:
         return urlsplit(f"//{host}").hostname
     except ValueError:
@@ -120,7 +119,7 @@ def _name(host: str) -> str | None:
 
 
 def _netloc(origin: str) -> str | None:
-    """The name and port of an origin."""
+    """The host name and port of an origin."""
     try:
         return urlsplit(origin).netloc.lower()
     except ValueError:

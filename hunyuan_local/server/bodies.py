@@ -1,7 +1,6 @@
-"""The bodies of calls, read from the connection: JSON, and forms as mappings of their texts.
+"""Reads request bodies: JSON, and forms as mappings from field to text.
 
-How large one may be is watched over by :class:`hunyuan_local.server.middleware.BodyLimit`. Knows
-nothing about what the fields mean.
+:class:`hunyuan_local.server.middleware.BodyLimit` limits their size. Independent of the meaning of the fields.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ _MOST_FIELDS = 100
 
 
 async def read_json(request: Request) -> Any:
-    """The JSON that a call holds.
+    """The JSON body of a request.
 
     Raises:
-        InvalidRequestError: it is sent as something else, or is not JSON.
+        InvalidRequestError: the content type is wrong, or the body is not valid JSON.
         BodyTooLargeError: see :class:`hunyuan_local.server.middleware.BodyLimit`.
     """
     kind = _content_type(request)
@@ -36,11 +35,11 @@ async def read_json(request: Request) -> Any:
     try:
         return parse_json(body)
     except ValueError as error:
-        raise InvalidRequestError([FieldProblem("body", body, f"is not JSON that can be taken: {error}")]) from error
+        raise InvalidRequestError([FieldProblem("body", body, f"is not valid JSON: {error}")]) from error
 
 
 async def read_json_or_form(request: Request) -> Any:
-    """The JSON or the form that a call holds; raises as :func:`read_json`."""
+    """The JSON or form body of a request; raises as :func:`read_json`."""
     kind = _content_type(request)
     if kind == MULTIPART:
         return await _read_multipart(request)
@@ -64,13 +63,13 @@ async def _read_multipart(request: Request) -> Form:
         items: list[tuple[str, str]] = []
         for name, value in form.multi_items():
             if isinstance(value, UploadFile):
-                if not value.filename and not value.size:  # a browser's word for a field in which no file was chosen
+                if not value.filename and not value.size:  # browsers send this for an empty file input
                     continue
-                rule = "is a file, and none are taken: videos are made from text alone; leave it out"
+                rule = "is a file, which is not supported: videos are generated from text alone; omit it"
                 raise InvalidRequestError([FieldProblem(name, value.filename, rule)])
             items.append((name, value))
     try:
-        raw.decode()  # the parser takes other texts for Latin-1 without a word
+        raw.decode()  # the parser silently reads invalid UTF-8 as Latin-1
     except UnicodeDecodeError as error:
         raise InvalidRequestError([FieldProblem("body", raw, f"is not UTF-8: byte {error.start}")]) from error
     return _once_each(items)
@@ -80,7 +79,7 @@ def _read_urlencoded(raw: bytes) -> Form:
     try:
         items = parse_qsl(raw.decode(), keep_blank_values=True, errors="strict", max_num_fields=_MOST_FIELDS)
     except ValueError as error:
-        raise InvalidRequestError([FieldProblem("body", raw, f"is not a form that can be taken: {error}")]) from error
+        raise InvalidRequestError([FieldProblem("body", raw, f"is not a valid form: {error}")]) from error
     return _once_each(items)
 
 
@@ -98,4 +97,4 @@ def _content_type(request: Request) -> str:
 
 
 def _wrong_type(kind: str, taken: str) -> InvalidRequestError:
-    return InvalidRequestError([FieldProblem("content-type", kind, f"is not taken here; send {taken}")])
+    return InvalidRequestError([FieldProblem("content-type", kind, f"is not supported; send {taken}")])

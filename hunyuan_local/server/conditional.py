@@ -1,6 +1,6 @@
-"""What a caller has already: entity tags, and the answer 304 to a call that names one. RFC 9110, 8.8 and 13.
+"""Conditional requests: entity tags, and 304 for callers whose copy is current. RFC 9110, sections 8.8 and 13.
 
-Knows nothing about jobs.
+Independent of jobs.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import Scope
 
-# Of an answer that is not sent, as it would say more of the body.
+# Headers that a 304 response omits, since they describe the body.
 _OF_THE_BODY = ("content-length", "content-type", "last-modified", "accept-ranges")
 
 
 def strong_etag(content: bytes | memoryview) -> str:
-    """The entity tag of a body: the same for the same bytes alone."""
+    """The entity tag of a body, a hash of its bytes."""
     return f'"{hashlib.sha256(content).hexdigest()[:32]}"'
 
 
 def is_known(scope: Scope, headers: MutableHeaders) -> bool:
-    """Whether a GET or HEAD is of a caller who has what an answer with these headers would send.
+    """Whether a GET or HEAD request has a current copy of the response with these headers.
 
-    A date counts only where no entity tag is named, and whole seconds are compared.
+    If-Modified-Since applies only without If-None-Match; both dates are in whole seconds.
     """
     asked = Headers(scope=scope)
     if scope["method"] not in ("GET", "HEAD"):
@@ -37,12 +37,12 @@ def is_known(scope: Scope, headers: MutableHeaders) -> bool:
     try:
         since, changed = (parsedate_to_datetime(at) for at in (asked["if-modified-since"], headers["last-modified"]))
         return changed <= since
-    except (ValueError, TypeError):  # no date, or one without a time zone: as good as none
+    except (ValueError, TypeError):  # not a date, or a date without a time zone: ignore it
         return False
 
 
 def not_modified(headers: MutableHeaders) -> Response:
-    """The answer 304 in the place of one with these headers."""
+    """The 304 response that replaces a response with these headers."""
     return Response(
         status_code=304, headers={name: value for name, value in headers.items() if name not in _OF_THE_BODY}
     )

@@ -1,4 +1,4 @@
-"""What a server is told at its start."""
+"""The configuration of a server."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from ..config import GIB, ModelConfig
 from ..errors import ConfigError
 from ..schema import RewriteMode
 
-# As browsers write it; the schemes of extensions and of apps in a browser's shell are not those of the web.
+# The form in which browsers send origins; not the schemes of browser extensions and apps in a web view.
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
-NO_ORIGIN = "null"  # as browsers write it for pages of no address
+NO_ORIGIN = "null"  # sent by browsers for pages without an address
 _OWN_PORTS = {"http": 80, "https": 443}
 
 DAY_S = 24 * 3600.0
-MAX_VOXELS = 1280 * 720 * 257  # twice the longest video that HunyuanVideo was made for
+MAX_VOXELS = 1280 * 720 * 257  # about twice the longest video that HunyuanVideo was trained for
 
 
 class ServerConfig(BaseModel):
-    """Limits and habits of one server; frozen.
+    """Limits and options of one server; frozen.
 
     Attributes:
-        model: what its jobs are made with.
-        profile: what its workers run in, as ``--profile`` names it; None is the plan's choice.
-        models: other models that its page may ask for, by their names; its workers then change between them.
-        public_url: the address that clients see, without a trailing slash; None takes each request's own.
-        api_keys: one of these must be shown; empty asks for none.
-        allow_origins: of web pages that browsers may let call the server, such as ``https://app.example``; ``*`` alone
-            is every page.
-        insecure: answer whoever asks, without keys, and under whatever host name.
-        rewrite: what becomes of prompts whose submission does not say; None and ``off`` leave them.
-        can_rewrite: submissions may ask for it; else only the server's own ``rewrite`` is done.
-        relaxed: take what the local model can do, not only a dialect's own ranges.
-        max_queue: so many jobs may wait; more are answered with 429.
-        max_attempts: a job whose worker dies, or fails for what may pass, is run so many times.
-        max_voxels: width x height x frames of one video, at most.
-        max_prompt_characters, max_body_bytes: larger submissions are refused.
-        retention_s: finished jobs are deleted with their files after so many seconds.
-        video_url_ttl_s: a video's address works for so many seconds.
-        min_free_bytes: with less free on the disk no job is taken or begun.
-        sync_timeout_s: a submission that waits for its video is answered after so many seconds at the latest.
-        allow_private_webhooks: webhooks may lead to loopback, private and link-local addresses.
+        model: the model that generates the videos.
+        profile: the runtime profile of the workers, as for ``--profile``; None lets the plan choose.
+        models: names of other models that the page offers; the workers switch between them.
+        public_url: the base URL that clients see, without a trailing slash; None uses the URL of each request.
+        api_keys: accepted API keys; empty requires none.
+        allow_origins: origins of web pages that may call the server from a browser, such as ``https://app.example``;
+            ``*`` alone allows every page.
+        insecure: without keys, accept calls from any machine and under any host name.
+        rewrite: rewriting mode of submissions that do not set one; None and ``off`` keep the prompt.
+        can_rewrite: whether submissions may request rewriting; otherwise only the server's ``rewrite`` applies.
+        relaxed: accept the full ranges of the local model, not only a dialect's own.
+        max_queue: maximum number of waiting jobs; further submissions get 429.
+        max_attempts: attempts per job, if its worker dies or a failure is temporary.
+        max_voxels: maximum width x height x num_frames of a video.
+        max_prompt_characters, max_body_bytes: maximum size of a submission.
+        retention_s: age in seconds at which finished jobs and their files are deleted.
+        video_url_ttl_s: validity of a video's URL in seconds.
+        min_free_bytes: free disk space required to accept or start a job.
+        sync_timeout_s: maximum time in seconds that a synchronous submission waits for its video.
+        allow_private_webhooks: allow webhooks to loopback, private and link-local addresses.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -74,12 +74,12 @@ class ServerConfig(BaseModel):
 
 
 def read_api_keys(file: Path | None = None) -> tuple[str, ...]:
-    """The keys in a file, one a line, and in ``HUNYUAN_LOCAL_API_KEYS``, separated by commas.
+    """The API keys from a file, one per line, and from ``HUNYUAN_LOCAL_API_KEYS``, separated by commas.
 
-    Empty lines and lines that begin with # are left out.
+    Skips empty lines and lines that begin with #.
 
     Raises:
-        ConfigError: the file cannot be read, or holds no key; a key is not printable ASCII without spaces.
+        ConfigError: the file is unreadable or has no keys; or a key is not printable ASCII without spaces.
     """
     keys = os.environ.get("HUNYUAN_LOCAL_API_KEYS", "").split(",")
     if file is not None:
@@ -90,61 +90,60 @@ def read_api_keys(file: Path | None = None) -> tuple[str, ...]:
             raise ConfigError(f"api_keys_file={str(file)!r}: cannot be read: {error}{remedy}") from error
         found = [line for line in map(str.strip, lines) if line and not line.startswith("#")]
         if not found:
-            raise ConfigError(f"api_keys_file={str(file)!r}: holds no key; write one a line, or leave the option out")
+            raise ConfigError(f"api_keys_file={str(file)!r}: contains no keys; write one per line, or omit the option")
         keys += found
     keys = [key for key in map(str.strip, keys) if key]
     for number, key in enumerate(keys, start=1):
         if not key.isascii() or not key.isprintable() or " " in key:
-            # The key itself is not shown: terminals and logs are read by others.
-            raise ConfigError(f"api_keys: number {number} has a space or other characters than printable ASCII")
+            # Do not show the key: others may read the terminal or the log.
+            raise ConfigError(f"api_keys: key {number} contains a space, or a character that is not printable ASCII")
     return tuple(dict.fromkeys(keys))
 
 
 def check_binding(host: str, api_keys: tuple[str, ...], insecure: bool) -> None:
-    """Refuse to listen beyond this machine without keys, unless ``insecure``.
+    """Refuse to listen on an address that other machines can reach without keys, unless ``insecure``.
 
     Raises:
-        ConfigError: naming the host.
+        ConfigError: names the host.
     """
     if not (api_keys or insecure or _is_loopback(host)):
         raise ConfigError(
-            f"host={host!r}: others could reach the server, and no keys are set; give --api-keys-file or "
+            f"host={host!r}: other machines could reach the server, and no API keys are set; give --api-keys-file or "
             "HUNYUAN_LOCAL_API_KEYS, keep --host 127.0.0.1, or add --insecure"
         )
 
 
 def check_origins(origins: tuple[str, ...]) -> None:
-    """Refuse what no browser would ever send as the origin of a page: it would be compared in vain.
+    """Refuse values that no browser sends as an origin, and that would never match.
 
     Raises:
-        ConfigError: naming it, and the origin that is probably meant.
+        ConfigError: names the value and the origin that was probably meant.
     """
     for origin in origins:
         if origin == "*" and len(origins) > 1:
-            raise ConfigError("allow_origin='*': allows every page already; give it alone, or leave it out")
+            raise ConfigError("allow_origin='*': already allows every page; give it alone, or omit it")
         if origin == "*" or (_ORIGIN.fullmatch(origin) and _as_browsers_send(origin) == origin):
             continue
         if origin == NO_ORIGIN:
             raise ConfigError(
-                "allow_origin='null': is sent for every local file and every sandboxed frame; serve the page from an "
-                "address and give that, such as http://localhost:3000, or give * alone for every page"
+                "allow_origin='null': browsers send it for every local file and sandboxed frame; serve the page from "
+                "an address and give that, such as http://localhost:3000, or give * alone to allow every page"
             )
         meant = _as_browsers_send(origin)
         remedy = f"give {meant}" if meant else "give one such as https://app.example or http://localhost:3000"
         raise ConfigError(
-            f"allow_origin={origin!r}: is not an origin as browsers send it, which is scheme://host or "
-            f"scheme://host:port in small letters, without a path or the scheme's own port; {remedy}, or * alone for "
-            "every page"
+            f"allow_origin={origin!r}: is not an origin as browsers send it: scheme://host or scheme://host:port in "
+            f"lower case, without a path or the scheme's default port; {remedy}, or * alone to allow every page"
         )
 
 
 def _as_browsers_send(text: str) -> str | None:
-    """The origin of a page at an address; None where that cannot be said."""
+    """The origin of pages at an address, in the form that browsers send; None if the text is not an address."""
     try:
         url = urlsplit(text.strip() if "://" in text else f"https://{text.strip()}")
         name = (url.hostname or "").encode("idna").decode("ascii")
         port = "" if url.port in (None, _OWN_PORTS.get(url.scheme)) else f":{url.port}"
-    except ValueError:  # UnicodeError is one
+    except ValueError:  # includes UnicodeError
         return None
     origin = f"{url.scheme}://{f'[{name}]' if ':' in name else name}{port}"
     return origin if _ORIGIN.fullmatch(origin) else None

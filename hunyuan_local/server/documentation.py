@@ -1,8 +1,8 @@
-"""The OpenAPI document: what the framework finds out by itself, put right and completed.
+"""The OpenAPI document: FastAPI's, corrected and completed.
 
-The framework knows the paths and the schemas of good answers. Added here are the bodies that a
-server takes with its very ranges, the refusals of each dialect, and the keys. Taken out is the
-framework's own 422, which no route answers with.
+FastAPI knows the paths and the schemas of successful responses. This module adds the request bodies with the server's
+actual ranges, each dialect's error responses, and the API keys. It removes FastAPI's 422 response, which no route
+uses.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from .config import ServerConfig
 from .faults import DIALECTS, dialect_of, fault_reply
 
 _ALWAYS: tuple[FaultKind, ...] = ("no_key", "unauthorized", "internal", "unavailable")
-_UNCHANGED = "If-None-Match names the entity tag of this very answer, so it is not sent again."
+_UNCHANGED = "If-None-Match matches the current entity tag, so the body is not sent."
 _MEANINGS: dict[FaultKind, str] = {
     "no_key": "No key, or a wrong one.",
-    "invalid": "Something in the call is not allowed.",
+    "invalid": "The request is invalid.",
     "unauthorized": "No key, or a wrong one.",
-    "forbidden": "The address is not valid any more, or never was.",
+    "forbidden": "The address is invalid or has expired.",
     "not_found": "There is no such job, or it has no video yet.",
     "too_large": "The body is too large.",
-    "rate_limited": "Too many jobs wait; Retry-After says for how many seconds.",
-    "internal": "Something unexpected.",
-    "unavailable": "The store or the disk cannot take it.",
+    "rate_limited": "Too many jobs are waiting; Retry-After gives the seconds to wait.",
+    "internal": "An unexpected error.",
+    "unavailable": "The job store cannot be used, or the disk is full.",
 }
 
 
 def refusals(dialect_name: str | None, *kinds: FaultKind) -> dict[int | str, dict[str, Any]]:
-    """A route's ``responses`` for these kinds of faults; a dialect's routes have some more in common."""
+    """The ``responses`` of a route with these kinds of faults; for a dialect's routes, adds those they all share."""
     dialect = None if dialect_name is None else DIALECTS[dialect_name]
     found: dict[int | str, dict[str, Any]] = {}
     for kind in kinds if dialect is None else (*kinds, *_ALWAYS):
@@ -47,7 +47,7 @@ def refusals(dialect_name: str | None, *kinds: FaultKind) -> dict[int | str, dic
 
 
 def file_responses(*kinds: str) -> dict[int | str, dict[str, Any]]:
-    """A route's ``responses`` for a file of these media types, the first of which may be had in ranges."""
+    """The ``responses`` of a route that sends a file; the first media type supports range requests."""
     binary = {"schema": {"type": "string", "format": "binary"}}
     return {
         200: {"content": dict.fromkeys(kinds, binary)},
@@ -61,12 +61,12 @@ def file_responses(*kinds: str) -> dict[int | str, dict[str, Any]]:
 
 
 def json_body(model: type[Body]) -> dict[str, Any]:
-    """A route's ``openapi_extra`` for a JSON body."""
+    """The ``openapi_extra`` of a route with a JSON body."""
     return {"requestBody": _request_body({"application/json": model.model_json_schema()})}
 
 
 def query(model: type[Body]) -> dict[str, Any]:
-    """A route's ``openapi_extra`` for the parameters of its URL."""
+    """The ``openapi_extra`` of a route with query parameters."""
     schema = model.model_json_schema()
     required = schema.get("required", [])
     return {
@@ -78,7 +78,7 @@ def query(model: type[Body]) -> dict[str, Any]:
 
 
 def install(app: FastAPI, config: ServerConfig) -> None:
-    """Let the app describe itself; the document is made at the first call for it."""
+    """Make the app serve this document; it is built on the first request for it."""
 
     def describe() -> dict[str, Any]:
         if app.openapi_schema is None:

@@ -1,6 +1,6 @@
-"""A finished video over HTTP: the file with ranges, and its first frame.
+"""Serves finished videos over HTTP, with range requests, and their first frames.
 
-Both have an entity tag made of the file's content, so that a caller who has them is not sent them again.
+Both have an entity tag derived from the file's content, so clients with a current copy get a 304.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ _RANGE = re.compile(r"([0-9]{1,100})-([0-9]{0,100})|-([0-9]{1,100})")
 
 
 class VideoResponse(FileResponse):
-    """An mp4, whole or ranges of it; a range header that makes no sense is as good as none (RFC 9110, 14.2).
+    """Serves an mp4 file, whole or in ranges; ignores an invalid Range header (RFC 9110, 14.2).
 
     Raises:
-        VideoNotReadyError: the file is gone.
+        VideoNotReadyError: the file no longer exists.
     """
 
     def __init__(self, path: Path):
         try:
             found = path.stat()
             etag = f'"{_hash(path, found.st_mtime_ns, found.st_size)}"'
-        except FileNotFoundError:  # deleted since it was looked for
-            raise VideoNotReadyError("the file is gone; submit the request again, with its seed") from None
+        except FileNotFoundError:  # deleted meanwhile
+            raise VideoNotReadyError("the file no longer exists; submit the request again, with its seed") from None
         super().__init__(path, media_type=MP4, headers={"etag": etag}, stat_result=found)
         self._size = found.st_size
 
@@ -57,18 +57,18 @@ class VideoResponse(FileResponse):
             return
         others = [(name, value) for name, value in scope["headers"] if name != b"range"]
         asked = Headers(scope=scope).get("range", "")
-        # A range is one of what GET sends; the method HEAD has none.
+        # Ranges apply to GET only.
         ranges = _ranges(asked, self._size) if scope["method"] == "GET" else None
         headers = others if ranges is None else [*others, (b"range", ranges.encode())]
         await super().__call__({**scope, "headers": headers}, receive, send)
 
 
 def thumbnail_response(path: Path, scope: Scope) -> Response:
-    """The first frame of a video as a WebP picture; it is made only for a caller who does not have it.
+    """The first frame of a video as a WebP image; decoded only if the client has no current copy.
 
     Raises:
-        VideoNotReadyError: the file is gone, or a service gave it in a form that cannot be decoded here.
-        VideoError: it has no frame.
+        VideoNotReadyError: the file no longer exists, or came from a service in a format that cannot be decoded here.
+        VideoError: the video has no frames.
     """
     etag = f'{VideoResponse(path).headers["etag"][:-1]}-thumbnail"'
     if is_known(scope, empty := MutableHeaders({"etag": etag})):
@@ -78,15 +78,15 @@ def thumbnail_response(path: Path, scope: Scope) -> Response:
 
 @lru_cache(1024)
 def _hash(path: Path, changed_ns: int, size: int) -> str:
-    """The SHA-256 of a file, shortened; computed once for each time that it was changed."""
+    """The shortened SHA-256 of a file; cached until the file changes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
 
 def _ranges(asked: str, size: int) -> str | None:
-    """The range header that says what is asked for of a file of ``size`` bytes, without what lies behind its end.
+    """The valid Range header for a file of ``size`` bytes, without ranges beyond its end.
 
-    None is the whole file; where all lies behind the end, one such range is left.
+    None means the whole file. If all ranges are beyond the end, keeps one of them, which leads to a 416.
     """
     unit, _, listed = asked.strip().partition("=")
     parts = [part for part in map(str.strip, listed.split(",")) if part]
@@ -102,14 +102,14 @@ def _ranges(asked: str, size: int) -> str | None:
 def _thumbnail(path: Path) -> bytes:
     from PIL import Image
 
-    with closing(cast("Generator[np.ndarray, None, None]", read_frames(path))) as frames:  # which also ends the decoder
+    with closing(cast("Generator[np.ndarray, None, None]", read_frames(path))) as frames:  # closing ends the decoder
         try:
             frame = next(frames, None)
         except VideoError as error:
             logger.warning("no thumbnail: %s", error)
-            raise VideoNotReadyError("this video cannot be decoded here, so there is no picture of it") from error
+            raise VideoNotReadyError("this video cannot be decoded here, so it has no thumbnail") from error
     if frame is None:
-        raise VideoError(f"{path}: has no frame; make it again")
+        raise VideoError(f"{path}: has no frames; generate it again")
     picture = io.BytesIO()
     Image.fromarray(frame).save(picture, "webp")
     return picture.getvalue()

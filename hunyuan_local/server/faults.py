@@ -1,6 +1,6 @@
-"""What goes wrong with a call, said in the words of the dialect that its path belongs to.
+"""Error responses, in the dialect that a path belongs to.
 
-Below no dialect's prefix the answer is ``{"error": text}``. Every refusal of the server is made here.
+Outside the dialects' prefixes, the response is ``{"error": text}``. All error responses are created here.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 class Dialect(Protocol):
-    """What every module of :mod:`hunyuan_local.wires` that is a dialect has for a server."""
+    """The attributes of a dialect module in :mod:`hunyuan_local.wires` that the server uses."""
 
     NAME: str
     MODEL: str
@@ -46,13 +46,13 @@ DIALECTS: dict[str, Dialect] = {dialect.NAME: dialect for dialect in PREFIXES.va
 
 
 class PlainFault(Reply):
-    """An error below no dialect's prefix."""
+    """An error response outside the dialects."""
 
     error: str
 
 
 class ReplyResponse(JSONResponse):
-    """A reply as JSON; as an answer to a GET it has an entity tag, and is 304 for a caller who has the same already."""
+    """A reply as JSON. For GET, it has an entity tag and becomes a 304 if the client has a current copy."""
 
     def render(self, content: Any) -> bytes:
         return super().render(content.to_json())
@@ -60,44 +60,44 @@ class ReplyResponse(JSONResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "GET" and self.status_code == 200:
             self.headers["etag"] = strong_etag(self.body)
-            self.headers["cache-control"] = "private, no-cache"  # a state changes, so it is asked for each time
+            self.headers["cache-control"] = "private, no-cache"  # clients must revalidate, since a job's state changes
             if is_known(scope, self.headers):
                 await not_modified(self.headers)(scope, receive, send)
                 return
         await super().__call__(scope, receive, send)
 
 
-SEE_LOG = "the server's log says more"
+SEE_LOG = "see the server's log"
 
 
 class UnknownJobError(HunyuanLocalError):
-    """There is no such job, or not any more."""
+    """The job does not exist, or was deleted."""
 
     def __init__(self, job_id: str):
-        super().__init__(f"there is no job {job_id[:80]!r}; it never was, or was deleted")
+        super().__init__(f"there is no job {job_id[:80]!r}; it never existed, or was deleted")
 
 
 class VideoNotReadyError(HunyuanLocalError):
-    """A job has no video yet, or will never have one."""
+    """The job has no video yet, or will never have one."""
 
 
 class LinkRefusedError(HunyuanLocalError):
-    """A signed address is not one of ours, or its time is over."""
+    """A signed URL is invalid or has expired."""
 
 
 class BodyTooLargeError(HunyuanLocalError):
-    """A body is larger than the server takes."""
+    """The body exceeds the server's limit."""
 
     def __init__(self, limit: int):
-        super().__init__(f"the body is larger than {limit} bytes, which is the most that is taken here")
+        super().__init__(f"the body is larger than the limit of {limit} bytes")
 
 
 class DiskFullError(HunyuanLocalError):
-    """Too little is free on the disk to take a job."""
+    """The disk has too little free space to accept a job."""
 
 
 class NoPlaceError(QueueFullError):
-    """The queue is full; ``retry_after_s`` is when a place will be free, in whole seconds from 1."""
+    """The queue is full; ``retry_after_s`` estimates when a place will be free, in whole seconds, at least 1."""
 
     def __init__(self, message: str, seconds: float):
         self.retry_after_s = max(1, math.ceil(seconds))
@@ -118,20 +118,20 @@ _KINDS: tuple[tuple[type[HunyuanLocalError], FaultKind], ...] = (
 
 
 def dialect_of(path: str) -> Dialect | None:
-    """The dialect that a path belongs to, known routes or not."""
+    """The dialect that a path belongs to, by its prefix."""
     return next((dialect for prefix, dialect in PREFIXES.items() if f"{path}/".startswith(prefix)), None)
 
 
 def fault_reply(dialect: Dialect | None, fault: Fault) -> tuple[int, Reply]:
-    """HTTP status and body of a call that is not carried out."""
+    """HTTP status and body for a fault."""
     if dialect is None:
         return HTTP_STATUSES[fault.kind], PlainFault(error=fault.message)
     return dialect.fault_to_wire(fault)
 
 
 def refusal(path: str, fault: Fault, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """The answer to a call that is not carried out."""
-    # A part of the call may stand in it that no answer can hold.
+    """The error response to a call."""
+    # The message may quote characters from the call that cannot be encoded.
     fault = replace(fault, message=fault.message.encode(errors="backslashreplace").decode())
     dialect = dialect_of(path)
     status, body = fault_reply(dialect, fault)
@@ -144,59 +144,59 @@ def refusal(path: str, fault: Fault, headers: Mapping[str, str] | None = None) -
 
 
 def install(app: FastAPI) -> None:
-    """Let the app answer every error that is foreseen; :class:`CatchAll` answers the others."""
+    """Register handlers for all expected errors; :class:`CatchAll` handles the others."""
     app.exception_handler(HunyuanLocalError)(_on_our_error)
     app.exception_handler(HTTPException)(_on_http_error)
     app.exception_handler(RequestValidationError)(_on_framework_validation)
 
 
 async def _on_our_error(request: Request, error: HunyuanLocalError) -> JSONResponse:
-    path = request.scope["path"]  # a URL of strange bytes cannot be read as a whole
+    path = request.scope["path"]  # request.url may fail on invalid bytes
     kind: FaultKind = next((kind for cls, kind in _KINDS if isinstance(error, cls)), "internal")
     text = str(error)
     if kind == "internal" or isinstance(error, StoreError):
-        # Its words are for those who run the server, and name files of theirs.
+        # The message is for the server's operator, and may contain local paths.
         logger.error("%s %s: %s", request.method, path, error)
-        text = f"{'the job store cannot be used' if kind == 'unavailable' else 'it failed'}; {SEE_LOG}"
+        text = f"{'the job store cannot be used' if kind == 'unavailable' else 'the call failed'}; {SEE_LOG}"
     headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, NoPlaceError) else {}
     field = error.problems[0].field if isinstance(error, InvalidRequestError) else None
-    nothing_made = not isinstance(error, StoreError)  # it may have come after the job was taken
+    nothing_made = not isinstance(error, StoreError)  # the job may have been stored before the error
     return refusal(path, Fault(kind, text, field, nothing_made), headers)
 
 
 async def _on_http_error(request: Request, error: HTTPException) -> JSONResponse:
-    """What the framework raises: no such route, another method, a form that cannot be read."""
+    """Handle errors raised by the framework: unknown route, wrong method, unreadable form."""
     path = request.scope["path"]
     match error.status_code:
         case 404:
-            return refusal(path, Fault("not_found", _nothing_there(request.method, path)))
+            return refusal(path, Fault("not_found", _no_route_message(request.method, path)))
         case 405:
             allowed = ", ".join(sorted(_methods_at(request)))
-            message = f"{request.method} is not possible at {path[:200]!r}; possible: {allowed}"
+            message = f"{request.method} is not allowed at {path[:200]!r}; allowed: {allowed}"
             return refusal(path, Fault("method_not_allowed", message), {"Allow": allowed})
     kind: FaultKind = "invalid" if error.status_code < 500 else "internal"
     return refusal(path, Fault(kind, str(error.detail)), error.headers)
 
 
 async def _on_framework_validation(request: Request, error: RequestValidationError) -> JSONResponse:
-    """Routes read what they need by themselves; this stands in for whatever the framework may still check."""
+    """Handle FastAPI's own validation errors; routes validate their input themselves, so these are not expected."""
     problems = [FieldProblem(str(item["loc"][-1]), item["input"], item["msg"].lower()) for item in error.errors()[:10]]
     return await _on_our_error(request, InvalidRequestError(problems))
 
 
-def _nothing_there(method: str, path: str) -> str:
+def _no_route_message(method: str, path: str) -> str:
     dialect = dialect_of(path)
     if dialect is None:
-        return f"there is nothing at {path[:200]!r}; /docs shows what there is"
+        return f"nothing found at {path[:200]!r}; see /docs for all routes"
     return (
-        f"there is nothing at {method} {path[:200]!r}; the model that is served is {dialect.MODEL}, "
-        f"at POST {dialect.SUBMIT_PATH}; /docs shows the rest"
+        f"nothing found at {method} {path[:200]!r}; this server's model is {dialect.MODEL}, "
+        f"at POST {dialect.SUBMIT_PATH}; see /docs for all routes"
     )
 
 
 def _methods_at(request: Request) -> set[str]:
     documented = request.app.openapi()["paths"].get(request.url.path)
-    if documented is not None:  # another route's {job_id} may fit a path that has a route of its own
+    if documented is not None:  # route matching would also find other routes, with {job_id} in this place
         return _with_head({name.upper() for name in documented} & set(_METHODS))
 
     def is_there(method: str) -> bool:
@@ -207,5 +207,5 @@ def _methods_at(request: Request) -> set[str]:
 
 
 def _with_head(methods: set[str]) -> set[str]:
-    """With HEAD where there is GET; see :class:`hunyuan_local.server.middleware.HeadOfGet`."""
+    """Add HEAD if there is GET; see :class:`hunyuan_local.server.middleware.HeadOfGet`."""
     return methods | ({"HEAD"} if "GET" in methods else set())

@@ -1,4 +1,4 @@
-"""Addresses of finished videos that need no key: unguessable, and good for a limited time."""
+"""Signed URLs of finished videos: they need no API key, cannot be guessed, and expire."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ PATH = "/files/{job_id}.mp4"
 
 
 class LinkSigner:
-    """Makes and checks signed addresses.
+    """Creates and checks signed URLs.
 
     Args:
-        secret: whoever knows it can make addresses.
-        ttl_s: how long an address works, in seconds.
+        secret: the signing key.
+        ttl_s: validity of a URL in seconds.
         clock: seconds since 1970.
     """
 
     def __init__(self, secret: str, ttl_s: int, clock: Callable[[], float] = time.time):
         self.ttl_s = ttl_s
-        # The key itself signs, as it did in the addresses whose signature is hexadecimal: they still work.
+        # No key derivation, so that URLs signed by earlier versions (hexadecimal signatures) stay valid.
         self._signer = Signer(secret, key_derivation="none", digest_method=hashlib.sha256)
         self._clock = clock
 
     def sign(self, base_url: str, job_id: str) -> str:
-        """The absolute address of a job's video, from now on for its time.
+        """The absolute URL of a job's video, valid for ``ttl_s`` seconds from now.
 
-        The end is rounded up to a sixtieth of that time: within it the address stays the same, and so do answers
-        that name it, for callers who ask only for what has changed.
+        The expiry is rounded up to a multiple of ttl_s / 60. So the URL, and the entity tag of responses that contain
+        it, stay the same for a while, and conditional requests work.
         """
         step_s = max(1, self.ttl_s // 60)
         expires = str(-(-(int(self._clock()) + self.ttl_s) // step_s) * step_s)
@@ -39,8 +39,8 @@ class LinkSigner:
         return f"{base_url.rstrip('/')}{PATH.format(job_id=job_id)}?expires={expires}&signature={signature}"
 
     def check(self, job_id: str, expires: str, signature: str) -> bool:
-        """Whether an address was made here for this job and still works; takes equally long for any signature."""
-        # A genuine one is a number, since only numbers are signed.
+        """Whether this server signed the URL for this job and it has not expired; takes constant time."""
+        # If the signature is genuine, ``expires`` is an integer.
         genuine = self._signer.verify_signature(_signed(job_id, expires), _in_base64(signature))
         return genuine and self._clock() < int(expires)
 
@@ -50,7 +50,7 @@ def _signed(job_id: str, expires: str) -> bytes:
 
 
 def _in_base64(signature: str) -> str | bytes:
-    """The signature as it is written now; addresses of earlier versions have it in hexadecimal digits."""
+    """The signature in base64; earlier versions wrote it in hexadecimal digits."""
     try:
         return base64_encode(bytes.fromhex(signature))
     except ValueError:

@@ -1,7 +1,7 @@
-"""Figures of one server for Prometheus, taken from the store when they are asked for.
+"""Prometheus metrics of one server, collected from the store on each scrape.
 
-The work is done by other processes, so histograms are fed with the jobs that finished since the last
-look; those that finished before the server's start, or were deleted before the look, are not in them.
+The work is done in other processes, so each scrape adds the jobs finished since the last one to the histograms. Jobs
+that finished before the server started, or were deleted before a scrape, are missing.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from ..schema import JobStatus
 _STAGES = ("load", "encode", "denoise", "decode", "write", "total")
 _STAGE_BUCKETS_S = (0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
 _STEP_BUCKETS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 30, 60, 120)
-# A row may be seen this much later than the moment that stands in it.
+# A row may become visible this much later than its finished_at.
 _OVERLAP_S = 10.0
 
 
 class Metrics:
-    """The registry of one app.
+    """The metrics registry of one app.
 
     Args:
-        page: so many finished jobs are read at a time.
+        page: number of finished jobs to read at a time.
     """
 
     def __init__(self, folder: DataFolder, store: JobStore, page: int = 500):
@@ -43,30 +43,30 @@ class Metrics:
         self._registry.register(_Now(folder, store))
         self._stages = Histogram(
             "hunyuan_local_stage_seconds",
-            "Seconds a stage of the jobs that succeeded; loading is 0 where the model was loaded.",
+            "Seconds per stage of succeeded jobs; load is 0 if the model was already loaded.",
             ["stage"],
             buckets=_STAGE_BUCKETS_S,
             registry=self._registry,
         )
         self._steps = Histogram(
             "hunyuan_local_step_seconds",
-            "Seconds a denoising step, the mean of each job that succeeded without an interruption.",
+            "Mean seconds per denoising step of jobs that succeeded without interruption.",
             buckets=_STEP_BUCKETS_S,
             registry=self._registry,
         )
         self._begin = self._looked_at
 
     def render(self) -> bytes:
-        """All figures as text.
+        """All metrics in the Prometheus text format.
 
         Raises:
-            StoreError: the store does not answer.
+            StoreError: the store cannot be used.
         """
         with self._lock:
-            self._take_in_finished()
+            self._add_finished()
             return generate_latest(self._registry)
 
-    def _take_in_finished(self) -> None:
+    def _add_finished(self) -> None:
         since = max(self._begin, self._looked_at - _OVERLAP_S)
         now = self._store.database.clock()
         fresh = [job for job in self._finished_after(since) if job.job_id not in self._seen]
@@ -91,30 +91,30 @@ class Metrics:
 
 
 class _Now(Collector):
-    """What is true in the moment of the look."""
+    """Gauges that are read at the time of the scrape."""
 
     def __init__(self, folder: DataFolder, store: JobStore):
         self._folder, self._store = folder, store
         self._worker_reports = store.worker_reports
 
     def collect(self) -> Iterator[Metric]:
-        """Jobs, disk and workers."""
+        """Gauges of jobs, disk and workers."""
         counts = self._store.counts()
         jobs = GaugeMetricFamily("hunyuan_local_jobs", "Jobs in the store.", labels=["status"])
         for status in get_args(JobStatus):
             jobs.add_metric([status], counts.get(status, 0))
         yield jobs
-        yield GaugeMetricFamily("hunyuan_local_queue_depth", "Jobs that wait.", counts.get("queued", 0))
-        yield GaugeMetricFamily("hunyuan_local_disk_free_bytes", "Free on the disk.", self._folder.free_bytes())
-        yield from _of_workers(self._worker_reports.recent())
+        yield GaugeMetricFamily("hunyuan_local_queue_depth", "Waiting jobs.", counts.get("queued", 0))
+        yield GaugeMetricFamily("hunyuan_local_disk_free_bytes", "Free disk space.", self._folder.free_bytes())
+        yield from _worker_metrics(self._worker_reports.recent())
 
 
-def _of_workers(workers: list[WorkerReport]) -> Iterator[Metric]:
-    state = GaugeMetricFamily("hunyuan_local_worker_state", "1 for what a worker does.", labels=["worker", "state"])
+def _worker_metrics(workers: list[WorkerReport]) -> Iterator[Metric]:
+    state = GaugeMetricFamily("hunyuan_local_worker_state", "1 for a worker's state.", labels=["worker", "state"])
     peak = GaugeMetricFamily(
-        "hunyuan_local_worker_memory_peak_bytes", "The most taken of the device since its start.", labels=["worker"]
+        "hunyuan_local_worker_memory_peak_bytes", "Peak memory of the device since its start.", labels=["worker"]
     )
-    total = GaugeMetricFamily("hunyuan_local_worker_memory_total_bytes", "Memory of its device.", labels=["worker"])
+    total = GaugeMetricFamily("hunyuan_local_worker_memory_total_bytes", "Memory of the device.", labels=["worker"])
     for worker in workers:
         for word in get_args(WorkerReport.model_fields["state"].annotation):
             state.add_metric([worker.name, word], int(word == worker.state))

@@ -1,6 +1,6 @@
-"""What every call passes through before the routes: paths put right, HEAD for GET, bodies measured, the unforeseen.
+"""ASGI middleware for every call: path normalisation, HEAD for GET, body limits, unexpected errors.
 
-Plain ASGI: nothing is buffered, and files stream through untouched.
+Plain ASGI without buffering, so files stream through unchanged.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class CatchAll:
-    """Answers 500 where something failed that nobody foresaw; what it was stands in the log, not in the answer."""
+    """Answers 500 to unexpected errors; the details go to the log, not to the client."""
 
     def __init__(self, app: ASGIApp):
         self._app = app
@@ -37,17 +37,17 @@ class CatchAll:
         try:
             await self._app(scope, receive, watch)
         except ClientDisconnect:
-            return  # there is nobody to be answered
+            return  # the client has gone
         except Exception:
             logger.exception("%s %s failed", scope["method"], scope["path"])
             if started:
-                raise  # the server cuts the connection: a part must not pass for the whole
+                raise  # closes the connection, so the client notices that the response is incomplete
             fault = Fault("internal", f"an unexpected error; {SEE_LOG}", nothing_made=False)
             await refusal(scope["path"], fault)(scope, receive, send)
 
 
 class LeadingSlashes:
-    """``//v3/...`` is ``/v3/...``: one client does not strip the slash at the end of its base URL."""
+    """Treats ``//v3/...`` as ``/v3/...``: one client does not strip the trailing slash of its base URL."""
 
     def __init__(self, app: ASGIApp):
         self._app = app
@@ -60,7 +60,7 @@ class LeadingSlashes:
 
 
 class HeadOfGet:
-    """Answers HEAD wherever GET is answered, without the body: what is a route for GET alone is called with GET."""
+    """Answers HEAD for every GET route, by calling it with GET and dropping the body."""
 
     def __init__(self, app: ASGIApp):
         self._app = app
@@ -82,7 +82,7 @@ class HeadOfGet:
 
 
 class BodyLimit:
-    """Refuses bodies of more than ``limit`` bytes: at once where the length is announced, else as they come."""
+    """Refuses bodies of more than ``limit`` bytes, by Content-Length if given, otherwise while reading."""
 
     def __init__(self, app: ASGIApp, limit: int):
         self._app, self._limit = app, limit
@@ -103,7 +103,7 @@ class BodyLimit:
             message = await receive()
             received += len(message.get("body", b""))
             if received > self._limit:
-                raise BodyTooLargeError(self._limit)  # out of the route's reading, so it is answered like any other
+                raise BodyTooLargeError(self._limit)  # raised while the route reads, so it is handled as its error
             return message
 
         await self._app(scope, measured, send)

@@ -1,9 +1,9 @@
-"""One POST to an address that a client named: guarded, within a time limit, without redirects and proxies.
+"""One POST to a URL that a client gave: protected, with a time limit, without redirects and proxies.
 
-The connection is made to an address that was looked up and checked a moment before, so a name server
-that changes its answer gains nothing; the name stays in the Host header and is what the certificate
-must show. Redirects are not followed: no page of the services promises it, and each is a way around
-a check. Proxies of the environment are not used: they would connect where they like.
+Connects only to an address that was just resolved and checked, so a name server that changes its answer gains nothing
+(DNS rebinding); the host name stays in the Host header and is verified against the certificate. Does not follow
+redirects, which no service's documentation promises and which could bypass the check. Ignores proxies from the
+environment, since a proxy would resolve the name itself.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _ANSWER_BYTES = 16 * 1024
 
 
 class CallFailedError(HunyuanLocalError):
-    """A call did not arrive, or was not taken; ``final`` if no further one should be made.
+    """A call failed or was rejected; ``final`` if it must not be repeated.
 
-    The message names the host alone: paths and queries may hold what only the receiver should know.
+    The message names only the host, since paths and queries may contain secrets of the receiver.
     """
 
     def __init__(self, message: str, *, final: bool = False):
@@ -46,18 +46,18 @@ def post(
     tls: ssl.SSLContext,
     lookup: Lookup = socket.getaddrinfo,
 ) -> None:
-    """Send JSON; it has been taken when this returns: any 2xx, whatever the answer's body.
+    """POST JSON; returns once the receiver has answered with any 2xx status.
 
     Args:
-        limit_s: seconds for all of it, lookup and TLS included; 5 of them until it is connected.
+        limit_s: total time limit in seconds, including lookup and TLS; connecting may take at most 5 s of it.
 
     Raises:
-        CallFailedError: it was not taken, for any reason; final at 410 Gone.
+        CallFailedError: the call failed for any reason; final for 410 Gone.
     """
     target = httpx.URL(url)
     address = httpcore.URL(scheme=target.raw_scheme, host=target.raw_host, port=target.port, target=target.raw_path)
     wire_headers = {
-        # Made here, as httpcore leaves the brackets of an IPv6 address out.
+        # Set here, since httpcore omits the brackets of an IPv6 address.
         "Host": target.netloc.decode("ascii"),
         "Content-Type": "application/json",
         "Content-Length": str(len(body)),
@@ -72,29 +72,29 @@ def post(
             connection.stream("POST", address, headers=list(wire_headers.items()), content=body) as answer,
         ):
             status = answer.status
-            _read_a_little(answer.iter_stream())
+            _drain(answer.iter_stream())
     except httpcore.TimeoutException as error:
         raise CallFailedError(f"{target.host} did not answer in time ({limit_s:g} s)") from error
     except (httpcore.NetworkError, httpcore.ProtocolError) as error:
         raise CallFailedError(f"{target.host} cannot be called: {str(error) or type(error).__name__}") from error
     except PrivateAddressError as error:
         raise CallFailedError(str(error)) from error
-    _judge(target.host, status)
+    _check_status(target.host, status)
 
 
-def _judge(host: str, status: int) -> None:
+def _check_status(host: str, status: int) -> None:
     if 200 <= status < 300:
         return
     remedy = ""
     if 300 <= status < 400:
-        remedy = "; redirects are not followed: give the address that it leads to"
+        remedy = "; redirects are not followed: give the final URL"
     if status == 410:
         remedy = ": it wants no more calls"
     raise CallFailedError(f"{host} answered HTTP {status}{remedy}", final=status == 410)
 
 
-def _read_a_little(parts: Iterable[bytes]) -> None:
-    """Take in a short answer, so that its sender sees no broken connection; the status alone counts."""
+def _drain(parts: Iterable[bytes]) -> None:
+    """Read a short response body, so that the sender sees no broken connection; only the status matters."""
     done = 0
     try:
         for part in parts:
@@ -106,25 +106,25 @@ def _read_a_little(parts: Iterable[bytes]) -> None:
 
 
 class _Deadline:
-    """The end of a call; time limits a step alone would let a slow receiver hold it for ever."""
+    """The deadline of a call. Timeouts per step would let a slow receiver hold the connection forever."""
 
     def __init__(self, seconds: float):
         self._end = time.monotonic() + seconds
 
     def left_s(self) -> float:
-        """Seconds that are left.
+        """Seconds left.
 
         Raises:
-            httpcore.TimeoutException: none.
+            httpcore.TimeoutException: none are left.
         """
         left = self._end - time.monotonic()
         if left <= 0:
-            raise httpcore.TimeoutException("the time is over")
+            raise httpcore.TimeoutException("the time limit has passed")
         return left
 
 
 class _CheckedNetwork(httpcore.NetworkBackend):
-    """Connects to checked addresses alone, and ends all that is done there at the deadline."""
+    """Connects only to checked addresses, and stops all I/O at the deadline."""
 
     def __init__(self, allow_private: bool, lookup: Lookup, deadline: _Deadline):
         self._allow_private, self._lookup, self._deadline = allow_private, lookup, deadline
@@ -138,11 +138,11 @@ class _CheckedNetwork(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Any = None,
     ) -> httpcore.NetworkStream:
-        """A connection to the first address of ``host`` that takes one.
+        """Connect to the first address of ``host`` that accepts.
 
         Raises:
             PrivateAddressError: see :func:`hunyuan_local.server.addresses.find_addresses`.
-            httpcore.ConnectError, httpcore.TimeoutException: there is none.
+            httpcore.ConnectError, httpcore.TimeoutException: no address accepted.
         """
         connected_by = _Deadline(min(CONNECT_S, self._deadline.left_s()))
         try:
@@ -162,7 +162,7 @@ class _CheckedNetwork(httpcore.NetworkBackend):
 
 
 class _TimedStream(httpcore.NetworkStream):
-    """A connection whose every step ends at the deadline."""
+    """A connection whose reads and writes all end at the deadline."""
 
     def __init__(self, stream: httpcore.NetworkStream, deadline: _Deadline):
         self._stream, self._deadline = stream, deadline
@@ -171,7 +171,7 @@ class _TimedStream(httpcore.NetworkStream):
         return self._stream.read(max_bytes, self._deadline.left_s())
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        # In slices: within one write the plain stream grants the time anew to each piece that goes out.
+        # In slices, since the plain stream restarts its timeout for each part of a write that is sent.
         for begin in range(0, len(buffer), _SLICE_BYTES):
             self._stream.write(buffer[begin : begin + _SLICE_BYTES], self._deadline.left_s())
 

@@ -1,6 +1,6 @@
-"""A server's process: what runs beside the app, in which order it starts, and how it ends.
+"""The server process: starts the background threads around the app, and shuts them down in order.
 
-Knows nothing about routes; the model runs in the pool's processes.
+Independent of routes; the model runs in the pool's processes.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from .webhooks import WebhookSender
 
 logger = logging.getLogger(__name__)
 
-# SIGTERM to the end: connections first, then the workers, which save within a step where a step is short.
+# Shutdown after SIGTERM: first the connections, then the workers, which save within one step if steps are short.
 _CONNECTIONS_GRACE_S = 2
-# An idle connection is kept so long. With uvicorn's 5 s, which are also those of httpx and so of OpenAI's client, a
-# client can ask at the very moment at which the server closes, and sees a call fail.
+# Keep-alive timeout. uvicorn's default of 5 s equals that of httpx, and so of OpenAI's client: the client could send
+# a request just as the server closes the connection, and the call would fail.
 _IDLE_S = 75
 _WORKERS_GRACE_S = 8.0
 
 
 class _Server(uvicorn.Server):
-    """Says when it listens, and passes a signal on at once: saving takes as long as a step."""
+    """Reports when it listens, and forwards signals to the workers immediately, since saving may take a whole step."""
 
     def __init__(self, config: uvicorn.Config, on_listening: Callable[[], None], on_end: Callable[[], None]):
         super().__init__(config)
@@ -52,7 +52,7 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
     def end(self, number: int, frame: FrameType | None) -> None:
-        """As at SIGTERM, for the signals that uvicorn does not know."""
+        """Shut down as for SIGTERM, on signals that uvicorn does not handle."""
         self.handle_exit(signal.SIGTERM, frame)
 
 
@@ -68,17 +68,17 @@ def serve(
     install: Callable[[FastAPI], None] = lambda app: None,
     on_listening: Callable[[str], None] = lambda address: None,
 ) -> None:
-    """Listen until SIGTERM, SIGHUP, SIGQUIT or Ctrl-C; then save, give back and return.
+    """Serve until SIGTERM, SIGHUP, SIGQUIT or Ctrl-C; then save the running jobs, put them back and return.
 
     Args:
-        port: 0 takes any free one.
-        say: told the address as soon as requests are taken, and how it ended.
-        install: adds to the app what is above the server, such as the page.
-        on_listening: told the address as soon as requests are taken.
+        port: 0 picks a free port.
+        say: prints a message to the user.
+        install: adds further parts to the app, such as the page.
+        on_listening: called with the address once the server accepts requests.
 
     Raises:
-        ConfigError: the address cannot be had.
-        HunyuanLocalError: the workers end again and again with the same error.
+        ConfigError: the address is not available.
+        HunyuanLocalError: the workers keep ending with the same error.
     """
     listener = _listen(host, port)
     address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
@@ -88,7 +88,7 @@ def serve(
 
     def tick() -> None:
         pool.tick()
-        if pool.has_ended and pool.error is not None:  # no job would be worked on any more
+        if pool.has_ended and pool.error is not None:  # no worker is left to run jobs
             end()
             server.should_exit = True
 
@@ -102,10 +102,10 @@ def serve(
     )
 
     def end() -> None:
-        app.state.stopping.set()  # calls that wait for a video are answered
+        app.state.stopping.set()  # answers calls that wait for a video
         pool.ask_to_end()
 
-    def tell() -> None:
+    def announce() -> None:
         say(f"hunyuan-local is listening on {address}")
         on_listening(address)
 
@@ -113,24 +113,24 @@ def serve(
         uvicorn.Config(
             app, log_level="warning", timeout_graceful_shutdown=_CONNECTIONS_GRACE_S, timeout_keep_alive=_IDLE_S
         ),
-        on_listening=tell,
+        on_listening=announce,
         on_end=end,
     )
-    _tell_of_others(config, store, say)
+    _report_other_models(config, store, say)
     housekeeper.start()
     sender.start()
     put_back = on_ending(server.end)
     try:
         server.run(sockets=[listener])
     except KeyboardInterrupt:
-        pass  # uvicorn raises the signal again once it has ended: SIGTERM comes as one of these too
+        pass  # uvicorn raises the signal again after its shutdown; SIGTERM also arrives as a KeyboardInterrupt
     finally:
         housekeeper.stop()
         pool.stop(_WORKERS_GRACE_S)
         sender.stop()
         put_back()
     waiting = store.counts().get("queued", 0)
-    say(f"stopped; {waiting} jobs wait in {folder.root} for the next start" if waiting else "stopped")
+    say(f"stopped; {waiting} jobs in {folder.root} wait for the next start" if waiting else "stopped")
     if pool.error is not None and pool.has_ended:
         raise pool.error
 
@@ -139,20 +139,20 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.create_server((host, port), family=family, backlog=2048)
-        # Connections inherit it. Without it an answer's body waits 40 ms for the client's word that its
-        # head has come; asyncio sees to that only for sockets that name their protocol.
+        # Connections inherit this option. Without it, Nagle's algorithm and delayed ACKs hold back a response body for
+        # 40 ms; asyncio sets it only on sockets created with an explicit protocol.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listener
     except OSError as error:
         raise ConfigError(
-            f"host={host!r}, port={port}: cannot be listened on: {error}; choose another --host or --port"
+            f"host={host!r}, port={port}: cannot listen: {error}; choose another --host or --port"
         ) from error
 
 
-def _tell_of_others(config: ServerConfig, store: JobStore, say: Callable[[str], None]) -> None:
-    """Jobs of another model wait for workers that are not started here."""
+def _report_other_models(config: ServerConfig, store: JobStore, say: Callable[[str], None]) -> None:
+    """Report waiting jobs of models that this server's workers do not run."""
     if config.models:
         return
     others = {job.model for job in store.find(statuses=["queued"], limit=1000)} - {config.model.identity}
     for model in sorted(others):
-        say(f"note: jobs wait for the model {model}; 'hunyuan-local worker --model ...' would make them")
+        say(f"note: jobs are waiting for the model {model}; run 'hunyuan-local worker --model ...' to process them")

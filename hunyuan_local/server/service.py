@@ -1,6 +1,6 @@
-"""What every dialect can do with jobs: take, show, list, wait for, cancel, delete. Knows nothing about HTTP.
+"""Operations on jobs for all dialects: submit, view, list, wait, cancel and delete. Independent of HTTP.
 
-All but :meth:`VideoService.wait` read the disk and are for threads other than an event loop's.
+All methods except :meth:`VideoService.wait` block on disk access; do not call them in an event loop's thread.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ from .webhooks import WebhookCall, check_webhook, make_call
 
 logger = logging.getLogger(__name__)
 
-# How a video is handed out: by a signed address; as base64 where its submitter asked for that; or not
-# within the answer, since the dialect has a path of its own for files, good as long as they are kept.
+# How a response contains the video: by signed URL; as base64 if the submitter asked for it; or not at all, since the
+# dialect has a separate route for files, valid as long as the job is kept.
 Delivery = Literal["link", "inline", "path"]
 
-_UNKNOWN_WAIT_S = 10.0  # for a place in the queue, while nothing was measured
+_UNKNOWN_WAIT_S = 10.0  # estimate for a free place in the queue before any job was measured
 
 
 class VideoService:
     """The jobs of one server.
 
     Args:
-        webhook_secret: ``whsec_...``, what webhooks are signed with.
+        webhook_secret: ``whsec_...``, the signing key for webhooks.
     """
 
     def __init__(self, config: ServerConfig, folder: DataFolder, store: JobStore, webhook_secret: str):
@@ -68,21 +68,21 @@ class VideoService:
         model: str | None = None,
         profile: str | None = None,
     ) -> Job:
-        """Take a job; it is on disk when this returns.
+        """Enqueue a job; it is on disk when this returns.
 
         Args:
-            model: one of the server's ``models``; None is its own.
-            profile: to run the model in; None is the server's own.
+            model: one of ``config.models``; None uses the server's own model.
+            profile: runtime profile for the model; None uses the server's own.
 
         Raises:
-            InvalidRequestError: a text is too long, or the webhook's address is refused; in the submission's words.
+            InvalidRequestError: a text is too long, or the webhook URL is refused; with the submission's field names.
             ConfigError: no such model or profile, or its weights are not on this machine.
-            DiskFullError: too little is free.
+            DiskFullError: the disk has too little free space.
             NoPlaceError: the queue is full.
-            StoreError: the job cannot be kept.
+            StoreError: the job cannot be stored.
         """
         config = self.config
-        made_by, queue, model_workers = self._maker(model, profile)
+        made_by, queue, model_workers = self._workers_of(model, profile)
         request = submission.request.with_defaults(dict(made_by.defaults) | {"rewrite": config.rewrite})
         try:
             self._check(submission, request)
@@ -106,30 +106,30 @@ class VideoService:
             raise NoPlaceError(str(error), _UNKNOWN_WAIT_S if seconds is None else seconds) from error
 
     def _check(self, submission: Submission, request: GenerationRequest) -> None:
-        """Refuse what this server does not take; ``request`` is the submission's with the defaults."""
+        """Check a submission against this server's limits; ``request`` is its request with defaults filled in."""
         config = self.config
         _check_length(submission.request, config.max_prompt_characters)
         if submission.webhook is not None:
             check_webhook(submission.webhook, config.allow_private_webhooks)
         if submission.request.awaits_rewriting and not config.can_rewrite:
-            rule = "no prompts are rewritten here; leave it out, or start the server with --rewrite-model or "
+            rule = "this server cannot rewrite prompts; omit it, or start the server with --rewrite-model or "
             problem = FieldProblem("rewrite", submission.request.rewrite, f"{rule}--rewrite-endpoint")
             raise InvalidRequestError([problem])
         _check_volume(submission.request, request, config.max_voxels)
 
-    def _maker(self, model: str | None, profile: str | None) -> tuple[ModelConfig, str, dict[str, Any]]:
-        """Who makes a job: the model, the queue of its workers, and what its origin says of them."""
+    def _workers_of(self, model: str | None, profile: str | None) -> tuple[ModelConfig, str, dict[str, Any]]:
+        """The model of a job, the queue of its workers, and the fields of ``origin`` that choose the workers."""
         config = self.config
         own = model is None or model == config.model.name
         if own and profile in (None, config.profile or AUTO):
             return config.model, config.model.identity, {}
         if not own and model not in config.models:
             known = ", ".join([config.model.name, *config.models])
-            raise ConfigError(f"model={model!r}: not made here; choose one of {known}")
+            raise ConfigError(f"model={model!r}: not available on this server; choose one of {known}")
         if not config.models:
-            raise ConfigError(f"profile={profile!r}: this server's workers run in one profile alone; leave it out")
+            raise ConfigError(f"profile={profile!r}: this server runs a single profile; omit it")
         chosen = config.model if model is None or own else load_model_config(model)
-        named_profile(profile)  # an unknown one is refused now, not by a worker
+        named_profile(profile)  # refuse an unknown profile here, not in a worker
         if find_here(chosen) is None:
             raise ConfigError(
                 f"model={chosen.name!r}: its weights are not on this machine; run "
@@ -139,10 +139,10 @@ class VideoService:
         return chosen, queue, {"crew": {"model": chosen.name, "profile": profile}}
 
     def get(self, job_id: str) -> Job:
-        """A job as it stands.
+        """A job in its current state.
 
         Raises:
-            UnknownJobError: there is none of that id.
+            UnknownJobError: there is no job with this id.
         """
         job = self.store.get(job_id)
         if job is None:
@@ -150,13 +150,13 @@ class VideoService:
         return job
 
     def view(self, job: Job, base_url: str, deliver: Delivery = "link") -> JobView:
-        """What can be said of a job.
+        """The state of a job for clients.
 
         Args:
-            base_url: of the addresses in it.
+            base_url: base of the URLs in it.
 
         Raises:
-            VideoNotReadyError: the file is to stand in it, and is gone.
+            VideoNotReadyError: the video must be included, but the file no longer exists.
         """
         outputs: tuple[str, ...] = ()
         if job.status == "succeeded" and deliver != "path":
@@ -167,13 +167,13 @@ class VideoService:
         return view_of(job, eta_s=self._eta_s(job), outputs=outputs, ttl_s=round(ttl_s))
 
     def _without_paths(self, error: str) -> str:
-        """An error for those outside, whom the place of this server's files does not concern."""
+        """An error message for clients, without the path of the data folder."""
         for root in (os.path.abspath(self.folder.root), str(self.folder.root)):
             error = error.replace(f"{root}{os.sep}", "")
         return error
 
     def _eta_s(self, job: Job) -> float | None:
-        """A forecast is never worth an error: the job may have been taken in this very call."""
+        """The estimated seconds left; failures are only logged, since the call may already have enqueued the job."""
         try:
             return self._forecaster.seconds_left(job)
         except (HunyuanLocalError, ArithmeticError) as error:
@@ -181,29 +181,31 @@ class VideoService:
             return None
 
     def file(self, job: Job) -> Path:
-        """The file of a job that has succeeded.
+        """The video file of a succeeded job.
 
         Raises:
-            VideoNotReadyError: it has not, or the file is gone.
+            VideoNotReadyError: the job has not succeeded, or the file no longer exists.
         """
         if job.status in ("failed", "canceled"):
             raise VideoNotReadyError(f"job {job.job_id} has no video: {job.error}")
         if job.status != "succeeded":
-            raise VideoNotReadyError(f"the video of job {job.job_id} is not ready yet; ask for the job's state first")
+            raise VideoNotReadyError(f"the video of job {job.job_id} is not ready yet; poll the job's state first")
         path = self.folder.video(job)
         if not path.is_file():
-            raise VideoNotReadyError(f"the file of job {job.job_id} is gone; submit the request again, with its seed")
+            raise VideoNotReadyError(
+                f"the file of job {job.job_id} no longer exists; submit the request again, with its seed"
+            )
         return path
 
     def file_base64(self, job: Job) -> str:
-        """That file as bare base64; raises as :meth:`file`."""
+        """The video file as bare base64; raises as :meth:`file`."""
         return base64.b64encode(self.file(job).read_bytes()).decode("ascii")
 
     def cancel_or_delete(self, job_id: str) -> None:
-        """Cancel a job that waits or runs, whose record stays; delete a finished one with its files.
+        """Cancel an unfinished job and keep its record, or delete a finished one with its files.
 
         Raises:
-            UnknownJobError: there is none of that id.
+            UnknownJobError: there is no job with this id.
         """
         job = self.get(job_id)
         if not job.is_finished:
@@ -213,14 +215,14 @@ class VideoService:
             job = canceled
             if job.status in ("running", "canceled"):
                 return
-        # Finished, perhaps in this very moment.
+        # Finished already, or just now.
         discard(self.folder, self.store, job)
 
     def list_jobs(self, listing: Listing) -> tuple[list[Job], bool]:
-        """Jobs of all dialects as asked for, and whether there are more behind them.
+        """Jobs of all dialects that match ``listing``, and whether there are more.
 
         Raises:
-            UnknownJobError: there is none of the id that they should follow.
+            UnknownJobError: there is no job with the id of ``listing.after``.
         """
         if listing.impossible:
             return [], False
@@ -229,7 +231,7 @@ class VideoService:
         jobs = self.store.find(
             statuses=listing.statuses,
             after=after,
-            # The store leaves the moment itself out; its times are finer than a microsecond.
+            # The store's condition is exclusive, and its times are finer than a microsecond.
             created_after=None if begin is None else begin.timestamp() - 1e-6,
             created_before=None if end is None else end.timestamp(),
             oldest_first=listing.oldest_first,
@@ -245,10 +247,10 @@ class VideoService:
         stopping: threading.Event,
         is_disconnected: Callable[[], Awaitable[bool]],
     ) -> Job:
-        """The job when it is finished, or as it stands when the time or the server ends, or nobody waits any more.
+        """Wait until the job is finished, the time limit is over, the server stops, or the client disconnects.
 
         Raises:
-            UnknownJobError: it was deleted meanwhile.
+            UnknownJobError: the job was deleted meanwhile.
         """
         deadline = time.monotonic() + timeout_s
         while True:
@@ -259,19 +261,19 @@ class VideoService:
             await asyncio.sleep(min(pause, left))
 
     def _look(self, job_id: str) -> tuple[Job, float]:
-        """A job as it stands, and when to look again."""
+        """A job in its current state, and the seconds until the next look."""
         job = self.get(job_id)
         return job, pause_s(self.view(job, "", "path"), datetime.now(UTC))
 
     def problems(self) -> list[str]:
-        """Why jobs would not be worked on now, in words; empty if they would.
+        """Reasons why the server would not run jobs now; empty if it would.
 
         Raises:
-            StoreError: the store does not answer.
+            StoreError: the store cannot be used.
         """
         self.store.counts()
         found = [self._disk_shortage()]
-        # Workers that change between models are ready for any of them.
+        # With ``models``, the workers of any model count, since they switch to the requested one.
         own = self.config.model.identity
         workers = [worker for worker in self._worker_reports.recent() if self.config.models or worker.model == own]
         if not workers:
@@ -282,22 +284,22 @@ class VideoService:
         return [problem for problem in found if problem]
 
     def webhook_call(self, job: Job) -> WebhookCall | None:
-        """What is sent to the webhook of a finished job; None if its dialect has none."""
+        """The webhook call for a finished job; None if its dialect has no webhooks."""
         return make_call(job, self.view, self.webhook_secret)
 
     def _disk_shortage(self) -> str:
         free = self.folder.free_bytes()
         needed = self.config.min_free_bytes
-        return f"the disk has {free} bytes free, {needed} are needed" if free < needed else ""
+        return f"the disk has {free} bytes free; {needed} are required" if free < needed else ""
 
 
 def _check_volume(asked: GenerationRequest, request: GenerationRequest, limit: int) -> None:
-    """Refuse too large a video, by a field that was given; ``request`` is the one asked for with the defaults."""
+    """Refuse videos that are too large, naming a field of ``asked``; ``request`` has the defaults filled in."""
     width, height, num_frames = request.width, request.height, request.num_frames
-    assert width is not None and height is not None and num_frames is not None  # every model has defaults for them
+    assert width is not None and height is not None and num_frames is not None  # every model has defaults
     voxels = width * height * num_frames
     if voxels > limit:
-        rule = f"{width}x{height}x{num_frames} are {voxels} pixels, {limit} are taken here; ask for fewer or smaller"
+        rule = f"{width}x{height}x{num_frames} is {voxels} pixels; the limit is {limit}; reduce the size or the frames"
         of_size = asked.num_frames is None and (asked.width or asked.height)
         name, value = ("size", f"{width}x{height}") if of_size else ("num_frames", num_frames)
         raise InvalidRequestError([FieldProblem(name, value, rule)])
@@ -307,4 +309,4 @@ def _check_length(request: GenerationRequest, limit: int) -> None:
     for name in ("prompt", "negative_prompt"):
         text = getattr(request, name) or ""
         if len(text) > limit:
-            raise InvalidRequestError([FieldProblem(name, text, f"has {len(text)} characters, {limit} are taken here")])
+            raise InvalidRequestError([FieldProblem(name, text, f"has {len(text)} characters; the limit is {limit}")])

@@ -1,4 +1,4 @@
-"""What can be said of a job from outside, whatever dialect it is asked for in."""
+"""The state of a job as clients see it, independent of the dialect."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from datetime import UTC, datetime
 from ..jobs.job import FINISHED, Job
 from ..schema import JobView, Progress
 
-# Percent that each stage begins with and the steps of which fill the rest up to the next one.
+# Percent at the start and at the end of each stage; the steps of the stage fill the range.
 _STAGES = {"load": (0, 0), "encode": (1, 1), "denoise": (2, 95), "decode": (95, 99), "write": (99, 99)}
 
-# Before a job is asked for again: half of what is left, but a second at most, and a hundredth of what was waited for
-# so far at least. So the end is seen with little delay, and the asking costs the machine that does the work little.
+# Polling interval: half of the time left, at most 1 s, and at least 1 % of the time waited so far. So the end is
+# noticed with little delay, and polling costs the busy machine little.
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 1.0
-_FIRST_PAUSE_S = 0.1  # where nobody knows what is left; then a third of what was waited for so far
+_FIRST_PAUSE_S = 0.1  # while the time left is unknown; then a third of the time waited so far
 
 _COMPUTATION = ("encode_s", "denoise_s", "decode_s", "write_s")
 
 
 def percent_of(progress: Progress | None) -> int:
-    """How far a running job is, from 0 to 99; it never falls within an attempt.
+    """Progress of a running job in percent, from 0 to 99; never decreases within an attempt.
 
-    Denoising takes nearly all of the time, so it has nearly all of the percents.
+    Denoising takes nearly all of the time, so it gets nearly all of the range.
     """
     if progress is None:
         return 0
@@ -34,8 +34,8 @@ def view_of(job: Job, *, eta_s: float | None, outputs: tuple[str, ...], ttl_s: i
 
     Args:
         eta_s: seconds left, if known.
-        outputs: where its file is, or the file itself; left out unless it has succeeded.
-        ttl_s: seconds for which they work.
+        outputs: URL or base64 of its file; ignored unless the job has succeeded.
+        ttl_s: validity of ``outputs`` in seconds.
     """
     succeeded = job.status == "succeeded"
     result = job.result or {}
@@ -52,7 +52,7 @@ def view_of(job: Job, *, eta_s: float | None, outputs: tuple[str, ...], ttl_s: i
         output_ttl_s=ttl_s if succeeded else None,
         error=job.error,
         failure=job.failure,
-        # Without loading, which the job pays that happens to be the first.
+        # Without loading, which only the first job pays.
         inference_s=None if timings is None else sum(timings[stage] for stage in _COMPUTATION),
         seed=result.get("seed", job.request.seed),
         nsfw=_nsfw(job),
@@ -60,7 +60,7 @@ def view_of(job: Job, *, eta_s: float | None, outputs: tuple[str, ...], ttl_s: i
 
 
 def _nsfw(job: Job) -> tuple[bool, ...]:
-    """The verdict of the safety check on the one video of a job, also on one that it has withheld; empty without."""
+    """The safety check's verdict on a job's video, also if it was withheld; empty without a check."""
     if job.failure == "moderation":
         return (True,)
     verdict = (job.result or {}).get("safety")
@@ -68,10 +68,10 @@ def _nsfw(job: Job) -> tuple[bool, ...]:
 
 
 def pause_s(view: JobView, now: datetime) -> float:
-    """Seconds after which it is worth the while to ask for a job again."""
+    """Recommended seconds until the next poll of a job."""
     if view.status in FINISHED:
         return _LONGEST_PAUSE_S
-    assert view.created_at is not None  # only what a service tells of a job may lack it
+    assert view.created_at is not None  # missing only in answers of hosted services
     waited_s = max(0.0, (now - view.created_at).total_seconds())
     wanted_s = max(_FIRST_PAUSE_S, waited_s / 3) if view.eta_s is None else max(view.eta_s / 2, waited_s / 100)
     return min(_LONGEST_PAUSE_S, max(_SHORTEST_PAUSE_S, wanted_s))
@@ -80,7 +80,7 @@ def pause_s(view: JobView, now: datetime) -> float:
 def _percent(job: Job) -> int:
     if job.status == "succeeded":
         return 100
-    # One that waits again after an interruption begins anew, or from a saved step that nobody knows yet.
+    # After an interruption, a waiting job starts over or resumes from a saved step; which one is not known yet.
     return 0 if job.status == "queued" else percent_of(job.progress)
 
 

@@ -1,8 +1,8 @@
-"""Calls at a job's end: their address checked when the job comes, their content made, and their sending.
+"""Webhooks: checks the URL on submission, builds the call when a job ends, and sends it.
 
-A call is owed by the job's row in the store until its receiver answers with 2xx, or until its
-dialect's number of retries is used up. It arrives at least once; a receiver tells a repeat by its
-id, where the dialect has one. How one call is made safe stands in :mod:`outgoing`.
+A call stays due in the job's row until the receiver answers with 2xx, or the dialect's retries are used up. It is
+delivered at least once; receivers recognise a repeat by its id, if the dialect has one. :mod:`.outgoing` makes a
+single call safe.
 """
 
 from __future__ import annotations
@@ -40,34 +40,33 @@ _DIALECTS = {dialect.NAME: dialect for dialect in (wavespeed, novita)}
 
 
 def check_webhook(url: str, allow_private: bool, *, lookup: Lookup = socket.getaddrinfo) -> None:
-    """Whether an address may be called at a job's end.
+    """Check whether a URL may be called when a job ends.
 
-    A name that cannot be looked up within 2 s is accepted: it is looked up again, and checked, when
-    it is called.
+    A host name that cannot be resolved within 2 s is accepted, since it is resolved and checked again for each call.
 
     Raises:
-        InvalidRequestError: it is no http(s) URL, or holds a password, or, unless ``allow_private``,
-            leads to an address that is not public.
+        InvalidRequestError: the text is not an http(s) URL; it contains a password; or its host resolves to a
+            non-public address and ``allow_private`` is false.
     """
     try:
         target = httpx.URL(url) if len(url) <= MAX_URL_CHARACTERS else None
     except (httpx.InvalidURL, ValueError):
-        raise _refusal(url, "is no URL; give one such as https://host/path") from None
+        raise _refusal(url, "is not a URL; give one such as https://host/path") from None
     if target is None:
         raise _refusal(url, f"is longer than {MAX_URL_CHARACTERS} characters")
     host = target.raw_host.decode("ascii")
     port = target.port if target.port is not None else 443 if target.scheme == "https" else 80
-    is_host = ":" in host or _HOST.fullmatch(host)  # a colon: an IPv6 address, which httpx has read
+    is_host = ":" in host or _HOST.fullmatch(host)  # with a colon, it is an IPv6 address that httpx has parsed
     if target.scheme not in ("http", "https") or not is_host or not 0 < port < 2**16:
         raise _refusal(url, "must be like https://host/path or http://host:port/path")
     if target.userinfo:
-        raise _refusal(url, "must not hold a name or a password; put a secret of your own into the query instead")
+        raise _refusal(url, "must not contain a user name or password; put a secret into the query instead")
     try:
         find_addresses(host, port, allow_private=allow_private, limit_s=_LOOKUP_S, lookup=lookup)
     except PrivateAddressError as error:
         raise _refusal(url, str(error)) from error
     except OSError as error:
-        logger.info("webhook at %s: not found for now: %s", target.host, error)
+        logger.info("webhook to %s: not resolved for now: %s", target.host, error)
 
 
 def _refusal(url: str, rule: str) -> InvalidRequestError:
@@ -76,7 +75,7 @@ def _refusal(url: str, rule: str) -> InvalidRequestError:
 
 @dataclass(frozen=True)
 class WebhookCall:
-    """What is sent at one try, and the dialect's patience: ``retries`` follow a first try that fails."""
+    """The content of a webhook call, and the dialect's limits: up to ``retries`` further tries after the first."""
 
     body: bytes
     headers: dict[str, str]
@@ -87,28 +86,28 @@ class WebhookCall:
 def make_call(
     job: Job, view: Callable[[Job, str], JobView], secret: str, now: Callable[[], float] = time.time
 ) -> WebhookCall | None:
-    """The call for a finished job in the words of the dialect that it came in; None if that one has no calls.
+    """The call for a finished job, in the dialect of its submission; None if that dialect has no webhooks.
 
     Args:
-        view: what can be said of a job, at a base URL.
-        secret: ``whsec_...``, for the dialect that signs.
+        view: returns the state of a job, given a base URL.
+        secret: ``whsec_...``, for the dialect that signs calls.
     """
     dialect = _DIALECTS.get(job.origin["dialect"])
     if dialect is None:
         return None
     base_url = job.origin["base_url"]
     body = json.dumps(dialect.webhook_to_wire(view(job, base_url), base_url).to_json()).encode()
-    # A job that is run again ends again: that is another event.
+    # A job that runs again ends again, which is a separate event.
     event_id = f"{job.job_id}-{round((job.finished_at or 0) * 1000)}"
     headers = dialect.webhook_headers(event_id, int(now()), body, secret)
     return WebhookCall(body, headers, dialect.WEBHOOK_RETRIES, dialect.WEBHOOK_TIMEOUT_S)
 
 
-def _trusted(url: str) -> ssl.SSLContext:
-    """Whom a call trusts; without TLS nobody is asked for.
+def _tls_context_for(url: str) -> ssl.SSLContext:
+    """The TLS context of a call; an empty one for http URLs.
 
     Raises:
-        CallFailedError: the certificates that the environment names cannot be read.
+        CallFailedError: the CA certificates named in the environment cannot be read.
     """
     try:
         return tls_context() if url.startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -117,16 +116,16 @@ def _trusted(url: str) -> ssl.SSLContext:
 
 
 class WebhookSender:
-    """Sends what a webhook queue owes, from its own threads; a slow receiver holds one of them, within its timeout.
+    """Sends the calls in a webhook queue from background threads; a slow receiver blocks one thread until its timeout.
 
     Args:
-        make: the content of a job's call, made at each try; None if its dialect has none.
-        allow_private: calls may go to loopback, private and link-local addresses.
-        delays_s: seconds before each retry, at least one, prolonged by up to a fifth at random; the last one stays.
-        at_once: so many calls at a time.
-        poll_s: seconds between two looks into the queue.
-        lease_s: a call whose sender died is owed again after so many seconds; longer than any call takes.
-        tls: whom to trust; the certificates that the rest of the package trusts if not given.
+        make: builds the content of a job's call, for each try; None if its dialect has no webhooks.
+        allow_private: allow calls to loopback, private and link-local addresses.
+        delays_s: seconds before each retry, at least one value; the last one repeats. Adds up to 20 % of jitter.
+        at_once: number of concurrent calls.
+        poll_s: interval in seconds between two looks into the queue.
+        lease_s: time in seconds after which the call of a dead sender is due again; longer than any call takes.
+        tls: TLS context; by default, the one that the rest of the package uses.
     """
 
     def __init__(
@@ -148,26 +147,26 @@ class WebhookSender:
         if tls is None:
             try:
                 tls_context()
-            except ConfigError as error:  # a server without webhooks needs no certificates
+            except ConfigError as error:  # only a warning: a server without webhooks needs no certificates
                 logger.warning("webhooks to https:// cannot be called: %s", error)
         self._lookup = lookup
         self._turn = threading.Lock()
         self._stopping = threading.Event()
-        # They do not hold up the end of the process: a call that is cut off is owed again.
+        # Daemon threads do not delay the end of the process: an interrupted call is due again.
         self._threads = [
             threading.Thread(target=self._work, name=f"webhooks-{number}", daemon=True) for number in range(at_once)
         ]
 
     def start(self) -> None:
-        """Begin; once in a sender's life."""
+        """Start the threads; call this only once."""
         for thread in self._threads:
             thread.start()
 
     def stop(self, timeout_s: float = 2.0) -> bool:
-        """Begin no more calls, and wait so long for those that are under way.
+        """Start no more calls, and wait up to ``timeout_s`` for those in progress.
 
         Returns:
-            Whether all have ended; one that has not may still arrive, and is owed again.
+            Whether all have ended. One that has not may still arrive, and is due again.
         """
         self._stopping.set()
         ends = time.monotonic() + timeout_s
@@ -182,12 +181,12 @@ class WebhookSender:
                 try:
                     self._deliver(job)
                 except StoreError as error:
-                    logger.error("webhook of job %s: what became of it is not stored: %s", job.job_id, error)
+                    logger.error("webhook of job %s: the outcome could not be stored: %s", job.job_id, error)
         finally:
             self._webhook_queue.close()
 
     def _next(self) -> Job | None:
-        """The next call, as soon as one is due; None at the end. One thread looks, the others wait for their turn."""
+        """The next due call; None after :meth:`stop`. One thread polls while the others wait for the lock."""
         with self._turn:
             while not self._stopping.is_set():
                 polls = 1
@@ -196,10 +195,10 @@ class WebhookSender:
                     if job is not None:
                         return job
                 except StoreError as error:
-                    logger.error("webhooks wait: %s", error)
+                    logger.error("webhooks are delayed: %s", error)
                     polls = _TROUBLE_POLLS
-                except Exception:  # a row that cannot be read must not end all calls
-                    logger.exception("webhooks: a call that is owed cannot be read; the others go on")
+                except Exception:  # one unreadable row must not stop all calls
+                    logger.exception("webhooks: a due call cannot be read; the other calls continue")
                 self._stopping.wait(polls * self._poll_s)
         return None
 
@@ -208,28 +207,28 @@ class WebhookSender:
         try:
             call = self._make(job)
             if call is None:
-                raise CallFailedError("the dialect that the job came in has no calls", final=True)
+                raise CallFailedError("the dialect of the job has no webhooks", final=True)
             retries = call.retries
-            assert job.webhook is not None  # no other job is owed a call
+            assert job.webhook is not None  # the queue contains only jobs with a webhook
             post(
                 job.webhook,
                 call.body,
                 call.headers,
                 limit_s=call.timeout_s,
                 allow_private=self._allow_private,
-                tls=self._tls or _trusted(job.webhook),
+                tls=self._tls or _tls_context_for(job.webhook),
                 lookup=self._lookup,
             )
         except CallFailedError as error:
             self._fail(job, str(error), error.final or job.webhook_attempts > retries)
         except StoreError:
-            raise  # owed again when the lease has ended
-        except Exception as error:  # it must neither end the thread nor be tried for ever
-            logger.exception("webhook of job %s cannot be made", job.job_id)
-            self._fail(job, f"it cannot be made: {type(error).__name__}", job.webhook_attempts > retries)
+            raise  # due again when the lease expires
+        except Exception as error:  # must neither end the thread nor be retried forever
+            logger.exception("webhook of job %s cannot be built", job.job_id)
+            self._fail(job, f"the call cannot be built: {type(error).__name__}", job.webhook_attempts > retries)
         else:
             self._webhook_queue.delivered(job)
-            logger.info("webhook of job %s: taken by %s", job.job_id, httpx.URL(job.webhook).host)
+            logger.info("webhook of job %s: delivered to %s", job.job_id, httpx.URL(job.webhook).host)
 
     def _fail(self, job: Job, error: str, final: bool) -> None:
         if final:
@@ -238,4 +237,4 @@ class WebhookSender:
             return
         delay_s = self._delays_s[min(job.webhook_attempts, len(self._delays_s)) - 1] * random.uniform(1.0, 1.2)
         self._webhook_queue.postpone(job, delay_s, error)
-        logger.info("webhook of job %s: again in %.0f s: %s", job.job_id, delay_s, error)
+        logger.info("webhook of job %s: retry in %.0f s: %s", job.job_id, delay_s, error)

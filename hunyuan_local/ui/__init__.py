@@ -1,1 +1,1 @@
-"""The web page of a server: a form, the video as it is made, those made before, and the same request as code."""
+"""The server's web page: a form, live progress, past videos, and requests as code."""

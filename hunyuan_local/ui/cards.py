@@ -1,7 +1,7 @@
-"""The parts of the page as HTML: a job, the gallery, the outlook, problems, snippets.
+"""Renders the parts of the page as HTML: jobs, gallery, outlook, errors, code snippets.
 
-Whatever a visitor has written is escaped: it is data. Buttons say what they do in ``data-act``; the page's script
-passes that on. Updates are merged into the page element by element, so the elements of a state keep their order.
+All user input is escaped. Buttons name their action in ``data-act``, which the page's script forwards. Gradio merges
+updates into the page element by element, so the elements of one state keep their order.
 """
 
 from __future__ import annotations
@@ -29,36 +29,36 @@ _STAGES = {
     "decode": "Decoding",
     "write": "Writing the file",
 }
-_ANNOUNCED_PERCENT = 25  # a screen reader is told of every such part, not of every step
+_ANNOUNCED_PERCENT = 25  # screen readers announce progress in these steps, not every denoising step
 
 
 def empty_stage() -> str:
-    """What stands in the place of a video before the first one."""
+    """The placeholder before the first video."""
     return _stage("No video yet.", '<p class="hl-empty">Your video will appear here.</p>', "")
 
 
 def stage(shown: Shown) -> str:
-    """A job: its video or preview, where it stands, what can be done with it, its settings."""
+    """A job: its video or preview, status, actions and settings."""
     job = shown.job
     if job.status == "succeeded":
         picture = _video(shown)
     elif shown.preview is not None:
         source = f"preview/{job.job_id}.png?version={shown.preview}"
-        picture = f'<img class="hl-preview" src="{source}" alt="Preview of the unfinished video, moments side by side">'
+        picture = f'<img class="hl-preview" src="{source}" alt="Preview of the unfinished video: frames side by side">'
     else:
         picture = f'<p class="hl-empty">{escape(_WORDS[job.status])}</p>'
     below = _progress(shown) if not job.is_finished else _end(shown)
-    return _stage(_announcement(shown), picture, f"{below}{_words(shown)}{_settings(shown)}", shown.request)
+    return _stage(_announcement(shown), picture, f"{below}{_prompt_block(shown)}{_settings(shown)}", shown.request)
 
 
 def gallery(jobs: Sequence[Job], page: int, more: bool, watched: str | None, now: float) -> str:
-    """A page of jobs as buttons, with buttons to the other pages.
+    """One page of the gallery: jobs as buttons, and buttons for the adjacent pages.
 
     Args:
         now: seconds since 1970.
     """
     if not jobs and page == 0:
-        return '<p class="hl-empty">Nothing was made yet.</p>'
+        return '<p class="hl-empty">No videos yet.</p>'
     cards = "".join(f"<li>{_card(job, job.job_id == watched, now)}</li>" for job in jobs)
     pages = ""
     if page or more:
@@ -68,35 +68,35 @@ def gallery(jobs: Sequence[Job], page: int, more: bool, watched: str | None, now
 
 
 def outlook(found: Outlook) -> str:
-    """What the plan says."""
+    """The plan's outlook for the form."""
     says = "".join(f"<p>{escape(text)}</p>" for text in found.says)
     return f'<div class="hl-outlook hl-{found.verdict}">{says}</div>'
 
 
 def notes(found: Outlook) -> str:
-    """What is to be known of the model."""
+    """Notes on the model."""
     return "".join(f'<p class="hl-note">{escape(_sentence(text))}</p>' for text in found.notes)
 
 
 def impossible(texts: Iterable[str]) -> str:
-    """In the place of an outlook: why the form as it stands is refused."""
+    """The reasons why the form's current values are invalid, instead of an outlook."""
     return f'<div class="hl-outlook hl-no">{"".join(f"<p>{escape(text)}</p>" for text in texts)}</div>'
 
 
 def problems(texts: Sequence[str]) -> str:
-    """Why something was not done; nothing where nothing is wrong."""
+    """Error messages; empty without any."""
     if not texts:
         return ""
     return f'<div class="hl-problems" role="alert">{"".join(f"<p>{escape(text)}</p>" for text in texts)}</div>'
 
 
 def snippets(found: Iterable[Snippet]) -> str:
-    """Code to be copied, each with what it cannot say."""
+    """Code snippets, each with the settings that it cannot express."""
     return "".join(_snippet(snippet) for snippet in found)
 
 
 def file_name(request: GenerationRequest) -> str:
-    """A good name for a downloaded video: words of the prompt, and the seed."""
+    """A file name for downloads, from the prompt and the seed."""
     words = re.findall(r"[a-z0-9]+", request.prompt.lower())
     return f"{'-'.join(words)[:60].strip('-') or 'video'}-{request.seed}.mp4"
 
@@ -120,10 +120,10 @@ def _video(shown: Shown) -> str:
 
 
 def _announcement(shown: Shown) -> str:
-    """What a screen reader says: seldom, and only where something has changed."""
+    """The text for screen readers; changes rarely, and only with the status or in large progress steps."""
     job, percent = shown.job, shown.view.progress_percent or 0
     if job.is_finished:
-        return f"{_word(job)}."  # what went wrong is an alert of its own
+        return f"{_word(job)}."  # the error has its own alert
     if job.status == "queued":
         return _place(shown)
     done = percent // _ANNOUNCED_PERCENT * _ANNOUNCED_PERCENT
@@ -133,9 +133,9 @@ def _announcement(shown: Shown) -> str:
 def _progress(shown: Shown) -> str:
     job, percent = shown.job, shown.view.progress_percent or 0
     if job.status == "queued":
-        text = f"It waits: {shown.trouble}." if shown.trouble else _place(shown)
+        text = f"Waiting: {shown.trouble}." if shown.trouble else _place(shown)
     elif job.cancel_requested:
-        text = "Cancelling; it ends with the step under way."
+        text = "Cancelling after the current step."
     else:
         text = _doing(job)
     if shown.view.eta_s is not None and not job.cancel_requested:
@@ -152,7 +152,7 @@ def _progress(shown: Shown) -> str:
 def _doing(job: Job) -> str:
     progress = job.progress
     if progress is None:
-        return "Beginning."
+        return "Starting."
     if progress.stage == "denoise" and progress.total:
         return f"Step {progress.step} of {progress.total}."
     return f"{_STAGES.get(progress.stage, progress.stage)}."
@@ -160,15 +160,15 @@ def _doing(job: Job) -> str:
 
 def _place(shown: Shown) -> str:
     if shown.ahead == 0:
-        return "It is next in the queue."
+        return "Next in the queue."
     return f"In the queue behind {shown.ahead} other{'s' if shown.ahead > 1 else ''}."
 
 
 def _end(shown: Shown) -> str:
-    """A finished job: how it ended, and what can be done with it. No part is of the kind that a running one has."""
+    """A finished job: its result and actions. Uses other element types than a running job, so updates never mix."""
     job = shown.job
     took = shown.view.inference_s
-    text = f"Made in {in_words(took)}." if job.status == "succeeded" and took is not None else ""
+    text = f"Generated in {in_words(took)}." if job.status == "succeeded" and took is not None else ""
     failed = ""
     if job.status == "failed":
         failed = f'<div class="hl-problems" role="alert"><p>{escape(_sentence(job.error))}</p></div>'
@@ -176,7 +176,7 @@ def _end(shown: Shown) -> str:
     if job.status == "succeeded":
         name = escape(file_name(shown.request))
         download = f'<a class="hl-button" href="video/{job.job_id}.mp4" download="{name}">Download</a>'
-    again = _button("Use these settings again", "take-over", job.job_id)
+    again = _button("Reuse settings", "take-over", job.job_id)
     delete = _button("Delete", "delete", job.job_id, confirm="Delete this video and its record?")
     return (
         f'<p class="hl-state">{_badge(job)}<span>{escape(text)}</span></p>{failed}'
@@ -184,12 +184,12 @@ def _end(shown: Shown) -> str:
     )
 
 
-def _words(shown: Shown) -> str:
+def _prompt_block(shown: Shown) -> str:
     request = shown.request
     rewritten = ""
     if request.original_prompt is not None:
         same = request.original_prompt == request.prompt
-        text = "The rewriting has left it as it is" if same else f"Rewritten from: {escape(request.original_prompt)}"
+        text = "Rewriting left the prompt unchanged" if same else f"Rewritten from: {escape(request.original_prompt)}"
         rewritten = f'<p class="hl-note">{text}</p>'
     return f'<blockquote class="hl-prompt"><p>{escape(request.prompt)}</p>{rewritten}</blockquote>'
 
@@ -198,13 +198,13 @@ def _settings(shown: Shown) -> str:
     request, result = shown.request, shown.job.result or {}
     rows = {
         "Size": f"{request.width} x {request.height}",
-        "Frames": f"{request.num_frames} at {request.fps} a second",
+        "Frames": f"{request.num_frames} at {request.fps} fps",
         "Steps": request.num_inference_steps,
         "Seed": request.seed,
         "Guidance": _number(request.guidance_scale),
-        "Shift": _number(request.flow_shift),
+        "Flow shift": _number(request.flow_shift),
         "Negative prompt": request.negative_prompt,
-        "True guidance": _number(request.true_cfg_scale) if request.true_cfg_scale > 1 else None,
+        "True CFG": _number(request.true_cfg_scale) if request.true_cfg_scale > 1 else None,
         "Model": shown.model,
         "Profile": shown.profile or None,
         "Rewriting": request.rewrite if request.rewrite != "off" else None,
@@ -225,8 +225,8 @@ def _safety(verdict: dict[str, Any] | None) -> str | None:
         return None
     what = f"{verdict['label']} {verdict['score']:.2f} at frame {verdict['frame']}"
     if verdict["flagged"]:
-        return f"flagged: {what}, from {verdict['threshold']:.2f} on"
-    return f"not flagged: at most {what}, of {verdict['frames']} frames"
+        return f"flagged: {what}, threshold {verdict['threshold']:.2f}"
+    return f"not flagged: at most {what}, {verdict['frames']} frames checked"
 
 
 def _card(job: Job, is_watched: bool, now: float) -> str:
@@ -247,7 +247,7 @@ def _card(job: Job, is_watched: bool, now: float) -> str:
 def _snippet(snippet: Snippet) -> str:
     losses = "".join(f"<li>{escape(text)}</li>" for text in snippet.losses)
     if losses:
-        losses = f'<p class="hl-note">This format cannot say all of it:</p><ul class="hl-note">{losses}</ul>'
+        losses = f'<p class="hl-note">This format does not support:</p><ul class="hl-note">{losses}</ul>'
     code = ""
     if snippet.text:
         code = (

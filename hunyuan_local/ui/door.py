@@ -1,8 +1,7 @@
-"""Who may see the page, and which of its paths there are: a door in front of everything under ``/ui``.
+"""Access control for the page: an ASGI wrapper around all paths under ``/ui``.
 
-Where the server has keys, the page asks for one with a form and remembers it with a cookie. What a page of another
-origin sends is refused, and so is each of Gradio's routes that this page does not need: uploads, files, proxies. Knows
-nothing about jobs.
+On a server with API keys, a login form asks for one, and a cookie keeps the login. Refuses calls from pages of other
+origins, and Gradio's routes that this page does not need: uploads, files, proxies. Independent of jobs.
 """
 
 from __future__ import annotations
@@ -32,10 +31,8 @@ _PATHS = re.compile(
     r"|queue/(join|data)|run/[^/]+/?|api/[^/]+/?|cancel|reset/?)"
     r")"
 )
-_WRONG = (
-    '<p role="alert" id="wrong">This is not one of the server\'s keys. Type it again, or ask who runs the server.</p>'
-)
-# The page calls this server and nobody else. Gradio evaluates its templates, hence unsafe-eval.
+_WRONG = '<p role="alert" id="wrong">This key is wrong. Check it, or ask the server\'s administrator for one.</p>'
+# The page may call only this server. Gradio evaluates its templates, hence unsafe-eval.
 _HEADERS = {
     "content-security-policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; object-src 'none'; "
     "frame-ancestors 'none'; form-action 'self'; base-uri 'self'",
@@ -47,13 +44,13 @@ _LOOK_S = 0.25
 
 
 class Door:
-    """Lets calls through to the page.
+    """Checks calls before they reach the page.
 
     Args:
         app: serves the paths under ``/ui``.
-        passes: None where the server has no keys: then :class:`hunyuan_local.server.auth.Auth` has judged the call.
-        public_url: the address that visitors see, where it is not the one that this process sees.
-        stopping: set when the server is to end; open streams are ended then.
+        passes: None for a server without API keys, where :class:`hunyuan_local.server.auth.Auth` checks the call.
+        public_url: the public base URL, if it differs from the one that this process sees.
+        stopping: set when the server shuts down; ends open streams.
     """
 
     def __init__(self, app: ASGIApp, passes: Passes | None, public_url: str | None, stopping: threading.Event):
@@ -62,7 +59,7 @@ class Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await send({"type": "websocket.close", "code": 1008})  # the page has none
+            await send({"type": "websocket.close", "code": 1008})  # the page uses no web sockets
             return
 
         async def answer(message: Message) -> None:
@@ -72,17 +69,17 @@ class Door:
                     headers.setdefault(name, value)
             await send(message)
 
-        response = await self._judge(Request(scope, receive))
+        response = await self._own_response(Request(scope, receive))
         if response is None:
-            await self._app(self._seen_from_outside(scope), self._until_the_end(receive), answer)
+            await self._app(self._with_public_url(scope), self._until_shutdown(receive), answer)
         else:
             await response(scope, receive, answer)
 
-    async def _judge(self, request: Request) -> Response | None:
-        """The answer of the door itself; None lets the call through."""
+    async def _own_response(self, request: Request) -> Response | None:
+        """The response of the door itself; None lets the call through."""
         path = request.scope["path"]
         if (origin := request.headers.get("origin")) is not None and not self._is_own(origin, request):
-            text = f"this call is of the page {origin[:80]!r}; the page of a server is called by itself alone"
+            text = f"this call is from the page {origin[:80]!r}; only the server's own page may call here"
             return refusal(path, Fault("forbidden", text))
         if self._passes is not None:
             if path == _LOGIN:
@@ -94,23 +91,23 @@ class Door:
             if not self._passes.accept(request.cookies.get(self._passes.cookie, "")):
                 if path == f"{PREFIX}/" and request.method in ("GET", "HEAD"):
                     return RedirectResponse("login", 303)
-                return refusal(path, Fault("unauthorized", f"log in first, at {_LOGIN}"))
+                return refusal(path, Fault("unauthorized", f"log in first at {_LOGIN}"))
         if _PATHS.fullmatch(path) is None:
-            return refusal(path, Fault("not_found", f"there is nothing at {path[:200]!r}; the page is at {PREFIX}/"))
+            return refusal(path, Fault("not_found", f"nothing found at {path[:200]!r}; the page is at {PREFIX}/"))
         return None
 
     async def _log_in(self, passes: Passes, request: Request) -> Response:
-        # Relative addresses here and above: a proxy may have put the server under a path of its own.
+        # Relative addresses here and above: a reverse proxy may serve the page under a path prefix.
         if request.method in ("GET", "HEAD"):
             return _form("")
         if request.method != "POST":
-            return refusal(_LOGIN, Fault("method_not_allowed", "the key is sent with POST"))
+            return refusal(_LOGIN, Fault("method_not_allowed", "send the key with POST"))
         fields = parse_qs((await request.body()).decode(errors="replace"))
         found = passes.issue(fields.get("key", [""])[0])
         if found is None:
             return _form(_WRONG, 401)
         response = RedirectResponse("./", 303)
-        # Without a path it is for that of this form, which is the page's.
+        # Without a path, the cookie applies to the path of this form, which is that of the page.
         response.set_cookie(
             passes.cookie, found, max_age=passes.ttl_s, path=None, httponly=True, samesite="strict",
             secure=self._is_https(request),
@@ -127,8 +124,8 @@ class Door:
     def _is_https(self, request: Request) -> bool:
         return (self._public is not None and self._public.scheme == "https") or request.url.scheme == "https"
 
-    def _seen_from_outside(self, scope: Scope) -> Scope:
-        """The call as a visitor made it, for the addresses that Gradio writes into the page."""
+    def _with_public_url(self, scope: Scope) -> Scope:
+        """The scope with the public URL, since Gradio writes absolute addresses into the page."""
         if self._public is None:
             return {**scope, "root_path": ""}
         ours = {b"x-forwarded-host": self._public.netloc.encode(), b"x-forwarded-proto": self._public.scheme.encode()}
@@ -136,10 +133,10 @@ class Door:
         outside = self._public.path.rstrip("/")
         return {**scope, "path": outside + scope["path"], "root_path": outside, "headers": [*headers, *ours.items()]}
 
-    def _until_the_end(self, receive: Receive) -> Receive:
-        """A visitor's connection ends when the server is to: Gradio's streams would hold it up."""
+    def _until_shutdown(self, receive: Receive) -> Receive:
+        """Report a disconnect when the server shuts down, since Gradio's open streams would delay it."""
 
-        async def receive_until_the_end() -> Message:
+        async def receive_until_shutdown() -> Message:
             waiting = asyncio.ensure_future(receive())
             try:
                 while not self._stopping.is_set():
@@ -150,7 +147,7 @@ class Door:
             finally:
                 waiting.cancel()
 
-        return receive_until_the_end
+        return receive_until_shutdown
 
 
 def _form(wrong: str, status: int = 200) -> HTMLResponse:

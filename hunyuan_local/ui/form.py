@@ -1,7 +1,7 @@
-"""The form of the page: what its fields are called, and their texts read as a request, or a request as such texts.
+"""The form of the page: labels of its fields, and conversion between their texts and a request.
 
-All fields are texts, so that what was typed is judged by the schema and by nothing before it: a browser's own number
-field hands out nothing where it does not like what was typed, and rounds large seeds. Knows nothing about Gradio.
+All fields are text fields, so that only the schema validates them: number fields of browsers return nothing for input
+they reject, and round large seeds. Independent of Gradio.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..errors import FieldProblem, HunyuanLocalError, InvalidRequestError, Store
 from ..schema import GenerationRequest, parse_size
 from ..server.faults import SEE_LOG
 
-# In the order of the page.
+# In the order on the page.
 LABELS = {
     "prompt": "Prompt",
     "model": "Model",
@@ -23,16 +23,16 @@ LABELS = {
     "num_frames": "Frames",
     "num_inference_steps": "Steps",
     "guidance_scale": "Guidance",
-    "flow_shift": "Shift",
+    "flow_shift": "Flow shift",
     "seed": "Seed",
     "profile": "Profile",
     "rewrite": "Rewrite the prompt",
     "negative_prompt": "Negative prompt",
-    "true_cfg_scale": "True guidance",
-    "fps": "Frames a second",
+    "true_cfg_scale": "True CFG",
+    "fps": "Frames per second",
 }
 NAMES = tuple(LABELS)
-# Those that the model was trained on (Tencent's README), and some below, in both directions.
+# The sizes that the model was trained on (Tencent's README) and some smaller ones, in both orientations.
 SIZES = (
     "1280x720", "720x1280", "1104x832", "832x1104", "960x960", "960x544", "544x960", "832x624", "624x832", "720x720",
     "848x480", "480x848", "640x368", "368x640", "512x320", "320x512",
@@ -40,17 +40,17 @@ SIZES = (
 _NOT_OF_THE_REQUEST = ("model", "profile", "size")
 _WHOLE = re.compile(r"[+-]?[0-9]{1,30}")
 _REAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
-_NAMED = re.compile(r"^([a-z_]+)='([^']*)':")  # how other errors name an option and its value
+_NAMED = re.compile(r"^([a-z_]+)='([^']*)':")  # the start of a ConfigError's message: option and value
 _NO_VALUE_SHOWN = ("prompt", "negative_prompt", "original_prompt")
 
 Fields = Mapping[str, str]
 
 
 def read_request(fields: Fields) -> GenerationRequest:
-    """What the fields ask for; an empty one is left to the model.
+    """The request in the fields; empty fields are left to the model's defaults.
 
     Raises:
-        InvalidRequestError: with every field that is no number or that the schema refuses.
+        InvalidRequestError: lists every field that is not a number or that the schema refuses.
     """
     problems: list[FieldProblem] = []
     given: dict[str, Any] = {}
@@ -76,7 +76,7 @@ def read_request(fields: Fields) -> GenerationRequest:
 
 
 def write_fields(request: GenerationRequest, model: str, profile: str) -> dict[str, str]:
-    """The texts that ask for this request again, with the prompt as its writer wrote it."""
+    """The field texts that reproduce a request, with the prompt as the user wrote it."""
     texts = {name: _write(name, getattr(request, name)) for name in NAMES if name not in _NOT_OF_THE_REQUEST}
     texts["prompt"] = request.original_prompt or request.prompt
     sides = (request.width, request.height)
@@ -85,15 +85,15 @@ def write_fields(request: GenerationRequest, model: str, profile: str) -> dict[s
 
 
 def sentences(error: HunyuanLocalError) -> list[str]:
-    """An error as the page says it: a sentence a field, with the field as the form calls it."""
-    if isinstance(error, StoreError):  # its words name files of those who run the server
+    """The sentences that the page shows for an error, one per field, with the form's labels."""
+    if isinstance(error, StoreError):  # its message contains local paths
         return [f"The job store cannot be used; {SEE_LOG}."]
     if not isinstance(error, InvalidRequestError):
         return [_as_sentence(_NAMED.sub(lambda found: f"{_label_of(found[1])} {found[2]}:", str(error)))]
-    return [_as_sentence(_said_of(problem)) for problem in error.problems]
+    return [_as_sentence(_problem_sentence(problem)) for problem in error.problems]
 
 
-def _said_of(problem: FieldProblem) -> str:
+def _problem_sentence(problem: FieldProblem) -> str:
     label = _label_of(problem.field)
     value = "" if problem.value is None or problem.field in _NO_VALUE_SHOWN else f" {_shorten(str(problem.value))}"
     joint = " " if problem.rule.startswith(("must ", "is ", "has ", "cannot ")) else ": "
@@ -105,7 +105,7 @@ def _label_of(field: str) -> str:
 
 
 def _as_sentence(text: str) -> str:
-    text = text.strip() or "it failed, and nobody said why"
+    text = text.strip() or "unknown error"
     return f"{text[0].upper()}{text[1:]}" + ("" if text.endswith((".", "!", "?")) else ".")
 
 
@@ -114,7 +114,7 @@ def _shorten(text: str, limit: int = 40) -> str:
 
 
 def _read_size(text: str) -> dict[str, int]:
-    plain = re.sub(r"\s", "", text).lower().replace("×", "x")  # noqa: RUF001 - as people write it
+    plain = re.sub(r"\s", "", text).lower().replace("×", "x")  # noqa: RUF001 - users may type either
     if not plain:
         return {}
     try:
@@ -129,11 +129,11 @@ def _read(name: str, text: str) -> Any:
     kind = _kind_of(name)
     if kind is int:
         if _WHOLE.fullmatch(text.strip()) is None:
-            raise ValueError("must be a whole number; leave it empty for the default")
+            raise ValueError("must be an integer; leave empty for the default")
         return int(text)
     if kind is float:
         if _REAL.fullmatch(text.strip()) is None:
-            raise ValueError("must be a number, such as 6.5; leave it empty for the default")
+            raise ValueError("must be a number, such as 6.5; leave empty for the default")
         return float(text)
     return text
 
@@ -145,7 +145,7 @@ def _write(name: str, value: Any) -> str:
 
 
 def _kind_of(name: str) -> type:
-    """The type of a request's field, without its None."""
+    """The type of a request field, without None."""
     annotation = GenerationRequest.model_fields[name].annotation
     kinds = typing.get_args(annotation) or (annotation,)
     return next((kind for kind in (int, float) if kind in kinds), str)

@@ -1,6 +1,6 @@
-"""What is used of Gradio that it does not document, in one place: an upgrade may take it away or change it.
+"""All uses of undocumented Gradio members, which an upgrade may change or remove.
 
-Tried with 6.31; ``tests/test_private_members.py`` names each member, and fails by its name when it is gone.
+Tested with Gradio 6.31; ``tests/test_private_members.py`` lists each member and fails if one is missing.
 """
 
 from __future__ import annotations
@@ -12,6 +12,6 @@ if TYPE_CHECKING:
 
 
 def look_for_events_every(page: gradio.Blocks, seconds: float) -> None:
-    """How often a page's queue looks for events: by default every 1 ms, which takes a tenth of a core."""
+    """Set how often the page's queue checks for events; the default of 1 ms uses a tenth of a CPU core."""
     queue = page._queue
     queue.sleep_when_free = queue.progress_update_sleep_when_free = seconds

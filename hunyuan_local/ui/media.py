@@ -1,6 +1,6 @@
-"""What the page shows beside its text: videos, their posters, previews of unfinished ones; and a sign of life.
+"""Routes for the page's media: videos, posters and previews of unfinished videos; and a check that the server runs.
 
-The page's door guards these paths, so their addresses need no signature, and do not end while a page is open.
+The page's door protects these paths, so their URLs need no signature and do not expire while the page is open.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from .door import PREFIX
 from .studio import Studio
 
 _READ = ["GET", "HEAD"]
-_MOST_POSTERS = 512  # of some 10 kB each
-# Nothing of a job's file changes, and what was deleted need not be shown again.
+_MOST_POSTERS = 512  # about 10 kB each
+# The files of a finished job never change.
 _KEPT = {"cache-control": "private, max-age=86400, immutable"}
 
 
 def add_routes(app: FastAPI, studio: Studio) -> None:
-    """Serve the media of a studio's jobs; errors are left to the app's handlers."""
+    """Serve the media of a studio's jobs; the app's handlers turn errors into responses."""
     started = secrets.token_hex(8)
     turn = threading.Lock()
     service = studio.service
@@ -36,7 +36,7 @@ def add_routes(app: FastAPI, studio: Studio) -> None:
 
     @app.api_route(f"{PREFIX}/alive", methods=_READ)
     async def alive() -> JSONResponse:
-        """By ``started`` a page sees that it is of a server that has ended since."""
+        """``started`` changes when the server restarts, which tells the page to reload."""
         return JSONResponse({"started": started}, headers={"cache-control": "no-store"})
 
     @app.api_route(f"{PREFIX}/video/{{job_id}}.mp4", methods=_READ)
@@ -46,7 +46,7 @@ def add_routes(app: FastAPI, studio: Studio) -> None:
     @app.api_route(f"{PREFIX}/poster/{{job_id}}.jpg", methods=_READ)
     def poster(job_id: str) -> Response:
         path = service.file(service.get(job_id))
-        with turn:  # a browser asks for many at once, and each is two processes beside the work
+        with turn:  # a browser requests many at once, and each runs two processes, which would slow the generation
             return Response(poster_of(path), media_type="image/jpeg", headers=_KEPT)
 
     @app.api_route(f"{PREFIX}/preview/{{job_id}}.png", methods=_READ)

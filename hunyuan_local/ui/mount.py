@@ -1,7 +1,7 @@
-"""Puts the page at ``/ui`` of a server's app.
+"""Mounts the page at ``/ui`` of a server's app.
 
-Gradio, the extra ``ui``, is imported when this is done and not before. It keeps none of our files: what it shows comes
-from :mod:`hunyuan_local.ui.media`.
+Imports Gradio, the extra ``ui``, only when called. Gradio serves none of our files: the media routes are in
+:mod:`hunyuan_local.ui.media`.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ _BETWEEN_LOOKS_S = 0.05
 
 
 def install(app: FastAPI) -> None:
-    """Serve the page beside the app's own routes; with the server's keys, where it has some, behind a form for them.
+    """Serve the page in addition to the app's routes; on a server with API keys, behind a login form.
 
     Args:
-        app: made by :func:`hunyuan_local.server.app.create_app`, and not started yet.
+        app: from :func:`hunyuan_local.server.app.create_app`, not started yet.
 
     Raises:
         ConfigError: the extra ``ui`` is not installed.
     """
     studio = Studio(app.state.service)
-    with without_network_variables():  # Gradio makes clients when it is imported, and needs none of them
+    with without_network_variables():  # importing Gradio creates HTTP clients that it does not need here
         inner = _make_inner(studio)
     config = studio.service.config
     passes = Passes(config.api_keys, studio.service.folder.secret("page")) if config.api_keys else None
 
     @app.get(PREFIX, include_in_schema=False)
     async def page() -> RedirectResponse:
-        return RedirectResponse(f"{PREFIX.removeprefix('/')}/")  # relative: a proxy may have put it under a path
+        return RedirectResponse(f"{PREFIX.removeprefix('/')}/")  # relative: a reverse proxy may add a path prefix
 
     app.mount(PREFIX, Door(inner, passes, config.public_url, app.state.stopping))
     outer_lifespan = app.router.lifespan_context
@@ -58,7 +58,7 @@ def install(app: FastAPI) -> None:
 
 
 def _make_inner(studio: Studio) -> FastAPI:
-    """An app that has the page and its media at ``/ui``, open to everybody."""
+    """An app with the page and its media at ``/ui``, without access control."""
     require_extra("ui", "the page")
     import gradio
 

@@ -1,6 +1,6 @@
-"""What the plan says of a request before anything runs: whether it fits, in which mode, and how long it takes.
+"""The plan's outlook for a request: whether it fits, in which mode, and how long it takes.
 
-Reads configurations and the times of finished jobs; loads no weight and takes no device memory in this process.
+Reads configurations and the timings of finished jobs; loads no weights and uses no device memory in this process.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _MOST_PLANS = 256
 
 @dataclass(frozen=True)
 class Outlook:
-    """What can be said of a request beforehand.
+    """The outlook for a request.
 
     Attributes:
-        verdict: whether it ``fits``, or ``no`` mode does; ``unknown`` where the profile is none of the plan's modes.
-        says: one sentence or more.
-        notes: what the user should know of the model.
+        verdict: ``fits``, or ``no`` if no mode does; ``unknown`` if the profile is not one of the plan's modes.
+        says: one or more sentences.
+        notes: notes on the model for the user.
         modes: names of all modes that fit.
     """
 
@@ -50,7 +50,7 @@ class Outlook:
 def this_machine() -> Machine:
     """The machine of this process.
 
-    A GPU is asked for by a process of its own, since that takes some of its memory for as long as the process lives.
+    Queries the GPU in a separate process, since a CUDA context occupies GPU memory for the life of its process.
     """
     if not has_cuda_driver():
         return detect_machine()
@@ -59,11 +59,11 @@ def this_machine() -> Machine:
 
 
 class Planner:
-    """Plans for one machine; those made last are kept, since a form is changed field by field.
+    """Plans requests for one machine; caches plans, since the form asks again after each change.
 
     Args:
-        load_model: the config of a model's name.
-        machine: asked for at the first plan.
+        load_model: returns the config for a model name.
+        machine: called for the first plan.
     """
 
     def __init__(self, load_model: Callable[[str], ModelConfig], machine: Callable[[], Machine] = this_machine):
@@ -71,12 +71,12 @@ class Planner:
         self._plan = lru_cache(_MOST_PLANS)(self._make_plan)
 
     def look_ahead(self, request: GenerationRequest, name: str, profile: str, finished: Iterable[Job]) -> Outlook:
-        """The outlook of a request.
+        """The outlook for a request.
 
         Args:
-            name: of the model.
-            profile: as ``--profile`` takes it.
-            finished: jobs of this model in this profile that have succeeded, for their times.
+            name: the model's name.
+            profile: as for ``--profile``.
+            finished: succeeded jobs of this model in this profile, for their timings.
 
         Raises:
             HunyuanLocalError: the model's config or the profile cannot be read.
@@ -96,12 +96,12 @@ class Planner:
         except HunyuanLocalError as error:
             return Outlook("no", (f"Does not fit. {error}.",), notes, modes)
         if named is not None and named.device == "cuda" and found.machine.gpu_memory_bytes is None:
-            return Outlook("no", (f"The profile {profile} is for a GPU, and this machine has none.",), notes, modes)
+            return Outlook("no", (f"The profile {profile} needs a GPU, but this machine has none.",), notes, modes)
         if named is not None:
             mode = Mode(named.offload, named.quantization, named.vae_tiling)
             chosen = next((item for item in found.modes if item.mode == mode), None)
         if chosen is None:
-            return Outlook("unknown", (f"The plan does not weigh the profile {profile}.",), notes, modes)
+            return Outlook("unknown", (f"The plan has no estimate for the profile {profile}.",), notes, modes)
         if not chosen.fits:
             return Outlook("no", (f"The profile {profile} does not fit: {chosen.reason}.",), notes, modes)
         return Outlook("fits", (_fits(found, chosen), _time(request, chosen, finished)), notes, modes)
@@ -120,7 +120,7 @@ class Planner:
 
 
 def mode_names() -> list[str]:
-    """Every mode that a plan weighs."""
+    """Names of all modes that a plan considers."""
     return [mode.name for mode in all_modes()]
 
 
@@ -142,12 +142,12 @@ def _fits(found: Plan, chosen: ModePlan) -> str:
 
 
 def _time(request: FilledRequest, chosen: ModePlan, finished: Iterable[Job]) -> str:
-    """How long it takes; what was measured here is worth more than an estimate."""
+    """The expected duration, from measurements on this machine if there are any, otherwise from the plan."""
     costs = measure(finished)
     same = costs.get(request.width * request.height * request.num_frames)
     if (cost := same or costs.get(0)) is not None:
-        took, source = cost.total_of(request), "as the last of this size" if same else "reckoned from other sizes"
+        took, source = cost.total_of(request), "measured at this size" if same else "scaled from other sizes"
     else:
-        assert chosen.seconds is not None  # it fits
+        assert chosen.seconds is not None  # the mode fits
         took, source = chosen.seconds.total, "an estimate, without loading the model"
-    return f"About {in_words(took)} to make {in_words(request.num_frames / request.fps)} of video ({source})."
+    return f"About {in_words(took)} to generate {in_words(request.num_frames / request.fps)} of video ({source})."

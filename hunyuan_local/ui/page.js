@@ -1,4 +1,4 @@
-// What the page does by itself: copy code, come back when the server does, and offer phones the right keyboard.
+// Client-side behaviour: copy code, reconnect when the server returns, and show the right keyboard on phones.
 (() => {
   "use strict";
 
@@ -22,17 +22,17 @@
     try {
       answer = await fetch("alive", { cache: "no-store" });
     } catch {
-      say("The server does not answer. Your jobs are safe on its disk, and this page comes back when it does.");
+      say("The server does not respond. Your jobs are safe on its disk; this page reconnects automatically.");
       return;
     }
     if (answer.status === 401) {
-      location.reload(); // to the form for the key
+      location.reload(); // shows the login form
       return;
     }
     if (!answer.ok) return;
     const now = (await answer.json()).started;
     if (started !== null && now !== started) {
-      location.reload(); // what this page knows of the server is of the one before
+      location.reload(); // the server has restarted, so this page's state is stale
       return;
     }
     started = now;
@@ -44,7 +44,7 @@
     try {
       await navigator.clipboard.writeText(text);
     } catch {
-      // Browsers give the clipboard to pages of https and of this machine alone: then the text is marked.
+      // Browsers allow the clipboard only for https and localhost; otherwise select the text.
       getSelection().selectAllChildren(button.parentElement.querySelector("code"));
       button.textContent = "Press Ctrl+C";
       return;
@@ -63,7 +63,7 @@
     if (event.target.closest(".hl-real")) event.target.inputMode = "decimal";
   });
 
-  // Gradio's template names one at the root of the server, where there is none.
+  // Gradio's template links to a manifest at the server's root, where there is none.
   document.querySelector("link[rel=manifest]")?.remove();
 
   setInterval(look, PAUSE_MS);

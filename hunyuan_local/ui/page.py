@@ -1,9 +1,9 @@
-"""The page's layout and events, in Gradio; what they do stands in :mod:`hunyuan_local.ui.studio`.
+"""Layout and events of the page, in Gradio; :mod:`hunyuan_local.ui.studio` implements the actions.
 
-Importing this imports Gradio. Events pass over Gradio's own queue: they are short, and videos wait in the job store.
+Importing this module imports Gradio. Events use Gradio's own queue: they are short, since videos wait in the job store.
 """
 
-# Gradio reads the annotations of events, which must be classes: no "from __future__ import annotations" here.
+# Gradio needs event annotations to be classes, so no "from __future__ import annotations" here.
 import logging
 import time
 from collections.abc import Sequence
@@ -21,9 +21,9 @@ from .studio import Studio
 
 logger = logging.getLogger(__name__)
 
-_BUSY_S, _IDLE_S = 1.0, 4.0  # between two looks at the jobs
+_BUSY_S, _IDLE_S = 1.0, 4.0  # polling intervals for the jobs
 _PLAIN = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-# Clicks on what cards.py calls buttons. The select event has the action and the job as its data.
+# Forwards clicks on the buttons of cards.py: a select event whose data is the action and the job.
 _PASS_ON = """
 element.addEventListener('click', (event) => {
   const button = event.target.closest('[data-act]');
@@ -32,7 +32,7 @@ element.addEventListener('click', (event) => {
   trigger('select', {act: button.dataset.act, job: button.dataset.job || ''});
 });
 """
-# On a phone the video is below the form.
+# On a phone, the video is below the form: scroll to it.
 _SHOW_STAGE = """() => {
   if (document.querySelector('#hl-problems [role=alert]')) return;
   if (matchMedia('(max-width: 900px)').matches) document.getElementById('hl-result')?.scrollIntoView();
@@ -43,7 +43,7 @@ _WITH_INFO = ("true_cfg_scale", "fps")
 
 
 def make_theme() -> gr.themes.Base:
-    """Colours of enough contrast, and the fonts of the visitor's system: none is fetched from anywhere."""
+    """Colours with enough contrast, and system fonts, so that nothing is downloaded."""
     fonts = ["system-ui", "sans-serif"]
     theme = gr.themes.Default(
         primary_hue="blue",
@@ -62,12 +62,12 @@ def make_theme() -> gr.themes.Base:
 
 
 def build_page(studio: Studio) -> gr.Blocks:
-    """The page of a studio."""
+    """Build the page for a studio."""
     return _Page(studio).blocks
 
 
 class _Page:
-    """The components, and what happens to them."""
+    """The components and their events."""
 
     def __init__(self, studio: Studio):
         self.studio = studio
@@ -79,7 +79,7 @@ class _Page:
                     self._add_form()
                 with gr.Column(scale=6, min_width=300, elem_id="hl-result"):
                     self._add_result()
-            # Which job is watched, which page of the gallery is open, what was sent last, which modes are offered.
+            # The watched job, the open gallery page, the state that was sent last, the offered modes.
             self.watched, self.page, self.sent, self.modes = gr.State(None), gr.State(0), gr.State({}), gr.State(())
             self.model_before = gr.State(studio.own.name)
             self.draft = gr.BrowserState(None, storage_key="hunyuan-local-form", secret="form")  # survives a reload
@@ -92,7 +92,7 @@ class _Page:
         studio, first = self.studio, self.studio.first_fields()
         defaults = studio.defaults(studio.own.name)
         self.fields["prompt"] = gr.Textbox(
-            label=LABELS["prompt"], lines=4, max_lines=10, placeholder="What the video shows", elem_id="hl-prompt",
+            label=LABELS["prompt"], lines=4, max_lines=10, placeholder="Describe the video", elem_id="hl-prompt",
         )  # fmt: skip
         with gr.Row():
             self.fields["model"] = gr.Dropdown(
@@ -107,8 +107,8 @@ class _Page:
                     self.fields[name] = _number(name, defaults)
         with gr.Accordion("More settings", open=False):
             self.fields["profile"] = gr.Dropdown(
-                studio.profile_choices(()), value="", label=LABELS["profile"], info="How the model is run: where its "
-                "parts are kept, and in which precision. auto takes the fastest that fits.",
+                studio.profile_choices(()), value="", label=LABELS["profile"], info="Where the model's parts are kept, "
+                "and in which precision. auto picks the fastest profile that fits.",
             )  # fmt: skip
             can = studio.service.config.can_rewrite
             self.fields["rewrite"] = gr.Radio(
@@ -117,7 +117,7 @@ class _Page:
                 label=LABELS["rewrite"],
                 info=_info("rewrite")
                 if can
-                else "The server must be started with --rewrite-model or --rewrite-endpoint for this.",
+                else "Requires a server started with --rewrite-model or --rewrite-endpoint.",
             )
             self.fields["negative_prompt"] = gr.Textbox(
                 label=LABELS["negative_prompt"], info=_info("negative_prompt"), lines=2, max_lines=6
@@ -166,37 +166,41 @@ class _Page:
             [self.outlook, self.notes, self.code, self.draft, self.fields["profile"], self.modes], **_PLAIN,
         )  # fmt: skip
 
-    # Events: what each takes and gives stands in _add_events.
+    # Event handlers; _add_events defines their inputs and outputs.
 
     def on_load(self, draft: Any, watched: str | None, page: int, sent: dict[str, Any]) -> list[Any]:
-        """A visitor comes, or comes back: the form as it was left, and the job that is of most interest now."""
+        """On page load, restore the form's draft and show the most relevant job."""
         fields = dict.fromkeys(NAMES, gr.skip())
         if isinstance(draft, dict) and draft.get("model") in self.studio.model_choices():
             fields |= self._fill({name: str(draft.get(name) or "") for name in NAMES})
         return [fields[name] for name in NAMES] + self.on_look(watched, page, {})
 
     def on_look(self, watched: str | None, page: int, sent: dict[str, Any]) -> list[Any]:
-        """What has changed since what was sent last."""
+        """On each poll, send what has changed since the last one."""
         try:
             watched, now = self._look(watched, page)
         except Exception as error:
-            now = {"stage": cards.problems(_said(error)), "gallery": sent.get("gallery", ""), "pause_s": _IDLE_S}
+            now = {
+                "stage": cards.problems(_sentences_of(error)),
+                "gallery": sent.get("gallery", ""),
+                "pause_s": _IDLE_S,
+            }
         changed = {name: value if sent.get(name) != value else gr.skip() for name, value in now.items()}
         timer = gr.Timer(now["pause_s"]) if "pause_s" not in sent or sent["pause_s"] != now["pause_s"] else gr.skip()
         return [watched, changed["stage"], changed["gallery"], now, timer]
 
     def on_make(self, *values: Any) -> list[Any]:
-        """Take a job, and watch it."""
+        """Submit a job and watch it."""
         fields, (page, sent) = dict(zip(NAMES, values, strict=False)), values[len(NAMES) :]
         try:
             job_id = self.studio.submit(fields).job_id
         except Exception as error:
-            return [cards.problems(_said(error)), *[gr.skip()] * 6]
+            return [cards.problems(_sentences_of(error)), *[gr.skip()] * 6]
         watched, *shown = self.on_look(job_id, page, sent)
         return ["", watched, gr.Tabs(selected="video"), *shown]
 
     def on_act(self, watched: str | None, page: int, sent: dict[str, Any], event: gr.EventData) -> list[Any]:
-        """A button of the stage or of the gallery."""
+        """Handle a button of the stage or the gallery."""
         act, job_id = str(event.act), str(event.job)
         fields, problems, tabs = dict.fromkeys(NAMES, gr.skip()), "", gr.skip()
         try:
@@ -212,40 +216,40 @@ class _Page:
                 case "older" | "newer":
                     page = max(0, page + (1 if act == "older" else -1))
         except Exception as error:
-            problems = cards.problems(_said(error))
+            problems = cards.problems(_sentences_of(error))
         watched, *shown = self.on_look(watched, page, sent)
         return [*(fields[name] for name in NAMES), problems, tabs, watched, page, *shown]
 
     def on_change(self, request: gr.Request, *values: Any) -> list[Any]:
-        """What the plan says of the form as it stands, and the form in other words."""
+        """On each change of the form, update the outlook and the code."""
         fields, modes = dict(zip(NAMES, values, strict=False)), tuple(values[len(NAMES)])
         offered, profile = modes, gr.skip()
         try:
             found = self.studio.outlook(fields)
             outlook, notes, offered = cards.outlook(found), cards.notes(found), found.modes
         except Exception as error:
-            outlook, notes = cards.impossible(_said(error)), gr.skip()
+            outlook, notes = cards.impossible(_sentences_of(error)), gr.skip()
         try:
             code = cards.snippets(self.studio.snippets(fields, self._base_url(request)))
         except Exception as error:
-            code = cards.impossible(_said(error))
+            code = cards.impossible(_sentences_of(error))
         if offered != modes:
             profile = gr.Dropdown(choices=self._profiles(offered, fields["profile"]))
         return [outlook, notes, code, {name: fields[name] for name in NAMES}, profile, offered]
 
     def on_model(self, model: str, size: str, before: str) -> list[Any]:
-        """Another model: its own defaults stand in the empty fields."""
+        """On another model, show its defaults as placeholders."""
         try:
             defaults, old = self.studio.defaults(model), self.studio.defaults(before)
-        except HunyuanLocalError:  # the outlook says why
+        except HunyuanLocalError:  # the outlook shows the error
             return [gr.skip()] * (len(_NUMBERS) + 2)
         placeholders = [gr.Textbox(placeholder=defaults[name]) for name in _NUMBERS]
         return [*placeholders, defaults["size"] if size in ("", old["size"]) else gr.skip(), model]
 
-    # What they have in common
+    # Shared by the handlers
 
     def _look(self, watched: str | None, page: int) -> tuple[str | None, dict[str, Any]]:
-        """The job that is watched, and what stands where."""
+        """The watched job, and the current content of the stage and the gallery."""
         studio = self.studio
         if watched is not None and studio.service.store.get(watched) is None:
             watched = None
@@ -256,7 +260,7 @@ class _Page:
         return watched, {"stage": stage, "gallery": gallery, "pause_s": _BUSY_S if studio.unfinished() else _IDLE_S}
 
     def _fill(self, texts: dict[str, str]) -> dict[str, Any]:
-        """The form with these texts; a mode must be among the choices before it can be chosen."""
+        """Form updates for these texts; adds the mode to the choices first, so that it can be selected."""
         profile = gr.Dropdown(choices=self._profiles((), texts["profile"]), value=texts["profile"])
         return texts | {"profile": profile, "rewrite": texts["rewrite"] or "off"}
 
@@ -265,7 +269,7 @@ class _Page:
         return choices if chosen in dict((name, label) for label, name in choices) else [*choices, (chosen, chosen)]
 
     def _base_url(self, request: gr.Request) -> str:
-        """The address under which this visitor sees the server."""
+        """The base URL under which this visitor sees the server."""
         public_url = self.studio.service.config.public_url
         return public_url or f"{request.request.url.scheme}://{request.headers['host']}"
 
@@ -279,7 +283,7 @@ def _head(studio: Studio) -> str:
 
 
 def _number(name: str, defaults: dict[str, str]) -> gr.Textbox:
-    """A field for a number; empty is the default that stands in it."""
+    """A text field for a number, with the default as its placeholder."""
     return gr.Textbox(
         label=f"{LABELS[name]} (4k+1)" if name == "num_frames" else LABELS[name],
         placeholder=defaults[name],
@@ -295,9 +299,9 @@ def _info(name: str) -> str:
     return GenerationRequest.model_fields[name].description or ""
 
 
-def _said(error: Exception) -> list[str]:
-    """An error in sentences; what nobody foresaw stands in the log, not on the page."""
+def _sentences_of(error: Exception) -> list[str]:
+    """An error as sentences; unexpected errors go to the log, not on the page."""
     if isinstance(error, HunyuanLocalError):
         return sentences(error)
     logger.exception("the page: unexpected %s", type(error).__name__)
-    return [f"Something unexpected happened; {SEE_LOG}."]
+    return [f"An unexpected error; {SEE_LOG}."]

@@ -1,6 +1,6 @@
-"""Passes to the page: a cookie that says that its bearer has shown one of the server's keys, until it expires.
+"""Passes to the page: a signed cookie that proves that its holder has shown an API key, until it expires.
 
-It holds no key. It ends with its key: where that is taken from the server, the pass opens nothing any more.
+The cookie does not contain the key. It is valid only while the server still has that key.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ TTL_S = round(7 * DAY_S)
 
 
 class Passes:
-    """Makes and checks passes.
+    """Issues and checks passes.
 
     Args:
-        keys: of the server, at least one.
-        secret: whoever knows it can make passes.
-        ttl_s: how long a pass works, in seconds.
+        keys: the server's API keys, at least one.
+        secret: the signing key.
+        ttl_s: validity of a pass in seconds.
         clock: seconds since 1970.
     """
 
@@ -34,20 +34,20 @@ class Passes:
         self._signers = {
             key.encode(): Signer(secret, salt=key, key_derivation="hmac", digest_method=hashlib.sha256) for key in keys
         }
-        # Browsers do not tell the ports of a machine apart: two servers must not overwrite each other's.
+        # Cookies are shared between the ports of a host: two servers must not overwrite each other's.
         self.cookie = f"hunyuan_local_{hashlib.sha256(secret.encode()).hexdigest()[:12]}"
 
     def issue(self, shown: str) -> str | None:
-        """A pass for who shows this key; None if it is not one of the server's."""
+        """A pass for this key; None if the key is wrong."""
         given = shown.strip().encode(errors="replace")
-        # All keys are compared, so that the time does not tell which was nearest.
+        # Compare with all keys, so that the response time reveals nothing.
         matches = [signer for key, signer in self._signers.items() if hmac.compare_digest(given, key)]
         return matches[0].sign(str(int(self._clock()) + self.ttl_s)).decode() if matches else None
 
     def accept(self, value: str) -> bool:
-        """Whether a pass was made here, for a key that is still one, and has not expired."""
+        """Whether a pass is genuine, its key is still valid, and it has not expired."""
         given = value.encode(errors="replace")
         for signer in self._signers.values():
             with suppress(BadSignature):
-                return self._clock() < int(signer.unsign(given))  # only numbers are signed
+                return self._clock() < int(signer.unsign(given))  # a genuine value is an integer
         return False

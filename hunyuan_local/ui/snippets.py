@@ -1,6 +1,6 @@
-"""A request of the form as others would send it: curl in the dialects, Python, and the command line.
+"""The form's request as code: curl in each dialect, Python, and the command line.
 
-Bodies come from :mod:`hunyuan_local.wires`; what a dialect cannot hold is said, not left out in silence.
+:mod:`hunyuan_local.wires` builds the bodies. Settings that a dialect does not support are listed, not silently dropped.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..wires.base import WireRequest
 
 
 class _Dialect(Protocol):
-    """What every module of :mod:`hunyuan_local.wires` that is a dialect has for a snippet."""
+    """The attributes of a dialect module in :mod:`hunyuan_local.wires` that snippets use."""
 
     SUBMIT_PATH: str
     RESULT_PATH: str
@@ -28,7 +28,7 @@ class _Dialect(Protocol):
     def request_to_wire(self, request: GenerationRequest, *, allow_loss: bool = False) -> WireRequest: ...
 
 
-# The first two are the hosted services' own; the last holds every field of a request.
+# The first two are the formats of hosted services; the last supports every field of a request.
 _TITLES: tuple[tuple[_Dialect, str], ...] = (
     (wavespeed, "curl, WaveSpeed's format"),
     (novita, "curl, Novita's format"),
@@ -39,7 +39,7 @@ KEY_VARIABLE = "API_KEY"
 
 @dataclass(frozen=True)
 class Snippet:
-    """One way to ask for a video; ``losses`` say in sentences what it cannot say."""
+    """One code snippet; ``losses`` are sentences about the settings that it does not express."""
 
     title: str
     text: str
@@ -49,16 +49,16 @@ class Snippet:
 def write_snippets(
     request: GenerationRequest, *, base_url: str, with_key: bool, model: ModelConfig, profile: str
 ) -> list[Snippet]:
-    """The request in every form.
+    """The snippets for a request.
 
     Args:
         base_url: of the server, without a trailing slash.
-        with_key: the server asks for a key; it is read from the shell's ``$API_KEY``, and never stands here.
-        model: whose defaults stand in the fields that the request leaves open.
-        profile: for Python and the command line; an empty one is left out.
+        with_key: whether the server requires an API key; snippets read it from ``$API_KEY`` and never contain it.
+        model: its defaults replace those of a dialect in fields that the request leaves open.
+        profile: for Python and the command line; omitted if empty.
     """
     known_as = model.name if model.name in model_names() else model.source  # a folder, or a Hub id
-    missing = _of_the_server(request, model)
+    missing = _server_options(request, model)
     return [
         *(_curl(dialect, title, request, dict(model.defaults), base_url, with_key) for dialect, title in _TITLES),
         Snippet("Python", _python(request, known_as, profile), missing),
@@ -66,24 +66,24 @@ def write_snippets(
     ]
 
 
-def _of_the_server(request: GenerationRequest, model: ModelConfig) -> tuple[str, ...]:
-    """What a server was started with, and a program without a server has to be told again."""
+def _server_options(request: GenerationRequest, model: ModelConfig) -> tuple[str, ...]:
+    """Server options that affect the video and that the Python and command line snippets do not contain."""
     found = []
     if request.awaits_rewriting:
         found.append(
-            f"rewrite={request.rewrite!r} is done by the default language model there; --rewrite-model or "
-            "--rewrite-endpoint (in Python RewriteConfig) names the server's"
+            f"rewrite={request.rewrite!r} uses the default language model; --rewrite-model or --rewrite-endpoint "
+            "(in Python RewriteConfig) selects the server's"
         )
     if model.lora:
         files = " ".join(f"--lora {shlex.quote(f'{item.path}={item.scale}')}" for item in model.lora)
-        found.append(f"the server's LoRAs are not in it: {files}")
+        found.append(f"the server's LoRAs are not included: {files}")
     return tuple(found)
 
 
 def _curl(
     dialect: _Dialect, title: str, request: GenerationRequest, defaults: dict[str, Any], base_url: str, with_key: bool
 ) -> Snippet:
-    # Where the dialect would fill in values of its own, the model's stand: those are what the form means.
+    # Send the model's defaults where the dialect has its own defaults, since the form means the model's.
     filled = {name: value for name, value in defaults.items() if name in dialect.CAPABILITIES.defaults}
     try:
         wire = dialect.request_to_wire(request.with_defaults(filled), allow_loss=True)
@@ -97,14 +97,14 @@ def _curl(
         f"--data {shlex.quote(json.dumps(wire.body, ensure_ascii=False, indent=4))}",
     ]
     look = [f'curl "{base_url}{_result_path(dialect)}"', *key]
-    text = f"{_broken(submit)}\n\n# Its state, with the id of that answer as ID\n{_broken(look)}"
+    text = f"{_multiline(submit)}\n\n# Its state, with ID set to the id in the response\n{_multiline(look)}"
     return Snippet(
         title, text, tuple(f"{loss.field}={loss.value!r} is {loss.fate}: {loss.rule}" for loss in wire.losses)
     )
 
 
 def _result_path(dialect: _Dialect) -> str:
-    """Where a job is asked for, with the shell's ``$ID`` in the place of its id."""
+    """The path of a job's state, with the shell variable ``$ID`` as its id."""
     if dialect is novita:
         query = "&".join(f"{name}={value}" for name, value in novita.result_query("$ID").items())
         return f"{novita.RESULT_PATH}?{query}"
@@ -129,14 +129,14 @@ def _command_line(request: GenerationRequest, model: str, profile: str) -> str:
     prompt = fields.pop("prompt")
     flags = {"model": model, **({"profile": profile} if profile else {}), **fields}
     parts = [f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in flags.items()]
-    # Behind "--" a prompt may begin with a dash.
-    return _broken(["hunyuan-local generate", *parts, f"-- {shlex.quote(prompt)}"])
+    # After "--", a prompt may begin with a dash.
+    return _multiline(["hunyuan-local generate", *parts, f"-- {shlex.quote(prompt)}"])
 
 
 def _given(request: GenerationRequest) -> dict[str, Any]:
     return request.model_dump(exclude_defaults=True)
 
 
-def _broken(parts: list[str]) -> str:
-    """One command over several lines."""
+def _multiline(parts: list[str]) -> str:
+    """One shell command, continued over several lines."""
     return " \\\n  ".join(parts)

@@ -1,7 +1,7 @@
-"""What a visitor of the page can do: ask for a video, watch it, cancel it, look at old ones, take settings over.
+"""The actions of the page: submit, watch, cancel and delete videos, browse old ones, reuse their settings.
 
-All that is shown comes from the job store, so that neither a reload nor a restart of the server loses any of it.
-Knows nothing about Gradio and HTML. Everything here reads the disk: it is for threads other than an event loop's.
+All state comes from the job store, so neither a page reload nor a server restart loses any of it. Independent of
+Gradio and HTML. All methods block on disk access; do not call them in an event loop's thread.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class Shown:
     """One job as the page shows it.
 
     Attributes:
-        view: its state in every dialect's terms: percent, seconds left, verdict.
-        request: what was asked for; of a finished job what was made, its prompt rewritten where that was asked for.
-        model: the name of its model, or its identity where that is none of this server's.
-        profile: what its model is run in, where that was chosen for it; else empty.
-        ahead: while it waits, how many others come before it.
-        trouble: while it waits, why nobody will take it now; empty if somebody will.
-        preview: while it runs, which version of its preview there is; None if there is none.
+        view: its state: percent, seconds left, safety verdict.
+        request: the submitted request; for a finished job, the one that was used, with the prompt as rewritten.
+        model: the name of its model; its identity if this server does not have the model.
+        profile: the profile chosen for it; empty for the server's own.
+        ahead: while it waits, the number of jobs before it.
+        trouble: while it waits, why no worker can take it now; empty if one can.
+        preview: while it runs, the version of its preview; None without a preview.
     """
 
     job: Job
@@ -63,13 +63,13 @@ class Studio:
     # The form
 
     def model_choices(self) -> list[str]:
-        """Names of models, the server's own first; others only where its workers can change between models."""
+        """Model names, the server's own first; others only if its workers can switch models."""
         return [self.own.name, *self.service.config.models]
 
     def profile_choices(self, modes: tuple[str, ...]) -> list[tuple[str, str]]:
-        """(label, name) of profiles, with the modes of a plan that fit; no name is the server's own."""
+        """(label, name) of the profiles and of the modes that fit; the empty name is the server's own profile."""
         own = (f"the server's own ({self._own_profile})", "")
-        if not self.service.config.models:  # its workers stay as they are
+        if not self.service.config.models:  # its workers keep their profile
             return [own]
         return [own, *((name, name) for name in (AUTO, *profile_names(), *modes))]
 
@@ -77,7 +77,7 @@ class Studio:
         """The config of one of :meth:`model_choices`.
 
         Raises:
-            InvalidRequestError: it is none of those: a visitor's text is no path to be opened.
+            InvalidRequestError: another name: user input must not open arbitrary paths.
         """
         if name == self.own.name:
             return self.own
@@ -86,21 +86,21 @@ class Studio:
         return load_model_config(name)
 
     def first_fields(self) -> dict[str, str]:
-        """The form as a visitor finds it."""
+        """The initial field texts."""
         name = self.own.name
         rewrite = self.service.config.rewrite or "off"
         return dict.fromkeys(NAMES, "") | {"model": name, "size": self.defaults(name)["size"], "rewrite": rewrite}
 
     def defaults(self, model: str) -> dict[str, str]:
-        """What the model takes for fields that are left empty, as texts."""
+        """The model's defaults for empty fields, as texts."""
         request = GenerationRequest(prompt="any").with_defaults(dict(self.load_model(model).defaults))
         return write_fields(request, model, "") | {"seed": "random", "true_cfg_scale": "1"}
 
     def outlook(self, fields: Fields) -> Outlook:
-        """What the plan says of the form as it stands; a prompt need not be there yet.
+        """The plan's outlook for the form; the prompt may still be empty.
 
         Raises:
-            InvalidRequestError: a field is not allowed.
+            InvalidRequestError: a field is invalid.
         """
         model, profile = self._choices(fields)
         prompt = fields.get("prompt") or ""
@@ -109,15 +109,15 @@ class Studio:
         alike = [job for job in recent if self._maker_of(job) == (model, profile)]
         found = self._planner.look_ahead(request, model, profile or self._own_profile, alike)
         if model != self.own.name and find_here(self.load_model(model)) is None:
-            missing = f"Its weights are not on this machine; 'hunyuan-local download {model}' fetches them."
+            missing = f"The weights are not on this machine; run 'hunyuan-local download {model}' to fetch them."
             found = replace(found, verdict="no", says=(missing, *found.says))
         return found
 
     def snippets(self, fields: Fields, base_url: str) -> list[Snippet]:
-        """The form as it stands in other forms.
+        """The form's request as code.
 
         Raises:
-            InvalidRequestError: a field is not allowed.
+            InvalidRequestError: a field is invalid.
         """
         model, profile = self._choices(fields)
         with_key = bool(self.service.config.api_keys)
@@ -127,20 +127,20 @@ class Studio:
         )
 
     def submit(self, fields: Fields) -> Job:
-        """Take a job; it is on disk when this returns.
+        """Enqueue a job; it is on disk when this returns.
 
         Raises:
-            InvalidRequestError: a field is not allowed.
+            InvalidRequestError: a field is invalid.
             HunyuanLocalError: see :meth:`VideoService.submit`.
         """
         model, profile = self._choices(fields)
         return self.service.submit(openai.NAME, Submission(self._read(fields)), "", model, profile or None)
 
     def take_over(self, job_id: str) -> dict[str, str]:
-        """The form that asks for a job's video again.
+        """The field texts that request a job's video again.
 
         Raises:
-            UnknownJobError: there is none of that id.
+            UnknownJobError: there is no job with this id.
         """
         shown = self.show(job_id)
         model = shown.model if shown.model in self.model_choices() else self.own.name
@@ -149,17 +149,17 @@ class Studio:
         return write_fields(shown.request, model, profile) | {"rewrite": shown.request.rewrite or "off"}
 
     def _choices(self, fields: Fields) -> tuple[str, str]:
-        """The model and the profile."""
+        """The selected model and profile, validated."""
         model, profile = fields.get("model") or self.own.name, fields.get("profile") or ""
         if model not in self.model_choices():
             raise _refusal("model", model, self.model_choices())
         profiles = [name for _, name in self.profile_choices(tuple(mode_names()))]
-        if profile not in profiles:  # a visitor's text is no path to be opened
+        if profile not in profiles:  # user input must not open arbitrary paths
             raise _refusal("profile", profile, profiles[1:] or ["the server's own"])
         return model, profile
 
     def _read(self, fields: Fields) -> GenerationRequest:
-        """The request of the form; "off" need not be said where the server rewrites nothing by itself."""
+        """The form's request; drops "off" if the server does not rewrite by default."""
         unsaid = fields.get("rewrite") == "off" and self.service.config.rewrite in (None, "off")
         return read_request({**fields, "rewrite": ""} if unsaid else fields)
 
@@ -170,7 +170,7 @@ class Studio:
     # Jobs
 
     def newest(self) -> str | None:
-        """The id of the job to be shown to who has just come: one that runs, else one that waits, else the last one."""
+        """The id of the job to show first: a running one, else the next waiting one, else the newest one."""
         store = self.service.store
         for jobs in (
             store.find(statuses=["running"], limit=1),
@@ -182,10 +182,10 @@ class Studio:
         return None
 
     def show(self, job_id: str) -> Shown:
-        """A job as it stands.
+        """A job in its current state.
 
         Raises:
-            UnknownJobError: there is none of that id.
+            UnknownJobError: there is no job with this id.
         """
         job = self.service.get(job_id)
         made = (job.result or {}).get("request")
@@ -202,20 +202,20 @@ class Studio:
         )
 
     def history(self, page: int) -> tuple[list[Job], bool]:
-        """The jobs of a page of the gallery, from 0, the newest first; and whether there are older ones."""
+        """The jobs of one gallery page (from 0), newest first, and whether there are older ones."""
         jobs = self.service.store.find(limit=PAGE_SIZE + 1, offset=page * PAGE_SIZE)
         return jobs[:PAGE_SIZE], len(jobs) > PAGE_SIZE
 
     def unfinished(self) -> int:
-        """How many jobs wait or run."""
+        """Number of waiting and running jobs."""
         counts = self.service.store.counts()
         return counts.get("queued", 0) + counts.get("running", 0)
 
     def cancel(self, job_id: str) -> None:
-        """Ask for a job's end; one that has ended meanwhile stays as it is, with its video.
+        """Cancel a job; one that has ended meanwhile keeps its state and its video.
 
         Raises:
-            UnknownJobError: there is none of that id.
+            UnknownJobError: there is no job with this id.
         """
         if self.service.store.cancel(job_id) is None:
             raise UnknownJobError(job_id)
@@ -224,8 +224,8 @@ class Studio:
         """Delete a finished job and its video.
 
         Raises:
-            UnknownJobError: there is none of that id.
-            VideoNotReadyError: it is not finished.
+            UnknownJobError: there is no job with this id.
+            VideoNotReadyError: the job is not finished.
         """
         job = self.service.get(job_id)
         if not job.is_finished:
@@ -233,11 +233,11 @@ class Studio:
         discard(self.service.folder, self.service.store, job)
 
     def preview(self, job_id: str) -> bytes:
-        """The picture of a job's unfinished video, PNG; read at once, since the worker replaces it at any moment.
+        """The preview of an unfinished video as PNG bytes; read here, since the worker may replace the file any time.
 
         Raises:
-            UnknownJobError: there is no such job.
-            VideoNotReadyError: there is no such picture.
+            UnknownJobError: there is no job with this id.
+            VideoNotReadyError: the job has no preview.
         """
         try:
             return self.service.folder.preview(self.service.get(job_id)).read_bytes()
@@ -251,7 +251,7 @@ class Studio:
             written = self.service.folder.preview(job).stat().st_mtime
         except FileNotFoundError:
             return None
-        # Not one that an earlier attempt has left.
+        # Ignore a preview left by an earlier attempt.
         return round(written * 1000) if job.started_at is None or written >= job.started_at else None
 
     def _ahead_of(self, job: Job) -> int:
@@ -266,12 +266,12 @@ class Studio:
             return ""
         reports = self.service.store.worker_reports.recent()
         if reports and all(report.state == "loading" for report in reports):
-            return "the model is being loaded"
+            return "the model is loading"
         return "; ".join(self.service.problems())
 
     def _maker_of(self, job: Job) -> tuple[str, str]:
-        """The names of a job's model and of the profile that was chosen for it; of a model of another server its
-        identity, and of the server's own profile nothing."""
+        """The names of a job's model and chosen profile. For another server's model, its identity; for the server's own
+        profile, an empty text."""
         model_workers = job.origin.get("crew")
         if model_workers is not None:
             return model_workers["model"], model_workers["profile"] or ""

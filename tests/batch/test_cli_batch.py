@@ -141,7 +141,7 @@ def test_with_a_bad_line_nothing_is_begun(batch: Command, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("nosuch.txt", "-o", "out"), "there is no such file"),
+        (("nosuch.txt", "-o", "out"), "file not found"),
         (("-", "-o", "out", "--max-cost", "5"), "--max-cost: no option of the backend local"),
         (("-", "-o", "out", "--allow-loss"), "--allow-loss: no option of the backend local"),
         (("-", "-o", "out", "--backend", "wavespeed", "--workers", "2"), "--workers: no option of the backend"),
@@ -190,7 +190,7 @@ def test_a_service_makes_the_batch(hosted: Command, tmp_path: Path) -> None:
 
 def test_a_comment_is_not_paid_for(hosted: Command, service: StandIn) -> None:
     done = hosted(text="# my list\na cat\n")
-    said = "note: the batch on standard input: 1 comment is skipped: line 1; write a prompt that begins with # as \\#"
+    said = "note: the batch on standard input: skipped 1 comment: line 1; to begin a prompt with #, write \\#"
     assert (done.returncode, len(service.submissions), said in " ".join(done.stderr.split())) == (0, 1, True)
 
 

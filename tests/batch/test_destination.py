@@ -76,7 +76,7 @@ def test_the_state_of_a_url_is_kept_by_the_url(tmp_path: Path) -> None:
 def test_a_video_that_cannot_be_delivered_stays_here(tmp_path: Path, video: Path) -> None:
     place = Destination(str(tmp_path / "out"))
     (tmp_path / "out").rename(tmp_path / "elsewhere")
-    with pytest.raises(VideoError, match="the same command tries it again"):
+    with pytest.raises(VideoError, match="run the same command to try again"):
         place.deliver(video, "a.mp4")
     assert video.exists()
 
@@ -89,7 +89,7 @@ def test_only_one_process_works_on_a_batch(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match="cannot be written"):
+    with pytest.raises(ConfigError, match="not writable"):
         Destination(str(tmp_path / "file" / "out"))
 
 

@@ -138,20 +138,24 @@ def test_standard_input_is_json_lines_if_it_begins_with_a_brace(
     [
         ("a.txt", b"", "is empty; write at least one prompt"),
         ("a.txt", b"\xef\xbb\xbf \r\n\t", "is empty"),
-        ("a.csv", "prompt,seed\n,\n", "asks for no video"),
-        ("a.txt", "a\nfähre\n".encode("latin-1"), "line 2 is not UTF-8: the byte 0xe4"),
+        ("a.csv", "prompt,seed\n,\n", "has no prompts"),
+        ("a.txt", "a\nfähre\n".encode("latin-1"), "line 2 is not UTF-8: invalid byte 0xe4"),
         ("a.txt", "a".encode("utf-16"), "is UTF-16; save it as UTF-8"),
-        ("a.txt", "ab".encode("utf-16-be"), "line 1 holds a NUL byte"),
-        ("a.jsonl", b'{"prompt": "a"}\n\0', "line 2 holds a NUL byte"),
-        ("a.json", '[{"prompt": "a"}]', "write one object a line and name it a.jsonl"),
+        ("a.txt", "ab".encode("utf-16-be"), "line 1 contains a NUL byte"),
+        ("a.jsonl", b'{"prompt": "a"}\n\0', "line 2 contains a NUL byte"),
+        ("a.json", '[{"prompt": "a"}]', "write one object per line and name it a.jsonl"),
         ("a.csv", "prompt,steps\na,4\n", "line 1: unknown column 'steps'; did you mean num_inference_steps?"),
         ("a.csv", "\nPrompt\na\n", "line 2: unknown column 'Prompt'; did you mean prompt?"),
         ("a.csv", "prompt;seed\na;4\n", "separate the cells by commas"),
-        ("a.csv", "a red circle\n", "the first line must name the columns, of prompt, "),
+        ("a.csv", "a red circle\n", "the first line must name the columns, any of prompt, "),
         ("a.csv", "prompt,\na,\n", "column 2 has no name"),
-        ("a.csv", "prompt,seed,prompt\na,1,b\n", "there are two columns prompt"),
-        ("a.csv", "seed\n1\n", "there is no column prompt"),
-        ("a.csv", '"prompt"x\na\n', "line 1, which must name the columns, has text after a closing double quote"),
+        ("a.csv", "prompt,seed,prompt\na,1,b\n", "duplicate column prompt"),
+        ("a.csv", "seed\n1\n", "no prompt column"),
+        (
+            "a.csv",
+            '"prompt"x\na\n',
+            "line 1, which must contain the column names, has text after a closing",
+        ),
     ],
 )
 def test_what_is_no_batch_file_is_refused_by_name(write: Write, name: str, content: str | bytes, words: str) -> None:
@@ -162,12 +166,12 @@ def test_what_is_no_batch_file_is_refused_by_name(write: Write, name: str, conte
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"missing\.txt: there is no such file"):
+    with pytest.raises(ConfigError, match=r"missing\.txt: file not found"):
         read_batch(str(tmp_path / "missing.txt"))
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is a folder; name the file in it"):
+    with pytest.raises(ConfigError, match="is a folder; give a file in it"):
         read_batch(str(tmp_path))
 
 
@@ -184,17 +188,17 @@ def test_what_cannot_be_opened_is_refused(write: Write) -> None:
     [
         ('{"prompt": "a", "width": 100}', "width=100: must be a multiple of 16; the nearest are 96 and 112"),
         ('{"prompt": "a", "width": 100, "fps": 0}', "fps=0: must be from 1 to 240; the nearest is 1"),
-        ('{"prompt": "a", "seed": NaN}', "holds NaN, which is no JSON number"),
-        ('{"prompt": "a", "seed": -Infinity}', "holds -Infinity, which is no JSON number"),
-        ('{"prompt": "a", "flow_shift": 1e999}', "holds the number 1e999, which is too large"),
-        (f'{{"prompt": "a", "seed": {"9" * 5000}}}', "holds a whole number of 5000 digits"),
+        ('{"prompt": "a", "seed": NaN}', "contains NaN, which JSON does not allow"),
+        ('{"prompt": "a", "seed": -Infinity}', "contains -Infinity, which JSON does not allow"),
+        ('{"prompt": "a", "flow_shift": 1e999}', "contains the number 1e999, which is too large"),
+        (f'{{"prompt": "a", "seed": {"9" * 5000}}}', "contains an integer of 5000 digits"),
         ('{"prompt": "a", "prompt": "b"}', "gives 'prompt' more than once"),
-        ('["a"]', "is a list; a line must be an object"),
-        ('"a"', "is a text; a line must be an object"),
-        ("null", "is null; a line must be an object"),
+        ('["a"]', "is a list; each line must be an object"),
+        ('"a"', "is a string; each line must be an object"),
+        ("null", "is null; each line must be an object"),
         ("[" * 100_000, "is nested too deeply"),
-        ('{"prompt": "a"', "is no JSON: expecting ',' delimiter at column 15"),
-        ("a red circle", "is no JSON: expecting value at column 1"),
+        ('{"prompt": "a"', "is not JSON: expecting ',' delimiter at column 15"),
+        ("a red circle", "is not JSON: expecting value at column 1"),
         ('{"prompt": "a", "steps": 3}', "steps=3: unknown field; did you mean num_inference_steps?"),
         ('{"seed": 3}', "prompt=None: is required"),
         ('{"prompt": null}', "prompt=None: is required"),
@@ -218,10 +222,10 @@ def test_a_bad_json_line_says_what_is_wrong(write: Write, line: str, problem: st
 @pytest.mark.parametrize(
     ("cells", "problem"),
     [
-        ("a,24.0,", "fps='24.0': must be a whole number, such as 24"),
-        ("a,2_4,", "fps='2_4': must be a whole number"),
-        ("a,\u0662,", "must be a whole number"),
-        (f"a,{'9' * 5000},", "must be a whole number"),
+        ("a,24.0,", "fps='24.0': must be an integer, such as 24"),
+        ("a,2_4,", "fps='2_4': must be an integer"),
+        ("a,\u0662,", "must be an integer"),
+        (f"a,{'9' * 5000},", "must be an integer"),
         ('a,,"7,5"', "guidance_scale='7,5': must be a number with a decimal point, such as 7.0"),
         ("a,,nan", "guidance_scale='nan': must be a number"),
         ("a,,1e999", "guidance_scale=inf: must be a finite number"),
@@ -293,7 +297,7 @@ def test_a_bad_default_is_refused_once(write: Write, defaults: dict[str, object]
 
 
 def test_a_prompt_is_no_default(write: Write) -> None:
-    with pytest.raises(ConfigError, match="prompt: is no default"):
+    with pytest.raises(ConfigError, match="prompt: cannot have a default"):
         read_batch(write("a.txt", "a"), defaults={"prompt": "b"})
 
 
@@ -318,7 +322,7 @@ def test_a_default_seed_counts_as_the_seed_of_a_line(write: Write) -> None:
 def test_seeds_above_the_largest_make_a_bad_line(write: Write) -> None:
     path = write("a.jsonl", json_lines({"prompt": "a", "seed": MAX_SEED - 1}, {"prompt": "b", "seed": MAX_SEED}))
     batch = read_batch(path, num_videos_per_prompt=2)
-    rule = "2 videos need seeds up to 18446744073709551616; the largest is 2^64-1, so start lower"
+    rule = "2 videos need seeds up to 18446744073709551616; the maximum is 2^64-1, so start lower"
     assert seeds(batch) == [MAX_SEED - 1, MAX_SEED]
     assert batch.bad_lines == (BadLine(2, f"seed={MAX_SEED}: {rule}"),)
 
@@ -333,13 +337,13 @@ def test_the_same_line_twice_is_two_items(write: Write) -> None:
     ("options", "words"),
     [
         ({"seeds": (1, 2), "num_videos_per_prompt": 2}, "give one or the other"),
-        ({"seeds": (1,), "defaults": {"seed": 2}}, "seed=2 and a list of seeds contradict each other"),
-        ({"seeds": (1, 2, 1)}, "seeds: 1 is there more than once"),
+        ({"seeds": (1,), "defaults": {"seed": 2}}, "seed=2 and a list of seeds conflict"),
+        ({"seeds": (1, 2, 1)}, "seeds: 1 appears more than once"),
         ({"num_videos_per_prompt": 0}, "num_videos_per_prompt=0: must be 1 or more"),
         ({"seeds": (-1,)}, "seed=-1: must be from 0"),
     ],
 )
-def test_seeds_that_contradict_something_are_refused(write: Write, options: dict[str, object], words: str) -> None:
+def test_seeds_that_conflict_with_something_are_refused(write: Write, options: dict[str, object], words: str) -> None:
     with pytest.raises((ConfigError, InvalidRequestError), match=words):
         read_batch(write("a.txt", "a"), **options)
 

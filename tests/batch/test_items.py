@@ -47,7 +47,7 @@ def test_equal_lines_without_a_seed_are_two_videos() -> None:
 
 def test_equal_lines_with_a_seed_are_one_video() -> None:
     found, notes = wanted_items([item(line=1, seed=3), item(line=2, seed=3, num_inference_steps=8)], MAKER)
-    assert (len(found), notes) == (1, ["line 2 asks for the same video as line 1, seed 3: made once"])
+    assert (len(found), notes) == (1, ["line 2: same video as line 1, seed 3; generated once"])
 
 
 def name(prompt: str) -> str:

@@ -36,16 +36,16 @@ def notes(batch: BatchFile) -> list[str]:
 def test_comments_are_skipped_and_said(tmp_path: Path) -> None:
     batch = batch_of(tmp_path, "# my night list\na red circle\n\n  # second\na blue square\n")
     assert [(item.line, item.request.prompt) for item in batch.items] == [(2, "a red circle"), (5, "a blue square")]
-    assert notes(batch) == ["2 comments are skipped: lines 1, 4; write a prompt that begins with # as \\#"]
+    assert notes(batch) == ["skipped 2 comments: lines 1, 4; to begin a prompt with #, write \\#"]
 
 
 def test_one_comment_is_one(tmp_path: Path) -> None:
-    assert notes(batch_of(tmp_path, "#\na"))[0].startswith("1 comment is skipped: line 1;")
+    assert notes(batch_of(tmp_path, "#\na"))[0].startswith("skipped 1 comment: line 1;")
 
 
 def test_of_many_comments_the_first_lines_are_said(tmp_path: Path) -> None:
     said = notes(batch_of(tmp_path, "#\n" * 12 + "a"))
-    assert said[0].startswith("12 comments are skipped: lines 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 2 more;")
+    assert said[0].startswith("skipped 12 comments: lines 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 2 more;")
 
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
@@ -60,7 +60,7 @@ def test_a_prompt_may_begin_with_a_sharp(tmp_path: Path, options: dict[str, obje
 
 
 def test_comments_alone_ask_for_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"asks for no video.*2 comments are skipped: lines 1, 2; write a prompt"):
+    with pytest.raises(ConfigError, match=r"has no prompts.*skipped 2 comments: lines 1, 2; to begin a prompt"):
         batch_of(tmp_path, "# a\n# b\n")
 
 
@@ -79,8 +79,8 @@ def test_json_lines_are_read_as_such(tmp_path: Path, name: str) -> None:
     assert [(item.line, item.request.prompt, item.request.seed) for item in batch.items] == [
         (2, "a red circle", 3), (4, "b", 4),
     ]  # fmt: skip
-    assert "holds JSON lines and is read as such; --format text makes each line a prompt" in batch.notes[0]
-    assert "1 comment is skipped: line 1" in batch.notes[1]
+    assert "read as JSON lines; --format text reads each line as a prompt" in batch.notes[0]
+    assert "skipped 1 comment: line 1" in batch.notes[1]
 
 
 def test_json_lines_with_faults_are_still_json_lines(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_json_lines_with_faults_are_still_json_lines(tmp_path: Path) -> None:
 def test_csv_is_read_as_such(tmp_path: Path, content: str) -> None:
     batch = batch_of(tmp_path, content)
     assert [(item.request.prompt, item.request.seed) for item in batch.items] == [("a red circle", 7)]
-    assert "and is read as such; --format text makes each line a prompt" in notes(batch)[0]
+    assert "read as " in notes(batch)[0] and "; --format text reads each line as a prompt" in notes(batch)[0]
 
 
 def test_a_cell_is_no_comment(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_standard_input_is_recognised_too(monkeypatch: pytest.MonkeyPatch, conte
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
     batch = read_batch("-")
     assert [(item.request.prompt, item.request.seed) for item in batch.items] == [("a", 7)]
-    assert batch.notes[0].startswith("the batch on standard input: holds ")
+    assert batch.notes[0].startswith("the batch on standard input: read as ")
 
 
 def test_format_text_makes_prompts_of_all(tmp_path: Path) -> None:
@@ -132,27 +132,27 @@ def test_format_text_makes_prompts_of_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ('["a red circle", "a blue square"]', "is JSON that is not one object a line; write one object a line"),
-        ('[{"prompt": "a"}, {"prompt": "b"}]', "is JSON that is not one object a line"),
-        ('[\n  {"prompt": "a"},\n  {"prompt": "b"}\n]', "is JSON that is not one object a line"),
-        ('{\n  "prompt": "a",\n  "seed": 3\n}', "is JSON that is not one object a line"),
-        ("[{\n'prompt': 'a'\n}]", "is JSON that is not one object a line"),
+        ('["a red circle", "a blue square"]', "is JSON, but not one object per line; write one object per line"),
+        ('[{"prompt": "a"}, {"prompt": "b"}]', "is JSON, but not one object per line"),
+        ('[\n  {"prompt": "a"},\n  {"prompt": "b"}\n]', "is JSON, but not one object per line"),
+        ('{\n  "prompt": "a",\n  "seed": 3\n}', "is JSON, but not one object per line"),
+        ("[{\n'prompt': 'a'\n}]", "is JSON, but not one object per line"),
         ('{"prompt": "a"}\na blue square', "line 1 is JSON and line 2 is not; --format jsonl reads JSON"),
         ('a blue square\n{"prompt": "a"}', "line 2 is JSON and line 1 is not"),
         ("prompt;seed\na;4\n", "separate the cells by commas"),
         ("prompt|seed\na|4\n", "separate the cells by commas"),
         ("Prompt,Seed\na,4\n", "unknown column 'Prompt'; did you mean prompt"),
         ("id,prompt,steps\n1,a,4\n", "unknown column 'id'"),
-        ("prompt\na red circle\n", "line 1 is 'prompt', as the header of a table; take that line out"),
-        ("- prompt: a red circle\n  seed: 3\n", "line 1 is YAML or TOML, not a prompt; write one object a line"),
+        ("prompt\na red circle\n", "line 1 is 'prompt', like the header of a table; remove that line"),
+        ("- prompt: a red circle\n  seed: 3\n", "line 1 is YAML or TOML, not a prompt; write one object per line"),
         ("videos:\n  - prompt: a red circle\n", "line 2 is YAML or TOML"),
         ("# mine\nprompt: a red circle\nseed: 3\n", "line 2 is YAML or TOML"),
         ("prompts:\n- a red circle\n", "line 1 is YAML or TOML"),
         ("---\na red circle\n", "line 1 is YAML or TOML"),
         ('prompt = "a red circle"\n', "line 1 is YAML or TOML"),
         ("seed: 3\nprompt: a\n", "line 1 is YAML or TOML"),
-        ("<?xml version='1.0'?>\n<a/>", "is a page or a picture in XML or HTML"),
-        ("\ufeff<!doctype html>\n<p>", "is a page or a picture in XML or HTML"),
+        ("<?xml version='1.0'?>\n<a/>", "is a page or an image in XML or HTML"),
+        ("\ufeff<!doctype html>\n<p>", "is a page or an image in XML or HTML"),
         ("{\\rtf1\\ansi a red circle}", "is a document (RTF)"),
         ("%PDF-1.7\nx", "is a document (PDF)"),
     ],
@@ -173,13 +173,16 @@ def zip_file() -> bytes:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (sample_video(64, 48, 2), "is a video (MP4), not a text of prompts; save the prompts as plain text"),
-        (b"\x89PNG\r\n\x1a\n", "is a picture"),
-        (b"\xff\xd8\xff\xe0", "is a picture"),
-        (zip_file(), "a spreadsheet or document of an office program, not a text of prompts; save it there as CSV"),
-        (gzip.compress(b"a red circle"), "is a compressed file, not a text of prompts; unpack it first"),
+        (sample_video(64, 48, 2), "is a video (MP4), not a text file with prompts; save the prompts as plain text"),
+        (b"\x89PNG\r\n\x1a\n", "is an image"),
+        (b"\xff\xd8\xff\xe0", "is an image"),
+        (zip_file(), "an office document, not a text file with prompts; export it as CSV"),
+        (gzip.compress(b"a red circle"), "is a compressed file, not a text file with prompts; unpack it first"),
         ("a red circle".encode("utf-16"), "is UTF-16; save it as UTF-8"),
-        ("a red circle".encode("utf-16-le"), "holds a NUL byte, so it is no text file, or one in UTF-16 or UTF-32"),
+        (
+            "a red circle".encode("utf-16-le"),
+            "contains a NUL byte, so it is not a text file, or it is UTF-16 or UTF-32",
+        ),
     ],
 )
 @pytest.mark.parametrize("options", [{}, {"format": "text"}])
@@ -193,7 +196,7 @@ def test_another_type_is_refused_by_its_name(
 
 @pytest.mark.parametrize(("name", "kind"), [("a.yaml", "YAML"), ("a.YML", "YAML"), ("a.toml", "TOML")])
 def test_a_name_of_another_format_is_refused(tmp_path: Path, name: str, kind: str) -> None:
-    with pytest.raises(ConfigError, match=f"is {kind}, by its name; write one object a line"):
+    with pytest.raises(ConfigError, match=f"is {kind}, according to its suffix; write one object per line"):
         batch_of(tmp_path, "a red circle", name)
     assert prompts(batch_of(tmp_path, "a red circle", name, format="text")) == ["a red circle"]
 

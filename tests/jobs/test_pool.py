@@ -155,7 +155,7 @@ def test_workers_that_end_again_and_again_with_an_error_end_the_pool_and_say_why
     for _ in range(12):
         mayflies.tick()
     assert mayflies.has_ended and isinstance(mayflies.error, ConfigError)
-    assert "5 in a row have ended soon after their start" in str(mayflies.error)
+    assert "5 in a row ended soon after their start" in str(mayflies.error)
     assert "HUNYUAN_LOCAL_DATA_DIR" in str(mayflies.error)
 
 

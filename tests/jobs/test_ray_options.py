@@ -26,7 +26,7 @@ TINY = load_model_config("tiny")
 @pytest.mark.parametrize(
     ("address", "problem"),
     [
-        ("127.0.0.1:1", "nothing answers"),
+        ("127.0.0.1:1", "no answer"),
         ("ray://127.0.0.1:10001", "ray://.* not supported"),
         ("here", "must be HOST:PORT"),
         ("localhost:x", "must be HOST:PORT"),
@@ -46,7 +46,7 @@ def test_what_answers_and_is_no_cluster_is_refused(
     monkeypatch.setattr(cluster, "_ANSWER_S", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as other:
         address = f"127.0.0.1:{other.getsockname()[1]}"
-        with pytest.raises(ConfigError, match="no cluster of Ray answers there"):
+        with pytest.raises(ConfigError, match="no Ray cluster answers within"):
             RayPool(store, folder, WorkerOptions(model=TINY), 1, address=address)
 
 
@@ -54,7 +54,7 @@ def test_the_address_may_be_in_the_environment(
     folder: DataFolder, store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    with pytest.raises(ConfigError, match=r"ray_address='127\.0\.0\.1:1': nothing answers"):
+    with pytest.raises(ConfigError, match=r"ray_address='127\.0\.0\.1:1': no answer"):
         RayPool(store, folder, WorkerOptions(model=TINY), 1)
 
 

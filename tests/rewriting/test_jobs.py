@@ -141,7 +141,7 @@ def test_an_endpoint_that_is_down_is_asked_again(folder, store, tiny, job: Job) 
 
 
 def test_a_server_that_rewrites_nothing_says_so(folder, store) -> None:
-    with pytest.raises(InvalidRequestError, match="rewrite='normal': no prompts are rewritten here; leave it out"):
+    with pytest.raises(InvalidRequestError, match="rewrite='normal': this server cannot rewrite prompts; omit it"):
         job_of(folder, store, openai.NAME, asking(openai.NAME, "normal"), can_rewrite=False)
 
 

@@ -132,8 +132,8 @@ def test_an_empty_text_of_json_is_no_number(client: TestClient) -> None:
 def test_a_video_that_is_too_large_is_refused_by_the_length_that_was_sent(client: TestClient) -> None:
     message = refusal(client, data={"prompt": "a fox", "seconds": "12"})
     assert message == (
-        "seconds=12: is 289 frames at 24 fps; 1280x720x289 are 266342400 pixels, 236851200 are taken here; "
-        "ask for fewer or smaller"
+        "seconds=12: is 289 frames at 24 fps; 1280x720x289 is 266342400 pixels; the limit is 236851200; "
+        "reduce the size or the frames"
     )
 
 
@@ -142,7 +142,7 @@ def test_a_video_that_is_too_large_is_refused_by_the_length_that_was_sent(client
     [
         ({"size": "8192x8192"}, "size='8192x8192': 8192x8192x"),
         ({"width": "8192", "height": "8192"}, "width=8192: the height is 8192; 8192x8192x"),
-        ({"size": "8192x8192", "num_frames": "129"}, "num_frames=129: 8192x8192x129 are"),
+        ({"size": "8192x8192", "num_frames": "129"}, "num_frames=129: 8192x8192x129 is"),
     ],
 )
 def test_a_video_that_is_too_large_is_refused_by_a_field_that_was_sent(
@@ -160,7 +160,7 @@ def test_a_form_in_another_encoding_is_not_guessed_at(client: TestClient) -> Non
 @pytest.mark.parametrize("body", [b"prompt=%FF", b"prompt=\xff", b"prompt=%ED%A0%80", b"&".join([b"a=1"] * 200)])
 def test_urlencoded_forms_must_be_whole_text(client: TestClient, body: bytes) -> None:
     headers = {"content-type": "application/x-www-form-urlencoded"}
-    assert "is not a form that can be taken" in refusal(client, content=body, headers=headers)
+    assert "is not a valid form" in refusal(client, content=body, headers=headers)
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,7 @@ def test_a_file_that_was_taken_away_is_gone(client: TestClient, stage: Stage) ->
     job = stage.succeeded()
     stage.folder.video(job).unlink()
     answer = content(client, job.job_id)
-    assert (answer.status_code, "is gone" in answer.json()["error"]["message"]) == (404, True)
+    assert (answer.status_code, "no longer exists" in answer.json()["error"]["message"]) == (404, True)
 
 
 @pytest.mark.usefixtures("starts_process")

@@ -149,12 +149,12 @@ def test_one_loaded_worker_is_enough(client: TestClient, stage: Stage) -> None:
 
 def test_with_a_full_disk_it_is_not_ready(make_client: Callable[..., TestClient], stage: Stage) -> None:
     report(stage, "idle")
-    assert f"{10**18} are needed" in not_ready(make_client(min_free_bytes=10**18))
+    assert f"{10**18} are required" in not_ready(make_client(min_free_bytes=10**18))
 
 
 def test_without_its_store_it_is_not_ready_but_alive(client: TestClient, stage: Stage) -> None:
     stage.store.database.run("DROP TABLE jobs")
-    assert "the job store does not answer" in not_ready(client)
+    assert "the job store cannot be used" in not_ready(client)
     assert client.get("/healthz").status_code == 200
 
 

@@ -157,7 +157,7 @@ def test_a_long_prompt_is_refused_with_the_limit(make_client: Callable[..., Test
     client = make_client(max_prompt_characters=10)
     answer = post(client, dialect, json=SUBMISSIONS[dialect][1] | {"prompt": "x" * 11})
     check_shape(dialect, answer)
-    assert "prompt='xxxxxxxxxxx': has 11 characters, 10 are taken here" in answer.text
+    assert "prompt='xxxxxxxxxxx': has 11 characters; the limit is 10" in answer.text
 
 
 def test_so_is_a_long_negative_prompt(make_client: Callable[..., TestClient]) -> None:

@@ -497,7 +497,7 @@ def test_a_store_that_fails_for_a_while_ends_nothing(store: JobStore, caplog: py
     with Receiver() as receiver, sending(store):
         with sqlite3.connect(store.database.path) as connection:
             connection.execute("ALTER TABLE jobs RENAME TO elsewhere")
-        until(lambda: "webhooks wait: the job store" in caplog.text)
+        until(lambda: "webhooks are delayed: the job store" in caplog.text)
         with sqlite3.connect(store.database.path) as connection:
             connection.execute("ALTER TABLE elsewhere RENAME TO jobs")
         assert settled(store, finish(store, receiver.url)).webhook_state == "delivered"
@@ -509,7 +509,7 @@ def test_a_job_that_cannot_be_told_is_given_up_and_does_not_hold_up_the_others(s
         broken = store.claim("w", "tiny", 60)
         store.succeed(broken, {})
         assert settled(store, finish(store, receiver.url)).webhook_state == "delivered"
-        assert settled(store, broken.job_id).webhook_error == "it cannot be made: KeyError"
+        assert settled(store, broken.job_id).webhook_error == "the call cannot be built: KeyError"
 
 
 def test_two_senders_of_one_store_send_each_call_once(store: JobStore) -> None:

@@ -113,7 +113,7 @@ def visitor(browser: Browser, server: PageServer) -> Iterator[BrowserContext]:
     page = context.new_page()
     page.goto(server.page_url)
     page.get_by_label("API key of this server").fill(KEY)
-    page.get_by_role("button", name="Open the page").click()
+    page.get_by_role("button", name="Log in").click()
     page.get_by_role("button", name="Generate").wait_for()
     page.close()
     yield context

@@ -61,7 +61,7 @@ def ask_for(page: Page, prompt: str = PROMPT, **fields: object) -> None:
     page.get_by_label("Prompt", exact=True).fill(prompt)
     write_size(page, "512x320")
     for label, value in fields.items():
-        page.get_by_label(label).first.fill(str(value))  # the second "Frames" are those a second
+        page.get_by_label(label).first.fill(str(value))  # the second match for "Frames" is "Frames per second"
 
 
 def write_size(page: Page, size: str) -> None:
@@ -149,7 +149,7 @@ def test_the_outlook_changes_with_the_form_before_anything_runs(kept_page: Page,
     ("label", "value", "sentence"),
     [
         ("Size", "1281x720", "Width 1281 must be a multiple of 16; the nearest are 1280 and 1296."),
-        ("Steps", "ten", "Steps ten must be a whole number; leave it empty for the default."),
+        ("Steps", "ten", "Steps ten must be an integer; leave empty for the default."),
     ],
 )
 def test_a_wrong_value_is_said_in_a_sentence_and_makes_nothing(
@@ -248,11 +248,13 @@ def test_an_old_video_is_opened_and_its_settings_are_used_again(page: Page, serv
     page.get_by_role("tab", name="Past videos").click()
     page.locator(f"[data-job='{made}']").click()
     page.locator(f"#hl-stage video[src='video/{made}.mp4']").wait_for()
-    page.get_by_role("button", name="Use these settings again").click()
+    page.get_by_role("button", name="Reuse settings").click()
     page.wait_for_function("document.querySelector('#hl-prompt textarea').value !== ''")
     assert page.get_by_label("Prompt", exact=True).input_value() == PROMPT
-    values = {label: page.get_by_label(label).input_value() for label in ("Size", "Frames", "Steps", "Seed", "Shift")}
-    assert values == {"Size": "512x320", "Frames": "17", "Steps": "60", "Seed": "7", "Shift": "3"}
+    values = {
+        label: page.get_by_label(label).input_value() for label in ("Size", "Frames", "Steps", "Seed", "Flow shift")
+    }
+    assert values == {"Size": "512x320", "Frames": "17", "Steps": "60", "Seed": "7", "Flow shift": "3"}
 
 
 def test_everything_can_be_done_with_the_keyboard(page: Page, server: PageServer, made: str) -> None:
@@ -301,7 +303,7 @@ def test_the_page_comes_back_with_a_server_that_was_killed_in_mid_job(
     page.locator("#hl-progress-text", has_text="Step").wait_for()
     job_id = server.newest().job_id
     server.kill()
-    page.get_by_text("The server does not answer").wait_for()
+    page.get_by_text("The server does not respond").wait_for()
     server.start(wait_for_worker=False)
     page.locator(f"#hl-stage video[src='video/{job_id}.mp4']").wait_for(timeout=200_000)
     job = server.store.get(job_id)

@@ -70,7 +70,7 @@ def test_the_key_opens_the_page(member: TestClient) -> None:
 def test_a_wrong_key_is_refused_in_words(stranger: TestClient, key: str) -> None:
     answer = log_in(stranger, key)
     assert answer.status_code == 401 and "set-cookie" not in answer.headers
-    assert 'role="alert"' in answer.text and "not one of the server" in answer.text
+    assert 'role="alert"' in answer.text and "This key is wrong" in answer.text
 
 
 def test_the_cookie_is_for_this_page_alone_and_not_for_scripts(stranger: TestClient) -> None:

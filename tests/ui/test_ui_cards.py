@@ -74,7 +74,7 @@ def test_a_prompt_is_data_in_every_card(studio: Studio, stage: Stage) -> None:
 
 def test_a_prompt_that_was_left_as_it_is_does_not_stand_there_twice(studio: Studio, stage: Stage) -> None:
     page = shown(studio, finish(stage, "a fox", request={"original_prompt": "a fox", "rewrite": "normal"}))
-    assert "The rewriting has left it as it is" in page.text and "Rewritten from" not in page.text
+    assert "Rewriting left the prompt unchanged" in page.text and "Rewritten from" not in page.text
 
 
 def test_a_finished_job_has_its_video_and_its_download(studio: Studio, stage: Stage) -> None:
@@ -85,7 +85,7 @@ def test_a_finished_job_has_its_video_and_its_download(studio: Studio, stage: St
 
 def test_a_finished_job_says_seed_and_settings(studio: Studio, stage: Stage) -> None:
     text = shown(studio, finish(stage)).text
-    assert all(part in text for part in ("Seed7", "Steps10", "Size64 x 48", "Frames5 at 24 a second", "Modeltiny"))
+    assert all(part in text for part in ("Seed7", "Steps10", "Size64 x 48", "Frames5 at 24 fps", "Modeltiny"))
 
 
 def test_a_rewritten_prompt_stands_beside_the_original(studio: Studio, stage: Stage) -> None:
@@ -111,7 +111,7 @@ def test_a_job_that_is_being_cancelled_says_so(studio: Studio, stage: Stage) -> 
     job = stage.running(Progress(stage="denoise", step=5, total=10))
     studio.cancel(job.job_id)
     html = cards.stage(studio.show(job.job_id))
-    assert "it ends with the step under way" in html and "disabled" in html
+    assert "Cancelling after the current step" in html and "disabled" in html
 
 
 def test_a_screen_reader_is_not_told_of_every_step(studio: Studio, stage: Stage) -> None:
@@ -166,7 +166,7 @@ def test_the_gallery_says_which_job_is_shown(stage: Stage) -> None:
 
 
 def test_an_empty_gallery_says_so() -> None:
-    assert "Nothing was made yet" in cards.gallery([], 0, False, None, 0.0)
+    assert "No videos yet" in cards.gallery([], 0, False, None, 0.0)
 
 
 @pytest.mark.parametrize("prompt", ["../../etc/passwd", "", "日本", "a" * 500])

@@ -113,7 +113,7 @@ def test_a_model_that_is_not_downloaded_says_so(studio: Studio) -> None:
 
 def test_a_profile_for_a_gpu_is_none_for_a_cpu(studio: Studio) -> None:
     assert studio.outlook(SMALL | {"profile": "gpu-80gb"}).says == (
-        "The profile gpu-80gb is for a GPU, and this machine has none.",
+        "The profile gpu-80gb needs a GPU, but this machine has none.",
     )
 
 
@@ -123,7 +123,7 @@ def test_the_outlook_needs_no_prompt(studio: Studio) -> None:
 
 def test_the_outlook_says_mode_memory_and_time(studio: Studio) -> None:
     said = " ".join(studio.outlook(SMALL).says)
-    assert "mode none" in said and "16.0 GiB of main memory" in said and "to make" in said
+    assert "mode none" in said and "16.0 GiB of main memory" in said and "to generate" in said
 
 
 def test_what_does_not_fit_is_said_with_what_would(studio: Studio) -> None:
@@ -136,14 +136,14 @@ def test_a_measured_time_takes_the_place_of_the_estimate(studio: Studio, stage: 
     stage.succeeded()
     of_this_size = studio.outlook(SMALL).says[1]
     of_another = studio.outlook(SMALL | {"size": "128x64"}).says[1]
-    assert "an estimate" in before and "the last of this size" in of_this_size and "other sizes" in of_another
+    assert "an estimate" in before and "measured at this size" in of_this_size and "other sizes" in of_another
 
 
 def test_the_measured_time_is_that_of_the_jobs(studio: Studio, stage: Stage) -> None:
     stage.succeeded()
     steps = TIMINGS["denoise_s"] / REQUEST.num_inference_steps * 2
     rest = TIMINGS["encode_s"] + TIMINGS["decode_s"] + TIMINGS["write_s"]
-    assert studio.outlook(SMALL).says[1].startswith(f"About {in_words(steps + rest)} to make")
+    assert studio.outlook(SMALL).says[1].startswith(f"About {in_words(steps + rest)} to generate")
 
 
 def outlook_on(machine: Machine, **more: str) -> Outlook:
@@ -200,7 +200,7 @@ def test_a_job_that_nobody_will_take_says_why(studio: Studio, stage: Stage) -> N
 def test_a_job_that_waits_for_the_model_says_so(studio: Studio, stage: Stage) -> None:
     report = WorkerReport(name="w", pid=1, model=MODEL.identity, device="not loaded", state="loading")
     stage.store.worker_reports.report(report)
-    assert studio.show(stage.queued().job_id).trouble == "the model is being loaded"
+    assert studio.show(stage.queued().job_id).trouble == "the model is loading"
 
 
 def test_a_finished_job_shows_the_request_that_was_made(studio: Studio, stage: Stage) -> None:

@@ -1,6 +1,6 @@
-"""The way into a cluster of Ray, or to a Ray of this machine's own for one run; what goes wrong, in words.
+"""Connects to a Ray cluster, or starts a Ray on this machine for one run; turns Ray's errors into ConfigError.
 
-Knows nothing about jobs.
+Independent of jobs.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from ...errors import ConfigError
 
 _REACH_S = 5.0
 _ANSWER_S = 30.0
-_OBJECT_STORE_BYTES = 512 * 1024**2  # of a Ray of our own: for files on their way; what is more goes to the disk
-# Ray reads these when it is imported or started. What the user has set stays.
+_OBJECT_STORE_BYTES = 512 * 1024**2  # for a Ray started here: files in transit; larger data spills to disk
+# Ray reads these when it is imported or started. Values set by the user take precedence.
 _HABITS = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_DEDUP_LOGS": "0",  # two replicas may say the same
+    "RAY_DEDUP_LOGS": "0",  # two replicas may log the same line
     "RAY_COLOR_PREFIX": "0",
 }
 _REMEDY = (
     "give --ray-address HOST:PORT of a cluster's head, or auto, on a machine where 'ray start --address=HOST:PORT' "
-    "was run; or leave it out, and RAY_ADDRESS too, for a Ray of this machine alone"
+    "was run; or omit it, and unset RAY_ADDRESS, to use a Ray on this machine alone"
 )
 
 
 def import_ray() -> Any:
-    """The library, told to keep quiet.
+    """Import Ray with usage statistics and log decoration turned off.
 
     Raises:
-        ConfigError: it is not installed.
+        ConfigError: Ray is not installed.
     """
     for name, value in _HABITS.items():
         os.environ.setdefault(name, value)
@@ -48,17 +48,17 @@ def import_ray() -> Any:
 
 
 def connect(address: str | None, cpus: int, *, log_here: bool = True) -> bool:
-    """Join a cluster, or start a Ray that ends with this process; True for the latter.
+    """Join a cluster, or start a Ray that ends with this process; returns True in the latter case.
 
     Args:
-        address: ``HOST:PORT`` of a cluster's head; ``auto``, the one that this machine is a node of; None is
-            ``RAY_ADDRESS``, and without it a Ray of this machine alone.
-        cpus: a Ray that is started here has at least so many, since waiting for more would be in vain.
-        log_here: what actors write to their standard error comes to this process's.
+        address: ``HOST:PORT`` of a cluster's head, or ``auto`` for the cluster that this machine belongs to. None uses
+            ``RAY_ADDRESS``; if that is not set, starts a Ray on this machine alone.
+        cpus: minimum number of CPUs of a Ray started here, since tasks that need more would wait forever.
+        log_here: forward the standard error of actors to this process.
 
     Raises:
-        ConfigError: Ray is not installed; an address that is none, or where no cluster answers; another version
-            of Ray or Python there; or this machine is no node of it.
+        ConfigError: Ray is not installed; the address is invalid or does not answer; the cluster runs another version
+            of Ray or Python; or this machine is not a node of it.
     """
     ray = import_ray()
     where = address or os.environ.get("RAY_ADDRESS") or "local"
@@ -81,14 +81,14 @@ def connect(address: str | None, cpus: int, *, log_here: bool = True) -> bool:
 
 
 def in_one_line(error: BaseException) -> str:
-    """What Ray says of an error, without the names that mean something only to Ray."""
+    """The message of a Ray error in one line, without hints that concern only Ray's internals."""
     said = str(error).partition("Some common causes")[0]
     lines = [line for line in said.splitlines() if line.strip() and not line.startswith("\t")]
     return " ".join(" ".join(lines).split())
 
 
 def _check_reachable(address: str) -> None:
-    """Refuse at once what Ray would try for many minutes."""
+    """Check that the address accepts connections, since Ray would retry for minutes."""
     host, colon, port = address.rpartition(":")
     if "://" in address or not colon or not host or not port.isdecimal():
         raise ConfigError(
@@ -98,26 +98,26 @@ def _check_reachable(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), _REACH_S).close()
     except (OSError, OverflowError) as error:
-        raise ConfigError(f"ray_address={address!r}: nothing answers there: {error}; {_REMEDY}") from error
+        raise ConfigError(f"ray_address={address!r}: no answer: {error}; {_REMEDY}") from error
 
 
 def _check_answers(address: str) -> None:
-    """Refuse what takes connections and is no cluster, in a process of its own, for Ray cannot be interrupted."""
+    """Check that a Ray cluster answers; runs in a separate process, since Ray's own call cannot be interrupted."""
     command = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
     try:
-        # What it finds is not looked at: Ray itself says it better when it is joined.
+        # The result does not matter: joining the cluster reports other errors better.
         subprocess.run(
             [*command, *([] if address == "auto" else ["--address", address])], capture_output=True, timeout=_ANSWER_S
         )
     except subprocess.TimeoutExpired as error:
         raise ConfigError(
-            f"ray_address={address!r}: no cluster of Ray answers there within {_ANSWER_S:.0f} s; {_REMEDY}"
+            f"ray_address={address!r}: no Ray cluster answers within {_ANSWER_S:.0f} s; {_REMEDY}"
         ) from error
 
 
 @contextmanager
 def _own_signal_handlers() -> Iterator[None]:
-    """Keep the handler for SIGTERM that Ray would replace by one that ends the process."""
+    """Restore our SIGTERM handler, which Ray replaces by one that ends the process."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

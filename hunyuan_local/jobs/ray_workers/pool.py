@@ -1,10 +1,10 @@
-"""Workers on several machines: one actor of Ray each, started again elsewhere when it or its machine dies.
+"""Workers on several machines: one Ray actor each, restarted elsewhere when it or its machine dies.
 
-The process with this pool owns the job store and the data folder; beside it, on the same machine, an actor speaks for
-the store (:mod:`.store_actor`), and all actors end when this process does, even by SIGKILL. What
-Ray cannot place yet stays pending, which is what its autoscaler sees as demand.
+The process with this pool owns the job store and the data folder. On the same machine, an actor gives the replicas
+access to the store (:mod:`.store_actor`). All actors end when this process does, even after SIGKILL. Replicas that
+Ray cannot place yet stay pending, which Ray's autoscaler counts as demand.
 
-Retrying is left to the store, not to Ray: a job's attempts are counted there, and its saved state is there.
+Retries are left to the store rather than Ray, since attempts are counted and saved states are kept there.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from .store_actor import StoreActor
 
 logger = logging.getLogger(__name__)
 
-_PLACING_S = 30.0  # a process of Ray's has started by then, if it has a place
+_PLACING_S = 30.0  # by then, Ray has started the process if there are resources for it
 _LOOK_S = 0.2
 
 
 @dataclass
 class _Slot:
-    """The place of one replica, with Ray's references to its answers."""
+    """One replica position, with Ray's references to its pending calls."""
 
     label: str
     name: str = ""
@@ -48,19 +48,20 @@ class _Slot:
 
 
 class RayPool:
-    """``num_replicas`` workers in a cluster of Ray; see :class:`hunyuan_local.jobs.pool.Pool`.
+    """``num_replicas`` workers in a Ray cluster. Implements :class:`hunyuan_local.jobs.pool.Pool`.
 
     Args:
-        store: theirs; a dead replica's job is given back as soon as Ray says that it is dead, or its lease ends.
-        folder: of that store, on this machine.
-        options: of every replica; the pool names them. A profile that is given whole says which device each takes:
-            GPUs for ``cuda``, cores for ``cpu``; else GPUs if the cluster has some now.
+        store: the job store; a dead replica's job is released when Ray reports the death or the lease expires.
+        folder: the store's data folder, on this machine.
+        options: options of every replica; the pool sets the name. A ``RuntimeProfile`` determines the resource: GPUs
+            for ``cuda``, cores for ``cpu``; otherwise GPUs if the cluster has any now.
         address: see :func:`hunyuan_local.jobs.ray_workers.cluster.connect`.
-        log_dir: where each replica's log goes, ``replica0.log`` and so on; None is this process's standard error.
-        each: how many GPUs or cores a replica takes, all of one machine.
+        log_dir: folder for the replicas' logs, ``replica0.log`` and so on; None logs to this process's standard error.
+        each: number of GPUs or cores per replica, all on one machine.
 
     Raises:
-        ConfigError: no replica, or more than this machine alone has GPUs; or Ray cannot be used.
+        ConfigError: ``num_replicas`` is below 1, or needs more GPUs than this machine alone has; or Ray cannot be
+            used.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class RayPool:
         self.error: HunyuanLocalError | None = None
         self._ray = ray = import_ray()
         self._keeper = None
-        self._joined = not ray.is_initialized()  # else it is the caller's, and stays
+        self._joined = not ray.is_initialized()  # otherwise the caller connected, and stays connected
         is_alone = connect(address, num_replicas * each, log_here=log_dir is None) if self._joined else False
         try:
             self._resources = self._resources_of_each(each, is_alone)
@@ -93,64 +94,64 @@ class RayPool:
             raise
 
     def tick(self) -> None:
-        """Start what is not running and due, and pass on that all are to end; to be called every second or so."""
+        """Start replicas that are missing and due, and forward a request to end; call this about once a second."""
         for slot in self._slots:
             if slot.actor is not None:
                 if self._is_done(slot.run):
-                    self._bury(slot)
+                    self._remove(slot)
                 else:
                     self._note_waiting(slot)
             if slot.actor is None and not self._ending and slot.restarts.is_due:
                 self._spawn(slot)
         if self._ending:
-            self._tell_to_end()
+            self._forward_end()
 
     def ask_to_end(self) -> None:
-        """Every replica is to save its state and end; returns at once, and may be called from a signal handler.
+        """Ask every replica to save its state and end; returns immediately, and is safe in a signal handler.
 
-        The next :meth:`tick`, or :meth:`stop`, tells them: a handler must not wait for a lock of Ray's.
+        The next :meth:`tick` or :meth:`stop` forwards the request, since a handler must not wait for Ray's locks.
         """
         self._ending = True
 
     def stop(self, grace_s: float) -> None:
-        """End every replica; one that takes longer than ``grace_s`` seconds is killed. Then leave the cluster.
+        """Stop every replica, kill those that take longer than ``grace_s`` seconds, and leave the cluster.
 
-        Its job goes on from the last state that was sent.
+        Their jobs resume from the last state that was sent.
         """
         self.ask_to_end()
         deadline = time.monotonic() + grace_s
         while working := [slot for slot in self._slots if slot.actor is not None]:
-            self._tell_to_end()
+            self._forward_end()
             for slot in working:
-                if self._is_done(slot.run) or not self._is_worth_waiting(slot):
-                    self._bury(slot)
+                if self._is_done(slot.run) or not self._has_state_to_save(slot):
+                    self._remove(slot)
                 elif time.monotonic() >= deadline:
                     logger.warning("%s did not end within %.0f s and is killed", slot.name, grace_s)
-                    self._bury(slot)
+                    self._remove(slot)
             if runs := [slot.run for slot in working if slot.actor is not None]:
                 self._ray.wait(runs, timeout=_LOOK_S)
         self._leave()
 
     def _resources_of_each(self, each: int, is_alone: bool) -> dict[str, float]:
-        """What Ray is asked for: GPUs or cores; says which replicas will have to wait."""
+        """The Ray resources of one replica: GPUs or cores; warns if some replicas have to wait for resources."""
         profile = self._options.profile
         device = profile.device if isinstance(profile, RuntimeProfile) else None
         found = self._ray.cluster_resources()
         name = "GPU" if device == "cuda" or (device is None and found.get("GPU")) else "CPU"
         there = int(found.get(name, 0))
         if there < self.size * each:
-            text = f"num_replicas={self.size}: each takes {each} {name}s, and there are {there}"
+            text = f"num_replicas={self.size}: each replica needs {each} {name}s, but there are only {there}"
             if is_alone:
                 raise ConfigError(
                     f"{text} on this machine; give --num-replicas {there // each}, or the --ray-address of a cluster, "
                     "or a profile for the CPU"
                 )
-            logger.warning("%s in the cluster now; the others wait until Ray finds a place for them", text)
+            logger.warning("%s in the cluster now; the other replicas wait until Ray can place them", text)
         gpus, cpus = (each, 0) if name == "GPU" else (0, each)
         return {"num_gpus": float(gpus), "num_cpus": float(cpus)}
 
     def _start_keeper(self, folder: DataFolder) -> Any:
-        """The actor that speaks for the store, on this machine."""
+        """Start the actor that gives replicas access to the store, on this machine."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         here = NodeAffinitySchedulingStrategy(self._ray.get_runtime_context().get_node_id(), soft=False)
@@ -161,7 +162,7 @@ class RayPool:
 
     def _spawn(self, slot: _Slot) -> None:
         slot.name = worker_name(slot.label)
-        # Two threads: one works, one can tell it to stop.
+        # Two threads: one to work, one to receive the call to stop.
         actor = self._ray.remote(Replica).options(**self._resources, max_concurrency=2, max_restarts=0)
         options = self._options.model_copy(update={"name": slot.name})
         slot.actor = actor.remote(options, self._keeper, library_versions(), self._log_dir and slot.label)
@@ -170,7 +171,7 @@ class RayPool:
         slot.restarts.begin()
 
     def _note_waiting(self, slot: _Slot) -> None:
-        """Say, once, that Ray has found no place for a replica."""
+        """Log once that Ray has not placed a replica yet."""
         if not slot.is_noted and time.monotonic() - slot.started > _PLACING_S:
             slot.is_noted = True
             if not self._is_done(slot.placed):
@@ -178,13 +179,13 @@ class RayPool:
                 what, count = ("GPU", gpus) if gpus else ("core", cores)
                 logger.info("%s waits until a machine of the cluster has %g free %ss", slot.name, count, what)
 
-    def _bury(self, slot: _Slot) -> None:
-        """Give back what a dead replica held, and set when the next one starts."""
+    def _remove(self, slot: _Slot) -> None:
+        """Release a dead replica's job, and schedule its replacement."""
         why = "" if self._ending else self._why_it_ended(slot)
-        self._ray.kill(slot.actor)  # the process outlives the end of its work
+        self._ray.kill(slot.actor)  # the process would outlive its work
         slot.actor = None
         if self._ending:
-            self._store.give_back_all_of(slot.name)  # that it was ended from here is no failed attempt
+            self._store.give_back_all_of(slot.name)  # we ended it, so the attempt does not count
         self._store.expire(slot.name)
         self._store.worker_reports.leave(slot.name)
         if self._ending:
@@ -202,20 +203,20 @@ class RayPool:
                 return str(error.cause)
             return f"unexpected {type(error.cause).__name__}: {error.cause}"
         except exceptions.ActorUnavailableError:
-            return "its process died, or its machine, or the way there"
+            return "its process or its machine died, or the network failed"
         except exceptions.RayError as error:
             if "No module named 'hunyuan_local'" in (said := str(error)):
                 return "hunyuan-local is not installed on a machine of the cluster; install the same version on all"
             return in_one_line(error) or said
-        return "nobody knows why"
+        return "for an unknown reason"
 
-    def _tell_to_end(self) -> None:
+    def _forward_end(self) -> None:
         for slot in self._slots:
             if slot.actor is not None and slot.stopped is None:
                 slot.stopped = slot.actor.stop.remote()
 
-    def _is_worth_waiting(self, slot: _Slot) -> bool:
-        """Whether a replica that was told to end has something to save; one that is not placed, or loads, has not."""
+    def _has_state_to_save(self, slot: _Slot) -> bool:
+        """Whether a replica that was asked to end has state to save; False if it is not placed yet or is loading."""
         if not self._is_done(slot.placed):
             return False
         if not self._is_done(slot.stopped):
@@ -223,7 +224,7 @@ class RayPool:
         try:
             return bool(self._ray.get(slot.stopped))
         except self._ray.exceptions.RayError:
-            return False  # it is dead
+            return False  # already dead
 
     def _is_done(self, reference: Any) -> bool:
         return bool(self._ray.wait([reference], timeout=0)[0])

@@ -1,7 +1,7 @@
-"""A worker in an actor of Ray, on whatever machine that places it: the very same worker as in a local process.
+"""A worker in a Ray actor, on any machine of the cluster; runs the same code as a local worker process.
 
-Its store and its folder reach those of the owner; see :mod:`.remote_store`. The model is loaded
-once, and kept until the actor ends.
+Its store and folder forward to the owner's, see :mod:`.remote_store`. The model is loaded once and kept until the
+actor ends.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _FORMAT = "%(asctime)s %(message)s"
 
 
 class Replica:
-    """One worker; made into an actor by :class:`hunyuan_local.jobs.ray_workers.pool.RayPool`, with two threads.
+    """One worker. :class:`hunyuan_local.jobs.ray_workers.pool.RayPool` runs it as an actor with two threads.
 
     Args:
-        options: of the worker, with a name that is unique among all workers of the store.
-        keeper: the handle of the actor with the store's keeper.
-        versions: of the libraries where the pool is.
-        log_label: of the log that the keeper writes; None where Ray takes what is logged to the owner.
+        options: of the worker, with a name that is unique among the workers of the store.
+        keeper: handle of the store actor.
+        versions: library versions where the pool runs.
+        log_label: name of the log that the store actor writes; None if Ray forwards the log to the owner.
     """
 
     def __init__(self, options: WorkerOptions, keeper: Any, versions: dict[str, str], log_label: str | None = None):
@@ -40,10 +40,10 @@ class Replica:
         self._stopping = False
 
     def __repr__(self) -> str:
-        return self._options.name  # in the owner's log, in front of what is said here
+        return self._options.name  # Ray's prefix for this actor's log lines
 
     def node(self) -> str:
-        """The address of the machine that it runs on."""
+        """The address of the machine that the actor runs on."""
         import ray
 
         return str(ray.util.get_node_ip_address())
@@ -52,7 +52,7 @@ class Replica:
         """Load the model, then work until :meth:`stop`; blocks.
 
         Raises:
-            ConfigError: another version of this package is installed here.
+            ConfigError: this machine has another version of this package.
             HunyuanLocalError: the model cannot be loaded, or the store cannot be used.
         """
         self._check_versions()
@@ -64,10 +64,11 @@ class Replica:
                 self._worker.run()
 
     def stop(self) -> bool:
-        """End soon: save the running job's state and give it back; for another thread than that of :meth:`run`.
+        """End soon: save the running job's state and give it back; call this from another thread than :meth:`run`.
 
-        Returns whether the worker sees to it. False: it loads the model, which looks at no switch; it holds no job,
-        so that this process may be ended at once.
+        Returns:
+            True if the worker will stop by itself. False if it is loading the model, which cannot be interrupted; it
+            holds no job, so the process can be killed.
         """
         self._stopping = True
         if self._worker is None:
@@ -79,12 +80,12 @@ class Replica:
         return True
 
     def _check_versions(self) -> None:
-        """Refuse another version of this package; of the libraries, only say so.
+        """Refuse another version of this package; only warn about other library versions.
 
-        Saved states are not taken over between versions, and frames may differ.
+        Saved states do not carry over between package versions, and frames may differ between library versions.
         """
         here, there = library_versions(), self._versions
-        # A build for CUDA and one for the CPU are of one version: 2.6.0+cu124, 2.6.0+cpu.
+        # Ignore the build variant: 2.6.0+cu124 and 2.6.0+cpu are the same version.
         others = {
             name: f"{name} {version} here, {there[name]} there"
             for name, version in here.items()
@@ -93,18 +94,18 @@ class Replica:
         others.pop("platform", None)
         if "hunyuan-local" in others:
             raise ConfigError(
-                f"the machine {self.node()} has another version of this package than the one that the pool runs on: "
-                f"{others['hunyuan-local']}; install the same on every machine of the cluster"
+                f"the machine {self.node()} has another version of this package than the machine with the pool: "
+                f"{others['hunyuan-local']}; install the same version on every machine of the cluster"
             )
         if others:
             logger.warning(
-                "%s: other versions than where the pool runs, so that frames may differ: %s",
+                "%s: library versions differ from those of the pool's machine, so frames may differ: %s",
                 self._options.name, "; ".join(others.values()),
             )  # fmt: skip
 
 
 class _LogSender(logging.Handler):
-    """Sends each line to the store's keeper; what Ray itself logs stays here, since sending may make it log."""
+    """Sends each log record to the store actor, except Ray's own, since sending may make Ray log again."""
 
     def __init__(self, keeper: Keeper, label: str):
         super().__init__()

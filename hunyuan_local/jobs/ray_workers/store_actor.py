@@ -1,7 +1,7 @@
-"""The owner's side of replicas on other machines: what they ask of the job store, and the files that they send.
+"""The owner's side of remote replicas: job store calls, and the files that replicas send.
 
-Runs in a process of its own beside the data folder. A file is taken from whoever holds its job, and from nobody
-else, and is whole or not there. Knows how to take pieces out of Ray's object store, but not who runs where.
+Runs in a separate process on the machine with the data folder. Files are accepted only from the current owner of a
+job, and are written completely or not at all. Reads file pieces from Ray's object store; does not know the replicas.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from ..folder import DataFolder
 from ..job import Job
 from ..worker_reports import WorkerReport
 
-Files = dict[str, bytes]  # the content of each file of a folder
+Files = dict[str, bytes]  # file name -> content, for the files of one folder
 
 
 class StoreActor:
-    """The jobs and files of one data folder, for workers that cannot reach them; its methods may run at once.
+    """The jobs and files of one data folder, for workers on other machines; methods may run concurrently.
 
     Args:
-        root: of the data folder.
-        log_dir: for what they log; None where that takes another way.
+        root: the data folder.
+        log_dir: folder for the workers' logs; None if Ray forwards them instead.
     """
 
     def __init__(self, root: Path, log_dir: Path | None = None):
@@ -35,10 +35,10 @@ class StoreActor:
         self._writing = threading.Lock()
 
     def __repr__(self) -> str:
-        return "store"  # in the log, in front of what is said here
+        return "store"  # Ray's prefix for this actor's log lines
 
     def ask(self, method: str, *values: Any, **named: Any) -> Any:
-        """What a method of the :class:`~hunyuan_local.jobs.store.JobStore` returns.
+        """Call a method of :class:`~hunyuan_local.jobs.store.JobStore` and return its result.
 
         Raises:
             StoreError: the store cannot be used.
@@ -46,15 +46,15 @@ class StoreActor:
         return getattr(self._store, method)(*values, **named)
 
     def report(self, report: WorkerReport) -> None:
-        """See :meth:`hunyuan_local.jobs.worker_reports.WorkerReports.report`."""
+        """Store a worker's report, with the current time."""
         self._store.worker_reports.report(report)
 
     def leave(self, name: str) -> None:
-        """See :meth:`hunyuan_local.jobs.worker_reports.WorkerReports.leave`."""
+        """Delete the report of a worker that has ended."""
         self._store.worker_reports.leave(name)
 
     def log(self, label: str, line: str) -> None:
-        """Add a line to a worker's log in the folder for these; nothing without such a folder."""
+        """Append a line to a worker's log; does nothing without a log folder."""
         if self._log_dir is None:
             return
         self._log_dir.mkdir(parents=True, exist_ok=True)
@@ -62,11 +62,11 @@ class StoreActor:
             file.write(f"{line}\n")
 
     def free_bytes(self) -> int:
-        """What is free on the data folder's disk."""
+        """Free space on the data folder's disk."""
         return self._folder.free_bytes()
 
     def claim(self, worker: str, model: str, lease_s: float) -> tuple[Job, Files] | None:
-        """The oldest waiting job, as :meth:`JobStore.claim`, with the files of its saved state."""
+        """Claim the oldest waiting job; returns it with the files of its saved state, or None."""
         job = self._store.claim(worker, model, lease_s)
         if job is None:
             return None
@@ -76,10 +76,10 @@ class StoreActor:
             return job, {path.name: path.read_bytes() for path in found}
 
     def save(self, job: Job, files: Files) -> bool:
-        """Keep the saved state of a job; False, and nothing is changed, if it is no longer this worker's.
+        """Store the saved state of a job; False without any change if the worker no longer owns the job.
 
         Raises:
-            StoreError: it cannot be written.
+            StoreError: the state cannot be written.
         """
         with self._writing:
             if not self._holds(job):
@@ -91,14 +91,14 @@ class StoreActor:
                     with replacing(folder / Path(name).name) as partial:
                         partial.write_bytes(content)
             except OSError as error:
-                raise StoreError(f"{folder}: the state of a video cannot be kept: {error}; check the disk") from error
+                raise StoreError(f"{folder}: cannot save the state of a video: {error}; check the disk") from error
             return True
 
     def succeed(self, job: Job, result: dict[str, Any], pieces: Sequence[Any]) -> bool:
-        """Take the video, then finish the job; False, and nothing is changed, if it is no longer this worker's.
+        """Store the video, then finish the job; False without any change if the worker no longer owns the job.
 
         Args:
-            pieces: references to the bytes of the file, one after the other, in Ray's object store.
+            pieces: references to consecutive pieces of the file in Ray's object store.
 
         Raises:
             StoreError: the video cannot be written.
@@ -121,6 +121,6 @@ class StoreActor:
             return True
 
     def _holds(self, job: Job) -> bool:
-        """Whether the job is still the one of whoever was given this."""
+        """Whether the worker and attempt in ``job`` still own it."""
         now = self._store.get(job.job_id)
         return now is not None and (now.status, now.worker, now.attempts) == ("running", job.worker, job.attempts)

@@ -1,4 +1,4 @@
-"""The routes, one module a dialect, and what they have in common."""
+"""The routes, one module per dialect, and their common dependencies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..service import Delivery, VideoService
 
 
 class SubmissionReader(Dialect, Protocol):
-    """A dialect's reading of submissions."""
+    """A dialect that reads submissions."""
 
     def request_from_wire(
         self, body: object, query: Mapping[str, str] | None = None, *, relaxed: bool = False
@@ -28,7 +28,7 @@ async def _service(request: Request) -> VideoService:
 
 
 async def _base_url(request: Request) -> str:
-    """The address under which the caller sees this server, without a trailing slash."""
+    """The base URL of this server as the caller sees it, without a trailing slash."""
     return request.app.state.service.config.public_url or str(request.base_url).rstrip("/")
 
 
@@ -39,10 +39,10 @@ BaseUrl = Annotated[str, Depends(_base_url)]
 async def take(
     dialect: SubmissionReader, request: Request, body: Any, service: VideoService, base_url: str, deliver: Delivery
 ) -> tuple[Submission, JobView]:
-    """Read a submission and take the job; what was read, and the job's state.
+    """Read a submission and enqueue its job; returns the submission and the job's state.
 
     Raises:
-        HunyuanLocalError: it is refused; see :meth:`VideoService.submit`.
+        HunyuanLocalError: the submission is refused; see :meth:`VideoService.submit`.
     """
     submission = dialect.request_from_wire(body, request.query_params, relaxed=service.config.relaxed)
     job = await run_in_threadpool(service.submit, dialect.NAME, submission, base_url)

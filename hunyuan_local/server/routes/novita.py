@@ -1,4 +1,4 @@
-"""Novita's routes; what their bodies look like stands in :mod:`hunyuan_local.wires`."""
+"""Novita's routes; :mod:`hunyuan_local.wires` defines the bodies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ router = APIRouter(tags=["Novita"])
     responses=refusals(novita.NAME, "invalid", "too_large", "rate_limited"),
 )
 async def submit(request: Request, body: JsonBody, service: Service, base_url: BaseUrl) -> ReplyResponse:
-    """Make a video."""
+    """Generate a video."""
     _, view = await take(novita, request, body, service, base_url, "link")
     return ReplyResponse(novita.submission_to_wire(view, base_url))
 

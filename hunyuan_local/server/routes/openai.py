@@ -1,4 +1,4 @@
-"""OpenAI's routes; what their bodies look like stands in :mod:`hunyuan_local.wires`."""
+"""OpenAI's routes; :mod:`hunyuan_local.wires` defines the bodies."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _CONTENT: dict[str, Any] = {
     responses=refusals(openai.NAME, "invalid", "too_large", "rate_limited"),
 )
 async def submit(request: Request, body: JsonOrFormBody, service: Service, base_url: BaseUrl) -> ReplyResponse:
-    """Make a video."""
+    """Generate a video."""
     _, view = await take(openai, request, body, service, base_url, "path")
     return _state(view, base_url)
 
@@ -44,7 +44,7 @@ async def submit(request: Request, body: JsonOrFormBody, service: Service, base_
     openapi_extra=query(openai_models.ListQuery),
 )
 def list_videos(request: Request, service: Service, base_url: BaseUrl) -> ReplyResponse:
-    """Videos of this server."""
+    """List the videos on this server."""
     jobs, more = service.list_jobs(openai_library.list_from_wire(request.query_params))
     views = [service.view(job, base_url, "path") for job in jobs]
     return ReplyResponse(openai_library.list_to_wire(views, base_url, more))
@@ -60,7 +60,7 @@ def result(job_id: str, service: Service, base_url: BaseUrl) -> ReplyResponse:
     openai.RESULT_PATH, response_model=openai_models.VideoDeleted, responses=refusals(openai.NAME, "not_found")
 )
 def delete(job_id: str, service: Service) -> ReplyResponse:
-    """Cancel a video that is not finished, whose record stays; delete one that is."""
+    """Cancel an unfinished video and keep its record, or delete a finished one."""
     service.cancel_or_delete(job_id)
     return ReplyResponse(openai_library.deleted_to_wire(job_id))
 
@@ -76,7 +76,7 @@ def content(job_id: str, request: Request, service: Service) -> Response:
 
 @router.get(openai_library.MODELS_PATH, response_model=openai_models.ModelList, responses=refusals(openai.NAME))
 async def list_models() -> ReplyResponse:
-    """The model that videos are made with; a submission may name it, or any other, or none."""
+    """The server's model; a submission may name it, any other model, or none."""
     return ReplyResponse(openai_library.models_to_wire())
 
 
@@ -87,6 +87,6 @@ async def model(model_id: str) -> ReplyResponse:
 
 
 def _state(view: JobView, base_url: str) -> ReplyResponse:
-    """The state of a video, with the pause that its client should make before it asks again."""
+    """The state of a video, with the recommended polling interval."""
     pause_ms = round(1000 * pause_s(view, datetime.now(UTC)))
     return ReplyResponse(openai.job_to_wire(view, base_url), headers={openai.POLL_AFTER_HEADER: str(pause_ms)})

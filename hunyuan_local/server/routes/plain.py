@@ -1,4 +1,4 @@
-"""Routes of no dialect: files by signed address, and what those who run the server look at."""
+"""Routes outside the dialects: files by signed URL, health checks and metrics."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _FILE: dict[str, Any] = {
 
 
 class Health(BaseModel):
-    """Said of a server that answers."""
+    """The body of a successful health check."""
 
     status: str
 
@@ -43,27 +43,27 @@ class Health(BaseModel):
 @router.head(PATH, **_FILE)
 @router.get(PATH, **_FILE)
 def file(job_id: str, request: Request, service: Service) -> Response:
-    """The file of a finished video, at the address that a job's state names."""
+    """The file of a finished video, at the signed URL in its job's state."""
     query = request.query_params
     if not service.links.check(job_id, query.get("expires", ""), query.get("signature", "")):
-        raise LinkRefusedError("this address is not one of this server's, or its time is over; ask for a new one")
+        raise LinkRefusedError("this address is invalid or has expired; get a new one from the job's state")
     return VideoResponse(service.file(service.get(job_id)))
 
 
 @router.get("/healthz", response_model=Health)
 async def health() -> JSONResponse:
-    """The process is alive."""
+    """Whether the process is alive."""
     return JSONResponse({"status": "alive"})
 
 
 @router.get("/readyz", response_model=Health, responses=refusals(None, "internal", "unavailable"))
 def ready(request: Request, service: Service) -> JSONResponse:
-    """Jobs are taken and worked on; else 503, with the reasons."""
+    """Whether the server accepts and runs jobs; otherwise 503 with the reasons."""
     try:
         problems = service.problems()
     except StoreError as error:
         logger.error("not ready: %s", error)
-        problems = [f"the job store does not answer; {SEE_LOG}"]
+        problems = [f"the job store cannot be used; {SEE_LOG}"]
     if problems:
         return refusal(request.scope["path"], Fault("unavailable", "; ".join(problems)))
     return JSONResponse({"status": "ready"})
@@ -78,5 +78,5 @@ def ready(request: Request, service: Service) -> JSONResponse:
     },
 )
 def metrics(request: Request) -> Response:
-    """Figures for Prometheus."""
+    """Metrics for Prometheus."""
     return Response(request.app.state.metrics.render(), headers={"content-type": CONTENT_TYPE_LATEST})

@@ -1,4 +1,4 @@
-"""WaveSpeed's routes; what their bodies look like stands in :mod:`hunyuan_local.wires`."""
+"""WaveSpeed's routes; :mod:`hunyuan_local.wires` defines the bodies."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ router = APIRouter(tags=["WaveSpeed"])
     openapi_extra=query(wavespeed_models.SubmissionQuery),
 )
 async def submit(request: Request, body: JsonBody, service: Service, base_url: BaseUrl) -> ReplyResponse:
-    """Make a video."""
+    """Generate a video."""
     submission, view = await take(wavespeed, request, body, service, base_url, "inline")
     if not submission.wait:
         return ReplyResponse(wavespeed.submission_to_wire(view, base_url))
@@ -55,7 +55,7 @@ def result(job_id: str, service: Service, base_url: BaseUrl) -> ReplyResponse:
     openapi_extra=json_body(wavespeed_models.ListBody),
 )
 def list_predictions(body: JsonBody, service: Service, base_url: BaseUrl) -> ReplyResponse:
-    """Videos of this server, the newest first; where base64 was asked for, a list still has addresses."""
+    """List the videos on this server, newest first. A list contains URLs even for jobs submitted with base64 output."""
     listing = wavespeed_account.list_from_wire(body)
     views = [service.view(job, base_url) for job in service.list_jobs(listing)[0]]
     return ReplyResponse(wavespeed_account.list_to_wire(views, base_url, wavespeed_account.page_of(listing)))
@@ -68,7 +68,7 @@ def list_predictions(body: JsonBody, service: Service, base_url: BaseUrl) -> Rep
     openapi_extra=json_body(wavespeed_models.DeleteBody),
 )
 def delete(body: JsonBody, service: Service) -> ReplyResponse:
-    """Cancel videos that are not finished, delete those that are; unknown ones are left out of the count."""
+    """Cancel unfinished videos, and delete finished ones; the count does not include unknown ids."""
     count = 0
     for job_id in wavespeed_account.delete_from_wire(body):
         try:
@@ -83,7 +83,7 @@ def delete(body: JsonBody, service: Service) -> ReplyResponse:
     wavespeed_account.BALANCE_PATH, response_model=wavespeed_models.BalanceReply, responses=refusals(wavespeed.NAME)
 )
 async def balance() -> ReplyResponse:
-    """Always the same amount: nothing is paid for here."""
+    """Always the same amount, since videos cost nothing on this server."""
     return ReplyResponse(wavespeed_account.balance_to_wire())
 
 
@@ -91,7 +91,7 @@ async def balance() -> ReplyResponse:
     wavespeed_account.MODELS_PATH, response_model=wavespeed_models.ModelListReply, responses=refusals(wavespeed.NAME)
 )
 async def list_models(service: Service) -> ReplyResponse:
-    """The model that videos are made with, and the fields of a submission."""
+    """The server's model, and the fields of a submission."""
     config = service.config
     schema = schemas.submission_schema(wavespeed.NAME, config.relaxed, config.max_prompt_characters)
     return ReplyResponse(wavespeed_account.models_to_wire(schema))
@@ -103,5 +103,5 @@ async def list_models(service: Service) -> ReplyResponse:
     responses=refusals(wavespeed.NAME),
 )
 async def webhook_secret(service: Service) -> ReplyResponse:
-    """What the server signs its webhooks with."""
+    """The secret with which the server signs webhooks."""
     return ReplyResponse(wavespeed_account.secret_to_wire(service.webhook_secret))
