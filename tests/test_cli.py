@@ -99,7 +99,7 @@ def test_replay_is_identical(generated: tuple) -> None:
     result = run_here("replay", "a.mp4", cwd=generated[1])
     assert (result.returncode, result.stdout.splitlines()[0]) == (
         0,
-        "identical: the frames are the same, to the last bit",
+        "identical: all frames are equal bit for bit",
     )
 
 

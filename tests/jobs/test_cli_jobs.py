@@ -94,7 +94,7 @@ def test_old_jobs_are_pruned(run: Run, job: Job, store: JobStore) -> None:
 def test_an_unknown_job_is_named(run: Run, job: Job, what: str) -> None:
     done = run(what, "none")
     assert (done.returncode, done.stderr) == (
-        2, "error: job 'none': there is none of that id; see 'hunyuan-local jobs list'\n"
+        2, "error: job 'none': not found; see 'hunyuan-local jobs list'\n"
     )  # fmt: skip
 
 
@@ -110,7 +110,7 @@ def test_a_finished_job_is_not_cancelled(run: Run, job: Job, store: JobStore) ->
 
 
 def test_a_folder_without_jobs_is_refused(run: Run, tmp_path: Path) -> None:
-    assert "holds no jobs" in run("list", "--data-dir", str(tmp_path)).stderr
+    assert "contains no jobs" in run("list", "--data-dir", str(tmp_path)).stderr
 
 
 def test_looking_makes_no_folder(run: Run, tmp_path: Path) -> None:

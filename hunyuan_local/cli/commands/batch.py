@@ -92,7 +92,7 @@ class Seeds(_Base):
               help="Number of concurrent tasks at a service.")  # fmt: skip
 @click.option("--max-cost", "max_cost_usd", type=float, metavar="USD", help="Spending limit for the batch at a "
               "service, earlier runs included.")  # fmt: skip
-@click.option("--allow-loss", is_flag=True, help="Let a service drop or change settings that it does not support.")
+@click.option("--allow-loss", is_flag=True, help="Let a service omit or change settings that it does not support.")
 @click.option("--submit-again", is_flag=True, help="Submit, and pay for, a new task even if one may still be open.")
 @model_option
 @tuning_options
@@ -258,9 +258,10 @@ def _tell_bad_lines(console: Console, bad_lines: list[BadLine], skip: bool) -> N
     if not bad_lines:
         return
     count = len({bad.line for bad in bad_lines})
+    lines = "1 bad line" if count == 1 else f"{count} bad lines"
     if not skip:
-        raise ConfigError(f"{count} bad lines, see above; nothing was started; fix these lines, or pass --skip-invalid")
-    console.print(f"note: skipping {count} bad lines", markup=False)
+        raise ConfigError(f"{lines}, see above; nothing was started; fix these lines, or pass --skip-invalid")
+    console.print(f"note: skipping {lines}", markup=False)
 
 
 def _facts(backend: Backend, flags: dict[str, Any], destination: Destination, summary: Summary) -> dict[str, str]:

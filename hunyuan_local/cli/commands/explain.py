@@ -68,5 +68,5 @@ def _print(explanations: list[Explanation]) -> None:
 def _fate(loss: dict[str, Any]) -> str:
     if not loss["permissible"]:
         return f"{loss['reason']}: refused"
-    fate = "dropped" if loss["becomes"] is None else f"changed to {loss['becomes']}"
+    fate = "omitted" if loss["becomes"] is None else f"changed to {loss['becomes']}"
     return f"{loss['reason']}: {fate} with --allow-loss"

@@ -40,7 +40,7 @@ def _list_backends(ctx: click.Context, parameter: click.Parameter, wanted: bool)
 @click.option("--output", "-o", type=click.Path(path_type=Path), show_default="MODEL-TIME-SEED.mp4 in this folder",
               help="The mp4 file to write.")  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace the output file if it exists.")
-@click.option("--allow-loss", is_flag=True, help="Let a service drop or change settings that it does not support.")
+@click.option("--allow-loss", is_flag=True, help="Let a service omit or change settings that it does not support.")
 @click.option("--submit-again", is_flag=True, help="Submit, and pay for, a new task even if a task of the same "
               "command is still open; by default that task is resumed.")  # fmt: skip
 @click.option("--checkpoint-dir", type=click.Path(path_type=Path), metavar="DIR", help="Save the state of the "
