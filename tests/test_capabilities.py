@@ -84,7 +84,7 @@ def test_both_ends_of_the_steps_fit(steps: int) -> None:
 
 @pytest.mark.parametrize(("steps", "nearest"), [(1, 2), (31, 30)])
 def test_steps_beyond_become_the_nearest(steps: int, nearest: int) -> None:
-    assert losses(num_inference_steps=steps) == [Loss("num_inference_steps", steps, "there takes 2 to 30", nearest)]
+    assert losses(num_inference_steps=steps) == [Loss("num_inference_steps", steps, "there supports 2 to 30", nearest)]
     assert fitted(num_inference_steps=steps).num_inference_steps == nearest
 
 
@@ -95,14 +95,14 @@ def test_both_ends_of_the_frames_fit(frames: int) -> None:
 
 @pytest.mark.parametrize(("frames", "nearest"), [(81, 85), (133, 129)])
 def test_frames_beyond_become_the_nearest(frames: int, nearest: int) -> None:
-    assert losses(num_frames=frames) == [Loss("num_frames", frames, "there takes 85 to 129", nearest)]
+    assert losses(num_frames=frames) == [Loss("num_frames", frames, "there supports 85 to 129", nearest)]
     assert fitted(num_frames=frames).num_frames == nearest
 
 
 def test_frames_without_an_upper_end() -> None:
     limits = Capabilities(frames=(5, None))
     assert losses(limits, num_frames=4001) == []
-    assert losses(limits, num_frames=1) == [Loss("num_frames", 1, "there takes 5 or more", 5)]
+    assert losses(limits, num_frames=1) == [Loss("num_frames", 1, "there supports 5 or more", 5)]
 
 
 @pytest.mark.parametrize("seed", [0, 99])
@@ -131,7 +131,7 @@ def test_listed_sizes_fit(width: int, height: int) -> None:
 )
 def test_other_sizes_become_one_that_lies_alike(size: tuple[int, int], nearest: tuple[int, int]) -> None:
     width, height = size
-    allowed = "there makes 1280x720 and 720x1280"
+    allowed = "there supports 1280x720 and 720x1280"
     assert losses(width=width, height=height) == [
         Loss("size", f"{width}x{height}", allowed, f"{nearest[0]}x{nearest[1]}")
     ]
@@ -199,7 +199,7 @@ def test_a_refused_loss_is_an_invalid_request() -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"num_inference_steps": 50}, ["num_inference_steps=50", "there takes 2 to 30", "allow_loss=True", "to 30"]),
+        ({"num_inference_steps": 50}, ["num_inference_steps=50", "there supports 2 to 30", "allow_loss=True", "to 30"]),
         ({"seed": 100}, ["seed=100", "there supports 0 to 99", "changed to a random seed"]),
         ({"fps": 24}, ["fps=24", "there does not support this setting", "omitted"]),
         ({"width": 640, "height": 640}, ["size='640x640'", "1280x720 and 720x1280", "changed to 1280x720"]),

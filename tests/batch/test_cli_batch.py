@@ -122,7 +122,7 @@ def test_the_page_shows_each_video(made: Made) -> None:
 
 def test_the_terminal_says_what_was_made(made: Made) -> None:
     assert "2 videos in out, 2 to generate" in made.first.stderr
-    assert "done     2, 1 of them now" in made.again.stderr
+    assert "done     2, 1 in this run" in made.again.stderr
 
 
 BAD = '{"prompt": "a cat"}\n{"prompt": "a dog", "width": 100}\n{"promt": "x"}\n'
@@ -224,7 +224,7 @@ def test_a_page_that_cannot_be_written_hides_nothing_of_what_was_made(
     monkeypatch.setattr(command, "write_report", refuse)
     done = hosted("--seeds", "1", "--report", "page.html", "--json", text="a cat\n")
     assert done.returncode == 24
-    assert "No space left on device; what was made is in out" in done.stderr.replace("\n", " ")
+    assert "No space left on device; the videos are in out" in done.stderr.replace("\n", " ")
     assert json.loads(done.stdout.splitlines()[-1])["done"] == 1
 
 

@@ -106,7 +106,7 @@ def test_a_waiting_job_is_neither_retried_nor_deleted(run: Run, job: Job, what: 
 
 def test_a_finished_job_is_not_cancelled(run: Run, job: Job, store: JobStore) -> None:
     finish(store, job)
-    assert "is succeeded already" in run("cancel", job.job_id).stderr
+    assert "is already succeeded" in run("cancel", job.job_id).stderr
 
 
 def test_a_folder_without_jobs_is_refused(run: Run, tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_without_ray_the_extra_is_named(folder: DataFolder, store: JobStore, mon
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"executor": "ray", "workers": 2}, "workers=2: with --executor ray, give --num-replicas"),
+        ({"executor": "ray", "workers": 2}, "workers=2: with --executor ray, use --num-replicas"),
         ({"executor": "ray"}, "num_replicas: must be given"),
         ({"num_replicas": 2}, "num_replicas=2: applies only to Ray; add --executor ray, or use --workers"),
         ({"ray_address": "auto"}, "ray_address='auto': applies only to Ray; add --executor ray"),
