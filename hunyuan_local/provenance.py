@@ -37,7 +37,7 @@ class ModelIdentity(BaseModel):
     """The model that generated a video; for a hosted model only the name is known.
 
     ``config`` is the complete preset with the requested repository or folder and revision. ``weights`` is the identity
-    of the weights that were used, from :func:`weights_identity`. ``files`` maps the paths of added files (LoRAs, a GGUF
+    of the weights that were used, from ``weights_identity``. ``files`` maps the paths of added files (LoRAs, a GGUF
     file) to their SHA-256.
     """
 
