@@ -53,9 +53,9 @@ def _local_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.group(name="bench", invoke_without_command=True)
 @click.option("--scenarios", default=DEFAULT, show_default=True, metavar="FILE", help=f"Requests to run: a YAML file, "
               f"or one of {', '.join(scenario_names())}.")  # fmt: skip
-@click.option("--backend", "backends", multiple=True, metavar="NAME[=URL]", show_default="local",
+@click.option("--backend", "backends", multiple=True, metavar="NAME[=URL]",
               help=f"Backend to measure: {', '.join(backend_names())}; with =URL, your own server in that service's "
-              "format. Repeatable.")  # fmt: skip
+              "format. Repeatable; at least one is required.")  # fmt: skip
 @click.option("--repeats", type=click.IntRange(min=1), metavar="N", show_default="from the file",
               help="Measured runs per request.")  # fmt: skip
 @click.option("--output-dir", "-o", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
@@ -75,7 +75,7 @@ def _local_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def command(ctx: click.RichContext, /, scenarios: str, backends: tuple[str, ...], **flags: Any) -> None:
     """Benchmark backends with the same requests and write a report.
 
-    Example: hunyuan-local bench --model tiny --output-dir first-bench
+    Example: hunyuan-local bench --scenarios smoke --backend local --model tiny
 
     Every run is recorded, failed runs too; warm-up runs are kept separate. Ctrl-C stops the bench, and the same
     command with the same --output-dir resumes it. Billed requests need your confirmation or --yes. Exit code 21 if a
