@@ -231,7 +231,7 @@ def smoked(
 
 def test_smoke_says_what_it_made(smoked: tuple) -> None:
     assert smoked[0].returncode == 0, smoked[0].stderr
-    assert smoked[0].stdout.startswith("ok: tiny made 5 frames of 144x80")
+    assert smoked[0].stdout.startswith("ok: tiny generated 5 frames of 144x80")
 
 
 def test_smoke_leaves_nothing(smoked: tuple) -> None:

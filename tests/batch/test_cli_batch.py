@@ -87,7 +87,7 @@ def made(starts_process: None, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 def test_ctrl_c_keeps_what_was_made(made: Made) -> None:
     assert (made.first.returncode, len(made.videos)) == (130, 1)
-    assert "the same command generates the rest" in made.first.stderr and "videos   2" in made.first.stderr
+    assert "the same command resumes the batch" in made.first.stderr and "videos   2" in made.first.stderr
 
 
 def test_the_same_command_goes_on(made: Made) -> None:
