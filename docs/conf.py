@@ -24,6 +24,7 @@ source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build", "pictures/README.md"]
 myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]
 myst_heading_anchors = 3
+smartquotes = False  # options such as --model and quoted commands stay as typed
 
 nitpicky = True
 # Types of other projects, whose documentation a build without a network cannot look up.

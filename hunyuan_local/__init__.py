@@ -1,4 +1,4 @@
-"""HunyuanVideo on your own machines: one request, one interface, one file with its own history.
+"""HunyuanVideo on your own machines, with one request type and one interface for local and hosted backends.
 
 Importing this package imports neither torch, diffusers nor transformers.
 """

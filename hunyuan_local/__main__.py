@@ -1,6 +1,6 @@
-"""``python -m hunyuan_local``: the command line, where its script is not on the path."""
+"""``python -m hunyuan_local``: the command line, if the script is not on PATH."""
 
 from .cli.main import main
 
-if __name__ == "__main__":  # not in the processes that multiprocessing starts
+if __name__ == "__main__":  # not in processes started by multiprocessing
     main()

@@ -1,7 +1,7 @@
-"""What a target can hold of a request, and what is lost where it cannot hold all.
+"""Limits of backends and dialects, and what a request loses when a target does not support all of it.
 
-A target is a backend or a dialect of the wire. It states its limits as data, and :func:`fit` holds
-a request against them. Knows nothing about any particular target.
+A target is a backend or a wire dialect. It declares its limits as data, and :func:`fit` adapts a request to them.
+This module knows nothing about particular targets.
 """
 
 from __future__ import annotations
@@ -16,23 +16,22 @@ from .errors import Loss, RequestLossError
 from .schema import MAX_FRAMES, MAX_SEED, GenerationRequest
 
 ALL_FIELDS = frozenset(GenerationRequest.model_fields)
-# Settled before a target sees the request, so none can lose them.
+# Handled before a target sees the request, so no target can lose them.
 SETTLED_HERE = frozenset({"rewrite", "original_prompt"})
 
 
 class Capabilities(BaseModel):
-    """The limits of one target; both ends of a range are allowed.
+    """The limits of one target; ranges include both ends.
 
     Attributes:
-        fields: the request fields that it takes at all.
-        sizes: the (width, height) pairs in pixels that it makes; None is every size that a request
-            allows.
-        steps: denoising steps.
-        frames: number of frames, both ends being 4k+1; None where it does not say.
-        seeds: seeds; a request without one gets a random one of these.
-        prompt_characters: the longest prompt; None where it does not say.
-        defaults: its own values for fields that a request leaves open.
-        price_usd: of one video in US dollars; None if unknown. ``price_source`` says where from.
+        fields: supported request fields.
+        sizes: supported (width, height) pairs in pixels; None supports every valid size.
+        steps: range of denoising steps.
+        frames: range of the number of frames, both ends 4k+1; None if the target does not declare one.
+        seeds: range of seeds; a request without a seed gets a random one from it.
+        prompt_characters: maximum length of a prompt; None if the target does not declare one.
+        defaults: the target's values for fields that are None.
+        price_usd: price of one video in US dollars, None if unknown; ``price_source`` names the source.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -50,21 +49,21 @@ class Capabilities(BaseModel):
 
 @dataclass(frozen=True)
 class Fit:
-    """A request as a target would take it, and what that costs; ``losses`` is empty if nothing."""
+    """A request adapted to a target, and the losses; ``losses`` is empty if nothing is lost."""
 
     request: GenerationRequest
     losses: tuple[Loss, ...]
 
     @property
     def possible(self) -> bool:
-        """Whether permission is all that is missing."""
+        """Whether the target can run the request if losses are permitted."""
         return all(loss.permissible for loss in self.losses)
 
 
 def fit(request: GenerationRequest, target: str, limits: Capabilities) -> Fit:
-    """The nearest request that the target holds, with each loss named.
+    """Return the nearest request that the target supports, with each loss.
 
-    The target's defaults are filled in: what it would choose by itself is said, not left open.
+    Fills in the target's defaults, so that the result states every value that the target would choose.
     """
     request = _with_whole_size(request, limits)
     losses: list[Loss] = []
@@ -75,11 +74,10 @@ def fit(request: GenerationRequest, target: str, limits: Capabilities) -> Fit:
 
 
 def settle(request: GenerationRequest, target: str, limits: Capabilities, *, allow_loss: bool = False) -> Fit:
-    """Like :func:`fit`, but what is not permitted is refused.
+    """Like :func:`fit`, but raise an error for losses that are not permitted.
 
     Raises:
-        RequestLossError: names each loss, if there is one and ``allow_loss`` is false, or one that
-            no permission covers.
+        RequestLossError: there are losses and ``allow_loss`` is false, or a loss can never be permitted; names each.
     """
     fitted = fit(request, target, limits)
     refused = [loss for loss in fitted.losses if not (allow_loss and loss.permissible)]
@@ -89,33 +87,33 @@ def settle(request: GenerationRequest, target: str, limits: Capabilities, *, all
 
 
 def _losses(request: GenerationRequest, target: str, limits: Capabilities) -> Iterator[tuple[Loss, dict[str, Any]]]:
-    """Each loss, with the changes to the request that it stands for."""
+    """Yield each loss with the corresponding changes to the request."""
     for name, field in GenerationRequest.model_fields.items():
         value = getattr(request, name)
         if name not in limits.fields | SETTLED_HERE and value != field.default:
-            yield Loss(name, value, f"{target} has no such setting"), {name: field.default}
+            yield Loss(name, value, f"{target} does not support this setting"), {name: field.default}
     longest = limits.prompt_characters
     if longest is not None and len(request.prompt) > longest:
-        rule = f"{target} takes {longest} characters, this has {len(request.prompt)}"
+        rule = f"the prompt is {len(request.prompt)} characters long; the limit of {target} is {longest}"
         yield Loss("prompt", request.prompt, rule, permissible=False), {}
     if limits.sizes is not None and request.width is not None and request.height is not None:
         size = (request.width, request.height)
         if size not in limits.sizes:
             alike = (s for s in limits.sizes if (s[1] > s[0]) == (size[1] > size[0]))
             nearest = next(alike, limits.sizes[0])
-            allowed = f"{target} makes {' and '.join(map(_by, limits.sizes))}"
+            allowed = f"{target} supports {' and '.join(map(_by, limits.sizes))}"
             yield Loss("size", _by(size), allowed, _by(nearest)), dict(zip(("width", "height"), nearest, strict=True))
     for name, span in (("num_inference_steps", limits.steps), ("num_frames", limits.frames)):
         value = getattr(request, name)
         if value is not None and span is not None and name in limits.fields and (near := _clamp(value, span)) != value:
-            yield Loss(name, value, f"{target} takes {_span(span)}", near), {name: near}
+            yield Loss(name, value, f"{target} supports {_span(span)}", near), {name: near}
     if request.seed is not None and "seed" in limits.fields and _clamp(request.seed, limits.seeds) != request.seed:
-        # Wrapped or clamped it would pass for the seed that was asked for.
-        yield Loss("seed", request.seed, f"{target} takes {_span(limits.seeds)}", "a random one"), {"seed": None}
+        # Do not wrap or clamp: the result would look like the requested seed.
+        yield Loss("seed", request.seed, f"{target} supports {_span(limits.seeds)}", "a random seed"), {"seed": None}
 
 
 def _with_whole_size(request: GenerationRequest, limits: Capabilities) -> GenerationRequest:
-    """Where one side is given and the target lists its sizes, the other side of the first that has it."""
+    """If only one side is given and the target lists sizes, take the other side from the first size that matches."""
     sides = (request.width, request.height)
     if limits.sizes is None or sides.count(None) != 1:
         return request

@@ -1,9 +1,10 @@
-"""How a field is refused: ranges, grids, and what pydantic found wrong, in this project's words."""
+"""Checks of field values: ranges and grids; pydantic's errors as :class:`FieldProblem`."""
 
 from __future__ import annotations
 
 import difflib
 import math
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -13,11 +14,25 @@ from .errors import FieldProblem
 Number = TypeVar("Number", int, float)
 
 
+@dataclass(frozen=True)
+class Limits:
+    """Allowed values of a numeric field, as metadata of its annotation; pydantic itself ignores it.
+
+    Attributes:
+        low, high: the smallest and the largest allowed value.
+        above_low: ``low`` itself is not allowed.
+    """
+
+    low: float
+    high: float
+    above_low: bool = False
+
+
 def check_range(value: Number, low: Number, high: Number) -> Number:
-    """The value, if it is from ``low`` to ``high``.
+    """Return the value if it is between ``low`` and ``high``, both included.
 
     Raises:
-        ValueError: it is not; names the nearest that is.
+        ValueError: it is outside; the message names the nearest allowed value.
     """
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"must be a finite number from {low} to {high}")
@@ -27,10 +42,10 @@ def check_range(value: Number, low: Number, high: Number) -> Number:
 
 
 def check_grid(value: int, step: int, offset: int, low: int, high: int | None, rule: str) -> int:
-    """The value, if it is ``offset`` plus a multiple of ``step``, from ``low`` to ``high``.
+    """Return the value if it is ``offset`` plus a multiple of ``step``, between ``low`` and ``high``.
 
     Raises:
-        ValueError: it is not ``rule``; names the nearest that are.
+        ValueError: it is not; the message states ``rule`` and names the nearest allowed values.
     """
     if value < low or (high is not None and value > high):
         limits = f"from {low} to {high}" if high is not None else f"at least {low}"
@@ -43,7 +58,7 @@ def check_grid(value: int, step: int, offset: int, low: int, high: int | None, r
 
 
 def field_problems(cls: type[BaseModel], error: ValidationError) -> list[FieldProblem]:
-    """What pydantic found wrong with the fields of a ``cls``, in this project's words."""
+    """Translate pydantic's validation errors for ``cls`` into :class:`FieldProblem`."""
     return [_to_problem(cls, item) for item in error.errors()]
 
 

@@ -1,7 +1,7 @@
-"""Files that are whole or not there, whatever dies in between, also after a power cut.
+"""Atomic file writes: a file is complete or absent, even after a crash or a power failure.
 
-What is unfinished has a hidden name and is locked by the process that writes it. The kernel lets go of the lock when
-that process ends, however it ends: what nobody holds was left by a dead process, and :func:`sweep` deletes it.
+Unfinished files have a hidden name and are locked by the process that writes them. The kernel releases the lock when
+the process ends for any reason, so an unlocked unfinished file belongs to a dead process, and :func:`sweep` deletes it.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-# The second is how versions before named what they saved; they held no lock.
+# The second alternative matches files of older versions, which did not lock them.
 _PARTIAL = re.compile(r"\..+\.(\d+)-[0-9a-f]+(?:\.\w+)?\.partial|(?:latents|prompt)-[0-9a-f]+\.safetensors\.(\d+)\.tmp")
 _DRAFT = re.compile(r"\..+\.\d+-[0-9a-f]+\.draft")
-_SURELY_LEFT_S = 60.0  # a draft has its name and its lock within a moment
+_SURELY_LEFT_S = 60.0  # a draft is locked and renamed within milliseconds
 
-_held: dict[Path, int] = {}  # descriptors of what this process is writing
+_held: dict[Path, int] = {}  # descriptors of the unfinished files of this process
 
 
 def begin_partial(target: Path, purpose: str = "", mode: int = 0o666) -> Path:
-    """A new, empty, hidden file beside ``target``, held until :func:`discard`; sweeps the folder before.
+    """Create an empty hidden file next to ``target``, locked until :func:`discard`; sweeps the folder first.
 
     Args:
-        purpose: a part of the name, such as ``.encode``.
-        mode: of the file, less the process's umask.
+        purpose: part of the file name, such as ``.encode``.
+        mode: file mode before the umask is applied.
 
     Raises:
         OSError: the disk or the folder does not allow it.
@@ -38,7 +38,7 @@ def begin_partial(target: Path, purpose: str = "", mode: int = 0o666) -> Path:
     sweep(target.parent)
     stem = f".{target.name[:40]}.{os.getpid()}-{secrets.token_hex(4)}"
     partial, draft = target.with_name(f"{stem}{purpose}.partial"), target.with_name(f"{stem}.draft")
-    # Under its own name it is held from the beginning, so that no other process takes it for a leftover.
+    # Lock the file under a draft name first: a partial file without a lock would look abandoned to other processes.
     descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
     try:
         with contextlib.suppress(OSError):  # a file system without locks, where nothing is swept
@@ -53,21 +53,21 @@ def begin_partial(target: Path, purpose: str = "", mode: int = 0o666) -> Path:
 
 
 def discard(partial: Path) -> None:
-    """Delete a file of :func:`begin_partial` unless it has another name by now, and let go of it."""
+    """Release a file of :func:`begin_partial`, and delete it unless it was renamed."""
     partial.unlink(missing_ok=True)
     if (descriptor := _held.pop(partial, None)) is not None:
         os.close(descriptor)
 
 
 def discard_all() -> None:
-    """Delete every unfinished file of this process, which is about to end."""
+    """Delete all unfinished files of this process before it ends."""
     for partial in list(_held):
         with contextlib.suppress(OSError):
             discard(partial)
 
 
 def sweep(folder: Path) -> None:
-    """Delete the unfinished files in a folder that dead processes have left; others stay, and no error is raised."""
+    """Delete unfinished files of dead processes in a folder; never raises an error."""
     with contextlib.suppress(OSError):
         names = os.listdir(folder)
         for name in names:
@@ -81,15 +81,15 @@ def sweep(folder: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path, mode: int = 0o666) -> Iterator[Path]:
-    """A name beside ``path`` to write to; what stands there at the end replaces ``path``.
+    """Yield a temporary path next to ``path``; its content replaces ``path`` at the end.
 
-    Two processes may do so at once: the later one's file stays.
+    Two processes may do this at the same time; the last one wins.
 
     Args:
-        mode: of the file, less the process's umask.
+        mode: file mode before the umask is applied.
 
     Raises:
-        OSError: the disk or the folder does not allow it; ``path`` is as it was.
+        OSError: the disk or the folder does not allow it; ``path`` is unchanged.
     """
     partial = begin_partial(path, mode=mode)
     try:
@@ -102,16 +102,16 @@ def replacing(path: Path, mode: int = 0o666) -> Iterator[Path]:
 
 
 def sync_names(folder: Path) -> None:
-    """Return when the names in a folder are on the disk, where it is readable and its file system knows such a thing.
+    """Flush a folder's directory entries to disk, if the folder and its file system allow it.
 
-    The file has its name by now, so that nothing here is an error.
+    Errors are ignored, since the file itself is already in place.
     """
     with contextlib.suppress(OSError):
         sync(folder)
 
 
 def sync(path: Path) -> None:
-    """Return when a file's content is on the disk."""
+    """Flush a file's content to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -120,17 +120,17 @@ def sync(path: Path) -> None:
 
 
 class OwnFolder:
-    """A new folder for this process alone, which deletes first what dead processes have left beside it.
+    """A private folder of this process; creating it first deletes folders that dead processes left behind.
 
     Args:
-        prefix: with which its name begins, and no other folder's.
-        parent: where it is made; None is that of temporary files.
+        prefix: start of the folder's name, used for nothing else.
+        parent: parent folder; None uses the folder for temporary files.
 
     Attributes:
-        path: of the folder, of mode 0700.
+        path: path of the folder, which has mode 0700.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: the folder cannot be created.
     """
 
     def __init__(self, prefix: str, parent: Path | None = None):
@@ -151,7 +151,7 @@ class OwnFolder:
         self.close()
 
     def close(self) -> None:
-        """Delete the folder with all that is in it; does nothing the second time."""
+        """Delete the folder and its content; safe to call twice."""
         shutil.rmtree(self.path, ignore_errors=True)
         if self._descriptor >= 0:
             os.close(self._descriptor)
@@ -170,7 +170,7 @@ def _delete_unless_held(path: Path, pid: int) -> None:
 
 
 def _may_write(pid: int, written_at: float) -> bool:
-    """Whether another process of this number lives that is older than a file: a version before held no lock."""
+    """Whether a live process with this pid is older than the file, and may be an old version that does not lock it."""
     if pid == os.getpid():
         return False
     try:

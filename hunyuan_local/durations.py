@@ -1,10 +1,10 @@
-"""Lengths of time as text: ``clock`` for the terminal, ``in_words`` for pages."""
+"""Durations as text: ``clock`` for the terminal, ``in_words`` for pages."""
 
 from __future__ import annotations
 
 
 def clock(seconds: float) -> str:
-    """Such as ``4.2 s``, ``18:49`` (minutes and seconds) or ``3:20:00`` (with hours)."""
+    """Format as ``4.2 s``, ``18:49`` (minutes and seconds) or ``3:20:00`` (with hours)."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -13,7 +13,7 @@ def clock(seconds: float) -> str:
 
 
 def in_words(seconds: float) -> str:
-    """Such as ``0.8 s``, ``42 s``, ``3 min 10 s`` or ``1 h 16 min``; from ten minutes on without the seconds."""
+    """Format as ``0.8 s``, ``42 s``, ``3 min 10 s`` or ``1 h 16 min``; without seconds from ten minutes up."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     if seconds < 59.5:

@@ -1,7 +1,7 @@
-"""The signals by which a system ends this process: SIGTERM, SIGHUP of a closed terminal, and SIGQUIT.
+"""Handling of the signals that end this process: SIGTERM, SIGHUP (closed terminal) and SIGQUIT.
 
-All three do the same, and none leaves a core dump. SIGHUP and SIGQUIT stay ignored where whoever started the process
-has them ignored, as ``nohup`` does. Knows nothing about what is ended.
+All three have the same effect, without a core dump. SIGHUP and SIGQUIT stay ignored if the parent process ignores
+them, as ``nohup`` does.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 def ending_signals() -> list[signal.Signals]:
-    """Those of the three that are to end this process."""
+    """The signals that end this process."""
     return [number for number in _SIGNALS if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN]
 
 
 class _Ending:
-    """A handler, and whether one of its kind has begun the end of the process."""
+    """A signal handler that knows whether shutdown has already started."""
 
     def __init__(self, handler: Handler, has_begun: list[bool]):
         self._handler, self.has_begun = handler, has_begun
@@ -35,13 +35,13 @@ class _Ending:
 
 
 def on_ending(handler: Handler, *others: signal.Signals) -> Callable[[], None]:
-    """Have ``handler`` called at each of the signals, and at ``others``; in another than the main thread do nothing.
+    """Install ``handler`` for these signals and for ``others``; does nothing outside the main thread.
 
-    A closed terminal sends SIGHUP twice, by the kernel and by the shell. After another signal it is therefore
-    ignored: it must not interrupt the end that is under way.
+    When a terminal closes, SIGHUP arrives twice: from the kernel and from the shell. SIGHUP after another signal is
+    therefore ignored, so that it does not interrupt a running shutdown.
 
     Returns:
-        Puts back what was there before.
+        A function that restores the previous handlers.
     """
     if threading.current_thread() is not threading.main_thread():
         return lambda: None
@@ -57,6 +57,6 @@ def on_ending(handler: Handler, *others: signal.Signals) -> Callable[[], None]:
 
 
 def leave_to_parent() -> None:
-    """Ignore what a terminal sends to all of its processes: this one ends with its parent, which sees to the work."""
+    """Ignore signals that a terminal sends to all its processes; the parent handles them and ends this process."""
     for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)

@@ -1,40 +1,40 @@
-"""Every error that this package raises on purpose::
+"""All errors that this package raises deliberately::
 
     HunyuanLocalError            exit code
     |- InvalidRequestError       2   a field of a request is not allowed
-    |  `- RequestLossError       2   a target cannot hold a field, and a loss was not permitted
+    |  `- RequestLossError       2   a target does not support a field, and losses were not permitted
     |- ConfigError               2   unknown model or profile, bad YAML, bad option
-    |- OutputExistsError         2   the output file is there and may not be replaced
-    |- ModelLoadError            3   weights missing, unreadable or not what they should be
-    |  |- UnknownModelError      2   nothing of that name is here, and the Hub cannot be asked
-    |  `- TokenizerMismatchError 3   a tokenizer that would encode prompts wrongly
+    |- OutputExistsError         2   the output file exists and may not be overwritten
+    |- ModelLoadError            3   weights are missing, unreadable or not the expected ones
+    |  |- UnknownModelError      2   the model is not on this machine, and the Hub cannot be queried
+    |  `- TokenizerMismatchError 3   the tokenizer would encode prompts incorrectly
     |- InvalidOutputError        4   NaN, black, constant or frozen video
     |- VideoError                5   a video file cannot be written or read
-    |- GpuMemoryError            6   the GPU's memory does not hold the request
-    |- HostedError               7   a hosted service, or the way to it; one of these:
-    |  |- AuthenticationError    7   no key, or one that the service refuses
-    |  |- RateLimitError         8   too many requests; says how long to wait
-    |  |- RequestRefusedError    9   the service refuses the request, in its own words
-    |  |- TaskFailedError        10  the task was accepted and failed there
-    |  |- TaskTimeoutError       11  not finished within the time limit; can be resumed
+    |- GpuMemoryError            6   the request does not fit into GPU memory
+    |- HostedError               7   base of the errors of hosted services:
+    |  |- AuthenticationError    7   the API key is missing or refused
+    |  |- RateLimitError         8   too many requests; states how long to wait
+    |  |- RequestRefusedError    9   the service refuses the request; quotes its message
+    |  |- TaskFailedError        10  the task was accepted and failed
+    |  |- TaskTimeoutError       11  the task did not finish within the time limit; can be resumed
     |  |- UnreachableError       12  no connection, or the service is down
-    |  |- InvalidAnswerError     13  an answer that is not what the service documents
-    |  |- DownloadError          14  the finished file cannot be fetched, or is no whole video
-    |  `- SubmissionLostError    15  the answer to a submission was lost: a task may exist, and be billed
+    |  |- InvalidAnswerError     13  a response does not match the service's documentation
+    |  |- DownloadError          14  the finished video cannot be downloaded or is incomplete
+    |  `- SubmissionLostError    15  the response to a submission was lost; a task may exist and be billed
     |- StoreError                16  the job store is damaged or cannot be written
-    |- QueueFullError            17  too many jobs are waiting
-    |- BatchIncompleteError      18  a batch has ended, and not all of its videos are there
-    |- SpendingLimitError        19  another hosted video would cost more than was allowed
-    |- RankFailedError           20  one of several processes that make a video together has died or failed
-    |- BenchIncompleteError      21  a bench has ended, and not all of its runs succeeded
+    |- QueueFullError            17  too many jobs are queued
+    |- BatchIncompleteError      18  videos of a finished batch are missing
+    |- SpendingLimitError        19  another hosted video would exceed the spending limit
+    |- RankFailedError           20  a process of a multi-GPU generation died or failed
+    |- BenchIncompleteError      21  runs of a finished bench failed
     |- RewriteError              22  a prompt could not be rewritten
-    |- ContentBlockedError       23  a checker of frames has flagged the video, which is withheld
-    |- UncheckedVideoError       23  a paid video could not be checked and is kept aside, not published
-    |- ReportError               24  the work is done, and what was to be said of it cannot be written
+    |- ContentBlockedError       23  the safety check flagged the video, which is withheld
+    |- UncheckedVideoError       23  a paid video could not be checked and is kept unpublished
+    |- ReportError               24  the work is done, but its report cannot be written
     `- GenerationCancelledError  130 stopped on request
 
-Each message names what was wrong, its value, what is allowed and the remedy, so that the command
-line can print it as it stands. Knows nothing about where errors come from.
+Each message states what was wrong, its value, what is allowed and the remedy, so that the command line can print it
+unchanged.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ from .exit_codes import ExitCode
 
 
 class HunyuanLocalError(Exception):
-    """Base of all errors of this package; ``exit_code`` is what the command line returns.
+    """Base of all errors of this package; ``exit_code`` is the exit code of the command line.
 
-    ``hint`` says how to go on with work that is still open, or why it could not be kept, where there is some.
+    ``hint`` explains how to resume unfinished work, or why it could not be saved.
     """
 
     exit_code: ExitCode = ExitCode.FAILED
@@ -58,22 +58,22 @@ class HunyuanLocalError(Exception):
         return f"{super().__str__()}; {self.hint}" if self.hint else super().__str__()
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Text and fields as they are: by default a copy's ``__init__`` would get the text for its arguments."""
+        """Copy text and fields without ``__init__``, which by default would receive the text as its argument."""
         return _restore, (type(self), self.args), self.__dict__
 
 
 def _restore(kind: type[HunyuanLocalError], args: tuple[object, ...]) -> HunyuanLocalError:
-    """An error with this text, without ``__init__``; ``copy`` and ``pickle`` then set its fields."""
+    """Create an error without calling ``__init__``; ``copy`` and ``pickle`` then set its fields."""
     return kind.__new__(kind, *args)
 
 
 class TerminationRequest(KeyboardInterrupt):
-    """The process was told to end, by a system or a closed terminal rather than by the user: give nothing up."""
+    """The system or a closed terminal ends this process, not the user: keep unfinished work for later."""
 
 
 @dataclass(frozen=True)
 class FieldProblem:
-    """One refused field: its name, its value, and the rule with the remedy in words."""
+    """One refused field: its name, its value, and the rule with the remedy."""
 
     field: str
     value: object
@@ -95,10 +95,10 @@ class InvalidRequestError(HunyuanLocalError):
 
 @dataclass(frozen=True)
 class Loss(FieldProblem):
-    """A field that a target cannot hold as it is.
+    """A field value that a target does not support.
 
-    ``becomes`` is what it is replaced by where the caller permits it (None: the target's own
-    value); with ``permissible`` false nothing would keep its meaning, so it is refused in any case.
+    ``becomes`` is the replacement if the caller permits losses (None: the target's own value). If ``permissible`` is
+    false, no replacement would keep the meaning, and the request is always refused.
     """
 
     becomes: object = None
@@ -109,24 +109,24 @@ class Loss(FieldProblem):
 
     @property
     def remedy(self) -> str:
-        """What would happen with permission, or what to do instead."""
+        """What happens if losses are permitted, or what to do instead."""
         if not self.permissible:
             return "change it, or use another backend"
         return f"with --allow-loss (allow_loss=True) it is {self.fate}"
 
     @property
     def fate(self) -> str:
-        """What becomes of the field with permission."""
-        return "left out" if self.becomes is None else f"changed to {self.becomes}"
+        """What happens to the field if losses are permitted."""
+        return "omitted" if self.becomes is None else f"changed to {self.becomes}"
 
     @property
     def note(self) -> str:
-        """What is said of it where it was permitted."""
+        """The note for a permitted loss."""
         return f"{self.field}={self.value!r} was {self.fate}: {self.rule}"
 
 
 class RequestLossError(InvalidRequestError):
-    """A target cannot hold the request as it is; ``losses`` name each field."""
+    """A target does not support the request; ``losses`` lists each field."""
 
     def __init__(self, losses: list[Loss]):
         self.losses = losses
@@ -134,31 +134,31 @@ class RequestLossError(InvalidRequestError):
 
 
 class ConfigError(HunyuanLocalError):
-    """A configuration, a model name, a profile or an option cannot be used."""
+    """A configuration, model name, profile or option cannot be used."""
 
     exit_code = ExitCode.BAD_INPUT
 
 
 class OutputExistsError(HunyuanLocalError):
-    """The output file exists and overwriting was not asked for."""
+    """The output file exists and overwriting was not requested."""
 
     exit_code = ExitCode.BAD_INPUT
 
 
 class ModelLoadError(HunyuanLocalError):
-    """A checkpoint is missing, incomplete, or of other classes than the pipeline needs."""
+    """A checkpoint is missing or incomplete, or has other classes than the pipeline needs."""
 
     exit_code = ExitCode.MODEL_NOT_LOADED
 
 
 class UnknownModelError(ModelLoadError):
-    """Nothing of a model of this name is on this machine, and whether the Hub has it cannot be asked."""
+    """A model is not on this machine, and the Hub cannot be queried for it."""
 
     exit_code = ExitCode.BAD_INPUT
 
 
 class TokenizerMismatchError(ModelLoadError):
-    """A loaded tokenizer encodes text differently from the checkpoint's own ``tokenizer.json``."""
+    """A loaded tokenizer encodes text differently from the checkpoint's ``tokenizer.json``."""
 
 
 class InvalidOutputError(HunyuanLocalError):
@@ -168,9 +168,9 @@ class InvalidOutputError(HunyuanLocalError):
 
 
 class VideoError(HunyuanLocalError):
-    """A video file cannot be written, read, or lacks what was asked of it.
+    """A video file cannot be written or read, or lacks the requested content.
 
-    ``cause`` is what ffmpeg or the system says of it, where that is known, without the file and the remedy.
+    ``cause`` is the message of ffmpeg or the system if there is one, without file name and remedy.
     """
 
     exit_code = ExitCode.VIDEO_FILE
@@ -181,9 +181,9 @@ class VideoError(HunyuanLocalError):
 
 
 class GpuMemoryError(HunyuanLocalError):
-    """The GPU's memory does not hold the request; no file was kept.
+    """The request does not fit into GPU memory; no file was kept.
 
-    ``stage`` is where it ran out, and ``peak_bytes`` the most that was allocated until then, if it did.
+    If memory ran out during generation, ``stage`` is the stage and ``peak_bytes`` the peak allocation until then.
     """
 
     exit_code = ExitCode.GPU_MEMORY
@@ -194,10 +194,10 @@ class GpuMemoryError(HunyuanLocalError):
 
 
 class RewriteError(HunyuanLocalError):
-    """The language model did not rewrite the prompt in time, or what it wrote cannot be used.
+    """The language model did not rewrite the prompt in time, or its output cannot be used.
 
     Args:
-        may_pass: whether a later attempt may fare better, such as that of a server that was not reached.
+        may_pass: whether a retry may succeed, for example because the server was unreachable.
     """
 
     exit_code = ExitCode.NOT_REWRITTEN
@@ -208,10 +208,10 @@ class RewriteError(HunyuanLocalError):
 
 
 class ContentBlockedError(HunyuanLocalError):
-    """A checker of frames has flagged the video, and it is withheld; ``verdict`` says why.
+    """The safety check flagged the video, and it is withheld.
 
     Args:
-        verdict: as :class:`hunyuan_local.schema.SafetyVerdict` has it.
+        verdict: the :class:`hunyuan_local.schema.SafetyVerdict`.
     """
 
     exit_code = ExitCode.CONTENT_BLOCKED
@@ -222,7 +222,7 @@ class ContentBlockedError(HunyuanLocalError):
 
 
 class UncheckedVideoError(HunyuanLocalError):
-    """Only checked videos may be published, and one that is paid for could not be checked; ``path`` is where it is."""
+    """A paid video could not be checked and is therefore not published; it is kept at ``path``."""
 
     exit_code = ExitCode.CONTENT_BLOCKED
 
@@ -232,23 +232,23 @@ class UncheckedVideoError(HunyuanLocalError):
 
 
 class GenerationCancelledError(HunyuanLocalError):
-    """The generation was stopped on request; no file was kept."""
+    """The generation was cancelled; no file was kept."""
 
     exit_code = ExitCode.CANCELLED
 
 
 class HostedError(HunyuanLocalError):
-    """A hosted service did not deliver; each kind is a class of its own, with an exit code."""
+    """Base of the errors of hosted services; each kind has its own class and exit code."""
 
     exit_code = ExitCode.AUTHENTICATION
 
 
 class AuthenticationError(HostedError):
-    """There is no key, or the service refuses it."""
+    """The API key is missing, or the service refuses it."""
 
 
 class RateLimitError(HostedError):
-    """The service has had too many requests; ``retry_after_s`` is the wait it asks for, if it says."""
+    """Too many requests; ``retry_after_s`` is the wait that the service requests, if it states one."""
 
     exit_code = ExitCode.RATE_LIMIT
 
@@ -258,55 +258,55 @@ class RateLimitError(HostedError):
 
 
 class RequestRefusedError(HostedError):
-    """The service refused the request; the message holds its own words."""
+    """The service refused the request; the message quotes its reason."""
 
     exit_code = ExitCode.REFUSED
 
 
 class TaskFailedError(HostedError):
-    """The service accepted the task and could not finish it; the message holds its own words."""
+    """The service accepted the task and could not finish it; the message quotes its reason."""
 
     exit_code = ExitCode.TASK_FAILED
 
 
 class TaskTimeoutError(HostedError):
-    """The task was not finished within the time limit; it goes on at the service and can be resumed."""
+    """The task did not finish within the time limit; it continues at the service and can be resumed."""
 
     exit_code = ExitCode.TASK_TIMEOUT
 
 
 class UnreachableError(HostedError):
-    """There is no connection to the service, or it answers with server errors."""
+    """The service cannot be reached, or responds with server errors."""
 
     exit_code = ExitCode.UNREACHABLE
 
 
 class InvalidAnswerError(HostedError):
-    """An answer cannot be understood: no JSON, a field missing, an unknown status word."""
+    """A response cannot be understood: not JSON, a missing field, or an unknown status."""
 
     exit_code = ExitCode.INVALID_ANSWER
 
 
 class DownloadError(HostedError):
-    """The finished video cannot be fetched, or what came is not a whole mp4; no file was kept."""
+    """The finished video cannot be downloaded, or is not a complete mp4; no file was kept."""
 
     exit_code = ExitCode.DOWNLOAD
 
 
 class SubmissionLostError(HostedError):
-    """A submission was sent and its answer lost: the service may have made, and billed, a task."""
+    """The response to a submission was lost: the service may have created, and billed, a task."""
 
     exit_code = ExitCode.SUBMISSION_LOST
 
 
 class StoreError(HunyuanLocalError):
-    """The job store is damaged, of a newer version, or cannot be written; it is left as it is."""
+    """The job store is damaged, has a newer version, or cannot be written; it is left unchanged."""
 
     exit_code = ExitCode.STORE
 
 
 class QueueFullError(HunyuanLocalError):
-    """So many jobs are waiting that no more are taken."""
+    """The queue is full; no more jobs are accepted."""
 
     exit_code = ExitCode.QUEUE_FULL
 
@@ -317,35 +317,35 @@ def _shorten(value: object, limit: int = 60) -> str:
 
 
 class BatchIncompleteError(HunyuanLocalError):
-    """A batch has ended, and not all of its videos are there; the message counts them."""
+    """A batch has finished with missing videos; the message counts them."""
 
     exit_code = ExitCode.BATCH_INCOMPLETE
 
 
 class SpendingLimitError(HunyuanLocalError):
-    """Another video at a hosted service would cost more than the user has allowed; nothing was sent."""
+    """Another video at a hosted service would exceed the spending limit; nothing was sent."""
 
     exit_code = ExitCode.SPENDING_LIMIT
 
 
 class RankFailedError(HunyuanLocalError):
-    """One of the processes that make a video together has died, or failed in a way that nobody foresaw."""
+    """A process of a multi-GPU generation died, or failed with an unexpected error."""
 
     exit_code = ExitCode.RANK_FAILED
 
 
 class ReportError(HunyuanLocalError):
-    """The work is done, and a report of it that was asked for cannot be written; the message names what is finished."""
+    """The work is done, but the requested report cannot be written; the message names the finished work."""
 
     exit_code = ExitCode.REPORT
 
 
 class BenchIncompleteError(HunyuanLocalError):
-    """A bench has ended, and not all of its runs succeeded; the message says what became of the others."""
+    """A bench has finished with failed runs; the message names the first failure."""
 
     exit_code = ExitCode.BENCH_INCOMPLETE
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line; the name of its class where it says nothing."""
+    """The first line of an error's message; the class name if the message is empty."""
     return (str(error).strip() or type(error).__name__).split("\n")[0]

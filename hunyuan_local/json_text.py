@@ -1,4 +1,4 @@
-"""A pydantic model as JSON text and back, whatever the names of files in it are made of."""
+"""Pydantic models to JSON and back, including file names that are not valid UTF-8."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def json_text(model: BaseModel, *, indent: int | None = None) -> str:
-    """The model as JSON; a byte of a file's name that is no UTF-8 becomes an escape such as ``\\udcff``.
+    """Serialize a model to JSON; bytes of a file name that are not UTF-8 become escapes such as ``\\udcff``.
 
-    Python's ``json`` reads that back as the very name (:func:`os.fsencode` gives its bytes), and so does
-    :func:`from_json_text`; pydantic does not.
+    Python's ``json`` and :func:`from_json_text` decode them to the original name, and :func:`os.fsencode` then gives
+    the original bytes. Pydantic cannot decode them.
     """
     text = ""
     with contextlib.suppress(PydanticSerializationError):
         text = model.model_dump_json(indent=indent)
-    if text and _REPLACEMENT not in text:  # which pydantic puts for such a byte in a key
+    if text and _REPLACEMENT not in text:  # pydantic writes it for such bytes in keys
         return text
     separators = (",", ":") if indent is None else None
     return json.dumps(model.model_dump(), default=_plain, indent=indent, separators=separators)
 
 
 def from_json_text(kind: type[M], text: str) -> M:
-    """The model of a text of :func:`json_text`.
+    """Parse the output of :func:`json_text`.
 
     Raises:
-        ValueError: it is no such text (pydantic's ``ValidationError`` is one).
+        ValueError: the text is invalid (pydantic's ``ValidationError`` is a ValueError).
     """
-    if "\\ud" in text:  # an escape of half a character
+    if "\\ud" in text:  # an escaped surrogate
         return kind.model_validate(json.loads(text))
     return kind.model_validate_json(text)
 
 
 def _plain(value: Any) -> str:
-    """What JSON has no kind for: times, else paths."""
+    """Convert types that JSON lacks: datetimes and paths."""
     return value.isoformat() if isinstance(value, datetime) else str(value)

@@ -1,8 +1,8 @@
-"""What an mp4 says of how it was made, and how two such statements differ.
+"""Provenance of a video: how it was generated, stored in the file, and how two provenances differ.
 
-The statement is one JSON object in the file's comment tag and in ``--json``. A video that can hold none, since a
-service gave it in a form that cannot be written again, has it beside it: ``a.mp4.json``. Knows nothing about pipelines;
-who made the video says how.
+The provenance is one JSON object in the comment tag of the mp4 and in the output of ``--json``. If a service delivers a
+format that cannot be rewritten, it is stored in a separate file next to the video, ``a.mp4.json``. This module knows
+nothing about pipelines; the backend supplies the content.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ _LIBRARIES = ("hunyuan-local", "torch", "diffusers", "transformers", "tokenizers
 _SNAPSHOT = re.compile(r"^[0-9a-f]{40}$")
 _SOURCE_DATE = "SOURCE_DATE_EPOCH"
 _LAST_S = 253_402_300_799  # the last second of the year 9999
-_MAX_HEADER_BYTES = 100_000_000  # the safetensors format's own limit
+_MAX_HEADER_BYTES = 100_000_000  # limit of the safetensors format
 
 
 class ModelIdentity(BaseModel):
-    """Which model made it; of a hosted one no more than its name is known.
+    """The model that generated a video; for a hosted model only the name is known.
 
-    ``config`` is the whole preset, with the repository or folder and the revision asked for,
-    ``weights`` the identity of ``weights_identity``, what was there, and ``files`` the SHA-256 of what
-    was added to it (LoRAs, a GGUF file) by path.
+    ``config`` is the complete preset with the requested repository or folder and revision. ``weights`` is the identity
+    of the weights that were used, from ``weights_identity``. ``files`` maps the paths of added files (LoRAs, a GGUF
+    file) to their SHA-256.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -50,7 +50,7 @@ class ModelIdentity(BaseModel):
 
 
 class RemoteTask(BaseModel):
-    """Where a hosted video was made."""
+    """The task that generated a hosted video."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -59,13 +59,13 @@ class RemoteTask(BaseModel):
 
 
 class Provenance(SeedTeller, BaseModel):
-    """How a video was made; None is what a hosted service does not tell, or ``remote`` of a local one.
+    """How a video was generated. Fields are None if a hosted service does not report them.
 
-    ``profile`` is the name that was asked for and ``runtime`` what it came to. ``recoveries`` are changes
-    that were made because memory ran out. ``render_size`` is (width, height) before the encoder
-    scaled it up. ``frames_sha256`` is over the RGB bytes of all frames: those handed to the encoder,
-    or decoded from a hosted file; None where that cannot be decoded. ``file_sha256`` is that of a hosted file that was
-    delivered as it came, and the statement beside it speaks of no other. ``safety`` is None where no frame was checked.
+    ``profile`` is the requested name and ``runtime`` the profile that was used. ``recoveries`` lists changes made after
+    memory ran out. ``render_size`` is (width, height) before the encoder scaled the frames up. ``remote`` is None for a
+    local video. ``frames_sha256`` is over the RGB bytes of all frames: the input of the encoder, or the decoded frames
+    of a hosted file; None if it cannot be decoded. ``file_sha256`` is set for a hosted file that was stored unchanged,
+    and ties a separate provenance file to it. ``safety`` is None if no frame was checked.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -95,33 +95,33 @@ class Provenance(SeedTeller, BaseModel):
 
 
 def read_provenance(path: Path) -> Provenance:
-    """The statement inside a video file, or beside one that was delivered as it came.
+    """Read the provenance from a video file, or from the separate file next to it.
 
     Raises:
-        VideoError: the file cannot be read, or was not made by this package.
+        VideoError: the file cannot be read, or was not written by this package.
     """
     text = _statement_beside(path) or read_metadata(path)
     if text is None:
-        raise VideoError(f"{path}: says nothing of how it was made; only files written by hunyuan-local do")
+        raise VideoError(f"{path}: contains no provenance; only files written by hunyuan-local do")
     try:
         fields = json.loads(text)
         if not isinstance(fields, dict) or fields.get("format") != FORMAT:
-            raise VideoError(f"{path}: its comment is not a {FORMAT} statement, so it was made by something else")
-        # JSON has no tuples, and the request's own checks are strict about types, which JSON keeps.
+            raise VideoError(f"{path}: its comment is not {FORMAT} provenance; another program wrote the file")
+        # Validate in Python mode: tuples arrive as lists, and the request checks its types strictly itself.
         return Provenance(**fields)
     except VideoError:
         raise
     except (json.JSONDecodeError, ValidationError, HunyuanLocalError, TypeError) as error:
-        raise VideoError(f"{path}: its statement of how it was made is damaged: {error}") from error
+        raise VideoError(f"{path}: its provenance is damaged: {error}") from error
 
 
 def beside(path: Path) -> Path:
-    """Where the statement of a video is that can hold none."""
+    """Path of the separate provenance file of a video."""
     return path.with_name(f"{path.name}.json")
 
 
 def _statement_beside(path: Path) -> str | None:
-    """The text beside a video, if it speaks of that very file."""
+    """Content of the separate provenance file, if its hash matches the video."""
     try:
         text = beside(path).read_text(encoding="utf-8")
         said = json.loads(text)
@@ -131,13 +131,13 @@ def _statement_beside(path: Path) -> str | None:
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file in hexadecimal digits; raises OSError."""
+    """SHA-256 of a file as hexadecimal digits; raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def differences(old: Provenance, new: Provenance) -> list[str]:
-    """What differs in model, profile, device and library versions, one line each."""
+    """Differences in model, profile, device and library versions, one line each."""
     lines = []
     before, after = _comparable(old), _comparable(new)
     for key in sorted(before.keys() | after.keys()):
@@ -160,12 +160,11 @@ def _comparable(provenance: Provenance) -> dict[str, object]:
 
 
 def weights_identity(folder: Path) -> str:
-    """An identity of a checkpoint that costs no full read of the weights.
+    """Identify a checkpoint without reading all its weights.
 
-    For a snapshot in the Hub's cache that is the commit. For any other folder it is a SHA-256 over
-    the name and size of each file, the header of each safetensors file (names, types, shapes and
-    places of all tensors) and the content of each small JSON and text file. Other values in tensors
-    of the same shapes are not seen.
+    For a snapshot in the Hub cache, the identity is the commit. For other folders it is a SHA-256 over the name and
+    size of each file, the header of each safetensors file (names, types, shapes and offsets of all tensors) and the
+    content of each small JSON and text file. It does not detect changed values in tensors of the same shape.
     """
     resolved = folder.resolve()
     if resolved.parent.name == "snapshots" and _SNAPSHOT.match(resolved.name):
@@ -181,7 +180,7 @@ def weights_identity(folder: Path) -> str:
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that decide what the frames look like."""
+    """Versions of Python and of the libraries that affect the frames."""
     versions = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
     for name in _LIBRARIES:
         try:
@@ -192,29 +191,29 @@ def library_versions() -> dict[str, str]:
 
 
 def check_source_date() -> None:
-    """Refuse a ``SOURCE_DATE_EPOCH`` that is no time: better at the start than when a video says when it was made.
+    """Refuse an invalid ``SOURCE_DATE_EPOCH`` at the start rather than when the first video is written.
 
     Raises:
-        ConfigError: it is set and is not a whole number of seconds since 1970, up to the year 9999.
+        ConfigError: it is set and not an integer number of seconds since 1970, up to the year 9999.
     """
     _source_date()
 
 
 def now() -> str:
-    """UTC time in ISO 8601, to the second; ``SOURCE_DATE_EPOCH`` overrides it, but for one that is no time."""
+    """UTC time in ISO 8601, to the second; a valid ``SOURCE_DATE_EPOCH`` overrides it."""
     moment = None
-    with contextlib.suppress(ConfigError):  # a finished video is not lost to it
+    with contextlib.suppress(ConfigError):  # do not lose a finished video to an invalid variable
         moment = _source_date()
     return (moment or datetime.now(UTC)).isoformat(timespec="seconds")
 
 
 def statement(**fields: Any) -> Provenance:
-    """A new statement, with the time and the library versions filled in."""
+    """Create a provenance with the current time and library versions."""
     return Provenance(created_at=now(), versions=library_versions(), **fields)
 
 
 def _source_date() -> datetime | None:
-    """What ``SOURCE_DATE_EPOCH`` says; None where it is not set, or empty."""
+    """The time of ``SOURCE_DATE_EPOCH``; None if it is unset or empty."""
     if not (text := os.environ.get(_SOURCE_DATE)):
         return None
     seconds = int(text) if re.fullmatch(r"[0-9]{1,12}", text) else _LAST_S + 1
@@ -227,7 +226,7 @@ def _source_date() -> datetime | None:
 
 
 def _safetensors_header(path: Path) -> bytes:
-    """The JSON header: its length as 8 little-endian bytes, then so many bytes of JSON."""
+    """The header of a safetensors file: its length as a little-endian uint64, then that many bytes of JSON."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         return file.read(min(length, _MAX_HEADER_BYTES))

@@ -1,4 +1,4 @@
-"""Requests whose open fields are filled: what the planner weighs, and what a video is made from."""
+"""Requests with all defaults filled in, as the planner and the pipeline need them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from .schema import GenerationRequest
 
 
 class FilledRequest(GenerationRequest):
-    """A request in which every field that a model has a default for has a value; the seed may still be open.
+    """A request in which every field with a model default has a value; the seed may still be None.
 
-    ``negative_prompt`` and ``rewrite`` stay None where nothing was asked for.
+    ``negative_prompt`` and ``rewrite`` stay None unless the user set them.
     """
 
     width: int
@@ -23,15 +23,15 @@ class FilledRequest(GenerationRequest):
 
     @classmethod
     def of(cls, request: GenerationRequest, defaults: dict[str, Any]) -> Self:
-        """The request, with ``defaults`` in the fields that are None.
+        """Return the request with ``defaults`` in the fields that are None.
 
         Raises:
-            InvalidRequestError: a field has no value after that; names it.
+            InvalidRequestError: a field still has no value; names it.
         """
         return cls(**request.with_defaults(defaults).model_dump())
 
 
 class ResolvedRequest(FilledRequest):
-    """A request that says all that makes the video: every field of :class:`FilledRequest`, and the seed."""
+    """A request that determines the video completely: a :class:`FilledRequest` with a seed."""
 
     seed: int

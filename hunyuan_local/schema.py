@@ -1,7 +1,7 @@
-"""What goes in and what comes out: the request, the result, progress, timings, and a job's state.
+"""Data types shared by all layers: request, result, progress, timings and job state.
 
-One request class from the edge to the GPU. It is checked once, when it is made; whoever holds one
-may rely on it. Knows nothing about models, devices or wire formats.
+One request class is used from the command line to the GPU. It is validated once, on construction, so code that
+receives one need not check it again. This module knows nothing about models, devices or wire formats.
 """
 
 from __future__ import annotations
@@ -19,22 +19,23 @@ from pydantic import (
     ModelWrapValidatorHandler,
     SerializerFunctionWrapHandler,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_serializer,
     model_validator,
 )
 
-from .checks import check_grid, check_range, field_problems
+from .checks import Limits, check_grid, check_range, field_problems
 from .errors import FieldProblem, InvalidRequestError
 
-# The autoencoder packs 8x8 pixels and the transformer 2x2 latents, hence 16; 4 frames a latent
-# after the first, hence 4k+1.
+# The autoencoder compresses 8x8 pixels into one latent, the transformer groups 2x2 latents into one token: 8 * 2 = 16.
+# In time, the first frame is one latent and each further latent covers 4 frames: 4k+1 frames.
 SIZE_MULTIPLE = 16
 TEMPORAL_COMPRESSION = 4
-MAX_SIDE = 16384  # the H.264 encoder takes no larger picture
-MAX_FRAMES = 4097  # nearly three minutes at 24 a second, far more than any checkpoint was trained for
+MAX_SIDE = 16384  # limit of the H.264 encoder
+MAX_FRAMES = 4097  # nearly three minutes at 24 fps, far longer than any checkpoint was trained for
 MAX_SEED = 2**64 - 1
-# Many programs, such as browsers, Node and jq, hold a number of JSON as a double, which rounds larger whole numbers.
+# Browsers, Node, jq and others parse JSON numbers as doubles, which round larger integers.
 MAX_EXACT_SEED = 2**53 - 1
 _SIZE = re.compile(r"([0-9]{1,9})[*x]([0-9]{1,9})")
 
@@ -42,49 +43,60 @@ RewriteMode = Literal["off", "normal", "master"]
 
 
 class GenerationRequest(BaseModel):
-    """One video to be made. Frozen; unknown keys are refused.
+    """A request for one video. Frozen; unknown keys are refused.
 
-    A field that is None is left to the target: the model's preset locally, the service's default
-    elsewhere. The result always states the value that was used.
+    A field that is None takes the target's default: the model's preset for the local backend, the service's default
+    otherwise. The result always contains the value that was used.
 
     Raises:
-        InvalidRequestError: naming each refused field, its value, the rule and the nearest value
-            that is allowed.
+        InvalidRequestError: names each refused field, its value, the rule and the nearest allowed value.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     prompt: Annotated[str, Field(description="What the video shows.")]
     negative_prompt: Annotated[
-        str | None, Field(description="What it should not show; needs true_cfg_scale above 1.")
+        str | None, Field(description="What the video should not show; requires true_cfg_scale above 1.")
     ] = None
-    width: Annotated[int | None, Field(description="Width of the video in pixels, a multiple of 16.")] = None
-    height: Annotated[int | None, Field(description="Height of the video in pixels, a multiple of 16.")] = None
-    num_frames: Annotated[int | None, Field(description="Length in frames: 4k+1, such as 17, 85 or 129.")] = None
-    num_inference_steps: Annotated[int | None, Field(description="Denoising steps, 1 to 100.")] = None
-    seed: Annotated[int | None, Field(description="0 to 2^64-1; drawn at random and reported if not given.")] = None
-    guidance_scale: Annotated[float | None, Field(description="Embedded guidance, 0 to 100.")] = None
+    width: Annotated[
+        int | None, Limits(SIZE_MULTIPLE, MAX_SIDE), Field(description="Width in pixels, a multiple of 16.")
+    ] = None
+    height: Annotated[
+        int | None, Limits(SIZE_MULTIPLE, MAX_SIDE), Field(description="Height in pixels, a multiple of 16.")
+    ] = None
+    num_frames: Annotated[
+        int | None, Limits(1, MAX_FRAMES), Field(description="Length in frames, 4k+1, such as 17, 85 or 129.")
+    ] = None
+    num_inference_steps: Annotated[int | None, Limits(1, 100), Field(description="Denoising steps.")] = None
+    seed: Annotated[
+        int | None, Limits(0, MAX_SEED), Field(description="Seed; by default chosen at random and reported.")
+    ] = None
+    guidance_scale: Annotated[float | None, Limits(0.0, 100.0), Field(description="Embedded guidance scale.")] = None
     true_cfg_scale: Annotated[
-        float, Field(description="True classifier-free guidance, 1 to 100; 1 is off, above 1 doubles the time.")
+        float,
+        Limits(1.0, 100.0),
+        Field(description="True classifier-free guidance scale; 1 turns it off, above 1 doubles the time."),
     ] = 1.0
     flow_shift: Annotated[
-        float | None, Field(description="Shift of the flow-matching schedule, above 0 up to 100.")
+        float | None,
+        Limits(0.0, 100.0, above_low=True),
+        Field(description="Shift of the flow-matching schedule."),
     ] = None
-    fps: Annotated[int | None, Field(description="Frames a second of the file, 1 to 240.")] = None
+    fps: Annotated[int | None, Limits(1, 240), Field(description="Frames per second of the file.")] = None
     rewrite: Annotated[
         RewriteMode | None,
-        Field(description="Have a language model rewrite the prompt first: normal keeps what is meant and says it "
-              "clearly, master adds composition, light and camera, off leaves it."),
+        Field(description="Rewrite the prompt with a language model first: normal clarifies it without changing its "
+              "meaning, master adds composition, lighting and camera."),
     ] = None  # fmt: skip
     original_prompt: Annotated[
-        str | None, Field(description="The prompt before it was rewritten; only a rewritten request has it.")
+        str | None, Field(description="The prompt before rewriting; set only in a rewritten request.")
     ] = None
 
     @field_validator("prompt")
     @classmethod
     def _prompt_has_text(cls, prompt: str) -> str:
         if not prompt.strip():
-            raise ValueError("the prompt is empty; say what the video shows")
+            raise ValueError("the prompt is empty; describe what the video shows")
         return prompt
 
     @field_validator("prompt", "negative_prompt", "original_prompt")
@@ -93,7 +105,7 @@ class GenerationRequest(BaseModel):
         try:
             (text or "").encode()
         except UnicodeEncodeError as error:
-            # Neither a store, nor a tokenizer, nor a file's comment could hold it.
+            # The job store, the tokenizers and the mp4 comment all need valid UTF-8.
             raise ValueError(
                 f"character {error.start + 1} is half of a surrogate pair; give whole characters"
             ) from None
@@ -113,39 +125,26 @@ class GenerationRequest(BaseModel):
             return None
         return check_grid(frames, TEMPORAL_COMPRESSION, 1, 1, MAX_FRAMES, "4k+1 frames")
 
-    @field_validator("num_inference_steps")
-    @classmethod
-    def _steps_are_allowed(cls, steps: int | None) -> int | None:
-        return None if steps is None else check_range(steps, 1, 100)
-
     @field_validator("seed")
     @classmethod
-    def _seed_is_allowed(cls, seed: int | None) -> int | None:
-        if seed == -1:
+    def _seed_is_not_minus_one(cls, seed: int | None) -> int | None:
+        if seed == -1:  # means a random seed in other tools
             raise ValueError("must be from 0 to 2^64-1; leave it out for a random seed")
-        return None if seed is None else check_range(seed, 0, MAX_SEED)
-
-    @field_validator("guidance_scale")
-    @classmethod
-    def _guidance_is_allowed(cls, scale: float | None) -> float | None:
-        return None if scale is None else check_range(scale, 0.0, 100.0)
-
-    @field_validator("true_cfg_scale")
-    @classmethod
-    def _true_cfg_is_allowed(cls, scale: float) -> float:
-        return check_range(scale, 1.0, 100.0)
+        return seed
 
     @field_validator("flow_shift")
     @classmethod
-    def _flow_shift_is_allowed(cls, shift: float | None) -> float | None:
+    def _flow_shift_is_positive(cls, shift: float | None) -> float | None:
         if shift is not None and not shift > 0:
-            raise ValueError("must be above 0, up to 100; 7 suits 50 steps, 17 fewer than about 20")
-        return None if shift is None else check_range(shift, 0.0, 100.0)
+            raise ValueError("must be above 0, up to 100; 7 suits 50 steps, 17 suits fewer than about 20")
+        return shift
 
-    @field_validator("fps")
+    @field_validator("num_inference_steps", "seed", "guidance_scale", "true_cfg_scale", "flow_shift", "fps")
     @classmethod
-    def _fps_is_allowed(cls, fps: int | None) -> int | None:
-        return None if fps is None else check_range(fps, 1, 240)
+    def _number_is_within_limits(cls, value: float | None, info: ValidationInfo) -> float | None:
+        limits = field_limits(info.field_name or "")
+        assert limits is not None
+        return None if value is None else check_range(value, limits.low, limits.high)
 
     @model_validator(mode="wrap")
     @classmethod
@@ -158,36 +157,41 @@ class GenerationRequest(BaseModel):
     @model_validator(mode="after")
     def _original_is_of_a_rewriting(self) -> GenerationRequest:
         if self.original_prompt is not None and self.rewrite not in ("normal", "master"):
-            rule = "stands only beside rewrite='normal' or 'master', which set it; leave it out"
+            rule = "is set by rewrite='normal' or 'master' and allowed only with them; leave it out"
             raise InvalidRequestError([FieldProblem("original_prompt", self.original_prompt, rule)])
         return self
 
     @property
     def awaits_rewriting(self) -> bool:
-        """Whether the prompt is to be rewritten, and is not yet."""
+        """Whether rewriting was requested and has not happened yet."""
         return self.rewrite in ("normal", "master") and self.original_prompt is None
 
     def __eq__(self, other: object) -> bool:
-        """Equal in every field; a request stays equal to the same one whose fields are all known to be filled."""
+        """Compare all fields; a request equals a :class:`FilledRequest` with the same values."""
         return isinstance(other, GenerationRequest) and self.__dict__ == other.__dict__
 
     def replace(self, **changes: Any) -> Self:
-        """A checked copy with some fields changed; another prompt has no original, unless that is given too."""
+        """Return a validated copy with changes; a new prompt clears ``original_prompt`` unless that is given too."""
         if "prompt" in changes and changes["prompt"] != self.prompt:
             changes = {"original_prompt": None} | changes
         return type(self)(**(self.model_dump() | changes))
 
     def with_defaults(self, defaults: dict[str, Any]) -> Self:
-        """A checked copy in which ``defaults`` fill the fields that are None, and no others."""
+        """Return a validated copy in which ``defaults`` fill the fields that are None."""
         given = {name: value for name, value in self.model_dump().items() if value is not None}
         return type(self)(**(defaults | given))
 
 
+def field_limits(name: str) -> Limits | None:
+    """Allowed values of a numeric request field; None for other fields."""
+    return next((item for item in GenerationRequest.model_fields[name].metadata if isinstance(item, Limits)), None)
+
+
 def parse_size(size: object) -> tuple[int, int]:
-    """Width and height of a text such as 1280*720 or 1280x720.
+    """Parse width and height from a string such as ``1280*720`` or ``1280x720``.
 
     Raises:
-        InvalidRequestError: it is no such text.
+        InvalidRequestError: the string has another form.
     """
     match = _SIZE.fullmatch(size) if isinstance(size, str) else None
     if match is None:
@@ -199,9 +203,9 @@ Stage = Literal["rewrite", "load", "encode", "denoise", "decode", "write", "subm
 
 
 class Progress(BaseModel):
-    """One message to a progress callback; ``step`` of ``total`` within a stage, counted from 1.
+    """One progress report: ``step`` of ``total`` within a stage, counted from 1.
 
-    ``preview`` is a picture of the video as it stands, where one was asked for and has just been written.
+    ``preview`` is the path of a preview image that was just written; None otherwise.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -215,14 +219,15 @@ class Progress(BaseModel):
 
 
 class Timings(BaseModel):
-    """Seconds a stage; a stage that a backend does not have is 0, as is loading a loaded model.
+    """Seconds per stage; 0 for a stage that the backend does not have or that was skipped.
 
-    Writing overlaps decoding: ``write_s`` is what remained to be written after the last frame. The
-    last five seconds are a hosted service's: ``run_s`` is its own figure where it gives one, else, like
-    ``queue_s``, what was seen from here, to the polling interval. ``poll_s`` is the longest that the finished task can
-    have waited to be seen: no service says when a task ended, but the look before found it unfinished, and it ran for
-    ``run_s`` after it was last seen waiting. It is set only if the service reports ``run_s``; otherwise it is 0, and
-    contained in ``run_s``.
+    Writing overlaps decoding: ``write_s`` counts only the time after the last decoded frame. ``submit_s`` to
+    ``download_s`` apply to hosted services. ``run_s`` is the service's own value if it reports one. Otherwise, like
+    ``queue_s``, it is measured by polling, to the accuracy of the polling interval.
+
+    ``poll_s`` is an upper bound for the time between the end of a task and the poll that noticed it. Services do not
+    report when a task ended, but it was unfinished at the previous poll, and it ran for ``run_s`` after the last poll
+    that saw it waiting. It is set only if the service reports ``run_s``; otherwise it is 0, and contained in ``run_s``.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -244,7 +249,7 @@ class Timings(BaseModel):
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video file holds; ``num_frames`` is counted by decoding."""
+    """Properties of a video file; ``num_frames`` is counted by decoding."""
 
     width: int
     height: int
@@ -256,16 +261,16 @@ class VideoInfo:
 
 
 class SafetyVerdict(BaseModel):
-    """What a classifier of pictures says of some frames of a video.
+    """Result of an image classifier on sampled frames of a video.
 
     Attributes:
         flagged: whether any frame reached the threshold.
-        score: the highest of a frame, 0 to 1, over the labels that count.
-        label: the label with that score.
-        frame: the frame with that score, counted from 0.
-        threshold: from where a frame counts as flagged.
-        frames: how many were looked at.
-        model: the classifier, by id or folder.
+        score: highest score of any frame, 0 to 1, over the labels that count.
+        label: label with that score.
+        frame: frame with that score, counted from 0.
+        threshold: score from which a frame is flagged.
+        frames: number of frames that were classified.
+        model: Hub id or folder of the classifier.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -280,16 +285,16 @@ class SafetyVerdict(BaseModel):
 
 
 def seed_text(seed: int | None) -> str | None:
-    """A seed as a text, where readers of JSON may round the number; None where they do not."""
+    """Return a seed as a string if JSON readers may round the number; otherwise None."""
     return None if seed is None or seed <= MAX_EXACT_SEED else str(seed)
 
 
 class SeedTeller(BaseModel):
-    """What tells of a video: as JSON it has the seed as ``seed_text`` too, where the number may be read rounded."""
+    """Base of models with a seed: their JSON adds ``seed_text`` for seeds that JSON readers may round."""
 
     @property
     def told_seed(self) -> int | None:
-        """The seed that the video was, or is to be, made with."""
+        """The seed of the video."""
         raise NotImplementedError
 
     @model_serializer(mode="wrap")
@@ -300,10 +305,9 @@ class SeedTeller(BaseModel):
 
 
 class GenerationResult(SeedTeller):
-    """One finished video: where it is, what it holds, how it was made, and seconds a stage.
+    """A finished video: its path, its properties, how it was generated, and seconds per stage.
 
-    ``video`` is None where a service gave a video that cannot be decoded here, and ``safety`` where no frame was
-    checked.
+    ``video`` is None if a service's video cannot be decoded here; ``safety`` is None if no frame was checked.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -330,20 +334,20 @@ FailureKind = Literal["moderation", "invalid", "execution", "timeout", "canceled
 
 
 class JobView(BaseModel):
-    """What can be said of a job from outside, in every dialect; None is what a dialect left unsaid.
+    """A job as clients see it, common to all dialects; None if the dialect does not report it.
 
     Attributes:
-        job_id: its id at whoever runs it.
-        status: where it stands; the outputs are there when it has succeeded.
-        request: what was asked for.
-        created_at, completed_at: with a time zone.
+        job_id: id at the server or service that runs it.
+        status: current status; the outputs exist once it is ``succeeded``.
+        request: the submitted request.
+        created_at, completed_at: times with a time zone.
         progress_percent: 0 to 100.
-        eta_s: seconds that it will take from now.
+        eta_s: estimated seconds until completion.
         outputs: absolute URLs of the finished files; ``output_ttl_s`` is how long they work.
-        error, failure: why it failed, in words and by kind.
-        inference_s: seconds of computation, without the waiting.
+        error, failure: message and kind of a failure.
+        inference_s: seconds of computation, without waiting.
         seed: the seed that was used.
-        nsfw: a checker's verdict on each output; empty where there is no checker.
+        nsfw: verdict of the safety checker for each output; empty without a checker.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

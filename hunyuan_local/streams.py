@@ -1,6 +1,6 @@
-"""The standard streams: none of them closed, nothing that cannot be printed, and no error from a terminal that is gone.
+"""Standard streams that are never closed, can print any text, and ignore a terminal that is gone.
 
-A command begins with it, so it imports little.
+Every command uses this module first, so it imports little.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from .errors import ReportError
 
 _ESCAPE = "hunyuan-local-escape"
 _ERASE_LINE = b"\r\x1b[2K"
-_closed: list[str] = []  # streams that whoever started this process has closed
+_closed: list[str] = []  # streams that were closed when this process started
 
 
 class _BestEffort(io.RawIOBase):
-    """A descriptor to write to; what it does not take, such as of a full disk or a closed terminal, is lost."""
+    """Writes to a descriptor and ignores errors, such as a full disk or a closed terminal."""
 
     def __init__(self, descriptor: int):
         self._descriptor = descriptor
-        self.passing = False  # on the terminal's last line is something that the next output replaces
+        self.passing = False  # the next output replaces the last line on the terminal
 
     def writable(self) -> bool:
         return True
@@ -37,7 +37,7 @@ class _BestEffort(io.RawIOBase):
     def fileno(self) -> int:
         return self._descriptor
 
-    def write(self, data: bytes, /) -> int:  # type: ignore[override]  # all that a buffer hands on
+    def write(self, data: bytes, /) -> int:  # type: ignore[override]  # BufferedWriter passes only bytes
         rest = memoryview((_ERASE_LINE if self.passing else b"") + bytes(data))
         self.passing = False
         with contextlib.suppress(OSError):
@@ -47,16 +47,17 @@ class _BestEffort(io.RawIOBase):
 
 
 def prepare_streams() -> None:
-    """Make stdin, stdout and stderr what the rest of a command relies on.
+    """Prepare stdin, stdout and stderr for the rest of a command.
 
-    A closed one leads nowhere, rather than to the next file that is opened. What the encoding of stdout or stderr
-    does not hold is escaped as JSON does, ``\\u00e9``. Stderr only reports, so its errors end nothing.
+    Closed streams are connected to ``/dev/null``, or the next opened file would take their descriptor. Characters that
+    stdout or stderr cannot encode are escaped as in JSON, ``\\u00e9``. Errors on stderr are ignored, since it only
+    carries messages.
     """
     codecs.register_error(_ESCAPE, _escape)
     for descriptor in range(3):
         _open_if_closed(descriptor)
     if sys.stdin is None:
-        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115 - stays open until the process ends
     if sys.stdout is None:
         _closed.append("stdout")
         sys.stdout = open(os.devnull, "w", encoding="utf-8", errors=_ESCAPE)  # noqa: SIM115
@@ -70,9 +71,9 @@ def prepare_streams() -> None:
 
 
 def announce(text: str) -> None:
-    """Say on stderr what takes a while from now on: a line, which on a terminal the next output replaces.
+    """Print on stderr that something slow starts; on a terminal, the next output replaces the line.
 
-    Nothing is said where stderr is not that of the process.
+    Does nothing if ``sys.stderr`` was replaced.
     """
     raw = getattr(getattr(sys.stderr, "buffer", None), "raw", None)
     if not isinstance(raw, _BestEffort):
@@ -86,22 +87,22 @@ def announce(text: str) -> None:
 
 
 def tell(text: str) -> str:
-    """Print a result on stdout, now; why that is not possible, or an empty text."""
+    """Print a result on stdout and flush it; return the reason if that fails, else an empty string."""
     try:
         print(text, flush=True)
     except OSError as error:
         silence(sys.stdout)
         if isinstance(error, BrokenPipeError):
-            return "whoever read stdout has left"
+            return "the reader of stdout has closed it"
         return f"stdout cannot be written: {error.strerror or error}"
     return "stdout is closed" if "stdout" in _closed else ""
 
 
 def flush_stdout() -> None:
-    """Write what stdout still holds.
+    """Flush stdout.
 
     Raises:
-        BrokenPipeError: whoever read it has left.
+        BrokenPipeError: the reader has closed it.
         ReportError: it cannot be written.
     """
     try:
@@ -109,14 +110,14 @@ def flush_stdout() -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        silence(sys.stdout)  # or it would fail again at the end of the process
+        silence(sys.stdout)  # otherwise flushing would fail again at exit
         raise ReportError(
-            f"stdout cannot be written: {error.strerror or error}; send it elsewhere, or make room"
+            f"stdout cannot be written: {error.strerror or error}; redirect it elsewhere, or free disk space"
         ) from error
 
 
 def silence(stream: TextIO) -> None:
-    """Let a stream lead nowhere, also what it has not written yet."""
+    """Discard all further output of a stream, including what is still buffered."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -127,7 +128,7 @@ def _open_if_closed(descriptor: int) -> None:
     try:
         os.fstat(descriptor)
     except OSError:
-        nowhere = os.open(os.devnull, os.O_RDWR)  # the lowest one that is free
+        nowhere = os.open(os.devnull, os.O_RDWR)  # opens the lowest free descriptor
         if nowhere != descriptor:
             os.dup2(nowhere, descriptor)
             os.close(nowhere)

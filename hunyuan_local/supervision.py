@@ -1,7 +1,7 @@
-"""Processes that this one starts and looks after: their start, their end with this one, and how they ended in words.
+"""Child processes: start them, end them together with this process, and describe how they ended.
 
-A socket connects parent and child. The kernel closes it when either of them dies, even by SIGKILL, so that each sees
-the other's end. Knows nothing about what the processes do.
+A socket connects parent and child. The kernel closes it when either dies, even by SIGKILL, so each notices the end of
+the other. This module knows nothing about what the processes do.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from typing import IO
 
 _LONGEST_PAUSE_S = 60.0
 _HEALTHY_S = 60.0
-_ERROR_LINE = re.compile(r"[\w.]*(Error|Exception)\b")  # as the last line of a traceback begins
+_ERROR_LINE = re.compile(r"[\w.]*(Error|Exception)\b")  # the start of a traceback's last line
 
 
 class Child:
-    """A Python process that ends with this one; the module takes the other end with :func:`parent_connection`.
+    """A Python child process that ends with this one.
 
-    It has its own session: Ctrl-C in the terminal reaches this process alone, which then ends its children.
+    The child opens its end of the socket with :func:`parent_connection`. It runs in a separate session: Ctrl-C in the
+    terminal reaches only this process, which then ends its children.
 
     Args:
-        module: what it runs, as ``python -m`` takes it.
-        arguments: of the module.
-        environment: variables, added to those of this process.
-        log: the file to which all its output is appended, where it can be written; None is this process's standard
-            error.
+        module: module to run, as in ``python -m``.
+        arguments: command-line arguments of the module.
+        environment: environment variables, added to those of this process.
+        log: file to append all output to, if it can be written; None uses this process's standard error.
 
     Attributes:
         connection: this process's end of the socket.
@@ -57,12 +57,12 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """The number of the process."""
+        """The process id."""
         return self._process.pid
 
     @property
     def exit_code(self) -> int | None:
-        """As :class:`subprocess.Popen` has it: negative is a signal; None while the process runs."""
+        """As in :class:`subprocess.Popen`: negative for a signal, None while the process runs."""
         return self._process.poll()
 
     def ask_to_end(self) -> None:
@@ -70,18 +70,18 @@ class Child:
         self._process.terminate()
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait for the end; False if the process still runs after ``timeout_s`` seconds."""
+        """Wait for the process to end; return False if it still runs after ``timeout_s`` seconds."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout_s)
         return self._process.returncode is not None
 
     def kill(self) -> None:
-        """End the process at once, and wait for its end."""
+        """Kill the process and wait until it is gone."""
         self._process.kill()
         self._process.wait()
 
     def last_words(self) -> str:
-        """The last line of its log that begins with the name of an error, else the last line; empty without a log."""
+        """The last log line that starts with the name of an exception, else the last line; empty without a log."""
         if self._log is None:
             return ""
         with self._log.open("rb") as log:
@@ -96,7 +96,7 @@ class Child:
         try:
             self._log.parent.mkdir(parents=True, exist_ok=True)
             file = self._log.open("ab")
-        except OSError:  # the work goes on without
+        except OSError:  # continue without a log
             self._log = None
             return open(os.devnull, "ab")
         self._log_begin = file.tell()
@@ -104,10 +104,10 @@ class Child:
 
 
 def parent_connection() -> socket.socket:
-    """The socket to the process that started this one as a :class:`Child`; to be called once.
+    """Open the socket to the parent of this :class:`Child`; call it once.
 
-    It leaves standard input empty. No process that this one starts inherits the socket, so the parent sees this
-    process's end at once.
+    Standard input is empty afterwards. Processes started by this one do not inherit the socket, so the parent notices
+    the end of this process immediately.
     """
     descriptor = os.dup(0)  # not inheritable
     empty = os.open(os.devnull, os.O_RDONLY)
@@ -117,7 +117,7 @@ def parent_connection() -> socket.socket:
 
 
 def end_with_parent(connection: socket.socket) -> None:
-    """Send SIGTERM to this process as soon as its parent is gone; returns at once."""
+    """Start a thread that sends SIGTERM to this process when its parent is gone."""
 
     def watch() -> None:
         with contextlib.suppress(OSError):
@@ -129,10 +129,10 @@ def end_with_parent(connection: socket.socket) -> None:
 
 
 def exit_in_words(code: int | None) -> str:
-    """How a process ended, as the end of a sentence.
+    """Describe how a process ended, as the end of a sentence.
 
     Args:
-        code: as :class:`subprocess.Popen` has it; None is not known.
+        code: exit code as in :class:`subprocess.Popen`; None if unknown.
     """
     if code is None:
         return "is gone"
@@ -142,18 +142,18 @@ def exit_in_words(code: int | None) -> str:
         name = signal.Signals(-code).name
     except ValueError:  # a real-time signal
         name = f"signal {-code}"
-    hint = ", as the system does when main memory runs out" if name == "SIGKILL" else ""
+    hint = ", probably because main memory ran out" if name == "SIGKILL" else ""
     return f"was killed by {name}{hint}"
 
 
 class Restarts:
-    """When a process that died starts again: after 1 s if it lived long, else after pauses that double.
+    """Decides when a dead process restarts: after 1 s if it ran for a while, else with exponential backoff.
 
     Args:
-        clock: seconds that never go back.
+        clock: monotonic clock in seconds.
 
     Attributes:
-        early_deaths: how many in a row did not live long.
+        early_deaths: number of consecutive processes that died early.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
@@ -169,15 +169,15 @@ class Restarts:
 
     @property
     def is_young(self) -> bool:
-        """Whether the present process has not lived long yet."""
+        """Whether the current process could still count as an early death."""
         return self._clock() - self._began <= _HEALTHY_S
 
     def begin(self) -> None:
-        """A process starts now."""
+        """Record that a process starts now."""
         self._began = self._clock()
 
     def end(self) -> float:
-        """The process has died; the seconds until the next one starts."""
+        """Record that the process died; return the seconds until the next start."""
         lived_s = self._clock() - self._began
         self.early_deaths = 0 if lived_s > _HEALTHY_S else self.early_deaths + 1
         self._pause_s = 1.0 if lived_s > _HEALTHY_S else min(2 * self._pause_s, _LONGEST_PAUSE_S)

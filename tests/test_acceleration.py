@@ -153,10 +153,10 @@ def test_the_shipped_profiles_neither_compile_nor_cache(name: str) -> None:
         ({"cache": {"kind": "first-block", "threshold": 1.5}}, r"less than 1"),
         ({"cache": {"kind": "taylorseer", "interval": 1}}, r"greater than or equal to 2"),
         ({"cache": {"kind": "taylorseer", "start": 0.5, "end": 0.5}}, r"start=0\.5 must be below end=0\.5"),
-        ({"compile": True, "offload": "sequential"}, r"compile=True does not go with offload='sequential'"),
+        ({"compile": True, "offload": "sequential"}, r"compile=True cannot be combined with offload='sequential'"),
         (
             {"compile": True, "cache": {"kind": "magcache", "mag_ratios": [1, 0.9]}},
-            r"compile=True does not go with cache\.kind='magcache'",
+            r"compile=True cannot be combined with cache\.kind='magcache'",
         ),
     ],
 )

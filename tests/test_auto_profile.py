@@ -138,5 +138,5 @@ def test_magcache_without_ratios_is_refused() -> None:
 
 def test_a_cache_that_cannot_be_compiled_is_refused() -> None:
     compiled = load_profile("cpu").model_copy(update={"compile": True})
-    with pytest.raises(ConfigError, match="compile=True does not go with cache"):
+    with pytest.raises(ConfigError, match="compile=True cannot be combined with cache"):
         with_cache(compiled, MagCache(kind="magcache", mag_ratios=(1.0, 0.9)), TINY)

@@ -69,7 +69,7 @@ def test_what_is_given_wins_over_a_default() -> None:
     ],
 )
 def test_a_field_that_the_target_does_not_have_is_left_out(name: str, value: object, default: object) -> None:
-    assert losses(**{name: value}) == [Loss(name, value, "there has no such setting")]
+    assert losses(**{name: value}) == [Loss(name, value, "there does not support this setting")]
     assert getattr(fitted(**{name: value}), name) == default
 
 
@@ -84,7 +84,7 @@ def test_both_ends_of_the_steps_fit(steps: int) -> None:
 
 @pytest.mark.parametrize(("steps", "nearest"), [(1, 2), (31, 30)])
 def test_steps_beyond_become_the_nearest(steps: int, nearest: int) -> None:
-    assert losses(num_inference_steps=steps) == [Loss("num_inference_steps", steps, "there takes 2 to 30", nearest)]
+    assert losses(num_inference_steps=steps) == [Loss("num_inference_steps", steps, "there supports 2 to 30", nearest)]
     assert fitted(num_inference_steps=steps).num_inference_steps == nearest
 
 
@@ -95,14 +95,14 @@ def test_both_ends_of_the_frames_fit(frames: int) -> None:
 
 @pytest.mark.parametrize(("frames", "nearest"), [(81, 85), (133, 129)])
 def test_frames_beyond_become_the_nearest(frames: int, nearest: int) -> None:
-    assert losses(num_frames=frames) == [Loss("num_frames", frames, "there takes 85 to 129", nearest)]
+    assert losses(num_frames=frames) == [Loss("num_frames", frames, "there supports 85 to 129", nearest)]
     assert fitted(num_frames=frames).num_frames == nearest
 
 
 def test_frames_without_an_upper_end() -> None:
     limits = Capabilities(frames=(5, None))
     assert losses(limits, num_frames=4001) == []
-    assert losses(limits, num_frames=1) == [Loss("num_frames", 1, "there takes 5 or more", 5)]
+    assert losses(limits, num_frames=1) == [Loss("num_frames", 1, "there supports 5 or more", 5)]
 
 
 @pytest.mark.parametrize("seed", [0, 99])
@@ -112,13 +112,13 @@ def test_both_ends_of_the_seeds_fit(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", [100, 2**64 - 1])
 def test_a_seed_beyond_is_left_out_and_neither_wrapped_nor_clamped(seed: int) -> None:
-    assert [(loss.field, loss.becomes) for loss in losses(seed=seed)] == [("seed", "a random one")]
+    assert [(loss.field, loss.becomes) for loss in losses(seed=seed)] == [("seed", "a random seed")]
     assert fitted(seed=seed).seed is None
 
 
 def test_a_seed_is_lost_once_where_the_target_has_none() -> None:
     limits = Capabilities(fields=frozenset({"prompt"}), seeds=(0, 99))
-    assert losses(limits, seed=100) == [Loss("seed", 100, "there has no such setting")]
+    assert losses(limits, seed=100) == [Loss("seed", 100, "there does not support this setting")]
 
 
 @pytest.mark.parametrize(("width", "height"), [(1280, 720), (720, 1280)])
@@ -131,7 +131,7 @@ def test_listed_sizes_fit(width: int, height: int) -> None:
 )
 def test_other_sizes_become_one_that_lies_alike(size: tuple[int, int], nearest: tuple[int, int]) -> None:
     width, height = size
-    allowed = "there makes 1280x720 and 720x1280"
+    allowed = "there supports 1280x720 and 720x1280"
     assert losses(width=width, height=height) == [
         Loss("size", f"{width}x{height}", allowed, f"{nearest[0]}x{nearest[1]}")
     ]
@@ -199,11 +199,14 @@ def test_a_refused_loss_is_an_invalid_request() -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"num_inference_steps": 50}, ["num_inference_steps=50", "there takes 2 to 30", "allow_loss=True", "to 30"]),
-        ({"seed": 100}, ["seed=100", "there takes 0 to 99", "changed to a random one"]),
-        ({"fps": 24}, ["fps=24", "there has no such setting", "left out"]),
+        ({"num_inference_steps": 50}, ["num_inference_steps=50", "there supports 2 to 30", "allow_loss=True", "to 30"]),
+        ({"seed": 100}, ["seed=100", "there supports 0 to 99", "changed to a random seed"]),
+        ({"fps": 24}, ["fps=24", "there does not support this setting", "omitted"]),
         ({"width": 640, "height": 640}, ["size='640x640'", "1280x720 and 720x1280", "changed to 1280x720"]),
-        ({"prompt": "x" * 11}, ["prompt='xxxxxxxxxxx'", "takes 10 characters, this has 11", "change it"]),
+        (
+            {"prompt": "x" * 11},
+            ["prompt='xxxxxxxxxxx'", "is 11 characters long; the limit of there is 10", "change it"],
+        ),
     ],
 )
 def test_a_refusal_names_field_value_limit_and_remedy(fields: dict, words: list[str]) -> None:

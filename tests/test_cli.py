@@ -99,7 +99,7 @@ def test_replay_is_identical(generated: tuple) -> None:
     result = run_here("replay", "a.mp4", cwd=generated[1])
     assert (result.returncode, result.stdout.splitlines()[0]) == (
         0,
-        "identical: the frames are the same, to the last bit",
+        "identical: all frames are equal bit for bit",
     )
 
 
@@ -231,7 +231,7 @@ def smoked(
 
 def test_smoke_says_what_it_made(smoked: tuple) -> None:
     assert smoked[0].returncode == 0, smoked[0].stderr
-    assert smoked[0].stdout.startswith("ok: tiny made 5 frames of 144x80")
+    assert smoked[0].stdout.startswith("ok: tiny generated 5 frames of 144x80")
 
 
 def test_smoke_leaves_nothing(smoked: tuple) -> None:

@@ -161,7 +161,7 @@ def test_ctrl_c_has_exit_code_130_and_the_next_run_goes_on(user: User) -> None:
     _until(lambda: len([size for size in user.part_sizes() if size >= MB]) == 3, process)
     process.send_signal(signal.SIGINT)
     said = process.communicate()[1]
-    assert (process.returncode, "goes on from there" in said) == (130, True), said
+    assert (process.returncode, "the same command resumes" in said) == (130, True), said
     before = len(user.hub.calls)
     user.hub.break_after = lambda count: None
     assert user.types(*arguments).returncode == 0

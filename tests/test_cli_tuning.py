@@ -37,7 +37,7 @@ def test_a_lora_is_a_file_and_a_scale(text: str, config: LoraConfig) -> None:
 
 @pytest.mark.parametrize("text", ["style.safetensors=much", "style.safetensors=11"])
 def test_a_scale_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(click.BadParameter, match=r"after = must stand a scale from -10 to 10"):
+    with pytest.raises(click.BadParameter, match=r"the scale after = must be a number from -10 to 10"):
         Lora().convert(text, None, None)
 
 

@@ -80,11 +80,11 @@ def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "content", "said"),
     [
-        ("a.gguf", b"GGUF\x03\x00\x00\x00", "a single GGUF file; it goes into a model's YAML file"),
+        ("a.gguf", b"GGUF\x03\x00\x00\x00", "a single GGUF file; name it as transformer_gguf in a model's YAML file"),
         ("a.pt", b"PK\x03\x04....", "a single file in a pickle or archive format"),
-        ("a.mp4", b"\x00\x00\x00\x20ftypisom", "a file, and not a model"),
-        ("empty", b"", "a file, and not a model"),
-        ("a.safetensors", {"x_embedder.proj.weight": 1}, "a single safetensors file; it holds no configurations"),
+        ("a.mp4", b"\x00\x00\x00\x20ftypisom", "a file, not a model"),
+        ("empty", b"", "a file, not a model"),
+        ("a.safetensors", {"x_embedder.proj.weight": 1}, "a single safetensors file; it has no configurations"),
         ("lora", {"transformer_blocks.0.attn.to_q.lora_A.weight": 1}, "a single LoRA file; give it with --lora"),
     ],
 )

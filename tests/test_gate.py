@@ -41,13 +41,13 @@ def test_black_is_refused() -> None:
 
 
 def test_one_plain_colour_is_refused() -> None:
-    with pytest.raises(InvalidOutputError, match="plain colour"):
+    with pytest.raises(InvalidOutputError, match="single colour"):
         judge(np.full((5, 16, 16, 3), (200, 40, 90), np.uint8))
 
 
 def test_plain_frames_that_change_are_refused() -> None:
     frames = np.stack([np.full((16, 16, 3), 40 * i, np.uint8) for i in range(5)])
-    with pytest.raises(InvalidOutputError, match="plain colour"):
+    with pytest.raises(InvalidOutputError, match="single colour"):
         judge(frames)
 
 

@@ -163,7 +163,7 @@ def test_single_layers_cannot_be_moved(official: Path) -> None:
 
 
 def test_sequential_offload_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"transformer_gguf='x\.gguf'.*sequential offload, only with none, model"):
+    with pytest.raises(ConfigError, match=r"transformer_gguf='x\.gguf'.*sequential offload, only none, model"):
         require_gguf("x.gguf", None, "sequential")
 
 

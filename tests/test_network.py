@@ -40,8 +40,8 @@ def listener() -> Iterator[str]:
     [
         ("ALL_PROXY", "socks://127.0.0.1:1080/", "must be like http://host:port"),
         ("all_proxy", "ftp://proxy:21", "must be like http://host:port"),
-        ("HTTPS_PROXY", "http://[::1", "is not an address of a proxy"),
-        ("HTTPS_PROXY", "http://proxy:port", "is not an address of a proxy"),
+        ("HTTPS_PROXY", "http://[::1", "is not a valid proxy address"),
+        ("HTTPS_PROXY", "http://proxy:port", "is not a valid proxy address"),
         ("HTTPS_PROXY", "http://127.0.0.1:9", "the proxy cannot be reached"),
         ("ALL_PROXY", "socks5://127.0.0.1:9", "needs the package socksio"),
     ],
@@ -124,7 +124,7 @@ def test_without_tls_no_certificate_is_needed(monkeypatch: pytest.MonkeyPatch) -
 def test_certificates_of_other_programs_are_named_where_they_would_have_helped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/corp.pem")
     told = advice(FAR, OSError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate"))
-    assert "set SSL_CERT_FILE" in told and "REQUESTS_CA_BUNDLE='/corp.pem' is not read here" in told
+    assert "set SSL_CERT_FILE" in told and "REQUESTS_CA_BUNDLE='/corp.pem' is not used" in told
 
 
 def test_certificates_of_other_programs_that_are_not_there_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,10 +62,10 @@ def test_a_statement_survives_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("metadata", "words"),
     [
-        (None, "says nothing"),
+        (None, "contains no provenance"),
         ("made with love", "damaged"),
-        ("[1]", "made by something else"),
-        ('{"format": "other/1"}', "made by something else"),
+        ("[1]", "another program wrote the file"),
+        ('{"format": "other/1"}', "another program wrote the file"),
         ('{"format": "hunyuan-local/1"}', "damaged"),
     ],
 )

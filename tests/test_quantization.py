@@ -438,8 +438,8 @@ def test_an_older_card_cannot_compile_float8(method: str) -> None:
 @pytest.mark.parametrize(
     ("method", "offload", "reason"),
     [
-        ("nf4", "sequential", "cannot be moved by sequential offload, only with none, model, group"),
-        ("llm-int8", "group", "cannot be moved by group offload, only with none, model"),
+        ("nf4", "sequential", "does not support sequential offload, only none, model, group"),
+        ("llm-int8", "group", "does not support group offload, only none, model"),
     ],
 )
 def test_an_offload_that_cannot_move_it_is_refused(method: str, offload: str, reason: str) -> None:

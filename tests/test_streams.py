@@ -37,7 +37,7 @@ def test_a_raw_byte_of_a_name_is_escaped() -> None:
     [
         (">&-", b"stdout is closed"),
         (">/dev/full", b"stdout cannot be written: No space left on device"),
-        ("| true", b"whoever read stdout has left"),
+        ("| true", b"the reader of stdout has closed it"),
         ("", b""),
     ],
 )

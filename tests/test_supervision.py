@@ -17,7 +17,7 @@ from hunyuan_local.supervision import Child, Restarts, exit_in_words
     [
         (0, "ended with exit code 0"),
         (3, "ended with exit code 3"),
-        (-signal.SIGKILL, "was killed by SIGKILL, as the system does when main memory runs out"),
+        (-signal.SIGKILL, "was killed by SIGKILL, probably because main memory ran out"),
         (-signal.SIGSEGV, "was killed by SIGSEGV"),
         (-(signal.SIGRTMIN + 1), f"was killed by signal {signal.SIGRTMIN + 1}"),
         (None, "is gone"),

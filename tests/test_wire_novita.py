@@ -141,7 +141,7 @@ def test_both_ends_of_the_steps_are_taken(steps: int) -> None:
 
 @pytest.mark.parametrize("steps", [1, 31])
 def test_steps_beyond_are_refused_by_the_name_of_the_page(steps: int) -> None:
-    assert refusal(steps=steps).startswith(f"steps={steps}: novita takes 2 to 30")
+    assert refusal(steps=steps).startswith(f"steps={steps}: novita supports 2 to 30")
 
 
 @pytest.mark.parametrize("prompt", ["x", "x" * 2000])

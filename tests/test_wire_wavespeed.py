@@ -119,7 +119,7 @@ def test_both_ends_of_the_steps_are_taken(steps: int) -> None:
 
 @pytest.mark.parametrize("steps", [1, 31])
 def test_steps_beyond_are_refused(steps: int) -> None:
-    assert f"num_inference_steps={steps}: wavespeed takes 2 to 30" in refusal(num_inference_steps=steps)
+    assert f"num_inference_steps={steps}: wavespeed supports 2 to 30" in refusal(num_inference_steps=steps)
 
 
 @pytest.mark.parametrize(

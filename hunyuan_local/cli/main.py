@@ -1,6 +1,6 @@
-"""Entry point: the group of commands, and the one border where errors become exit codes.
+"""Entry point: the command group, and the only place where errors become exit codes.
 
-A command is imported when it is used, and torch when that needs it, so that ``--help`` is quick.
+A command's module is imported when the command runs, and torch when the command needs it, so ``--help`` is fast.
 """
 
 from __future__ import annotations
@@ -22,37 +22,35 @@ from ..pipeline.quiet import hide_import_noise
 from ..streams import announce, flush_stdout, prepare_streams, silence
 from .shared.panels import arrange, arrange_commands
 
-# The first paragraph of each command's own help, which a list shows without importing the command.
+# The first paragraph of each command's docstring, for listing commands without importing them; a test compares them.
 _SUMMARIES = {
-    "batch": "Make a video of every line of FILE; - is standard input.",
-    "bench": "Measure backends with the same requests, and write a report.",
-    "doctor": "Look at Python, the libraries, GPUs, tokenizers, weights and ffmpeg.",
-    "download": "Fetch a model into the Hub's cache, and print its folder; afterwards no network is needed.",
-    "explain": "Say what each backend would do with this request: take it, adjust it, or refuse it.",
-    "generate": "Make a video from PROMPT.",
-    "jobs": "See, cancel, retry and delete the jobs of a server or of workers.",
-    "models": (
-        "List the models: those known by name, HunyuanVideo checkpoints in the Hub's cache, and those in each DIR."
-    ),
-    "plan": "Weigh every way to run the model: memory of each stage, time, and which of them fit.",
-    "replay": "Make FILE again from what it says of itself, and say whether the frames are identical.",
-    "resume": "Wait for the task of JOB and fetch its video; nothing is submitted.",
-    "serve": "Serve WaveSpeed's, Novita's and OpenAI's video formats, with the work done by workers of its own.",
-    "show": "Print how FILE was made, as JSON.",
-    "smoke": "Load the model, make two steps at the smallest size, decode, encode and check the file.",
-    "ui": "Open a page in the browser to make videos with, served from this machine.",
-    "worker": "Take jobs from the store of a server, or of other workers, until Ctrl-C or SIGTERM.",
+    "batch": "Generate a video for each line of FILE.",
+    "bench": "Benchmark backends with the same requests and write a report.",
+    "doctor": "Check Python, libraries, GPUs, folders, weights, tokenizers and ffmpeg.",
+    "download": "Download a model's weights and print their folder.",
+    "explain": "Show whether each backend would accept, adjust or refuse a request.",
+    "generate": "Generate a video from PROMPT.",
+    "jobs": "List, show, cancel, retry and delete the jobs of a server or of workers.",
+    "models": "List the models known by name and the checkpoints on this machine.",
+    "plan": "Estimate memory and time of each mode, and show which modes fit.",
+    "replay": "Generate FILE again from its provenance and compare the frames.",
+    "resume": "Wait for the task of JOB at a hosted service and download its video.",
+    "serve": "Start a server with the video APIs of WaveSpeed, Novita and OpenAI.",
+    "show": "Print how FILE was generated, as JSON.",
+    "smoke": "Generate the smallest possible video and check the file.",
+    "ui": "Start a server and open its web page for generating videos.",
+    "worker": "Run the jobs in a job store until Ctrl-C or SIGTERM.",
 }
 _EPILOG = "Exit codes: " + "; ".join(f"{code:d} {code.meaning}" for code in ExitCode) + "."
 
 
-# The libraries of these take seconds to import, on a slow disk half a minute.
-_SLOW_TO_BEGIN = {"batch", "bench", "generate", "replay", "serve", "smoke", "ui", "worker"}
-_ANSWERED_AT_ONCE = {"-h", "--help", "--list-backends", "--options-from-parent"}
+# These commands import libraries that take seconds to load, and half a minute from a slow disk.
+_SLOW_IMPORTS = {"batch", "bench", "generate", "replay", "serve", "smoke", "ui", "worker"}
+_QUICK_FLAGS = {"-h", "--help", "--list-backends", "--options-from-parent"}
 
 
 class _LazyGroup(click.RichGroup):
-    """Lists commands by their summaries, and imports a command's module when the command is used."""
+    """Lists commands by their summaries and imports a command's module only when the command runs."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -62,7 +60,7 @@ class _LazyGroup(click.RichGroup):
         name, listed, rest = super().resolve_command(ctx, args)
         if listed is None:
             return name, None, rest
-        if name in _SLOW_TO_BEGIN and not _ANSWERED_AT_ONCE.intersection(rest) and rest[:1] != ["compare"]:
+        if name in _SLOW_IMPORTS and not _QUICK_FLAGS.intersection(rest) and rest[:1] != ["compare"]:
             announce("loading the libraries")
         settle_libraries()
         command: click.Command = importlib.import_module(f".commands.{name}", __package__).command
@@ -74,7 +72,11 @@ class _LazyGroup(click.RichGroup):
     cls=_LazyGroup,
     commands={name: click.Command(name, help=summary) for name, summary in _SUMMARIES.items()},
     epilog=_EPILOG,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "rich_help_config": {"text_paragraph_linebreaks": "\n\n"},
+    },
 )
 @click.version_option(package_name="hunyuan-local")
 def group() -> None:
@@ -85,15 +87,15 @@ arrange_commands(group)
 
 
 def main() -> None:
-    """Run the command line and exit with a documented code; no traceback reaches a user."""
+    """Run the command line and exit with a documented code; users never see a traceback."""
     prepare_streams()
-    logging.raiseExceptions = False  # a log that cannot be written is no reason to end, nor for a traceback
+    logging.raiseExceptions = False  # a log that cannot be written must not print a traceback
     on_ending(_as_interrupt)
     hide_import_noise()
     try:
         _refuse_stripped_python()
         code = group.main(standalone_mode=False) or 0
-        flush_stdout()  # at the end of the process it would be too late for an error
+        flush_stdout()  # while an error can still change the exit code
         sys.exit(code)
     except Exit as error:
         sys.exit(error.exit_code)
@@ -107,7 +109,7 @@ def main() -> None:
         _say(str(error))
         sys.exit(error.exit_code)
     except BrokenPipeError:
-        # The reader of our output left, such as `| head`: nothing is left to say.
+        # The reader of stdout closed the pipe, as `| head` does.
         silence(sys.stdout)
         sys.exit(ExitCode.FAILED)
     except Exception as error:
@@ -118,23 +120,23 @@ def _end_unexpected(error: Exception) -> NoReturn:
     if os.environ.get("HUNYUAN_LOCAL_DEBUG"):
         raise error
     _say(
-        f"unexpected {type(error).__name__}: {error}; set HUNYUAN_LOCAL_DEBUG=1 for the traceback and report it "
+        f"unexpected {type(error).__name__}: {error}; set HUNYUAN_LOCAL_DEBUG=1 to see the traceback, and report it "
         "with the output of 'hunyuan-local doctor'"
     )
     sys.exit(ExitCode.FAILED)
 
 
 def _refuse_stripped_python() -> None:
-    """Refuse a Python that drops docstrings: torch and transformers build code and texts from theirs.
+    """Refuse a Python without docstrings: torch and transformers generate code and texts from theirs.
 
     Raises:
-        ConfigError: always there; at the start, since models would fail to load later.
+        ConfigError: docstrings are disabled; models would fail to load later.
     """
     if sys.flags.optimize >= 2:
         value = os.environ.get("PYTHONOPTIMIZE")
         how = f"PYTHONOPTIMIZE={value!r}" if value else "python -OO"
         raise ConfigError(
-            f"{how}: Python without docstrings cannot run the libraries of the model; unset it, or use PYTHONOPTIMIZE=1"
+            f"{how}: torch and transformers do not work without docstrings; unset it, or use PYTHONOPTIMIZE=1"
         )
 
 

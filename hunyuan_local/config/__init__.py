@@ -1,7 +1,7 @@
-"""Models and runtime profiles as data: reading, checking and finding the YAML files of ``configs/``.
+"""Models and runtime profiles as data: finds, reads and validates the YAML files of ``configs/``.
 
-A model config says which weights, which prompt template and which defaults; a runtime profile says
-where and in which precision they run. Knows nothing about torch and touches no weights.
+A model config names the weights, the prompt template and the defaults. A runtime profile states where and in which
+precision they run. This package neither imports torch nor reads weights.
 """
 
 from .files import (

@@ -1,4 +1,4 @@
-"""What the package's extras bring, and the refusal of what needs one that is not installed; imports none of them."""
+"""The package's extras: which modules they install, and errors if one is missing; imports none of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ..errors import ConfigError
 from .models import LoraConfig
 
-# Modules by extra, of those that a command cannot do without.
+# Required modules of each extra.
 MODULES = {
     "bench": ("matplotlib", "scipy"),
     "lora": ("peft",),
@@ -19,17 +19,17 @@ MODULES = {
 
 
 def is_installed(extra: str) -> bool:
-    """Whether all modules of an extra can be found."""
+    """Whether all modules of an extra are installed."""
     return not _missing(extra)
 
 
 def require_extra(extra: str, what: str, remedy: str = "") -> None:
-    """Refuse at once what would fail late.
+    """Raise an error early if an extra is not installed.
 
     Args:
-        extra: one of :data:`MODULES`.
-        what: the beginning of the message, such as ``the server``.
-        remedy: what else the user can do.
+        extra: a key of :data:`MODULES`.
+        what: start of the message, such as ``the server``.
+        remedy: an alternative for the user.
 
     Raises:
         ConfigError: a module of the extra is not installed.
@@ -41,12 +41,12 @@ def require_extra(extra: str, what: str, remedy: str = "") -> None:
 
 
 def require_ray() -> None:
-    """See :func:`require_extra`, for ``--executor ray``."""
-    require_extra("ray", "executor='ray'", "leave out --executor for worker processes of this machine")
+    """Require the extra for ``--executor ray``."""
+    require_extra("ray", "executor='ray'", "leave out --executor to use worker processes on this machine")
 
 
 def require_peft(loras: Sequence[LoraConfig]) -> None:
-    """See :func:`require_extra`, for LoRAs that cannot be merged into the weights."""
+    """Require the extra for LoRAs on quantised weights, into which they cannot be merged."""
     paths = [lora.path for lora in loras]
     require_extra("lora", f"lora={paths} on a quantised transformer", "use a profile without quantization")
 

@@ -1,4 +1,4 @@
-"""The YAML files of ``configs/``, found, read and checked."""
+"""Finds, reads and validates the YAML files of ``configs/``."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ C = TypeVar("C")
 
 
 def load_model_config(name: str) -> ModelConfig:
-    """The config called ``name``; or, for a folder or a Hub id, the 13 B preset with those weights.
+    """Load the config ``name``; for a folder or a Hub id, the 13 B preset with those weights.
 
-    Which licence the weights of a folder or of an unknown repository are under is not known here: see
+    The licence of a folder or of an unknown repository is not determined here, but in
     ``hunyuan_local.weights.licence.licence_of``.
 
     Args:
-        name: a name in ``configs/models``, a path to a config file, a folder in diffusers' layout,
+        name: a name in ``configs/models``, a path to a config file, a folder in diffusers format,
             or a Hub id such as ``someone/HunyuanVideo-finetune``.
 
     Raises:
-        ConfigError: nothing of that name; lists the names that exist. A single file; says what it is.
+        ConfigError: there is no such model, and the message lists the known names; or it is a single weights file.
     """
     known = model_names()
     if name in known:
@@ -44,8 +44,8 @@ def load_model_config(name: str) -> ModelConfig:
     if path.is_dir():
         if not (path / "model_index.json").is_file():
             raise ConfigError(
-                f"model={name!r}: the folder holds no model_index.json; give a folder in diffusers' layout, "
-                "such as one made by save_pretrained"
+                f"model={name!r}: the folder has no model_index.json; give a folder in diffusers format, such as one "
+                "written by save_pretrained"
             )
         resolved = str(path.resolve())
         return _at_place(preset, path.name, resolved, None)
@@ -53,18 +53,18 @@ def load_model_config(name: str) -> ModelConfig:
         licence = next((known.licence for known in presets() if known.model_id == name), None)
         return _at_place(preset, name, name, licence)
     raise ConfigError(
-        f"model={name!r}: not known, and no such folder; use {', '.join(known)}, a folder in diffusers' layout, "
+        f"model={name!r}: not known, and no such folder; use {', '.join(known)}, a folder in diffusers format, "
         "or a Hub id (owner/name)"
     )
 
 
 def load_profile(name: str) -> RuntimeProfile:
-    """The profile called ``name`` in ``configs/profiles``, or in a YAML file of that path.
+    """Load the profile ``name`` from ``configs/profiles``, or a YAML file at that path.
 
-    Its ``cache`` may be a name of ``configs/caches``.
+    Its ``cache`` may be a name in ``configs/caches``.
 
     Raises:
-        ConfigError: nothing of that name; lists the names that exist.
+        ConfigError: there is no such profile; lists the known names.
     """
     known = profile_names()
     path = user_path("profile", name)
@@ -79,10 +79,10 @@ def load_profile(name: str) -> RuntimeProfile:
 
 
 def load_cache(name: str) -> CacheConfig:
-    """The step cache called ``name`` in ``configs/caches``.
+    """Load the step cache ``name`` from ``configs/caches``.
 
     Raises:
-        ConfigError: nothing of that name; lists the names that exist.
+        ConfigError: there is no such cache; lists the known names.
     """
     known = cache_names()
     if name not in known:
@@ -92,7 +92,7 @@ def load_cache(name: str) -> CacheConfig:
 
 
 def load_rewrite_template(mode: str) -> RewriteTemplate:
-    """The wording of a mode of rewriting, from ``configs/rewrite``.
+    """Load the template of a rewriting mode from ``configs/rewrite``.
 
     Raises:
         ConfigError: the file is missing or damaged.
@@ -101,9 +101,13 @@ def load_rewrite_template(mode: str) -> RewriteTemplate:
     return _check(path, _parse(path), TypeAdapter(RewriteTemplate))
 
 
-@lru_cache(maxsize=1)  # the longest of all files, and every rewriting asks for it
+@lru_cache(maxsize=1)  # the longest config file, needed for every rewriting
 def load_answer_phrases() -> AnswerPhrases:
-    """How to tell a prompt from what else language models write; raises as the template does."""
+    """Load the phrases that distinguish a prompt from other output of language models.
+
+    Raises:
+        ConfigError: the file is missing or damaged.
+    """
     path = configs_dir() / "rewrite" / "answers.yaml"
     return _check(path, _parse(path), TypeAdapter(AnswerPhrases))
 
@@ -129,7 +133,7 @@ def cache_names() -> list[str]:
 
 
 def _at_place(preset: ModelConfig, name: str, place: str, licence: Licence | None) -> ModelConfig:
-    """A model of which only the folder or the Hub id is known."""
+    """A model known only by its folder or Hub id."""
     update = {"name": name, "title": place, "model_id": place, "revision": None, "licence": licence}
     return preset.model_copy(update=update)
 

@@ -1,4 +1,4 @@
-"""What a single file is that was given as a model, from its first bytes; a model is a folder or a Hub repository."""
+"""Identifies a single file that was given as a model, to explain why it cannot be used as one."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from pathlib import Path
 
 from ..errors import ConfigError
 
-FOLDER = "a model is a folder in diffusers' layout, a Hub id (owner/name), or one of the known names"
+FOLDER = "a model is a folder in diffusers format, a Hub id (owner/name), or one of the known names"
 SUFFIXES = (".safetensors", ".gguf", ".ckpt", ".pt", ".pth", ".bin", ".yaml", ".yml")
-_MOST_HEADER_BYTES = 100_000_000  # what safetensors itself reads
+_MOST_HEADER_BYTES = 100_000_000  # limit of the safetensors library
 _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
 def refuse_file(name: str, path: Path) -> None:
-    """Refuse a file that was given as a model, as what it is.
+    """Raise an error that names the kind of a file given as a model, and where it belongs.
 
     Raises:
-        ConfigError: always; with where such a file belongs.
+        ConfigError: always.
     """
     what, remedy = _what_is(path)
     raise ConfigError(f"model={name!r}: is {what}; {remedy}")
 
 
 def _what_is(path: Path) -> tuple[str, str]:
-    """What a file is, and where it belongs."""
+    """The kind of a file, and where it belongs."""
     try:
         with path.open("rb") as file:
             begin = file.read(8)
@@ -34,22 +34,22 @@ def _what_is(path: Path) -> tuple[str, str]:
         return f"a file that cannot be read ({error.strerror})", FOLDER
     if begin.startswith(b"GGUF"):
         return "a single GGUF file", (
-            "it goes into a model's YAML file, as transformer_gguf beside the model_id of the whole checkpoint"
+            "name it as transformer_gguf in a model's YAML file, together with the model_id of the complete checkpoint"
         )
     if names is not None and any("lora" in key.lower() or "lokr_" in key or "hada_" in key for key in names):
         return "a single LoRA file", f"give it with --lora; {FOLDER}"
     if names is not None:
         return "a single safetensors file", (
-            f"it holds no configurations, tokenizers and text encoders; {FOLDER}; save_pretrained of diffusers makes "
+            f"it has no configurations, tokenizers and text encoders; {FOLDER}; save_pretrained of diffusers writes "
             "such a folder"
         )
     if begin.startswith(_PICKLES):
-        return "a single file in a pickle or archive format", f"only safetensors are read; {FOLDER}"
-    return "a file, and not a model", f"{FOLDER}, or a model's config as a .yaml file"
+        return "a single file in a pickle or archive format", f"only safetensors files are supported; {FOLDER}"
+    return "a file, not a model", f"{FOLDER}, or a model's config as a .yaml file"
 
 
 def _header_bytes(begin: bytes, path: Path) -> int:
-    """How many bytes of names follow in a safetensors file; 0 in another one."""
+    """Length of the JSON header of a safetensors file; 0 for other files."""
     if len(begin) < 8:
         return 0
     count: int = struct.unpack("<Q", begin)[0]
@@ -57,7 +57,7 @@ def _header_bytes(begin: bytes, path: Path) -> int:
 
 
 def _tensor_names(header: bytes) -> list[str] | None:
-    """The names of a safetensors header; None if it is none."""
+    """The tensor names in a safetensors header; None if it is invalid."""
     try:
         content = json.loads(header)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What a model config says: which weights, which prompt template, which defaults, under which licence."""
+"""Model configs: weights, prompt template, defaults and licence."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .strict import StrictConfig
 
 
 class PromptTemplate(StrictConfig):
-    """The text around a prompt for the Llama encoder, and how many tokens of it come before.
+    """The text around a prompt for the Llama encoder.
 
-    ``crop_start`` counts the tokens ahead of the prompt, the begin-of-text token included; their
-    hidden states are cut off after encoding.
+    ``crop_start`` is the number of tokens before the prompt, including the begin-of-text token; their hidden states are
+    removed after encoding.
     """
 
     template: str
@@ -32,7 +32,7 @@ class PromptTemplate(StrictConfig):
 
 
 class GenerationDefaults(StrictConfig):
-    """A value for every request field that a request may leave open; checked like a request's."""
+    """Default values for request fields, validated like those of a request."""
 
     width: int
     height: int
@@ -55,10 +55,10 @@ class Licence(StrictConfig):
     """The terms of a model's weights, to be accepted once before they are downloaded.
 
     Attributes:
-        name: its title.
-        version: what tells it from other texts of that title; an acceptance is of one version.
-        url: where it can be read.
-        not_licensed_in: territory that it does not cover, as ``the European Union``.
+        name: title of the licence.
+        version: version of the licence; the user accepts one version.
+        url: address of the text.
+        not_licensed_in: territories that the licence excludes, such as ``the European Union``.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Licence(StrictConfig):
 
     @property
     def notice(self) -> str:
-        """What a user must be told of it, in one sentence."""
+        """One sentence with what the user must know about the licence."""
         *rest, last = self.not_licensed_in or [""]
         places = f"{', '.join(rest)} and {last}" if rest else last
         limits = f"; it does not apply in {places}" if places else ""
@@ -83,9 +83,9 @@ class LoraConfig(StrictConfig):
 
 
 class LatentPreview(StrictConfig):
-    """A linear map from latents, as the denoising leaves them, to colours: ``rgb = latents @ factors + bias``, -1 to 1.
+    """A linear map from latents to colours in -1 to 1: ``rgb = latents @ factors + bias``.
 
-    ``factors`` is one row of three numbers for each latent channel.
+    ``latents`` are [..., channels] as in denoising; ``factors`` is [channels, 3].
     """
 
     factors: tuple[tuple[float, float, float], ...]
@@ -93,26 +93,25 @@ class LatentPreview(StrictConfig):
 
 
 class ModelConfig(StrictConfig):
-    """One checkpoint and what it wants to be asked for.
+    """One checkpoint and its settings.
 
     Attributes:
-        name: what ``--model`` calls it.
-        title: one line for people.
-        model_id: repository on the Hugging Face Hub, or the path of a folder in diffusers' layout.
-        revision: branch, tag or commit of the repository; None is its main branch.
+        name: value of ``--model``.
+        title: one-line description.
+        model_id: repository on the Hugging Face Hub, or path of a folder in diffusers format.
+        revision: branch, tag or commit of the repository; None is the main branch.
         prompt_template: must match the checkpoint's tokenizer.
-        defaults: values for request fields that were not given.
-        render_scale: the model renders at this fraction of the requested size and the encoder
-            scales up; 1 for every model that can render what is asked.
-        min_render_side: the shorter side never falls below this many pixels because of
-            ``render_scale``.
-        notice: what a user must be told at each use, if anything.
-        licence: the terms of the weights; None where nothing has to be accepted.
-        transformer_gguf: a GGUF file with the transformer's weights in the place of the checkpoint's own: a
-            path, or ``owner/name/file.gguf`` on the Hub.
-        lora: what is added to the transformer's weights.
-        latent_preview: how to see latents without decoding; None shows no previews.
-        mag_ratios: what MagCache foretells from, one number a step, measured on this checkpoint.
+        defaults: values for request fields that are None.
+        render_scale: the model renders at this fraction of the requested size, and the encoder scales the frames up; 1
+            for models that render every size directly.
+        min_render_side: lower limit in pixels for the shorter side after ``render_scale``.
+        notice: text shown to the user at each use, if any.
+        licence: licence of the weights; None if there is nothing to accept.
+        transformer_gguf: GGUF file that replaces the checkpoint's transformer weights: a path, or
+            ``owner/name/file.gguf`` on the Hub.
+        lora: LoRAs added to the transformer.
+        latent_preview: map from latents to colours for previews; None disables previews.
+        mag_ratios: magnitude ratios for MagCache, one per step, measured on this checkpoint.
     """
 
     name: str
@@ -132,29 +131,29 @@ class ModelConfig(StrictConfig):
 
     @property
     def is_described(self) -> bool:
-        """Whether a config file describes the model; of a bare folder or Hub id only the place is known."""
+        """Whether the model has a config file; otherwise only its folder or Hub id is known."""
         return self.title != self.model_id
 
     @property
     def identity(self) -> str:
-        """What tells these weights from others: two folders may have the same name."""
+        """Identifies the weights by path, revision and added files, since two folders may have the same name."""
         checkpoint = self.model_id if self.revision is None else f"{self.model_id}@{self.revision}"
         added = [self.transformer_gguf] if self.transformer_gguf else []
         return "+".join([checkpoint, *added, *(f"{lora.path}={lora.scale:g}" for lora in self.lora)])
 
     @property
     def source(self) -> str:
-        """Where the weights are loaded from: a folder if there is one, else the Hub repository."""
+        """Where to load the weights from: the folder if it exists, else the Hub repository."""
         return self.model_id if self.folder is None else str(self.folder)
 
     @property
     def folder(self) -> Path | None:
-        """The folder of the weights, in the package or elsewhere; None for a repository of the Hub."""
+        """Folder of the weights, inside the package or elsewhere; None for a Hub repository."""
         places = (PACKAGE_DIR / self.model_id, Path(self.model_id))
         return next((place for place in places if place.is_dir()), None)
 
     def with_revision(self, revision: str) -> ModelConfig:
-        """The same model at another branch, tag or commit of its repository.
+        """Return the model at another branch, tag or commit of its repository.
 
         Raises:
             ConfigError: the model is a folder, which has no revisions.
@@ -166,7 +165,7 @@ class ModelConfig(StrictConfig):
         return self.model_copy(update={"revision": revision})
 
     def render_size(self, width: int, height: int) -> tuple[int, int]:
-        """Size in pixels at which the model renders a video of this size; multiples of 16."""
+        """Size in pixels, in multiples of 16, at which the model renders a video of this size."""
         if self.render_scale == 1.0:
             return width, height
         scale = min(1.0, max(self.render_scale, self.min_render_side / min(width, height)))

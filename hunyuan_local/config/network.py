@@ -1,7 +1,7 @@
-"""HTTP clients, and the way to an address as the environment describes it: proxies, exceptions, certificates.
+"""HTTP clients that follow the environment's proxy, ``NO_PROXY`` and certificate settings.
 
-Every client of this package comes from here, so that a variable that cannot be used is named with its value, and only
-where it is needed: an address that a proxy is not for, or one without TLS, does not depend on them.
+All HTTP clients of this package are created here. Errors name the environment variable and its value, and only
+variables that apply to an address are checked: a direct connection needs no proxy, and one without TLS no certificates.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ _PROXY_S = 5.0
 _SCHEMES = ("http", "https", "socks5", "socks5h")
 _PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
-# Of other programs; they are not read here, and named where they would have helped.
+# Variables of other programs; not used here, but mentioned in errors.
 _OTHER_CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
 @dataclass(frozen=True)
 class Proxy:
-    """A proxy of the environment; ``variable`` names it."""
+    """A proxy from the environment variable ``variable``."""
 
     variable: str
     value: str
 
     @property
     def url(self) -> str:
-        """Its address; without a scheme it is one of http, as for curl."""
+        """The proxy's URL; the scheme defaults to http, as in curl."""
         return self.value if "://" in self.value else f"http://{self.value}"
 
     def __str__(self) -> str:
@@ -47,13 +47,13 @@ class Proxy:
 
 
 def http_client(url: str, **options: Any) -> httpx.Client:
-    """A client whose first call goes to ``url``; others, such as to where a redirect leads, go their own ways.
+    """Create a client for ``url``; the route of every request, redirects included, is chosen by its own URL.
 
     Args:
-        options: of :class:`httpx.Client`; with a ``transport`` the environment is not asked.
+        options: options of :class:`httpx.Client`; with a ``transport``, the environment is ignored.
 
     Raises:
-        ConfigError: a variable of the environment that the way to ``url`` depends on cannot be used.
+        ConfigError: an environment variable that applies to ``url`` is invalid.
     """
     if options.get("transport") is None:
         check_way(url)
@@ -62,7 +62,7 @@ def http_client(url: str, **options: Any) -> httpx.Client:
 
 
 def check_way(url: str) -> None:
-    """Refuse what the environment says of the way to an address, if that cannot be used.
+    """Check that the proxy and the certificates for a URL are usable.
 
     Raises:
         ConfigError: names the variable, its value and the remedy.
@@ -78,7 +78,7 @@ def check_way(url: str) -> None:
         way = urlsplit(proxy.url)
         host, port = way.hostname, way.port or _PORTS.get(way.scheme, 80)
     except ValueError as error:
-        raise ConfigError(f"{proxy}: is not an address of a proxy ({error}); {remedy}") from error
+        raise ConfigError(f"{proxy}: is not a valid proxy address ({error}); {remedy}") from error
     if way.scheme not in _SCHEMES or not host:
         raise ConfigError(f"{proxy}: must be like http://host:port or {_SCHEMES[2]}://host:port; {remedy}")
     if way.scheme.startswith("socks"):
@@ -90,10 +90,10 @@ def check_way(url: str) -> None:
 
 
 def proxy_for(url: str) -> Proxy | None:
-    """The proxy of the environment for an address; None where it is reached directly, as this machine itself always is.
+    """The proxy for a URL; None for a direct connection, which this machine always has to itself.
 
-    ``NO_PROXY`` may hold names with all below them, addresses of IPv4 and IPv6 with or without brackets, networks, each
-    with a port or without, and ``*``.
+    ``NO_PROXY`` may contain host names (including subdomains), IPv4 and IPv6 addresses with or without brackets,
+    networks, each with an optional port, and ``*``.
     """
     parts = urlsplit(url)
     found = next(filter(None, map(_variable, (f"{parts.scheme}_proxy", "all_proxy"))), None)
@@ -101,7 +101,7 @@ def proxy_for(url: str) -> Proxy | None:
 
 
 def tls_context() -> ssl.SSLContext:
-    """Whom to trust: the certificates of ``SSL_CERT_FILE`` or ``SSL_CERT_DIR``, else those of certifi.
+    """TLS context with the certificates of ``SSL_CERT_FILE`` or ``SSL_CERT_DIR``, else of certifi.
 
     Raises:
         ConfigError: the file or the folder cannot be read.
@@ -113,7 +113,7 @@ def tls_context() -> ssl.SSLContext:
             if kind == "capath":
                 os.listdir(value)
             return _context(kind, value, os.stat(value).st_mtime_ns)
-        except OSError as error:  # those of ssl among them
+        except OSError as error:  # includes ssl.SSLError
             what = "a file of certificates in PEM format" if kind == "cafile" else "a folder of certificates"
             why = error.strerror if error.strerror and not isinstance(error, ssl.SSLError) else first_line(error)
             raise ConfigError(f"{variable}={value!r}: is not {what} ({why}); correct or unset {variable}") from error
@@ -122,7 +122,7 @@ def tls_context() -> ssl.SSLContext:
 
 @contextmanager
 def without_network_variables() -> Iterator[None]:
-    """Hide what the environment says of the network from a library that needs none, and makes clients all the same."""
+    """Hide network variables from a library that creates HTTP clients without using them."""
     names = ("all_proxy", "http_proxy", "https_proxy", "no_proxy")
     hidden = {
         name: os.environ.pop(name) for name in [*names, *map(str.upper, names), *_CERTIFICATES] if name in os.environ
@@ -134,18 +134,18 @@ def without_network_variables() -> Iterator[None]:
 
 
 def advice(url: str, error: BaseException) -> str:
-    """What the environment may have to do with a failed call, as the end of a sentence; empty if nothing."""
+    """How the environment may have caused a failed request, as the end of a sentence; empty if it did not."""
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
         used = next((f"{name}={os.environ[name]!r}" for name in _CERTIFICATES if os.environ.get(name)), "certifi")
         others = [f"{name}={os.environ[name]!r}" for name in _OTHER_CERTIFICATES if os.environ.get(name)]
-        unread = f" ({', '.join(others)} is not read here)" if others else ""
-        return f"; the certificates of {used} do not vouch for it: set SSL_CERT_FILE to a file that does{unread}"
+        unread = f" ({', '.join(others)} is not used)" if others else ""
+        return f"; {used} does not contain its certificate authority: set SSL_CERT_FILE to a file that does{unread}"
     proxy = proxy_for(url)
-    return "" if proxy is None else f"; by way of {proxy}"
+    return "" if proxy is None else f"; through the proxy {proxy}"
 
 
 class _Ways(httpx.BaseTransport):
-    """Carries each request directly or by way of a proxy; makes what that takes when it is needed."""
+    """Sends each request directly or through a proxy; creates transports on first use."""
 
     def __init__(self) -> None:
         self._made: dict[tuple[bool, Proxy | None], httpx.HTTPTransport] = {}
@@ -162,7 +162,7 @@ class _Ways(httpx.BaseTransport):
         key = (is_secure, proxy)
         if key not in self._made:
             check_way(url)
-            # Without TLS no certificate is looked at.
+            # Without TLS there is no certificate to verify.
             verify: ssl.SSLContext | bool = tls_context() if is_secure else False
             by = None
             if proxy is not None:
@@ -172,7 +172,7 @@ class _Ways(httpx.BaseTransport):
 
 
 def _variable(name: str) -> Proxy | None:
-    """A variable in small letters or in capitals; that in small letters first, as for curl."""
+    """Read a variable in lower case, else in upper case, as curl does."""
     for variable in (name, name.upper()):
         if value := os.environ.get(variable, "").strip():
             return Proxy(variable, value)
@@ -180,7 +180,7 @@ def _variable(name: str) -> Proxy | None:
 
 
 def _is_excepted(host: str, port: int | None) -> bool:
-    """Whether a host is this machine, or in ``NO_PROXY``."""
+    """Whether a host is this machine or listed in ``NO_PROXY``."""
     address = None
     with suppress(ValueError):  # a name
         address = ipaddress.ip_address(host)
@@ -194,7 +194,7 @@ def _is_excepted(host: str, port: int | None) -> bool:
 def _excepts(
     entry: str, host: str, address: ipaddress.IPv4Address | ipaddress.IPv6Address | None, port: int | None
 ) -> bool:
-    """Whether one entry of ``NO_PROXY`` is for a host."""
+    """Whether one entry of ``NO_PROXY`` matches a host."""
     if entry == "*":
         return True
     match = re.fullmatch(r"\[(.*)\](?::(\d+))?|([^:]*):(\d+)", entry)
@@ -220,7 +220,7 @@ def _require_socks(proxy: Proxy, remedy: str) -> None:
 
 @cache
 def _context(kind: str, value: str, changed: int) -> ssl.SSLContext:
-    """Certificates, read once as long as their file does not change: that takes a tenth of a second."""
+    """Load certificates, which takes about 0.1 s; cached until the file changes (``changed`` is its mtime)."""
     return ssl.create_default_context(cafile=value) if kind == "cafile" else ssl.create_default_context(capath=value)
 
 

@@ -1,6 +1,7 @@
-"""Where things lie: the package, its data, what a user's commands remember; and whether the network may be used.
+"""Folders of the package and the user, and whether the network may be used.
 
-Here alone it is asked for the home folder, the user and the folder of temporary files: a container may have none.
+This is the only module that looks up the home folder, the user and the folder for temporary files, since a container
+may have none of them.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from ..errors import ConfigError
 
 GIB = 2**30  # bytes
 PACKAGE_DIR = Path(__file__).resolve().parents[1]
-_NO_HOME = "the home folder is not known: HOME is not set, and this user has no account"
-# Where libraries keep what they can make again; each would ask for the home folder itself.
+_NO_HOME = "the home folder is unknown: HOME is not set, and this user has no account"
+# Cache folders of libraries that would otherwise look up the home folder themselves.
 _CACHES_OF_LIBRARIES = {
     "TORCHINDUCTOR_CACHE_DIR": "torchinductor",
     "TRITON_CACHE_DIR": "triton",
@@ -29,13 +30,13 @@ _CACHES_OF_LIBRARIES = {
 
 
 def configs_dir() -> Path:
-    """Inside the installed package, or beside it in a checkout."""
+    """The folder ``configs``, inside the installed package, or next to it in a checkout."""
     inside = PACKAGE_DIR / "configs"
     return inside if inside.is_dir() else PACKAGE_DIR.parent / "configs"
 
 
 def offline_by() -> str | None:
-    """The variable that forbids downloads, ``HF_HUB_OFFLINE`` or ``TRANSFORMERS_OFFLINE``; None if none does."""
+    """The variable that forbids downloads, ``HF_HUB_OFFLINE`` or ``TRANSFORMERS_OFFLINE``; None if neither is set."""
     names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
     return next((name for name in names if os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"}), None)
 
@@ -46,58 +47,58 @@ def is_offline() -> bool:
 
 
 def user_path(field: str, text: str | Path) -> Path:
-    """The path that a user gave, with ``~`` and ``~name`` as their home folders.
+    """Expand ``~`` and ``~name`` in a path from the user.
 
     Raises:
-        ConfigError: that home folder is not known.
+        ConfigError: the home folder is unknown.
     """
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
-        raise ConfigError(f"{field}={str(text)!r}: no such home folder; give the whole path, or set HOME") from error
+        raise ConfigError(f"{field}={str(text)!r}: no such home folder; give an absolute path, or set HOME") from error
 
 
 def state_dir() -> Path:
-    """The folder of what this user's commands remember: ``HUNYUAN_LOCAL_STATE_DIR``, or the system's convention.
+    """Folder of the user's persistent state: ``HUNYUAN_LOCAL_STATE_DIR``, or the system's standard folder.
 
     Raises:
-        ConfigError: the home folder is not known, and the variable is not set.
+        ConfigError: the home folder is unknown, and the variable is not set.
     """
     return _usual("HUNYUAN_LOCAL_STATE_DIR", user_state_path)
 
 
 def known_state_dir() -> Path | None:
-    """As :func:`state_dir`, for those who only read; None where nothing can have been remembered."""
+    """Like :func:`state_dir`, for reading: None instead of an error if the folder is unknown."""
     with contextlib.suppress(ConfigError):
         return state_dir()
     return None
 
 
 def cache_dir() -> Path:
-    """The folder of what can be made again at any time: ``HUNYUAN_LOCAL_CACHE_DIR``, or the system's convention.
+    """Folder of cached data: ``HUNYUAN_LOCAL_CACHE_DIR``, or the system's standard folder.
 
     Raises:
-        ConfigError: the home folder is not known, and the variable is not set.
+        ConfigError: the home folder is unknown, and the variable is not set.
     """
     return _usual("HUNYUAN_LOCAL_CACHE_DIR", user_cache_path)
 
 
 def default_data_dir() -> Path:
-    """The folder of a server's jobs: ``HUNYUAN_LOCAL_DATA_DIR``, or that of the system's convention.
+    """Folder of a server's jobs: ``HUNYUAN_LOCAL_DATA_DIR``, or the system's standard folder.
 
     Raises:
-        ConfigError: the home folder is not known, and the variable is not set.
+        ConfigError: the home folder is unknown, and the variable is not set.
     """
     return _usual("HUNYUAN_LOCAL_DATA_DIR", user_data_path, ", or give --data-dir")
 
 
 def has_home() -> bool:
-    """Whether this user's home folder is known; it need not be there."""
+    """Whether this user's home folder is known; it may not exist."""
     return os.path.expanduser("~") != "~"
 
 
 def why_not_writable(folder: Path) -> str:
-    """Why no file can be made in a folder, or in the one where it would be made; empty if it can."""
+    """Why no file can be created in a folder or its nearest existing parent; empty if it can."""
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir():
@@ -106,7 +107,7 @@ def why_not_writable(folder: Path) -> str:
 
 
 def temporary_root() -> Path:
-    """The folder in which temporary files are made.
+    """The folder for temporary files.
 
     Raises:
         ConfigError: there is none.
@@ -116,20 +117,20 @@ def temporary_root() -> Path:
 
 
 def temporary_folder(prefix: str) -> OwnFolder:
-    """A new folder for temporary files of this process; what dead processes left of the same prefix is deleted.
+    """Create a temporary folder for this process; deletes folders of dead processes with the same prefix.
 
     Raises:
-        ConfigError: there is no folder that it could be made in.
+        ConfigError: no temporary folder can be created.
     """
     with _translated_lack():
         return OwnFolder(prefix, Path(tempfile.gettempdir()))
 
 
 def message_file() -> IO[bytes]:
-    """A file without a name for what a program says; in memory where no folder takes temporary files.
+    """Create an anonymous file for a program's output; in memory if there is no folder for temporary files.
 
     Raises:
-        ConfigError: neither is there.
+        ConfigError: neither is possible.
     """
     try:
         return tempfile.TemporaryFile()
@@ -141,7 +142,7 @@ def message_file() -> IO[bytes]:
 
 
 def why_no_temporary_files() -> str:
-    """What is wrong with the folder of temporary files, with the remedy; empty if nothing is."""
+    """What is wrong with the folder for temporary files, with the remedy; empty if nothing is."""
     try:
         with _translated_lack():
             tempfile.TemporaryFile().close()
@@ -151,33 +152,33 @@ def why_no_temporary_files() -> str:
 
 
 def settle_libraries() -> None:
-    """Let libraries be imported where there is no home folder, no account or no folder for temporary files.
+    """Set environment variables so that libraries import without a home folder, an account or a temporary folder.
 
-    They ask for these when they are imported, to name folders that most runs never need. What the environment names
-    stays. To be called at the start of a program, before they are imported.
+    Libraries look these up on import for cache folders that most runs never use. Variables that are already set are
+    kept. Call this at the start of a program, before importing the libraries.
     """
     try:
         tempfile.gettempdir()
     except FileNotFoundError:
-        # It can be named now; whoever writes there is refused by the system at that moment.
+        # Set a path anyway; writing to it then fails with a clear error.
         tempfile.tempdir = os.environ.get("TMPDIR") or os.path.join(os.path.sep, "tmp")
     if has_home():
         return
-    os.environ.setdefault("USER", f"uid{os.getuid()}")  # getpass asks for it before it looks for the account
+    os.environ.setdefault("USER", f"uid{os.getuid()}")  # getpass reads it before it looks up the account
     for variable, name in _CACHES_OF_LIBRARIES.items():
         os.environ.setdefault(variable, os.path.join(tempfile.gettempdir(), f"hunyuan-local-{os.getuid()}", name))
 
 
 def _usual(variable: str, convention: Callable[[str], Path], other_remedy: str = "") -> Path:
-    """The folder that a variable names, or that of the system's convention."""
+    """The folder from a variable, or the system's standard folder."""
     if root := os.environ.get(variable):
         return Path(root)
     try:
         folder = convention("hunyuan-local")
     except RuntimeError as error:
-        raise ConfigError(f"{_NO_HOME}; set {variable} to a folder that can be written{other_remedy}") from error
+        raise ConfigError(f"{_NO_HOME}; set {variable} to a writable folder{other_remedy}") from error
     if str(folder).startswith("~"):
-        raise ConfigError(f"{_NO_HOME}; set {variable} to a folder that can be written{other_remedy}")
+        raise ConfigError(f"{_NO_HOME}; set {variable} to a writable folder{other_remedy}")
     return folder
 
 
@@ -189,5 +190,5 @@ def _translated_lack() -> Iterator[None]:
         named = os.environ.get("TMPDIR")
         tried = f"TMPDIR={named!r}: " if named else ""
         raise ConfigError(
-            f"{tried}no temporary file can be made: {error}; set TMPDIR to a folder that can be written"
+            f"{tried}no temporary file can be created: {error}; set TMPDIR to a writable folder"
         ) from error

@@ -1,6 +1,6 @@
-"""How prompts are rewritten: by which language model, within which time, and what happens if it fails.
+"""Settings for prompt rewriting: language model, time limit, and what happens on failure.
 
-The wording is in ``configs/rewrite``, one file a mode. Knows nothing about torch or the network.
+The instructions are in ``configs/rewrite``, one file per mode. This module uses neither torch nor the network.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from .strict import StrictConfig
 
 FailurePolicy = Literal["fail", "use-original"]
 
-# Small enough to run beside other work, knows English and Chinese, and is under the Apache licence.
+# Small enough to run alongside the video model, handles English and Chinese, and has the Apache licence.
 DEFAULT_MODEL = "Qwen/Qwen2.5-1.5B-Instruct"
 
 
 class RewriteConfig(StrictConfig):
-    """Who rewrites prompts.
+    """Settings for prompt rewriting.
 
     Attributes:
-        model_id: of the language model, a Hub id or a folder with a chat template, or its name at the endpoint; None
-            is ``DEFAULT_MODEL``, or the first that the endpoint lists.
+        model_id: language model: a Hub id, a folder with a chat template, or a model name at the endpoint; None is
+            ``DEFAULT_MODEL``, or the first model that the endpoint lists.
         revision: branch, tag or commit of a Hub repository.
-        endpoint: base URL of a server with OpenAI's chat completions, such as ``http://127.0.0.1:8080/v1``; None runs
-            the model here.
-        timeout_s: a rewriting may take so many seconds; loading the model is not counted.
-        on_failure: ``fail`` ends the generation; ``use-original`` goes on with the prompt as it was, and says so.
+        endpoint: base URL of an OpenAI-compatible server, such as ``http://127.0.0.1:8080/v1``; None runs the model
+            on this machine.
+        timeout_s: time limit in seconds, without loading the model.
+        on_failure: ``fail`` stops the generation; ``use-original`` continues with the original prompt and adds a note.
     """
 
     model_id: str | None = None
@@ -38,12 +38,12 @@ class RewriteConfig(StrictConfig):
 
 
 class RewriteTemplate(StrictConfig):
-    """One mode of rewriting, as ``configs/rewrite/MODE.yaml`` has it.
+    """One rewriting mode, read from ``configs/rewrite/MODE.yaml``.
 
     Attributes:
-        system: what the language model is told to do.
-        max_new_tokens: the longest answer that it is let write.
-        max_characters: the longest rewritten prompt that is taken.
+        system: system prompt for the language model.
+        max_new_tokens: maximum length of its answer.
+        max_characters: maximum length of the rewritten prompt.
     """
 
     system: Annotated[str, Field(min_length=1)]
@@ -52,26 +52,26 @@ class RewriteTemplate(StrictConfig):
 
 
 class AnswerPhrases(StrictConfig):
-    """How to tell a prompt from what else language models write, as ``configs/rewrite/answers.yaml`` has it.
+    """Phrases that distinguish a prompt from other model output, read from ``configs/rewrite/answers.yaml``.
 
-    All texts are in small letters. A ``*`` at the end of a phrase stands for any ending of its last word.
+    All phrases are lower case. A ``*`` at the end of a phrase matches any ending of its last word.
 
     Attributes:
-        refusals: beginnings of answers with which a model declines.
-        to_user: what a model says to its user, anywhere.
-        about_prompts: what a text about a prompt says, anywhere.
-        first_person: first words of sentences in which the writer speaks of itself.
-        speakers: with one of these or of those, a prompt is itself written in the first person.
+        refusals: beginnings of refusals.
+        to_user: phrases that address the user, anywhere in the text.
+        about_prompts: phrases of a text about a prompt, anywhere in the text.
+        first_person: first words of sentences in which the writer refers to itself.
+        speakers: with one of these or of ``first_person``, the original prompt is itself in the first person.
         requests: first words of sentences that ask for something.
-        speech_verbs: verbs before a colon, after which somebody in the video speaks.
-        interjections: what comes before an introduction, such as ``sure``.
-        openers: a line that begins with one of these and has one of ``prompt_words`` introduces a prompt.
-        prompt_words: see ``openers``.
-        label_words: the other words of a line that says nothing of a video, such as ``prompt:``.
-        closings: beginnings of what a model says after a prompt.
-        function_words: of each language, words that a video cannot show, separated by spaces.
-        articles: those of them that are left out where the language is not clear.
-        film_words: words of films, which two prompts may share without being about the same.
+        speech_verbs: verbs before a colon that introduce speech in the video.
+        interjections: words before an introduction, such as ``sure``.
+        openers: a line that starts with one of these and contains one of ``prompt_words`` introduces a prompt.
+        prompt_words: words for a prompt, for ``openers``.
+        label_words: other words of a label line such as ``prompt:``, which does not describe a video.
+        closings: beginnings of remarks after a prompt.
+        function_words: for each language, words without visible meaning, separated by spaces.
+        articles: function words that are ignored if the language is ambiguous.
+        film_words: film terms, which two prompts may share without having the same subject.
     """
 
     refusals: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Whether and how finished frames are checked by a classifier of pictures. Knows nothing about torch."""
+"""Settings for the safety check of frames by an image classifier; does not use torch."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ SafetyMode = Literal["off", "flag", "block"]
 
 
 class SafetyConfig(StrictConfig):
-    """What becomes of a video whose frames a classifier flags.
+    """Settings for the safety check.
 
     Attributes:
-        mode: ``off`` checks nothing; ``flag`` says so in the result and delivers the video; ``block`` withholds it.
-        model_id: the classifier, a Hub id or a folder that transformers' ``image-classification`` pipeline takes.
+        mode: ``off`` checks nothing; ``flag`` reports a flagged video in the result; ``block`` withholds it.
+        model_id: classifier: a Hub id or a folder for transformers' ``image-classification`` pipeline.
         revision: branch, tag or commit of a Hub repository.
-        labels: of the classifier's labels those that count, in whatever case.
-        threshold: a frame is flagged from this score of such a label on, 0 to 1.
-        frames: so many frames are looked at, evenly spaced, the first and the last among them.
+        labels: labels of the classifier that count as unsafe, in any case.
+        threshold: score, 0 to 1, from which a frame is flagged.
+        frames: number of checked frames, evenly spaced, including the first and the last.
     """
 
     mode: SafetyMode = "off"

@@ -1,4 +1,4 @@
-"""What all configs have in common."""
+"""Base class of all configs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class StrictConfig(BaseModel):
-    """Frozen; unknown keys are refused."""
+    """A frozen model that refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

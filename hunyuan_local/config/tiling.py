@@ -1,4 +1,4 @@
-"""How a video is cut into overlapping tiles that the autoencoder decodes one by one. Knows nothing about memory."""
+"""How latents are split into overlapping tiles that the autoencoder decodes one by one."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from dataclasses import dataclass
 from ..errors import ConfigError
 from ..schema import TEMPORAL_COMPRESSION
 
-# Pixels that a latent stands for in height and in width.
+# Pixels per latent in height and width.
 SPATIAL_COMPRESSION = 8
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """Sizes of tiles; the defaults are the library's (``AutoencoderKLHunyuanVideo``).
+    """Tile sizes; the defaults are those of diffusers' ``AutoencoderKLHunyuanVideo``.
 
     Attributes:
-        height, width: of a spatial tile in pixels; None leaves that side of the picture whole.
-        overlap: pixels that neighbours in space share, and over which they are blended.
-        frames: of a temporal tile, which is decoded with one latent more before it.
-        frames_overlap: frames that neighbours in time share.
+        height, width: size of a spatial tile in pixels; None does not split that side.
+        overlap: overlap of adjacent spatial tiles in pixels, over which they are blended.
+        frames: length of a temporal tile, which is decoded together with the one latent before it.
+        frames_overlap: overlap of adjacent temporal tiles in frames.
 
     Raises:
-        ConfigError: a size is no whole number of latents, or more than two tiles would overlap.
+        ConfigError: a size is not a multiple of a latent, or more than two tiles would overlap.
     """
 
     height: int | None = 256
@@ -41,28 +41,28 @@ class Tiling:
             if size is not None and size < 2 * overlap:
                 raise ConfigError(
                     f"{name}={size}: tiles that overlap by {overlap} must be at least {2 * overlap}, "
-                    "or a third tile would lie over the seam of two"
+                    "or a third tile would overlap the seam of two"
                 )
 
     @property
     def frames_stride(self) -> int:
-        """Frames from the start of a temporal tile to the start of the next."""
+        """Frames between the starts of adjacent temporal tiles."""
         return self.frames - self.frames_overlap
 
     def cuts_picture(self, height: int, width: int) -> bool:
-        """Whether a picture of so many latents is larger than one tile."""
+        """Whether a frame of ``height`` x ``width`` latents is larger than one tile."""
         sides = ((height, self.height), (width, self.width))
         return any(tile is not None and side > tile // SPATIAL_COMPRESSION for side, tile in sides)
 
     def areas(self, height: int, width: int) -> list[tuple[int, int]]:
-        """(height, width) in latents of the spatial tiles, row by row, as ``tiled_decode`` cuts them."""
+        """(height, width) in latents of the spatial tiles, row by row, as diffusers' ``tiled_decode`` splits them."""
         if not self.cuts_picture(height, width):
             return [(height, width)]
         columns = self._cuts(width, self.width)
         return [(row, column) for row in self._cuts(height, self.height) for column in columns]
 
     def lengths(self, frames: int) -> list[int]:
-        """Lengths in latents of the temporal tiles, in order, as ``_temporal_tiled_decode`` cuts them."""
+        """Lengths in latents of the temporal tiles, in order, as ``_temporal_tiled_decode`` splits them."""
         whole, stride = self.frames // TEMPORAL_COMPRESSION, self.frames_stride // TEMPORAL_COMPRESSION
         if frames <= whole:
             return [frames]
@@ -77,7 +77,7 @@ class Tiling:
 
 def _check_grid(name: str, size: int | None, step: int, unit: str) -> None:
     if size is not None and (size < step or size % step):
-        raise ConfigError(f"{name}={size}: must be a multiple of {step} {unit}, which one latent stands for")
+        raise ConfigError(f"{name}={size}: must be a multiple of {step} {unit}, the size of one latent")
 
 
 TILED = Tiling()

@@ -42,12 +42,12 @@ def report(batch: Batch, state: str, note: str = "") -> None:
 
 
 def test_before_a_worker_is_there_they_begin(batch: Batch) -> None:
-    assert said(batch) == "0 of 1 videos: the workers begin\n"
+    assert said(batch) == "0 of 1 videos: workers are starting\n"
 
 
 def test_a_worker_that_loads_says_so(batch: Batch) -> None:
     report(batch, "loading")
-    assert said(batch) == "0 of 1 videos: the workers load the libraries and the model\n"
+    assert said(batch) == "0 of 1 videos: workers are loading the libraries and the model\n"
 
 
 def test_a_worker_that_has_more_to_say_is_quoted(batch: Batch) -> None:
@@ -57,11 +57,11 @@ def test_a_worker_that_has_more_to_say_is_quoted(batch: Batch) -> None:
 
 def test_between_two_videos_nobody_begins_to_work(batch: Batch) -> None:
     report(batch, "idle")
-    assert said(batch) == "0 of 1 videos: the next video begins\n"
+    assert said(batch) == "0 of 1 videos: starting the next video\n"
 
 
 def test_workers_that_were_told_to_end_do(batch: Batch) -> None:
-    assert said(batch, stops=True) == "0 of 1 videos: the workers save their states and end\n"
+    assert said(batch, stops=True) == "0 of 1 videos: workers are saving their state and stopping\n"
 
 
 def test_a_batch_that_has_ended_says_nothing_of_its_workers(batch: Batch) -> None:

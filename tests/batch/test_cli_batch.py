@@ -87,7 +87,7 @@ def made(starts_process: None, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 def test_ctrl_c_keeps_what_was_made(made: Made) -> None:
     assert (made.first.returncode, len(made.videos)) == (130, 1)
-    assert "the same command goes on" in made.first.stderr and "videos   2" in made.first.stderr
+    assert "the same command resumes the batch" in made.first.stderr and "videos   2" in made.first.stderr
 
 
 def test_the_same_command_goes_on(made: Made) -> None:
@@ -107,7 +107,7 @@ def test_all_made_is_exit_code_0(made: Made) -> None:
 
 
 def test_bad_lines_can_be_skipped(made: Made) -> None:
-    assert "line 2: " in made.again.stderr and "note: 1 bad lines are skipped" in made.again.stderr
+    assert "line 2: " in made.again.stderr and "note: skipping 1 bad line" in made.again.stderr
 
 
 def test_the_last_line_of_stdout_is_the_summary(made: Made) -> None:
@@ -121,8 +121,8 @@ def test_the_page_shows_each_video(made: Made) -> None:
 
 
 def test_the_terminal_says_what_was_made(made: Made) -> None:
-    assert "2 videos in out, 2 of them to be made" in made.first.stderr
-    assert "done     2, 1 of them now" in made.again.stderr
+    assert "2 videos in out, 2 to generate" in made.first.stderr
+    assert "done     2, 1 in this run" in made.again.stderr
 
 
 BAD = '{"prompt": "a cat"}\n{"prompt": "a dog", "width": 100}\n{"promt": "x"}\n'
@@ -142,10 +142,10 @@ def test_with_a_bad_line_nothing_is_begun(batch: Command, tmp_path: Path) -> Non
     ("arguments", "words"),
     [
         (("nosuch.txt", "-o", "out"), "file not found"),
-        (("-", "-o", "out", "--max-cost", "5"), "--max-cost: no option of the backend local"),
-        (("-", "-o", "out", "--allow-loss"), "--allow-loss: no option of the backend local"),
-        (("-", "-o", "out", "--backend", "wavespeed", "--workers", "2"), "--workers: no option of the backend"),
-        (("-", "-o", "out", "--seeds", "1,x"), "whole numbers with commas"),
+        (("-", "-o", "out", "--max-cost", "5"), "--max-cost: not an option of the backend local"),
+        (("-", "-o", "out", "--allow-loss"), "--allow-loss: not an option of the backend local"),
+        (("-", "-o", "out", "--backend", "wavespeed", "--workers", "2"), "--workers: not an option of the backend"),
+        (("-", "-o", "out", "--seeds", "1,x"), "comma-separated integers"),
         (("-", "-o", "out", "--report", "no/report.html"), "does not exist"),
         (("-", "-o", "nosuch://out"), "give a folder, or a URL of one of"),
     ],
@@ -224,7 +224,7 @@ def test_a_page_that_cannot_be_written_hides_nothing_of_what_was_made(
     monkeypatch.setattr(command, "write_report", refuse)
     done = hosted("--seeds", "1", "--report", "page.html", "--json", text="a cat\n")
     assert done.returncode == 24
-    assert "No space left on device; what was made is in out" in done.stderr.replace("\n", " ")
+    assert "No space left on device; the videos are in out" in done.stderr.replace("\n", " ")
     assert json.loads(done.stdout.splitlines()[-1])["done"] == 1
 
 
@@ -244,4 +244,4 @@ def test_a_log_that_cannot_be_written_ends_no_batch(hosted: Command, tmp_path: P
 
 def test_a_batch_that_has_ended_does_not_say_that_its_workers_begin(hosted: Command) -> None:
     done = hosted("--seeds", "1", text="a cat\n")
-    assert "the workers begin" not in done.stderr.split("line 1:")[1]
+    assert "workers are starting" not in done.stderr.split("line 1:")[1]

@@ -259,7 +259,7 @@ def test_the_peak_is_that_of_the_process_in_this_run(life: Life) -> None:
 def test_a_process_that_is_killed_is_a_failed_run(life: Life) -> None:
     assert life.failed.result is None
     assert life.failed.error_kind == "ProcessDied"
-    assert "SIGKILL, as the system does when main memory runs out" in life.failed.error
+    assert "SIGKILL, probably because main memory ran out" in life.failed.error
 
 
 def test_the_next_run_has_a_new_process_and_says_that_it_loads(life: Life) -> None:

@@ -74,7 +74,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(interrupted: Interrupte
     first = interrupted.first
     assert first.returncode == 130, first.stderr
     assert json.loads(first.stdout.splitlines()[-1])["is_complete"] is False
-    assert "the same command with --output-dir out goes on" in first.stderr.splitlines()[-1]
+    assert "the same command with --output-dir out resumes the bench" in first.stderr.splitlines()[-1]
     assert len(interrupted.rows) == 1 and interrupted.report
 
 

@@ -86,7 +86,7 @@ BILLED = ["--scenarios", "cheap.yaml", "--backend", "wavespeed", "-o", "out"]
         (["--backend", "novita", "--scenarios", "smoke", "--repeats", "3000"], "15000 runs (5 requests, 3000 repeats"),
         (["--backend", "wavespeed", "--scenarios", "cheap.yaml", "--max-cost", "0"], "max_cost=0: must be above 0"),
         (["--backend", "novita=http://127.0.0.1:1", "--max-cost", "3"], "no backend of this bench is billed"),
-        (["--yes", "compare", "a.json", "b.json"], "--yes: no option of 'bench compare'"),
+        (["--yes", "compare", "a.json", "b.json"], "--yes: not an option of 'bench compare'"),
     ],
 )
 def test_options_that_say_nothing_are_refused(run: Run, arguments: list[str], words: str) -> None:

@@ -94,7 +94,7 @@ def test_old_jobs_are_pruned(run: Run, job: Job, store: JobStore) -> None:
 def test_an_unknown_job_is_named(run: Run, job: Job, what: str) -> None:
     done = run(what, "none")
     assert (done.returncode, done.stderr) == (
-        2, "error: job 'none': there is none of that id; see 'hunyuan-local jobs list'\n"
+        2, "error: job 'none': not found; see 'hunyuan-local jobs list'\n"
     )  # fmt: skip
 
 
@@ -106,11 +106,11 @@ def test_a_waiting_job_is_neither_retried_nor_deleted(run: Run, job: Job, what: 
 
 def test_a_finished_job_is_not_cancelled(run: Run, job: Job, store: JobStore) -> None:
     finish(store, job)
-    assert "is succeeded already" in run("cancel", job.job_id).stderr
+    assert "is already succeeded" in run("cancel", job.job_id).stderr
 
 
 def test_a_folder_without_jobs_is_refused(run: Run, tmp_path: Path) -> None:
-    assert "holds no jobs" in run("list", "--data-dir", str(tmp_path)).stderr
+    assert "contains no jobs" in run("list", "--data-dir", str(tmp_path)).stderr
 
 
 def test_looking_makes_no_folder(run: Run, tmp_path: Path) -> None:

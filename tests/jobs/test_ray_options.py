@@ -72,10 +72,10 @@ def test_without_ray_the_extra_is_named(folder: DataFolder, store: JobStore, mon
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"executor": "ray", "workers": 2}, "workers=2: with --executor ray, give --num-replicas"),
+        ({"executor": "ray", "workers": 2}, "workers=2: with --executor ray, use --num-replicas"),
         ({"executor": "ray"}, "num_replicas: must be given"),
-        ({"num_replicas": 2}, "num_replicas=2: is for Ray alone; give --executor ray, or --workers"),
-        ({"ray_address": "auto"}, "ray_address='auto': is for Ray alone; give --executor ray"),
+        ({"num_replicas": 2}, "num_replicas=2: applies only to Ray; add --executor ray, or use --workers"),
+        ({"ray_address": "auto"}, "ray_address='auto': applies only to Ray; add --executor ray"),
     ],
 )
 def test_options_of_the_other_executor_are_refused(
@@ -96,7 +96,7 @@ def test_an_adapter_that_other_machines_would_not_find_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "style.safetensors").touch()
-    with pytest.raises(ConfigError, match="give the whole path"):
+    with pytest.raises(ConfigError, match="give an absolute path"):
         make(folder, store, executor="ray", num_replicas=1, lora=(LoraConfig(path="style.safetensors"),))
 
 

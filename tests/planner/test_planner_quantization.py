@@ -143,8 +143,8 @@ def test_a_product_peaks_like_that_of_torchao(method: object, rows: int, inner: 
     ("mode", "gpu", "reason"),
     [
         (Mode("none", "fp8-dynamic"), "3090", "needs compute capability 8.9, this GPU has 8.6"),
-        (Mode("sequential", "nf4"), "4090", "cannot be moved by sequential offload, only with none, model, group"),
-        (Mode("group", "llm-int8"), "4090", "cannot be moved by group offload, only with none, model"),
+        (Mode("sequential", "nf4"), "4090", "does not support sequential offload, only none, model, group"),
+        (Mode("group", "llm-int8"), "4090", "does not support group offload, only none, model"),
     ],
 )
 def test_what_a_card_cannot_do_has_a_reason(mode: Mode, gpu: str, reason: str) -> None:

@@ -64,7 +64,7 @@ def test_each_flag_fills_its_field(flag: str, config: type, field: str, value: A
     [
         (("--rewrite-timeout", "nan"), "rewrite_timeout=nan: input should be"),
         (("--safety", "flag", "--safety-threshold", "nan"), "safety_threshold=nan: input should be"),
-        (("--safety-threshold", "0.3"), "safety_threshold=0.3: says nothing without --safety flag"),
+        (("--safety-threshold", "0.3"), "safety_threshold=0.3: has no effect without --safety flag"),
         (("--rewrite-timeout", "0"), "rewrite_timeout=0.0: input should be greater than 0"),
         (
             ("--safety", "flag", "--safety-threshold", "1.5"),
@@ -101,4 +101,4 @@ def test_a_prompt_that_cannot_be_rewritten_has_an_exit_code_of_its_own(tmp_path:
 def test_a_rewriter_without_a_rewriting_is_refused(tmp_path: Path) -> None:
     done = run_here("generate", "a fox", "--rewrite-endpoint", "http://127.0.0.1:9/v1", cwd=tmp_path)
     assert done.returncode == 2
-    assert "says nothing without --rewrite normal or --rewrite master" in done.stderr
+    assert "has no effect without --rewrite normal or --rewrite master" in done.stderr

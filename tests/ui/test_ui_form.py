@@ -65,7 +65,7 @@ def test_a_size_may_be_written_in_several_ways(size: str) -> None:
         ("guidance_scale", "6,5", "Guidance 6,5 must be a number, such as 6.5; leave empty for the default."),
         ("guidance_scale", "nan", "Guidance nan must be a number, such as 6.5; leave empty for the default."),
         ("guidance_scale", "1e999", "Guidance inf must be a finite number from 0.0 to 100.0."),
-        ("prompt", "  ", "Prompt: the prompt is empty; say what the video shows."),
+        ("prompt", "  ", "Prompt: the prompt is empty; describe what the video shows."),
     ],
 )
 def test_a_wrong_value_is_refused_in_a_sentence_with_its_field(name: str, text: str, sentence: str) -> None:

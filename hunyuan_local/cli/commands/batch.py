@@ -1,4 +1,4 @@
-"""``hunyuan-local batch``: a file of prompts becomes a folder of videos, and the same command makes what is missing."""
+"""``hunyuan-local batch``: a folder of videos from a file of prompts; the same command resumes the rest."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ from ..shared.worker_pool import executor_options
 if TYPE_CHECKING:
     _Base = click.ParamType[tuple[int, ...]]
 else:
-    _Base = click.ParamType  # older releases of click have no generic one
+    _Base = click.ParamType  # not generic in older releases of click
 
 
 class Seeds(_Base):
-    """Whole numbers with commas between them."""
+    """Comma-separated integers."""
 
     name = "seeds"
 
@@ -65,31 +65,35 @@ class Seeds(_Base):
         try:
             return tuple(int(part) for part in value.split(","))
         except ValueError:
-            self.fail(f"{value!r}: must be whole numbers with commas between them, such as 1,2,3", param, ctx)
+            self.fail(f"{value!r}: must be comma-separated integers, such as 1,2,3", param, ctx)
 
 
 @click.command(name="batch")
 @click.argument("file")
-@click.option("--output-dir", "-o", required=True, metavar="DIR", help="Where the videos go: a folder, or a URL such "
-              "as s3://bucket/folder.")  # fmt: skip
+@click.option("--output-dir", "-o", required=True, metavar="DIR", help="Folder of the videos, or a URL such as "
+              "s3://bucket/folder.")  # fmt: skip
 @click.option(
     "--format",
     type=click.Choice(["jsonl", "csv", "text"]),
-    help="Of FILE; by default, what its name says and what is in it.",
+    show_default="detected from name and content",
+    help="Format of FILE.",
 )
-@click.option("--seeds", type=Seeds(), default=(), metavar="N,N,...", help="Make each line once with each seed.")
-@click.option("--num-videos-per-prompt", type=click.IntRange(min=1), default=1, show_default=True, metavar="N")
-@click.option("--skip-invalid", is_flag=True, help="Make the good lines although others are bad.")
-@click.option("--retry-failed", is_flag=True, help="Try again what an earlier run has failed to make.")
-@click.option("--report", type=click.Path(path_type=Path, dir_okay=False), metavar="HTML", help="Write a page with "
-              "every video, its settings and times, at the end.")  # fmt: skip
-@backend_options("local", "Who makes the videos")
-@click.option("--concurrency", type=click.IntRange(min=1), metavar="N", help="So many tasks at a service at a time; 1 "
-              "if left out.")  # fmt: skip
-@click.option("--max-cost", "max_cost_usd", type=float, metavar="USD", help="Submit nothing to a service that would "
-              "make the batch, with its earlier runs, cost more.")  # fmt: skip
-@click.option("--allow-loss", is_flag=True, help="Let a service leave out or change what it cannot hold.")
-@click.option("--submit-again", is_flag=True, help="Submit a new task, and pay for it, where one may be open already.")
+@click.option(
+    "--seeds", type=Seeds(), default=(), metavar="N,N,...", help="Generate each line once with each of these seeds."
+)
+@click.option("--num-videos-per-prompt", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
+              help="Generate N videos per line, with consecutive seeds.")  # fmt: skip
+@click.option("--skip-invalid", is_flag=True, help="Skip invalid lines instead of stopping.")
+@click.option("--retry-failed", is_flag=True, help="Retry videos that failed in an earlier run.")
+@click.option("--report", type=click.Path(path_type=Path, dir_okay=False), metavar="HTML", help="At the end, write a "
+              "page with each video, its settings and times.")  # fmt: skip
+@backend_options("local", "Where to generate the videos")
+@click.option("--concurrency", type=click.IntRange(min=1), metavar="N", show_default="1",
+              help="Number of concurrent tasks at a service.")  # fmt: skip
+@click.option("--max-cost", "max_cost_usd", type=float, metavar="USD", help="Spending limit for the batch at a "
+              "service, earlier runs included.")  # fmt: skip
+@click.option("--allow-loss", is_flag=True, help="Let a service omit or change settings that it does not support.")
+@click.option("--submit-again", is_flag=True, help="Submit, and pay for, a new task even if one may still be open.")
 @model_option
 @tuning_options
 @context_parallel_options
@@ -97,7 +101,7 @@ class Seeds(_Base):
 @worker_options
 @request_options
 @guard_options
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as one line of JSON, the last of stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, on the last line of stdout.")
 def command(
     file: str,
     output_dir: str,
@@ -111,12 +115,14 @@ def command(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Make a video of every line of FILE; - is standard input.
+    """Generate a video for each line of FILE.
 
-    FILE is JSON lines or CSV with any field of a request, or plain text with one prompt a line, in which
-    lines that begin with # are comments. Flags fill what a line leaves open. The whole file is checked
-    first. Stop it at any time: the same command makes what is missing, unfinished videos from their last
-    saved step. Exit code 18 if videos are missing.
+    Example: hunyuan-local batch prompts.txt --output-dir videos --model tiny
+
+    FILE is plain text with one prompt per line (# starts a comment), or JSON lines or CSV with any fields of a
+    request; - reads standard input. Options apply to every line that does not set them itself. The whole file is
+    checked first. Ctrl-C stops the batch; the same command generates the rest and resumes unfinished videos from
+    their last saved step. Exit code 18 if videos are missing.
     """
     console = stderr()
     check_source_date()
@@ -129,7 +135,7 @@ def command(
     if chosen["executor"] == "ray":
         require_ray()
     backend = backend_from(flags)
-    if chosen["executor"] != "ray":  # whose nodes have libraries of their own
+    if chosen["executor"] != "ray":  # Ray nodes have their own installations
         refuse_missing_libraries(backend)
     note_default_model(console, backend, chosen["model"])
     refuse_foreign(backend, chosen, max_cost_usd)
@@ -167,13 +173,15 @@ def _write_page(
     destination: Destination,
     summary: Summary,
 ) -> ReportError | None:
-    """The page of ``--report``; why there is none, for it must not hide what has become of the videos."""
+    """Write the page of ``--report``; return an error instead of raising it, so the batch's own result comes first."""
     try:
         facts = _facts(backend, flags, destination, summary)
         write_report(path, summary.rows(), title=f"Batch {Path(file).name}", facts=facts)
     except (HunyuanLocalError, OSError) as error:
         console.print(f"note: {error}", markup=False)
-        return ReportError(f"{error}; what was made is in {destination.where}, and the same command writes the report")
+        return ReportError(
+            f"{error}; the videos are in {destination.where}; run the same command again to write the report"
+        )
     console.print(f"report: {path}", markup=False)
     return None
 
@@ -187,7 +195,7 @@ def _make(
     max_cost_usd: float | None,
     retry_failed: bool,
 ) -> tuple[Summary, HunyuanLocalError | None]:
-    """Everything from the checked items to the summary, and what has ended the work before its end."""
+    """Generate the checked items; return the summary, and the error that stopped the batch early, if any."""
     began = time.monotonic()
     limits = backend.capabilities
     budget = None
@@ -202,11 +210,11 @@ def _make(
     states = batch.states()
     todo = len(batch.unfinished())
     _log_to(batch.folder.root / "logs" / "batch.log")
-    console.print(f"{len(states)} videos in {destination.where}, {todo} of them to be made", markup=False)
+    console.print(f"{len(states)} videos in {destination.where}, {todo} to generate", markup=False)
     problem: HunyuanLocalError | None = None
     if todo:
         if budget is not None:
-            backend.load()  # a missing key is better missed now
+            backend.load()  # report a missing API key now
         pool = make_batch_pool(batch, backend, flags, budget)
         with (
             _stopping_on_signals(pool) as stopping,
@@ -219,13 +227,13 @@ def _make(
         if budget is not None and budget.refusal:
             console.print(f"note: {budget.refusal}", markup=False)
         if stopping.is_set() and batch.unfinished():
-            problem = GenerationCancelledError("stopped; the same command goes on where this one was")
+            problem = GenerationCancelledError("stopped; the same command resumes the batch")
     spent_usd = None if budget is None else budget.spent_usd
     return Summary(batch, time.monotonic() - began, spent_usd, limits.price_usd), problem
 
 
 def _log_to(path: Path) -> None:
-    """What this process has to log goes to a file, where it can be written: the terminal shows the progress."""
+    """Log to a file if it can be written; the terminal shows the progress."""
     handler: logging.Handler = logging.NullHandler()
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -237,26 +245,27 @@ def _log_to(path: Path) -> None:
 
 def _what_is_missing(summary: Summary) -> str:
     counts = summary.counts
-    remedies = ["the same command goes on"] if summary.left else []
+    remedies = ["the same command generates the rest"] if summary.left else []
     if counts["failed"]:
-        remedies.append("--retry-failed tries the failed ones again")
+        remedies.append("--retry-failed retries the failed ones")
     return f"{counts['failed'] + summary.left} videos are missing; {', '.join(remedies)}"
 
 
 def _tell_bad_lines(console: Console, bad_lines: list[BadLine], skip: bool) -> None:
-    """Every bad line with its number; an error unless they are to be skipped."""
+    """Print each bad line with its number; raise an error unless bad lines are skipped."""
     for bad in sorted(bad_lines, key=lambda bad: bad.line):
         console.print(f"line {bad.line}: {bad.problem}", markup=False)
     if not bad_lines:
         return
     count = len({bad.line for bad in bad_lines})
+    lines = "1 bad line" if count == 1 else f"{count} bad lines"
     if not skip:
-        raise ConfigError(f"{count} bad lines, see above; nothing was begun: mend them, or pass --skip-invalid")
-    console.print(f"note: {count} bad lines are skipped", markup=False)
+        raise ConfigError(f"{lines}, see above; nothing was started; fix these lines, or pass --skip-invalid")
+    console.print(f"note: skipping {lines}", markup=False)
 
 
 def _facts(backend: Backend, flags: dict[str, Any], destination: Destination, summary: Summary) -> dict[str, str]:
-    """What the page says of the whole batch."""
+    """Facts about the whole batch for the report."""
     if backend.config is None:
         facts = {"Made by": backend.identity}
     else:
@@ -273,7 +282,10 @@ def _facts(backend: Backend, flags: dict[str, Any], destination: Destination, su
 
 @contextmanager
 def _stopping_on_signals(pool: Pool) -> Iterator[threading.Event]:
-    """Set by the first Ctrl-C or other signal to end, of which the workers are told at once; a second interrupts."""
+    """Yield an event that the first Ctrl-C or termination signal sets, which also stops the workers.
+
+    A second signal raises KeyboardInterrupt.
+    """
     stopping = threading.Event()
 
     def end(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""``hunyuan-local bench``: the same requests to every backend, each run written down, and a report that says so."""
+"""``hunyuan-local bench``: run the same requests on several backends, record every run and write a report."""
 
 from __future__ import annotations
 
@@ -30,18 +30,20 @@ from ...provenance import check_source_date
 from ..shared.batch_workers import weights_of
 from ..shared.bench_display import BenchDisplay, one_line
 from ..shared.console import note_default_model, stderr, tell_finished
-from ..shared.options import Lora, refuse_missing_libraries
+from ..shared.options import DEFAULT_MODEL_TEXT, Lora, refuse_missing_libraries
 
 
 def _local_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What belongs to the local backend; said in short, since generate says it at length."""
+    """Options of the local backend, with shorter help than in ``generate``."""
     options = (
-        click.option("--cache", metavar="NAME", help=f"Of the local backend: {', '.join(cache_names())}."),
-        click.option("--lora", multiple=True, type=Lora(), metavar="FILE[=SCALE]", help="Of the local backend."),
-        click.option("--profile", help=f"Of the local backend: auto, {', '.join(profile_names())}, a YAML file, or a "
-                     "mode that 'hunyuan-local plan' lists."),
-        click.option("--revision", help="Of the local model: branch, tag or commit."),
-        click.option("--model", help=f"Of the local backend: {', '.join(model_names())}, a folder, or a Hub id."),
+        click.option("--cache", metavar="NAME", help=f"Step cache of the local backend: {', '.join(cache_names())}."),
+        click.option("--lora", multiple=True, type=Lora(), metavar="FILE[=SCALE]",
+                     help="LoRA of the local backend. Repeatable."),
+        click.option("--profile", show_default="auto", help=f"Profile of the local backend: auto, "
+                     f"{', '.join(profile_names())}, a YAML file, or a mode listed by 'hunyuan-local plan'."),
+        click.option("--revision", help="Branch, tag or commit of the local model."),
+        click.option("--model", show_default=DEFAULT_MODEL_TEXT,
+                     help=f"Model of the local backend: {', '.join(model_names())}, a folder, or a Hub id."),
     )  # fmt: skip
     for option in options:
         command = option(command)
@@ -49,28 +51,35 @@ def _local_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.group(name="bench", invoke_without_command=True)
-@click.option("--scenarios", default=DEFAULT, show_default=True, metavar="FILE", help=f"What is made: a YAML file, or "
-              f"one of {', '.join(scenario_names())}.")  # fmt: skip
-@click.option("--backend", "backends", multiple=True, metavar="NAME[=URL]", help=f"Who makes it, several times: "
-              f"{', '.join(backend_names())}; with URL a server of your own in that format.")  # fmt: skip
-@click.option("--repeats", type=click.IntRange(min=1), metavar="N", help="Of each request; the file's if left out.")
-@click.option("--output-dir", "-o", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Where all "
-              "goes; bench-NAME-TIME if left out. The same command with the same DIR goes on.")  # fmt: skip
-@click.option("--max-cost", "max_cost_usd", type=float, metavar="USD", help="Submit nothing to a service that would "
-              "make the bench, with its earlier runs, cost more.")  # fmt: skip
-@click.option("--yes", is_flag=True, help="Do not ask before videos are made that a service bills.")
-@click.option("--retry-failed", is_flag=True, help="Make failed runs again.")
+@click.option("--scenarios", default=DEFAULT, show_default=True, metavar="FILE", help=f"Requests to run: a YAML file, "
+              f"or one of {', '.join(scenario_names())}.")  # fmt: skip
+@click.option("--backend", "backends", multiple=True, metavar="NAME[=URL]",
+              help=f"Backend to measure: {', '.join(backend_names())}; with =URL, your own server in that service's "
+              "format. Repeatable; at least one is required.")  # fmt: skip
+@click.option("--repeats", type=click.IntRange(min=1), metavar="N", show_default="from the file",
+              help="Measured runs per request.")  # fmt: skip
+@click.option("--output-dir", "-o", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+              show_default="bench-NAME-TIME", help="Folder of results, report and videos; with the same folder, the "
+              "same command resumes the bench.")  # fmt: skip
+@click.option("--max-cost", "max_cost_usd", type=float, metavar="USD", help="Spending limit for the bench at "
+              "services, earlier runs included.")  # fmt: skip
+@click.option("--yes", is_flag=True, help="Do not ask before submitting billed videos.")
+@click.option("--retry-failed", is_flag=True, help="Repeat failed runs.")
 @click.option("--keep-videos/--no-keep-videos", default=True, show_default=True, help="Keep each video.")
-@click.option("--api-key", metavar="KEY", help="Of the one service; better in WAVESPEED_API_KEY or NOVITA_API_KEY.")
-@click.option("--timeout", "timeout_s", type=float, metavar="SECONDS", help="How long a hosted task may take.")
+@click.option("--api-key", metavar="KEY", help="API key, if there is only one service; prefer "
+              "WAVESPEED_API_KEY or NOVITA_API_KEY.")  # fmt: skip
+@click.option("--timeout", "timeout_s", type=float, metavar="SECONDS", show_default="3600",
+              help="Time limit for a hosted task.")  # fmt: skip
 @_local_options
 @click.pass_context
 def command(ctx: click.RichContext, /, scenarios: str, backends: tuple[str, ...], **flags: Any) -> None:
-    """Measure backends with the same requests, and write a report.
+    """Benchmark backends with the same requests and write a report.
 
-    Every run is a row on disk, the failed ones too; warm-ups are kept apart. Ctrl-C stops it, and the same
-    command with the same --output-dir goes on. What a service bills is asked first, or needs --yes. Exit code 21
-    if not every run succeeded. The last line of stdout is JSON.
+    Example: hunyuan-local bench --scenarios smoke --backend local --model tiny
+
+    Every run is recorded, failed runs too; warm-up runs are kept separate. Ctrl-C stops the bench, and the same
+    command with the same --output-dir resumes it. Billed requests need your confirmation or --yes. Exit code 21 if a
+    run failed. The last line of stdout is JSON.
     """
     if ctx.invoked_subcommand is not None:
         _refuse_options(ctx)
@@ -97,11 +106,11 @@ def command(ctx: click.RichContext, /, scenarios: str, backends: tuple[str, ...]
 @command.command(name="compare")
 @click.argument("a", type=click.Path(path_type=Path, dir_okay=False))
 @click.argument("b", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--json", "as_json", is_flag=True, help="Print no table before that line.")
+@click.option("--json", "as_json", is_flag=True, help="Print only the JSON line, without the table.")
 def compare(a: Path, b: Path, as_json: bool) -> None:
-    """Set the bench B beside the bench A: ratios, and a verdict only where the intervals part.
+    """Compare bench B with bench A: ratios, and a verdict only if the confidence intervals do not overlap.
 
-    A and B are files that bench has written: DIR/result.json. The last line of stdout is JSON.
+    A and B are result.json files written by bench. The last line of stdout is JSON.
     """
     from ...bench.report.compare import compare as compare_results
     from ...bench.report.compare import comparison_table
@@ -119,7 +128,7 @@ def _refuse_options(ctx: click.Context) -> None:
     ]  # fmt: skip
     if given:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(given))
-        raise ConfigError(f"{flags}: no option of 'bench {ctx.invoked_subcommand}'; leave it out")
+        raise ConfigError(f"{flags}: not an option of 'bench {ctx.invoked_subcommand}'; leave it out")
 
 
 def _measure(
@@ -130,14 +139,14 @@ def _measure(
     folder: Path,
     flags: dict[str, Any],
 ) -> None:
-    """Everything from the backends to the last line of stdout."""
+    """Run the bench, write the report and print the last line of stdout."""
 
-    def weights() -> str:  # fetched before the first run, and in no run's time
+    def weights() -> str:  # downloaded before the first run, so that no run's time includes it
         return next(weights_of(console, backend) for backend in backends if backend.config is not None)
 
     for backend in backends:
         note_default_model(console, backend, local.model)
-    console.print("describing this machine ...")  # in another process, which imports what makes the videos
+    console.print("describing this machine ...")  # in a subprocess, which imports torch and diffusers
     session = open_session(
         file, backends, folder, repeats=flags["repeats"] or file.repeats, local=local, weights=weights,
         max_cost_usd=flags["max_cost_usd"], retry_failed=flags["retry_failed"], keep_videos=flags["keep_videos"],
@@ -157,26 +166,26 @@ def _measure(
     missing = len(bench.todo) - display.done
     if stopped is not None:
         raise GenerationCancelledError(
-            f"stopped; {missing} runs are left, and the report is of the others; the same command with "
-            f"--output-dir {folder} goes on"
+            f"stopped with {missing} runs left; the report covers the finished runs; the same command with "
+            f"--output-dir {folder} resumes the bench"
         ) from stopped
     failed = [row for row in bench.rows if row.status == "failed"]
     if failed:
         kinds = ", ".join(sorted({row.error_kind for row in failed}))
         raise BenchIncompleteError(
             f"{len(failed)} of {len(bench.rows)} runs failed ({kinds}); the first: {failed[0].backend}, "
-            f"{failed[0].scenario}: {one_line(failed[0].error)}; --retry-failed with --output-dir {folder} makes them "
-            "again"
+            f"{failed[0].scenario}: {one_line(failed[0].error)}; --retry-failed with --output-dir {folder} repeats "
+            "them"
         )
     if unsaid is not None:
         raise unsaid
 
 
 def _confirm(console: Console, session: Session, yes: bool) -> None:
-    """Ask before anything is sent that is billed.
+    """Ask for confirmation before submitting billed requests.
 
     Raises:
-        ConfigError: there is nobody to ask.
+        ConfigError: stdin is not a terminal.
         click.Abort: the answer was no.
     """
     if not session.bills:
@@ -185,20 +194,21 @@ def _confirm(console: Console, session: Session, yes: bool) -> None:
         console.print(f"billed: {bill.sentence}", markup=False)
     known = [bill.tasks * bill.price_usd for bill in session.bills if bill.price_usd is not None]
     total = f"{sum(known):.2f} US dollars" + (
-        " and what is not known" if len(known) < len(session.bills) else ""
-    ) if known else "at prices that are not known here"  # fmt: skip
+        " plus videos at unknown prices" if len(known) < len(session.bills) else ""
+    ) if known else "at unknown prices"  # fmt: skip
     tasks = sum(bill.tasks for bill in session.bills)
     if yes:
         return
     if not sys.stdin.isatty():
         raise ConfigError(
-            f"{tasks} videos would be billed, {total}, and there is no terminal to ask at; add --yes to make them"
+            f"{tasks} videos would be billed, {total}, and stdin is not a terminal to confirm this; add --yes to "
+            "generate them"
         )
-    click.confirm(f"Make {tasks} videos, {total}?", abort=True, err=True)
+    click.confirm(f"Generate {tasks} billed videos, {total}?", abort=True, err=True)
 
 
 def _write(console: Console, result: BenchResult, folder: Path, session: Session) -> ReportError | None:
-    """The report, and the last line of stdout; why there is no report."""
+    """Write the report and print the last line of stdout; return the error if there is no report."""
     from ...bench.report.report import summary_json, write_report
 
     report, unsaid = None, None
@@ -207,7 +217,9 @@ def _write(console: Console, result: BenchResult, folder: Path, session: Session
         console.print(f"report: {report}", markup=False)
     except (HunyuanLocalError, OSError) as error:
         console.print(f"note: {error}", markup=False)
-        unsaid = ReportError(f"{error}; the runs are in {folder / RESULT}, and the same command writes the report")
+        unsaid = ReportError(
+            f"{error}; the runs are in {folder / RESULT}; run the same command again to write the report"
+        )
     budget = session.budget
     paths = {
         "result": str(folder / RESULT),

@@ -1,4 +1,4 @@
-"""``hunyuan-local doctor``: what a bug report needs, and what is wrong with its remedy."""
+"""``hunyuan-local doctor``: facts for a bug report, and problems with their remedies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ...config.places import default_data_dir, temporary_root, why_no_temporary_
 from ...errors import ConfigError, HunyuanLocalError
 from ...schema import GenerationRequest
 
-# The versions of constraints.txt that decide what the frames look like; a test keeps them equal.
+# Versions from constraints.txt of the libraries that affect the frames; a test keeps them equal.
 TESTED = {
     "torch": "2.13.0",
     "diffusers": "0.42.1",
@@ -34,7 +34,7 @@ Verdict = Literal["ok", "warning", "wrong"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report; ``remedy`` is empty where nothing is amiss."""
+    """One line of the report; ``remedy`` is empty if nothing is wrong."""
 
     what: str
     found: str
@@ -43,11 +43,13 @@ class Finding:
 
 
 @click.command(name="doctor")
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as one line of JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def command(as_json: bool) -> None:
-    """Look at Python, the libraries, GPUs, tokenizers, weights and ffmpeg.
+    """Check Python, libraries, GPUs, folders, weights, tokenizers and ffmpeg.
 
-    Exit code 0 if nothing is wrong (warnings allowed), else 1.
+    Example: hunyuan-local doctor
+
+    Each finding is ok, a warning or wrong, with its remedy. Exit code 1 if anything is wrong; warnings do not count.
     """
     findings = list(examine())
     if as_json:
@@ -58,7 +60,7 @@ def command(as_json: bool) -> None:
 
 
 def examine() -> Iterator[Finding]:
-    """All findings, in the order in which things depend on each other."""
+    """All findings, in order of dependency."""
     yield _python()
     for name, tested in TESTED.items():
         yield _library(name, tested)
@@ -71,12 +73,12 @@ def examine() -> Iterator[Finding]:
 
 
 def _guarded(what: str, check: Iterator[Finding]) -> Iterator[Finding]:
-    """A check that fails is a finding of its own: the doctor always finishes its round."""
+    """Turn an exception in a check into a finding, so that the other checks still run."""
     try:
         yield from check
     except Exception as error:
         found = str(error) if isinstance(error, HunyuanLocalError) else f"{type(error).__name__}: {error}"
-        yield Finding(what, found, "wrong", "see the message; if a library is broken, install it again")
+        yield Finding(what, found, "wrong", "see the message; if a library is broken, reinstall it")
 
 
 def _python() -> Finding:
@@ -89,7 +91,7 @@ def _library(name: str, tested: str) -> Finding:
     except importlib.metadata.PackageNotFoundError:
         return Finding(name, "not installed", "wrong", "pip install -c constraints.txt -e .")
     if found.split("+")[0] != tested:
-        return Finding(name, found, "warning", f"{tested} is the version that was tested")
+        return Finding(name, found, "warning", f"the tested version is {tested}")
     return Finding(name, found)
 
 
@@ -104,7 +106,7 @@ def _devices() -> Iterator[Finding]:
     model = load_model_config(default_model())
     try:
         reason = choose_profile(GenerationRequest(prompt="any"), model).reason
-        yield Finding("profile", f"{model.name}, its usual size: {reason}")
+        yield Finding("profile", f"{model.name} at its default size: {reason}")
     except HunyuanLocalError as error:
         yield Finding("profile", str(error), "warning", "see 'hunyuan-local plan', or use --model tiny")
 
@@ -123,18 +125,18 @@ def _disk() -> Iterator[Finding]:
     offline = ", HF_HUB_OFFLINE is set" if is_offline() else ""
     found = f"{cache_folder()}, {free:.0f} GB free{offline}"
     unknown = str(cache_folder()).startswith("~")
-    problem = "the home folder is not known" if unknown else why_not_writable(cache_folder())
+    problem = "the home folder is unknown" if unknown else why_not_writable(cache_folder())
     if problem:
-        yield Finding("hub cache", f"{found}: {problem}", "warning", "set HF_HOME to a folder that can be written")
+        yield Finding("hub cache", f"{found}: {problem}", "warning", "set HF_HOME to a writable folder")
         return
     yield Finding("hub cache", found)
 
 
 def _folders() -> Iterator[Finding]:
-    """Where this user's files go: what is kept, what can be made again, what passes."""
+    """Folders of this user: state, cache, data and temporary files."""
     usual = {
-        "state": (state_dir, "HUNYUAN_LOCAL_STATE_DIR", "accepted licences and open hosted tasks cannot be remembered"),
-        "cache": (cache_dir, "HUNYUAN_LOCAL_CACHE_DIR", "encoded prompts are not kept"),
+        "state": (state_dir, "HUNYUAN_LOCAL_STATE_DIR", "accepted licences and open hosted tasks cannot be saved"),
+        "cache": (cache_dir, "HUNYUAN_LOCAL_CACHE_DIR", "encoded prompts are not cached"),
         "data": (default_data_dir, "HUNYUAN_LOCAL_DATA_DIR", "'serve' needs --data-dir"),
     }
     for name, (find, variable, effect) in usual.items():
@@ -144,15 +146,15 @@ def _folders() -> Iterator[Finding]:
             yield Finding(name, str(error), "warning", effect)
             continue
         problem = why_not_writable(folder)
-        remedy = f"{effect}; set {variable} to a folder that can be written" if problem else ""
+        remedy = f"{effect}; set {variable} to a writable folder" if problem else ""
         yield Finding(name, problem or str(folder), "warning" if problem else "ok", remedy)
     problem = why_no_temporary_files()
-    remedy = "'serve' with a page, several GPUs, smoke and replay need them" if problem else ""
+    remedy = "needed by 'serve' with its page, several GPUs, smoke and replay" if problem else ""
     yield Finding("temporary", problem or str(temporary_root()), "warning" if problem else "ok", remedy)
 
 
 def _weights(name: str) -> Iterator[Finding]:
-    """Whether a model's weights are on this machine, whole, and whether its tokenizer reads prompts rightly."""
+    """Whether a model's weights are complete on this machine and its tokenizer encodes prompts correctly."""
     from ...pipeline.text.tokenizers import check_crop_start, load_llama_tokenizer
     from ...weights.inventory import describe
 
@@ -160,12 +162,12 @@ def _weights(name: str) -> Iterator[Finding]:
     model = describe(config)
     folder = model.folder
     if folder is None or model.problem:
-        # A model that nobody has asked for is nothing wrong.
+        # A model that was never downloaded is not an error.
         yield Finding(f"model {name}", model.problem, "ok" if folder is None else "wrong")
         return
     yield Finding(f"model {name}", str(folder))
     tokenizer = load_llama_tokenizer(folder / "tokenizer", config.prompt_template)
-    yield Finding(f"tokenizer {name}", "encodes prompts as its own file says")
+    yield Finding(f"tokenizer {name}", "encodes prompts as its tokenizer.json specifies")
     for note in check_crop_start(tokenizer, config.prompt_template):
         yield Finding(f"template {name}", note, "warning")
 

@@ -1,4 +1,4 @@
-"""``hunyuan-local download``: a model's weights from the Hugging Face Hub into its cache."""
+"""``hunyuan-local download``: download a model from the Hugging Face Hub into the Hub cache."""
 
 from __future__ import annotations
 
@@ -24,15 +24,18 @@ _DEFAULT = "hunyuan-video"
 
 
 @click.command(name="download")
-@click.option("--model", default=_DEFAULT, show_default=True, help=f"{', '.join(model_names())}, or a Hub id.")
+@click.option("--model", default=_DEFAULT, show_default=True, help=f"Model: {', '.join(model_names())}, or a Hub id.")
 @click.option("--revision", help="Branch, tag or commit of the repository.")
-@click.option("--accept-licence", is_flag=True, help="I have read the licence of the weights and "
-              "accept it. Needed once; it is remembered.")  # fmt: skip
+@click.option("--accept-licence", is_flag=True, help="Confirm that you have read and accept the licence of the "
+              "weights. Needed once.")  # fmt: skip
 def command(model: str, revision: str | None, accept_licence: bool) -> None:
-    """Fetch a model into the Hub's cache, and print its folder; afterwards no network is needed.
+    """Download a model's weights and print their folder.
 
-    The disk is checked first. After an interruption the same command goes on. A model that is here
-    is brought up to date. HF_HOME chooses the cache, HF_TOKEN is sent to the Hub.
+    Example: hunyuan-local download --model hunyuan-video --accept-licence
+
+    The weights go into the Hugging Face Hub cache; afterwards no network is needed. Free disk space is checked first,
+    and after an interruption the same command resumes. A model that is already here is updated. HF_HOME selects the
+    cache; HF_TOKEN is sent to the Hub.
     """
     from ...weights import licence, source
     from ...weights.files import problem_of
@@ -44,10 +47,9 @@ def command(model: str, revision: str | None, accept_licence: bool) -> None:
     if config.folder is not None:
         if problem := problem_of(config.folder):
             raise ModelLoadError(
-                f"model={model!r}: the folder {problem}, and is not a repository of the Hub; fetch it from where it "
-                "came from"
+                f"model={model!r}: the folder {problem}; it is not a Hub repository, so get the files from its source"
             )
-        console.print("nothing to download: the model is a folder, and complete", markup=False)
+        console.print("nothing to download: the model is a complete folder", markup=False)
         print(config.source)
         return
     if (terms := source.terms_of(config)) is not None:
@@ -59,13 +61,13 @@ def command(model: str, revision: str | None, accept_licence: bool) -> None:
         with _Display(console, config.model_id) as display:
             folder = source.fetch(config, on_transfer=display, on_note=display.note)
     except KeyboardInterrupt:
-        console.print("interrupted; what has arrived stays, and the same command goes on from there")
+        console.print("interrupted; downloaded data is kept, and the same command resumes")
         raise Exit(130) from None
     print(folder)
 
 
 class _Display:
-    """One line: bytes, speed, time left. Plain lines every ten seconds where there is no terminal."""
+    """A progress bar with bytes, speed and time left; without a terminal, a plain line every ten seconds."""
 
     def __init__(self, console: Console, name: str):
         self._console = console
@@ -96,7 +98,7 @@ class _Display:
         from ...weights.download import in_gb
 
         if self._task is None:
-            here = f", of which {in_gb(transfer.done)} are here" if transfer.done else ""
+            here = f", {in_gb(transfer.done)} already here" if transfer.done else ""
             self._console.print(f"{self._name}: {in_gb(transfer.total)}{here}", markup=False)
             self._task = self._bars.add_task("", total=transfer.total, detail="")
             self._logged = time.monotonic()

@@ -1,4 +1,4 @@
-"""``hunyuan-local explain``: what each backend would make of a request, before anything is sent."""
+"""``hunyuan-local explain``: how each backend would handle a request, without sending it."""
 
 from __future__ import annotations
 
@@ -16,21 +16,23 @@ from ..shared.options import backend_from, backend_options, model_option, reques
 
 @click.command(name="explain")
 @click.argument("prompt")
-@backend_options("all", "All, or one of them")
+@backend_options("all", "Backend to explain, or all")
 @model_option
 @request_options
-@click.option("--json", "as_json", is_flag=True, help="Print a list of explanations as one line of JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the explanations as a JSON list.")
 def command(prompt: str, size: str | None, as_json: bool, **flags: Any) -> None:
-    """Say what each backend would do with this request: take it, adjust it, or refuse it.
+    """Show whether each backend would accept, adjust or refuse a request.
 
-    Shows the exact body that would be sent. A seed that is not given is drawn anew each time.
-    Nothing is sent, and no key is needed.
+    Example: hunyuan-local explain "a cat walks through snow" --size 960*544
+
+    Prints the exact request body. Nothing is sent and no API key is needed. Without --seed, the seed in the body is
+    random and changes with each call.
     """
     request = request_from(prompt, size, flags)
     chosen = flags.pop("backend")
     explanations = []
     for name in backend_names() if chosen == "all" else [chosen]:
-        own = option_names(name)  # of all backends, each takes what says something to it
+        own = option_names(name)  # with --backend all, each backend gets only its own options
         options = {key: value for key, value in flags.items() if chosen != "all" or key in own}
         explanations.append(backend_from({"backend": name} | options).explain(request))
     if as_json:
@@ -47,7 +49,7 @@ def _print(explanations: list[Explanation]) -> None:
     for item in explanations:
         marks = {"accepted": "[green]accepted[/]", "adjusted": "[yellow]adjusted[/]", "refused": "[red]refused[/]"}
         rows = [(loss["field"], _fate(loss)) for loss in item.losses] + [("", note) for note in item.notes]
-        rows = rows or [("", "as it is")]
+        rows = rows or [("", "unchanged")]
         if item.price_usd is not None:
             rows.append(("price", f"${item.price_usd:.2f} a video"))
         for index, (field, text) in enumerate(rows):
@@ -58,7 +60,7 @@ def _print(explanations: list[Explanation]) -> None:
             console.print(f"\n{item.backend}: nothing would be sent", markup=False)
             continue
         permitted = " with --allow-loss" if item.verdict == "adjusted" else ""
-        where = f"POST {item.url}" if item.url else "the pipeline here gets"
+        where = f"POST {item.url}" if item.url else "input of the local pipeline"
         console.print(f"\n{item.backend}{permitted}: {where}", markup=False, soft_wrap=True)
         console.print(json.dumps(item.body, indent=2, ensure_ascii=False), markup=False, soft_wrap=True)
 
@@ -66,5 +68,5 @@ def _print(explanations: list[Explanation]) -> None:
 def _fate(loss: dict[str, Any]) -> str:
     if not loss["permissible"]:
         return f"{loss['reason']}: refused"
-    fate = "left out" if loss["becomes"] is None else f"becomes {loss['becomes']}"
+    fate = "omitted" if loss["becomes"] is None else f"changed to {loss['becomes']}"
     return f"{loss['reason']}: {fate} with --allow-loss"

@@ -1,4 +1,4 @@
-"""``hunyuan-local generate``: a prompt becomes an mp4, here or at a hosted service."""
+"""``hunyuan-local generate``: one video from a prompt, on this machine or at a hosted service."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ def _list_backends(ctx: click.Context, parameter: click.Parameter, wanted: bool)
 
 @click.command(name="generate")
 @click.argument("prompt")
-@backend_options("local", "Who makes the video")
+@backend_options("local", "Where to generate the video")
 @model_option
 @tuning_options
 @context_parallel_options
 @request_options
 @guard_options
-@click.option("--output", "-o", type=click.Path(path_type=Path), help="The mp4 file; named by model, time and seed "
-              "in the current folder if left out.")  # fmt: skip
+@click.option("--output", "-o", type=click.Path(path_type=Path), show_default="MODEL-TIME-SEED.mp4 in this folder",
+              help="The mp4 file to write.")  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace the output file if it exists.")
-@click.option("--allow-loss", is_flag=True, help="Let a service leave out or change what it cannot hold.")
-@click.option("--submit-again", is_flag=True, help="Start, and pay for, a new task at a service even if one of this "
-              "very command is still open; otherwise that one is continued.")  # fmt: skip
+@click.option("--allow-loss", is_flag=True, help="Let a service omit or change settings that it does not support.")
+@click.option("--submit-again", is_flag=True, help="Submit, and pay for, a new task even if a task of the same "
+              "command is still open; by default that task is resumed.")  # fmt: skip
 @click.option("--checkpoint-dir", type=click.Path(path_type=Path), metavar="DIR", help="Save the state of the "
-              "unfinished video here; the same command goes on from it.")  # fmt: skip
-@click.option("--checkpoint-every", type=int, metavar="N", help="Save after N steps; if left out, after the step "
-              "with which a crash would cost 30 seconds of work.")  # fmt: skip
-@click.option("--preview-every", type=click.IntRange(min=1), metavar="N", help="Write a picture of the unfinished "
-              "video after every N steps: OUTPUT.preview.png.")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON, the last of stdout.")
+              "unfinished video here; the same command resumes from it.")  # fmt: skip
+@click.option("--checkpoint-every", type=int, metavar="N", show_default="about 30 seconds of work",
+              help="Save the state every N steps.")  # fmt: skip
+@click.option("--preview-every", type=click.IntRange(min=1), metavar="N", help="Write a preview image every N "
+              "steps: OUTPUT.preview.png.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, on the last line of stdout.")
 @click.option("--list-backends", is_flag=True, is_eager=True, expose_value=False, callback=_list_backends,
-              help="Print the names of the backends and stop.")  # fmt: skip
+              help="Print the names of the backends and exit.")  # fmt: skip
 def command(
     prompt: str,
     size: str | None,
@@ -65,10 +65,13 @@ def command(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Make a video from PROMPT.
+    """Generate a video from PROMPT.
 
-    Flags that are left out take the model's or the service's own defaults. Ctrl-C stops within a
-    step; at a service it cancels the task where the service can.
+    Example: hunyuan-local generate "a cat walks through snow" --model tiny
+
+    Without --model, a machine with a GPU uses hunyuan-video (13 B); others use tiny, a small built-in test model.
+    Omitted settings take the defaults of the model or the service. Ctrl-C stops within one step; at a service it
+    cancels the task if the service supports that.
     """
     console = stderr()
     request = request_from(prompt, size, flags)

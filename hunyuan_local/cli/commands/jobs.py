@@ -1,4 +1,4 @@
-"""``hunyuan-local jobs``: look at a job store, and put it right by hand."""
+"""``hunyuan-local jobs``: inspect and manage a job store."""
 
 from __future__ import annotations
 
@@ -26,16 +26,19 @@ STATUSES: tuple[JobStatus, ...] = ("queued", "running", "succeeded", "failed", "
 
 @click.group(name="jobs")
 def command() -> None:
-    """See, cancel, retry and delete the jobs of a server or of workers."""
+    """List, show, cancel, retry and delete the jobs of a server or of workers.
+
+    hunyuan-local jobs list --status failed
+    """
 
 
 @command.command(name="list")
 @data_dir_option
-@click.option("--status", type=click.Choice(STATUSES), multiple=True, help="Only these; may be given more than once.")
-@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="One job a line as JSON.")
+@click.option("--status", type=click.Choice(STATUSES), multiple=True, help="Only jobs with this status. Repeatable.")
+@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Number of jobs.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def list_jobs(data_dir: Path | None, status: tuple[JobStatus, ...], limit: int, as_json: bool) -> None:
-    """The newest jobs."""
+    """List the newest jobs."""
     _, store = _open(data_dir)
     jobs = store.find(statuses=status, limit=limit)
     if as_json:
@@ -43,7 +46,7 @@ def list_jobs(data_dir: Path | None, status: tuple[JobStatus, ...], limit: int, 
             print(job.model_dump_json())
         return
     table = Table(box=None, pad_edge=False)
-    for title in ("job", "status", "made", "prompt"):
+    for title in ("job", "status", "created", "prompt"):
         table.add_column(title, no_wrap=title in ("job", "status"), overflow="ellipsis", max_width=40)
     for job in jobs:
         table.add_row(job.job_id, _status(job), _ago(job.created_at), job.request.prompt)
@@ -54,7 +57,7 @@ def list_jobs(data_dir: Path | None, status: tuple[JobStatus, ...], limit: int, 
 @data_dir_option
 @click.argument("job_id")
 def show(data_dir: Path | None, job_id: str) -> None:
-    """All that is known of one job, as JSON."""
+    """Print one job as JSON."""
     folder, store = _open(data_dir)
     job = _find(store, job_id)
     video = folder.video(job)
@@ -65,25 +68,25 @@ def show(data_dir: Path | None, job_id: str) -> None:
 @data_dir_option
 @click.argument("job_id")
 def cancel(data_dir: Path | None, job_id: str) -> None:
-    """Stop a job, within a step if it is running."""
+    """Cancel a job; a running job stops within one step."""
     _, store = _open(data_dir)
     job = _find(store, job_id)
     if job.is_finished:
-        raise ConfigError(f"job {job_id}: is {job.status} already; only waiting and running jobs can be cancelled")
+        raise ConfigError(f"job {job_id}: is already {job.status}; only queued and running jobs can be cancelled")
     after = store.cancel(job_id)
-    print(f"{job_id}: {'is told to stop' if after and after.status == 'running' else 'cancelled'}")
+    print(f"{job_id}: {'stopping' if after and after.status == 'running' else 'cancelled'}")
 
 
 @command.command(name="retry")
 @data_dir_option
 @click.argument("job_id")
 def retry(data_dir: Path | None, job_id: str) -> None:
-    """Put a failed or cancelled job back into the queue; it goes on from its last saved step."""
+    """Requeue a failed or canceled job; it resumes from its last saved step."""
     _, store = _open(data_dir)
     job = _find(store, job_id)
     if store.retry(job_id) is None:
         raise ConfigError(f"job {job_id}: is {job.status}; only failed and canceled jobs can be retried")
-    print(f"{job_id}: waits again")
+    print(f"{job_id}: queued again")
 
 
 @command.command(name="delete")
@@ -104,9 +107,9 @@ def delete(data_dir: Path | None, job_id: str) -> None:
 @command.command(name="prune")
 @data_dir_option
 @click.option("--older-than", "older_than_s", type=Duration(), required=True, metavar="TIME",
-              help="Since they finished, such as 12h or 7d.")  # fmt: skip
+              help="Minimum time since they finished, such as 12h or 7d.")  # fmt: skip
 def prune_jobs(data_dir: Path | None, older_than_s: float) -> None:
-    """Delete finished jobs and their videos."""
+    """Delete old finished jobs and their videos."""
     from ...jobs.housekeeping import prune
 
     folder, store = _open(data_dir)
@@ -114,13 +117,13 @@ def prune_jobs(data_dir: Path | None, older_than_s: float) -> None:
 
 
 def _open(data_dir: Path | None) -> tuple[DataFolder, JobStore]:
-    """An existing folder: looking at jobs makes none."""
+    """Open an existing data folder; unlike a server, these commands never create one."""
     from ...config.places import default_data_dir
     from ...jobs.folder import DataFolder
 
     root = data_dir or default_data_dir()
     if not (root / "jobs.sqlite3").exists():
-        raise ConfigError(f"data_dir={str(root)!r}: holds no jobs; name the folder of the server with --data-dir")
+        raise ConfigError(f"data_dir={str(root)!r}: contains no jobs; give the server's folder with --data-dir")
     folder = DataFolder(root)
     return folder, folder.store()
 
@@ -128,7 +131,7 @@ def _open(data_dir: Path | None) -> tuple[DataFolder, JobStore]:
 def _find(store: JobStore, job_id: str) -> Job:
     job = store.get(job_id)
     if job is None:
-        raise ConfigError(f"job {job_id!r}: there is none of that id; see 'hunyuan-local jobs list'")
+        raise ConfigError(f"job {job_id!r}: not found; see 'hunyuan-local jobs list'")
     return job
 
 

@@ -1,4 +1,4 @@
-"""``hunyuan-local models``: which models there are, which of them are here and whole."""
+"""``hunyuan-local models``: list models, and whether their weights are on this machine and complete."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ if TYPE_CHECKING:
 
 @click.command(name="models")
 @click.argument("folders", nargs=-1, type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="[DIR]...")
-@click.option("--json", "as_json", is_flag=True, help="Print the models as one line of JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the models as JSON.")
 def command(folders: tuple[Path, ...], as_json: bool) -> None:
-    """List the models: those known by name, HunyuanVideo checkpoints in the Hub's cache, and those in each DIR.
+    """List the models known by name and the checkpoints on this machine.
 
-    The network is not asked.
+    Example: hunyuan-local models ~/checkpoints
+
+    Searches the Hugging Face Hub cache and each DIR for HunyuanVideo checkpoints, and shows whether they are
+    complete. Uses no network.
     """
     from ...weights.inventory import list_models
 
@@ -34,7 +37,7 @@ def command(folders: tuple[Path, ...], as_json: bool) -> None:
 
 
 def _print(model: Model) -> None:
-    """Some lines a model, since paths are long: its name and state, then what there is to say."""
+    """Print several lines per model, since paths are long."""
     from ...weights.download import in_gb
     from ...weights.licence import is_accepted
 

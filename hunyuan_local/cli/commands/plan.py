@@ -1,4 +1,4 @@
-"""``hunyuan-local plan``: what a request needs in each mode, and which mode to take, before any weight is read."""
+"""``hunyuan-local plan``: memory and time of each mode for a request, and the recommended mode, without weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...planner import BatchPlan, Machine, Plan, detect_machine, find_gpu, parse
 from ...planner.machine import gpu_specs
 from ..shared.batch_plan import print_batch
 from ..shared.console import stdout
-from ..shared.options import request_from, request_options
+from ..shared.options import DEFAULT_MODEL_TEXT, request_from, request_options
 from ..shared.plan_display import print_head, print_plan
 
 _ANY_PROMPT = "any"  # every prompt is padded to the same length
@@ -23,23 +23,24 @@ _ANY_PROMPT = "any"  # every prompt is padded to the same length
 @click.argument("prompt", default=_ANY_PROMPT)
 @click.option(
     "--model",
-    help=f"{', '.join(model_names())}, a folder in diffusers' layout, or a Hub id. Default: hunyuan-video for a GPU, "
-    "else tiny.",
+    show_default=DEFAULT_MODEL_TEXT,
+    help=f"Model: {', '.join(model_names())}, a folder in diffusers format, or a Hub id.",
 )
-@click.option("--revision", help="Branch, tag or commit of a Hub repository.")
+@click.option("--revision", help="Branch, tag or commit of the model's Hub repository.")
 @request_options
 @click.option(
     "--gpu",
     metavar="NAME",
-    help=f"Plan for this GPU rather than for this machine: {', '.join(spec.name for spec in gpu_specs())}.",
+    show_default="this machine",
+    help=f"Plan for this GPU: {', '.join(spec.name for spec in gpu_specs())}.",
 )
 @click.option("--gpu-memory", metavar="SIZE", help="Total memory of the GPU, such as 24GiB.")
-@click.option("--host-memory", metavar="SIZE", help="Main memory, such as 64GiB; not checked if left out beside a GPU.")
-@click.option("--num-gpus", type=int, metavar="N", help="Plan for so many such GPUs in one machine.")
-@click.option("--videos", type=int, metavar="M", help="Plan for so many videos like this one. Default: 1.")
-@click.option("--all", "show_all", is_flag=True, help="Show the modes that do not fit, and why; the weights; and what "
-              "the figures assume.")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print the plan as one line of JSON, the last of stdout.")
+@click.option("--host-memory", metavar="SIZE", help="Main memory, such as 64GiB; with --gpu, not checked by default.")
+@click.option("--num-gpus", type=int, metavar="N", help="Plan for N such GPUs in one machine.")
+@click.option("--videos", type=int, metavar="M", show_default="1", help="Plan for M videos like this one.")
+@click.option("--all", "show_all", is_flag=True, help="Also show the modes that do not fit and why, the size of the "
+              "weights, and the assumptions.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON, on the last line of stdout.")
 def command(
     prompt: str,
     model: str | None,
@@ -54,13 +55,14 @@ def command(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Weigh every way to run the model: memory of each stage, time, and which of them fit.
+    """Estimate memory and time of each mode, and show which modes fit.
 
-    Reads configurations alone: nothing is downloaded and no weight is loaded. Exit code 6 if nothing
-    fits; the message names the nearest requests that would. Times are estimates.
+    Example: hunyuan-local plan --gpu 4090
 
-    With --videos and --num-gpus: how long so many videos take on so many GPUs, a video a GPU (replicas) against
-    every video over all GPUs (context parallel), and which of the two to take.
+    Reads only configuration files: downloads nothing and loads no weights. Exit code 6 if no mode fits; the message
+    then suggests the nearest requests that fit.
+
+    With --num-gpus or --videos, compares one GPU per video (replicas) with all GPUs on each video (context parallel).
     """
     request = request_from(prompt, size, flags)
     machine = _machine(gpu, gpu_memory, host_memory)
@@ -84,7 +86,7 @@ def command(
 
 
 def _machine(gpu: str | None, gpu_memory: str | None, host_memory: str | None) -> Machine:
-    """The machine of the flags; what they leave open is detected, but of another machine it stays unknown."""
+    """The machine that the options describe; missing values are detected for this machine only."""
     host = None if host_memory is None else parse_memory(host_memory, "host_memory")
     spec = None if gpu is None else find_gpu(gpu)
     if gpu_memory is not None:

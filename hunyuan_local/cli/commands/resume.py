@@ -1,4 +1,4 @@
-"""``hunyuan-local resume``: go on with a task at a hosted service that was interrupted."""
+"""``hunyuan-local resume``: continue an interrupted task at a hosted service."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from ..shared.console import ProgressDisplay, print_result, stderr
 
 @click.command(name="resume")
 @click.argument("job", required=False)
-@click.option("--api-key", metavar="KEY", help="As for generate.")
-@click.option("--timeout", "timeout_s", type=float, metavar="SECONDS", help="As for generate, from now on.")
-@click.option("--output", "-o", type=click.Path(path_type=Path), help="Another file than was asked for.")
+@click.option("--api-key", metavar="KEY", help="API key of the service, as for generate.")
+@click.option("--timeout", "timeout_s", type=float, metavar="SECONDS", show_default="3600", help="Time limit from now.")
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="Write this file instead of the one given to "
+              "generate.")  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace the output file if it exists.")
-@click.option("--forget", is_flag=True, help="Do not go on: strike the job from the list of open ones.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON, the last of stdout.")
+@click.option("--forget", is_flag=True, help="Remove the job from the list of open jobs instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, on the last line of stdout.")
 def command(
     job: str | None,
     api_key: str | None,
@@ -29,10 +30,12 @@ def command(
     forget: bool,
     as_json: bool,
 ) -> None:
-    """Wait for the task of JOB and fetch its video; nothing is submitted.
+    """Wait for the task of JOB at a hosted service and download its video.
 
-    JOB is the name that generate told, or the task's id at the service. Without JOB the open ones
-    are listed.
+    Example: hunyuan-local resume JOB
+
+    JOB is the name printed by generate, or the task's id at the service. Without JOB, lists the open jobs. Submits
+    nothing.
     """
     open_tasks = OpenTasks()
     if job is None:
@@ -49,7 +52,7 @@ def command(
     console = stderr()
     backend = get_backend(found.backend, api_key=api_key, base_url=found.base_url, timeout_s=timeout_s)
     if not isinstance(backend, HostedBackend):
-        raise ConfigError(f"job {found.job_id}: the backend {found.backend} has no tasks to go on with")
+        raise ConfigError(f"job {found.job_id}: the backend {found.backend} has no tasks to resume")
     with ProgressDisplay(console) as display:
         result = backend.resume(found, display.context(output, overwrite))
     print_result(console, result, as_json)
@@ -57,5 +60,5 @@ def command(
 
 def _line(job: OpenTask, free: bool) -> str:
     task = f"task {job.remote_id}" if job.remote_id else "answer lost" if free else "being submitted"
-    task += "" if free else " (in work)"
+    task += "" if free else " (another process is working on it)"
     return f"{job.job_id}  {job.backend}  {job.created_at:%Y-%m-%d %H:%M} UTC  {task}  {job.request.prompt[:40]!r}"

@@ -1,4 +1,4 @@
-"""``hunyuan-local serve``: the hosted services' formats and the OpenAI-style one, on a machine of one's own."""
+"""``hunyuan-local serve``: a server with the APIs of the hosted services and an OpenAI-style API."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from ..shared.server import run_server, server_options
 
 @click.command(name="serve")
 @server_options
-@click.option("--page/--no-page", default=None, help="The page at /ui; there if left out where the extra 'ui' is "
-              "installed.")  # fmt: skip
+@click.option("--page/--no-page", default=None, show_default="on if the extra 'ui' is installed",
+              help="Serve the web page at /ui.")  # fmt: skip
 def command(page: bool | None, **flags: Any) -> None:
-    """Serve WaveSpeed's, Novita's and OpenAI's video formats, with the work done by workers of its own.
+    """Start a server with the video APIs of WaveSpeed, Novita and OpenAI.
 
-    Jobs are on disk before their ids are told; after a crash or a restart they go on. SIGTERM, a closed terminal and
-    Ctrl-C save the state of the unfinished video and end the server.
+    Example: hunyuan-local serve --model tiny --port 8000
+
+    The server starts its own workers. Jobs are stored on disk before their ids are returned, and resume after a crash
+    or a restart. Ctrl-C, SIGTERM or a closed terminal saves the state of the unfinished video and stops the server.
     """
     if page is None:
         page = is_installed("ui")

@@ -1,4 +1,4 @@
-"""``hunyuan-local smoke``: the whole way from prompt to checked file, as small as it gets."""
+"""``hunyuan-local smoke``: the complete path from prompt to checked file, at the smallest size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...video import probe
 from ..shared.console import ProgressDisplay, stderr
 from ..shared.options import model_option
 
-# Two steps are the least that use the schedule, and 5 frames the least that use the temporal axis.
+# The smallest request that uses the schedule (2 steps) and the temporal axis (5 frames = 2 latent frames).
 _SMALLEST = GenerationRequest(
     prompt="a red circle moving right on a black background",
     width=144, height=80, num_frames=5, num_inference_steps=2, seed=0,
@@ -23,7 +23,12 @@ _SMALLEST = GenerationRequest(
 @click.command(name="smoke")
 @model_option
 def command(model: str | None, revision: str | None, profile: str | None) -> None:
-    """Load the model, make two steps at the smallest size, decode, encode and check the file."""
+    """Generate the smallest possible video and check the file.
+
+    Example: hunyuan-local smoke --model tiny
+
+    Loads the model, runs two denoising steps, decodes the frames, and writes and checks a temporary mp4.
+    """
     console = stderr()
     began = time.monotonic()
     with temporary_folder("hunyuan-local-smoke-") as folder, ProgressDisplay(console) as display:
@@ -32,6 +37,6 @@ def command(model: str | None, revision: str | None, profile: str | None) -> Non
         result = backend.generate(_SMALLEST, display.context(folder / "smoke.mp4"))
         info = probe(result.path)
     print(
-        f"ok: {result.model} made {info.num_frames} frames of {info.width}x{info.height} "
+        f"ok: {result.model} generated {info.num_frames} frames of {info.width}x{info.height} "
         f"in {time.monotonic() - began:.1f} s"
     )

@@ -1,4 +1,4 @@
-"""``hunyuan-local ui``: a server with its page, opened in the browser."""
+"""``hunyuan-local ui``: a server with its web page, opened in the browser."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ import rich_click as click
 from ...config.extras import require_extra
 from ..shared.server import run_server, server_options
 
-_ANY_ADDRESS = ("0.0.0.0", "::")  # to listen on; a browser needs one to go to
+_ANY_ADDRESS = ("0.0.0.0", "::")  # valid for listening, not as an address for a browser
 
 
 @click.command(name="ui")
 @server_options
-@click.option("--no-browser", is_flag=True, help="Only say where the page is.")
+@click.option("--no-browser", is_flag=True, help="Print the address of the page instead of opening it.")
 def command(no_browser: bool, **flags: Any) -> None:
-    """Open a page in the browser to make videos with, served from this machine.
+    """Start a server and open its web page for generating videos.
 
-    It is the server of 'hunyuan-local serve', with its page at /ui: jobs and videos stay in the same folder, and its
-    other formats are there as well.
+    Example: hunyuan-local ui --model tiny
+
+    This is the server of 'hunyuan-local serve' with its page at /ui: same job folder, same APIs.
     """
     require_extra("ui", "the page")
     from ...ui.mount import install
@@ -35,18 +36,18 @@ def command(no_browser: bool, **flags: Any) -> None:
         page = f"{_reachable(address) if public_url is None else public_url.rstrip('/')}/ui"
         click.echo(f"the page is at {page}", err=True)
         if not no_browser and _has_screen():
-            # Some browsers return only when they are closed.
+            # Some browsers block until they are closed.
             threading.Thread(target=webbrowser.open, args=(page,), daemon=True).start()
 
     run_server(flags, with_page=True, install=install, on_listening=tell)
 
 
 def _reachable(address: str) -> str:
-    """An address that a browser of this machine can go to."""
+    """An address that a browser on this machine can open."""
     parts = urlsplit(address)
     return f"http://127.0.0.1:{parts.port}" if parts.hostname in _ANY_ADDRESS else address
 
 
 def _has_screen() -> bool:
-    """Whether a browser would have a window; on a machine without one, a browser of text would take the terminal."""
+    """Whether there is a display; without one, a text browser would take over the terminal."""
     return not sys.platform.startswith("linux") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

@@ -1,4 +1,4 @@
-"""``hunyuan-local worker``: make the videos of a job store."""
+"""``hunyuan-local worker``: run the jobs of a job store."""
 
 from __future__ import annotations
 
@@ -24,17 +24,20 @@ from ..shared.worker_pool import worker_options_from
 @context_parallel_options
 @worker_options
 @guard_options
-@click.option("--encode-ahead", is_flag=True, help="Encode the prompts of all waiting jobs first.")
-@click.option("--preview-every", type=click.IntRange(min=0), default=0, metavar="N", help="Write a picture of the "
-              "unfinished video after every N steps, beside its file.")  # fmt: skip
-@click.option("--options-from-parent", is_flag=True, hidden=True, help="Of a pool: its options come from there.")
+@click.option("--encode-ahead", is_flag=True, help="Encode the prompts of all queued jobs first.")
+@click.option("--preview-every", type=click.IntRange(min=0), default=0, show_default="off", metavar="N",
+              help="Write a preview image every N steps, next to the video file.")  # fmt: skip
+@click.option("--options-from-parent", is_flag=True, hidden=True, help="Read the options from the parent process.")
 def command(options_from_parent: bool, **flags: Any) -> None:
-    """Take jobs from the store of a server, or of other workers, until Ctrl-C or SIGTERM.
+    """Run the jobs in a job store until Ctrl-C or SIGTERM.
 
-    The state of the unfinished video is saved then, and whoever takes the job next goes on from it.
+    Example: hunyuan-local worker --model tiny
+
+    Several workers, and a server started with --workers 0, can share one store (--data-dir). On Ctrl-C the state of
+    the unfinished video is saved, and the next worker that takes the job resumes from it.
     """
     if options_from_parent:
-        os.nice(10)  # answers go before the work, where both want the same cores
+        os.nice(10)  # the server's responses have priority over generation on shared cores
     from ...ending import on_ending
     from ...jobs.folder import DataFolder
     from ...jobs.worker import Worker
@@ -43,7 +46,7 @@ def command(options_from_parent: bool, **flags: Any) -> None:
     from ...provenance import check_source_date
     from ...supervision import end_with_parent, parent_connection
 
-    check_source_date()  # or every job would be refused
+    check_source_date()  # otherwise every job would fail
     log_to_stderr()
     connection = parent_connection() if options_from_parent else None
     if connection is None:

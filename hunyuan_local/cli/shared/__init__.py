@@ -1,1 +1,1 @@
-"""What several commands share: options, the terminal, the pool of workers, the server."""
+"""Code shared by several commands: options, terminal output, worker pools and the server."""

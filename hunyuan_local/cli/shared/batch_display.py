@@ -1,4 +1,4 @@
-"""What the terminal shows while a batch is made: the whole, each video at work, and every one that has ended."""
+"""Terminal output of a running batch: overall progress, each video in progress, and finished videos."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _FORECAST_EVERY_S = 2.0
 
 
 class BatchDisplay:
-    """A line for the batch and one for each video at work. Plain lines where there is no terminal.
+    """One progress line for the batch and one for each video in progress; plain lines without a terminal.
 
     Args:
-        workers: how many make videos at a time.
-        is_stopping: asked whether the batch was told to end.
+        workers: number of videos generated in parallel.
+        is_stopping: returns whether the batch is being stopped.
     """
 
     def __init__(self, console: Console, batch: Batch, workers: int, is_stopping: Callable[[], bool] = lambda: False):
@@ -59,7 +59,7 @@ class BatchDisplay:
         self._bars.stop()
 
     def update(self) -> None:
-        """Show how things stand; to be called now and then."""
+        """Refresh the display; call it regularly."""
         states = self._batch.states()
         for state in states:
             if state.status in ("done", "failed") and state.item.key not in self._told:
@@ -78,9 +78,9 @@ class BatchDisplay:
                 self._console.print(f"{done} of {len(states)} videos{left}: {at_work}", markup=False)
 
     def _tell(self, state: ItemState) -> None:
-        """One line for a video that has ended, and what it has to say that was not said before."""
+        """Print one line for a finished video, and its notes that were not printed before."""
         job = state.job
-        assert job is not None  # nothing ends without one
+        assert job is not None  # a finished item has a job
         if state.status == "failed":
             self._console.print(f"line {state.item.line} failed: {state.problem or job.error}", markup=False)
             return
@@ -110,34 +110,34 @@ class BatchDisplay:
             self._bars.update(self._total, detail=what)
 
     def _preparing(self) -> str:
-        """What the workers do while no video is at work; empty where all has ended."""
+        """What the workers are doing while no video is in progress; empty when the batch is finished."""
         if not self._batch.unfinished():
             return ""
         if self._is_stopping():
-            return "the workers save their states and end"
+            return "workers are saving their state and stopping"
         reports = self._batch.store.worker_reports.recent()
         if not reports:
-            return "the workers begin"
+            return "workers are starting"
         waiting = [report for report in reports if report.state in ("loading", "waiting")]
         notes = [report.note for report in waiting if report.note]
         if notes:
             return notes[0]
-        return "the workers load the libraries and the model" if waiting else "the next video begins"
+        return "workers are loading the libraries and the model" if waiting else "starting the next video"
 
 
 def print_batch_summary(console: Console, summary: Summary) -> None:
-    """Counts, seconds and the reason of each failure."""
+    """Print counts, seconds and the reason for each failure."""
     counts = summary.counts
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     rows = [
         ("videos", str(sum(counts.values()))),
-        ("done", f"{counts['done']}, {summary.made} of them now"),
+        ("done", f"{counts['done']}, {summary.made} in this run"),
         ("failed", str(counts["failed"])),
         ("left", str(summary.left)),
         ("seconds", f"{summary.seconds:.1f}"),
     ]
     if summary.spent_usd is not None:
-        rows.append(("spent", f"about {summary.spent_usd:.2f} US dollars, with earlier runs"))
+        rows.append(("spent", f"about {summary.spent_usd:.2f} US dollars, including earlier runs"))
     for name, value in rows:
         table.add_row(name, value)
     console.print(table)
@@ -154,7 +154,7 @@ def _seconds_of(job: Job) -> str:
 def _detail(job: Job) -> str:
     progress = job.progress
     if progress is None:
-        return "begins"
+        return "starting"
     text = STAGE_WORDS[progress.stage]
     if progress.total:
         text += f" {progress.step}/{progress.total}"

@@ -1,4 +1,4 @@
-"""The part of ``hunyuan-local plan`` that is about several videos and several cards."""
+"""Output of ``hunyuan-local plan`` for several videos or several GPUs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TITLES: dict[Strategy, str] = {
     "replicas": "replicas",
     "context-parallel": "context parallel",
 }
-# Over two columns of the table.
+# Headings that span two columns of the table.
 _HEADINGS: dict[Strategy, tuple[str, str]] = {
     "one-at-a-time": ("one at", "a time"),
     "staged": ("staged", ""),
@@ -28,12 +28,15 @@ _HEADINGS: dict[Strategy, tuple[str, str]] = {
 
 
 def print_batch(console: Console, found: BatchPlan) -> None:
-    """Both strategies beside each other, mode by mode, what the times rest on, and at last what is recommended."""
+    """Print both strategies side by side for each mode, the assumptions, and the recommendation."""
     rows = [row for row in _rows(found) if any(option.fits for option in row)]
     if rows:
         console.print(_table(rows, found))
     if hidden := len(found.single.modes) - len(rows):
-        console.print(f"{hidden} of {len(found.single.modes)} modes fit neither way (--json says why)", markup=False)
+        console.print(
+            f"{hidden} of {len(found.single.modes)} modes fit with neither strategy (see --json)",
+            markup=False,
+        )
     console.print()
     for text in (*found.single.assumptions, *found.assumptions):
         console.print(text, markup=False, soft_wrap=False, width=80)
@@ -42,7 +45,7 @@ def print_batch(console: Console, found: BatchPlan) -> None:
 
 
 def recommendation(found: BatchPlan) -> Iterator[str]:
-    """What to do and how long it takes, then the other strategy; nothing where nothing fits."""
+    """Sentences for the recommended strategy and then the other one; nothing if no mode fits."""
     choice = found.choice
     if choice is None:
         return
@@ -63,9 +66,7 @@ def recommendation(found: BatchPlan) -> Iterator[str]:
 def _sentence(option: BatchOption, videos: int) -> str:
     assert option.seconds is not None  # it fits
     what = "1 video" if videos == 1 else f"{videos:,} videos"
-    where = (
-        "" if option.cards == 1 else f" on {option.cards} {'replicas' if option.strategy == 'replicas' else 'cards'}"
-    )
+    where = "" if option.cards == 1 else f" on {option.cards} {'replicas' if option.strategy == 'replicas' else 'GPUs'}"
     return (
         f"{_TITLES[option.strategy]}, {option.plan.name}: about {clock(option.seconds.total)} for {what}{where}; "
         f"the first after {clock(option.seconds.first)}"
@@ -73,13 +74,13 @@ def _sentence(option: BatchOption, videos: int) -> str:
 
 
 def _rows(found: BatchPlan) -> Iterator[tuple[BatchOption, ...]]:
-    """The options of one mode after the other."""
+    """The options, grouped by mode."""
     for mode in found.single.modes:
         yield tuple(option for option in found.options if option.plan.mode == mode.mode)
 
 
 def _table(rows: list[tuple[BatchOption, ...]], found: BatchPlan) -> Table:
-    """One row a mode: of each strategy GiB of a card, time of the first video, and of all."""
+    """One row per mode: for each strategy, GiB per GPU, time until the first video, and time for all."""
     on_gpu = found.single.machine.device == "cuda"
     table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("\nmode", no_wrap=True, min_width=23)

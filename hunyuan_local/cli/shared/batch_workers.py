@@ -1,4 +1,4 @@
-"""Who makes the videos of a batch: the backend's own limits, its weights, and the pool of workers."""
+"""Workers of a batch: the worker pool, the identity of the weights, and checks of options and sizes."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _LOCAL_ONLY = ("workers", "executor", "ray_address", "num_replicas")
 
 
 def make_batch_pool(batch: Batch, backend: Backend, flags: dict[str, Any], budget: Budget | None) -> Pool:
-    """The workers of this machine, of Ray or at a service, not started yet.
+    """Create the workers on this machine, in Ray or for a service, without starting them.
 
     Args:
-        flags: of the command, as given.
-        budget: of a service; None is the local backend.
+        flags: options of the command, as given.
+        budget: spending limit at a service; None for the local backend.
 
     Raises:
-        ConfigError: more workers than GPUs, or options that contradict each other.
+        ConfigError: there are more workers than GPUs, or options contradict each other.
     """
     options = worker_options_from(flags)
     if budget is not None:
@@ -43,7 +43,7 @@ def make_batch_pool(batch: Batch, backend: Backend, flags: dict[str, Any], budge
 
         def make_backend() -> Backend:
             made = backend_from(dict(flags))
-            # Or each thread would load a language model of its own.
+            # Share one rewriter, or each thread would load its own language model.
             if options.rewriting.endpoint is None and isinstance(made, HostedBackend):
                 made.share(shared)
             return made
@@ -57,12 +57,12 @@ def make_batch_pool(batch: Batch, backend: Backend, flags: dict[str, Any], budge
 
 
 def weights_of(console: Console, backend: Backend) -> str:
-    """Identity of the local weights, with those that are added to them; downloaded now if they are not here.
+    """Identity of the local weights including LoRA and GGUF files; downloads missing weights first.
 
-    Empty at a service, of whose weights nothing is known.
+    Empty for a hosted service, which does not identify its weights.
 
     Raises:
-        ConfigError, ModelLoadError: they are not here, and may or can not be fetched.
+        ConfigError, ModelLoadError: weights are missing and cannot be downloaded, or downloads are not allowed.
     """
     config = backend.config
     if config is None:
@@ -82,7 +82,7 @@ def weights_of(console: Console, backend: Backend) -> str:
 
 @contextmanager
 def size_check(backend: Backend, flags: dict[str, Any]) -> Iterator[CheckSize | None]:
-    """What speaks against a size on this machine; a profile that was named is its user's own decision."""
+    """Yield a check whether a size fits this machine; None if the user named a profile, which overrides the check."""
     from ...backends.local.profile_choice import choose_profile, named_profile
     from ...planner.machine import has_cuda_driver
 
@@ -92,13 +92,13 @@ def size_check(backend: Backend, flags: dict[str, Any]) -> Iterator[CheckSize | 
     elif not has_cuda_driver():
         yield lambda request: choose_profile(request, config)
     else:
-        # To ask a GPU for its free memory takes some of it for as long as the process lives: the workers need that.
+        # Querying free GPU memory creates a CUDA context, which occupies GPU memory until the process ends.
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as child:
             yield lambda request: child.submit(choose_profile, request, config).result()
 
 
 def refuse_foreign(backend: Backend, flags: dict[str, Any], max_cost_usd: float | None) -> None:
-    """Refuse options that say nothing to this backend.
+    """Refuse options that do not apply to this backend.
 
     Raises:
         ConfigError: names them.
@@ -110,4 +110,4 @@ def refuse_foreign(backend: Backend, flags: dict[str, Any], max_cost_usd: float 
             "max_cost": max_cost_usd
         }
     if wrong := [f"--{name.replace('_', '-')}" for name, value in given.items() if value]:
-        raise ConfigError(f"{', '.join(wrong)}: no option of the backend {backend.name}; leave it out")
+        raise ConfigError(f"{', '.join(wrong)}: not an option of the backend {backend.name}; leave it out")

@@ -1,4 +1,4 @@
-"""What the terminal shows of a bench: one line a run on stderr, and on a terminal what is being made now."""
+"""Terminal output of a bench: one line per run on stderr, and a status line on a terminal."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _COLUMNS = 80
 
 
 class BenchDisplay:
-    """Tells of each run.
+    """Prints each run.
 
     Args:
-        total: how many there will be.
+        total: number of runs.
 
     Attributes:
-        done: how many there were.
+        done: number of finished runs.
     """
 
     def __init__(self, console: Console, total: int):
@@ -30,7 +30,7 @@ class BenchDisplay:
         self._told: set[str] = set()
 
     def __enter__(self) -> BenchDisplay:
-        self._console.print(f"{self._total} runs to be made", markup=False)
+        self._console.print(f"{self._total} runs to do", markup=False)
         if self._status is not None:
             self._status.start()
         return self
@@ -42,12 +42,12 @@ class BenchDisplay:
             self._status.stop()
 
     def begin(self, number: int, run: PlannedRun) -> None:
-        """A run begins."""
+        """Show that a run has started."""
         if self._status is not None:
             self._status.update(self._cut(f"{number}/{self._total} {run.label}, {_request(run)}"))
 
     def row(self, number: int, row: BenchRun) -> None:
-        """A run has ended; what was said of it is shown the first time it is said."""
+        """Print a finished run, and its notes that were not printed before."""
         self.done = number
         for note in row.notes:
             if note not in self._told:
@@ -61,12 +61,12 @@ class BenchDisplay:
 
 
 def one_line(text: str) -> str:
-    """Without line breaks and what a terminal would act on."""
+    """Replace line breaks and control characters by spaces."""
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
 def _request(run: PlannedRun | BenchRun) -> str:
-    """Scenario, size, frames and steps, and which run of them it is."""
+    """Scenario, size, frames, steps and the number of the run."""
     request = run.request
     frames = "" if request.num_frames is None else f"x{request.num_frames}"
     kind = "warm-up " if run.kind == "warmup" else "#"
@@ -78,6 +78,6 @@ def _end(row: BenchRun) -> str:
     if row.status == "failed":
         return f"{row.error_kind}: {one_line(row.error)}"
     if row.status == "interrupted":
-        return "taken up again, so without times"
+        return "resumed, so not timed"
     total_s = row.stages.total_s or 0.0
     return f"{total_s:.2f} s" if total_s < 100 else clock(total_s)

@@ -1,4 +1,4 @@
-"""What the terminal shows while a video is made, and the summary afterwards; all of it on stderr."""
+"""Progress and summary of a generation, both on stderr."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SECONDS_BETWEEN_LINES = 10
 STAGE_WORDS = {
     "rewrite": "rewriting the prompt",
     "load": "loading the model",
-    "encode": "reading the prompt",
+    "encode": "encoding the prompt",
     "denoise": "denoising",
     "decode": "decoding",
     "write": "writing the file",
@@ -37,30 +37,30 @@ STAGE_WORDS = {
 
 
 def stderr() -> Console:
-    """The console for everything but a command's result; wraps words on a terminal, keeps lines whole in a log."""
+    """Console for everything except results; wraps lines on a terminal, but not in a log."""
     return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
 
 
 def stdout() -> Console:
-    """The console for tables that are a command's result; in a file or a pipe, lines stay whole."""
+    """Console for tables that are a command's result; does not wrap lines in a file or a pipe."""
     return Console(highlight=False, soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 200)
 
 
 def log_to_stderr() -> None:
-    """Let a command that runs on tell what it does, a line with the time each."""
+    """Configure logging of a long-running command: one line per event, with the time."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
 
 
 def note_default_model(console: Console, backend: Backend, chosen: str | None) -> None:
-    """Say that it is the built-in model, where nobody has asked for that."""
+    """Print that the built-in test model is used, unless the user chose it."""
     if backend.config is not None and chosen is None and backend.config.name == "tiny":
         console.print(
-            "no CUDA device: using the built-in test model tiny; for real videos run on a machine with a CUDA GPU"
+            "no CUDA device: using the built-in test model tiny; for real videos, use a machine with a CUDA GPU"
         )
 
 
 class ProgressDisplay:
-    """A line a stage: step, seconds a step, time left. Plain lines where there is no terminal."""
+    """One progress line per stage: step, seconds per step, time left; plain lines without a terminal."""
 
     def __init__(self, console: Console):
         self._console = console
@@ -90,15 +90,15 @@ class ProgressDisplay:
         self._bars.stop()
 
     def context(self, output: Path | None, overwrite: bool = False, **options: Any) -> GenerationContext:
-        """A context whose progress and notes are shown here."""
+        """A generation context that reports progress and notes to this display."""
         return GenerationContext(output, overwrite, on_progress=self, on_note=self.note, **options)
 
     def begin(self) -> None:
-        """Show on a terminal what goes on before the first stage; elsewhere the start of the command has said it."""
+        """Show a line for loading the libraries; without a terminal, ``main`` has printed it already."""
         self._task = self._bars.add_task("loading the libraries", total=None, detail="")
 
     def note(self, text: str) -> None:
-        """Show a sentence that the user should know, above the progress."""
+        """Print a note above the progress lines."""
         self._console.print(f"note: {text}", markup=False)
 
     def __call__(self, progress: Progress) -> None:
@@ -111,13 +111,13 @@ class ProgressDisplay:
                 self._console.print(f"{STAGE_WORDS[progress.stage]} ...")
         if progress.preview is not None and progress.preview != self._preview:
             self._preview = progress.preview
-            self.note(f"how far it is: {progress.preview}")
+            self.note(f"preview: {progress.preview}")
         if self._task is not None and progress.total:
             self._bars.update(self._task, total=progress.total, completed=progress.step, detail=_detail(progress))
             self._log_now_and_then(progress)
 
     def _log_now_and_then(self, progress: Progress) -> None:
-        """Where there is no terminal: a plain line every ten seconds, for logs."""
+        """Without a terminal, print a plain line every ten seconds."""
         if not self._live and time.monotonic() - self._logged > SECONDS_BETWEEN_LINES:
             self._logged = time.monotonic()
             self._console.print(f"{STAGE_WORDS[progress.stage]} {_detail(progress)}")
@@ -129,34 +129,34 @@ class ProgressDisplay:
 
 
 def print_result(console: Console, result: GenerationResult, as_json: bool) -> None:
-    """The summary on ``console``; the path, or all as one line of JSON, on stdout.
+    """Print the summary on ``console``, and the path, or one line of JSON, on stdout.
 
     Raises:
-        ReportError: the line of JSON, which was asked for, cannot be printed.
+        ReportError: the requested JSON cannot be printed.
     """
     print_summary(console, result)
     tell_finished(console, json_text(result) if as_json else str(result.path), str(result.path), asked_for=as_json)
 
 
 def tell_finished(console: Console, text: str, finished: str, *, asked_for: bool) -> None:
-    """Print on stdout what is said of finished work; where that is not possible, say so on ``console``.
+    """Print a result on stdout; if that fails, report the failure on ``console``.
 
     Args:
-        finished: what is there, for people.
-        asked_for: a flag asked for this text.
+        finished: path or URL of the finished work, for the message.
+        asked_for: whether the user requested this text, as with ``--json``.
 
     Raises:
-        ReportError: it was asked for and cannot be printed.
+        ReportError: the user requested the text and it cannot be printed.
     """
     if not (why := tell(text)):
         return
     if asked_for:
-        raise ReportError(f"--json: {why}, so that the result is not told; it is finished: {finished}")
+        raise ReportError(f"--json: the result cannot be printed ({why}), but it is finished: {finished}")
     console.print(f"note: {why}; finished: {finished}", markup=False)
 
 
 def print_summary(console: Console, result: GenerationResult) -> None:
-    """Model, seed, size, frames and seconds a stage, in a small table."""
+    """Print model, seed, size, frames and seconds per stage as a table."""
     request, video = result.request, result.video
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     stages = result.timings.model_dump(exclude={"total_s", "denoise_steps"})
@@ -164,8 +164,8 @@ def print_summary(console: Console, result: GenerationResult) -> None:
     for name, value in (
         ("model", result.model),
         ("seed", result.seed),
-        ("size", f"{video.width}x{video.height}" if video else "not known"),
-        ("frames", f"{video.num_frames} at {video.fps:g} fps" if video else "not known"),
+        ("size", f"{video.width}x{video.height}" if video else "unknown"),
+        ("frames", f"{video.num_frames} at {video.fps:g} fps" if video else "unknown"),
         ("steps", request.num_inference_steps),
         ("seconds", f"{result.timings.total_s:.1f}"),
         ("", seconds),

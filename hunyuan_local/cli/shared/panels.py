@@ -1,10 +1,10 @@
-"""The titled groups in which ``--help`` lists options and commands, in their order."""
+"""Panels that group options and commands in ``--help``, in display order."""
 
 from __future__ import annotations
 
 import rich_click as click
 
-# What a first user needs comes first. An option that is nowhere here stands at the end, under "Options".
+# Options for first-time users come first. Options listed nowhere here appear last, under "Options".
 PANELS: dict[str, tuple[str, ...]] = {
     "Video": (
         "--size", "--width", "--height", "--num-frames", "--num-inference-steps", "--seed", "--seeds", "--fps",
@@ -54,7 +54,7 @@ COMMANDS = {
 
 
 def arrange(command: click.Command) -> None:
-    """Give a command the panels of its options; a command that has few keeps a single list."""
+    """Group the options of a command into panels; a command with few options keeps a single list."""
     names = {name for parameter in command.params for name in parameter.opts}
     if not isinstance(command, click.RichCommand) or command.panels or len(names) < 12:
         return
@@ -64,6 +64,6 @@ def arrange(command: click.Command) -> None:
 
 
 def arrange_commands(group: click.RichGroup) -> None:
-    """Give the list of commands its panels."""
+    """Group the list of commands into panels."""
     for title, names in COMMANDS.items():
         group.add_panel(click.RichCommandPanel(title, commands=list(names)))

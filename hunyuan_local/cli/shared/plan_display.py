@@ -1,4 +1,4 @@
-"""A plan on the terminal: the verdict, then what fits; with ``--all`` what does not, why, and the assumptions."""
+"""Terminal output of a plan: the verdict and the modes that fit; with ``--all``, all modes and the assumptions."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ...durations import clock
 from ...planner import Machine, ModePlan, Plan
 from ...planner.result import gib
 
-_WIDTH = 80  # of running text; tables are narrower
+_WIDTH = 80  # columns of running text; tables are narrower
 
 
 def print_head(console: Console, found: Plan, num_gpus: int | None = None) -> None:
-    """The request and the machine."""
+    """Print the request and the machine."""
     request, machine = found.request, found.machine
     width, height = found.render_size
     scaled = "" if (width, height) == (request.width, request.height) else f", rendered at {width}x{height}"
@@ -28,10 +28,10 @@ def print_head(console: Console, found: Plan, num_gpus: int | None = None) -> No
 
 
 def print_plan(console: Console, found: Plan, show_all: bool) -> None:
-    """The whole plan of one video.
+    """Print the plan for one video.
 
     Args:
-        show_all: also the modes that do not fit, with the reason; the weights; and what the figures assume.
+        show_all: also print the modes that do not fit with the reason, the weights, and the assumptions.
     """
     print_head(console, found)
     _text(console, _verdict(found))
@@ -52,7 +52,7 @@ def print_plan(console: Console, found: Plan, show_all: bool) -> None:
     else:
         hidden = len(found.modes) - len(fitting)
         shown = f"the {hidden} modes that do not fit and why, " if hidden else ""
-        _text(console, f"--all shows {shown}the weights of the components, and what the figures assume.")
+        _text(console, f"--all shows {shown}the size of the weights, and the assumptions.")
 
 
 def _verdict(found: Plan) -> str:
@@ -66,7 +66,7 @@ def _verdict(found: Plan) -> str:
 
 
 def _table(found: Plan, modes: list[ModePlan], footnotes: dict[str, int]) -> Table:
-    """One row a mode; the reasons of modes that no memory would help become ``footnotes``."""
+    """One row per mode; reasons other than missing memory become ``footnotes``."""
     table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("peak GiB", no_wrap=True, min_width=24)
     on_gpu = found.machine.device == "cuda"
@@ -112,7 +112,7 @@ def _weights(found: Plan) -> Table:
 
 def _describe(machine: Machine) -> str:
     host = (
-        "main memory not given"
+        "main memory unknown"
         if machine.host_memory_bytes is None
         else f"{gib(machine.host_memory_bytes)} of main memory"
     )

@@ -1,4 +1,4 @@
-"""The flags of what stands before and after the making of a video: who rewrites prompts, and who checks frames."""
+"""Options for prompt rewriting and for the safety check of frames."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ...config.rewriting import DEFAULT_MODEL, FailurePolicy
 from ...config.safety import SafetyMode
 from ...errors import ConfigError
 from ...schema import GenerationRequest
-from .options import Function
+from .options import Function, config_range
 
 Config = TypeVar("Config", RewriteConfig, SafetyConfig)
 
-# Of each flag the field that it fills.
+# Option name -> config field.
 _REWRITING = {
     "rewrite_model": "model_id",
     "rewrite_revision": "revision",
@@ -36,29 +36,31 @@ _SAFETY = {
 
 
 def guard_options(command: Function) -> Function:
-    """``--rewrite-*`` and ``--safety*``; :func:`rewriting_from` and :func:`safety_from` read them."""
+    """Add ``--rewrite-*`` and ``--safety*``; :func:`rewriting_from` and :func:`safety_from` read them."""
     safety, rewriting = SafetyConfig(), RewriteConfig()
     options = [
-        click.option("--rewrite-model", metavar="ID", help="Language model that rewrites prompts: a Hub id, a folder, "
-                     f"or its name at the endpoint. Default: {DEFAULT_MODEL}, or the endpoint's first."),
-        click.option("--rewrite-revision", metavar="REVISION", help="Branch, tag or commit of that Hub id."),
-        click.option("--rewrite-endpoint", metavar="URL", help="Have a server with OpenAI's chat completions rewrite, "
-                     "such as http://127.0.0.1:8080/v1; its key is taken from HUNYUAN_LOCAL_REWRITE_API_KEY."),
-        click.option("--rewrite-timeout", type=float, metavar="SECONDS",
-                     help=f"A rewriting may take so long, {rewriting.timeout_s:g} if left out."),
+        click.option("--rewrite-model", metavar="ID", show_default=f"{DEFAULT_MODEL}, or the endpoint's first model",
+                     help="Language model that rewrites prompts: a Hub id, a folder, or a model name at the endpoint."),
+        click.option("--rewrite-revision", metavar="REVISION", help="Branch, tag or commit of the language model."),
+        click.option("--rewrite-endpoint", metavar="URL", help="Rewrite with an OpenAI-compatible server, such as "
+                     "http://127.0.0.1:8080/v1. Its API key is read from HUNYUAN_LOCAL_REWRITE_API_KEY."),
+        click.option("--rewrite-timeout", type=float, metavar="SECONDS", show_default=f"{rewriting.timeout_s:g}",
+                     help=f"Time limit for rewriting a prompt.{_range(RewriteConfig, 'timeout_s')}"),
         click.option("--rewrite-failure", type=click.Choice(typing.get_args(FailurePolicy)),
-                     help="If a prompt cannot be rewritten: fail, also taken if left out, or go on with the original."),
-        click.option("--safety", type=click.Choice(typing.get_args(SafetyMode)), help="Have a classifier look at "
-                     "frames of the video: flag says what it finds, block also withholds the file; else off."),
-        click.option("--safety-model", metavar="ID", help=f"The classifier, a Hub id or a folder; {safety.model_id} if "
-                     "left out."),
-        click.option("--safety-revision", metavar="REVISION", help="Branch, tag or commit of that Hub id."),
-        click.option("--safety-label", multiple=True, metavar="LABEL", help="Which of its labels counts; may be given "
-                     f"several times; {', '.join(safety.labels)} if left out."),
-        click.option("--safety-threshold", type=float, metavar="SCORE",
-                     help=f"From which score on, 0 to 1; {safety.threshold:g} if left out."),
-        click.option("--safety-frames", type=int, metavar="N",
-                     help=f"Look at so many frames, evenly spaced; {safety.frames} if left out."),
+                     show_default=rewriting.on_failure,
+                     help="If a prompt cannot be rewritten, fail or continue with the original."),
+        click.option("--safety", type=click.Choice(typing.get_args(SafetyMode)), show_default=safety.mode,
+                     help="Check frames with an image classifier: flag reports the result, block also withholds the "
+                     "video."),
+        click.option("--safety-model", metavar="ID", show_default=safety.model_id,
+                     help="Image classifier: a Hub id or a folder."),
+        click.option("--safety-revision", metavar="REVISION", help="Branch, tag or commit of the classifier."),
+        click.option("--safety-label", multiple=True, metavar="LABEL", show_default=", ".join(safety.labels),
+                     help="Label of the classifier that counts as unsafe. Repeatable."),
+        click.option("--safety-threshold", type=float, metavar="SCORE", show_default=f"{safety.threshold:g}",
+                     help=f"Score from which a frame is flagged.{_range(SafetyConfig, 'threshold')}"),
+        click.option("--safety-frames", type=int, metavar="N", show_default=str(safety.frames),
+                     help=f"Number of frames to check, evenly spaced.{_range(SafetyConfig, 'frames')}"),
     ]  # fmt: skip
     for option in reversed(options):
         command = option(command)
@@ -66,18 +68,18 @@ def guard_options(command: Function) -> Function:
 
 
 def refuse_idle_rewriters(request: GenerationRequest, flags: dict[str, Any]) -> None:
-    """Refuse to name a rewriter where nothing is rewritten.
+    """Refuse ``--rewrite-*`` options if the prompt is not rewritten.
 
     Raises:
-        ConfigError: names the flag.
+        ConfigError: names the option.
     """
     idle = [name for name in _REWRITING if flags.get(name) is not None]
     if idle and not request.awaits_rewriting:
-        raise ConfigError(f"{idle[0]}={flags[idle[0]]!r}: says nothing without --rewrite normal or --rewrite master")
+        raise ConfigError(f"{idle[0]}={flags[idle[0]]!r}: has no effect without --rewrite normal or --rewrite master")
 
 
 def rewriting_from(flags: dict[str, Any]) -> RewriteConfig:
-    """Who rewrites prompts, as the flags say; takes them out of ``flags``.
+    """Build the rewriting config from the options, and remove them from ``flags``.
 
     Raises:
         ConfigError: a value is not allowed.
@@ -86,24 +88,28 @@ def rewriting_from(flags: dict[str, Any]) -> RewriteConfig:
 
 
 def safety_from(flags: dict[str, Any]) -> SafetyConfig:
-    """How frames are checked, as the flags say; takes them out of ``flags``.
+    """Build the safety config from the options, and remove them from ``flags``.
 
     Raises:
-        ConfigError: a value is not allowed, or nothing is to be checked by what they say.
+        ConfigError: a value is not allowed, or ``--safety`` is missing.
     """
     idle = [name for name in _SAFETY if name != "safety" and flags.get(name) not in (None, ())]
     if idle and not flags.get("safety"):
-        raise ConfigError(f"{idle[0]}={flags[idle[0]]!r}: says nothing without --safety flag or --safety block")
+        raise ConfigError(f"{idle[0]}={flags[idle[0]]!r}: has no effect without --safety flag or --safety block")
     return _config(SafetyConfig, _SAFETY, flags)
 
 
 def guards_from(flags: dict[str, Any]) -> dict[str, RewriteConfig | SafetyConfig]:
-    """Both as fields of a worker's options, ``rewriting`` and ``safety``; takes them out of ``flags``.
+    """Build both configs as the worker options ``rewriting`` and ``safety``, and remove them from ``flags``.
 
     Raises:
-        ConfigError: see :func:`rewriting_from` and :func:`safety_from`.
+        ConfigError: a value is not allowed, or ``--safety`` is missing.
     """
     return {"rewriting": rewriting_from(flags), "safety": safety_from(flags)}
+
+
+def _range(kind: type[Config], name: str) -> str:
+    return config_range(kind.model_fields[name])
 
 
 def _config(kind: type[Config], names: dict[str, str], flags: dict[str, Any]) -> Config:

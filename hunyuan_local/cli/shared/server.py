@@ -1,4 +1,4 @@
-"""What ``serve`` and ``ui`` have in common: their flags, and the way from these to a running server."""
+"""Options of ``serve`` and ``ui``, and the server that they describe."""
 
 from __future__ import annotations
 
@@ -38,52 +38,52 @@ if TYPE_CHECKING:
     from ...jobs.worker_config import WorkerOptions
     from ...server.config import ServerConfig
 
-# Of pictures of the unfinished video; a map of 16 latents to 3 colours costs next to nothing.
+# Steps between preview images; mapping 16 latent channels linearly to RGB costs almost nothing.
 _PREVIEW_EVERY = 1
 
 
 def server_options(command: Function) -> Function:
-    """Every flag of a server; :func:`run_server` takes what they give."""
+    """Add every option of a server; :func:`run_server` takes their values."""
     options: list[Callable[[Function], Function]] = [
         model_option,
         tuning_options,
         context_parallel_options,
         click.option("--host", default="127.0.0.1", show_default=True,
-                     help="Address to listen on; any other needs keys."),
-        click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True,
-                     help="0 takes any free one."),
+                     help="Address to listen on; other addresses require API keys or --insecure."),
+        click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, metavar="PORT",
+                     help="Port to listen on; 0 picks a free port."),
         data_dir_option,
         partial(executor_options, fewest_workers=0),
         click.option("--api-keys-file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-                     help="Keys, one a line, of which a client must show one; HUNYUAN_LOCAL_API_KEYS has more."),
-        click.option("--insecure", is_flag=True, help="Listen for other machines without keys."),
-        click.option("--allow-origin", "allow_origins", multiple=True, metavar="ORIGIN", help="Let browsers call the "
-                     "server for web pages of this origin, such as https://app.example; may be given several times. "
-                     "* is every page on the web: without keys, each one that anybody opens on this machine."),
-        click.option("--public-url", metavar="URL", help="The address that clients see, for the links to videos, such "
-                     "as https://video.example.org; each request's own if left out."),
-        click.option("--relaxed", is_flag=True, help="Take what the local model can do, not only a dialect's own "
-                     "ranges."),
-        click.option("--rewrite", type=click.Choice(typing.get_args(RewriteMode)), help="Rewrite the prompts of "
-                     "submissions that do not say whether; off if left out."),
+                     help="Require one of these API keys, one per line, or one from HUNYUAN_LOCAL_API_KEYS."),
+        click.option("--insecure", is_flag=True, help="Allow other machines to connect without API keys."),
+        click.option("--allow-origin", "allow_origins", multiple=True, metavar="ORIGIN", help="Allow web pages of this "
+                     "origin (CORS), such as https://app.example. Repeatable. * allows every web page; without API "
+                     "keys, that includes any page opened on this machine."),
+        click.option("--public-url", metavar="URL", show_default="the address of each request", help="Base URL of "
+                     "links to videos, such as https://video.example.org."),
+        click.option("--relaxed", is_flag=True, help="Accept everything that the local model supports, even if a "
+                     "service's own API does not."),
+        click.option("--rewrite", type=click.Choice(typing.get_args(RewriteMode)), show_default="off",
+                     help="How to rewrite prompts if the request does not specify it."),
         click.option("--max-queue", type=click.IntRange(min=1), default=100, show_default=True, metavar="N",
-                     help="So many jobs may wait; more are refused with 429."),
+                     help="Maximum number of queued jobs; further jobs are refused with 429."),
         click.option("--max-attempts", type=click.IntRange(min=1), default=3, show_default=True, metavar="N",
-                     help="Run a job so many times if its worker dies."),
+                     help="Maximum number of attempts for a job if its worker dies."),
         click.option("--max-prompt-characters", type=click.IntRange(min=1), default=5000, show_default=True,
-                     metavar="N"),
+                     metavar="N", help="Maximum length of a prompt."),
         click.option("--max-voxels", type=click.IntRange(min=1), default=MAX_VOXELS, metavar="N", show_default=True,
-                     help="Width x height x frames of one video."),
+                     help="Maximum width x height x frames of a video."),
         click.option("--retention", "retention_s", type=Duration(), default="7d", show_default=True, metavar="TIME",
-                     help="Delete finished jobs and their videos after so long."),
+                     help="Delete finished jobs and their videos after this time."),
         click.option("--video-url-ttl", "video_url_ttl_s", type=Duration(), default="1h", show_default=True,
-                     metavar="TIME", help="How long the link to a video works."),
+                     metavar="TIME", help="How long a link to a video works."),
         click.option("--sync-timeout", "sync_timeout_s", type=Duration(), default="10m", show_default=True,
-                     metavar="TIME", help="How long a call that waits for its video waits."),
+                     metavar="TIME", help="Time limit for a synchronous request."),
         worker_options,
         guard_options,
         click.option("--allow-private-webhooks", is_flag=True,
-                     help="Webhooks may lead to this machine and private networks."),
+                     help="Allow webhook URLs on this machine and in private networks."),
     ]  # fmt: skip
     for option in reversed(options):
         command = option(command)
@@ -100,13 +100,13 @@ def run_server(
     """Serve until SIGTERM or Ctrl-C.
 
     Args:
-        flags: those of :func:`server_options`.
-        with_page: workers write pictures of unfinished videos, and change to another model when the page asks for it.
+        flags: values of :func:`server_options`.
+        with_page: workers write preview images, and switch to another model when the page requests it.
         install: adds the page to the app.
-        on_listening: told the address.
+        on_listening: called with the address.
 
     Raises:
-        ConfigError: the extra is missing, an option cannot be used, or the address cannot be had.
+        ConfigError: the extra is missing, an option cannot be used, or the address is not available.
     """
     require_extra("server", "the server")
     placement = Placement.from_flags(flags)
@@ -122,25 +122,25 @@ def run_server(
     from ...weights.cache import is_here
     from ...weights.source import check_obtainable
 
-    check_source_date()  # or every job would be refused
+    check_source_date()  # otherwise every job would fail
     log_to_stderr()
     flags = flags | guards_from(flags)
     options = worker_options_from(flags).model_copy(update={"preview_every": _PREVIEW_EVERY if with_page else 0})
-    # Refuses unknown names before anything is started.
+    # Refuse unknown names before starting anything.
     backend = LocalBackend(options.model, options.profile, options.revision, options.lora, options.cache)
-    if placement.executor != "ray":  # whose nodes have libraries of their own
+    if placement.executor != "ray":  # Ray nodes have their own installations
         require_libraries(backend.config, backend.profile)
         check_added_files(backend.config)
-    check_obtainable(backend.config)  # a worker that cannot load it would only say so in the log
+    check_obtainable(backend.config)  # a worker that cannot load the model would report it only in the log
     keys = read_api_keys(flags["api_keys_file"])
     check_binding(flags["host"], keys, flags["insecure"])
     check_origins(flags["allow_origins"])
     if "*" in flags["allow_origins"]:
-        who = "that has a key" if keys else "that anybody opens who reaches this server"
-        click.echo(f"note: --allow-origin '*': every web page {who} can make, see and delete videos here", err=True)
+        who = "with a key" if keys else "opened by anyone who can reach this server"
+        click.echo(f"note: --allow-origin '*': every web page {who} can create, view and delete videos", err=True)
     folder = DataFolder(options.data_dir)
     store = folder.store()
-    # Whoever runs the server decides whether it loads a language model.
+    # Only the operator can make the server download and load a language model.
     rewriting = options.rewriting
     named = flags["rewrite"] not in (None, "off") or rewriting.model_id or rewriting.endpoint
     can_change = with_page and placement.executor == "processes" and placement.workers != 0
@@ -151,7 +151,7 @@ def run_server(
         api_keys=keys,
         can_rewrite=bool(named) or is_here(DEFAULT_MODEL),
     )
-    # By the name that was given: a folder's own name alone would not be found.
+    # Pass the model as given: workers could not find a folder by its bare name.
     options = options.model_copy(update={"model": options.model or config.model.name})
     pool = _make_pool(config, store, folder, options, placement)
     serve(
@@ -161,17 +161,17 @@ def run_server(
 
 
 def _other_models(backend: LocalBackend) -> tuple[str, ...]:
-    """What the page may ask for besides the server's own model."""
+    """Models that the page may request besides the server's own."""
     return tuple(name for name in model_names() if name != backend.config.name)
 
 
 def _make_pool(
     config: ServerConfig, store: JobStore, folder: DataFolder, options: WorkerOptions, placement: Placement
 ) -> Pool:
-    """The workers of the server's model; where the page may ask for other models, such as change between them.
+    """The worker pool; if the page may request other models, one that switches between models.
 
     Args:
-        options: of workers of the server's model.
+        options: options of workers for the server's model.
     """
     if not config.models:
         return make_pool(store, folder, options, placement)

@@ -1,4 +1,4 @@
-"""The workers of ``serve`` and ``batch``: their flags, and the pool that these describe."""
+"""Options for the workers of ``serve`` and ``batch``, and the pool that they describe."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .options import Function
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the workers are: the flags of :func:`executor_options`."""
+    """Where the workers run: the options of :func:`executor_options`."""
 
     executor: Literal["processes", "ray"] = "processes"
     workers: int | None = None
@@ -29,52 +29,52 @@ class Placement:
 
     @classmethod
     def from_flags(cls, flags: Mapping[str, Any]) -> Placement:
-        """Those of a command's flags that say where."""
+        """Select the placement options from all options of a command."""
         return cls(**{field.name: flags[field.name] for field in fields(cls)})
 
     def check(self) -> None:
-        """Refuse what says nothing to the executor that was chosen.
+        """Refuse options that do not apply to the chosen executor.
 
         Raises:
-            ConfigError: names the flag.
+            ConfigError: names the option.
         """
         if self.executor == "ray":
             if self.workers is not None:
-                raise ConfigError(f"workers={self.workers}: with --executor ray, give --num-replicas in its place")
+                raise ConfigError(f"workers={self.workers}: with --executor ray, use --num-replicas instead")
             if self.num_replicas is None:
                 raise ConfigError("num_replicas: must be given with --executor ray, such as --num-replicas 4")
             return
         for name in ("num_replicas", "ray_address"):
             if (value := getattr(self, name)) is not None:
-                remedy = "give --executor ray" + (", or --workers in its place" if name == "num_replicas" else "")
-                raise ConfigError(f"{name}={value!r}: is for Ray alone; {remedy}")
+                remedy = "add --executor ray" + (", or use --workers instead" if name == "num_replicas" else "")
+                raise ConfigError(f"{name}={value!r}: applies only to Ray; {remedy}")
 
 
 def worker_options_from(flags: Mapping[str, Any]) -> WorkerOptions:
-    """What a command's flags say of its workers: each flag with the name of a field; others are left alone."""
+    """Build worker options from the options of a command that have the name of a field; ignore the others."""
     return WorkerOptions(**{name: flags[name] for name in WorkerOptions.model_fields if name in flags})
 
 
 def executor_options(command: Function, *, fewest_workers: int = 1) -> Function:
-    """``--workers``, ``--executor``, ``--ray-address`` and ``--num-replicas``."""
-    none = " 0 leaves the work to 'hunyuan-local worker'." if fewest_workers == 0 else ""
+    """Add ``--workers``, ``--executor``, ``--ray-address`` and ``--num-replicas``."""
+    none = " With 0, run 'hunyuan-local worker' separately." if fewest_workers == 0 else ""
     command = click.option(
         "--num-replicas", type=int, metavar="N",
-        help="Workers in Ray, each with a GPU of its own, or as many as --context-parallel says, or with a core in a "
-        "profile for the CPU; needed with --executor ray.",
+        help="Number of Ray workers, required with --executor ray. Each gets one GPU, or as many as "
+        "--context-parallel, or one core with a CPU profile.",
     )(command)  # fmt: skip
     command = click.option(
         "--ray-address", metavar="HOST:PORT",
-        help="The head of a Ray cluster that this machine is a node of, or auto to find it; RAY_ADDRESS if left out, "
-        "else a Ray of this machine alone that ends with this command.",
+        show_default="RAY_ADDRESS, or a temporary local cluster",
+        help="Head of a Ray cluster that this machine belongs to, or auto to find it.",
     )(command)  # fmt: skip
     command = click.option(
         "--executor", type=click.Choice(["processes", "ray"]), default="processes", show_default=True,
-        help="Where the workers are: processes of this machine, or actors in a Ray cluster.",
+        help="Run workers as processes on this machine, or as actors in a Ray cluster.",
     )(command)  # fmt: skip
     return click.option(
         "--workers", type=click.IntRange(min=fewest_workers), metavar="N",
-        help=f"Worker processes; one a visible GPU if left out, one without a GPU.{none}",
+        show_default="one per visible GPU, at least 1", help=f"Number of worker processes.{none}",
     )(command)  # fmt: skip
 
 
@@ -85,15 +85,15 @@ def make_pool(
     placement: Placement,
     log_dir: Path | None = None,
 ) -> Pool:
-    """The workers on the jobs of a store, not started yet.
+    """Create the workers for a job store without starting them.
 
     Args:
-        options: of each worker. They name the model, since a worker that chose for itself, on a device that fails to
-            answer, would wait for jobs of another model.
-        log_dir: where each worker's log goes; this process's standard error if None.
+        options: options of each worker. They must name the model: if each worker chose it from the devices it sees, a
+            worker with a broken GPU would wait for jobs of another model.
+        log_dir: folder of the workers' logs; None logs to this process's standard error.
 
     Raises:
-        ConfigError: an option of the other executor; more workers than GPUs; or Ray cannot be used.
+        ConfigError: an option applies to the other executor, there are more workers than GPUs, or Ray is unusable.
     """
     from ...backends.local.profile_choice import named_profile
     from ...backends.multi_gpu import limits
@@ -117,16 +117,16 @@ def make_pool(
 
 
 def _for_nodes(options: WorkerOptions) -> WorkerOptions:
-    """What is read from files of this machine, as values; LoRAs must be where every machine finds them.
+    """Replace names of local config files by their content, so that other machines need no copies.
 
     Raises:
-        ConfigError: a LoRA that other machines would not find.
+        ConfigError: a LoRA has a relative path, which other machines cannot resolve.
     """
     for item in options.lora:
         if not Path(item.path).is_absolute() and Path(item.path).is_file():
             raise ConfigError(
-                f"lora={item.path!r}: other machines do not have this folder to start from; give the whole path, "
-                "where every machine of the cluster has the file"
+                f"lora={item.path!r}: other machines cannot resolve a relative path; give an absolute path that exists "
+                "on every machine of the cluster"
             )
     model, profile = options.model, options.profile
     if isinstance(model, str):
@@ -137,7 +137,7 @@ def _for_nodes(options: WorkerOptions) -> WorkerOptions:
 
 
 def _profile_for_nodes(profile: str) -> str | RuntimeProfile | None:
-    """A profile of a file as it is read here; a mode of the plan by its name, for each machine to understand."""
+    """Read a profile from a file here; leave a mode of the plan as a name, which each machine resolves itself."""
     from ...backends.local.profile_choice import named_profile
 
     is_file = profile in profile_names() or profile.endswith((".yaml", ".yml"))
@@ -145,7 +145,7 @@ def _profile_for_nodes(profile: str) -> str | RuntimeProfile | None:
 
 
 def _gpus(profile: RuntimeProfile | None) -> int:
-    """How many GPUs the workers may have; torch is not loaded only to learn that a profile wants none."""
+    """Number of GPUs for the workers; does not load torch for a CPU profile."""
     if profile is not None and profile.device == "cpu":
         return 0
     from ...pipeline.memory.device import gpu_count
