@@ -1,11 +1,10 @@
-"""Measures a denoising step with the library's masked attention and with ours, on a CPU.
+"""Measures a denoising step with diffusers' masked attention and with ours, on a CPU.
 
-A transformer of HunyuanVideo's own class and head size, with random weights and fewer and narrower
-blocks, is called with the same inputs in three ways, one after the other, round by round: as the
-library does it (text padded to 256 tokens, a key mask), with the text cut but a mask still passed,
-and as this package does it (text cut, no mask, rotary tables kept). Seconds are those of the fastest round,
-which other work on the machine disturbs least; ratios are taken within a round too.
-Says nothing about a GPU, where a mask costs more than here because it rules out the fast kernels.
+A transformer of HunyuanVideo's class and head size, with random weights and fewer and narrower blocks, runs on the
+same inputs in three ways, one after another in each round: like diffusers (text padded to 256 tokens, a key mask), with
+the text cut but a mask, and like this package (text cut, no mask, cached rotary tables). Seconds are those of the
+fastest round, which other load disturbs least; ratios within a round are reported too. The results do not apply to
+GPUs, where a mask costs more because it rules out the fast kernels.
 """
 
 from __future__ import annotations
@@ -38,16 +37,16 @@ MID = {
     "text_embed_dim": TEXT_DIM,
     "pooled_projection_dim": POOLED_DIM,
 }
-# Latent frames, height and width; two by two of them are a token.
+# Latent frames, height and width; 2x2 latents are one token.
 SHAPES = {"1k": (5, 28, 32), "8k": (9, 56, 64)}
-# At 8,000 tokens a step of the whole model takes half a minute, so half of its blocks are left out.
+# At 8,000 tokens a step of all blocks takes half a minute, so half of them are dropped.
 FEWER_BLOCKS = {"num_layers": 2, "num_single_layers": 4}
 TEXT_TOKENS = (20, 200)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One size: seconds a step in every round, and how far the results are apart."""
+    """One size: seconds per step in every round, and the largest difference between the results."""
 
     parameters: int
     latent_tokens: int
@@ -64,7 +63,7 @@ class Row:
 
 
 def inputs(shape: tuple[int, int, int], text_tokens: int) -> dict:
-    """A step's arguments; what is behind the text is as random as the text, so that it would show."""
+    """Arguments of a step; the padding is as random as the text, so that an error would show."""
     generator = torch.Generator().manual_seed(0)
     mask = torch.zeros(1, PADDED)
     mask[:, :text_tokens] = 1
@@ -93,7 +92,7 @@ def measure(
     text_tokens: int,
     rounds: int,
 ) -> Row:
-    """Time the three ways in turn; the first round warms up and is not counted."""
+    """Time the three ways alternately; the first round is a warm-up."""
     padded = inputs(shape, text_tokens)
     cut = padded | {name: padded[name][:, :text_tokens] for name in ("encoder_hidden_states", "encoder_attention_mask")}
     masked_s, cut_s, ours_s = [], [], []
@@ -116,7 +115,7 @@ def measure(
 
 
 def machine() -> dict[str, str | int]:
-    """What the figures depend on, without the name of the machine."""
+    """What the results depend on, without the machine's name."""
     cpu = next(
         (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
         platform.machine(),
@@ -134,7 +133,7 @@ def machine() -> dict[str, str | int]:
 
 def as_text(facts: dict, rows: list[Row]) -> str:
     lines = [
-        "A denoising step on a CPU: the library's masked attention, and this package's.",
+        "A denoising step on a CPU: diffusers' masked attention, and this package's.",
         "",
         ", ".join(f"{name} {value}" for name, value in facts.items()),
         f"random weights, float32, {MID['num_attention_heads']} heads x {MID['attention_head_dim']}; "
@@ -155,7 +154,7 @@ def as_text(facts: dict, rows: list[Row]) -> str:
 
 
 def models(changes: dict[str, int]) -> tuple[HunyuanVideoTransformer3DModel, HunyuanVideoTransformer3DModel]:
-    """The library's transformer and ours, with the same weights."""
+    """diffusers' transformer and ours, with the same weights."""
     torch.manual_seed(0)
     stock = HunyuanVideoTransformer3DModel(**MID | changes).eval()
     ours = copy.deepcopy(stock)
@@ -168,8 +167,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7, help="at about 1,000 latent tokens")
-    parser.add_argument("--rounds-8k", type=int, default=5, help="at about 8,000; 0 leaves them out")
-    parser.add_argument("--output", type=Path, help="a .txt file; the figures go into a .json file beside it")
+    parser.add_argument("--rounds-8k", type=int, default=5, help="at about 8,000; 0 skips them")
+    parser.add_argument("--output", type=Path, help=".txt file; a .json file with all numbers is written next to it")
     options = parser.parse_args()
 
     torch.set_num_threads(options.threads)

@@ -1,9 +1,8 @@
-"""Throughput of a batch: one against two replicas, and staged against one command for each prompt, as ratios.
+"""Throughput of a batch: two replicas compared with one, and a batch compared with one command per prompt, as ratios.
 
-The same prompts every time, with seeds of their own; each way is run by turns, so that a machine that
-grows slower does so for all, and ratios are of medians. Whole commands are timed, and of batches also the work
-alone: from the moment the first job is taken to the end of the last. ``--replicas 1`` leaves the comparison of
-replicas out.
+All ways use the same prompts, each with a different seed. They alternate, so that drift of the machine affects all
+alike; ratios are ratios of medians. Whole commands are timed, and for batches also the work alone: from the start of
+the first job to the end of the last. ``--replicas 1`` skips the comparison of replicas.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ WAYS = ("left", "right", "up", "down")
 
 @dataclass
 class Way:
-    """One way to make the videos, and the seconds of each of its runs."""
+    """One way to generate the videos, and the seconds of each of its runs."""
 
     title: str
     command_s: list[float] = field(default_factory=list)
@@ -37,7 +36,7 @@ class Way:
 
 
 def main() -> None:
-    """Run every way as often as asked for, and print the ratios."""
+    """Run every way ``--repeats`` times, and print the ratios."""
     arguments = _parse()
     ways = {name: Way(title) for name, title in _titles(arguments.replicas).items()}
     for repeat in range(arguments.repeats):
@@ -54,7 +53,7 @@ def main() -> None:
 
 
 def _titles(replicas: int) -> dict[str, str]:
-    titles = {"one": "batch, 1 replica", "commands": "one command a prompt"}
+    titles = {"one": "batch, 1 replica", "commands": "one command per prompt"}
     return titles | ({"several": f"batch, {replicas} replicas"} if replicas > 1 else {})
 
 
@@ -93,7 +92,7 @@ def _call(command: list[str], arguments: argparse.Namespace, environment: dict[s
 def _table(ways: dict[str, Way], arguments: argparse.Namespace) -> str:
     lines = [
         f"{arguments.videos} videos of {arguments.size}, {arguments.frames} frames, {arguments.steps} steps; model "
-        f"{arguments.model}, profile {arguments.profile}, {arguments.threads} threads a process, "
+        f"{arguments.model}, profile {arguments.profile}, {arguments.threads} threads per process, "
         f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, median of {arguments.repeats}",
         "",
         f"{'':24}{'whole command':>15}{'videos/min':>12}{'work alone':>12}{'videos/min':>12}",
@@ -110,8 +109,8 @@ def _table(ways: dict[str, Way], arguments: argparse.Namespace) -> str:
     if "several" in ways:
         many = ways["several"]
         lines.append(
-            f"{arguments.replicas} replicas against 1: {_ratio(one.work_s, many.work_s)} times the throughput at work, "
-            f"{_ratio(one.command_s, many.command_s)} times with starting and loading"
+            f"{arguments.replicas} replicas over 1: {_ratio(one.work_s, many.work_s)} times the throughput of "
+            f"generation, {_ratio(one.command_s, many.command_s)} times with start and loading"
         )
     commands = ways["commands"]
     lines.append(
@@ -122,7 +121,7 @@ def _table(ways: dict[str, Way], arguments: argparse.Namespace) -> str:
 
 
 def _ratio(of: list[float], to: list[float], digits: int = 2) -> str:
-    """The ratio of the medians, and between which the ratios of single rounds lie."""
+    """The ratio of the medians, and the range of the ratios of single rounds."""
     each = [a / b for a, b in zip(of, to, strict=True)]
     ratio = statistics.median(of) / statistics.median(to)
     return f"{ratio:.{digits}f} ({min(each):.{digits}f} to {max(each):.{digits}f})"
@@ -131,15 +130,15 @@ def _ratio(of: list[float], to: list[float], digits: int = 2) -> str:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--videos", type=int, default=16)
-    parser.add_argument("--replicas", type=int, default=2, help="1 leaves the comparison of replicas out")
+    parser.add_argument("--replicas", type=int, default=2, help="1 skips the comparison of replicas")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1, help="of each process")
+    parser.add_argument("--threads", type=int, default=1, help="per process")
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--profile", default="cpu")
     parser.add_argument("--size", default="144*80")
     parser.add_argument("--frames", type=int, default=9)
     parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--output", type=Path, help="a text file; a JSON file of the same name stands beside it")
+    parser.add_argument("--output", type=Path, help="text file; a JSON file with the same name is written next to it")
     return parser.parse_args()
 
 

@@ -1,11 +1,10 @@
-"""What each step cache saves and what it costs: seconds against PSNR, SSIM and the quality table, from which
-``configs/caches`` were chosen.
+"""Time saved and quality lost by each step cache: seconds, PSNR, SSIM and the quality table.
 
-One process holds the model. In each round a prompt of its own is denoised without a cache and with every setting, by
-turns and beginning elsewhere each time; the frames are compared with the exact ones of the same round. Then whole
-videos are made, from the request to the file with the prompt known already, without a cache and with each setting
-of ``configs/caches``. Ratios are of medians. ``--calibrate`` only measures the ratios that ``cache.kind: magcache``
-needs, as YAML for a model's config.
+The settings of ``configs/caches`` were chosen from this. One process keeps the model loaded. Each round denoises a
+different prompt without a cache and with every setting, in rotating order, and compares the frames with the exact ones
+of the same round. Then it generates whole videos, from the request to the file with an encoded prompt, without a cache
+and with each setting of ``configs/caches``. Ratios are ratios of medians. ``--calibrate`` only measures the ratios that
+``cache.kind: magcache`` needs, as YAML for a model's config.
 """
 
 from __future__ import annotations
@@ -63,13 +62,13 @@ KINDS = {FirstBlockCache: "first-block", TaylorSeerCache: "taylorseer", MagCache
 
 @dataclass
 class Row:
-    """One setting and what was measured with it, a value a round; whole videos add to ``denoise_s`` too.
+    """One setting and its measurements, one value per round; whole videos also add to ``denoise_s``.
 
     Attributes:
-        cache: None is the exact path.
-        name: in ``configs/caches``; empty for one of the grid alone.
-        whole_s: of the whole video, of named settings and the exact path alone.
-        right: of how many combinations colour, shape, direction and background are right; None if not judged.
+        cache: the cache; None for the exact path.
+        name: name in ``configs/caches``; empty for settings that are only in the grid.
+        whole_s: seconds for whole videos, only for named settings and the exact path.
+        right: number of combinations with correct colour, shape, direction and background; None if not judged.
     """
 
     cache: CacheConfig | None
@@ -83,12 +82,12 @@ class Row:
 
     @property
     def psnr_db(self) -> float:
-        """Of all frames together."""
+        """PSNR over all frames."""
         return psnr(float(np.mean(self.squared_error)))
 
     @property
     def setting(self) -> str:
-        """Kind and all values, in a line."""
+        """Kind and all values on one line."""
         if self.cache is None:
             return "exact"
         values = self.cache.model_dump(exclude={"kind", "mag_ratios", "thresholds"})
@@ -97,14 +96,14 @@ class Row:
         return f"{self.cache.kind} {own} from {self.cache.start:g}{span}"
 
     def as_json(self) -> dict:
-        """All that was measured; an infinite PSNR is null."""
+        """All measurements; an infinite PSNR is null."""
         found = asdict(self) | {"cache": None if self.cache is None else self.cache.model_dump(exclude={"mag_ratios"})}
         return found | {"setting": self.setting, "psnr_db": None if math.isinf(self.psnr_db) else self.psnr_db}
 
 
 @contextmanager
 def cached(backend: LocalBackend, cache: CacheConfig | None) -> Iterator[None]:
-    """Have the loaded model run with this cache inside."""
+    """Run the loaded model with this cache inside the block."""
     before = backend.load()
     backend.loaded = replace(before, profile=before.profile.model_copy(update={"cache": cache}))
     try:
@@ -114,7 +113,7 @@ def cached(backend: LocalBackend, cache: CacheConfig | None) -> Iterator[None]:
 
 
 def run(backend: LocalBackend, request: GenerationRequest, cache: CacheConfig | None) -> tuple[Denoised, int]:
-    """The latents, and how many steps ran through the last block."""
+    """The latents, and the number of steps that ran the last block."""
     full: list[None] = []
     with cached(backend, cache):
         model = backend.load()
@@ -122,14 +121,14 @@ def run(backend: LocalBackend, request: GenerationRequest, cache: CacheConfig | 
         handle = block.attn.register_forward_hook(lambda *call: full.append(None))
         try:
             size = backend.config.render_size(request.width, request.height)
-            ignore = lambda told: None  # noqa: E731
+            ignore = lambda value: None  # noqa: E731
             return denoise(model, request, size, ignore, ignore, lambda: False), len(full)
         finally:
             handle.remove()
 
 
 def calibrate(backend: LocalBackend, requests: Sequence[GenerationRequest]) -> list[float]:
-    """The mean ratios over the requests, one a step."""
+    """The mean ratios over the requests, one per step."""
     measured = []
     for request in requests:
         with measured_mag_ratios(backend.load().pipe.transformer) as ratios:
@@ -139,7 +138,7 @@ def calibrate(backend: LocalBackend, requests: Sequence[GenerationRequest]) -> l
 
 
 def rows(backend: LocalBackend, with_grid: bool, part_of_name: str) -> list[Row]:
-    """The exact path, what is in ``configs/caches``, and what of the grid is not."""
+    """The exact path, the settings of ``configs/caches``, and the rest of the grid."""
     wanted = [(load_cache(name), name) for name in cache_names() if part_of_name in name]
     if with_grid:
         wanted += [(kind(kind=KINDS[kind], **values), "") for kind, grid in GRID.items() for values in grid]
@@ -152,7 +151,7 @@ def rows(backend: LocalBackend, with_grid: bool, part_of_name: str) -> list[Row]
 
 
 def measure(backend: LocalBackend, found: Sequence[Row], requests: Sequence[GenerationRequest]) -> None:
-    """Denoise every request with every setting, and compare the frames with the exact path's."""
+    """Denoise every request with every setting, and compare the frames with those of the exact path."""
     for number, request in enumerate(requests):
         frames = {}
         first = number * len(found) // len(requests)
@@ -168,7 +167,7 @@ def measure(backend: LocalBackend, found: Sequence[Row], requests: Sequence[Gene
 
 
 def measure_whole(backend: LocalBackend, found: Sequence[Row], request: GenerationRequest, rounds: int) -> None:
-    """Make whole files by turns, of settings with a name and the exact path."""
+    """Generate whole files alternately with the named settings and the exact path."""
     chosen = [row for row in found if row.name or row.cache is None]
     with tempfile.TemporaryDirectory() as folder:
         for number in range(rounds):
@@ -181,7 +180,7 @@ def measure_whole(backend: LocalBackend, found: Sequence[Row], request: Generati
 
 
 def table(found: Sequence[Row], judged: int) -> str:
-    """One line a setting, then one for each that has a name, of the whole video."""
+    """One line per setting, then one line on whole videos per named setting."""
     exact = found[0]
     lines = [f"{'setting, or its name in configs/caches':50}{'full steps':>11}{'denoise s':>11}{'of exact':>9}"
              f"{'PSNR dB':>9}{'worst':>7}{'SSIM':>8}"]  # fmt: skip
@@ -201,7 +200,7 @@ def table(found: Sequence[Row], judged: int) -> str:
 
 
 def draw(found: Sequence[Row], title: str, path: Path) -> None:
-    """Seconds of denoising saved against PSNR, one marker a kind, with the names of those that have one."""
+    """Plot PSNR over saved seconds of denoising, one marker per kind, with the names of named settings."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 6), layout="constrained")
@@ -225,17 +224,17 @@ def draw(found: Sequence[Row], title: str, path: Path) -> None:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0].replace("\n", " "))
     parser.add_argument("--model", default="tiny")
-    parser.add_argument("--profile", help="as for generate; the plan's choice if left out")
-    parser.add_argument("--prompt", action="append", help="one round each; may be given more than once")
+    parser.add_argument("--profile", help="as for generate (default: chosen by the planner)")
+    parser.add_argument("--prompt", action="append", help="one round per prompt; can be repeated")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--frames", type=int)
-    parser.add_argument("--settings", default="", metavar="TEXT", help="of configs/caches only names that hold this")
-    parser.add_argument("--no-grid", action="store_true", help="only what is in configs/caches")
+    parser.add_argument("--settings", default="", metavar="TEXT", help="only names in configs/caches that contain this")
+    parser.add_argument("--no-grid", action="store_true", help="only the settings of configs/caches")
     parser.add_argument("--whole", type=int, default=3, metavar="N", help="rounds of whole videos")
     parser.add_argument("--quality", type=int, choices=range(217), default=0, metavar="N",
                         help="judge N of the 216 combinations (tiny)")  # fmt: skip
     parser.add_argument("--calibrate", action="store_true", help="only measure the ratios for magcache")
-    parser.add_argument("--output", type=Path, help="a .txt file; a .json file and a plot stand beside it")
+    parser.add_argument("--output", type=Path, help=".txt file; a .json file and a plot are written next to it")
     return parser.parse_args(arguments)
 
 
@@ -255,7 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found = rows(backend, not options.no_grid, options.settings)
     steps, frames = requests[0].num_inference_steps, requests[0].num_frames
     title = f"{backend.config.name}, {len(requests)} videos of {frames} frames and {steps} steps"
-    # What was measured is written down after each part: the last one may take an hour.
+    # Write the results after each part: the last one may take an hour.
     measure(backend, found, requests)
     save(found, title, options)
     measure_whole(backend, found, requests[0], options.whole)
@@ -269,10 +268,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def save(found: Sequence[Row], title: str, options: argparse.Namespace) -> None:
-    """Write the table, the figures and the plot, if a file was asked for."""
+    """Write the table, the numbers and the plot, with ``--output``."""
     if options.output is None:
         return
-    heading = f"{title}, {torch.get_num_threads()} threads; against the exact path"
+    heading = f"{title}, {torch.get_num_threads()} threads; compared with the exact path"
     options.output.write_text(f"{heading}\n\n{table(found, options.quality)}\n")
     content = {"heading": heading, "judged": options.quality, "rows": [row.as_json() for row in found]}
     options.output.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")

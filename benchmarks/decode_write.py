@@ -1,8 +1,8 @@
 """Decoding and writing a long video: seconds and peak memory against ``vae.decode`` and ``export_to_video``.
 
-The latents are those of a real clip of the built-in model, repeated in space and time until they fill the size: noise
-would be work for the encoder that no video is. Each way is a process of its own, by turns. What counts is from the
-loaded autoencoder to the finished file; loading is left out, memory is that of the whole process.
+The latents come from a real clip of the built-in model, repeated in space and time to fill the size; noise would be
+unrealistic work for the encoder. Each way runs in a separate process, alternating. Times are from the loaded
+autoencoder to the finished file, without loading; memory is that of the whole process.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def make_job(width: int, height: int, num_frames: int) -> Job:
 
 
 def repeated_latents(job: Job) -> torch.Tensor:
-    """float32 [1, 16, T, H/8, W/8]: a clip of 144x80 and 17 frames beside, below and after itself."""
+    """float32 [1, 16, T, H/8, W/8]: a clip of 144x80 and 17 frames, tiled in width, height and time."""
     small = GenerationRequest(**job.request).replace(width=144, height=80, num_frames=17)
-    ignore = lambda told: None  # noqa: E731
+    ignore = lambda value: None  # noqa: E731
     latents = denoise(make_backend(job).load(), small, (144, 80), ignore, ignore, lambda: False).latents
     wanted = ((job.request["num_frames"] - 1) // 4 + 1, job.request["height"] // 8, job.request["width"] // 8)
     times = [math.ceil(a / b) for a, b in zip(wanted, latents.shape[2:], strict=True)]
@@ -48,7 +48,7 @@ def repeated_latents(job: Job) -> torch.Tensor:
 
 
 def main() -> None:
-    """Run every way by turns, print the table and write it down."""
+    """Run the ways alternately, then print and write the table."""
     arguments = _parse()
     width, height = map(int, arguments.size.split("x"))
     job = make_job(width, height, arguments.frames)
@@ -69,10 +69,10 @@ def main() -> None:
 
 
 def table(runs: dict[str, list[children.Run]], arguments: argparse.Namespace) -> str:
-    """Medians, and the ratios to the plain script by turns."""
+    """Medians, and the ratios to the plain script within the same round."""
     lines = [
         f"{arguments.size}, {arguments.frames} frames, the built-in autoencoder in float32; medians of "
-        f"{arguments.repeats}, ratios to the first row by turns",
+        f"{arguments.repeats}, ratios to the first row, alternating",
         "",
         f"{'':32}{'decode and write':>18}{'ratio':>7}{'peak memory':>13}{'ratio':>7}",
     ]
@@ -98,9 +98,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--frames", type=int, default=129)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument(
-        "--way", action="append", choices=tuple(WAYS), help="of these alone; all but returned if left out"
+        "--way", action="append", choices=tuple(WAYS), help="only this way; can be repeated (default: all but returned)"
     )
-    parser.add_argument("--output", type=Path, help="a text file; a JSON file of the same name stands beside it")
+    parser.add_argument("--output", type=Path, help="text file; a JSON file with the same name is written next to it")
     return parser.parse_args()
 
 

@@ -1,8 +1,8 @@
-"""Holds every way to run the built-in model against the library's own pipeline, on the same requests.
+"""Compares every way to run the built-in model with diffusers' own pipeline, on the same requests.
 
-The reference is diffusers' ``HunyuanVideoPipeline`` with weights of its own, in float32, with its mask.
-Exact ways may differ by a few of 255 levels at most; lossy ones have a bound in dB, and ``--quality N`` also
-lets them make N of the 216 combinations, which are judged as in ``tiny_quality.py``.
+The reference is diffusers' ``HunyuanVideoPipeline``, loaded separately in float32, with its mask. Exact ways may differ
+by a few of 255 levels at most; lossy ways have a bound in dB, and with ``--quality N`` they also generate N of the 216
+combinations, which are judged as in ``tiny_quality.py``.
 """
 
 from __future__ import annotations
@@ -49,21 +49,21 @@ REQUESTS = tuple(
         ]
     )
 )
-MOSAIC = 2  # times the latents are repeated in height and width, for a picture of which tiles can be cut
+MOSAIC = 2  # repeats of the latents in height and width, so that the frames are large enough to be tiled
 
 
 @dataclass(frozen=True)
 class Way:
-    """One way to make a video.
+    """One way to generate a video.
 
     Attributes:
-        name: in the table.
+        name: name in the table.
         profile: fields of the profile that differ from ``cpu``.
-        levels: how far frames of an exact way may be from the reference's, of 255.
-        least_psnr_db: a lossy way's bound, on all frames of all requests together.
-        tiling: of the decoding; None cuts no picture.
-        stop_after: interrupt the denoising there and take it up again from the file.
-        mosaic: decode the first request's latents repeated: the built-in model draws nothing in larger sizes.
+        levels: largest allowed difference from the reference for an exact way, of 255.
+        least_psnr_db: bound for a lossy way, over all frames of all requests.
+        tiling: VAE tiling; None decodes without tiles.
+        stop_after: step after which denoising is interrupted and resumed from the file.
+        mosaic: decode the first request's latents repeated, because the built-in model cannot draw larger sizes.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Way:
     mosaic: bool = False
 
     def backend(self) -> LocalBackend:
-        """A backend of its own."""
+        """A separate backend."""
         return LocalBackend("tiny", RuntimeProfile(**(dict(CPU) | {"name": self.name} | self.profile)))
 
 
@@ -113,7 +113,7 @@ def make(way: Way, request: GenerationRequest, backend: LocalBackend) -> np.ndar
     """uint8 frames [n, H, W, 3] of one request."""
     model, request = backend.load(), backend.resolve(request)
     size = (request.width, request.height)
-    ignore: Callable[[object], None] = lambda told: None  # noqa: E731
+    ignore: Callable[[object], None] = lambda value: None  # noqa: E731
     if way.stop_after is None:
         denoised = denoise(model, request, size, ignore, ignore, lambda: False)
     else:
@@ -129,7 +129,7 @@ def make(way: Way, request: GenerationRequest, backend: LocalBackend) -> np.ndar
 
 
 def library_latents(pipe: HunyuanVideoPipeline, backend: LocalBackend, request: GenerationRequest) -> torch.Tensor:
-    """float32 latents [1, 16, T, H, W] of the library's own call."""
+    """float32 latents [1, 16, T, H, W] from diffusers' own call."""
     request = backend.resolve(request)
     pipe.scheduler.set_shift(request.flow_shift)
     return pipe(
@@ -151,7 +151,7 @@ def library_latents(pipe: HunyuanVideoPipeline, backend: LocalBackend, request: 
 def reference(
     pipe: HunyuanVideoPipeline, backend: LocalBackend, request: GenerationRequest, mosaic: bool = False
 ) -> np.ndarray:
-    """The library's own call and its own decoding, whole."""
+    """diffusers' own call and decoding, without tiles."""
     latents = library_latents(pipe, backend, request)
     if mosaic:
         latents = latents.repeat(1, 1, 1, MOSAIC, MOSAIC)
@@ -160,13 +160,13 @@ def reference(
 
 
 def references(pipe: HunyuanVideoPipeline, backend: LocalBackend, requests: Sequence[GenerationRequest]) -> References:
-    """What the ways are held against: each request's frames, and those of the mosaic."""
+    """The reference: the frames of each request, and of the mosaic."""
     frames = {request: reference(pipe, backend, request) for request in requests}
     return References(frames, reference(pipe, backend, requests[0], mosaic=True))
 
 
 def library_pipeline(backend: LocalBackend) -> HunyuanVideoPipeline:
-    """diffusers' pipeline with weights of its own; only the tokenizers, which it would misread, are ours."""
+    """diffusers' pipeline, loaded separately; only the tokenizers, which it would misread, are ours."""
     diffusers_logging.disable_progress_bar()
     pipe = backend.load().pipe
     made = HunyuanVideoPipeline.from_pretrained(
@@ -186,19 +186,19 @@ class References:
 
 @dataclass(frozen=True)
 class Measured:
-    """How far a way's frames are from the reference's."""
+    """Difference between a way's frames and the reference."""
 
     largest: int
     mean_square: float
 
     @property
     def psnr_db(self) -> float:
-        """Of all frames together; infinite where nothing differs."""
+        """PSNR over all frames; infinite if they are equal."""
         return math.inf if self.mean_square == 0 else 10 * math.log10(255**2 / self.mean_square)
 
 
 def measure(way: Way, references: References) -> Measured:
-    """Make the requests that have a reference, and compare them."""
+    """Generate the requests that have a reference, and compare them."""
     backend = way.backend()
     wanted = references.frames
     if way.mosaic:
@@ -211,14 +211,14 @@ def measure(way: Way, references: References) -> Measured:
 
 
 def holds(way: Way, measured: Measured) -> bool:
-    """Whether the way keeps its bound."""
+    """Whether the way is within its bound."""
     if way.levels is not None:
         return measured.largest <= way.levels
     return measured.psnr_db >= way.least_psnr_db
 
 
 def quality(way: Way, count: int) -> float:
-    """Percent of so many combinations of which colour, shape, direction and background are all right."""
+    """Percent of ``count`` combinations with correct colour, shape, direction and background."""
     backend = way.backend()
     right = count_right(backend, 8, count)
     backend.close()
@@ -226,7 +226,7 @@ def quality(way: Way, count: int) -> float:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """One line a way."""
+    """One line per way."""
     lines = [f"{'way':32}{'largest':>8}{'PSNR dB':>9}  {'bound':13}{'held':5}{'all right':>9}"]
     for row in rows:
         psnr = "inf" if math.isinf(row["psnr_db"]) else f"{row['psnr_db']:.1f}"
@@ -238,10 +238,10 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", help="ways whose name holds this text")
+    parser.add_argument("--only", help="only ways whose name contains this text")
     parser.add_argument("--quality", type=int, choices=range(217), default=0, metavar="N",
                         help="also judge N of the 216 combinations by each lossy way")  # fmt: skip
-    parser.add_argument("--output", type=Path, help="a .txt file; the figures go into a .json file beside it")
+    parser.add_argument("--output", type=Path, help=".txt file; a .json file with all numbers is written next to it")
     options = parser.parse_args()
 
     plain = LocalBackend("tiny", CPU)
@@ -258,8 +258,8 @@ def main() -> None:
         rows.append(row | {"held": holds(way, measured), "quality": quality(way, options.quality) if judged else None})
         print(table(rows[-1:]).splitlines()[1], flush=True)
     text = (
-        f"tiny, {len(REQUESTS)} videos of 17 frames and 8 steps, against diffusers' own pipeline; largest: of 255 "
-        f"levels\nall right: of {options.quality} combinations, colour, shape, direction and background\n\n"
+        f"tiny, {len(REQUESTS)} videos of 17 frames and 8 steps, compared with diffusers' own pipeline; largest: "
+        f"of 255 levels\nall right: of {options.quality} combinations, colour, shape, direction and background\n\n"
         f"{table(rows)}\n"
     )
     print(f"\n{text}")

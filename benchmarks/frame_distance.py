@@ -1,7 +1,4 @@
-"""How far the frames of one video are from those of another: PSNR and SSIM, of 8 bits a channel.
-
-Knows nothing about how they were made.
-"""
+"""Difference between the frames of two videos: PSNR and SSIM, with 8 bits per channel."""
 
 from __future__ import annotations
 
@@ -17,26 +14,26 @@ SIGMA, RADIUS, K1, K2 = 1.5, 5, 0.01, 0.03
 
 
 def squared_error(found: np.ndarray, expected: np.ndarray) -> float:
-    """Mean over all frames, pixels and channels, in levels squared."""
+    """Mean squared error over all frames, pixels and channels, in squared levels."""
     return float(np.mean((found.astype(float) - expected) ** 2))
 
 
 def psnr(error: float) -> float:
-    """In dB, of a mean squared error; infinite where nothing differs."""
+    """PSNR in dB from a mean squared error; infinite if it is 0."""
     return math.inf if error == 0 else 10 * math.log10(LEVELS**2 / error)
 
 
 def ssim(found: np.ndarray, expected: np.ndarray) -> float:
-    """Mean structural similarity of frames uint8 [n, H, W, channels], each frame and channel a picture; 1 is equal.
+    """Mean structural similarity of uint8 frames [n, H, W, channels], per frame and channel; 1 means equal.
 
-    Windows that do not lie within the picture are left out, as the authors do.
+    As in the paper, only windows fully inside the image count.
 
     Raises:
-        ValueError: the shapes differ, or a picture is smaller than a window.
+        ValueError: the shapes differ, or a frame is smaller than a window.
     """
     if found.shape != expected.shape or min(found.shape[1:3]) <= 2 * RADIUS:
         raise ValueError(
-            f"frames {found.shape} and {expected.shape}: must be of one shape, with pictures above {2 * RADIUS} pixels"
+            f"frames {found.shape} and {expected.shape}: must have the same shape, with sides above {2 * RADIUS} pixels"
         )
     a, b = found.astype(float), expected.astype(float)
     mean_a, mean_b = _local_mean(a), _local_mean(b)

@@ -1,11 +1,11 @@
-"""Holds the planner against what others have published: memory row by row, then times.
+"""Compares the planner with published numbers: memory row by row, then times.
 
     python benchmarks/plan_accuracy.py
 
-Each row is predicted by the planner's one model of memory from the row's own settings; no number of it
-is fitted to a row. What a row's page leaves open is an assumption, printed below the table. One
-number can be told from no configuration: how many columns of a layer's input hold outliers for
-LLM.int8 (``LlmInt8.outliers``); it was read off the row marked with a star and serves all 8-bit rows.
+The planner's single memory model predicts each row from the row's settings; it is not fitted to any row. Settings that
+the source does not state are assumptions, printed below the table. Only one number does not follow from a config: how
+many columns of a layer's input have outliers for LLM.int8 (``LlmInt8.outliers``). It comes from the row marked with a
+star and is used for all 8-bit rows.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ TOLERANCE = 0.10
 
 @dataclass(frozen=True)
 class Row:
-    """A published peak of a program that runs the pipeline of diffusers.
+    """A published memory peak of a program that runs diffusers' pipeline.
 
     Attributes:
-        name: the setting in the publication's words.
-        gib: the peak that it gives; None where it only says that the card was too small.
+        name: the setting, as the source names it.
+        gib: the published peak; None if the source only reports that the card was too small.
         size: (width, height, frames).
-        setup: how that program runs it.
-        source: which publication.
+        setup: how that program runs the pipeline.
+        source: the source.
     """
 
     name: str
@@ -45,12 +45,12 @@ class Row:
     source: str
 
     def predicted(self) -> Forecast:
-        """What the planner expects."""
+        """The planner's prediction."""
         return predict(self.size, self.setup)
 
     @property
     def error(self) -> float:
-        """Relative, of the prediction."""
+        """Relative error of the prediction."""
         return self.predicted().gpu_peak_bytes / GIB / self.gib - 1
 
 
@@ -63,7 +63,7 @@ def predict(size: tuple[int, int, int], setup: Setup) -> Forecast:
 def _library(
     offload: Offload, method: Method = FULL, tiling: Tiling = UNTILED, mask: Mask = "row", text_tokens: int = 256
 ) -> Setup:
-    """diffusers as it comes: all in bfloat16, decoded frames kept, padding under a mask."""
+    """Unmodified diffusers: everything in bfloat16, decoded frames kept, padding with a mask."""
     return Setup(
         "cuda", offload, method, tiling, BFLOAT16, mask=mask, text_tokens=text_tokens, streams_frames=False,
         loads_by_part=False,
@@ -97,7 +97,7 @@ ROWS = (
     _fastvideo("8-bit + model offload + tiling", 27.979, LLM_INT8),
     _fastvideo("4-bit + model offload + tiling", 19.260, NF4),
 )
-# Reports that a card was too small, without a figure: (report, size, the card's GiB, (what is assumed, setup)...).
+# Reports without a number that a card was too small: (report, size, the card's GiB, (assumption, setup)...).
 TOO_SMALL = (
     (
         "512x320 x 61 without offload, 48 GB (xinference #2721)",
@@ -117,20 +117,20 @@ TOO_SMALL = (
 )
 OFFICIAL = (("1280x720 x 129", 60, (1280, 720, 129)), ("960x544 x 129", 45, (960, 544, 129)))
 NOTES = """\
-blog: huggingface.co/blog/video_gen, A100 80 GB; its figures add up as GiB. 512x768x121, at most 128 text tokens,
-  bfloat16 throughout, bitsandbytes 0.45. Rows without tiling decode whole pictures, 17 frames at a time (the library's
-  temporal tiles). "+ model offload" is the larger of denoising and decoding: with tiling or without, denoising decides.
-  8-bit modules stay on the GPU, and from the first step on keep 280 outlier columns a layer in 16 bits (*).
-docs: "requires ~14GB of VRAM", diffusers documentation, HunyuanVideo, an example of 61 frames; its unit is not certain.
+blog: huggingface.co/blog/video_gen, A100 80 GB; its numbers are consistent with GiB. 512x768x121, at most 128 text
+  tokens, bfloat16 throughout, bitsandbytes 0.45. Rows without tiling decode whole frames, 17 at a time (diffusers'
+  temporal tiles). "+ model offload" is the larger of denoising and decoding: denoising with and without tiling.
+  8-bit modules stay on the GPU, and from the first step on keep 280 outlier columns per layer in 16 bits (*).
+docs: "requires ~14GB of VRAM", diffusers documentation, HunyuanVideo, an example of 61 frames; its unit is unclear.
 FastVideo: its README, H100; torch.cuda.max_memory_allocated in GiB, sample_t2v_diffusers_hunyuan.py, 720x1280x45,
-  diffusers 0.32.1, whose mask is [1, N, N] and is inverted and cast by every attention.
-A800: the report does not say which diffusers; it agrees with 0.32.1 alone.
-All rows mean tensors; what a card needs has the CUDA context and fragmentation on top."""
+  diffusers 0.32.1, whose mask is [1, N, N] and is inverted and cast in every attention.
+A800: the report does not state the version of diffusers; it is consistent only with 0.32.1.
+All rows count tensors; a card also needs memory for the CUDA context and fragmentation."""
 
 
 @dataclass(frozen=True)
 class Latency:
-    """A published time: of ``part`` of a video on one GPU."""
+    """A published time for ``part`` of a video on one GPU."""
 
     name: str
     seconds: float
@@ -150,7 +150,7 @@ class Latency:
 
 
 _FREE = _library("none", FULL, TILED, "none")
-_MASKED = _library("none", FULL, TILED, "square")  # the time of the loop alone
+_MASKED = _library("none", FULL, TILED, "square")  # the time of the denoising loop alone
 LATENCIES = (
     Latency("official code, H100, 50 steps (FlashAttention 2)", 1904, (1280, 720, 129), 50, "h100", _FREE, "flash2"),
     Latency("sliding tile attention's baseline, H100, 50 steps", 945, (1280, 768, 117), 50, "h100", _FREE, "flash"),
@@ -161,14 +161,14 @@ LATENCIES = (
 
 @dataclass(frozen=True)
 class Shared:
-    """A published time of one video on several cards.
+    """A published time for one video on several GPUs.
 
     Attributes:
-        name, seconds: of the publication.
-        row: the same program on one card.
-        cards: that share each step.
-        steps_share: what a step cache leaves of the steps' time.
-        shares_decoding: whether the program shares the decoding out too.
+        name, seconds: from the source.
+        row: the same program on one GPU.
+        cards: number of GPUs that share each step.
+        steps_share: fraction of the steps' time that remains with a step cache.
+        shares_decoding: whether the program also splits the decoding.
     """
 
     name: str
@@ -188,7 +188,7 @@ class Shared:
 
 
 def _cached_share() -> float:
-    """What first-block cache leaves of the steps' time: from its published times on one card."""
+    """Fraction of the steps' time that remains with first-block cache, from published times on one GPU."""
     row = LATENCIES[2]
     found = estimate(predict(row.size, row.setup), row.setup, find_gpu(row.gpu), row.steps, 1, row.kernel)
     beside = found.encode + found.decode
@@ -207,17 +207,16 @@ SHARED = (
 )
 SHARED_NOTES = """\
 Context parallel, Ulysses: 1280x720 x 129, 50 steps on H100 (HunyuanVideo's README), 30 on L20 (ParaAttention's
-documentation). Two numbers of hunyuan_local/planner/cost.py are read off these rows: PARALLEL_LOSS off the H100's, and
-SLOTS_SHARE, what cards without NVLink have together for swapping, off the L20's. What first-block cache leaves of the
-steps is taken from 2271 of 3676 s on one card, so that its first row agrees by construction; ParaAttention shares the
-decoding out too. On two cards both programs became at least twice as fast, which sharing alone does not
-explain."""
+documentation). Two numbers in hunyuan_local/planner/cost.py come from these rows: PARALLEL_LOSS from the H100 rows, and
+SLOTS_SHARE, the combined exchange rate of GPUs without NVLink, from the L20 rows. The effect of first-block cache is
+taken from 2271 of 3676 s on one GPU, so its first row agrees by construction; ParaAttention also splits the decoding.
+On two GPUs both programs became at least twice as fast, which splitting alone does not explain."""
 LATENCY_NOTES = """\
-Times are operations at an assumed share of the GPU's peak, stated once in configs/gpus.yaml: on Hopper from the
-FlashAttention-3 paper and from gpu_check on an H100, on Ada and for attention under a mask of all pairs from the rows
-marked +, which therefore agree by construction. The first row's program differs from this pipeline; the second ran
-FlashAttention 3, which is a tenth faster than the kernel assumed. 960x544 and 512x768 and other sizes follow from the
-same shares."""
+Times are operations at an assumed share of the GPU's peak, defined in configs/gpus.yaml: for Hopper from the
+FlashAttention-3 paper and gpu_check on an H100, for Ada and for attention with a mask of all pairs from the rows marked
++, which therefore agree by construction. The first row's program differs from this pipeline; the second used
+FlashAttention 3, which is a tenth faster than the assumed kernel. Other sizes such as 960x544 and 512x768 follow from
+the same shares."""
 
 
 def main() -> None:
@@ -231,14 +230,14 @@ def main() -> None:
         for assumed, setup in cases:
             needed = needed_gpu_bytes(predict(size, setup).gpu_peak_bytes) / GIB
             print(f"{name:56}{assumed:17} needs {needed:6.1f} of {card:.1f}")
-    print("\nthe official code is another program; beside its figure this pipeline's, all resident, with tiling")
+    print("\nthe official code, a different program, and this pipeline's prediction, all resident, with tiling")
     for name, gib, size in OFFICIAL:
         print(f"{name:44}{gib:11.2f}{predict(size, replace(_FREE, streams_frames=True)).gpu_peak_bytes / GIB:11.2f}")
     print(f"\n{NOTES}\n\n{'seconds':55}{'published':>11}{'predicted':>11}{'error':>8}")
     for row in LATENCIES:
         found = row.predicted()
         print(f"{row.name:55}{row.seconds:11.0f}{found:11.0f}{found / row.seconds - 1:+8.1%}")
-    heading = f"{'seconds on several cards':45}{'published':>11}{'predicted':>11}{'ratio':>8}{'speed-up':>16}"
+    heading = f"{'seconds on several GPUs':45}{'published':>11}{'predicted':>11}{'ratio':>8}{'speed-up':>16}"
     print(f"\n{LATENCY_NOTES}\n\n{heading}")
     for row in SHARED:
         found = row.predicted()

@@ -1,13 +1,13 @@
-"""What a language model answers to sixty prompts in five languages, and what of it becomes a prompt.
+"""Answers of a language model to sixty prompts in five languages, and which of them the package accepts as prompts.
 
     python benchmarks/rewriting_answers.py ask http://127.0.0.1:8080/v1 --mode normal --output answers.yaml
     python benchmarks/rewriting_answers.py count answers.yaml
 
-The first asks a server with OpenAI's chat completions, and keeps the answers; of one that was cut off, which is never
-taken, the beginning. A person then writes ``usable: true`` or ``false`` under each: whether the answer, without what is
-said before or after it, describes the video of the prompt in the prompt's language. The second hands the same answers
-to the package, as a language model would, and counts which of them become a prompt. With PYTHONPATH set to another
-checkout it counts for that one.
+The first command sends the prompts to a server with OpenAI's chat completions, and saves the answers; of truncated
+answers, which are never accepted, only the beginning. A person then adds ``usable: true`` or ``false`` to each: whether
+the answer, ignoring any introduction or closing remark, describes the prompt's video in the prompt's language. The
+second command passes the same answers to the package, as if from a language model, and counts which are accepted. Set
+PYTHONPATH to count with another checkout.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ PROMPTS = Path(__file__).with_name("rewriting_prompts.yaml")
 
 @dataclass
 class Canned:
-    """A language model with one answer to everything."""
+    """A language model that always gives the same answer."""
 
     answer: Answer
     name: str = "canned"
 
     def write(self, messages: Messages, max_new_tokens: int, should_stop: ShouldStop) -> Answer:
-        """The answer."""
+        """Return the answer."""
         return self.answer
 
     def close(self) -> None:
-        """Nothing is held."""
+        """There is nothing to free."""
 
 
 def ask(endpoint: str, mode: str, timeout_s: float) -> list[dict[str, Any]]:
-    """The answers to all prompts, in the order of the file."""
+    """Get the answers to all prompts, in the order of the file."""
     template = load_rewrite_template(mode)
     writer = EndpointWriter(RewriteConfig(endpoint=endpoint, timeout_s=timeout_s))
     found = []
@@ -63,7 +63,7 @@ def ask(endpoint: str, mode: str, timeout_s: float) -> list[dict[str, Any]]:
 
 
 def outcome(case: dict[str, Any]) -> tuple[str | None, str]:
-    """The prompt that the package makes of an answer, or None and why it is refused."""
+    """The prompt that the package extracts from an answer, or None and the reason for the refusal."""
     request = GenerationRequest(prompt=case["prompt"], rewrite=case["mode"])
     writer = Canned(Answer(case["answer"], not case.get("cut_off", False)))
     try:
@@ -74,10 +74,10 @@ def outcome(case: dict[str, Any]) -> tuple[str | None, str]:
 
 
 def table(cases: Sequence[dict[str, Any]]) -> str:
-    """A line for each language and one for all: answers by what a person says of them and by what becomes of them."""
+    """Counts by human judgement and by the package's decision: one line per language and one for all."""
     lines = [
         "                    usable               unusable",
-        "language  answers    taken  refused    refused    taken",
+        "language  answers accepted  refused    refused accepted",
     ]
     for language in [*dict.fromkeys(case["language"] for case in cases), "all"]:
         found = [
@@ -91,14 +91,14 @@ def table(cases: Sequence[dict[str, Any]]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    asking = commands.add_parser("ask", help="ask a server, and keep its answers")
-    asking.add_argument("endpoint", help="such as http://127.0.0.1:8080/v1")
+    asking = commands.add_parser("ask", help="send the prompts to a server and save its answers")
+    asking.add_argument("endpoint", help="base URL, such as http://127.0.0.1:8080/v1")
     asking.add_argument("--mode", choices=("normal", "master"), default="normal")
-    asking.add_argument("--timeout", type=float, default=300, help="seconds for one answer")
+    asking.add_argument("--timeout", type=float, default=300, help="time limit per answer, in seconds")
     asking.add_argument("--output", type=Path, required=True)
-    counting = commands.add_parser("count", help="count what becomes of answers that a person has judged")
+    counting = commands.add_parser("count", help="count accepted and refused answers that a person has judged")
     counting.add_argument("judged", type=Path)
-    counting.add_argument("--list", action="store_true", help="also print what becomes of each answer")
+    counting.add_argument("--list", action="store_true", help="also print the decision on each answer")
     options = parser.parse_args(arguments)
     if options.command == "ask":
         answers = ask(options.endpoint, options.mode, options.timeout)

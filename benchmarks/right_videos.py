@@ -1,4 +1,4 @@
-"""How many of the videos that a backend makes are right, by the judge of the quality table."""
+"""Number of correct videos from a backend, by the judge of the quality table."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from hunyuan_local.video import read_frames
 
 
 def count_right(backend: Backend, steps: int, count: int) -> int:
-    """How many of so many combinations, in 17 frames, are right in colour, shape, direction and background.
+    """Number of combinations with correct colour, shape, direction and background, in videos of 17 frames.
 
     Args:
-        count: at most the 216 that there are.
+        count: number of combinations to generate, at most 216.
     """
     tasks, generate = make_tasks(Run(steps, 17, "alternating"), seed=1, limit=count), generate_with(backend)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,7 +1,7 @@
-"""Kills a server and its workers with SIGKILL at random moments, and counts what became of the jobs.
+"""Kills a server and its workers with SIGKILL at random moments, and checks all jobs.
 
-Small jobs are submitted all the while, also into a server that is just dying. At the end every job
-whose id was told must be done, once, with the frames of an undisturbed run.
+It keeps submitting small jobs, also to a dying server. At the end, every job whose id the server returned must be done
+exactly once, with the frames of an undisturbed run.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ PROMPT = "a red circle moving right on a black background"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run has counted."""
+    """Counts of a run."""
 
     kills_of_servers: int
     kills_of_workers: int
     jobs_told: int  # whose id reached the client
-    jobs_lost: int  # of these, not done at the end
-    jobs_untold: int  # in the store, though the answer was lost with the server; done as well
+    jobs_lost: int  # of these, those not done at the end
+    jobs_untold: int  # in the store, but the response was lost with the server; also done
     jobs_done: int
     done_twice: int
     frames_differ: int
@@ -55,7 +55,7 @@ class Outcome:
 
     @property
     def is_right(self) -> bool:
-        """Nothing lost, nothing twice, the same frames."""
+        """Whether no job was lost or done twice, and all frames are equal."""
         return not (self.jobs_lost or self.done_twice or self.frames_differ)
 
 
@@ -65,8 +65,8 @@ def run(
     """Submit ``jobs`` while ``kills`` processes are killed, half of them servers, then wait for the end.
 
     Args:
-        steps: the fewest and the most steps of a job.
-        pause_s: the longest time before a kill.
+        steps: minimum and maximum number of steps per job.
+        pause_s: maximum time before a kill.
     """
     began, chance = time.monotonic(), random.Random(seed)
     log, data = folder / "serve.log", folder / "data"
@@ -74,48 +74,48 @@ def run(
         {"prompt": PROMPT, "size": "144x80", "num_frames": 5, "num_inference_steps": chance.randint(*steps), "seed": n}
         for n in range(jobs)
     ]
-    told: list[str] = []
+    accepted: list[str] = []
     killed: Counter[str] = Counter()
     server = ServerProcess(data, log, *OPTIONS)
     store = DataFolder(data).store()
     for number in range(kills):
         share = requests[number * jobs // kills : (number + 1) * jobs // kills]
-        late = chance.randint(0, len(share))  # these come around the moment of the kill
-        _submit(server, share[:late], told)
+        late = chance.randint(0, len(share))  # submitted around the moment of the kill
+        _submit(server, share[:late], accepted)
         server.wait_until_ready()
         time.sleep(chance.uniform(0, pause_s))
         victim = "worker" if number % 2 == 0 and _kill_a_worker(store, chance) else "server"
         if victim == "server":
             server.kill()
         killed[victim] += 1
-        _submit(server, share[late:], told)
+        _submit(server, share[late:], accepted)
         if victim == "server":
             server = ServerProcess(data, log, *OPTIONS)
-            _submit(server, share[late:][:1], told)
+            _submit(server, share[late:][:1], accepted)
     server.wait_until("every job is done", lambda: not store.find(statuses=["queued", "running"], limit=1))
     server.stop()
-    return _count(store, DataFolder(data), told, killed, log.read_text(), time.monotonic() - began)
+    return _count(store, DataFolder(data), accepted, killed, log.read_text(), time.monotonic() - began)
 
 
 def _kill_a_worker(store: JobStore, chance: random.Random) -> bool:
-    """False if none lives at this moment: an earlier kill may have left only its report."""
+    """Kill a worker; False if none is alive, because an earlier kill may have left only its report."""
     pids = [report.pid for report in WorkerReports(store.database).recent() if psutil.pid_exists(report.pid)]
     if pids:
         os.kill(chance.choice(pids), signal.SIGKILL)
     return bool(pids)
 
 
-def _submit(server: ServerProcess, requests: list[dict], told: list[str]) -> None:
-    """Ask once for each; a server that is gone gets no second try."""
+def _submit(server: ServerProcess, requests: list[dict], accepted: list[str]) -> None:
+    """Submit each job once, without retrying after a failure."""
     for fields in requests:
         try:
-            told.append(server.submit(fields))
-        except (httpx.TransportError, RuntimeError):  # RuntimeError: its connections are closed already
+            accepted.append(server.submit(fields))
+        except (httpx.TransportError, RuntimeError):  # RuntimeError: its connections are closed
             continue
 
 
 def _count(
-    store: JobStore, folder: DataFolder, told: list[str], killed: Counter[str], log: str, seconds: float
+    store: JobStore, folder: DataFolder, accepted: list[str], killed: Counter[str], log: str, seconds: float
 ) -> Outcome:
     jobs = store.find(limit=1_000_000)
     done = [job for job in jobs if job.status == "succeeded"]
@@ -125,9 +125,9 @@ def _count(
     return Outcome(
         kills_of_servers=killed["server"],
         kills_of_workers=killed["worker"],
-        jobs_told=len(told),
-        jobs_lost=sum(job_id not in ids for job_id in told),
-        jobs_untold=len({job.job_id for job in jobs} - set(told)),
+        jobs_told=len(accepted),
+        jobs_lost=sum(job_id not in ids for job_id in accepted),
+        jobs_untold=len({job.job_id for job in jobs} - set(accepted)),
         jobs_done=len(done),
         done_twice=sum(log.count(f"job {job_id}: done") > 1 for job_id in ids),
         frames_differ=sum(hashes[job.job_id] != undisturbed[job.request] for job in done),
@@ -138,7 +138,7 @@ def _count(
 
 
 def _undisturbed(requests: set[GenerationRequest]) -> dict[GenerationRequest, str]:
-    """The hash of the frames of each request, made here without a server."""
+    """The hash of the frames of each request, generated in this process without a server."""
     backend = LocalBackend("tiny", "cpu")
     with tempfile.TemporaryDirectory() as folder:
         context = GenerationContext(Path(folder) / "video.mp4", overwrite=True)
@@ -146,7 +146,7 @@ def _undisturbed(requests: set[GenerationRequest]) -> dict[GenerationRequest, st
 
 
 def main() -> None:
-    """Run, print the counts and leave with 1 if one of them is wrong."""
+    """Run, print the counts, and exit with 1 if one of them is wrong."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--jobs", type=int, default=60)

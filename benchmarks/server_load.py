@@ -1,10 +1,10 @@
-"""Measures the server beside the model: how soon it answers while a video is made, and what it adds to a job.
+"""Measures the server: its latency while a video is generated, and its overhead per job.
 
-Two parts. First GETs of a job's state at a steady rate, from another process, while that job is computed on all
-cores. Then the same job in pairs, through the server and in a process with the model loaded, each as long as a user
-waits: from the submission to the last byte of the download, and from the call to the finished file. Which goes first
-alternates; both processes have the same threads and the same niceness, and the frames must be the same. The figure
-is the median of the pairs' ratios.
+The first part sends GETs of a job's state at a constant rate from another process while the job computes on all cores.
+The second part runs the same job in pairs, through the server and in a process with the model loaded. It measures
+what a user waits for: from the submission to the last byte of the download, and from the call to the finished file.
+The order alternates, both processes have the same number of threads and niceness, and the frames must be equal. The
+result is the median of the pairs' ratios.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ OPTIONS = ("--model", "tiny", "--profile", "cpu", "--min-free-gib", 0)
 PROMPT = "a red circle moving right on a black background"
 # Long enough for the first part: minutes on a few cores.
 LONG = {"prompt": PROMPT, "size": "1280x720", "num_frames": 129, "num_inference_steps": 100, "seed": 1}
-# Steps, frames, and the pause between two looks: None is the one that the server advises, as OpenAI's client does.
+# Steps, frames, and polling interval; None is the interval that the server advises, which OpenAI's client uses.
 JOBS = ((30, 17, None), (30, 17, 0.02), (100, 33, None))
-_NICENESS = 10  # what the server's pool gives its workers
-_REST_S = 0.5  # so that threads that still spin after a run are not counted with the next one
+_NICENESS = 10  # as the server's pool for its workers
+_REST_S = 0.5  # lets threads that spin after a run stop before the next run
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Seconds from the moment in which a GET was due to its last byte: a late start counts too."""
+    """Seconds from the time when a GET was due to its last byte, so that a late start counts."""
 
     rate_per_s: float
     requests: int
@@ -58,9 +58,9 @@ class Latency:
 
 @dataclass(frozen=True)
 class Overhead:
-    """One job both ways; medians over ``pairs``, seconds. ``ratios`` are those of the pairs, in their order.
+    """One job both ways; median seconds over ``pairs``, and the ratios of the pairs in order.
 
-    ``looks`` is how often the client asked for the job's state; ``poll_s`` is its pause, None as the server advised.
+    ``looks`` is the number of polls of the client, and ``poll_s`` its polling interval; None is the advised one.
     """
 
     steps: int
@@ -75,7 +75,7 @@ class Overhead:
 
 
 async def get_at_rate(url: str, rate_per_s: float, seconds: float) -> Latency:
-    """GET ``url`` at a steady rate, whether or not earlier answers have come."""
+    """GET ``url`` at a constant rate, without waiting for earlier responses."""
     count, failed, taken = round(rate_per_s * seconds), 0, []
     limits = httpx.Limits(max_connections=200, max_keepalive_connections=200)
     async with httpx.AsyncClient(trust_env=False, timeout=60, limits=limits) as http:
@@ -100,7 +100,7 @@ async def get_at_rate(url: str, rate_per_s: float, seconds: float) -> Latency:
 
 
 def measure_latency(server: ServerProcess, rate_per_s: float, seconds: float) -> Latency:
-    """The first part; the job is cancelled at the end."""
+    """Run the first part, and cancel the job at the end."""
     job_id = server.submit(LONG)
     server.wait_until("the job runs", lambda: server.state(job_id) == "in_progress")
     time.sleep(1)
@@ -113,7 +113,7 @@ def measure_latency(server: ServerProcess, rate_per_s: float, seconds: float) ->
 
 
 class InProcess:
-    """A process with the model loaded, which makes a video when it is told to."""
+    """A process that keeps the model loaded and generates videos on request."""
 
     def __init__(self, output: Path):
         context = multiprocessing.get_context("spawn")
@@ -134,7 +134,7 @@ class InProcess:
 
 
 def _make_videos(pipe: Connection, output: Path) -> None:
-    """What that process does."""
+    """Main function of that process."""
     os.nice(_NICENESS)
     backend = LocalBackend("tiny", "cpu")
     while (fields := pipe.recv()) is not None:
@@ -145,13 +145,13 @@ def _make_videos(pipe: Connection, output: Path) -> None:
 
 
 class Client:
-    """A caller that costs the cores that the model needs as little as it can; a connection a job."""
+    """A client that uses as little CPU as possible, because the model needs it; one connection per job."""
 
     def __init__(self, url: str):
         self._host = urlsplit(url).netloc
 
     def make(self, fields: dict, poll_s: float | None, output: Path) -> tuple[float, int]:
-        """Seconds from the submission to the last byte of the download, and how often the job was asked for."""
+        """Seconds from the submission to the last byte of the download, and number of polls."""
         began, looks = time.perf_counter(), 0
         self._connection = HTTPConnection(self._host, timeout=600)
         body = {name: value for name, value in fields.items() if name not in ("width", "height")}
@@ -184,7 +184,7 @@ class Client:
 def measure_overhead(
     client: Client, local: InProcess, pairs: int, job: tuple[int, int, float | None], folder: Path
 ) -> Overhead:
-    """The second part for one job; the first pair warms both up and does not count."""
+    """Run the second part for one job; the first pair is a warm-up."""
     steps, frames, poll_s = job
     served, made, looks, output = [], [], [], folder / "served.mp4"
     for seed in range(pairs + 1):
@@ -201,19 +201,19 @@ def measure_overhead(
             else:
                 made.append(local.make(fields))
         if read_provenance(output).frames_sha256 != read_provenance(local.output).frames_sha256:
-            raise RuntimeError(f"seed {seed}: not the same frames both ways")
+            raise RuntimeError(f"seed {seed}: the frames differ between the server and the process")
     ratios = [through / alone for through, alone in zip(served[1:], made[1:], strict=True)]
     medians = [statistics.median(values) for values in (served[1:], made[1:], looks[1:], ratios)]
     return Overhead(steps, frames, poll_s, pairs, *medians, ratios)
 
 
 def main() -> None:
-    """Measure both, print them, and write them down."""
+    """Run both parts, and print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rate", type=float, default=100.0, help="GETs a second")
+    parser.add_argument("--rate", type=float, default=100.0, help="GETs per second")
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--pairs", type=int, default=9)
-    parser.add_argument("--jobs", type=int, default=len(JOBS), help="only the first so many of the second part's")
+    parser.add_argument("--jobs", type=int, default=len(JOBS), help="number of jobs in the second part")
     parser.add_argument("--output", type=Path, help="JSON file")
     arguments = parser.parse_args()
     os.environ.update(own_environment())
@@ -232,13 +232,13 @@ def main() -> None:
     found = {"machine": machine, "latency": asdict(latency), "overhead": [asdict(each) for each in overheads]}
     if arguments.output:
         arguments.output.write_text(json.dumps(found, indent=1) + "\n")
-    print(f"GET while a video is made, {latency.rate_per_s:g} a second, {latency.requests} in all:")
+    print(f"GET while a video is generated, {latency.rate_per_s:g} per second, {latency.requests} in total:")
     print(f"  p50 {1000 * latency.p50_s:.1f} ms, p99 {1000 * latency.p99_s:.1f} ms, worst "
           f"{1000 * latency.worst_s:.1f} ms, failed {latency.failed}")  # fmt: skip
     for each in overheads:
         poll = "as advised" if each.poll_s is None else f"every {1000 * each.poll_s:.0f} ms"
         low, high = min(each.ratios), max(each.ratios)
-        print(f"a job of {each.steps} steps and {each.frames} frames, asked for {poll} ({each.looks:g} times):")
+        print(f"a job of {each.steps} steps and {each.frames} frames, polled {poll} ({each.looks:g} times):")
         print(f"  through the server {each.server_s:.2f} s, in process {each.in_process_s:.2f} s; ratio "
               f"{each.ratio:.3f}, median of {each.pairs} pairs from {low:.3f} to {high:.3f}")  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""A real ``hunyuan-local serve`` for benchmarks and tests: started, watched from outside, killed, stopped."""
+"""A real ``hunyuan-local serve`` for benchmarks and tests: start, observe, kill and stop it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class ServerProcess:
     """One server on a free port of this machine.
 
     Args:
-        data_dir: its jobs; another server's may be taken up.
-        log: appended to.
-        options: of ``hunyuan-local serve``.
-        key: what its calls show, where the options ask for one.
-        environment: variables added to this process's own, of which those of the package are left out.
+        data_dir: folder of its jobs; can be that of an earlier server.
+        log: log file, appended to.
+        options: options of ``hunyuan-local serve``.
+        key: API key for requests, if the options require one.
+        environment: variables added to this process's environment, from which the package's own are removed.
     """
 
     patience_s = 300.0
@@ -55,22 +55,22 @@ class ServerProcess:
                 stderr=output,
                 env=own_environment() | dict(environment or {}),
             )
-        atexit.register(self.process.kill)  # a measurement that fails leaves no server behind
+        atexit.register(self.process.kill)  # a failed measurement must not leave a server running
         self.url = self.wait_until("the server listens", lambda: _LISTENING.search(self.said))[1]
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         self.http = httpx.Client(base_url=self.url, headers=headers, trust_env=False, timeout=60)
 
     @property
     def said(self) -> str:
-        """What this server and its workers have written."""
+        """Output of this server and its workers so far."""
         return self._log.read_bytes()[self._before :].decode(errors="replace")
 
     def wait_until_ready(self) -> None:
-        """Until a worker has loaded the model."""
+        """Wait until a worker has loaded the model."""
         self.wait_until("a worker is ready", self._is_ready)
 
     def submit(self, fields: dict[str, Any]) -> str:
-        """A job in the OpenAI-style format; its id."""
+        """Submit a job in the OpenAI format; return its id."""
         return self.http.post("/v1/videos", json=fields).raise_for_status().json()["id"]
 
     def state(self, job_id: str) -> str:
@@ -78,38 +78,38 @@ class ServerProcess:
         return self.http.get(f"/v1/videos/{job_id}").raise_for_status().json()["status"]
 
     def kill(self) -> None:
-        """SIGKILL, as the kernel does when memory runs out."""
+        """Send SIGKILL, like the kernel when memory runs out."""
         self.http.close()
         self.process.kill()
         self.process.wait()
 
     def stop(self, patience_s: float = 60) -> int:
-        """SIGTERM; the exit code."""
+        """Send SIGTERM; return the exit code."""
         self.http.close()
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(patience_s)
 
     def wait_until(self, what: str, look: Callable[[], T | None]) -> T:
-        """What ``look`` finds, as soon as it finds something.
+        """Poll ``look`` until it returns something, and return that.
 
         Raises:
-            RuntimeError: the server ended, or it took too long.
+            RuntimeError: the server ended, or the time limit passed.
         """
         deadline = time.monotonic() + self.patience_s
         while not (found := look()):
             if self.process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"in vain waited until {what}; the server said:\n{self.said}")
+                raise RuntimeError(f"waited without success until {what}; output of the server:\n{self.said}")
             time.sleep(0.05)
         return found
 
     def _is_ready(self) -> bool:
         try:
             return self.http.get("/readyz").status_code == 200
-        except httpx.TransportError:  # if it has ended, that is seen next, with what it said
+        except httpx.TransportError:  # if the server has ended, the next check reports it with its output
             return False
 
 
 def own_environment() -> dict[str, str]:
-    """This process's variables without those that would lead the package, or its clients, elsewhere."""
+    """This process's environment without variables that would redirect the package or its clients."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("HUNYUAN_LOCAL_")}
     return ours | {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}

@@ -1,11 +1,11 @@
-"""Says what a clip shows, from its pixels alone: background, colour, direction and shape of one object.
+"""Recognises the content of a clip from its pixels alone: background, colour, direction and shape of one object.
 
-The judge of the built-in checkpoint's videos. It never learns what was asked for: ``read_clip`` answers
-from the frames, ``judge`` compares that answer with a combination. Pure numpy.
+This is the judge of the built-in checkpoint's videos. ``read_clip`` works from the frames alone and does not know the
+request; ``judge`` compares its result with a combination. Pure numpy.
 
-Limits: one plain object on a plain background. A shape is only ever a circle, a square or an
-upright triangle; how far the object is from that ideal outline is the IoU. What differs from the
-background by less than ``NOISE_LEVELS`` counts as background.
+Limits: one plain object on a plain background. A shape is always a circle, a square or an upright triangle; the IoU
+measures how well the object fits that ideal outline. Pixels that differ from the background by less than
+``NOISE_LEVELS`` count as background.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 from tiny.world import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, Combination, coverage
 
-# All pixel numbers below hold for frames of about this many pixels on the long side.
+# All values in pixels below are for frames with about this many pixels on the long side.
 LONG_SIDE = 144
-MIN_IOU = 0.85  # an object farther from its ideal outline is not that shape
-# A colour farther from every name than about half of the closest two names has no name.
+MIN_IOU = 0.85  # below this, the object does not have that shape
+# About half the distance of the two closest colours: farther from every colour, a pixel has no named colour.
 MAX_COLOUR_DISTANCE = 60.0
 MAX_BACKGROUND_DISTANCE = 40.0
 MIN_CONTRAST = 40.0
@@ -33,11 +33,11 @@ NOISE_LEVELS = 18.0  # of 255, in RGB distance
 MIN_NOISE_SHARE = 0.1  # of the contrast between object and background
 SAMPLED_FRAMES = 5
 WINDOW_PX = 24
-# Even the smallest object covers more than the 1.5 % of a frame that lie above this.
+# Even the smallest object covers more than the 1.5 % of a frame above this percentile.
 OBJECT_PERCENTILE = 98.5
-# Area of each shape of radius 1, as ``coverage`` draws it.
+# Area of each shape with radius 1, as ``coverage`` draws it.
 UNIT_AREA = {"circle": np.pi, "square": 3.24, "triangle": 2.195}
-# Moves of the outline search (x, y, radius); y with radius keeps an edge of the triangle in place.
+# Moves of the outline search (x, y, radius); combining y and radius keeps an edge of the triangle in place.
 STRAIGHT = ((1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1))
 SLANTED = ((0, 0.5, 1), (0, -0.5, 1), (0, 0.5, -1), (0, -0.5, -1))
 MOVES = np.array([*STRAIGHT, *SLANTED])
@@ -45,14 +45,14 @@ MOVES = np.array([*STRAIGHT, *SLANTED])
 
 @dataclass(frozen=True)
 class Reading:
-    """What a clip shows; None where nothing can be said.
+    """Content of a clip; None for unknown properties.
 
     Attributes:
-        shape: the best fitting shape, whether or not it fits well.
+        shape: the best-fitting shape, whether or not it fits well.
         iou: mean overlap of the object with the ideal outline of ``shape``, 0..1.
         margin: how much better ``shape`` fits than the second best.
         ghost: stray pixels away from the outline, as a share of the outline's area.
-        found: the object is there in every frame.
+        found: whether the object is in every frame.
     """
 
     background: str | None
@@ -66,7 +66,7 @@ class Reading:
 
 
 def judge(reading: Reading | None, asked: Combination) -> dict[str, bool]:
-    """Which of the four words a clip got right; None stands for a clip that does not exist."""
+    """Which of the four words a clip shows correctly; None is a missing clip."""
     if reading is None:
         return {"colour": False, "direction": False, "background": False, "shape": False}
     return {
@@ -80,7 +80,7 @@ def judge(reading: Reading | None, asked: Combination) -> dict[str, bool]:
 def read_clip(frames: np.ndarray) -> Reading:
     """Read a clip: uint8 RGB, [frames, height, width, 3], any size.
 
-    If the object is missing in a frame, neither direction nor shape is given.
+    If the object is missing in a frame, direction and shape are None.
     """
     clip = shrink(frames)
     backdrop = _border_median(clip)
@@ -114,7 +114,7 @@ def read_clip(frames: np.ndarray) -> Reading:
 
 
 def shrink(frames: np.ndarray) -> np.ndarray:
-    """Float32 frames with a long side of about 144 px: larger ones are averaged over areas."""
+    """Float32 frames with a long side of about 144 px; larger ones are downsampled by area averaging."""
     height, width = frames.shape[1:3]
     scale = LONG_SIDE / max(height, width)
     if scale > 0.8:
@@ -125,7 +125,7 @@ def shrink(frames: np.ndarray) -> np.ndarray:
 
 
 def _average(image: np.ndarray, size: int) -> np.ndarray:
-    """Fewer rows; each is the mean of the old ones that it covers, in whole or in part."""
+    """Downsample the rows; each new row is the mean of the old rows that it covers, weighted by overlap."""
     edges = np.linspace(0, len(image), size + 1)
     whole = np.minimum(edges.astype(int), len(image) - 1)
     part = (edges - whole)[:, None, None].astype(np.float32)
@@ -146,7 +146,7 @@ def _nearest(value: np.ndarray, names: dict[str, tuple[int, int, int]], limit: f
 
 
 def _object_colour(frame: np.ndarray, backdrop: np.ndarray) -> np.ndarray | None:
-    """Median colour inside what differs clearly from the background; None if nothing does."""
+    """Median colour of the pixels that clearly differ from the background; None if there are none."""
     distance = np.linalg.norm(frame - backdrop, axis=-1)
     contrast = float(np.percentile(distance, OBJECT_PERCENTILE))
     if contrast < MIN_CONTRAST:
@@ -161,14 +161,14 @@ def _object_colour(frame: np.ndarray, backdrop: np.ndarray) -> np.ndarray | None
 
 
 def _soft_coverage(clip: np.ndarray, backdrop: np.ndarray, line: np.ndarray) -> np.ndarray:
-    """Where each pixel lies between background (0) and object (1), with the noise near both cut off."""
+    """Position of each pixel between background (0) and object (1), with noise near both clipped."""
     noise = max(MIN_NOISE_SHARE, NOISE_LEVELS / float(np.linalg.norm(line)))
     along = (clip - backdrop) @ (line / (line @ line)).astype(np.float32)
     return np.clip((along - noise) / (1 - 2 * noise), 0, 1)
 
 
 def _strays(clip: np.ndarray, backdrop: np.ndarray, line: np.ndarray) -> np.ndarray:
-    """How much any other colour than the background's is seen, 1 being the contrast of the object."""
+    """Visibility of colours other than the background, relative to the contrast of the object."""
     height, width = clip.shape[1:3]
     padded = np.pad(clip - backdrop.astype(np.float32), ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
     mean = sum(padded[:, y : y + height, x : x + width] for y in range(3) for x in range(3)) / 9
@@ -177,7 +177,7 @@ def _strays(clip: np.ndarray, backdrop: np.ndarray, line: np.ndarray) -> np.ndar
 
 
 def _locate(cover: np.ndarray) -> np.ndarray:
-    """Centre (x, y) and area of the object: the mass around the place where most of it is."""
+    """Centre (x, y) and area of the object: the mass around its densest place."""
     height, width = cover.shape
     sums = np.pad(cover, WINDOW_PX // 2 + 1).cumsum(axis=0).cumsum(axis=1)
     boxes = sums[WINDOW_PX:, WINDOW_PX:] - sums[:-WINDOW_PX, WINDOW_PX:]
@@ -191,7 +191,7 @@ def _locate(cover: np.ndarray) -> np.ndarray:
 
 
 def _direction(centres: np.ndarray) -> str | None:
-    """Direction of the straight line through the path; None if it is short or slanted."""
+    """Direction of the straight line fitted to the path; None if it is short or slanted."""
     if len(centres) < 2:
         return None
     time = np.arange(len(centres)) - (len(centres) - 1) / 2
@@ -203,7 +203,7 @@ def _direction(centres: np.ndarray) -> str | None:
 
 
 def _fit_shapes(cover: np.ndarray, stray: np.ndarray, place: np.ndarray) -> dict[str, tuple[float, float]]:
-    """IoU and ghost share of the best outline of every shape in one frame."""
+    """IoU and ghost share of the best outline for every shape in one frame."""
     height, width = cover.shape
     fits = {}
     for shape in SHAPES:
@@ -219,14 +219,14 @@ def fit_outline(cover: np.ndarray, shape: str, place: np.ndarray) -> tuple[float
     """Best IoU of a soft mask with an ideal outline, and that outline's (x, y, radius).
 
     Args:
-        cover: how much of each pixel is object: [height, width], 0..1.
-        shape: which outline.
-        place: where to begin, (x, y, area) in pixels.
+        cover: fraction of each pixel that is object: [height, width], 0..1.
+        shape: shape of the outline.
+        place: starting point, (x, y, area) in pixels.
     """
     height, width = cover.shape
     total = float(cover.sum())
     start = np.array([*place[:2], np.sqrt(place[2] / UNIT_AREA[shape])])
-    # Only the neighbourhood is drawn; what lies outside of it is in ``total`` all the same.
+    # Only the neighbourhood is drawn; ``total`` includes pixels outside of it.
     reach = 1.4 * start[2] + 8
     left, top = (max(0, int(v - reach)) for v in start[:2])
     right, bottom = min(width, int(start[0] + reach) + 1), min(height, int(start[1] + reach) + 1)

@@ -1,8 +1,8 @@
-"""Seconds until the command line answers: ``--help`` and the bare import, against diffusers' own command.
+"""Start-up time of the command line: ``--help`` and the bare import, compared with diffusers' own command.
 
-Whole processes, by turns, so that a machine that grows slower does so for all; the ratios are of medians. A
-first round, which is not counted, leaves the bytecode of every module in a folder of its own and fills the
-cache of the disk: what is measured is a start as a user has it from the second on.
+Whole processes alternate, so that drift of the machine affects all alike; ratios are ratios of medians. A first round,
+which does not count, compiles the bytecode of every module into a separate folder and fills the disk cache, so the
+results are those of every start but the first.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ AGAINST = "diffusers-cli --help"
 
 @dataclass
 class Command:
-    """What is started, and the seconds of each start."""
+    """A command, and the seconds of each start."""
 
     title: str
     arguments: Sequence[str]
@@ -38,7 +38,7 @@ class Command:
 
 
 def commands() -> list[Command]:
-    """Those that are compared, as installed beside this Python."""
+    """The compared commands, as installed next to this Python."""
     scripts = Path(sysconfig.get_path("scripts"))
     return [
         Command("hunyuan-local --help", [str(scripts / "hunyuan-local"), "--help"]),
@@ -49,7 +49,7 @@ def commands() -> list[Command]:
 
 
 def measure(found: Sequence[Command], rounds: int) -> None:
-    """Start each by turns, once uncounted and then ``rounds`` times."""
+    """Start the commands alternately, once as a warm-up and then ``rounds`` times."""
     with tempfile.TemporaryDirectory() as bytecode:
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         environment["PYTHONPYCACHEPREFIX"] = bytecode
@@ -64,10 +64,10 @@ def measure(found: Sequence[Command], rounds: int) -> None:
 
 
 def table(found: Sequence[Command], rounds: int) -> str:
-    """One line a command: its median, and what that is of diffusers' command."""
+    """One line per command: its median, and its fraction of diffusers' command."""
     against = next(command for command in found if command.title == AGAINST)
     lines = [
-        f"median of {rounds} starts by turns, whole processes; {os.cpu_count()} cores, {platform.system()} "
+        f"median of {rounds} starts, alternating, whole processes; {os.cpu_count()} cores, {platform.system()} "
         f"{platform.machine()}, Python {platform.python_version()}",
         "",
         f"{'':24}{'seconds':>9}{'fastest':>9}{'slowest':>9}{'of ' + AGAINST:>26}",
@@ -83,7 +83,7 @@ def table(found: Sequence[Command], rounds: int) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--output", type=Path, help="a .txt file; every start goes into a .json file beside it")
+    parser.add_argument("--output", type=Path, help=".txt file; a .json file with every start is written next to it")
     options = parser.parse_args(arguments)
     found = commands()
     measure(found, options.rounds)

@@ -1,7 +1,7 @@
-"""Where the time of a denoising step goes, by kinds of operations: the plain transformer and ours, in one process.
+"""Time of a denoising step by kind of operation: diffusers' transformer and ours, in one process.
 
-On the random checkpoint ``mid`` of ``vs_diffusers``. Each operation's own time, without that of those it
-calls, as torch's profiler sees it; which operations belong to a kind is in ``KINDS``.
+Uses the random checkpoint ``mid`` of ``vs_diffusers``. Times are self times from torch's profiler, without nested
+operations; ``KINDS`` lists the operations of each kind.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from versus import mid
 from versus.kernels import inputs, latents_of, ways_of
 from versus.machine import describe, fast_precision
 
-# Kinds by the names of torch's operations; what is in none of them counts as the rest.
+# Kinds by the names of torch's operations; all others count as the rest.
 KINDS = {
     "attention": ("_scaled_dot_product_flash_attention_for_cpu", "scaled_dot_product_attention"),
     "matrix products": ("addmm", "mm", "bmm", "linear", "mkldnn_convolution"),
@@ -31,7 +31,7 @@ KINDS = {
 
 @torch.no_grad()
 def seconds_by_kind(steps: dict[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, float]]:
-    """Seconds of each way's step by kinds, the mean of the rounds, by turns; the first round warms up."""
+    """Mean seconds of each way's step by kind, alternating; the first round is a warm-up."""
     kinds = {f"aten::{name}": kind for kind, names in KINDS.items() for name in names}
     found = {way: dict.fromkeys((*KINDS, "the rest"), 0.0) for way in steps}
     for number in range(rounds + 1):
@@ -44,7 +44,7 @@ def seconds_by_kind(steps: dict[str, Callable[[], object]], rounds: int) -> dict
 
 
 def table(found: dict[str, dict[str, float]]) -> str:
-    """Seconds and shares, a line a kind."""
+    """Seconds and shares, one line per kind."""
     lines = [f"{'':20}" + "".join(f"{way:>20}" for way in found)]
     totals = {way: sum(kinds.values()) for way, kinds in found.items()}
     for kind in (*KINDS, "the rest"):
@@ -55,7 +55,7 @@ def table(found: dict[str, dict[str, float]]) -> str:
 
 
 def main() -> None:
-    """Profile, print the table and write it down."""
+    """Profile, then print and write the table."""
     arguments = _parse()
     width, height = map(int, arguments.size.split("x"))
     size = latents_of({"width": width, "height": height, "num_frames": arguments.frames})
@@ -63,7 +63,7 @@ def main() -> None:
         stock, ours = ways_of(str(mid.provide(Path(name))), getattr(torch, fast_precision()))
     given = inputs(stock, size)
     found = seconds_by_kind({"stock": lambda: stock(**given), "ours": lambda: ours(**given)}, arguments.rounds)
-    title = f"a step at {arguments.size}, {arguments.frames} frames; mean of {arguments.rounds} steps, by turns"
+    title = f"a step at {arguments.size}, {arguments.frames} frames; mean of {arguments.rounds} steps, alternating"
     text = f"{describe()}\n\n{title}\n\n{table(found)}\n"
     print(text)
     if arguments.output is not None:
@@ -76,7 +76,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--size", default="512x320", help="512x320 and 33 frames are 5760 tokens")
     parser.add_argument("--frames", type=int, default=33)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--output", type=Path, help="a text file; a JSON file of the same name stands beside it")
+    parser.add_argument("--output", type=Path, help="text file; a JSON file with the same name is written next to it")
     return parser.parse_args()
 
 

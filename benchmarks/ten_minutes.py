@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Ten minutes on an H200: what decides the next work on speed. Random weights, no disk, no network.
+"""Ten minutes on an H200: measurements that decide the next work on speed. Random weights, no disk, no network.
 
     python3 ten_minutes.py all            # on the machine with the GPU, from the repository's root; JSON and a table under $OUT
     python3 ten_minutes.py all --small    # dry run on a CPU, seconds
 
-Each phase is a process of its own with a time limit, so that one that fails or hangs costs its own part alone. Order is by
-what decides most; what does not fit in the time falls off the end.
+Each phase runs in a separate process with a time limit, so that a failure or a hang affects only that phase. The most
+important phases come first; phases that do not fit in the time are skipped.
 """
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(os.environ.get("REPO", ".")).resolve()
 OUT = Path(os.environ.get("OUT", "out"))
 SMALL = "--small" in sys.argv
-# (phase, seconds at most, environment)
+# (phase, time limit in seconds, environment)
 PHASES = [
     ("card", 40, {}), ("attention", 70, {}), ("blocks", 60, {}), ("compiled", 120, {}), ("fit", 75, {}),
     ("fit-expandable", 60, {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}), ("video", 130, {}), ("sparse", 70, {}),
@@ -100,7 +100,7 @@ def qkv(n, dtype=None):
 
 
 def random_(module):
-    """Cheap random numbers, weights of norms ones: 25 GB in seconds, on a GPU or a CPU."""
+    """Cheap random weights, with ones for norms: 25 GB in seconds, on a GPU or a CPU."""
     block, there = torch.randn(2**22 if not SMALL else 2**12) * 0.02, {}
     for name, p in [*module.named_parameters(), *module.named_buffers()]:
         if not p.is_floating_point():
@@ -155,7 +155,7 @@ KINDS = (("attention", r"fmha|flash|sdpa|fort_native|attention|attend"), ("produ
 
 
 def by_kind(fn):
-    """Milliseconds of a call by kind of kernel, and the largest of the rest."""
+    """Milliseconds per call by kind of kernel, and the largest of the other kernels."""
     from torch.profiler import ProfilerActivity, profile
     fn(); sync()
     with profile(activities=[ProfilerActivity.CUDA if DEV == "cuda" else ProfilerActivity.CPU]) as prof:
@@ -170,10 +170,10 @@ def by_kind(fn):
     return sums, sorted(rest.items(), key=lambda x: -x[1][0])[:12]
 
 
-# ---- the exact, cheaper parts that this check compares ----------------------------------------------------------------
+# ---- the exact, cheaper operations that this check compares -----------------------------------------------------------
 def cheaper_norm_and_rope(model):
-    """RMSNorm by torch's one kernel (without the weight, so that it rounds where the library does), rotation as a complex
-    product in place: bit-identical to the library on a CPU, 30 bytes moved where it moves 92 (an element's size 1)."""
+    """RMSNorm with torch's fused kernel (without the weight, so that it rounds like diffusers), and rotation as an in-place
+    complex product. Bit-identical to diffusers on a CPU; moves 30 bytes instead of 92 per byte of an element."""
     import hunyuan_local.pipeline.attention.mask_free as attention
     from hunyuan_local.pipeline.attention.rotary import _pieces
     kept = {}
@@ -186,7 +186,7 @@ def cheaper_norm_and_rope(model):
         for piece in _pieces(x):
             y = torch.view_as_complex(x[:, piece].float().unflatten(-1, (-1, 2)))
             y.mul_(c[:, piece])
-            if x.dtype != torch.float32:  # else it was turned where it is
+            if x.dtype != torch.float32:  # otherwise it was rotated in place
                 x[:, piece] = torch.view_as_real(y).flatten(3)
 
     attention.rotate_ = rotate_
@@ -256,7 +256,7 @@ def _report_blocks(model, title):
 
 
 def blocks():
-    """Where the time that is not attention goes: one block of each kind, eager; then with the cheaper parts."""
+    """Time outside attention: one block of each kind, eager; then with the cheaper operations."""
     model = whole_transformer(DEV, (1, 1))
     args = _report_blocks(model, "as it is")
     before = [b(*args)[0].clone() for b in (model.transformer_blocks[0], model.single_transformer_blocks[0])]
@@ -297,7 +297,7 @@ def fp8():
 
 
 def sparse():
-    """Block-sparse attention through flex_attention; the mask keeps whole blocks of 128 tokens near each other in a tile order."""
+    """Block-sparse attention with flex_attention; the mask keeps whole blocks of 128 tokens that are close in tile order."""
     from torch.nn.attention.flex_attention import BlockMask, flex_attention
     B = 16 if SMALL else 128
     n = (N + TEXT) // B * B
@@ -319,7 +319,7 @@ def sparse():
 
 
 def fit():
-    """Does a 48 GB card hold 1280x720x129 with everything resident, as the plan says (40.2 of 44.4 GiB)?"""
+    """Whether 1280x720x129 fits a 48 GB card with everything resident, as planned (40.2 of 44.4 GiB)."""
     if DEV == "cuda":
         total = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(44.39 * 2**30 / total)
@@ -340,7 +340,7 @@ def fit():
 
 
 def _package_model(mode):
-    """The package's own loading, with random components in the place of files."""
+    """The package's own loading, with random components instead of files."""
     import shutil
     from gpu_check.checkpoint import FULL_SIZE, model_config, read_configs
     from gpu_check.weights import on_meta
@@ -359,7 +359,7 @@ def _package_model(mode):
     def read(component, config, folder, profile, placement, **options):
         dtype, device = getattr(torch, getattr(profile.dtypes, component)), placement.loading_device(component)
         module = on_meta(component, configs[component]).to(dtype).to_empty(device=device)
-        if component.startswith("text"):  # buffers that are no weights are made by the constructor
+        if component.startswith("text"):  # the constructor creates buffers that are not weights
             for name, b in module.named_buffers():
                 if b.is_floating_point():
                     b.data.fill_(0.5)
@@ -375,7 +375,8 @@ def _package_model(mode):
 
 
 def video():
-    """A whole video through the package, decoding and file too; then another prompt in the warm process; then skipped steps."""
+    """A whole video through the package, including decoding and the file; then another prompt in the warm process; then
+    skipped steps."""
     from gpu_check.measure import Meter
     from hunyuan_local.planner.tiles import Tiles
     from hunyuan_local.config.profiles import FirstBlockCache
@@ -413,7 +414,7 @@ def video():
     for name, stage in record["stages"].items():
         gpu = "" if DEV == "cpu" else f"; allocated {stage['gpu_allocated_bytes'] / 2**30:.2f} reserved {stage['gpu_reserved_bytes'] / 2**30:.2f} GiB"
         print(f"{name}: {stage['seconds']:.2f} s{gpu}")
-    # Decoding alone, two ways that change no number of a convolution's sum but its order.
+    # Decoding alone, in two ways that change only the order of summation in convolutions.
     if DEV == "cuda":
         for name in ("benchmark", "channels last"):
             torch.backends.cudnn.benchmark = True
@@ -427,7 +428,7 @@ def video():
 
 
 def group():
-    """Group offload at a small size: as it is, with what is outside the blocks resident, with record_stream; in 15.6 GiB."""
+    """Group offload at a small size: unchanged, with modules outside the blocks resident, with record_stream; in 15.6 GiB."""
     from hunyuan_local.config import load_profile
     from hunyuan_local.pipeline.memory.placement import Placement
     model = whole_transformer("cpu")

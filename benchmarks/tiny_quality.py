@@ -1,8 +1,8 @@
-"""Measures how often the built-in checkpoint shows what it was asked for, from the mp4 files it writes.
+"""Measures how often the built-in checkpoint follows the prompt, judged from its mp4 files.
 
-Every run of the plan asks for all 216 combinations in varied words, each with a seed of its own, and
-judges the files by their pixels. A generation that is refused counts as wrong in every respect.
-Makes videos through the package's public interface only; how a clip is read is ``shape_reading``'s.
+Every run of the plan requests all 216 combinations in varied wording, each with a different seed, and judges the files
+by their pixels. A refused generation counts as wrong in every respect. Videos are generated through the public API
+only; ``shape_reading`` is the judge.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ PLAN = (
 
 @dataclass(frozen=True)
 class Task:
-    """One video that is asked for."""
+    """One requested video."""
 
     run: Run
     combination: Combination
@@ -70,7 +70,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Record:
-    """What came of a task: a reading, or the error in whose place there is none."""
+    """The outcome of a task: a reading or an error."""
 
     task: Task
     reading: Reading | None
@@ -96,9 +96,9 @@ Read = Callable[[Path], Iterable[np.ndarray]]
 
 
 def choose_runs(steps: Sequence[int] | None, frames: Sequence[int] | None) -> list[Run]:
-    """The runs of the plan with these steps and frames; what the plan lacks runs alternating.
+    """The planned runs with these steps and frames; other combinations run with alternating orientation.
 
-    One of the two alone also selects from the plan, with 17 frames or 8 steps where it has none.
+    If only one of the two is given, the other is as in the plan, or 17 frames and 8 steps.
     """
     if steps and frames:
         pairs = list(product(steps, frames))
@@ -119,7 +119,7 @@ def _unique(items: Iterable) -> list:
 
 
 def make_tasks(run: Run, seed: int, limit: int | None = None) -> list[Task]:
-    """The videos of a run, shuffled, so that its first ``limit`` are a fair sample."""
+    """The tasks of a run, shuffled, so that the first ``limit`` are a fair sample."""
     sizes = ORIENTATIONS[run.orientation]
     rng = np.random.default_rng([seed, run.steps, run.frames, list(ORIENTATIONS).index(run.orientation)])
     every = combinations()
@@ -131,7 +131,7 @@ def make_tasks(run: Run, seed: int, limit: int | None = None) -> list[Task]:
 
 
 def measure(tasks: Sequence[Task], folder: Path, generate: Generate, read: Read, keep: bool) -> Iterator[Record]:
-    """Make, read back and judge one video after the other."""
+    """Generate, decode and judge one video after another."""
     for number, task in enumerate(tasks):
         run = task.run
         path = folder / f"{run.steps}-steps-{run.frames}-frames-{run.orientation}-{number:03}-{task.seed}.mp4"
@@ -151,7 +151,7 @@ def measure(tasks: Sequence[Task], folder: Path, generate: Generate, read: Read,
 
 
 def summary(records: Sequence[Record]) -> str:
-    """Percent right for all, the trained and the held-out combinations."""
+    """Percent correct for all, the trained and the held-out combinations."""
     lines = [f"{'':10}{'n':>5}" + "".join(f"{title:>12}" for title in (*WORDS, "all four")) + f"{'IoU':>5}"]
     groups = {"all": (True, False), "trained": (False,), "held out": (True,)}
     for name, kinds in groups.items():
@@ -163,7 +163,7 @@ def summary(records: Sequence[Record]) -> str:
 
 
 def colour_table(records: Sequence[Record]) -> str:
-    """Percent with all four right and with the shape right, by colour and background."""
+    """Percent with all four words correct, and with the shape correct, by colour and background."""
     lines = [f"{'all / shape (n)':15}" + "".join(f"{background:>21}" for background in BACKGROUNDS)]
     for colour in COLOURS:
         cells = []
@@ -188,7 +188,7 @@ def _percent(records: Sequence[Record], word: str) -> float:
 
 
 def failures(records: Sequence[Record], count: int = WORST) -> str:
-    """The worst videos with all that is needed to make them again."""
+    """The worst videos, with everything needed to generate them again."""
     wrong = sorted((r for r in records if not r.right["all"]), key=lambda r: (sum(r.right.values()), r.iou))
     lines = [f"{len(wrong)} of {len(records)} wrong" + (f"; the worst {count}:" if len(wrong) > count else "")]
     for record in wrong[:count]:
@@ -242,7 +242,7 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
 
 
 def generate_with(backend: Backend) -> Generate:
-    """Generation through the package, by a backend whose model is loaded once."""
+    """Generates with a backend that loads the model once."""
 
     def generate(task: Task, path: Path) -> Path:
         asked = {"prompt": task.prompt, "width": task.size[0], "height": task.size[1], "seed": task.seed}
@@ -253,7 +253,7 @@ def generate_with(backend: Backend) -> Generate:
 
 
 def run_plan(options: argparse.Namespace, generate: Generate, read: Read, folder: Path) -> list[Record]:
-    """Work through the plan; after each run print its tables and write everything so far."""
+    """Run the plan; after each run, print its tables and write all results so far."""
     done: list[Record] = []
     for run in choose_runs(options.steps, options.frames):
         start = time.monotonic()
@@ -276,11 +276,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--steps", type=int, nargs="+", help="only these numbers of steps")
     parser.add_argument("--frames", type=int, nargs="+", help="only these lengths")
-    parser.add_argument("--limit", type=int, help="only so many videos a run, chosen at random")
-    parser.add_argument("--seed", type=int, default=2024, help="chooses the words and the seeds of the videos")
-    parser.add_argument("--output", type=Path, help="JSON file with every reading")
-    parser.add_argument("--sheet", type=Path, help="PNG file with stills of the first run")
-    parser.add_argument("--keep", type=Path, help="folder in which the videos are kept")
+    parser.add_argument("--limit", type=int, help="number of videos per run, chosen at random")
+    parser.add_argument("--seed", type=int, default=2024, help="seed for the wording and the videos' seeds")
+    parser.add_argument("--output", type=Path, help="JSON file for all results")
+    parser.add_argument("--sheet", type=Path, help="PNG file for stills of the first run")
+    parser.add_argument("--keep", type=Path, help="folder in which to keep the videos")
     return parser.parse_args(arguments)
 
 

@@ -1,10 +1,10 @@
-"""Decoding in tiles chosen from the free memory, against the library's fixed ones: operations, seconds, seams.
+"""Compares VAE tiles chosen from the free memory with diffusers' fixed tiles: operations, seconds, seams.
 
-Three tables. Operations and peaks of a 720p video of the large model come from the planner. Seconds are
-the CPU's, of one thread, on the built-in model; each row's is the least of the rounds, which take turns.
-Seams are how far frames in tiles are from frames in one piece, on clips that the built-in model's
-autoencoder encoded. Its norms are over a whole tile, in one group rather than 32, so a tile
-weighs more there than in the large model; it has no attention. Says nothing about a GPU's seconds.
+Prints three tables. Operations and peak memory for a 720p video of the 13 B model come from the planner. Seconds are
+CPU seconds with one thread on the built-in model, the minimum of alternating rounds. Seams are the difference between
+frames decoded in tiles and without tiles, on clips encoded by the built-in model's autoencoder. Its norms span a whole
+tile in one group rather than 32, so tiles have more effect than in the 13 B model; it has no attention. The times do
+not apply to GPUs.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from tiny.world import Combination, Scene, render
 
 LARGE_VIDEO = (33, 90, 160)
 FREE_GIB = (2, 4, 8, 16, 32)
-# Pictures of the built-in model in pixels (width, height), and frames: a whole temporal tile.
+# Sizes for the built-in model in pixels (width, height), and frames: one full temporal tile.
 TIMED, SEAMS, FRAMES = (512, 320), (304, 208), 13
-# Of the memory that the library's tiles need.
+# Fractions of the memory that diffusers' tiles need.
 SHARES = (1, 1.5, 2, 4)
 TEMPORAL, LONG = (144, 80), 33
 SEAM_TILES = (
@@ -68,7 +68,7 @@ def name_of(tiling: Tiling) -> str:
 
 
 def table_of_operations(config: Autoencoder) -> Iterator[str]:
-    """What is chosen for a 720p video of the large model, and what it costs."""
+    """The tiles chosen for a 720p video of the 13 B model, and their cost."""
     library = trace_decode(config, Decode(LARGE_VIDEO, tiling=TILED))
     rows: list[tuple[str, Tiling]] = [("", UNTILED), ("", TILED)]
     for free in FREE_GIB:
@@ -84,11 +84,11 @@ def table_of_operations(config: Autoencoder) -> Iterator[str]:
             f"{label:14}{name_of(tiling):26}{number:>8}{cost.flops / 1e15:>8.2f}"
             f"{cost.flops / library.flops:>16.2f}{cost.peak_bytes / GIB:>11.2f}"
         )
-    yield "A whole picture of this size has a tensor of more than 2^31 - 1 elements, so it is never chosen."
+    yield "Decoding this size without tiles needs a tensor of more than 2^31 - 1 elements, so it is never chosen."
 
 
 def table_of_seconds(model: LoadedModel, config: Autoencoder, rounds: int) -> Iterator[str]:
-    """The library's tiles and chosen ones by turns."""
+    """Time diffusers' tiles and the chosen ones, alternating."""
     latents = encoded(model, four_scenes(TIMED, FRAMES))
     shape = tuple(latents.shape[2:])
     fixed = trace_decode(config, Decode(shape, 4, TILED))
@@ -113,10 +113,10 @@ def table_of_seconds(model: LoadedModel, config: Autoencoder, rounds: int) -> It
 
 
 def table_of_seams(model: LoadedModel) -> Iterator[str]:
-    """Frames in tiles against frames in one piece."""
+    """Compare frames decoded in tiles with frames decoded without tiles."""
     clips = {"four objects": four_scenes(SEAMS, FRAMES), "one large object": one_scene(SEAMS, FRAMES, 30, 2.5)}
-    yield f"{SEAMS[0]}x{SEAMS[1]}, {FRAMES} frames, against one piece in space: largest difference of 255 levels, share"
-    yield "of pixels that differ by more than 8; and each, as the piece itself, against the clip that was encoded"
+    yield f"{SEAMS[0]}x{SEAMS[1]}, {FRAMES} frames, compared with no spatial tiles: largest difference of 255 levels,"
+    yield "share of pixels that differ by more than 8; and each result compared with the original clip"
     for title, clip in clips.items():
         latents = encoded(model, clip)
         whole = frames_of(model, latents, UNTILED)
@@ -126,12 +126,12 @@ def table_of_seams(model: LoadedModel) -> Iterator[str]:
     whole = frames_of(model, latents, replace(UNTILED, frames=4 * latents.shape[2]))
     found = {t: frames_of(model, latents, t) for t in (replace(UNTILED, frames=frames) for frames in (16, 12, 8))}
     yield ""
-    yield f"{TEMPORAL[0]}x{TEMPORAL[1]}, {LONG} frames, temporal tiles of 16, 12 and 8 frames against one piece in time"
+    yield f"{TEMPORAL[0]}x{TEMPORAL[1]}, {LONG} frames, temporal tiles of 16, 12 and 8 frames compared with none"
     yield from compared("one object", clip, whole, found)
 
 
 def compared(title: str, clip: np.ndarray, whole: np.ndarray, found: dict[Tiling, np.ndarray]) -> Iterator[str]:
-    """One row a tiling: how far its frames are from those in one piece, and both from the clip that was encoded."""
+    """One row per tiling: its difference from frames without tiles, and from the original clip."""
     yield ""
     yield f"{title:30}{'PSNR, dB':>10}{'largest':>9}{'above 8':>9}{'to the clip, dB':>17}"
     yield f"  {'in one piece':28}{'':28}{psnr(whole, clip):>17.2f}"
@@ -145,26 +145,26 @@ def compared(title: str, clip: np.ndarray, whole: np.ndarray, found: dict[Tiling
 
 
 def psnr(found: np.ndarray, expected: np.ndarray) -> float:
-    """In dB, of levels 0..255."""
+    """PSNR in dB of levels 0..255."""
     return 10 * math.log10(255**2 / max(float(np.mean((found - expected) ** 2)), 1e-9))
 
 
 def one_scene(size: tuple[int, int], frames: int, radius: float, speed: float, what: tuple = SCENES[0]) -> np.ndarray:
-    """Float32 levels 0..255, [frames, height, width, 3], of an object that crosses the middle."""
+    """A clip of an object that crosses the centre: float32 levels 0..255, [frames, height, width, 3]."""
     width, height = size
     scene = Scene(Combination(*what, "navy"), width, height, frames, radius, speed, width / 2, height / 2)
     return np.round(render(scene) * 255)
 
 
 def four_scenes(size: tuple[int, int], frames: int) -> np.ndarray:
-    """Four objects of the size that the autoencoder was trained on, one in each quarter."""
+    """A clip of four objects of the size that the autoencoder was trained on, one per quadrant."""
     parts = [one_scene((size[0] // 2, size[1] // 2), frames, 14, 1.2, what) for what in SCENES]
     return np.concatenate([np.concatenate(parts[:2], axis=2), np.concatenate(parts[2:], axis=2)], axis=1)
 
 
 @torch.no_grad()
 def encoded(model: LoadedModel, clip: np.ndarray) -> torch.Tensor:
-    """Latents [1, 16, T, H, W] as the denoising would leave them."""
+    """Latents [1, 16, T, H, W] as denoising would return them."""
     vae = model.pipe.vae
     pixels = torch.from_numpy(clip).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
     return vae.encode(pixels).latent_dist.mode() * vae.config.scaling_factor
@@ -183,8 +183,8 @@ def cpu_seconds(model: LoadedModel, latents: torch.Tensor, tiling: Tiling) -> fl
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=2, help="of the table of seconds")
-    parser.add_argument("--output", type=Path, help="a .txt file")
+    parser.add_argument("--rounds", type=int, default=2, help="rounds for the table of seconds")
+    parser.add_argument("--output", type=Path, help=".txt file")
     options = parser.parse_args()
 
     torch.set_num_threads(1)

@@ -1,9 +1,9 @@
-"""Ours against a plain diffusers script: the same weights, prompt, seed and steps, by turns in one run.
+"""Compares this package with a plain diffusers script: the same weights, prompt, seed and steps, alternating.
 
-For ``tiny`` and for ``mid``, a random checkpoint whose transformer takes most of the time: whole processes and their
-stages (wall and CPU seconds, peak of resident memory), how far the frames are apart, and for ``mid`` also a step
-against the floor of its kernels, the share of the machine's peak, and the cost by tokens. Takes a
-quiet machine about half an hour with the settings that it has by default.
+For ``tiny``, and for ``mid``, a random checkpoint whose transformer takes most of the time, it measures whole processes
+and their stages (wall and CPU seconds, peak resident memory) and the difference between the frames. For ``mid`` it also
+compares a step with the floor of its kernels and the machine's peak, and measures the cost by tokens. With the default
+settings it takes about half an hour on an idle machine.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PROMPT = "a red circle moving right on a black background"
 
 @dataclass
 class Comparison:
-    """All that was found of one checkpoint."""
+    """All results for one checkpoint."""
 
     job: Job
     runs: dict[str, list[children.Run]] = field(default_factory=dict)
@@ -47,10 +47,10 @@ def make_job(folder: Path, size: str, num_frames: int, steps: int, transformer: 
 
 
 def compare(name: str, job: Job, arguments: argparse.Namespace, folder: Path) -> Comparison:
-    """Both scripts by turns; the first round fills the disk's cache and is not counted."""
+    """Run both scripts alternately; the first round fills the disk cache and does not count."""
     found = Comparison(job, {"stock": [], "ours": []})
     for number in range(arguments.repeats + 1):
-        # Whoever comes second in a round comes first in the next.
+        # The order alternates from round to round.
         for script in sorted(found.runs, reverse=number % 2 == 0):
             run = children.run(script, job, folder, f"{name}-{script}")
             if number:
@@ -67,13 +67,13 @@ def compare(name: str, job: Job, arguments: argparse.Namespace, folder: Path) ->
 
 
 def _short(job: Job) -> Job:
-    """The same job with few steps: how far frames are apart is no matter of their number."""
+    """The same job with few steps, which are enough to compare frames."""
     steps = min(job.request["num_inference_steps"], 3)
     return Job(**asdict(job) | {"request": job.request | {"num_inference_steps": steps}})
 
 
 def main() -> None:
-    """Compare both checkpoints, print the tables and write them down."""
+    """Compare both checkpoints, then print and write the tables."""
     arguments = _parse()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -95,14 +95,18 @@ def main() -> None:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", action="append", choices=("tiny", "mid"), help="one of the two checkpoints")
-    parser.add_argument("--size", default="512x320", help="of mid's video; 512x320 and 33 frames are 5760 tokens")
+    parser.add_argument("--size", default="512x320", help="size of mid's video; 512x320 and 33 frames are 5760 tokens")
     parser.add_argument("--frames", type=int, default=33)
-    parser.add_argument("--steps", type=int, default=10, help="of mid")
-    parser.add_argument("--dtype", default=fast_precision(), help="of mid's transformer, bfloat16 where the CPU has it")
+    parser.add_argument("--steps", type=int, default=10, help="denoising steps for mid")
+    parser.add_argument(
+        "--dtype",
+        default=fast_precision(),
+        help="precision of mid's transformer",
+    )
     parser.add_argument("--tiny-steps", type=int, default=30)
-    parser.add_argument("--repeats", type=int, default=3, help="rounds of both scripts that count")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of a step against its floor")
-    parser.add_argument("--output", type=Path, help="a text file; JSON and a figure stand beside it")
+    parser.add_argument("--repeats", type=int, default=3, help="counted rounds of both scripts")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds for a step and its floor")
+    parser.add_argument("--output", type=Path, help="text file; a JSON file and a plot are written next to it")
     return parser.parse_args()
 
 

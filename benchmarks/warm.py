@@ -1,10 +1,9 @@
-"""What a second request costs in a process that has made one already, beside the work on its own video.
+"""Overhead of further requests in a process that has already generated a video.
 
-The same prompt twice with seeds of their own, then again as often as asked for. Runs of the text encoders are
-counted by their forward calls. The start-up cost of a request is its whole time as the caller sees it, less the
-denoising, the decoding and what of the file was still to be written: reading the configuration, choosing a
-profile, loading, and finding the encoded prompt. The prompts' cache on disk begins empty, so that the first
-request has to encode.
+Generates the same prompt repeatedly with different seeds, and counts the forward calls of the text encoders. The
+start-up time of a request is its total time minus denoising, decoding and the rest of writing: reading the config,
+choosing a profile, loading, and looking up the encoded prompt. The prompt cache on disk starts empty, so that the first
+request must encode.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ OF_THE_VIDEO = ("denoise", "decode", "write")
 
 @dataclass
 class Request:
-    """One request: seconds of its stages and in all, and how often a text encoder ran."""
+    """One request: seconds by stage and in total, and number of text encoder runs."""
 
     seconds: dict[str, float]
     total_s: float
@@ -48,7 +47,7 @@ class Request:
 
 @contextmanager
 def counted_encoders() -> Iterator[list[str]]:
-    """The classes of the text encoders that were called inside, whenever they were loaded."""
+    """Collect the classes of text encoders called inside the block, whenever they were loaded."""
     calls: list[str] = []
 
     def count(module: torch.nn.Module, args: tuple) -> None:
@@ -63,7 +62,7 @@ def counted_encoders() -> Iterator[list[str]]:
 
 
 def make(backend: LocalBackend, request: GenerationRequest, output: Path) -> Request:
-    """Make one video, timed from the call to the finished file."""
+    """Generate one video, timed from the call to the finished file."""
     with counted_encoders() as calls:
         began = time.perf_counter()
         result = backend.generate(request, GenerationContext(output, overwrite=True))
@@ -73,7 +72,7 @@ def make(backend: LocalBackend, request: GenerationRequest, output: Path) -> Req
 
 
 def measure(backend: LocalBackend, request: GenerationRequest, count: int) -> list[Request]:
-    """The first request and ``count`` after it with the same prompt, each with a seed of its own."""
+    """The first request and ``count`` more with the same prompt, each with a different seed."""
     with tempfile.TemporaryDirectory() as folder:
         kept = os.environ.get("HUNYUAN_LOCAL_CACHE_DIR")
         os.environ["HUNYUAN_LOCAL_CACHE_DIR"] = folder
@@ -87,8 +86,8 @@ def measure(backend: LocalBackend, request: GenerationRequest, count: int) -> li
 
 
 def table(made: Sequence[Request]) -> str:
-    """One line a request, and the median share of the start-up in those after the first."""
-    lines = [f"{'request':9}" + "".join(f"{stage:>9}" for stage in (*STAGES, "in all", "start-up")) + "  encoder runs"]
+    """One line per request, and the median share of start-up in all requests but the first."""
+    lines = [f"{'request':9}" + "".join(f"{stage:>9}" for stage in (*STAGES, "total", "start-up")) + "  encoder runs"]
     for number, request in enumerate(made, start=1):
         seconds = [*request.seconds.values(), request.total_s, request.startup_s]
         lines.append(f"{number:<9}" + "".join(f"{value:>9.3f}" for value in seconds) + f"{request.encoder_calls:>14}")
@@ -103,14 +102,14 @@ def table(made: Sequence[Request]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="tiny")
-    parser.add_argument("--profile", help="as for generate; the plan's choice if left out")
+    parser.add_argument("--profile", help="as for generate (default: chosen by the planner)")
     parser.add_argument("--prompt", default="a red circle moving right on a black background")
     parser.add_argument("--width", type=int)
     parser.add_argument("--height", type=int)
     parser.add_argument("--frames", type=int)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--again", type=int, default=5, help="requests after the first")
-    parser.add_argument("--output", type=Path, help="a .txt file; the figures go into a .json file beside it")
+    parser.add_argument("--output", type=Path, help=".txt file; a .json file with all numbers is written next to it")
     options = parser.parse_args(arguments)
 
     backend = LocalBackend(options.model, options.profile)
@@ -131,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.output.write_text(text)
         options.output.with_suffix(".json").write_text(json.dumps([asdict(r) for r in made], indent=1) + "\n")
     if made[0].encoder_calls == 0 or any(request.encoder_calls for request in made[1:]):
-        sys.exit("a text encoder ran for a prompt that was known, or none for the first")
+        sys.exit("a text encoder ran for a cached prompt, or did not run for the first request")
 
 
 if __name__ == "__main__":

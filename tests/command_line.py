@@ -1,4 +1,4 @@
-"""The command line, most often without a process of its own: one start of Python with all libraries takes seconds.
+"""Runs the command line, usually in the test's process, because starting Python with all libraries takes seconds.
 
 ``run_here`` is for what a command answers. What depends on the start or the end of a process (a library's words at its
 import, a kill, a GPU hidden by the environment) needs a real one: ``PROGRAM``.
@@ -47,7 +47,7 @@ def run_here(*arguments: str | Path, cwd: Path, **variables: str) -> subprocess.
 
 
 def run_in_a_process(*arguments: str | Path, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """The same in a process of its own."""
+    """Run the same command in a separate process."""
     environment = os.environ | {"COLUMNS": "80"} | variables
     return subprocess.run([*PROGRAM, *map(str, arguments)], cwd=cwd, env=environment, capture_output=True, text=True)
 

@@ -143,5 +143,5 @@ if __name__ == "__main__":
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         number = free.getsockname()[1]
-    # Forked rather than started anew: importing the libraries takes longer than all cases.
+    # Forked rather than spawned: importing the libraries takes longer than all cases.
     torch.multiprocessing.start_processes(rank_main, (number,), nprocs=2, start_method="fork")

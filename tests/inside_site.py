@@ -106,7 +106,7 @@ def classifier(folder: str) -> None:
 
 
 def adapter() -> None:
-    """Let peft put a LoRA beside a layer of a small transformer, as the loader has it do."""
+    """Let peft add a LoRA to a layer of a small transformer, as the loader does."""
     import torch
     from diffusers import HunyuanVideoTransformer3DModel
 

@@ -51,7 +51,7 @@ class Call:
 
 
 def tiny_files() -> dict[str, bytes]:
-    """The built-in checkpoint by name in its repository, with what other repositories hold beside."""
+    """The built-in checkpoint's files by name in its repository, with additional files as in other repositories."""
     folder = Path(load_model_config("tiny").source)
     files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     return files | {

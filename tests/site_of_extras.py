@@ -118,7 +118,7 @@ def _installed() -> dict[str, Distribution]:
 
 @cache
 def _files() -> dict[Path, list[_File]]:
-    """The files of all installed packages, by the folder that they lie in."""
+    """The files of all installed packages, by folder."""
     files: dict[Path, list[_File]] = defaultdict(list)
     for name, found in _installed().items():
         paths = (PurePosixPath(row[0]) for row in csv.reader((found.read_text("RECORD") or "").splitlines()))

@@ -1,4 +1,4 @@
-"""Runs in a file system of its own, of a few megabytes or read-only, and prints what happened as JSON.
+"""Runs in a separate file system, of a few megabytes or read-only, and prints what happened as JSON.
 
 ``python small_disk.py FOLDER SCENARIO``, inside ``unshare --map-root-user --mount``: the disk is
 really full there, and really read-only, for root as well.
@@ -75,10 +75,10 @@ class FillsTheDisk:
         return getattr(self._backend, name)
 
     def start(self, request: GenerationRequest, context: GenerationContext) -> PendingVideo:
-        told = context.on_progress
+        reported = context.on_progress
 
         def meddle(progress: Progress) -> None:
-            told(progress)
+            reported(progress)
             if progress.stage == "decode" and progress.step == 0:
                 fill(self._root)
 

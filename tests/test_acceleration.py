@@ -55,7 +55,7 @@ CACHES = {
 every_cache = pytest.mark.parametrize("cache", CACHES.values(), ids=CACHES.keys())
 
 
-def ignore(told: object) -> None:
+def ignore(reported: object) -> None:
     pass
 
 

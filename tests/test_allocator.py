@@ -11,7 +11,7 @@ import pytest
 
 # A tensor of 64 MiB is made and let go again and again; prints the pages that were fetched for nine of them. Twenty
 # come before: the first ones find no room where the others were, as long as small blocks settle there.
-# One thread: those of OpenMP have stacks, and allocations, of their own.
+# One thread: OpenMP threads have separate stacks and allocations.
 MEASURE = """
 import json, resource, torch
 torch.set_num_threads(1)

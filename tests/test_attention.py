@@ -60,7 +60,7 @@ def mask_free(stock: HunyuanVideoTransformer3DModel, backend: str = "native") ->
 
 
 def inputs(*lengths: int, size: tuple[int, int, int] = (2, 4, 6), seed: int = 0) -> dict:
-    """Arguments of one step; each video of the batch has a text of its own length."""
+    """Arguments of one step; each video of the batch has a text of a different length."""
     generator = torch.Generator().manual_seed(seed)
     batch = len(lengths)
     return {

@@ -88,12 +88,12 @@ def test_what_fits_nowhere_is_refused_before_any_weight_is_read(
 
 @pytest.mark.usefixtures("starts_process")
 def test_the_choice_stands_in_the_file(small_request: GenerationRequest, tmp_path: Path) -> None:
-    told: list[str] = []
-    context = GenerationContext(tmp_path / "a.mp4", on_note=told.append)
+    reported: list[str] = []
+    context = GenerationContext(tmp_path / "a.mp4", on_note=reported.append)
     LocalBackend(model="tiny").generate(small_request, context)
     found = read_provenance(tmp_path / "a.mp4")
     assert (found.profile, found.runtime.offload, found.runtime.attention_backend) == ("auto", "none", "native")
-    assert [note for note in found.notes if note.startswith("profile auto: none")] and set(found.notes) == set(told)
+    assert [note for note in found.notes if note.startswith("profile auto: none")] and set(found.notes) == set(reported)
 
 
 @pytest.mark.usefixtures("starts_process")

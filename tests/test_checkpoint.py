@@ -1,4 +1,4 @@
-"""A video that is interrupted and taken up again: the same frames, and no step made twice."""
+"""Interrupting and resuming a video: the same frames, and no step is repeated."""
 
 from __future__ import annotations
 

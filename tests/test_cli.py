@@ -28,7 +28,7 @@ SMALL = ["--size", "144*80", "--num-frames", "5", "--num-inference-steps", "2", 
 def generated(
     starts_process: None, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[subprocess.CompletedProcess[str], Path]:
-    """By a process of its own."""
+    """In a separate process."""
     folder = tmp_path_factory.mktemp("cli")
     prompt = "a red circle moving right on a black background"
     options = ["-o", "a.mp4", "--json", "--model", "tiny", "--profile", "cpu"]

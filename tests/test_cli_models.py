@@ -29,7 +29,7 @@ MB = 1_000_000
 
 
 class User:
-    """Types commands, with a home folder of their own and the local Hub as theirs."""
+    """Runs commands with a separate home folder and the local Hub."""
 
     def __init__(self, hub: LocalHub, home: Path):
         self.hub = hub
@@ -42,7 +42,7 @@ class User:
             return run_here(*arguments, cwd=self.home, **self.hub.environment(self.home, **more))
 
     def starts(self, *arguments: str | Path, **streams: int) -> subprocess.Popen[str]:
-        """Start a command in a process of its own."""
+        """Start a command in a separate process."""
         environment = os.environ | {"COLUMNS": "80", "TERM": "xterm"} | self.hub.environment(self.home)
         command = [*PROGRAM, *map(str, arguments)]
         return subprocess.Popen(command, cwd=self.home, env=environment, text=True, **streams)
@@ -109,8 +109,8 @@ def test_the_licence_and_its_territory_are_told_before_the_size(owner: User) -> 
 def test_a_new_process_obeys_the_environment_and_its_libraries_say_nothing(user: User) -> None:
     arguments = ["download", "--model", user.preset(licensed=True), "--accept-licence"]
     process = user.starts(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    told, said = process.communicate()
-    assert (process.returncode, told.splitlines(), len(said.splitlines())) == (0, [str(user.snapshot)], 2), said
+    output, said = process.communicate()
+    assert (process.returncode, output.splitlines(), len(said.splitlines())) == (0, [str(user.snapshot)], 2), said
 
 
 def test_without_acceptance_the_exit_code_is_2_and_nothing_is_asked(user: User) -> None:
@@ -287,7 +287,7 @@ def test_listing_loads_no_torch(tmp_path: Path) -> None:
 
 
 def _until(met: Callable[[], bool], process: subprocess.Popen) -> None:
-    """Wait for what another process does; the test's own time limit ends a wait in vain."""
+    """Wait for another process; the test's time limit ends a wait without success."""
     while not met():
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)

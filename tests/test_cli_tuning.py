@@ -62,11 +62,11 @@ def test_lora_cache_profile_and_previews_go_together(tmp_path: Path, capsys: pyt
         "--lora", f"{tmp_path / 'style.safetensors'}=0.5", "--cache", "taylorseer-conservative", "--profile",
         "group+tiling", "--preview-every", "2", "--output", str(output), "--json",
     )  # fmt: skip
-    told = capsys.readouterr()
-    found = json.loads(told.out.splitlines()[-1])["provenance"]
+    reported = capsys.readouterr()
+    found = json.loads(reported.out.splitlines()[-1])["provenance"]
     assert (found["runtime"]["cache"]["kind"], found["runtime"]["offload"]) == ("taylorseer", "group")
     assert list(found["model"]["files"]) == [str(tmp_path / "style.safetensors")]
-    assert (tmp_path / "a.mp4.preview.png").is_file() and "a.mp4.preview.png" in told.err
+    assert (tmp_path / "a.mp4.preview.png").is_file() and "a.mp4.preview.png" in reported.err
 
 
 @pytest.mark.usefixtures("loads_model")

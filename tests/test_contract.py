@@ -55,19 +55,19 @@ def subject(
 
 @dataclass
 class Made:
-    """A finished video, the path that was asked for, and what was told on the way."""
+    """A finished video, the requested path, and the reported progress."""
 
     result: GenerationResult
     path: Path
-    told: list[Progress]
+    received: list[Progress]
 
 
 @pytest.fixture(scope="module")
 def made(subject: Subject, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """The small video, made once for all that is said of it."""
-    path, told = tmp_path_factory.mktemp("made") / "a.mp4", []
-    result = subject.backend.generate(subject.request, GenerationContext(path, on_progress=told.append))
-    return Made(result, path, told)
+    path, received = tmp_path_factory.mktemp("made") / "a.mp4", []
+    result = subject.backend.generate(subject.request, GenerationContext(path, on_progress=received.append))
+    return Made(result, path, received)
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_the_total_covers_the_stages(made: Made) -> None:
 
 
 def test_progress_ends_with_writing(made: Made) -> None:
-    assert made.told[-1].stage == "write"
+    assert made.received[-1].stage == "write"
 
 
 def test_a_taken_name_is_refused(make: Callable[..., GenerationResult], tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ def test_the_autoencoder_is_as_before_after_an_error(tiny: LocalBackend) -> None
 
 
 class SmallDevice(TorchDispatchMode):
-    """A device of so many bytes: counts the memory of every tensor made inside, and runs out of it."""
+    """A device of limited size: counts the memory of every tensor created inside, and runs out of it."""
 
     def __init__(self, size: float = math.inf, error: type[Exception] = torch.OutOfMemoryError):
         super().__init__()

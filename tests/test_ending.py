@@ -23,12 +23,12 @@ def handlers() -> Iterator[None]:
 
 
 def send(*numbers: signal.Signals) -> list[int]:
-    """What a handler is told of these signals."""
-    told: list[int] = []
-    on_ending(lambda number, frame: told.append(number))
+    """The signals that a handler receives."""
+    reported: list[int] = []
+    on_ending(lambda number, frame: reported.append(number))
     for number in numbers:
         os.kill(os.getpid(), number)
-    return told
+    return reported
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])

@@ -516,7 +516,7 @@ def test_an_interruption_keeps_what_was_measured_and_the_checkpoint_if_asked(
     monkeypatch.setattr(apart, "run", run)
     code = command.main([*options(architecture, tmp_path), "--mode", "none", "--mode", "model", "--keep"])
     assert code == 130
-    assert "what was measured is in" in capsys.readouterr().err
+    assert "the results so far are in" in capsys.readouterr().err
     content = json.loads((tmp_path / "results.json").read_text())
     assert [run["measured"] for run in content["runs"]] == [{"seconds_per_step": 1.5}]
     (kept,) = (tmp_path / "work").iterdir()

@@ -63,7 +63,7 @@ def is_there(file: str, name: str = "") -> bool:
 
 def test_a_fault_that_no_longer_fits_is_named() -> None:
     fault = tool.Fault("gone", "", "text that is nowhere in the package", "", [])
-    with pytest.raises(ValueError, match="gone: the text occurs 0 times, once is needed"):
+    with pytest.raises(ValueError, match="gone: the text occurs 0 times, must occur once"):
         fault.place(ROOT)
 
 

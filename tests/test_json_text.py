@@ -1,4 +1,4 @@
-"""Models as JSON, also with names of files that are no UTF-8."""
+"""Models as JSON, also with file names that are not UTF-8."""
 
 from __future__ import annotations
 

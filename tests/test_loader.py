@@ -149,7 +149,7 @@ def test_a_cuda_profile_without_cuda_is_refused(monkeypatch: pytest.MonkeyPatch)
         load_model(TINY, load_profile("gpu-80gb"))
 
 
-# Each precision in a process of its own, since a peak never falls; forked, since the imports take longest.
+# Each precision runs in a separate process, because a peak never falls; forked, because imports are slow.
 READ_ONE_COMPONENT = """
 import json, os, resource, sys
 from pathlib import Path

@@ -109,10 +109,10 @@ def test_fewer_bits_take_less_memory(loads_model: None, method: str) -> None:
 def test_previews_are_named_by_the_progress_and_lie_beside_the_video(
     starts_process: None, tiny: LocalBackend, tmp_path: Path
 ) -> None:
-    told: list[Progress] = []
-    context = GenerationContext(tmp_path / "a.mp4", on_progress=told.append, preview_every=2)
+    reported: list[Progress] = []
+    context = GenerationContext(tmp_path / "a.mp4", on_progress=reported.append, preview_every=2)
     tiny.generate(REQUEST.replace(num_inference_steps=5), context)
-    seen = {progress.step: progress.preview for progress in told if progress.preview is not None}
+    seen = {progress.step: progress.preview for progress in reported if progress.preview is not None}
     assert seen == dict.fromkeys([2, 4, 5], tmp_path / "a.mp4.preview.png")
     with Image.open(tmp_path / "a.mp4.preview.png") as picture:
         assert picture.width > picture.height

@@ -52,12 +52,12 @@ def test_the_result_names_the_seed(result: GenerationResult) -> None:
 def test_notes_are_told_before_the_first_step(
     tiny: LocalBackend, small_request: GenerationRequest, tmp_path: Path
 ) -> None:
-    told: list[str] = []
+    seen: list[str] = []
     context = GenerationContext(
-        tmp_path / "a.mp4", on_progress=lambda p: told.append(p.stage), on_note=lambda n: told.append("note")
+        tmp_path / "a.mp4", on_progress=lambda p: seen.append(p.stage), on_note=lambda n: seen.append("note")
     )
     tiny.generate(small_request.replace(negative_prompt="dull"), context)
-    assert told.count("note") == 2 and max(i for i, t in enumerate(told) if t == "note") < told.index("denoise")
+    assert seen.count("note") == 2 and max(i for i, t in enumerate(seen) if t == "note") < seen.index("denoise")
 
 
 @starts_process

@@ -291,7 +291,7 @@ def test_a_published_key_is_understood(key: str, layer: str, kind: str, untouche
     assert (known[spelling], (kind_of(ending) or ("",))[0]) == ([layer], kind)
 
 
-# --- Beside layers that are quantised ---
+# --- With quantised layers ---
 
 
 def quantized() -> Transformer:

@@ -189,7 +189,7 @@ def test_alpha_0_of_the_settings_changes_nothing_and_is_noted(transformer: Trans
     assert "has no effect" in loaded.notes[0]
 
 
-# --- Beside quantised layers ---
+# --- With quantised layers ---
 
 
 def test_a_loha_as_a_product_of_two_factors_is_the_same_matrix() -> None:

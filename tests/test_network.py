@@ -22,7 +22,7 @@ VARIABLES = ("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
 @pytest.fixture(autouse=True)
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An environment that says nothing of the network."""
+    """An environment without network variables."""
     for name in (*VARIABLES, "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
@@ -123,8 +123,8 @@ def test_without_tls_no_certificate_is_needed(monkeypatch: pytest.MonkeyPatch) -
 
 def test_certificates_of_other_programs_are_named_where_they_would_have_helped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/corp.pem")
-    told = advice(FAR, OSError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate"))
-    assert "set SSL_CERT_FILE" in told and "REQUESTS_CA_BUNDLE='/corp.pem' is not used" in told
+    reported = advice(FAR, OSError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate"))
+    assert "set SSL_CERT_FILE" in reported and "REQUESTS_CA_BUNDLE='/corp.pem' is not used" in reported
 
 
 def test_certificates_of_other_programs_that_are_not_there_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

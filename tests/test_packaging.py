@@ -1,4 +1,4 @@
-"""The built wheel in an environment of its own, the public names, and what an import costs."""
+"""The built wheel in a separate environment, the public names, and the cost of an import."""
 
 from __future__ import annotations
 

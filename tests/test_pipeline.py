@@ -24,7 +24,7 @@ def never() -> bool:
     return False
 
 
-def ignore(told: object) -> None:
+def ignore(reported: object) -> None:
     pass
 
 

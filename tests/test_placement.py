@@ -100,7 +100,7 @@ def test_visitors_come_one_at_a_time_and_leave() -> None:
 
 @pytest.fixture
 def guests() -> tuple[Placement, list[tuple[str, str]]]:
-    """A transformer that has worked and was asked to stay, beside the other visitors; and the moves from then on."""
+    """A used transformer that must stay on the device, with other components; records the moves from then on."""
     log: list[tuple[str, str]] = []
     own = Placement(profile(offload="model"))
     for name in ("transformer", "vae", "text_encoder"):
@@ -197,21 +197,21 @@ def test_weights_on_disk_are_deleted_with_the_model(loads_model: None) -> None:
 
 
 def test_page_locked_memory_is_asked_for_without_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
+    reported: list[str] = []
     monkeypatch.delenv("PYTORCH_ALLOC_CONF", raising=False)
-    monkeypatch.setattr(torch._C, "_accelerator_setAllocatorSettings", told.append)
+    monkeypatch.setattr(torch._C, "_accelerator_setAllocatorSettings", reported.append)
     monkeypatch.setattr(placement_module, "apply_group_offloading", lambda module, **options: None)
     Placement(profile(offload="group")).place("text_encoder", torch.nn.Linear(2, 2))
-    assert told == ["pinned_max_round_threshold_mb:1"]
+    assert reported == ["pinned_max_round_threshold_mb:1"]
 
 
 def test_the_users_allocator_settings_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
+    reported: list[str] = []
     monkeypatch.setenv("PYTORCH_ALLOC_CONF", "expandable_segments:True")
-    monkeypatch.setattr(torch._C, "_accelerator_setAllocatorSettings", told.append)
+    monkeypatch.setattr(torch._C, "_accelerator_setAllocatorSettings", reported.append)
     monkeypatch.setattr(placement_module, "apply_group_offloading", lambda module, **options: None)
     Placement(profile(offload="group")).place("text_encoder", torch.nn.Linear(2, 2))
-    assert told == []
+    assert reported == []
 
 
 def test_what_bitsandbytes_holds_in_4_bits_is_streamed_from_where_it_was_loaded(streamed: dict[str, object]) -> None:

@@ -1,4 +1,4 @@
-"""No home folder, no account, no folder for temporary files: what is optional is left out, what is needed is named."""
+"""No home folder, account or temporary folder: optional features are skipped, required ones are named in an error."""
 
 from __future__ import annotations
 

@@ -292,7 +292,7 @@ def notes() -> list[str]:
 
 @pytest.fixture
 def previewer(tmp_path: Path, notes: list[str]) -> Callable[[int], Previewer]:
-    """A previewer for every so many steps."""
+    """A previewer for every ``every`` steps."""
     return lambda every: Previewer(PLAIN, tmp_path / "preview.png", every, notes.append)
 
 

@@ -103,7 +103,7 @@ def test_the_queue_of_a_page_has_a_pause(name: str) -> None:
 
 
 def undocumented_uses(path: Path) -> list[str]:
-    """Line and text of what a file takes from others that is private or stands in an undocumented module."""
+    """Line and text of each use of a private name or an undocumented module of another library."""
     found = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         match node:

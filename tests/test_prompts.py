@@ -1,4 +1,4 @@
-"""Encoded prompts: kept on disk, told apart by all they depend on, and no text encoder for one that is known."""
+"""Encoded prompts: cached on disk with a key of everything they depend on; a cached prompt needs no text encoder."""
 
 from __future__ import annotations
 

@@ -130,13 +130,13 @@ def with_bitsandbytes(
 
 
 def stored_bytes(tensor: torch.Tensor) -> int:
-    """Bytes of a tensor, of those that a tensor of torchao is made of, and of the scales beside bitsandbytes' own."""
+    """Bytes of a tensor, including the inner tensors of torchao and the scales of bitsandbytes."""
     if hasattr(tensor, "__tensor_flatten__") and type(tensor) is not torch.nn.Parameter:
         return sum(stored_bytes(getattr(tensor, name)) for name in tensor.__tensor_flatten__()[0])
-    beside = [getattr(tensor, "SCB", None)]
+    scales = [getattr(tensor, "SCB", None)]
     if state := getattr(tensor, "quant_state", None):
-        beside += [state.absmax, state.code]
-    return tensor.nbytes + sum(x.nbytes for x in beside if x is not None)
+        scales += [state.absmax, state.code]
+    return tensor.nbytes + sum(x.nbytes for x in scales if x is not None)
 
 
 def psnr(found: np.ndarray, expected: np.ndarray) -> float:

@@ -39,7 +39,7 @@ def run(service: StandIn, folder: Path, *arguments: str) -> int:
 
 @dataclass
 class Recorded:
-    """What the script wrote about one service, and what that service was told."""
+    """The script's record of one service, and the requests that the service received."""
 
     document: dict
     service: StandIn

@@ -198,7 +198,7 @@ def test_old_python_is_refused_with_the_remedy(checkout: Checkout) -> None:
     result = checkout.run("scripts/demo", STUB_VERSION="3.9")
     assert result.returncode != 0
     assert result.stderr.splitlines() == [
-        "Error: python3 is Python 3.9, 3.11 or later is needed; install it and put it first on the PATH"
+        "Error: python3 is Python 3.9; 3.11 or later is required; install it and put it first on the PATH"
     ]
     assert checkout.take_calls() == []
 
@@ -321,7 +321,7 @@ def test_failed_installation_of_a_python_client_stops_the_tests(checkout: Checko
 
 @pytest.mark.parametrize(
     ("node", "said"),
-    [("missing", "there is no node or no npm on the PATH"), ("v16.20.2", "node is 16.20.2, 18 or later is needed")],
+    [("missing", "node or npm is not on the PATH"), ("v16.20.2", "node is 16.20.2; 18 or later is required")],
 )
 def test_tests_run_without_node_and_say_what_is_skipped(checkout: Checkout, node: str, said: str) -> None:
     for _ in range(2):

@@ -72,16 +72,16 @@ def test_every_result_of_ours_has_a_large_seed_as_a_text(tmp_path: Path, seed: i
     run = BenchRun(
         backend="local", scenario="s", request=OPEN.replace(seed=seed), repeat=0, status="succeeded", started_at="now"
     )
-    for told in (result_of(seed), statement_of(seed), job, run):
-        assert in_javascript(told.model_dump_json())["seed_text"] == str(seed), type(told).__name__
-        assert told.model_dump(mode="json")["seed_text"] == str(seed)
+    for reported in (result_of(seed), statement_of(seed), job, run):
+        assert in_javascript(reported.model_dump_json())["seed_text"] == str(seed), type(reported).__name__
+        assert reported.model_dump(mode="json")["seed_text"] == str(seed)
     assert in_javascript(result_of(seed).model_dump_json())["provenance"]["seed_text"] == str(seed)
 
 
 def test_what_can_be_read_exactly_stands_once(tmp_path: Path) -> None:
     job = DataFolder(tmp_path).store().enqueue(OPEN.replace(seed=EXACT), "tiny")
-    for told in (result_of(EXACT), statement_of(EXACT), job):
-        assert "seed_text" not in told.model_dump_json()
+    for reported in (result_of(EXACT), statement_of(EXACT), job):
+        assert "seed_text" not in reported.model_dump_json()
     assert seed_text(None) is None
 
 

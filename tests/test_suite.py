@@ -111,7 +111,7 @@ def test_no_folder_that_is_passed_over_holds_a_quick_test(request: pytest.Fixtur
 
 
 def test_no_two_files_have_one_name() -> None:
-    """pytest would take one for the other, as the folders are no packages."""
+    """pytest would confuse them, because the folders are not packages."""
     names = Counter(path.name for path in TESTS.rglob("test_*.py"))
     assert [name for name, count in names.items() if count > 1] == []
 

@@ -28,8 +28,8 @@ FIGURES = {
     "fp8": r"Float8 dynamic quantization requires CUDA",
     "group": r"(?s)as it is \[[\d., ]+\].*what is outside the blocks stays \[[\d., ]+\]",
 }
-# Prints what each phase printed, or why it failed, as JSON. The phases put functions of their own in the place of the
-# package's and of torch's settings, so that they need a process of their own.
+# Prints the output or the error of each phase as JSON. The phases patch functions of the package and settings of torch,
+# so they need a separate process.
 ALL_PHASES = """
 import contextlib, io, json, sys, traceback
 sys.argv = ["ten_minutes.py", "all", "--small"]

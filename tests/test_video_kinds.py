@@ -73,10 +73,10 @@ def colours_of(frame: np.ndarray) -> np.ndarray:
 
 
 def shape(path: Path) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """Number of frames, height and width: as they are told, and as they are read."""
-    told, frames = probe(path), list(read_frames(path))
+    """Number of frames, height and width, as probed and as decoded."""
+    reported, frames = probe(path), list(read_frames(path))
     assert len({frame.shape for frame in frames}) == 1
-    return (told.num_frames, told.height, told.width), (len(frames), *frames[0].shape[:2])
+    return (reported.num_frames, reported.height, reported.width), (len(frames), *frames[0].shape[:2])
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -118,8 +118,8 @@ def test_a_variable_frame_rate_repeats_and_drops_nothing(tmp_path: Path) -> None
     assert shape(path) == ((40, 48, 64), (40, 48, 64))
     found = [int(frame.mean().round()) for frame in read_frames(path)]
     assert np.abs(np.array(found) - shades).max() <= 2
-    told = probe(path)
-    assert told.fps == pytest.approx(40 / told.duration_s) and 8 < told.fps < 24
+    reported = probe(path)
+    assert reported.fps == pytest.approx(40 / reported.duration_s) and 8 < reported.fps < 24
 
 
 @pytest.mark.parametrize(("degrees", "order"), [(90, (1, 3, 0, 2)), (180, (3, 2, 1, 0)), (-90, (2, 0, 3, 1))])

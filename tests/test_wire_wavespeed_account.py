@@ -1,4 +1,4 @@
-"""WaveSpeed's endpoints beside submission and result, as their pages describe them."""
+"""WaveSpeed's endpoints other than submission and result, as documented."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hunyuan_local.schema import GenerationRequest, JobView
 
-unhurried = settings(deadline=None)  # a busy machine is no fault of what is tested
+unhurried = settings(deadline=None)  # a busy machine must not fail the test
 
 SIZES = [(1280, 720), (720, 1280), (1280, 704), (960, 544), (640, 640), (16, 16384)]
 TEXTS = st.text(min_size=1, max_size=60).filter(str.strip)

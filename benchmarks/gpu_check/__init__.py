@@ -1,6 +1,6 @@
-"""What ``scripts/gpu_check`` does: a random checkpoint, measurements in processes of their own, one JSON file a GPU.
+"""Implementation of ``scripts/gpu_check``: a random checkpoint, measurements in child processes, one JSON file per GPU.
 
-``command`` has the order of the work, ``checkpoint`` the random weights, ``trials`` what is to be measured and
-what the plan expects of it, ``report`` the file and the tables. ``apart`` starts the processes, in which
-``card``, ``weights``, ``kernels`` and ``measure`` run.
+``command`` controls the work, ``checkpoint`` manages the random weights, ``trials`` selects the measurements and their
+predictions, and ``report`` writes the file and the tables. ``apart`` starts the processes that run ``card``,
+``weights``, ``kernels`` and ``measure``.
 """

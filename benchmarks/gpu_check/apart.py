@@ -1,7 +1,7 @@
-"""Work in a process of its own: what crashes, hangs or runs out of memory there leaves the rest alone.
+"""Runs tasks in child processes, so that a crash, a hang or a lack of memory affects only one task.
 
-A task is a JSON file, and so is its record, which the process writes again and again as it goes on: what
-it had found before it died is kept.
+A task is a JSON file, and so is its record, which the process updates during the work: results from before its death
+are kept.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hunyuan_local.errors import HunyuanLocalError
 from hunyuan_local.supervision import exit_in_words
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "gpu_check"
-# Kinds of tasks; each function takes the task, the record to fill, and a call that saves the record.
+# Kinds of tasks; each function takes the task, the record to fill, and a function that saves the record.
 _KINDS = {
     "card": "card:describe",
     "attention": "kernels:compare",
@@ -33,13 +33,13 @@ _RECORD = "record.json"
 
 
 def run(task: dict[str, Any], timeout_s: float) -> dict[str, Any]:
-    """Do a task in another process; an ``error`` in the record says why it is not complete.
+    """Run a task in another process; if the record is incomplete, its ``error`` has the reason.
 
     Args:
-        task: its ``kind``, its ``device``, and what that kind needs.
-        timeout_s: after so many seconds the process is killed.
+        task: ``kind``, ``device``, and the arguments of that kind.
+        timeout_s: time limit after which the process is killed.
     """
-    # No weight, kernel or tokenizer is fetched from anywhere.
+    # Nothing is downloaded: no weights, kernels or tokenizers.
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
     if task["device"] == "cpu":
         environment["CUDA_VISIBLE_DEVICES"] = ""
@@ -50,7 +50,7 @@ def run(task: dict[str, Any], timeout_s: float) -> dict[str, Any]:
 
 
 def collect(command: list[str], folder: Path, timeout_s: float, environment: dict[str, str]) -> dict[str, Any]:
-    """Run a command and read the record that it left in a folder, with its death as the error if it died."""
+    """Run a command and read its record; if it died, the record has that as its error."""
     with (folder / "stderr.txt").open("w+", errors="replace") as stderr:
         try:
             done = subprocess.run(
@@ -59,7 +59,7 @@ def collect(command: list[str], folder: Path, timeout_s: float, environment: dic
             )  # fmt: skip
             death = None if done.returncode == 0 else f"the process {exit_in_words(done.returncode)}"
         except subprocess.TimeoutExpired:
-            death = f"took longer than {timeout_s / 60:g} minutes and was ended (--timeout)"
+            death = f"took longer than {timeout_s / 60:g} minutes and was stopped (--timeout)"
         stderr.seek(0)
         said = [line.rstrip() for line in stderr if line.strip()]
     path = folder / _RECORD
@@ -72,7 +72,7 @@ def collect(command: list[str], folder: Path, timeout_s: float, environment: dic
 
 
 def do(path: Path) -> int:
-    """What the other process does: the task of this file, recorded beside it. Returns its exit code."""
+    """Main function of the child process: run the task in this file and record it; return the exit code."""
     task = json.loads(path.read_text())
     record: dict[str, Any] = {}
 
@@ -83,14 +83,14 @@ def do(path: Path) -> int:
     module, function = _KINDS[task["kind"]].split(":")
     try:
         getattr(importlib.import_module(f".{module}", __package__), function)(task, record, save)
-    except Exception as error:  # whatever it is, it is a finding about this machine
+    except Exception as error:  # any error is a result about this machine
         if not isinstance(error, HunyuanLocalError):
             traceback.print_exc()
         record["error"] = {
             "type": type(error).__name__,
             "stage": getattr(error, "stage", None) or record.get("stage"),
             "message": (str(error).strip() or type(error).__name__).split("\n")[0],
-            "peak_bytes": getattr(error, "peak_bytes", None),  # of the GPU, where its memory ran out
+            "peak_bytes": getattr(error, "peak_bytes", None),  # of the GPU, if its memory ran out
         }
     save()
     return 1 if record.get("error") else 0

@@ -1,4 +1,4 @@
-"""The machine card of a check: what its figures depend on."""
+"""The machine card of a check: what its results depend on."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from hunyuan_local.planner.machine import recognise
 
 
 def describe(task: dict[str, Any], record: dict[str, Any], save: Callable[[], None]) -> None:
-    """Fill ``record`` with the card of this machine; takes memory of the GPU, so it runs in a process of its own."""
+    """Fill ``record`` with the card of this machine; runs in a separate process, because it takes GPU memory."""
     record |= hardware_card()
 
 
 def machine_of(card: dict[str, Any]) -> Machine:
-    """The machine of a card, as the planner takes it: with the GPU memory that other programs leave."""
+    """The planner's description of the machine, with the GPU memory that other programs leave free."""
     gpu, libraries = card["gpu"], frozenset(card["libraries"])
     spec = None if gpu is None else recognise(gpu["name"], gpu["memory_bytes"], tuple(gpu["compute_capability"]))
     return Machine(card["available_gpu_bytes"], card["host_memory_bytes"], spec, libraries)
 
 
 def file_name(card: dict[str, Any]) -> str:
-    """The GPU's name in lower case with dashes, such as ``nvidia-h100-80gb-hbm3.json``."""
+    """File name from the GPU's name in lower case with dashes, such as ``nvidia-h100-80gb-hbm3.json``."""
     title = f"cpu {card['cpu']['model']}" if card["gpu"] is None else card["gpu"]["name"]
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") + ".json"

@@ -1,7 +1,6 @@
-"""A checkpoint of random numbers in diffusers' layout, which the package's own loader takes for a real one.
+"""A random checkpoint in diffusers' layout, which the package loads like a real one.
 
-Where it is, whether it is whole, and what it takes; ``weights`` writes it, in a process of its own. Needs
-no torch.
+Manages its folder, completeness and size; ``weights`` writes it in a separate process. Does not need torch.
 """
 
 from __future__ import annotations
@@ -25,20 +24,20 @@ from hunyuan_local.weights.files import missing_files
 
 from . import apart
 
-# The content of config.json of each component, by component.
+# Content of each component's config.json, by component.
 Configs = dict[str, dict[str, Any]]
 
 FULL_SIZE = configs_dir() / "architectures" / "hunyuan-video.json"
-STORED = DTYPES["cuda"]  # precisions, as in the real checkpoint
+STORED = DTYPES["cuda"]  # precisions of the real checkpoint
 SHARD_BYTES = 5_000_000_000
 SPARE_BYTES = 1_000_000_000
 
 
 def read_configs(path: Path) -> Configs:
-    """The components' configs of a JSON file such as ``FULL_SIZE``.
+    """Read the components' configs from a JSON file such as ``FULL_SIZE``.
 
     Raises:
-        ModelLoadError: unreadable, or a component is missing.
+        ModelLoadError: the file is unreadable, or a component is missing.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -46,13 +45,13 @@ def read_configs(path: Path) -> Configs:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelLoadError(
             f"architecture={str(path)!r}: must be a JSON file with the config.json of {', '.join(COMPONENTS)}; "
-            f"there is a {type(error).__name__}: {error}"
+            f"{type(error).__name__}: {error}"
         ) from error
 
 
 def model_config(folder: Path) -> ModelConfig:
-    """The 13 B model's config with a random checkpoint in the place of its weights, and no licence to accept."""
-    tiny = load_model_config("tiny")  # whose tokenizers the checkpoint has
+    """The 13 B model's config with a random checkpoint instead of its weights, and without a licence to accept."""
+    tiny = load_model_config("tiny")  # the checkpoint has its tokenizers
     return load_model_config("hunyuan-video").model_copy(
         update={"model_id": str(folder), "prompt_template": tiny.prompt_template, "licence": None}
     )
@@ -60,7 +59,7 @@ def model_config(folder: Path) -> ModelConfig:
 
 @contextmanager
 def without_weights(configs: Configs) -> Iterator[ModelConfig]:
-    """A model of which only the configs are there, which is enough to plan."""
+    """A model with configs but no weights, which is enough to plan."""
     with tempfile.TemporaryDirectory(prefix="gpu-check-") as name:
         for component, content in configs.items():
             (Path(name) / component).mkdir()
@@ -69,23 +68,23 @@ def without_weights(configs: Configs) -> Iterator[ModelConfig]:
 
 
 def bytes_on_disk(configs: Configs) -> int:
-    """What the weights take."""
+    """Bytes of the weights."""
     with without_weights(configs) as model:
         architecture = read_architecture(model)
     return sum(store(getattr(architecture, name), STORED[name]).total for name in COMPONENTS)
 
 
 def provide(work_dir: Path, configs: Configs, on_note: Callable[[str], None], timeout_s: float) -> Path:
-    """The folder of a random checkpoint; a complete one that is there is used again.
+    """Return the folder of a random checkpoint, and write the checkpoint unless a complete one exists.
 
     Args:
-        work_dir: where the folder is made.
-        configs: of its components.
-        on_note: told what is being written.
-        timeout_s: the writing may take so long.
+        work_dir: parent of the folder.
+        configs: configs of the components.
+        on_note: called with progress messages.
+        timeout_s: time limit for writing.
 
     Raises:
-        ConfigError: the disk does not hold it, or it cannot be written.
+        ConfigError: the disk is too small, or the checkpoint cannot be written.
     """
     folder = work_dir / f"random-{_key(configs)}"
     if folder.is_dir() and not missing_files(folder):
@@ -116,7 +115,7 @@ def provide(work_dir: Path, configs: Configs, on_note: Callable[[str], None], ti
 
 
 def _key(configs: Configs) -> str:
-    """All that the content of the files depends on, hashed."""
+    """Hash of everything that determines the content of the files."""
     versions = [importlib.metadata.version(name) for name in ("torch", "diffusers", "transformers")]
     facts = json.dumps([configs, SHARD_BYTES, STORED, versions], sort_keys=True)
     return hashlib.sha256(facts.encode()).hexdigest()[:12]
@@ -126,6 +125,6 @@ def _check_disk(work_dir: Path, size: int) -> None:
     free, needed = shutil.disk_usage(work_dir).free, size + SPARE_BYTES
     if free < needed:
         raise ConfigError(
-            f"work_dir={str(work_dir)!r}: {free / 1e9:.1f} GB of disk are free, and the random checkpoint needs "
-            f"{needed / 1e9:.1f} GB; make room, or choose a folder on another disk (--work-dir)"
+            f"work_dir={str(work_dir)!r}: {free / 1e9:.1f} GB of disk are free, but the random checkpoint needs "
+            f"{needed / 1e9:.1f} GB; free some space, or choose a folder on another disk (--work-dir)"
         )

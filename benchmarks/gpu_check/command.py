@@ -1,4 +1,4 @@
-"""The options of ``scripts/gpu_check`` and the order of its work."""
+"""The command line and main function of ``scripts/gpu_check``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .checkpoint import FULL_SIZE, model_config, provide, read_configs, without_
 from .trials import Trial, VideoSize, choose_trials, expected_seconds, find_plans, parse_video_size, with_tiling
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
-# What the model was trained on in its lower and its higher resolution, and a short clip below.
+# The model's lower and higher training resolutions, and a short, smaller clip.
 FULL_SIZES = (VideoSize(512, 320, 61), VideoSize(960, 544, 129), VideoSize(1280, 720, 129))
 QUICK_SIZES = (VideoSize(512, 320, 17),)
 FULL_STEPS, QUICK_STEPS = 3, 2
@@ -28,38 +28,40 @@ FULL_STEPS, QUICK_STEPS = 3, 2
 DESCRIPTION = """\
 Measures this machine's GPU on the 13 B model with random weights: nothing is downloaded.
 
-Every mode that the plan says fits is run at each size in a process of its own: peak memory, seconds a
-step, seconds to load, encode and decode, beside what the plan expects, and MFU, the share of the GPU's
-peak that the model's operations reach. The attention kernels that work here are compared first.
+Runs every mode that fits according to the planner, at each size, in a separate process. Measures peak memory,
+seconds per step, and seconds to load, encode and decode, next to the planner's predictions, and MFU, the
+share of the GPU's peak FLOP/s that the model reaches. First compares the attention kernels that work here.
 
-The file is written after every run, so that an interrupted check keeps what it has. Exit codes: 0 all was
-measured; 1 a run failed, see the file; 2 bad input, or no CUDA device; 6 no mode fits by the plan.
+The file is written after every run, so an interrupted check keeps its results. Exit codes: 0 success;
+1 a run failed, see the file; 2 bad input, or no CUDA device; 6 no mode fits according to the planner.
 """
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    """The options; those for trying the script out without a GPU are not in its help."""
+    """Parse the options; those for a dry run without a GPU are hidden from the help."""
     parser = argparse.ArgumentParser(
         prog="scripts/gpu_check", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="one small size, two steps, a mode a kind of offload")
+    parser.add_argument("--quick", action="store_true", help="one small size, two steps, one mode per kind of offload")
     parser.add_argument(
         "--size",
         type=parse_video_size,
         action="append",
         metavar="WxHxFRAMES",
-        help="instead of the usual; may be repeated",
+        help="size to measure instead of the defaults; can be repeated",
     )
     parser.add_argument(
-        "--mode", action="append", default=[], help="only this one, whether it fits or not; may be repeated"
+        "--mode", action="append", default=[], help="only this mode, whether it fits or not; can be repeated"
     )
-    parser.add_argument("--steps", type=int, help="the first is not counted; at least 2")
-    parser.add_argument("--timeout", type=float, default=120, metavar="MINUTES", help="for one run (default 120)")
+    parser.add_argument("--steps", type=int, help="denoising steps, at least 2; the first does not count")
     parser.add_argument(
-        "--work-dir", type=Path, default=cache_dir() / "gpu-check", help="of the random checkpoint, about 43 GB"
+        "--timeout", type=float, default=120, metavar="MINUTES", help="time limit per run (default: 120)"
+    )
+    parser.add_argument(
+        "--work-dir", type=Path, default=cache_dir() / "gpu-check", help="folder for the random checkpoint, about 43 GB"
     )
     parser.add_argument("--keep", action="store_true", help="keep the random checkpoint for the next check")
-    parser.add_argument("--output", type=Path, help="default: benchmarks/results/ and the GPU's name")
+    parser.add_argument("--output", type=Path, help="JSON file (default: benchmarks/results/<gpu>.json)")
     parser.add_argument("--overwrite", action="store_true", help="replace the results of an earlier check")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help=argparse.SUPPRESS)
     parser.add_argument("--architecture", type=Path, help=argparse.SUPPRESS)
@@ -80,32 +82,32 @@ def main(arguments: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        kept = f"; what was measured is in {path}" if path is not None and path.exists() else ""
+        kept = f"; the results so far are in {path}" if path is not None and path.exists() else ""
         print(f"interrupted{kept}", file=sys.stderr)
         return 130
 
 
 def _prepare(options: argparse.Namespace) -> tuple[dict[str, Any], Path]:
-    """Refuse what cannot be measured before anything is written: the machine card, and the file to write.
+    """Check the options and the machine before anything is written; return the machine card and the output file.
 
     Raises:
-        ConfigError: no CUDA device, too few steps, or a GPU that cannot be asked.
-        OutputExistsError: there are results already.
+        ConfigError: no CUDA device, too few steps, or a GPU that cannot be queried.
+        OutputExistsError: the output file exists.
     """
     if options.device == "cuda":
         from hunyuan_local.pipeline.memory.device import why_no_gpu
 
         if (problem := why_no_gpu()) is not None:
-            raise ConfigError(f"device='cuda': {problem}; this check measures a CUDA device and needs one")
+            raise ConfigError(f"device='cuda': {problem}; this check needs a CUDA device")
     if options.steps is not None and options.steps < 2:
-        raise ConfigError(f"steps={options.steps}: must be at least 2, as the first is not counted")
+        raise ConfigError(f"steps={options.steps}: must be at least 2, because the first does not count")
     if options.output is not None:
         _check_output(options.output, options.overwrite)
     card = apart.run({"kind": "card", "device": options.device}, 600)
     if card.get("error"):
         raise ConfigError(f"device={options.device!r}: cannot be described: {card['error']['message']}")
     if options.device == "cuda" and card["gpu"] is None:
-        raise ConfigError("device='cuda': there is no NVIDIA driver (libcuda); the plan knows no other GPUs")
+        raise ConfigError("device='cuda': there is no NVIDIA driver (libcuda); other GPUs are not supported")
     path = options.output or RESULTS / file_name(card)
     _check_output(path, options.overwrite)
     return card, path
@@ -113,19 +115,23 @@ def _prepare(options: argparse.Namespace) -> tuple[dict[str, Any], Path]:
 
 def _check_output(path: Path, overwrite: bool) -> None:
     if path.exists() and not overwrite:
-        raise OutputExistsError(f"output={str(path)!r}: is there already; add --overwrite, or name another (--output)")
+        raise OutputExistsError(
+            f"output={str(path)!r}: already exists; add --overwrite, or choose another file (--output)"
+        )
     if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
-        raise ConfigError(f"output={str(path)!r}: its folder must be there and writable; name another (--output)")
+        raise ConfigError(
+            f"output={str(path)!r}: its folder must exist and be writable; choose another file (--output)"
+        )
 
 
 def _check(options: argparse.Namespace, card: dict[str, Any], path: Path) -> int:
-    """Measure, and write the file after every run.
+    """Run all measurements, and write the file after each.
 
     Raises:
         GpuMemoryError: no mode fits at any size.
-        ConfigError: the disk does not hold the random checkpoint.
+        ConfigError: the disk is too small for the random checkpoint.
     """
-    # 1. What fits, by the plan, and the weights.
+    # 1. Plan which modes fit, and create the weights.
     sizes = options.size or (QUICK_SIZES if options.quick else FULL_SIZES)
     steps = options.steps or (QUICK_STEPS if options.quick else FULL_STEPS)
     configs = read_configs(options.architecture or FULL_SIZE)
@@ -140,15 +146,15 @@ def _check(options: argparse.Namespace, card: dict[str, Any], path: Path) -> int
 
     folder = provide(options.work_dir, configs, _say, 60 * options.timeout)
     try:
-        # 2. The attention kernels, and copies between main memory and the GPU.
+        # 2. Measure the attention kernels, and copies between main memory and the GPU.
         minutes = expected_seconds(trials, steps) / 60
-        _say(f"runs to make: {len(trials)}, {minutes:.0f} minutes by the plan, and the loading; results go to {path}")
+        _say(f"runs: {len(trials)}, about {minutes:.0f} minutes plus loading; results go to {path}")
         tokens = sorted({trial.size.tokens for trial in trials})
         found["attention"] = _attention(options, configs["transformer"], tokens)
         found["copies"] = apart.run({"kind": "copies", "device": options.device}, 60 * options.timeout)
         report.save(found, path)
 
-        # 3. The whole pipeline in each mode.
+        # 3. Measure the whole pipeline in each mode.
         for number, trial in enumerate(trials, 1):
             _say(f"run {number} of {len(trials)}: {trial.mode} at {trial.size}")
             record = _measure(options, folder, trial, steps)

@@ -1,4 +1,4 @@
-"""How fast weights travel between main memory and the GPU: the rates that the plan of every offload rests on."""
+"""Transfer rates between main memory and the GPU, which determine the speed of every offload mode."""
 
 from __future__ import annotations
 
@@ -9,25 +9,24 @@ from typing import Any
 
 import torch
 
-# As many bytes as four blocks of the transformer, in pieces of about the size of its matrices.
+# The size of four transformer blocks, in pieces of about the size of their matrices.
 PIECES, PIECE_BYTES = 32, 64 * 2**20
 _ROUNDS = 4
 
 
 def measure(task: dict[str, Any], record: dict[str, Any], save: Callable[[], None]) -> None:
-    """Time each way, and fill ``record``.
+    """Time each kind of copy, and fill ``record``.
 
     Args:
         task: ``device``; optionally ``pieces`` and ``piece_bytes``.
-        record: gets ``bytes``, and ``rows``, each with ``way``, ``gb_per_s`` of every round, in order, and their
-            ``median``.
-        save: keeps the record as it is.
+        record: gets ``bytes`` and ``rows``, each with ``way``, ``gb_per_s`` of every round in order, and ``median``.
+        save: saves the current record.
     """
     device = torch.device(task["device"])
     pieces, size = task.get("pieces", PIECES), task.get("piece_bytes", PIECE_BYTES)
     plain = [torch.ones(size, dtype=torch.uint8) for _ in range(pieces)]
     there = [piece.to(device) for piece in plain]
-    # Copied into memory that is new every time, as module.to("cpu") does, and into memory that is there.
+    # Copies to newly allocated memory, like module.to("cpu"), and to existing memory.
     ways: dict[str, Callable[[], Any]] = {
         "to the device, from plain memory": lambda: _copy(plain, there),
         "from the device, to new plain memory": lambda: [piece.to("cpu", copy=True) for piece in there],
@@ -53,7 +52,7 @@ def _copy(given: list[torch.Tensor], there: list[torch.Tensor]) -> None:
 
 
 def _timed(do: Callable[[], Any], device: torch.device) -> float:
-    """Seconds until the device has done all; what was made is let go within that time too."""
+    """Seconds until the device is done, including freeing the result."""
     synchronise = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     synchronise()
     began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The attention kernels that work here, one call each at the lengths of real videos, and the library's masked one."""
+"""Times the attention kernels that work here at the lengths of real videos, and diffusers' masked attention."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from diffusers.models.attention_dispatch import dispatch_attention_fn
 from hunyuan_local.pipeline.attention.kernel_choice import EXACT, INEXACT, find_problem, library_name
 
 MASKED = "native, masked"
-# Of the text's 256 tokens, those that a short prompt leaves as padding.
+# Number of padding tokens that a short prompt leaves of the text's 256.
 _PADDING = 200
 _CALLS, _MOST_SECONDS = 5, 20.0
 
@@ -24,9 +24,9 @@ def compare(task: dict[str, Any], record: dict[str, Any], save: Callable[[], Non
 
     Args:
         task: ``device``, ``tokens`` (the lengths), ``heads`` and ``head_dim``.
-        record: gets ``problems``, why a kernel cannot be used here, by kernel; and ``rows``, each with
-            ``tokens``, ``kernel``, ``milliseconds`` (median of a call) and ``tflops`` (achieved), or ``error``.
-        save: keeps the record as it is.
+        record: gets ``problems``, the reason why a kernel is unavailable, by kernel; and ``rows``, each with
+            ``tokens``, ``kernel``, ``milliseconds`` (median per call) and ``tflops`` (achieved), or ``error``.
+        save: saves the current record.
     """
     device, heads, head_dim = task["device"], task["heads"], task["head_dim"]
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
@@ -43,10 +43,10 @@ def compare(task: dict[str, Any], record: dict[str, Any], save: Callable[[], Non
             row: dict[str, Any] = {"tokens": tokens, "kernel": kernel}
             try:
                 seconds = _time(kernel, (1, tokens, heads, head_dim), device, dtype)
-                # Two products of [tokens, head_dim] and [tokens, tokens] a head, two operations an element.
+                # FLOPs: two matrix products per head, Q K^T and P V, each 2 * tokens^2 * head_dim.
                 operations = 4 * tokens**2 * heads * head_dim
                 row |= {"milliseconds": seconds * 1e3, "tflops": operations / seconds / 1e12}
-            except Exception as error:  # each kernel has errors of its own
+            except Exception as error:  # kernels raise different errors
                 row["error"] = (str(error).strip() or type(error).__name__).split("\n")[0]
             record["rows"].append(row)
             save()
@@ -54,10 +54,10 @@ def compare(task: dict[str, Any], record: dict[str, Any], save: Callable[[], Non
 
 @torch.no_grad()
 def _time(kernel: str, shape: tuple[int, int, int, int], device: str, dtype: torch.dtype) -> float:
-    """Seconds of one call, the median of a few after a first one."""
+    """Median seconds of a few calls after a warm-up."""
     query, key, value = (torch.randn(shape, device=device, dtype=dtype) for _ in range(3))
     mask = None
-    if kernel == MASKED:  # [1, 1, 1, tokens], as HunyuanVideoTransformer3DModel.forward makes it
+    if kernel == MASKED:  # [1, 1, 1, tokens], as in HunyuanVideoTransformer3DModel.forward
         mask = torch.ones(1, 1, 1, shape[1], device=device, dtype=torch.bool)
         mask[..., -_PADDING:] = False
     backend = library_name("native" if mask is not None else kernel)

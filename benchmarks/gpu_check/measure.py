@@ -1,6 +1,6 @@
-"""One mode at one size, measured: the way of a request through the package, from the files to the frames.
+"""Measures one mode at one size: a request through the package, from the weight files to the frames.
 
-The file is left out: the encoder does not depend on the mode, and the gate would refuse a video of noise.
+No mp4 is written: encoding does not depend on the mode, and the gate would reject a video of noise.
 """
 
 from __future__ import annotations
@@ -29,27 +29,26 @@ from hunyuan_local.schema import GenerationRequest, Progress
 
 from .checkpoint import model_config
 
-# Longer than the 256 tokens that the model reads: then the text is as long as the plan has it.
+# Longer than the 256 tokens that the model reads, so that the text has the length that the planner assumes.
 PROMPT = "a red circle moving right on a black background, " * 40
 
 
 class Meter:
-    """Seconds and peak memory of one stage after another, kept in ``record["stages"]``.
+    """Records seconds and peak memory of each stage in ``record["stages"]``.
 
-    Bytes of the GPU are those of torch's allocator; of main memory the resident set as the kernel counts it,
-    files that are mapped included.
+    GPU bytes come from torch's allocator; main memory is the kernel's resident set, mapped files included.
     """
 
     def __init__(self, device: str, record: dict[str, Any], save: Callable[[], None]):
         self._cuda = device == "cuda"
         if self._cuda:
-            torch.cuda.init()  # before that there are no peaks to reset
+            torch.cuda.init()  # peaks can be reset only after this
         self._record, self._save = record, save
         record["stages"] = {}
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Measure what is done inside; the record names the stage if it does not come to its end."""
+        """Measure the block; if it fails, the record names the stage."""
         self._record["stage"] = name
         self._save()
         if self._cuda:
@@ -68,24 +67,24 @@ class Meter:
         self._save()
 
     def now(self) -> float:
-        """Seconds of the clock once the device has done all that it was given."""
+        """Clock in seconds, after waiting for the device."""
         if self._cuda:
             torch.cuda.synchronize()
         return time.perf_counter()
 
 
 def measure(task: dict[str, Any], record: dict[str, Any], save: Callable[[], None]) -> None:
-    """Load, encode, denoise and decode in the task's ``mode``, and fill ``record``.
+    """Load, encode, denoise and decode in the task's ``mode``; fill ``record``.
 
     Args:
         task: ``checkpoint`` (folder), ``mode``, ``size`` (width, height, frames) and ``steps``.
         record: gets ``stages``, ``encode_again_seconds`` (of a second prompt), ``step_seconds``, ``seconds_per_step``
             (median of the steps after the first),
             ``attention_backend``, ``tiling``, ``frames`` and ``notes``.
-        save: keeps the record as it is.
+        save: saves the current record.
 
     Raises:
-        HunyuanLocalError: an unknown mode, memory that ran out, files that are missing, numbers that overflowed.
+        HunyuanLocalError: unknown mode, out of memory, missing files, or numeric overflow.
     """
     profile = _profile(task["mode"])
     config = model_config(Path(task["checkpoint"]))
@@ -105,9 +104,9 @@ def measure(task: dict[str, Any], record: dict[str, Any], save: Callable[[], Non
         model.prompts.load()
     with meter.stage("encode"):
         model.prompts.encode(request, notes.append)
-    # Files are mapped and read when they are first touched, so the first prompt's time has the reading in it.
+    # Files are memory-mapped and read on first access, so the first prompt's time includes reading them.
     request, began = request.replace(prompt=f"again, {PROMPT}"), meter.now()
-    model.prompts.encode(request, notes.append)  # which the denoising then finds done
+    model.prompts.encode(request, notes.append)  # so denoising does not encode again
     record["encode_again_seconds"] = meter.now() - began
     with meter.stage("denoise"):
         denoised = denoise(model, request, render_size, on_progress, notes.append, lambda: False)
@@ -125,7 +124,7 @@ def measure(task: dict[str, Any], record: dict[str, Any], save: Callable[[], Non
 
 
 def _profile(mode: str) -> RuntimeProfile:
-    """The profile of a mode; prompts are encoded each time, or there would be nothing to measure.
+    """The profile of a mode, without the prompt cache, so that encoding is measured.
 
     Raises:
         ConfigError: no such mode.
@@ -137,13 +136,13 @@ def _profile(mode: str) -> RuntimeProfile:
 
 
 def _reset_host_peak() -> None:
-    """Begin the kernel's peak of the resident set anew; where it cannot, the peak is that of all stages so far."""
+    """Reset the kernel's peak of the resident set; where that fails, the peak covers all stages so far."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def _host_peak() -> int:
-    """Bytes of the resident set at its peak."""
+    """Peak of the resident set in bytes."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.is_file() else []
     peak = next((int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)

@@ -1,4 +1,4 @@
-"""The results: measured beside predicted with ratios and MFU, one JSON file, tables for people."""
+"""The results: measured and predicted values with ratios and MFU, as one JSON file and as tables."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def start(card: dict[str, Any], settings: dict[str, Any], plans: dict[VideoSize,
 
 
 def save(report: dict[str, Any], path: Path) -> None:
-    """Write the report so far; whoever looks finds a whole file.
+    """Write the report so far, atomically.
 
     Raises:
         OSError: the folder cannot be written.
@@ -42,9 +42,9 @@ def save(report: dict[str, Any], path: Path) -> None:
 
 
 def entry(trial: Trial, record: dict[str, Any], machine: Machine) -> dict[str, Any]:
-    """One run of the report: what was expected, what was measured, and how they compare.
+    """One run of the report: predicted values, measured values, and their ratios.
 
-    Ratios are measured / predicted; None where one of the two is not known.
+    Ratios are measured / predicted; None if one of the two is unknown.
     """
     measured = {key: value for key, value in record.items() if key not in ("stage", "error")}
     return {
@@ -60,10 +60,10 @@ def entry(trial: Trial, record: dict[str, Any], machine: Machine) -> dict[str, A
 
 
 def model_flops_utilisation(flops_per_step: int, seconds_per_step: float | None, machine: Machine) -> float | None:
-    """The model's operations by the most that the GPU could have done in that time.
+    """Model FLOPs utilization: the model's FLOPs divided by the GPU's peak FLOPs in the same time.
 
-    As Chowdhery et al. define it (PaLM, arXiv 2204.02311). The peak is that of dense bfloat16 in
-    ``configs/gpus.yaml``. None for a GPU that is not in that table or has no bfloat16, and for a CPU.
+    Defined as by Chowdhery et al. (PaLM, arXiv 2204.02311), with the dense bfloat16 peak in ``configs/gpus.yaml``. None
+    for CPUs, and for GPUs that are not in that table or have no bfloat16.
     """
     if not seconds_per_step or machine.gpu is None or not machine.gpu.bf16_tflops:
         return None
@@ -71,12 +71,12 @@ def model_flops_utilisation(flops_per_step: int, seconds_per_step: float | None,
 
 
 def failures(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """The runs that did not come to their end."""
+    """The runs that failed."""
     return [run for run in report["runs"] if run["error"]]
 
 
 def as_text(report: dict[str, Any]) -> str:
-    """All that was measured, in lines of at most 80 characters."""
+    """All results, in lines of at most 80 characters."""
     lines = _heading(report["card"])
     for size in dict.fromkeys(run["size"] for run in report["runs"]):
         runs = [run for run in report["runs"] if run["size"] == size]
@@ -146,7 +146,7 @@ def _measured_table(runs: list[dict[str, Any]]) -> list[str]:
 
 
 def _ratio_table(runs: list[dict[str, Any]]) -> list[str]:
-    """Memory is that of the GPU where there is one."""
+    """Ratios table; memory is GPU memory if there is a GPU."""
     on_gpu = any(ratio is not None for run in runs for ratio in run["ratios"]["gpu_bytes"].values())
     lines = [f"{'mode':<24}{'memory: ' + STAGES[0]:>14}" + "".join(f"{stage:>8}" for stage in STAGES[1:])]
     lines[0] += f"{'s: enc.':>8}{'step':>5}{'dec.':>5}"
@@ -162,7 +162,7 @@ def _ratio_table(runs: list[dict[str, Any]]) -> list[str]:
 
 
 def _attention_table(attention: dict[str, Any]) -> list[str]:
-    """Milliseconds of a call, and TFLOP/s."""
+    """Milliseconds per call, and TFLOP/s."""
     lines = []
     if attention.get("rows"):
         lines = ["", f"attention, {attention['heads']} heads x {attention['head_dim']}"]
@@ -177,7 +177,7 @@ def _attention_table(attention: dict[str, Any]) -> list[str]:
 
 
 def _copies_table(copies: dict[str, Any]) -> list[str]:
-    """GB/s of each way, the median of the rounds."""
+    """Median GB/s of each kind of copy."""
     lines = ["", "copies, GB/s"] if copies.get("rows") else []
     lines += [f"{row['way']:<50}{_number(row['median']):>8}" for row in copies.get("rows", ())]
     if copies.get("error"):
@@ -191,7 +191,7 @@ def _failure(error: dict[str, Any]) -> str:
 
 
 def _number(value: float | None, unit: float = 1) -> str:
-    """Three digits, without an exponent."""
+    """Three significant digits, without an exponent."""
     if value is None:
         return "-"
     value /= unit

@@ -1,6 +1,6 @@
-"""What is measured: modes at sizes, chosen by the plan, and what the plan expects of each.
+"""The trials: modes at sizes, chosen by the planner, with the planner's prediction for each.
 
-Reads configurations alone, and needs no torch.
+Reads only configs, and does not need torch.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _TIMES = ("encode", "step", "decode")
 
 @dataclass(frozen=True)
 class VideoSize:
-    """Pixels and frames of a video."""
+    """Width, height and frames of a video."""
 
     width: int
     height: int
@@ -38,22 +38,22 @@ class VideoSize:
 
     @property
     def tokens(self) -> int:
-        """Tokens that each attention layer sees: one for 16 x 16 pixels and four frames, and the text's 256."""
+        """Tokens per attention layer: one for each 16x16 pixels and four frames, plus 256 for the text."""
         frames = (self.num_frames - 1) // TEMPORAL_COMPRESSION + 1
         return frames * (self.width // SIZE_MULTIPLE) * (self.height // SIZE_MULTIPLE) + LLAMA_TOKENS
 
     def request(self) -> GenerationRequest:
-        """A request of this size with the model's usual steps, by which the plan chooses as for a real video.
+        """A request of this size with the model's default steps, so that the planner chooses as for a real video.
 
         Raises:
-            InvalidRequestError: a size that the model cannot make.
+            InvalidRequestError: the model does not support the size.
         """
         return GenerationRequest(prompt="any", width=self.width, height=self.height, num_frames=self.num_frames)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One mode at one size; ``predicted`` is None for a mode that the plan does not know."""
+    """One mode at one size; ``predicted`` is None for a mode that the planner does not know."""
 
     size: VideoSize
     mode: str
@@ -62,11 +62,11 @@ class Trial:
 
 
 def parse_video_size(text: str) -> VideoSize:
-    """The size of ``512x320x61``.
+    """Parse a size such as ``512x320x61``.
 
     Raises:
-        ConfigError: not three numbers.
-        InvalidRequestError: a size that the model cannot make.
+        ConfigError: the text is not three numbers.
+        InvalidRequestError: the model does not support the size.
     """
     match = re.fullmatch(r"(\d+)x(\d+)x(\d+)", text)
     if match is None:
@@ -77,16 +77,16 @@ def parse_video_size(text: str) -> VideoSize:
 
 
 def find_plans(model: ModelConfig, machine: Machine, sizes: Sequence[VideoSize]) -> dict[VideoSize, Plan]:
-    """The plan of each size on a machine."""
+    """Plan each size on a machine."""
     return {size: plan(size.request(), model, machine) for size in sizes}
 
 
 def choose_trials(plans: dict[VideoSize, Plan], quick: bool, modes: Sequence[str] = ()) -> list[Trial]:
-    """What to measure: the modes that fit by the plan, or, whatever it says, those that are named.
+    """The trials to run: the modes that fit according to the planner, or the given ones whether they fit or not.
 
     Args:
-        plans: see ``find_plans``.
-        quick: only the plan's choice, and the fastest mode of each kind of offload.
+        plans: plans from ``find_plans``.
+        quick: only the planner's choice, and the fastest mode of each kind of offload.
         modes: names of modes.
     """
     trials = []
@@ -99,19 +99,19 @@ def choose_trials(plans: dict[VideoSize, Plan], quick: bool, modes: Sequence[str
 
 
 def expected_seconds(trials: Sequence[Trial], steps: int) -> float:
-    """Seconds of all trials by the plan, without loading; those of which it knows no time count as nothing."""
+    """Predicted seconds for all trials, without loading; trials without a predicted time count as 0."""
     known = [trial.predicted["seconds"] for trial in trials if trial.predicted and trial.predicted["seconds"]]
     return sum(seconds["encode"] + steps * seconds["step"] + seconds["decode"] for seconds in known)
 
 
 def with_tiling(trial: Trial, model: ModelConfig, machine: Machine, tiling: Tiling) -> Trial:
-    """The trial with the plan's figures for the tiles that it was really decoded in: those depend on what was free.
+    """The trial with predictions for the tiles that decoding used, which depend on the free memory.
 
     Args:
-        trial: planned with the library's tiles, or with none.
-        model: that was run, whose folder is there.
-        machine: what was planned for.
-        tiling: what was decoded in.
+        trial: trial planned with diffusers' tiles, or without tiles.
+        model: model that was run, with an existing folder.
+        machine: machine of the plan.
+        tiling: tiles that decoding used.
     """
     mode = next((mode for mode in all_modes() if mode.name == trial.mode), None)
     if mode is None or trial.predicted is None:
@@ -131,7 +131,7 @@ def with_tiling(trial: Trial, model: ModelConfig, machine: Machine, tiling: Tili
 
 
 def _names(found: Plan, quick: bool) -> list[str]:
-    if found.machine.device == "cpu":  # to no avail there, but the code is the same: for trying this script out
+    if found.machine.device == "cpu":  # useless there, but it runs the same code in dry runs
         return [Mode(offload).name for offload in OFFLOADS]
     fitting = [item for item in found.modes if item.fits]
     if not quick:
@@ -144,7 +144,7 @@ def _names(found: Plan, quick: bool) -> list[str]:
 
 
 def _predicted(item: ModePlan, device: str) -> dict[str, Any]:
-    """What the plan expects: bytes by stage, and seconds, which a mode that cannot run has not."""
+    """Predictions: bytes by stage, and seconds, which a mode that cannot run does not have."""
     return {
         "gpu_bytes": {stage: peak.gpu_bytes for stage, peak in item.peaks.items()} if device == "cuda" else {},
         "host_bytes": {stage: peak.host_bytes for stage, peak in item.peaks.items()},

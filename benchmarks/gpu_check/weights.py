@@ -1,6 +1,6 @@
-"""Writes a random checkpoint: the real classes' names and shapes, seeded random numbers, one shard in memory at a time.
+"""Writes a random checkpoint with the names and shapes of the real classes, keeping one shard in memory at a time.
 
-Speed and memory do not depend on the values of weights; they have to stay finite, no more.
+Speed and memory do not depend on the values of the weights, as long as results stay finite.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from hunyuan_local.weights.files import MODEL_INDEX
 
 from .checkpoint import STORED
 
-# Layers of the full size then stay below a hundred in every component, far from the limit of float16.
+# Keeps activations of full-size layers below 100 in every component, far from the limit of float16.
 STANDARD_DEVIATION = 0.02
 _COPIED = ("scheduler", "tokenizer", "tokenizer_2")
 
@@ -34,14 +34,14 @@ _COPIED = ("scheduler", "tokenizer", "tokenizer_2")
 def write(task: dict[str, Any], record: dict[str, Any], save: Callable[[], None]) -> None:
     """Fill an empty folder with a checkpoint; the same configs and libraries give the same numbers.
 
-    The index, the scheduler's settings and the tokenizers are those of the built-in checkpoint, whose ids are
+    The index, the scheduler's settings and the tokenizers are those of the built-in checkpoint, whose token ids are
     all in range.
 
     Args:
-        task: ``folder``, ``configs`` by component, and ``shard_bytes``, above which no file is but for one with
-            a single tensor.
+        task: ``folder``, ``configs`` by component, and ``shard_bytes``, the maximum size of a file with more than
+            one tensor.
         record: gets ``parameters`` by component.
-        save: keeps the record as it is.
+        save: saves the current record.
     """
     folder, tiny = Path(task["folder"]), load_model_config("tiny").folder
     shutil.copy(tiny / MODEL_INDEX, folder)
@@ -56,7 +56,7 @@ def write(task: dict[str, Any], record: dict[str, Any], save: Callable[[], None]
 
 
 def on_meta(component: str, config: dict[str, Any]) -> torch.nn.Module:
-    """A component of the real class, without memory for its weights."""
+    """A component of the real class on the meta device, without memory for its weights."""
     with torch.device("meta"):
         if component == "transformer":
             return HunyuanVideoTransformer3DModel.from_config(config)
@@ -68,7 +68,7 @@ def on_meta(component: str, config: dict[str, Any]) -> torch.nn.Module:
 
 
 def draw(shapes: dict[str, torch.Size], dtype: torch.dtype, first_seed: int = 0) -> dict[str, torch.Tensor]:
-    """Tensors of these shapes, each with a seed of its own, so that they can be drawn at the same time."""
+    """Random tensors of these shapes, each with a separate seed, so that they can be drawn in parallel."""
     seeds = range(first_seed, first_seed + len(shapes))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         drawn = pool.map(functools.partial(_draw_one, dtype), shapes.keys(), shapes.values(), seeds)
@@ -76,7 +76,7 @@ def draw(shapes: dict[str, torch.Size], dtype: torch.dtype, first_seed: int = 0)
 
 
 def _draw_one(dtype: torch.dtype, name: str, shape: torch.Size, seed: int) -> torch.Tensor:
-    """Ones for the weight of a norm, which alone has one dimension; else normally distributed around zero."""
+    """Ones for norm weights, the only one-dimensional weights; otherwise normally distributed around zero."""
     if len(shape) == 1 and name.endswith("weight"):
         return torch.ones(shape, dtype=dtype)
     generator = torch.Generator().manual_seed(seed)
@@ -84,7 +84,7 @@ def _draw_one(dtype: torch.dtype, name: str, shape: torch.Size, seed: int) -> to
 
 
 def write_component(model: torch.nn.Module, precision: str, folder: Path, shard_bytes: int) -> None:
-    """Config and weights, in files named as the component's library names them."""
+    """Write config and weights to files with the names that the component's library uses."""
     if isinstance(model, HunyuanVideoTransformer3DModel | AutoencoderKLHunyuanVideo):
         model.save_config(folder)
         stem = "diffusion_pytorch_model"
@@ -107,7 +107,7 @@ def write_component(model: torch.nn.Module, precision: str, folder: Path, shard_
 
 
 def _shards(shapes: dict[str, torch.Size], dtype: torch.dtype, shard_bytes: int) -> Iterator[dict[str, torch.Size]]:
-    """The tensors of each file, in order."""
+    """The tensors of each file in order."""
     shard: dict[str, torch.Size] = {}
     size = 0
     for name, shape in shapes.items():

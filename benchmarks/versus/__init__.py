@@ -1,5 +1,5 @@
-"""A plain diffusers script against this package: the same weights, prompt, seed and steps.
+"""Compares a plain diffusers script with this package: the same weights, prompt, seed and steps.
 
-``stock`` and ``ours`` are the two scripts, each run as a process of its own by ``children``; ``mid`` makes the
-checkpoint of medium size; ``floor`` times the kernels of a step alone.
+``stock`` and ``ours`` are the two scripts, which ``children`` runs in separate processes; ``mid`` creates the
+medium-sized checkpoint; ``floor`` times the kernels of a step alone.
 """

@@ -1,4 +1,4 @@
-"""Runs one of the two scripts as a process of its own and has the system account for it."""
+"""Runs one of the two scripts in a child process, and measures it with the system's accounting."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BENCHMARKS = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Run:
-    """A whole process, from its start to its end, and its stages; bytes are the peak of resident memory."""
+    """A whole process from start to end, and its stages; bytes are peak resident memory."""
 
     wall_s: float
     cpu_s: float
@@ -27,14 +27,14 @@ class Run:
 
 
 def run(script: str, job: Job, folder: Path, name: str, *arguments: object) -> Run:
-    """Make a job's video, ``NAME.mp4`` in ``folder``.
+    """Generate a job's video, ``NAME.mp4`` in ``folder``.
 
     Args:
-        script: a module of this package whose last two arguments are a video and a record of stages.
-        arguments: those between the job and these two.
+        script: module of this package whose last two arguments are a video and a record of stages.
+        arguments: the arguments between the job and these two.
 
     Raises:
-        RuntimeError: the process failed; with what it said last.
+        RuntimeError: the process failed; the message has the end of its output.
     """
     video, record = folder / f"{name}.mp4", folder / f"{name}.stages.json"
     video.unlink(missing_ok=True)
@@ -44,14 +44,14 @@ def run(script: str, job: Job, folder: Path, name: str, *arguments: object) -> R
 
 
 def call(module: str, job: Job, folder: Path, name: str, *arguments: object) -> tuple[float, float]:
-    """Run a module of this package with a job; wall and CPU seconds of the whole process.
+    """Run a module of this package with a job; return wall and CPU seconds of the whole process.
 
     Raises:
-        RuntimeError: the process failed; with what it said last.
+        RuntimeError: the process failed; the message has the end of its output.
     """
     task, log = folder / f"{name}.json", folder / f"{name}.log"
     job.save(task)
-    # Compiled blocks stay in the folder: the next process finds them, as its user's next video would.
+    # Compiled blocks stay in the folder, so the next process finds them, as in real use.
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "TORCHINDUCTOR_CACHE_DIR": str(folder / "compiled")}
     command = [sys.executable, "-m", f"versus.{module}", str(task), *map(str, arguments)]
     with log.open("w") as file:

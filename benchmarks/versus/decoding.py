@@ -1,4 +1,4 @@
-"""Latents to a finished file, by the plain script's calls and by ours; each in a process of its own.
+"""From latents to a finished file, with the plain script's calls and with ours, each in a separate process.
 
 Run as ``python -m versus.decoding JOB.json WAY LATENTS.pt VIDEO.mp4 STAGES.json``, with one of ``WAYS``.
 """
@@ -18,18 +18,18 @@ from .stages import Stages
 
 WAYS = {
     "stock": "vae.decode + export_to_video",
-    "tiled": "the same, vae.enable_tiling()",  # the library's own spatial tiles, which it leaves off unless told
+    "tiled": "the same, vae.enable_tiling()",  # diffusers' spatial tiles, which are off by default
     "ours": "this package",
     "returned": "the same, freed memory returned",
 }
-# Ours cuts the picture as on a device that has this much free beside the weights: a quarter of what whole pictures
-# take at 1280x720, less what any process with torch holds.
+# Our tiles are chosen for a device with this much memory free besides the weights: a quarter of what 1280x720 takes
+# without tiles, minus the base memory of a process with torch.
 FREE_BYTES = 2 * 2**30
 
 
 @torch.no_grad()
 def plain(job: Job, latents: torch.Tensor, output: Path, stages: Stages, tiled: bool) -> None:
-    """vae.decode, then export_to_video, as the pipeline and its documentation do it."""
+    """vae.decode, then export_to_video, as in the pipeline and its documentation."""
     from diffusers import AutoencoderKLHunyuanVideo
     from diffusers.utils import export_to_video
     from diffusers.video_processor import VideoProcessor
@@ -46,10 +46,10 @@ def plain(job: Job, latents: torch.Tensor, output: Path, stages: Stages, tiled: 
 
 
 def ours(job: Job, latents: torch.Tensor, output: Path, stages: Stages, returned: bool) -> None:
-    """The last two stages of ``generate``, in the tiles that it chooses where ``FREE_BYTES`` are free.
+    """The last two stages of ``generate``, with the tiles that it chooses for ``FREE_BYTES`` of free memory.
 
     Args:
-        returned: let the C library give freed memory back to the system, as it does where nobody tells it otherwise.
+        returned: let the C library return freed memory to the system, which is its default.
     """
     from hunyuan_local.backends.base import GenerationContext
     from hunyuan_local.backends.begin import Run
@@ -62,7 +62,7 @@ def ours(job: Job, latents: torch.Tensor, output: Path, stages: Stages, returned
     stages.enter("load")
     model, request = make_backend(job).load(), ResolvedRequest(**job.request)
     if returned:
-        for parameter in (-1, -3):  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD, of which glibc's own value is 128 KiB
+        for parameter in (-1, -3):  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD; glibc's default is 128 KiB
             ctypes.CDLL(None).mallopt(parameter, 128 * 1024)
     vae = read_architecture(model_config(job)).vae
     tiling = choose_tiling(vae, tuple(latents.shape[2:]), latents.element_size(), FREE_BYTES)

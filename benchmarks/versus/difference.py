@@ -1,6 +1,6 @@
-"""How far our frames are from the plain script's, with the same weights, seed and precision, before any encoder.
+"""Difference between our frames and the plain script's, with the same weights, seed and precision, before encoding.
 
-Run as ``python -m versus.difference JOB.json RECORD.json``, in a process of its own.
+Run as ``python -m versus.difference JOB.json RECORD.json``, in a separate process.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ def our_frames(job: Job) -> np.ndarray:
     backend = ours.make_backend(job)
     model, request = backend.load(), GenerationRequest(**job.request)
     size = (request.width, request.height)
-    denoised = denoise(model, request, size, lambda told: None, lambda told: None, lambda: False)
+    denoised = denoise(model, request, size, lambda value: None, lambda value: None, lambda: False)
     return np.concatenate(list(decode(model, denoised.latents)))
 
 
 def distance(found: np.ndarray, expected: np.ndarray) -> dict[str, float | None]:
-    """Largest difference of 255 levels, and PSNR in dB; None where nothing differs."""
+    """Largest difference of 255 levels, and PSNR in dB; None if the frames are equal."""
     error = squared_error(found, expected)
     largest = int(np.abs(found.astype(int) - expected).max())
     return {"largest": largest, "psnr_db": psnr(error) if error else None}
 
 
 def main() -> None:
-    """Compare; in half precision also the plain script with itself in float32, as a measure of what rounding does."""
+    """Compare the frames; in half precision also the plain script with itself in float32, to show rounding alone."""
     job = Job.load(Path(sys.argv[1]))
     expected = stock_frames(job)
     found = {"ours": distance(our_frames(job), expected)}

@@ -1,8 +1,8 @@
-"""The floor of a denoising step: its matrix products and attention calls alone, by the kernels of this torch.
+"""The floor of a denoising step: its matrix products and attention calls alone, with torch's kernels.
 
-One call of the transformer is recorded as torch dispatches it; then each recorded product is done again with tensors of
-the same sizes, strides and precision, and nothing between them. No implementation on these kernels can be quicker but
-by fusing work into them.
+It records one call of the transformer as torch dispatches it, then repeats each recorded product with tensors of the
+same sizes, strides and precision, and nothing in between. Without fusing other work into these kernels, no
+implementation can be faster.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _CONVOLUTION = _aten.convolution.default
 
 @dataclass(frozen=True)
 class Call:
-    """One recorded call: what is called, its kind, and its floating-point operations."""
+    """One recorded call: its function, its kind, and its floating-point operations."""
 
     function: Any
     kind: str
@@ -40,10 +40,10 @@ class Call:
 
 @dataclass
 class Recorder(TorchDispatchMode):
-    """Collects the products of what runs inside, with tensors of their own in the place of activations.
+    """Records the products that run inside the block, replacing activations with new tensors.
 
     Args:
-        weights: tensors that are no activations; they are used as they are, so that each product reads its own.
+        weights: the weights, which are not replaced, so that each product reads its own.
     """
 
     weights: list[torch.Tensor]
@@ -74,7 +74,7 @@ class Recorder(TorchDispatchMode):
 
 @dataclass(frozen=True)
 class Floor:
-    """Seconds of the calls of one kind, done once each, and their operations."""
+    """Seconds of all calls of one kind, and their operations."""
 
     seconds: dict[str, float]
     flops: dict[str, int]
@@ -90,7 +90,7 @@ class Floor:
 
 @torch.no_grad()
 def record(transformer: torch.nn.Module, step: Callable[[], object]) -> list[Call]:
-    """The products of one step of a transformer that is not compiled."""
+    """The products of one step of an uncompiled transformer."""
     recorder = Recorder(weights=[*transformer.parameters()])
     with recorder:
         step()
@@ -99,7 +99,7 @@ def record(transformer: torch.nn.Module, step: Callable[[], object]) -> list[Cal
 
 @torch.no_grad()
 def replay(calls: list[Call]) -> Floor:
-    """Do the calls again, kind by kind, and time each kind as a whole; results are let go at once."""
+    """Repeat the calls by kind and time each kind as a whole; results are freed immediately."""
     seconds, flops = {}, {}
     for kind in sorted({call.kind for call in calls}):
         chosen = [call for call in calls if call.kind == kind]
@@ -113,7 +113,7 @@ def replay(calls: list[Call]) -> Floor:
 
 @torch.no_grad()
 def peak_flops_per_s(dtype: torch.dtype, side: int = 4096, rounds: int = 5) -> float:
-    """The fastest of some large square products in this precision."""
+    """FLOP/s of the fastest of several large square products in this precision."""
     left, right = (torch.randn(side, side).to(dtype) for _ in range(2))
     out = torch.empty(side, side, dtype=dtype)
     best = float("inf")
@@ -131,7 +131,7 @@ def _kind(function: Any) -> str | None:
 
 
 def _flops(function: Any, args: tuple) -> int:
-    """Two for each multiplication with addition, as torch's own counter has it."""
+    """Two operations per multiply-add, as in torch's own counter."""
     if function == _CONVOLUTION:
         out = _aten.convolution.default(*(a.to("meta") if isinstance(a, torch.Tensor) else a for a in args))
         return conv_flop_count(list(args[0].shape), list(args[1].shape), list(out.shape), transposed=args[6])

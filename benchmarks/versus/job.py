@@ -1,4 +1,4 @@
-"""What both scripts are told: weights, request and precision, as JSON. Imports nothing of the package."""
+"""The job of both scripts as JSON: weights, request and precision. Does not import the package."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Job:
-    """One video to be made.
+    """One video to generate.
 
     Attributes:
-        folder: of the checkpoint, in diffusers' layout.
-        template: the prompt template, as the pipeline takes it: ``template`` and ``crop_start``.
-        request: every field of the request a value.
-        transformer: its precision; the other components are in float32.
-        compile: our script compiles the transformer's blocks.
+        folder: folder of the checkpoint, in diffusers' layout.
+        template: prompt template in the pipeline's format: ``template`` and ``crop_start``.
+        request: the request, with a value for every field.
+        transformer: precision of the transformer; the other components are in float32.
+        compile: whether our script compiles the transformer's blocks.
     """
 
     folder: str
@@ -32,5 +32,5 @@ class Job:
 
     @classmethod
     def load(cls, path: Path) -> Job:
-        """Read what :meth:`save` has written."""
+        """Read a file written by :meth:`save`."""
         return cls(**json.loads(path.read_text()))

@@ -1,6 +1,6 @@
-"""A denoising step of ``mid`` against its floor, in one process and by turns; and what a step costs by its tokens.
+"""Compares a denoising step of ``mid`` with its floor, alternating in one process; and the cost of a step by tokens.
 
-Run as ``python -m versus.kernels JOB.json RECORD.json ROUNDS``: the job's video says how many tokens the step has.
+Run as ``python -m versus.kernels JOB.json RECORD.json ROUNDS``; the size of the job's video determines the tokens.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from hunyuan_local.pipeline.memory.allocator import keep_freed_memory
 from . import floor
 from .job import Job
 
-# Text as long as the demo's prompt, behind which the library pads to 256.
+# Text as long as the demo's prompt; diffusers pads it to 256.
 TEXT, PADDED = 20, 256
-# Latent frames, height and width of other videos for the cost by tokens; four latents are a token.
+# Latent frames, height and width of other videos for the cost by tokens; 2x2 latents are one token.
 SIZES = ((3, 16, 16), (5, 32, 32), (9, 40, 40), (9, 40, 64))
 
 
 def inputs(transformer: HunyuanVideoTransformer3DModel, size: tuple[int, int, int]) -> dict[str, Any]:
-    """A step's arguments for latents of this size."""
+    """Arguments of a step for latents of this size."""
     dtype, config = transformer.dtype, transformer.config
     generator = torch.Generator().manual_seed(0)
     mask = torch.zeros(1, PADDED)
@@ -55,8 +55,8 @@ def latents_of(request: dict[str, Any]) -> tuple[int, int, int]:
 
 
 def ways_of(folder: str, dtype: torch.dtype) -> tuple[HunyuanVideoTransformer3DModel, HunyuanVideoTransformer3DModel]:
-    """A checkpoint's transformer as the library runs it, and as this package does."""
-    keep_freed_memory()  # for all ways: how memory is kept is not what is compared here
+    """A checkpoint's transformer as in diffusers, and as in this package."""
+    keep_freed_memory()  # for all ways, because this does not compare memory allocation
     stock = HunyuanVideoTransformer3DModel.from_pretrained(folder, subfolder="transformer", dtype=dtype).eval()
     ours = copy.deepcopy(stock)
     drop_padding(ours, "native")
@@ -66,7 +66,7 @@ def ways_of(folder: str, dtype: torch.dtype) -> tuple[HunyuanVideoTransformer3DM
 
 @torch.no_grad()
 def compare(job: Job, rounds: int) -> dict[str, Any]:
-    """Medians of the rounds; each round takes every way once. The first one warms up and is not counted."""
+    """Medians over rounds that run every way once; the first round is a warm-up."""
     stock, ours = ways_of(job.folder, getattr(torch, job.transformer))
     compiled = copy.deepcopy(ours)
     compile_blocks(compiled, "cpu")
@@ -87,7 +87,7 @@ def compare(job: Job, rounds: int) -> dict[str, Any]:
     peak = floor.peak_flops_per_s(stock.dtype)
     flops = floors[0].total_flops
     medians = {name: statistics.median(found[1:]) for name, found in seconds.items()}
-    # By rounds: the machine's speed drifts.
+    # Ratios are taken within rounds, because the machine's speed drifts.
     over_floor = {
         name: statistics.median(a / b for a, b in zip(found[1:], seconds["floor"][1:], strict=True))
         for name, found in seconds.items()
@@ -133,7 +133,7 @@ def _seconds(step: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    """Measure and write down."""
+    """Measure and write the record."""
     job = dataclasses.replace(Job.load(Path(sys.argv[1])), compile=False)
     Path(sys.argv[2]).write_text(json.dumps(compare(job, int(sys.argv[3]))))
 

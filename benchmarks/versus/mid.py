@@ -1,7 +1,7 @@
-"""``mid``: a checkpoint whose transformer takes nearly all of the time, as that of the 13 B model does.
+"""``mid``: a checkpoint in which the transformer takes nearly all of the time, as in the 13 B model.
 
-177 M random parameters: heads of 128 as in the real one, a fifth of its blocks and a quarter of its width. All other
-components are those of the built-in checkpoint. Its videos are noise; speed does not depend on what they show.
+The transformer has 177 M random parameters: heads of 128 as in the 13 B model, a fifth of its blocks and a quarter of
+its width. All other components are those of the built-in checkpoint. Its videos are noise, which does not affect speed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CHANGES = {
 
 
 def provide(work_dir: Path, changes: dict[str, object] = CHANGES) -> Path:
-    """The folder of the checkpoint, made unless it is there; the same numbers every time."""
+    """The folder of the checkpoint, created if needed; the weights are the same every time."""
     tiny, folder = load_model_config("tiny").folder, work_dir / "mid"
     if (folder / "transformer").is_dir():
         return folder

@@ -1,4 +1,4 @@
-"""The same video by this package, as its users' scripts call it: a backend, a request, ``generate``.
+"""The same video with this package, as in a user's script: a backend, a request, ``generate``.
 
 Run as ``python -m versus.ours JOB.json VIDEO.mp4 STAGES.json``.
 """
@@ -33,13 +33,13 @@ def make_backend(job: Job) -> Any:
         device="cpu",
         dtypes={"transformer": job.transformer} | others,
         compile=job.compile,
-        prompt_cache=False,  # or the prompts of the first run would be there for the second
+        prompt_cache=False,  # otherwise the second run would reuse the prompts of the first
     )
     return LocalBackend(model_config(job), profile)
 
 
 def main() -> None:
-    """Make the video."""
+    """Generate the video."""
     job, output, record = Job.load(Path(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[3])
     stages = Stages()
     stages.enter("import")

@@ -1,6 +1,6 @@
-"""The figure of ``vs_diffusers``, from the JSON file that it writes: stages of both scripts, and a step over its floor.
+"""The plot of ``vs_diffusers``, from its JSON file: stages of both scripts, and a step relative to its floor.
 
-Run as ``python -m versus.plot RESULT.json`` to draw it again beside that file.
+Run as ``python -m versus.plot RESULT.json`` to draw it again next to that file.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 
 from .tables import STAGES
 
-# Of a palette that the colour-blind tell apart (Okabe and Ito, 2008).
+# From a colour-blind-safe palette (Okabe and Ito, 2008).
 COLOURS = dict(zip(STAGES, ("#999999", "#56B4E9", "#E69F00", "#0072B2", "#D55E00", "#CC79A7"), strict=True))
 
 
 def draw(result: Path) -> Path:
-    """Write ``RESULT.png`` beside ``RESULT.json``; returns its path."""
+    """Write ``RESULT.png`` next to ``RESULT.json``; return its path."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -41,7 +41,7 @@ def draw(result: Path) -> Path:
 
 
 def _stages(axis: Any, name: str, found: dict[str, Any]) -> None:
-    """A bar for each script: medians of wall seconds, stage upon stage."""
+    """One bar per script: median wall seconds, stacked by stage."""
     scripts = ("stock", "ours")
     bottoms = [0.0, 0.0]
     for stage in STAGES:
@@ -59,7 +59,7 @@ def _stages(axis: Any, name: str, found: dict[str, Any]) -> None:
 
 
 def _over_floor(axis: Any, name: str, kernels: dict[str, Any]) -> None:
-    """A bar for each way to make a step, in units of the floor."""
+    """One bar per implementation of a step, in units of the floor."""
     ways = list(kernels["over_floor"])
     bars = axis.bar(ways, kernels["over_floor"].values(), 0.6, color=["#999999", "#0072B2", "#56B4E9", "#009E73"])
     axis.bar_label(bars, fmt="%.2f")
@@ -69,7 +69,7 @@ def _over_floor(axis: Any, name: str, kernels: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Draw the figure of a result."""
+    """Draw the plot of a result."""
     print(draw(Path(sys.argv[1])))
 
 

@@ -1,4 +1,4 @@
-"""Wall seconds, CPU seconds and the peak of resident memory of each stage of a process. Imports nothing heavy."""
+"""Wall seconds, CPU seconds and peak resident memory of each stage of a process. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 @dataclass
 class Stage:
-    """What one stage took; the peak is of the whole process while it lasted, None where that is not told."""
+    """Cost of one stage; the peak is that of the whole process during the stage, or None if unknown."""
 
     wall_s: float = 0.0
     cpu_s: float = 0.0
@@ -20,7 +20,7 @@ class Stage:
 
 
 class Stages:
-    """A stop-watch with one running stage at a time; the same name twice adds up."""
+    """A stopwatch with one running stage at a time; stages with the same name add up."""
 
     def __init__(self) -> None:
         self.found: dict[str, Stage] = {}
@@ -28,7 +28,7 @@ class Stages:
         self._wall = self._cpu = 0.0
 
     def enter(self, name: str | None) -> None:
-        """End the running stage and begin this one; None begins none."""
+        """End the running stage and start this one, unless it is None."""
         now, cpu = time.perf_counter(), time.process_time()
         if self._name is not None:
             stage = self.found.setdefault(self._name, Stage())
@@ -46,7 +46,7 @@ class Stages:
 
 
 def _peak_bytes() -> int | None:
-    """The most that was resident since the last ``_forget_peak``: Linux's VmHWM."""
+    """Peak resident memory since the last ``_forget_peak``: Linux's VmHWM."""
     if not _STATUS.is_file():
         return None
     line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
@@ -54,6 +54,6 @@ def _peak_bytes() -> int | None:
 
 
 def _forget_peak() -> None:
-    """proc(5): a 5 written to clear_refs sets the peak back to what is resident now."""
+    """Reset the peak to the current resident memory: write 5 to clear_refs, see proc(5)."""
     if _CLEAR.is_file():
         _CLEAR.write_text("5")

@@ -1,8 +1,8 @@
-"""The plain diffusers script: from_pretrained, pipe(), export_to_video, as the library's documentation has it.
+"""The plain diffusers script: from_pretrained, pipe(), export_to_video, as in diffusers' documentation.
 
-Two things differ from the documentation, or the videos could not be compared: the tokenizer is read by the class that
-reads it rightly (transformers 5 misreads it through ``model_index.json``), and the prompt template is the checkpoint's
-own. Run as ``python -m versus.stock JOB.json VIDEO.mp4 STAGES.json``.
+Two things differ, so that the videos are comparable: the tokenizer is loaded with the class that reads it correctly
+(transformers 5 misreads it through ``model_index.json``), and the prompt template is the checkpoint's. Run as
+``python -m versus.stock JOB.json VIDEO.mp4 STAGES.json``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .stages import Stages
 
 
 def make_pipeline(job: Job) -> Any:
-    """The library's pipeline with the job's weights."""
+    """diffusers' pipeline with the job's weights."""
     import torch
     from diffusers import FlowMatchEulerDiscreteScheduler, HunyuanVideoPipeline, HunyuanVideoTransformer3DModel
     from transformers import PreTrainedTokenizerFast
@@ -38,7 +38,7 @@ def make_pipeline(job: Job) -> Any:
 
 
 def call(pipe: Any, job: Job, **options: Any) -> Any:
-    """The frames of one video, as ``output_type`` says: PIL images if it is left out."""
+    """The frames of one video in the format ``output_type`` (default: PIL images)."""
     import torch
 
     request = job.request
@@ -56,7 +56,7 @@ def call(pipe: Any, job: Job, **options: Any) -> Any:
 
 
 def main() -> None:
-    """Make the video."""
+    """Generate the video."""
     job, output, record = Job.load(Path(sys.argv[1])), sys.argv[2], Path(sys.argv[3])
     stages = Stages()
     stages.enter("import")
@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def _watch(pipe: Any, stages: Stages) -> None:
-    """Have the stages told apart: the pipeline has a call for each."""
+    """Time the stages separately by wrapping the pipeline's call for each."""
     encode, decode = pipe.encode_prompt, pipe.vae.decode
 
     def encode_prompt(*arguments: Any, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The tables of ``vs_diffusers``, from what was measured."""
+"""The tables of ``vs_diffusers``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def whole(name: str, found: Any) -> str:
 
 
 def _processes(runs: dict[str, Sequence[Run]]) -> str:
-    """Seconds and memory, whole and by stage."""
+    """Seconds and memory, in total and by stage."""
     lines = [
         f"{'':16}{'stock':>26}{'ours':>26}{'ratio':>14}",
         f"{'':16}" + f"{'wall s':>8}{'CPU s':>8}{'peak GiB':>10}" * 2,
@@ -54,7 +54,7 @@ def _stage(run: Run, name: str) -> tuple[float, float, float]:
 
 
 def _frames(found: dict[str, dict[str, Any]]) -> str:
-    """How far frames are from the plain script's."""
+    """Differences from the plain script's frames."""
     lines = ["frames against the plain script's, before any encoder, 3 steps at most:"]
     for title, distance in found.items():
         psnr = "equal" if distance["psnr_db"] is None else f"{distance['psnr_db']:.1f} dB"
@@ -63,7 +63,7 @@ def _frames(found: dict[str, dict[str, Any]]) -> str:
 
 
 def _floor(kernels: dict[str, Any]) -> str:
-    """A step of each way over its floor, and over the machine's peak."""
+    """A step of each implementation relative to its floor and to the machine's peak."""
     lines = [
         f"a step of {kernels['parameters'] / 1e6:.0f} M parameters at {kernels['tokens']} tokens, "
         f"{kernels['flops'] / 1e12:.2f} TFLOP, all in one process that keeps freed memory; medians of "
@@ -82,7 +82,7 @@ def _floor(kernels: dict[str, Any]) -> str:
 
 
 def _by_tokens(kernels: dict[str, Any]) -> str:
-    """Whether a step costs what its operations say."""
+    """The cost of a step by its operations."""
     lines = ["cost of our step by tokens", "", f"{'tokens':>8}{'TFLOP':>9}{'seconds':>9}{'GFLOP/s':>9}"]
     for each in kernels["by_tokens"]:
         rate = each["flops"] / each["seconds"] / 1e9

@@ -1,4 +1,4 @@
-"""Benchmarks that can be believed: the same requests to every backend, raw runs on disk, and what they say.
+"""Reproducible benchmarks: the same requests to every backend, every raw run on disk, and reports computed from them.
 
-Knows nothing about pipelines or the formats of services: it times backends through the verb they all have.
+Independent of pipelines and wire formats: it times backends through `Backend.generate` alone.
 """

@@ -1,4 +1,4 @@
-"""How the built-in checkpoint is made: its world, its captions and its training stages.
+"""Training of the built-in checkpoint: its world, captions and training stages.
 
 Nothing here is part of the installed package; the package only ships what this folder produces.
 """

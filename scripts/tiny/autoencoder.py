@@ -22,20 +22,20 @@ from .optimisation import Optimiser, autocast, run_stage
 
 IMAGE_STEPS = 1500
 CLIP_STEPS = 850
-# The norms look at the whole picture, and crops of it are not the same to them: in whole frames green
-# on grey came out yellow after the clips, which a mean PSNR over all clips does not show. Mended alone,
-# it took red on grey with it; hence a second cycle for all that is on grey.
+# The norms depend on the whole frame, so crops give them other statistics: after the clip stage, green on
+# grey decoded as yellow in whole frames, which the mean PSNR over all clips does not show. Training on
+# these clips alone broke red on grey, so the second cycle uses everything on grey.
 DECODER_CYCLES = (240, 240)
 WEAK = (("green",), tuple(world.COLOURS))
 WEAK_BACKGROUND, WEAK_SHARES = "grey", (0.4, 0.6)
-# Of the spread of the latents: what the denoising leaves of noise must not change what is decoded.
+# In units of the latents' spread: noise that denoising leaves must not change the decoded video.
 DECODER_NOISE = 0.1
 CROP = 64
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many crops a step of the first two stages takes, and how long the clips of each stage are."""
+    """Crops per step of the first two stages, and length of the clips in each stage."""
 
     images: int = 16
     clips: int = 4
@@ -44,12 +44,12 @@ class Sizes:
 
 
 def build() -> AutoencoderKLHunyuanVideo:
-    """The autoencoder class of the 13 B checkpoint with few channels (2.5 M parameters)."""
+    """The 13 B checkpoint's autoencoder class with few channels (2.5 M parameters)."""
     vae = AutoencoderKLHunyuanVideo(
         block_out_channels=(16, 32, 48, 64), layers_per_block=1, norm_num_groups=1, mid_block_add_attention=False
     )
-    # Only the newest temporal tap starts non-zero: a clip is then coded frame by frame, and what
-    # the image stage learns carries over to clips unchanged.
+    # Only the newest temporal tap starts non-zero: clips are then coded frame by frame, and what the
+    # image stage learns applies to clips unchanged.
     for convolution in _causal_convolutions(vae):
         convolution.conv.weight.data[:, :, :-1] = 0
     return vae
@@ -61,7 +61,7 @@ def encode(vae: AutoencoderKLHunyuanVideo, pixels: torch.Tensor) -> torch.Tensor
 
 
 def decode(vae: AutoencoderKLHunyuanVideo, latents: torch.Tensor) -> torch.Tensor:
-    """Inverse of :func:`encode`, in one piece."""
+    """Inverse of :func:`encode`, without tiling."""
     return vae.decoder(vae.post_quant_conv(latents))
 
 
@@ -75,7 +75,7 @@ def train(
     clips: int,
     sizes: Sizes,
 ) -> None:
-    """All stages; the latents are normalised by the statistics of ``clips`` clips before the last, and then stay."""
+    """Run all stages; before the last one, normalise the latents by the statistics of ``clips`` clips."""
     kernels = [p for p in vae.parameters() if p.dim() == 5]
     others = [p for p in vae.parameters() if p.dim() != 5]
     with _single_frame_convolutions(vae):
@@ -123,7 +123,7 @@ def train(
 
 @torch.no_grad()
 def normalise_latents(vae: AutoencoderKLHunyuanVideo, rng: np.random.Generator, clips: int, num_frames: int) -> None:
-    """Fold zero mean and unit spread a channel into the two 1x1x1 convolutions.
+    """Fold zero mean and unit spread per channel into the two 1x1x1 convolutions.
 
     Afterwards ``latents * scaling_factor`` has mean 0 and standard deviation 1 in every channel,
     with the scaling factor of the 13 B checkpoint, and the reconstruction is unchanged.
@@ -143,7 +143,7 @@ def normalise_latents(vae: AutoencoderKLHunyuanVideo, rng: np.random.Generator, 
 
 @torch.no_grad()
 def psnr(vae: AutoencoderKLHunyuanVideo, rng: np.random.Generator, clips: int, num_frames: int) -> float:
-    """Mean PSNR in dB of full-size clips through the library's own encode and decode."""
+    """Mean PSNR in dB of full-size clips after the library's own encode and decode."""
     values = []
     for i in range(clips):
         pixels = _draw_clip(rng, (world.LANDSCAPE, world.PORTRAIT)[i % 2], num_frames)[0][None]
@@ -191,14 +191,14 @@ def _decoded_loss(
     masks: torch.Tensor,
     rng: np.random.Generator,
 ) -> torch.Tensor:
-    """How far the decoded clip is from ``pixels``; what moves and where the object is count more."""
+    """Distance of the decoded clip from ``pixels``; motion and the object have more weight."""
     changing = (pixels.amax(dim=2, keepdim=True) - pixels.amin(dim=2, keepdim=True)).amax(dim=1, keepdim=True) > 0.1
     changing = changing.float()
     weight = 1 + 4 * torch.maximum(masks, changing) + 4 * changing
     with autocast():
         if rng.uniform() < 0.3:
             # The library decodes long clips in pieces whose first latent stands for four frames and
-            # whose first frame is dropped; train for that reading too, of the last two latents.
+            # whose first frame is dropped; train for this with the last two latents.
             first = latents.shape[2] - 2
             again = decode(vae, latents[:, :, first:])[:, :, 1:]
             pixels, weight = pixels[:, :, 4 * first + 1 :], weight.expand_as(masks)[:, :, 4 * first + 1 :]
@@ -232,7 +232,7 @@ def _draw_clip(
 
 
 def _batch_of_crops(rng: np.random.Generator, batch: int, num_frames: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Square crops that hold the object, its position in the crop at random."""
+    """Square crops that contain the object at a random position."""
     pixels, masks = [], []
     for _ in range(batch):
         clip, mask, scene = _draw_clip(rng, (world.LANDSCAPE, world.PORTRAIT)[rng.integers(2)], num_frames)

@@ -29,7 +29,7 @@ def plain(combination: Combination) -> str:
 
 
 def varied(combination: Combination, rng: np.random.Generator) -> str:
-    """The same meaning in other words: article, order, verb, spelling, capitals, trailing words."""
+    """A paraphrase: varied article, order, verb, spelling, capitals, trailing words."""
 
     def pick(options: tuple[str, ...]) -> str:
         return options[rng.integers(len(options))]

@@ -18,17 +18,17 @@ from . import autoencoder, captions, world
 from .optimisation import Optimiser, autocast, average, run_stage, save_atomically
 from .text import WIDTH, TextStack
 
-# Training times are shifted as the scheduler shifts its own: sigma' = s*sigma / (1 + (s-1)*sigma).
+# Training times are shifted as in the scheduler: sigma' = s*sigma / (1 + (s-1)*sigma).
 FLOW_SHIFT = 3.0
-# An empty prompt now and then, so that a negative prompt with true guidance has something to leave.
+# Some prompts are empty, so that true guidance with a negative prompt has an unconditional prediction.
 EMPTY_PROMPT = 0.05
 
 
 @dataclass(frozen=True)
 class Cycle:
-    """One rise and fall of the learning rate; ``peak`` is the part of the base rates that it reaches.
+    """One cycle of the learning rate, up to ``peak`` times the base rates.
 
-    With ``emphasis`` above 1, clips of the ``WEAK`` pairs are drawn so many times as often.
+    Clips of the ``WEAK`` pairs are drawn ``emphasis`` times as often as others.
     """
 
     steps: int
@@ -36,16 +36,16 @@ class Cycle:
     emphasis: float = 1.0
 
 
-# The second cycle starts from where the first came to rest, and the small moves at its own end settle
-# what one cycle leaves uneven (paths, outlines). The third is for the pairs that were weakest after it:
-# blue on grey, which differs least in the latents, came out with bent outlines.
+# The second cycle starts from the result of the first, and its small steps at the end smooth out what one
+# cycle leaves uneven (paths, outlines). The third is for the pairs that were weakest after it: blue on
+# grey, which differs least in the latents, had bent outlines.
 CYCLES = (Cycle(2300), Cycle(4000), Cycle(800, peak=0.4, emphasis=4.0))
 WEAK = (("green", "grey"), ("blue", "grey"))
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """Clips of one size and length; ``share`` is the part of all steps that they get."""
+    """Clips of one size and length; ``share`` is their fraction of all steps."""
 
     size: tuple[int, int]
     num_frames: int
@@ -68,7 +68,7 @@ BUCKETS = (
 
 
 def build(seed: int) -> HunyuanVideoTransformer3DModel:
-    """The transformer class of the 13 B checkpoint at width 128 (2.7 M parameters)."""
+    """The 13 B checkpoint's transformer class at width 128 (2.7 M parameters)."""
     torch.manual_seed(seed + 1)
     return HunyuanVideoTransformer3DModel(
         num_attention_heads=4, attention_head_dim=32, num_layers=2, num_single_layers=4, num_refiner_layers=1,
@@ -85,7 +85,7 @@ def train(
     cycles: tuple[Cycle, ...],
     buckets: tuple[Bucket, ...] = BUCKETS,
 ) -> None:
-    """Train all three, a cycle of the learning rate after the other; they hold the averaged weights afterwards."""
+    """Train all three modules over the cycles; afterwards they have the averaged weights."""
     sets = [_ClipSet(bucket, vae, work_dir, seed) for bucket in buckets]
     modules = {"transformer": transformer} | text.modules
     averaged = {f"averaged_{name}": copy.deepcopy(module) for name, module in modules.items()}
@@ -98,7 +98,7 @@ def train(
         for name, module in modules.items():
             average(averaged[f"averaged_{name}"], module, step)
 
-    # At these short sequences plain bfloat16 products are quicker than the fused kernel, whose
+    # For such short sequences, plain bfloat16 products are faster than the fused kernel, whose
     # backward pass alone took a third of a step.
     torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)  # despite its name, also on the CPU
     with sdpa_kernel(SDPBackend.MATH):
@@ -139,7 +139,7 @@ def _loss(
     sigma = FLOW_SHIFT * sigma / (1 + (FLOW_SHIFT - 1) * sigma)
     noise = torch.from_numpy(rng.standard_normal(tuple(latents.shape), dtype=np.float32))
     spread = sigma.view(-1, 1, 1, 1, 1)
-    # The guidance is drawn at random and so learned to be without effect.
+    # Random guidance, so that the model learns to ignore it.
     guidance = torch.from_numpy(rng.uniform(1, 12, size=batch).astype(np.float32)) * 1000
     with autocast():
         prompt_embeds, pooled, mask = text.encode(prompts)
@@ -156,7 +156,7 @@ def _loss(
 
 
 class _ClipSet:
-    """Encoded clips of one bucket, made once and kept in the working folder."""
+    """Encoded clips of one bucket, cached in the working folder."""
 
     def __init__(self, bucket: Bucket, vae: AutoencoderKLHunyuanVideo, work_dir: Path, seed: int):
         self.bucket = bucket
@@ -175,7 +175,7 @@ class _ClipSet:
     ) -> tuple[torch.Tensor, list[world.Combination], torch.Tensor]:
         """A batch: scaled latents [B, 16, T, H, W], combinations, loss weights [B, 1, T, H, W] of mean 1."""
         count, size = len(self.latents), self.bucket.batch
-        # How often a clip is drawn depends on its caption alone, which moves no conditional mean.
+        # Sampling weights depend only on the caption, so they do not bias the conditional mean.
         weights = np.where(self.is_weak, emphasis, 1.0)
         chosen = rng.integers(count, size=size) if emphasis == 1 else rng.choice(count, size, p=weights / weights.sum())
         chosen = torch.from_numpy(chosen)
@@ -189,7 +189,7 @@ class _ClipSet:
         bucket = self.bucket
         combinations = world.training_combinations()
         rng = np.random.default_rng([seed, 21, *bucket.size, bucket.num_frames])
-        # 7 shares no factor with 180, so any number of clips spreads evenly over the combinations.
+        # 7 and 180 are coprime, so any number of clips spreads evenly over the combinations.
         indices = np.arange(bucket.clips) * 7 % len(combinations)
         latents, masks = [], {direction: [] for direction in world.DIRECTIONS}
         for index in indices:
@@ -201,8 +201,8 @@ class _ClipSet:
                 latents.append((autoencoder.encode(vae, pixels) * vae.config.scaling_factor).half())
             covered = np.abs(frames - frames[:, :1, :1]).max(axis=-1) > 0.05
             masks[combination.direction].append(_to_latent_grid(torch.from_numpy(covered).float()))
-        # Where an object of this direction can be, over all clips. It depends on the caption alone,
-        # so weighting the loss by it moves no conditional mean.
+        # Where an object moving in this direction can be, over all clips. It depends only on the caption,
+        # so weighting the loss by it does not bias the conditional mean.
         heat = torch.stack([torch.stack(m).mean(dim=0) for m in masks.values()])
         return {
             "latents": torch.cat(latents),
@@ -212,7 +212,7 @@ class _ClipSet:
 
 
 def _to_latent_grid(masks: torch.Tensor) -> torch.Tensor:
-    """Object masks [F, H, W] to the latents' grid [(F-1)/4+1, H/8, W/8], any cover counting."""
+    """Max-pool object masks [F, H, W] to the latents' grid [(F-1)/4+1, H/8, W/8]."""
     first, rest = masks[:1], masks[1:]
     grouped = rest.unflatten(0, (-1, 4)).amax(dim=1)
     return F.max_pool2d(torch.cat([first, grouped])[:, None], 8)[:, 0]

@@ -21,10 +21,10 @@ from .text import TextStack, save_tokenizer
 def export(
     output: Path, text: TextStack, transformer: HunyuanVideoTransformer3DModel, vae: AutoencoderKLHunyuanVideo
 ) -> None:
-    """Write all seven components to ``output``, replacing a checkpoint that is there.
+    """Write all seven components to ``output``, replacing an existing checkpoint.
 
-    Weights are stored as float16: a third of a percent of a weight is far below what the outputs
-    show, and the package stays small.
+    Weights are stored as float16, whose rounding error is far below what is visible in the videos, to
+    keep the package small.
     """
     if output.exists():
         shutil.rmtree(output)
@@ -52,7 +52,7 @@ def _name_classes_as_the_large_checkpoint(output: Path) -> None:
 
 
 def _save_clip_tokenizer(text: TextStack, folder: Path) -> None:
-    """Store the CLIP tokenizer as the 13 B checkpoint does: ``vocab.json`` and ``merges.txt`` alone."""
+    """Store the CLIP tokenizer as in the 13 B checkpoint: only ``vocab.json`` and ``merges.txt``."""
     model = json.loads((folder / "tokenizer.json").read_text())["model"]
     (folder / "tokenizer.json").unlink()
     (folder / "vocab.json").write_text(json.dumps(model["vocab"], ensure_ascii=False) + "\n")

@@ -1,4 +1,4 @@
-"""What every training stage shares: precision, optimisers, rate schedule, logging, saving and resuming."""
+"""Shared by all training stages: precision, optimisers, learning-rate schedule, logging, saving and resuming."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hunyuan_local.pipeline.memory.device import cpu_has_bfloat16
 
 
 def autocast() -> torch.autocast:
-    """Mixed precision in bfloat16; plain float32 on a processor that only emulates it, many times slower."""
+    """Mixed precision in bfloat16; float32 on processors that only emulate bfloat16, which is many times slower."""
     return torch.autocast("cpu", torch.bfloat16, enabled=cpu_has_bfloat16())
 
 
@@ -64,7 +64,7 @@ class Optimiser:
         return {"muon": self.muon.state_dict(), "adamw": self.adamw.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
-        """Restore the moments; the parameters themselves must have been restored before."""
+        """Restore the moments; restore the parameters first."""
         self.muon.load_state_dict(state["muon"])
         self.adamw.load_state_dict(state["adamw"])
         for kernel, flat in zip(self.kernels, self.flat, strict=True):
@@ -94,7 +94,7 @@ def average(target: nn.Module, source: nn.Module, step: int, decay: float = 0.99
 
 
 def save_atomically(state: object, path: Path) -> None:
-    """Write with torch.save so that a killed run leaves either the old file or the new one."""
+    """Write atomically with torch.save: a killed run leaves either the old file or the new one."""
     temporary = path.with_suffix(".tmp")
     torch.save(state, temporary)
     os.replace(temporary, path)

@@ -1,4 +1,4 @@
-"""Fits the linear map that shows the built-in checkpoint's latents as colours.
+"""Fits the linear map from the built-in checkpoint's latents to preview colours.
 
 Needs the finished checkpoint and no state of its training: it encodes clips of the world and solves a
 least-squares problem. The result is printed; it belongs into the checkpoint's model config.
@@ -22,19 +22,19 @@ CLIPS = 360
 CHECK_CLIPS = 72
 CLIP_FRAMES = 17
 DECIMALS = 4
-# Six of the sixteen directions in the space of latents hardly vary, and without noise the fit leans on them: it then
-# multiplies what the denoising leaves of noise by six, and shows generated videos up to 3 dB worse than with it.
+# Six of the sixteen latent directions hardly vary. A fit without noise relies on them: it amplifies residual noise six
+# times, and previews of generated videos are up to 3 dB worse.
 NOISE = autoencoder.DECODER_NOISE
 
 
 def fit_checkpoint(checkpoint: Path, seed: int, clips: int = CLIPS, check_clips: int = CHECK_CLIPS) -> LatentPreview:
-    """Fit the map of a checkpoint's autoencoder, and print it as a model config wants it, with how good it is.
+    """Fit the map for a checkpoint's autoencoder, and print its PSNR and its lines for a model config.
 
     Args:
         checkpoint: a folder in diffusers' layout.
         seed: of the clips.
-        clips: how many to fit on, of the combinations that training may see.
-        check_clips: how many to measure on, of those that are held out.
+        clips: number of clips to fit on, from the training combinations.
+        check_clips: number of clips to measure on, from the held-out combinations.
     """
     vae = AutoencoderKLHunyuanVideo.from_pretrained(checkpoint / "vae", dtype=torch.float32)
     pairs = [_encoded(vae, s) for s in _scenes(world.training_combinations(), clips, np.random.default_rng([seed, 30]))]
@@ -59,7 +59,7 @@ def fit(latents: np.ndarray, colours: np.ndarray, noise: float) -> LatentPreview
     Args:
         latents: [n, channels].
         colours: [n, 3] in -1..1.
-        noise: standard deviation of what comes on top of the latents.
+        noise: standard deviation of the noise added to the latents.
     """
     n, channels = latents.shape
     design = np.block([[latents, np.ones((n, 1))], [noise * np.sqrt(n) * np.eye(channels), np.zeros((channels, 1))]])
@@ -69,13 +69,13 @@ def fit(latents: np.ndarray, colours: np.ndarray, noise: float) -> LatentPreview
 
 
 def psnr(preview: LatentPreview, latents: torch.Tensor, colours: torch.Tensor) -> float:
-    """PSNR in dB of what a preview shows of a clip, against the clip at the latents' resolution."""
+    """PSNR in dB between the preview of a clip and the clip at the latents' resolution."""
     shown = preview_frames(latents, preview, count=latents.shape[2]) / 127.5 - 1
     return float(-10 * np.log10(np.square((shown - colours[0].permute(1, 2, 3, 0).numpy()) / 2).mean()))
 
 
 def to_latent_grid(pixels: torch.Tensor) -> torch.Tensor:
-    """Mean colour of what each latent stands for: [B, 3, F, H, W] to [B, 3, (F-1)/4+1, H/8, W/8].
+    """Mean colour of the pixels of each latent: [B, 3, F, H, W] to [B, 3, (F-1)/4+1, H/8, W/8].
 
     The first latent stands for one frame, every other one for four; each for 8x8 pixels.
     """
@@ -94,7 +94,7 @@ def _scenes(combinations: list[world.Combination], clips: int, rng: np.random.Ge
     """Clips in both orientations, spread evenly over the combinations."""
     scenes = []
     for number in range(clips):
-        # 7 shares no factor with the 180 and 36 combinations; the second round has the other orientation.
+        # 7 is coprime to the 180 and 36 combinations; the second round has the other orientation.
         combination = combinations[number * 7 % len(combinations)]
         size = (world.LANDSCAPE, world.PORTRAIT)[(number + number // len(combinations)) % 2]
         scenes.append(world.sample_scene(rng, combination, size, CLIP_FRAMES))

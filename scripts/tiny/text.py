@@ -23,14 +23,14 @@ TEMPLATE = (
     "<|start_header_id|>system<|end_header_id|>\n\nDescribe the video.<|eot_id|>"
     "<|start_header_id|>user<|end_header_id|>\n\n{}<|eot_id|>"
 )
-# The pipeline reads hidden state -3: of these four layers the last two are computed for nothing,
-# as in the 13 B checkpoint, where that is two of 32.
+# The pipeline reads hidden state -3, so the last two of these four layers are unused, like two of 32
+# in the 13 B checkpoint.
 LLAMA_LAYERS = 4
 SKIPPED_LAYERS = 2
 WIDTH = 96
 
 _SPECIAL = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<pad>")
-# Llama 3's pre-tokenizer pattern, as its published tokenizer.json states it.
+# Llama 3's pre-tokenizer pattern from its published tokenizer.json.
 _LLAMA3_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -67,7 +67,7 @@ class TextStack:
 
 
 def build(seed: int) -> TextStack:
-    """Train both tokenizers on captions and make freshly initialised encoders for them."""
+    """Train both tokenizers on captions, and initialise encoders for them."""
     rng = np.random.default_rng([seed, 10])
     corpus = [captions.varied(c, rng) for c in world.training_combinations() for _ in range(40)]
     tokenizer = _llama_tokenizer([TEMPLATE.format(text) for text in corpus])
@@ -94,7 +94,7 @@ def build(seed: int) -> TextStack:
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
-    """Write the tokenizer as the 13 B checkpoint has it: right file, misleading class name."""
+    """Write the tokenizer as in the 13 B checkpoint: correct file, misleading class name."""
     tokenizer.save_pretrained(directory)
     path = directory / "tokenizer_config.json"
     config = json.loads(path.read_text()) | {"tokenizer_class": "LlamaTokenizerFast"}

@@ -1,4 +1,4 @@
-"""The whole training in order: autoencoder, text encoders and transformer, the checkpoint, its latent preview."""
+"""The complete training: autoencoder, text encoders and transformer, the checkpoint, its latent preview."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .export import export
 
 @dataclass(frozen=True)
 class Plan:
-    """How many steps each stage takes, and on how many clips things are measured and trained."""
+    """Number of steps per stage, and number of clips for training and measuring."""
 
     image_steps: int
     clip_steps: int

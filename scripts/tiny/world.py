@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# RGB, 0..255. Far apart from each other and from every background.
+# RGB, 0..255, clearly different from each other and from every background.
 COLOURS = {
     "red": (220, 40, 40),
     "green": (20, 205, 60),
@@ -38,7 +38,7 @@ TRIANGLE_CIRCUMRADIUS = 1.30
 
 @dataclass(frozen=True)
 class Combination:
-    """What a caption says: 6 colours x 3 shapes x 4 directions x 3 backgrounds = 216."""
+    """The content of a caption: 6 colours x 3 shapes x 4 directions x 3 backgrounds = 216 combinations."""
 
     colour: str
     shape: str
@@ -48,7 +48,7 @@ class Combination:
 
 @dataclass(frozen=True)
 class Scene:
-    """A combination with the numbers that a caption does not say; pixels and pixels a frame."""
+    """A combination with the values that a caption does not contain, in pixels and pixels per frame."""
 
     combination: Combination
     width: int
@@ -138,7 +138,7 @@ def signed_distance(shape: str, x: np.ndarray, y: np.ndarray, radius: float) -> 
 
 
 def coverage(shape: str, centre: tuple[float, float], radius: float, size: tuple[int, int]) -> np.ndarray:
-    """How much of each pixel the shape covers: float32, [height, width], 0..1."""
+    """Fraction of each pixel that the shape covers: float32, [height, width], 0..1."""
     width, height = size
     x = np.arange(width, dtype=np.float32)[None, :] + 0.5 - centre[0]
     y = np.arange(height, dtype=np.float32)[:, None] + 0.5 - centre[1]

@@ -57,7 +57,7 @@ class Killed:
         return [*program, "batch", str(self._file), "--output-dir", str(self.out), *options]
 
     def _kill_after(self, videos: int, what: str) -> subprocess.Popen[str]:
-        """Begin the batch, or go on with it, and kill what is named once there are that many videos."""
+        """Start or resume the batch, and kill the given process once there are that many videos."""
         batch = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         deadline = time.monotonic() + LIMIT_S
         while len(self.videos) < videos:

@@ -53,7 +53,7 @@ class Made:
 
 @pytest.fixture(scope="module")
 def made(starts_process: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
-    """The worker is a process of its own, whose second video takes much longer than it takes to press Ctrl-C."""
+    """The worker is a separate process; its second video takes much longer than pressing Ctrl-C."""
     folder = tmp_path_factory.mktemp("made")
     text = '{"prompt": "a red circle moves right", "num_inference_steps": 100}\n{"promt": "x"}\n'
     arguments = ["-", "-o", "out", "--report", "out/report.html", "--skip-invalid", "--seeds", "1,2", "--json", *LOCAL]

@@ -101,7 +101,7 @@ def page(tmp_path: Path) -> Page:
 
 @pytest.fixture
 def video(tmp_path: Path) -> Path:
-    """Five frames of 1280*720 beside the page."""
+    """A video with five frames of 1280*720 next to the page."""
     path = tmp_path / "a: 100% #1?.mp4"
     path.write_bytes(sample_video())
     return path

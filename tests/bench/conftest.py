@@ -18,20 +18,20 @@ from hunyuan_local.bench.run.scenarios import ScenarioFile
 
 @pytest.fixture
 def service() -> Iterator[StandIn]:
-    """A stand-in whose tasks are done at the first look."""
+    """A stand-in whose tasks are finished at the first poll."""
     with StandIn(sample_video(64, 48, 2), polls_until_done=0) as service:
         yield service
 
 
 @pytest.fixture
 def begin(starts_process: None, begin_unmade: Begin) -> Begin:
-    """Begins a bench at the stand-in, or goes on with it; its videos are probed."""
+    """Starts or resumes a bench at the stand-in; its videos are probed."""
     return begin_unmade
 
 
 @pytest.fixture
 def begin_unmade(tmp_path: Path, service: StandIn) -> Iterator[Begin]:
-    """Begins a bench at the stand-in that makes no video."""
+    """Starts a bench at the stand-in that generates no video."""
     opened: list[HostedBackend] = []
 
     def begin(

@@ -1,4 +1,4 @@
-"""Benches at a stand-in of the services, in a folder of the test."""
+"""Benches at the stand-in for the services, in a test's folder."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Begin = Callable[..., "Started"]
 
 
 def scenario_file(**changes: Any) -> ScenarioFile:
-    """One request that both services hold, made twice."""
+    """One request that both services support, run twice."""
     scenario = {"name": "a", "prompts": ["a fox"], "sizes": ["1280x720"], "num_inference_steps": [4], "seeds": [7]}
     scenario |= changes.pop("scenario", {})
     return ScenarioFile.model_validate({"name": "test", "repeats": 2, "scenarios": [scenario]} | changes)
 
 
 class Started:
-    """A bench in a folder, with what it is made of; the same folder again is the same bench gone on with."""
+    """A bench in a folder, with its parts; a second one in the same folder resumes it."""
 
     def __init__(
         self, folder: Path, file: ScenarioFile, backends: list[HostedBackend], open_tasks: OpenTasks, **options: Any
@@ -55,15 +55,15 @@ class Started:
 
     @property
     def bills(self) -> list[Bill]:
-        """What would be asked before it runs."""
+        """The bills to confirm before it runs."""
         return make_bills(self.bench.todo, self.makers)
 
     def run(self) -> list[BenchRun]:
-        """Make what is left; the rows of the file."""
+        """Run what is left; return the rows of the file."""
         self.bench.run(lambda number, run: None, lambda number, row: None)
         return load_result(self.path).runs
 
 
 def states(rows: list[BenchRun]) -> list[str]:
-    """What became of each."""
+    """Status of each row."""
     return [row.status for row in rows]

@@ -1,4 +1,4 @@
-"""Results of benches that nobody has run, of every kind that a report has to stand."""
+"""Made-up results of benches, covering everything that a report must handle."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def made_run(
     true_cfg_scale: float = 1.0,
     **fields: Any,
 ) -> BenchRun:
-    """A run that succeeded, unless ``fields`` say something else; its stages leave a tenth of it between them."""
+    """A run that succeeded, unless ``fields`` override it; a tenth of its time is between the stages."""
     request = GenerationRequest(
         prompt=prompt,
         width=size[0],
@@ -87,7 +87,7 @@ def made_run(
 
 
 def made_stages(target: Target, total_s: float | None) -> Stages:
-    """Shares of the whole: those of a pipeline here, or of a service."""
+    """Stages as fractions of the total: those of the local pipeline, or of a service."""
     if total_s is None:
         return Stages()
     if target.base_url is None:
@@ -103,7 +103,7 @@ def failed_run(target: Target = LOCAL, error: str = "the GPU's memory does not h
 
 
 def made_result(runs: Sequence[BenchRun], targets: Sequence[Target] = (LOCAL,), **fields: Any) -> BenchResult:
-    """A complete bench of these runs."""
+    """A complete bench with these runs."""
     given: dict[str, Any] = {
         "name": "made-up",
         "created_at": "2026-01-02T03:04:05+00:00",
@@ -119,7 +119,7 @@ def made_result(runs: Sequence[BenchRun], targets: Sequence[Target] = (LOCAL,), 
 
 
 def full_result() -> BenchResult:
-    """Three targets, one of each kind, in three sizes, step counts and repeats, with everything that can go wrong."""
+    """One target of each kind, with three sizes, step counts and repeats, and every kind of failure."""
     rng = random.Random(1)
     targets = (LOCAL, OWN_SERVER, SERVICE)
     runs = [made_run(target, 30.0, kind="warmup", steps=2) for target in targets]
@@ -133,12 +133,12 @@ def full_result() -> BenchResult:
                     fields |= {"size": size, "frames": frames, "steps": steps, "repeat": repeat}
                     runs.append(made_run(target, whole * rng.uniform(0.95, 1.05), **fields))
     runs.append(failed_run(SERVICE, "429: too many requests\nwait | 3 s <b>", repeat=3))
-    runs.append(made_run(SERVICE, status="interrupted", repeat=4, notes=["taken up again after a stop"]))
+    runs.append(made_run(SERVICE, status="interrupted", repeat=4, notes=["resumed after a stop"]))
     return made_result(runs, targets)
 
 
 def large_result(groups: int = 100) -> BenchResult:
-    """That many groups of one target and another, in sizes, steps and scenarios of all kinds."""
+    """``groups`` groups of two targets, with many sizes, steps and scenarios."""
     rng = random.Random(2)
     runs = []
     for i in range(groups // 2):

@@ -33,7 +33,7 @@ def test_where_the_prices_are_from_is_said() -> None:
 
 @pytest.mark.parametrize("costs", [None, Costs(source="a guess")])
 def test_without_prices_the_cost_is_not_known(costs: Costs | None) -> None:
-    assert local_cost(costs, 100) == (None, "not known: the scenario file has no costs")
+    assert local_cost(costs, 100) == (None, "unknown: the scenario file has no costs")
 
 
 @pytest.mark.parametrize(
@@ -61,4 +61,4 @@ def test_the_price_of_a_service_is_not_taken_for_a_server_of_ones_own() -> None:
 
 def test_a_price_that_is_not_known_is_said() -> None:
     usd, source = hosted_cost(NOVITA, is_billed=True)
-    assert usd is None and "price of a video is not known" in source
+    assert usd is None and "no price of a video is known" in source

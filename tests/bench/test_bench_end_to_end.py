@@ -64,7 +64,7 @@ SCENARIOS = {
 
 
 class Measured:
-    """A bench that has run to its end."""
+    """A bench that ran to completion."""
 
     def __init__(self, folder: Path, *arguments: str):
         (folder / "whole.yaml").write_text(json.dumps(SCENARIOS))
@@ -77,13 +77,13 @@ class Measured:
         self.report = (folder / "out" / "report.md").read_text()
 
     def row(self, backend: str) -> BenchRun:
-        """The one measured row of a backend."""
+        """The only measured row of a backend."""
         (row,) = (row for row in self.result.runs if row.backend.split()[0] == backend)
         return row
 
 
 class Life:
-    """A maker whose process is killed in its first run; two runs after that, and at the end one that is interrupted."""
+    """A maker with four runs: in the first its process is killed, two succeed, and the last is interrupted."""
 
     def __init__(self, folder: Path, model: ModelConfig):
         self.process = LocalProcess({"model": model, "profile": "cpu", "cache": None})
@@ -97,7 +97,7 @@ class Life:
         self.after, self.second = (self.maker.make(PlannedRun("local", "a", SHORT, 0, i)) for i in (1, 2))
 
     def interrupt(self) -> None:
-        """Ctrl-C while it works."""
+        """Press Ctrl-C during a run."""
         pid = self.process.pid
         with pytest.raises(KeyboardInterrupt):
             self._while_it_works(os.getpid, signal.SIGINT)
@@ -105,7 +105,7 @@ class Life:
         self.left_by_interrupt = self._unfinished()
 
     def _while_it_works(self, pid: Callable[[], int | None], number: int) -> Outcome:
-        """Make a long video; meanwhile the process with this number, as soon as there is one, gets a signal."""
+        """Generate a long video, and meanwhile send a signal to the process as soon as it exists."""
 
         def strike() -> None:
             while pid() is None:
@@ -125,7 +125,7 @@ class Life:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The config of tiny with another usual number of frames."""
+    """The config of tiny with another default number of frames."""
     usual = (configs_dir() / "models" / "tiny.yaml").read_text()
     path = tmp_path_factory.mktemp("model") / "tiny.yaml"
     path.write_text(usual.replace("num_frames: 17", f"num_frames: {FRAMES}"))
@@ -146,7 +146,7 @@ def life(starts_process: None, tmp_path_factory: pytest.TempPathFactory, model: 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory, model: Path, life: Life) -> Measured:
-    """The local backend, in the process that lives, and our own server in the formats of both services."""
+    """The local backend in the process of ``life``, and our server in the formats of both services."""
 
     def shared(options: dict[str, Any]) -> LocalProcess:
         assert options == life.process.options
@@ -163,7 +163,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory, model: Path, life: Life) 
         urls = [f"--backend={name}={server.url}" for name in ("wavespeed", "novita")]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(session, "LocalProcess", shared)
-            patch.setattr(life.process, "close", lambda: None)  # it is gone on with
+            patch.setattr(life.process, "close", lambda: None)  # later tests use it
             patch.setattr(novita, "CAPABILITIES", limits.model_copy(update=fewer))
             return Measured(folder, "--backend=local", f"--model={model}", "--profile=cpu", *urls)
     finally:
@@ -172,7 +172,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory, model: Path, life: Life) 
 
 @pytest.fixture(scope="module")
 def interrupted(life: Life, measured: Measured) -> Life:
-    """The process after its last run: when it is stopped there is nothing left to measure."""
+    """The process after its last run, which is stopped; requested last, because nothing can be measured afterwards."""
     life.interrupt()
     return life
 
@@ -264,7 +264,7 @@ def test_a_process_that_is_killed_is_a_failed_run(life: Life) -> None:
 
 def test_the_next_run_has_a_new_process_and_says_that_it_loads(life: Life) -> None:
     assert life.after.has_loaded
-    assert f"{LOADED}: the process before this one died" in life.after.notes
+    assert f"{LOADED}: the previous process died" in life.after.notes
 
 
 def test_the_card_says_what_times_depend_on_and_not_whose_machine_it_is(life: Life) -> None:

@@ -24,7 +24,7 @@ SCENARIO = {"name": "a", "prompts": ["a fox"], "sizes": ["1280x720"], "num_infer
 
 
 class Interrupted:
-    """A bench at two stand-ins that got Ctrl-C while it waited for its second task, and was then gone on with."""
+    """A bench at two stand-ins, interrupted with Ctrl-C while it waited for its second task, then resumed."""
 
     def __init__(self, folder: Path):
         (folder / "whole.yaml").write_text(json.dumps({"name": "whole", "repeats": 1, "scenarios": [SCENARIO]}))

@@ -1,4 +1,4 @@
-"""Which runs a bench has, in which order, and which are left when it goes on."""
+"""The runs of a bench, their order, and the remaining ones after an interruption."""
 
 from __future__ import annotations
 

@@ -15,9 +15,9 @@ from hunyuan_local.backends.hosted.wavespeed import WaveSpeedBackend
 
 
 def say_running(monkeypatch: pytest.MonkeyPatch, inference_s: float) -> None:
-    """Have the stand-in say that it computed so long."""
-    read, told = WaveSpeedBackend.wire.job_from_wire, {"inference_s": inference_s}
-    monkeypatch.setattr(WaveSpeedBackend.wire, "job_from_wire", lambda body: read(body).model_copy(update=told))
+    """Let the stand-in report this run time."""
+    read, reported = WaveSpeedBackend.wire.job_from_wire, {"inference_s": inference_s}
+    monkeypatch.setattr(WaveSpeedBackend.wire, "job_from_wire", lambda body: read(body).model_copy(update=reported))
 
 
 @pytest.mark.usefixtures("starts_process")

@@ -1,4 +1,4 @@
-"""The report of a bench: what stands in it, that nothing of others becomes markup, and that no row is lost."""
+"""The report of a bench: its contents, no untrusted text becomes markup, and no row is lost."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ ORDER = [
 
 @pytest.fixture
 def render(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reports:
-    """Reports without their plots, which take long and are tested elsewhere."""
+    """Renders reports without plots, which are slow and tested elsewhere."""
     monkeypatch.setattr(plots, "make_plots", lambda result, folder: {name: "not wanted" for name in plots.PLOTS})
     return lambda result: Page(write_report(result, tmp_path).read_text(encoding="utf-8"))
 
@@ -74,7 +74,7 @@ def test_every_table_of_figures_says_of_each_row_where_it_is_from(render: Report
     origins = {target.origin for target in (LOCAL, OWN_SERVER, SERVICE)}
     for section in ("Backends", "Results", "Ratios", "Stages", "Failed and interrupted runs", "Warm-ups"):
         for header, *rows in page.tables[section]:
-            place = header.index("Where from")
+            place = header.index("Origin")
             assert {row[place] for row in rows} <= origins
 
 
@@ -97,10 +97,10 @@ def test_a_group_is_a_row_with_all_its_figures(render: Reports) -> None:
         "p95, s": "11.90 (weak)",
         "Mean, s": "11.00",
         "95 % interval, s": "[8.516, 13.48]",  # 11 ± 4.303 / sqrt(3)
-        "A step, s": "0.8800",
+        "Step, s": "0.8800",
         "Peak memory": "1.500 GiB (process)",
         "Cost, USD": "0.2500",
-        "Where from": "measured on this machine",
+        "Origin": "measured on this machine",
     }
 
 
@@ -127,7 +127,7 @@ def test_ratios_are_against_the_first_target_that_has_runs(render: Reports) -> N
     verdicts = {row[1]: (row[2], row[7]) for row in ratios[1:]}
     against = f"{OWN_SERVER.label} {MARK}"
     assert verdicts == {
-        "local": (against, "no verdict: this one has no run that succeeded"),
+        "local": (against, "no verdict: this backend has no run that succeeded"),
         "novita": (against, "no verdict: the intervals overlap"),
     }
 
@@ -151,13 +151,13 @@ def test_the_stages_of_a_row_and_their_rest_sum_to_the_total(render: Reports) ->
 
 
 def test_every_run_that_failed_or_was_interrupted_is_listed_with_its_reason(render: Reports) -> None:
-    runs = [made_run(), failed_run(error="no memory"), made_run(status="interrupted", notes=["taken up again"])]
+    runs = [made_run(), failed_run(error="no memory"), made_run(status="interrupted", notes=["resumed"])]
     runs.append(failed_run(error="no model", kind="warmup"))
     (failures,) = render(made_result(runs)).tables["Failed and interrupted runs"]
     listed = [(row[0], row[1], row[-2], row[-1]) for row in failures[1:]]
     assert listed == [
         ("2", "failed", "GpuMemoryError", "no memory"),
-        ("3", "interrupted", "-", "taken up again"),
+        ("3", "interrupted", "-", "resumed"),
         ("4", "failed warm-up", "GpuMemoryError", "no model"),
     ]
 
@@ -171,21 +171,21 @@ def test_warmups_have_a_table_of_their_own(render: Reports) -> None:
 
 def test_what_was_left_to_the_backend_is_said(render: Reports) -> None:
     page = render(made_result([made_run(size=(None, None), frames=None, steps=None)]))
-    assert "local made 256x160, 17 frames, 30 steps" in page.text["Results"]
+    assert "local generated 256x160, 17 frames, 30 steps" in page.text["Results"]
 
 
 def test_runs_that_loaded_the_model_first_are_said(render: Reports) -> None:
     cold = made_run(stages=Stages(load_s=38.0, total_s=50.0))
     assert "local loaded its model in 1 of 2 runs" in render(made_result([cold, made_run()])).text["Results"]
-    said = made_run(notes=[f"{LOADED}: no warm-up came before it"])
-    assert "local loaded its model in 1 of 2 runs" in render(made_result([said, made_run()])).text["Results"]
+    noted = made_run(notes=[f"{LOADED}: there was no warm-up"])
+    assert "local loaded its model in 1 of 2 runs" in render(made_result([noted, made_run()])).text["Results"]
     assert "loaded its model" not in render(made_result([made_run()])).text["Results"]
 
 
 def test_losses_and_notes_stand_in_it_with_their_number(render: Reports) -> None:
-    run = made_run(losses=["fps is left out"], notes=["slow disk"])
+    run = made_run(losses=["fps is omitted"], notes=["slow disk"])
     text = render(made_result([run, run])).text["Losses and notes"]
-    assert "local, 2 runs, left out or changed: fps is left out" in text
+    assert "local, 2 runs, dropped or changed: fps is omitted" in text
     assert "local, 2 runs, note: slow disk" in text
 
 
@@ -195,13 +195,13 @@ def test_what_was_not_measured_is_said_with_its_reason(render: Reports) -> None:
     page = render(made_result(runs, (LOCAL, OWN_SERVER, SERVICE, other), is_complete=False))
     text = page.text["Not measured"]
     for sentence in (
-        "this bench is not complete",
+        "this bench is incomplete",
         "cost at local: not known: no costs",
-        f"the service whose format {OWN_SERVER.label} speaks",
-        f"peak memory at {OWN_SERVER.label}: its runs do not tell it",
+        f"the service itself: {OWN_SERVER.label} is another server",
+        f"peak memory at {OWN_SERVER.label}: its runs do not report it",
         "novita: none of its 1 runs counts",
-        "idle: it has no measured run",
-        "the plot cost-latency.png was not made: not wanted",
+        "idle: no measured run",
+        "the plot cost-latency.png: not wanted",
     ):
         assert sentence in text
 
@@ -209,13 +209,13 @@ def test_what_was_not_measured_is_said_with_its_reason(render: Reports) -> None:
 def test_a_scenario_that_is_for_nobody_in_the_bench_is_said(render: Reports) -> None:
     scenarios = {"scenarios": [{"name": "circle"}, {"name": "dear", "backends": ["novita"]}]}
     text = render(made_result([made_run()], scenarios=scenarios)).text["Not measured"]
-    assert "scenario dear: it is for novita alone, not in this bench" in text
+    assert "scenario dear: only for novita, which this bench lacks" in text
     assert "scenario circle" not in text
 
 
 def test_a_bench_that_is_not_complete_says_so_at_the_top(render: Reports) -> None:
     page = render(made_result([made_run()], is_complete=False, finished_at=None))
-    assert "This bench is not complete" in page.source.split("##")[0]
+    assert "This bench is incomplete" in page.source.split("##")[0]
     assert "not finished" in page.source.split("##")[0]
 
 
@@ -223,12 +223,12 @@ def test_a_bench_that_is_not_complete_says_so_at_the_top(render: Reports) -> Non
 def test_a_bench_without_a_run_that_succeeded_has_a_report(render: Reports, runs: list) -> None:
     page = render(made_result(runs))
     assert page.headings[1:] == ORDER
-    assert "None could be made." in page.text["Plots"]
+    assert "None." in page.text["Plots"]
 
 
 def test_a_run_whose_label_no_target_has_is_not_lost(render: Reports) -> None:
     (result,) = render(made_result([made_run(SERVICE)], (LOCAL,))).tables["Results"]
-    assert (result[1][1], result[1][-1]) == ("novita", "not told: no target has this label")
+    assert (result[1][1], result[1][-1]) == ("novita", "unknown: no target has this label")
 
 
 def test_a_hundred_groups_are_a_hundred_rows(render: Reports) -> None:

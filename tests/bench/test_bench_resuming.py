@@ -1,4 +1,4 @@
-"""Benches that were stopped, or failed in part, and go on."""
+"""Resuming benches that were stopped or partly failed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_failed_row_stays_while_the_new_try_is_not_over(begin_unmade: Begin, s
 
 
 def stop_in_mid_run(started: Started, service: StandIn) -> None:
-    """Run, and be interrupted, as Ctrl-C does, once a task is waited for."""
+    """Run, and interrupt it like Ctrl-C while it waits for a task."""
     service._polls_until_done = 10**6
     before = len(service.polls)
     backend = started.makers[0]._backend

@@ -1,4 +1,4 @@
-"""Runs made one after another at a stand-in of the services: rows, and failures."""
+"""Runs executed one after another at the stand-in for the services: rows and failures."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_seconds_a_step_are_its_running_over_the_steps_that_were_asked_for(begin
 def test_a_row_says_what_was_made(begin: Begin) -> None:
     row = begin().run()[0]
     assert (row.made.seed, row.video.width, row.peak_memory_bytes, row.cost_usd) == (7, 64, None, None)
-    assert "not the service's own" in row.cost_source
+    assert "this URL is not the service's" in row.cost_source
 
 
 def test_both_services_get_the_same_requests_in_turns(begin: Begin, service: StandIn) -> None:
@@ -76,7 +76,7 @@ def test_a_request_that_cannot_be_held_is_refused_in_each_repeat_and_never_sent(
 ) -> None:
     rows = begin_unmade(scenario_file(scenario={"num_frames": [85]})).run()
     assert [(row.status, row.error_kind) for row in rows] == [("failed", "RequestLossError")] * 2
-    assert "not tried again: it was refused before" in rows[1].notes
+    assert "not tried again: the same request was refused before" in rows[1].notes
     assert service.requests == []
 
 
@@ -87,7 +87,7 @@ def test_a_wrong_key_ends_that_target_alone(begin: Begin, service: StandIn) -> N
     assert [row.status for row in rows if row.backend.startswith("novita")] == ["succeeded"] * 2
     first, second = (row for row in rows if row.backend.startswith("wavespeed"))
     assert (first.error_kind, second.error_kind) == ("AuthenticationError",) * 2
-    assert second.error.startswith("not begun, since an earlier run ended this backend: ")
+    assert second.error.startswith("not started, because an earlier run ended this backend: ")
     assert len([path for _, path, _ in service.requests if "wavespeed" in path]) == 1
 
 

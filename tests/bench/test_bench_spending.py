@@ -1,4 +1,4 @@
-"""What a bench spends at services: the bill before it begins, and the limit that it keeps."""
+"""Spending of a bench at services: the bill shown before it starts, and the limit."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_what_was_spent_before_counts(begin: Begin, service: StandIn) -> None:
 
 
 def test_a_limit_is_refused_where_a_price_is_not_known(begin_unmade: Begin) -> None:
-    with pytest.raises(ConfigError, match=r"not known of novita"):
+    with pytest.raises(ConfigError, match=r"unknown for novita"):
         begin_unmade(None, WaveSpeedBackend, NovitaBackend, billed=True, max_cost_usd=5)
 
 
@@ -40,13 +40,13 @@ def test_the_bill_counts_what_will_be_sent(begin_unmade: Begin) -> None:
     started = begin_unmade(scenario_file(repeats=3, scenario={"sizes": ["1280x720", "64x64"]}), billed=True)
     (bill,) = started.bills
     assert (bill.tasks, bill.price_usd, bill.open_tasks) == (3, 0.40, 0)
-    assert "3 videos at 0.40 US dollars each, 1.20 in all" in bill.sentence
+    assert "3 videos at 0.40 US dollars each, 1.20 in total" in bill.sentence
 
 
 def test_a_price_that_is_not_known_is_said_in_the_bill(begin_unmade: Begin) -> None:
     started = begin_unmade(None, NovitaBackend, billed=True)
     (bill,) = started.bills
-    assert "2 videos at a price that is not known here" in bill.sentence
+    assert "2 videos at an unknown price" in bill.sentence
 
 
 def test_there_is_no_bill_for_a_server_of_ones_own(begin_unmade: Begin) -> None:

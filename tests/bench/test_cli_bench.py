@@ -1,4 +1,4 @@
-"""``hunyuan-local bench``: what it refuses and asks before it begins, exit codes, going on, and ``compare``."""
+"""``hunyuan-local bench``: refusals and confirmation before it starts, exit codes, resuming, and ``compare``."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ FILE = {
 
 @pytest.fixture
 def run(tmp_path: Path, service: StandIn, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs ``bench`` in the test's folder, with a scenario file and keys of the stand-in.
+    """Runs ``bench`` in the test's folder, with a scenario file and keys for the stand-in.
 
-    The card of a machine takes a process of its own, and plots take long; both have tests elsewhere.
+    The machine card needs a process and plots are slow; both are tested elsewhere.
     """
     write(tmp_path)
     monkeypatch.setattr(session, "_describe", lambda process: copy.deepcopy(CARD))
@@ -53,7 +53,7 @@ def run(tmp_path: Path, service: StandIn, monkeypatch: pytest.MonkeyPatch) -> Ru
 
 @pytest.fixture
 def billed(monkeypatch: pytest.MonkeyPatch, service: StandIn) -> None:
-    """The stand-in in the place of WaveSpeed itself: its address is taken for the service's own."""
+    """Treats the stand-in as WaveSpeed itself, so that its videos are billed."""
     monkeypatch.setattr(WaveSpeedBackend, "default_url", service.url)
 
 
@@ -62,7 +62,7 @@ def write(folder: Path, **changes: object) -> None:
 
 
 def own(service: StandIn, *more: str) -> list[str]:
-    """Arguments of a bench at the stand-in, as a server of one's own."""
+    """Arguments of a bench at the stand-in as a self-hosted server."""
     return ["--scenarios", "cheap.yaml", "--backend", f"wavespeed={service.url}", "-o", "out", *more]
 
 
@@ -75,11 +75,11 @@ BILLED = ["--scenarios", "cheap.yaml", "--backend", "wavespeed", "-o", "out"]
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "say what to measure"),
-        (["--backend", "novita", "--model", "tiny", "--lora", "a"], "--model, --lora: of the local backend alone"),
-        (["--backend", "local", "--api-key", "k"], "--api-key: is of one hosted backend, and there are 0"),
-        (["--backend", "wavespeed", "--backend", "novita", "--api-key", "k"], "and there are 2"),
-        (["--backend", "local", "--timeout", "3"], "--timeout: is of hosted backends alone"),
+        ([], "give at least one backend to measure"),
+        (["--backend", "novita", "--model", "tiny", "--lora", "a"], "--model, --lora: only for the local backend"),
+        (["--backend", "local", "--api-key", "k"], "--api-key: needs exactly one hosted backend, not 0"),
+        (["--backend", "wavespeed", "--backend", "novita", "--api-key", "k"], "one hosted backend, not 2"),
+        (["--backend", "local", "--timeout", "3"], "--timeout: only for hosted backends"),
         (["--backend", "local", "--model", "nope"], "model='nope'"),
         (["--backend", "local", "--scenarios", "nope"], "scenarios='nope'"),
         (["--backend", "novita=127.0.0.1:8000"], "base_url='127.0.0.1:8000': must be like https://host"),
@@ -99,14 +99,14 @@ def test_a_folder_in_use_is_refused(run: Run, service: StandIn, tmp_path: Path) 
     (tmp_path / "out").mkdir()
     with FileLock(tmp_path / "out" / ".bench.lock"):
         done = run(*own(service))
-    assert done.returncode == 2 and "another process works on this bench" in done.stderr
+    assert done.returncode == 2 and "another process is running this bench" in done.stderr
 
 
 def test_a_folder_of_something_else_is_refused_and_left_as_it_is(run: Run, service: StandIn, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "report.md").write_text("mine")
     done = run(*own(service))
-    assert done.returncode == 2 and "holds something else than a bench (report.md)" in done.stderr
+    assert done.returncode == 2 and "contains files that are not a bench (report.md)" in done.stderr
     assert [path.read_text() for path in (tmp_path / "out").iterdir()] == ["mine"]
 
 
@@ -114,13 +114,13 @@ def test_a_file_of_results_that_is_none_is_refused(run: Run, service: StandIn, t
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "result.json").write_text("[1]")
     done = run(*own(service))
-    assert done.returncode == 2 and "is not the result of a bench" in done.stderr
+    assert done.returncode == 2 and "not the result of a bench" in done.stderr
 
 
 def test_scenarios_for_none_of_the_backends_are_refused(run: Run, service: StandIn, tmp_path: Path) -> None:
     write(tmp_path, scenarios=[FILE["scenarios"][0] | {"backends": ["local", "novita"]}])
     done = run(*own(service))
-    assert done.returncode == 2 and "no scenario of cheap is for wavespeed; all are for local, novita" in done.stderr
+    assert done.returncode == 2 and "no scenario of cheap includes wavespeed; they include local, novita" in done.stderr
 
 
 def test_a_missing_key_is_found_before_anything_runs(run: Run, service: StandIn, tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_nothing_is_sent_unasked_where_there_is_nobody_to_ask(run: Run, service:
 
 
 class Terminal(io.StringIO):
-    """A standard input that somebody types into."""
+    """Standard input from a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -155,7 +155,7 @@ def test_at_a_terminal_it_is_asked(
     monkeypatch.setattr("sys.stdin", Terminal(answer))
     done = run(*BILLED)
     assert (done.returncode, len(service.submissions)) == (code, sent), done.stderr
-    assert "wavespeed: 2 videos at 0.40 US dollars each, 0.80 in all" in done.stderr
+    assert "wavespeed: 2 videos at 0.40 US dollars each, 0.80 in total" in done.stderr
 
 
 @pytest.mark.usefixtures("starts_process")
@@ -174,7 +174,7 @@ def test_a_server_of_ones_own_is_not_asked_for(run: Run, service: StandIn) -> No
     assert "billed" not in done.stderr
 
 
-# ---- going on --------------------------------------------------------------------------------------------------------
+# ---- resuming --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("starts_process")
@@ -193,7 +193,7 @@ def test_another_bench_is_not_mixed_in(run: Run, service: StandIn, tmp_path: Pat
     write(tmp_path, allow_loss=True)
     other = run(*own(service, "--repeats", "1", "--backend", f"novita={service.url}"))
     assert other.returncode == 2
-    for words in ("the scenario file has changed in allow_loss", "backends: wavespeed at", "give another --output-dir"):
+    for words in ("the scenario file has changed in allow_loss", "backends: wavespeed at", "use another --output-dir"):
         assert words in other.stderr
 
 
@@ -249,7 +249,7 @@ def test_two_benches_are_compared(run: Run, service: StandIn, tmp_path: Path) ->
 def test_what_is_no_bench_is_not_compared(run: Run, tmp_path: Path, content: str) -> None:
     (tmp_path / "a.json").write_text(content, errors="surrogatepass")
     done = run("compare", "a.json", "a.json")
-    assert done.returncode == 2 and "a.json: is not the result of a bench" in done.stderr
+    assert done.returncode == 2 and "a.json: not the result of a bench" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -262,10 +262,10 @@ def test_a_damaged_result_is_refused_where_it_is_damaged(
     fields = json.loads(made_result([made_run()]).model_dump_json())
     (tmp_path / "a.json").write_text(json.dumps(fields | changes))
     done = run("compare", "a.json", "a.json")
-    assert done.returncode == 2 and f"a.json: the result of a bench, but damaged: {words}" in done.stderr
+    assert done.returncode == 2 and f"a.json: damaged result of a bench: {words}" in done.stderr
 
 
 def test_a_damaged_request_is_refused_with_its_file(run: Run, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(made_result([made_run()]).model_dump_json().replace('"width":256', '"width":7'))
     done = run("compare", "a.json", "a.json")
-    assert done.returncode == 2 and "a.json: the result of a bench, but damaged: width=7" in done.stderr
+    assert done.returncode == 2 and "a.json: damaged result of a bench: width=7" in done.stderr

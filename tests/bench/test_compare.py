@@ -1,4 +1,4 @@
-"""Two benches against each other: ratios, verdicts, and what is said before them."""
+"""Comparison of two benches: ratios, verdicts, and the differences listed first."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def test_there_is_no_verdict_where_the_intervals_overlap(times: tuple[float, ...
 
 
 def test_there_is_no_verdict_where_the_ratio_may_be_1() -> None:
-    """Of two runs, one three times as long as the other, nothing is known."""
+    """Two runs, one three times as long as the other, prove nothing."""
     a, b = (0.5, 1.5), (9.0, 9.0)
     pair = only_pair(bench(*a), bench(*b))
     assert summary_of(a).high < summary_of(b).low
-    assert (pair.verdict, pair.reason) == ("no verdict", "the interval of the ratio holds 1")
+    assert (pair.verdict, pair.reason) == ("no verdict", "the interval of the ratio contains 1")
 
 
 @settings(deadline=None)
@@ -65,7 +65,7 @@ def test_the_ratio_is_of_b_over_a() -> None:
 def test_one_run_has_a_ratio_but_no_verdict() -> None:
     pair = only_pair(bench(10.0), bench(20.0, 20.1))
     assert pair.ratios["total_s"].value == pytest.approx(2.005)
-    assert pair.reason == "A has one run, which has no interval"
+    assert pair.reason == "A has a single run, so no interval"
 
 
 def test_runs_that_all_failed_have_no_verdict() -> None:
@@ -111,7 +111,7 @@ def test_what_differs_between_the_machines_is_said_first() -> None:
     other = CARD | {"versions": {"torch": "2.12.0"}, "date": "another day"}
     found = compare(bench(10.0), made_result([made_run(total_s=9.0)], machine=other))
     assert found.differences == [
-        "machine, versions.hunyuan-local: 0.1.0 in A, not told in B",
+        "machine, versions.hunyuan-local: 0.1.0 in A, not recorded in B",
         "machine, versions.torch: 2.13.0 in A, 2.12.0 in B",
     ]
     text = comparison_table(found)
@@ -135,11 +135,11 @@ def test_other_scenarios_and_repeats_are_said() -> None:
 
 def test_a_bench_that_is_not_complete_is_said() -> None:
     found = compare(bench(10.0), made_result([made_run(total_s=9.0)], is_complete=False))
-    assert found.differences == ["B is not complete: runs of its plan are missing"]
+    assert found.differences == ["B is incomplete: planned runs are missing"]
 
 
 def test_the_same_file_twice_is_said() -> None:
-    assert "the very same runs" in compare(full_result(), full_result()).differences[0]
+    assert "exactly the same runs" in compare(full_result(), full_result()).differences[0]
 
 
 def test_where_figures_come_from_is_said() -> None:

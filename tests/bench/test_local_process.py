@@ -1,4 +1,4 @@
-"""The process that makes local videos, as far as no model is loaded for it; its life is in test_bench_end_to_end."""
+"""The process that generates local videos, without a model; test_bench_end_to_end covers the rest."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_ctrl_c_while_it_is_being_started_is_ctrl_c(monkeypatch: pytest.MonkeyPa
 
 def test_a_first_run_without_a_warm_up_says_that_it_loads(tmp_path: Path) -> None:
     class Loads:
-        """A process whose answer is of a run that loaded the model."""
+        """A process that answers with a run that loaded the model."""
 
         pid = 1
 
@@ -46,7 +46,7 @@ def test_a_first_run_without_a_warm_up_says_that_it_loads(tmp_path: Path) -> Non
         return maker.make(PlannedRun("local", "a", SHORT, 0, 0, kind)).notes
 
     (note,) = notes("measured")
-    assert note.startswith(LOADED) and "no warm-up came before it; 'warmup: {local: 1}'" in note
+    assert note.startswith(LOADED) and "there was no warm-up; set 'warmup: {local: 1}'" in note
     assert notes("warmup") == []
 
 

@@ -1,4 +1,4 @@
-"""The plots of a bench: which are made, and that they can be read and believed."""
+"""The plots of a bench: which are drawn, and that they are legible and correct."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def figure(name: str, result: BenchResult) -> Figure:
 
 @functools.cache
 def shown(name: str, make: Callable[[], BenchResult]) -> Figure:
-    """A figure, laid out, without a warning; made once for all tests that look at it."""
+    """A figure after layout, which must not warn; cached for all tests that inspect it."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         drawn = figure(name, make())
@@ -63,7 +63,7 @@ def test_all_four_are_written_at_900_pixels_or_more(tmp_path: Path) -> None:
 
 def test_what_there_is_no_data_for_is_not_made_and_the_reason_is_given(tmp_path: Path) -> None:
     found = make_plots(made_result([made_run()]), tmp_path)
-    assert found[COST] == "none of 1 counted runs is one whose cost is known"
+    assert found[COST] == "there is no run with a known cost among 1 counted runs"
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([STEPS, SIZE, STAGES])
 
 
@@ -220,7 +220,7 @@ def test_a_hundred_groups_are_cut_and_the_title_says_so(name: str, limit: int, w
 
 @pytest.mark.parametrize("name", PLOTS)
 def test_names_are_drawn_as_they_are_written(name: str) -> None:
-    """Neither mathematics, nor signs that turn the text; what the font does not have is an escape."""
+    """No mathtext and no bidirectional controls; characters that the font lacks are escaped."""
     drawn = shown(name, hard_result)
     assert "\\u202e" in drawn.get_suptitle()
     texts = legend_texts(drawn) if name != STAGES else [t.get_text() for t in drawn.axes[0].get_yticklabels()]

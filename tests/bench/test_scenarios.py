@@ -1,4 +1,4 @@
-"""Scenario files: what they stand for, and what is refused in them."""
+"""Scenario files: the requests that they describe, and invalid files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Read = Callable[..., ScenarioFile]
 
 @pytest.fixture
 def read(tmp_path: Path) -> Read:
-    """Reads a file of this content, after replacing a text in it."""
+    """Writes ``content``, with ``old`` replaced by ``new``, to a file and reads it as scenarios."""
 
     def read(content: str = GOOD, old: str = "", new: str = "") -> ScenarioFile:
         assert old in content
@@ -74,9 +74,9 @@ def test_what_is_left_out_has_its_default(read: Read) -> None:
         ("[null, 85]", "[86]", r"scenarios\.'a': num_frames=86: .*85 and 89"),
         ("720*1280", "720p", r"scenarios\.'a': size='720p'"),
         ("720*1280", "1280*720", "two of its requests are the same"),
-        ("[1, 2]", "[1, 1]", r"seeds: 1 is there more than once"),
-        ("[1, 2]", str([*range(3000)]), r"scenarios\.'a': its lists multiply to 48000 requests; at most 10000"),
-        ("    seeds", "    backends: [wavespede]\n    seeds", r"backends: 'wavespede' is no backend; use local"),
+        ("[1, 2]", "[1, 1]", r"seeds: 1 is listed more than once"),
+        ("[1, 2]", str([*range(3000)]), r"scenarios\.'a': its lists multiply to 48000 requests; the limit is 10000"),
+        ("    seeds", "    backends: [wavespede]\n    seeds", r"backends: 'wavespede' is not a backend; use local"),
         ("name: mine", "name: my bench", r"name: "),
         ("name: mine", "name: mine\nrepeats: 0", r"repeats: .*greater than or equal to 1"),
     ],
@@ -87,7 +87,7 @@ def test_what_is_wrong_is_refused_where_it_stands(read: Read, old: str, new: str
 
 
 def test_two_scenarios_of_one_name_are_refused(read: Read) -> None:
-    with pytest.raises(ConfigError, match="name='a' is there more than once"):
+    with pytest.raises(ConfigError, match="name='a' is used more than once"):
         read(GOOD + GOOD[GOOD.index("  - name: a") :])
 
 

@@ -1,4 +1,4 @@
-"""Which backends are compared, what they are called, and whether they bill."""
+"""Targets of a bench: parsing, labels, and whether they are billed."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def test_a_service_at_two_addresses_is_two_targets() -> None:
 @pytest.mark.parametrize(
     ("texts", "words"),
     [
-        ([], "say what to measure"),
-        (["wavespede"], "'wavespede': not known; use local, novita, wavespeed"),
-        (["local=http://127.0.0.1:1"], "has no address"),
+        ([], "give at least one backend to measure"),
+        (["wavespede"], "'wavespede': unknown; use local, novita, wavespeed"),
+        (["local=http://127.0.0.1:1"], "has no URL"),
         (["novita=ftp://x"], "base_url='ftp://x'"),
         (["novita="], "base_url"),
         (["novita", "novita"], "more than once"),
@@ -58,7 +58,7 @@ def test_the_service_itself_is_said_to_be_it() -> None:
 def test_another_address_is_said_not_to_be_the_service() -> None:
     target = hosted_target(NovitaBackend("key", "http://127.0.0.1:8000"))
     assert (target.label, target.is_billed) == ("novita at http://127.0.0.1:8000", False)
-    assert "not the service" in target.origin and "by its address alone" in target.origin
+    assert "not the service" in target.origin and "judging by its URL" in target.origin
 
 
 def test_an_address_from_the_environment_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The clients that run as processes of their own, since not all of them can live in one environment."""
+"""Clients that run in separate processes, because they cannot all be installed in one environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``hunyuan-local serve`` as a process of its own, and what the tests do to it from outside."""
+"""``hunyuan-local serve`` in a separate process, controlled by the tests from outside."""
 
 from __future__ import annotations
 

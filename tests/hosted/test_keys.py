@@ -42,12 +42,12 @@ def test_an_address_that_is_given_counts_more_than_the_environments(
 def test_without_a_key_nothing_is_said_to_be_submitted(
     make: Callable[..., HostedBackend], context: GenerationContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    backend, told = make(api_key=None), []
+    backend, reported = make(api_key=None), []
     monkeypatch.delenv(backend.key_variable, raising=False)
-    context.on_progress = context.on_note = told.append
+    context.on_progress = context.on_note = reported.append
     with pytest.raises(errors.AuthenticationError):
         backend.generate(REQUEST, context)
-    assert told == [] and context.job_id is None
+    assert reported == [] and context.job_id is None
 
 
 def test_a_missing_key_names_both_remedies(

@@ -1,4 +1,4 @@
-"""Going on with a task, and stopping one."""
+"""Resuming and stopping a task."""
 
 from __future__ import annotations
 

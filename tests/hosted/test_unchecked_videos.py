@@ -1,4 +1,4 @@
-"""A paid video that cannot be checked, or not be written anew, is delivered all the same, or kept aside."""
+"""A paid video that cannot be checked or rewritten is still delivered, or kept separately."""
 
 from __future__ import annotations
 
@@ -100,12 +100,12 @@ def names(folder: Path) -> list[str]:
 def test_a_video_that_cannot_be_decoded_is_delivered_as_it_came_and_says_so(
     fetch: Fetch, folder: Path, open_tasks: OpenTasks
 ) -> None:
-    told: list[str] = []
-    result = fetch(UNKNOWN, on_note=told.append)
+    reported: list[str] = []
+    result = fetch(UNKNOWN, on_note=reported.append)
     assert result.path.read_bytes() == UNKNOWN
     assert (result.video, result.provenance["frames_sha256"], open_tasks.jobs()) == (None, None, [])
     (note,) = [note for note in result.notes if "not checked" in note]
-    assert "cannot be decoded here" in note and "no decoder found" in note and note in told
+    assert "cannot be decoded here" in note and "no decoder found" in note and note in reported
 
 
 def test_its_statement_stands_beside_it(fetch: Fetch, folder: Path) -> None:

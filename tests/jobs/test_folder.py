@@ -1,4 +1,4 @@
-"""Where jobs keep their files, and the secrets beside them."""
+"""The folder of jobs: their files and secrets."""
 
 from __future__ import annotations
 

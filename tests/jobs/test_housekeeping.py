@@ -1,4 +1,4 @@
-"""Old jobs pruned with their files, and chores that go on after one has failed."""
+"""Old jobs are pruned with their files, and chores continue after one fails."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ LONG = GenerationRequest(
 def wait_until(pool: WorkerPool, is_so: Callable[[], object], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not is_so():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "timed out"
         pool.tick()
         time.sleep(0.05)
 

@@ -81,7 +81,7 @@ class Batch:
         """What ``look`` finds, as soon as it finds something."""
         deadline = time.monotonic() + PATIENCE_S
         while not (found := look()):
-            assert time.monotonic() < deadline, "waited in vain"
+            assert time.monotonic() < deadline, "timed out"
             self.pool.tick()
             for report in self.store.worker_reports.recent():
                 if report.state == "working":
@@ -273,7 +273,7 @@ def test_a_replica_that_is_killed_at_the_end_costs_its_job_no_attempt(
 
 @pytest.fixture(scope="module")
 def server(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[psutil.Process]]:
-    """What a job became in a server with a Ray of its own, and which processes are left of it after SIGTERM."""
+    """Outcome of a job in a server that started its own Ray, and the processes left after SIGTERM."""
     folder = tmp_path_factory.mktemp("server")
     server = ServerProcess(
         folder / "data", folder / "serve.log", "--model", "tiny", "--profile", "cpu", "--min-free-gib", 0,

@@ -16,21 +16,21 @@ REQUEST = GenerationRequest(prompt="a fox", width=64, height=48, num_frames=5, n
 
 
 class Workers:
-    """A pool of which the test sees what it was told."""
+    """A pool that records the calls that it receives."""
 
     size, last_words, has_ended, error = 1, "", False, None
 
     def __init__(self, model_workers: ModelWorkers):
-        self.model_workers, self.told, self.deaths = model_workers, [], 0
+        self.model_workers, self.reported, self.deaths = model_workers, [], 0
 
     def tick(self) -> None:
-        self.told.append("tick")
+        self.reported.append("tick")
 
     def ask_to_end(self) -> None:
-        self.told.append("ask")
+        self.reported.append("ask")
 
     def stop(self, grace_s: float) -> None:
-        self.told.append("stop")
+        self.reported.append("stop")
 
 
 class Stage:
@@ -76,9 +76,9 @@ def test_a_job_of_another_model_changes_an_idle_crew(stage: Stage) -> None:
 def test_the_old_crew_has_ended_before_the_new_one_starts(stage: Stage) -> None:
     order = []
     stage.queue(OTHER)
-    stage.made[0].stop = lambda grace_s: order.append((len(stage.made), [[*made.told] for made in stage.made[1:]]))
+    stage.made[0].stop = lambda grace_s: order.append((len(stage.made), [[*made.reported] for made in stage.made[1:]]))
     stage.pool.tick()
-    assert order == [(2, [[]])] and stage.made[1].told == ["tick"]
+    assert order == [(2, [[]])] and stage.made[1].reported == ["tick"]
 
 
 def test_a_crew_that_cannot_be_made_fails_its_jobs_and_the_present_one_works_on(stage: Stage) -> None:
@@ -87,7 +87,7 @@ def test_a_crew_that_cannot_be_made_fails_its_jobs_and_the_present_one_works_on(
     stage.pool.tick()
     failed = stage.store.get(job.job_id)
     assert (failed.status, failed.error) == ("failed", stage.refused)
-    assert stage.made[0].told == ["tick"]
+    assert stage.made[0].reported == ["tick"]
 
 
 def test_after_a_long_turn_a_crew_with_jobs_makes_room(stage: Stage) -> None:

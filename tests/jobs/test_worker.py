@@ -1,4 +1,4 @@
-"""A worker with the built-in model: jobs made, cancelled, given back, and taken up where another one stopped."""
+"""A worker with the built-in model: jobs run, cancelled, released, and resumed where another worker stopped."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class Meddler:
         return getattr(self._backend, name)
 
     def start(self, request: GenerationRequest, context: GenerationContext) -> PendingVideo:
-        told = context.on_progress
+        reported = context.on_progress
 
         def meddle(progress) -> None:
-            told(progress)
+            reported(progress)
             if (progress.stage, progress.step) == self._at:
                 self._at = None
                 self._do()
@@ -317,7 +317,7 @@ def test_a_file_of_another_request_is_no_reason_not_to_make_it(
 
 @dataclass(frozen=True)
 class Ahead:
-    """A backend of its own, after a worker that encoded the prompts of three jobs, two of them alike, first."""
+    """A separate backend, after a worker first encoded the prompts of three jobs, two of them equal."""
 
     backend: LocalBackend
     folder: DataFolder

@@ -129,7 +129,7 @@ def transformer_inputs(
 
 @torch.no_grad()
 def live_peak(model: torch.nn.Module, call: Any, arguments: Any = ()) -> int:
-    """The most bytes beside the weights that lived during ``call()``, its arguments included."""
+    """Peak bytes in addition to the weights during ``call()``, including its arguments."""
     live = LiveTensors(iter([*model.parameters(), *model.buffers()]))
     live.count(arguments)
     with live:
@@ -146,7 +146,7 @@ def counted_flops(call: Any) -> int:
 
 
 def flops_and_live_peak(model: torch.nn.Module, call: Any) -> tuple[int, int]:
-    """Both at once, with attention in the place of torch's."""
+    """Both at the same time, with attention instead of torch's."""
 
     def counted_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **_: Any) -> torch.Tensor:
         operations.total += sdpa_flop_count(query.shape, key.shape, value.shape)

@@ -26,7 +26,7 @@ def prompt_of(answer: str, original: str = ORIGINAL) -> str:
 
 
 def cases(name: str) -> list[Any]:
-    """The answers of a file beside this one."""
+    """The answers in a file next to this one."""
     found = yaml.safe_load((Path(__file__).parent / f"{name}.yaml").read_text(encoding="utf-8"))
     return [pytest.param(case, id=f"{number}-{case['answer'][:30]}") for number, case in enumerate(found)]
 

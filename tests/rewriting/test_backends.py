@@ -131,7 +131,7 @@ def test_an_open_task_of_the_same_command_is_continued_whatever_would_be_written
 ) -> None:
     rewriting, request = RewriteConfig(endpoint=chat.url), GenerationRequest(prompt=PROMPT, rewrite="master")
     stopped = GenerationContext(tmp_path / "clip.mp4", rewriting=rewriting, keep_remote=True)
-    stopped.on_progress = lambda told: stopped.cancel.set() if told.stage == "queue" else None
+    stopped.on_progress = lambda reported: stopped.cancel.set() if reported.stage == "queue" else None
     with pytest.raises(GenerationCancelledError):
         hosted.generate(request, stopped)
     chat.answer = "another prompt this time"
@@ -173,7 +173,7 @@ def test_a_saved_state_goes_on_with_the_prompt_of_before(
 ) -> None:
     rewriting, request = RewriteConfig(endpoint=chat.url), request_.replace(num_inference_steps=4)
     stopped = GenerationContext(tmp_path / "clip.mp4", checkpoint_dir=tmp_path / "states", rewriting=rewriting)
-    stopped.on_progress = lambda told: stopped.cancel.set() if (told.stage, told.step) == ("denoise", 2) else None
+    stopped.on_progress = lambda now: stopped.cancel.set() if (now.stage, now.step) == ("denoise", 2) else None
     with pytest.raises(GenerationCancelledError):
         tiny.generate(request, stopped)
     chat.answer = "another prompt this time"

@@ -1,4 +1,4 @@
-"""Where the language model goes: beside the video only where the plan says that both fit on the GPU."""
+"""Placement of the language model: on the GPU with the video model only if both fit according to the planner."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def repository(classifier: Path) -> dict[str, bytes]:
-    """The classifier as a repository, with weights in another format beside."""
+    """The classifier as a repository that also has weights in another format."""
     return {path.name: path.read_bytes() for path in classifier.iterdir()} | {"pytorch_model.bin": b"pickle"}
 
 

@@ -58,12 +58,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_flagged_video_is_delivered_and_says_so(backend: HostedBackend, check: Check, folder: Path) -> None:
-    told: list[str] = []
-    context = GenerationContext(folder / "a.mp4", safety=check(frames=2), on_note=told.append)
+    reported: list[str] = []
+    context = GenerationContext(folder / "a.mp4", safety=check(frames=2), on_note=reported.append)
     result = backend.generate(REQUEST, context)
     kept = read_provenance(result.path)
     assert (result.safety.flagged, result.safety.frame, kept.safety) == (True, 4, result.safety)
-    (note,) = [note for note in told if "flagged this video" in note]
+    (note,) = [note for note in reported if "flagged this video" in note]
     assert note in result.notes and note in kept.notes
 
 
@@ -107,7 +107,7 @@ def test_whoever_resumes_a_task_keeps_to_the_check_that_was_wanted(
     backend: HostedBackend, open_tasks: OpenTasks, check: Check, folder: Path
 ) -> None:
     stopped = GenerationContext(folder / "a.mp4", safety=check("block"), keep_remote=True)
-    stopped.on_progress = lambda told: stopped.cancel.set() if told.stage in ("queue", "run") else None
+    stopped.on_progress = lambda reported: stopped.cancel.set() if reported.stage in ("queue", "run") else None
     with pytest.raises(GenerationCancelledError):
         backend.generate(REQUEST, stopped)
     (job,) = open_tasks.jobs()

@@ -79,7 +79,7 @@ class Outcome:
         return self.store.get(self.ids[dialect, prompt])
 
     def answer(self, dialect: str, prompt: str = RED) -> dict[str, Any]:
-        """What a client of that dialect is told of the job."""
+        """The job as a client of that dialect sees it."""
         job_id = self.ids[dialect, prompt]
         if dialect == "novita":
             return self.client.get(novita.RESULT_PATH, params={"task_id": job_id}).json()

@@ -27,17 +27,17 @@ RED, BLUE = (
 
 
 @pytest.fixture(scope="module")
-def told() -> list[str]:
+def reported() -> list[str]:
     """The notes while the flagged video was made."""
     return []
 
 
 @pytest.fixture(scope="module")
 def flagged(
-    tiny: LocalBackend, check: Check, told: list[str], tmp_path_factory: pytest.TempPathFactory
+    tiny: LocalBackend, check: Check, reported: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> GenerationResult:
     path = tmp_path_factory.mktemp("flagged") / "a.mp4"
-    return tiny.generate(RED, GenerationContext(path, safety=check("flag"), on_note=told.append))
+    return tiny.generate(RED, GenerationContext(path, safety=check("flag"), on_note=reported.append))
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +61,8 @@ def test_the_file_has_the_same_notes(flagged: GenerationResult) -> None:
     assert read_provenance(flagged.path).notes == flagged.notes
 
 
-def test_the_user_is_told_once(flagged: GenerationResult, told: list[str]) -> None:
-    assert len([note for note in told if "flagged this video" in note]) == 1
+def test_the_user_is_told_once(flagged: GenerationResult, reported: list[str]) -> None:
+    assert len([note for note in reported if "flagged this video" in note]) == 1
 
 
 def test_a_blue_video_passes_and_that_is_in_the_file(tiny: LocalBackend, check: Check, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def test_every_answer_is_as_documented(tmp_path: Path) -> None:
 
     tried = []
     for operation in (found.ok() for found in schema.get_all_operations()):
-        # Any text may stand in a path: without a body or a query nothing is wrong in a request.
+        # A path may contain any text: without a body or a query, no request is invalid.
         may_be_wrong = bool(operation.body or operation.query)
         for mode in schemathesis.GenerationMode if may_be_wrong else [schemathesis.GenerationMode.POSITIVE]:
 

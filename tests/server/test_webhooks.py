@@ -216,7 +216,7 @@ def test_a_job_that_is_run_again_is_another_event(store: JobStore) -> None:
         store.fail(job, "no memory")
         settled(store, job.job_id)
         store.retry(job.job_id)
-        time.sleep(0.002)  # ids are told apart by milliseconds
+        time.sleep(0.002)  # ids differ by milliseconds
         store.succeed(store.claim("w", "tiny", 60), {})
         settled(store, job.job_id)
     assert len({call.headers["webhook-id"] for call in receiver.calls}) == 2
@@ -435,7 +435,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(store: JobStore, certi
 
 
 def _send(path: Path) -> None:
-    """A sender in a process of its own."""
+    """A sender in a separate process."""
     sender = WebhookSender(WebhookQueue(JobStore(path).database), make, True, poll_s=0.01, lease_s=1.0)
     sender.start()
     time.sleep(LIMIT_S)

@@ -1,6 +1,6 @@
 """The names of the faults that can be injected, and those answers of theirs that no service's shape covers.
 
-Which answer shows which fault stands in server.py.
+server.py maps each fault to an answer.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The stand-in's HTTP server: routes, the life of a task, the faults, and a record of what was received.
 
-A real uvicorn in a thread on 127.0.0.1. What the services accept and answer stands in services.py.
+A real uvicorn in a thread on 127.0.0.1. services.py defines what the services accept and answer.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class StandIn:
 
     A task is seen queued by the first poll and running by the next, until `polls_until_done` polls are over and
     `task_s` seconds have passed since its submission; the poll after that sees the end. With fewer than two
-    polls to wait, the queued state is left out. A poll that a fault spoils does not bring a task forward
+    polls to wait, the queued state is skipped. A poll that a fault spoils does not bring a task forward
     (poll-slow is late, not spoilt). A fault shows only where the answer would otherwise be a good one.
     """
 

@@ -84,7 +84,7 @@ KEPT = sorted(path.stem for path in (Path(standin_package.__file__).parent / "cl
 
 
 @pytest.mark.usefixtures("starts_process")
-@pytest.mark.parametrize("name", [*KEPT, "32x16x3"])  # the last one is made anew
+@pytest.mark.parametrize("name", [*KEPT, "32x16x3"])  # the last one is newly generated
 def test_a_sample_is_a_video_of_the_size_length_and_rate_that_it_is_taken_for(name: str) -> None:
     width, height, frames = map(int, name.split("x"))
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-i", "-", "-f", "null", "-"]

@@ -1,4 +1,4 @@
-"""``hunyuan-local ui`` as a process of its own, on a port that it has again after a restart."""
+"""``hunyuan-local ui`` in a separate process, on a port that it keeps after a restart."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class PageServer:
         """What ``look`` finds, as soon as it finds something."""
         deadline = time.monotonic() + _PATIENCE_S
         while not (found := look()):
-            assert time.monotonic() < deadline and self._process.poll() is None, f"in vain: {what}\n{self.said}"
+            assert time.monotonic() < deadline and self._process.poll() is None, f"timed out: {what}\n{self.said}"
             time.sleep(0.1)
         return found
 

@@ -1,4 +1,4 @@
-"""Downloading: which files, and how an interrupted download goes on."""
+"""Downloading: which files, and resuming an interrupted download."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def names(folder: Path) -> set[str]:
 
 
 def interrupt_after(count: int):
-    """A callback that presses Ctrl-C once so many bytes are there."""
+    """A callback that presses Ctrl-C after this many bytes."""
 
     def look(transfer: Transfer) -> None:
         if transfer.done >= count:
@@ -73,9 +73,9 @@ def test_the_token_is_shown_to_the_hub_alone(cache: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     with LocalHub() as hub:
         fetch(TINY, hub.at(cache))
-    told = {host: {call.headers.get("authorization") for call in hub.calls if call.host == host}
+    reported = {host: {call.headers.get("authorization") for call in hub.calls if call.host == host}
             for host in ("127.0.0.1", "localhost")}  # fmt: skip
-    assert told == {"127.0.0.1": {"Bearer hf_secret"}, "localhost": {None}}
+    assert reported == {"127.0.0.1": {"Bearer hf_secret"}, "localhost": {None}}
 
 
 def test_a_revision_has_its_own_name_in_the_cache(cache: Path) -> None:
@@ -132,11 +132,11 @@ def test_after_an_interrupt_the_next_run_asks_for_the_rest(cache: Path) -> None:
 
 
 def test_what_has_arrived_is_counted_as_done(cache: Path) -> None:
-    told: list[Transfer] = []
+    reported: list[Transfer] = []
     with LocalHub() as hub:
         hub.part(cache, LARGEST).write_bytes(hub.files[LARGEST][:MB])
-        fetch(TINY, hub.at(cache), on_transfer=told.append)
-    assert (told[0].done, told[-1].done, told[-1].progress.step) == (MB, told[0].total, 100)
+        fetch(TINY, hub.at(cache), on_transfer=reported.append)
+    assert (reported[0].done, reported[-1].done, reported[-1].progress.step) == (MB, reported[0].total, 100)
 
 
 def test_a_server_that_knows_no_ranges_sends_it_all_again(cache: Path) -> None:

@@ -278,9 +278,9 @@ def test_the_hub_is_not_asked_about_a_model_that_is_here(hub_of_the_environment:
 
 @reads_weights
 def test_loading_downloads_with_progress_what_needs_no_acceptance(hub_of_the_environment: LocalHub) -> None:
-    told: list = []
-    load_model(TINY, load_profile("cpu"), told.append)
-    assert {progress.stage for progress in told} == {"download"}
+    reported: list = []
+    load_model(TINY, load_profile("cpu"), reported.append)
+    assert {progress.stage for progress in reported} == {"download"}
 
 
 @reads_weights

@@ -1,1 +1,1 @@
-"""What is reported: tables, plots and comparisons of what a bench has measured."""
+"""Reports of a bench: tables, plots and comparisons."""

@@ -1,7 +1,6 @@
-"""Two benches, or two backends of one, against each other: ratios, and a verdict only where the intervals part.
+"""Compares two benches, or two backends of one bench: ratios, and a verdict only if the intervals do not overlap.
 
-What differs between the machines, the versions and the scenarios is said first, for it may be all that a ratio
-shows. Knows nothing about how runs are made.
+Differences between machines, versions and scenarios come first, because they may explain a ratio entirely.
 """
 
 from __future__ import annotations
@@ -18,26 +17,27 @@ from . import amounts
 from .markdown import one_line
 
 Verdict = Literal["faster", "slower", "no verdict"]
-# What is compared, with its name in tables.
+# Compared quantities and their names in tables.
 COMPARED = {
     "total_s": "total, s",
-    "seconds_per_step": "a step, s",
+    "seconds_per_step": "step, s",
     "peak_memory_bytes": "peak memory",
     "cost_usd": "cost, USD",
 }
 WIDTH = 80
-_OF_THE_DAY = ("date",)  # of a machine card: it differs always and explains nothing
+_IRRELEVANT = ("date",)  # machine card fields that always differ and explain nothing
 
 
 @dataclass(frozen=True)
 class GroupComparison:
-    """Two groups that were asked for the same.
+    """Two groups with the same request.
 
     Attributes:
-        ratios: b over a of the mean, by quantity; those that both tell.
-        verdict: whether b is faster or slower than a, by the mean of the whole time.
-        reason: why there is no verdict; empty where there is one.
-        remarks: what has to be known with the ratios.
+        a, b: the groups.
+        ratios: mean of b divided by mean of a, for each quantity that both report.
+        verdict: whether b is faster or slower than a, by mean total time.
+        reason: why there is no verdict; otherwise empty.
+        remarks: caveats about the ratios.
     """
 
     a: Group
@@ -48,7 +48,7 @@ class GroupComparison:
     remarks: list[str]
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in our JSON."""
+        """The comparison as JSON data."""
         return {
             **self.a.request._asdict(),
             "a": self.a.to_json(),
@@ -62,14 +62,14 @@ class GroupComparison:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two benches.
+    """The comparison of two benches.
 
     Attributes:
-        names: of a and b, in words.
-        origins: where the figures of a and of b come from, one sentence a target.
-        differences: of machine, versions, targets and scenarios, and what is missing, in sentences.
-        groups: what was asked for in both.
-        only_a, only_b: groups that the other one does not have.
+        names: name and time of a and b.
+        origins: origin of the numbers of a and b, one sentence per target.
+        differences: sentences on differences in machine, versions, targets and scenarios, and on missing runs.
+        groups: comparisons of the requests that are in both.
+        only_a, only_b: groups without a counterpart in the other bench.
     """
 
     names: tuple[str, str]
@@ -80,7 +80,7 @@ class Comparison:
     only_b: list[Group]
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in our JSON."""
+        """The comparison as JSON data."""
         return {
             "a": {"name": self.names[0], "origins": self.origins[0]},
             "b": {"name": self.names[1], "origins": self.origins[1]},
@@ -92,9 +92,9 @@ class Comparison:
 
 
 def compare(a: BenchResult, b: BenchResult) -> Comparison:
-    """Every group of ``a`` against the one of ``b`` that was asked for the same, at the target of the same label.
+    """Compare each group of ``a`` with the group of ``b`` that has the same request and target label.
 
-    With exactly one target in each, their labels may differ: so two backends are compared.
+    If each bench has exactly one target, their labels may differ, which compares two backends.
     """
     groups_a, groups_b = summarise(a.runs), summarise(b.runs)
     across = len(a.targets) == 1 and len(b.targets) == 1
@@ -116,7 +116,7 @@ def compare(a: BenchResult, b: BenchResult) -> Comparison:
 
 
 def compare_groups(a: Group, b: Group, names: tuple[str, str] = ("A", "B")) -> GroupComparison:
-    """One group against another; both were asked for the same. ``names`` are what a reason calls them."""
+    """Compare two groups with the same request; ``names`` are their names in :attr:`GroupComparison.reason`."""
     remarks = _unlike(a, b)
     ratios = {}
     for name in [name for name in COMPARED if name not in remarks]:
@@ -128,21 +128,23 @@ def compare_groups(a: Group, b: Group, names: tuple[str, str] = ("A", "B")) -> G
 
 
 def comparison_table(comparison: Comparison) -> str:
-    """The comparison as text of 80 columns."""
+    """Format the comparison as text of 80 columns."""
     lines = []
     for letter, name, origins in zip("AB", comparison.names, comparison.origins, strict=True):
         lines += _wrap(name, f"{letter}: ", "   ")
         for origin in origins:
             lines += _wrap(origin, "   ", "     ")
-    lines += ["", "What differs and may be all that a ratio shows:"]
-    for difference in comparison.differences or ["nothing that the two files tell of"]:
+    lines += ["", "Differences that may explain a ratio:"]
+    for difference in comparison.differences or ["none recorded in the two files"]:
         lines += _wrap(difference, "- ", "  ")
-    lines += ["", *_wrap("B/A is the ratio of the means with its 95 % interval; one run has none.")]
-    lines += _wrap("A verdict is given where both did the same work and the 95 % intervals of their mean times part.")
+    lines += ["", *_wrap("B/A is the ratio of the means with its 95 % interval; a single run has no interval.")]
+    lines += _wrap(
+        "There is a verdict only if both did the same work and the 95 % intervals of their mean times do not overlap."
+    )
     for pair in comparison.groups:
         lines += ["", *_group_lines(pair)]
     if not comparison.groups:
-        lines += ["", "No group is in both."]
+        lines += ["", "The two have no group in common."]
     for letter, groups in (("A", comparison.only_a), ("B", comparison.only_b)):
         if groups:
             lines += ["", f"Only in {letter}:"]
@@ -152,13 +154,13 @@ def comparison_table(comparison: Comparison) -> str:
 
 
 def _unlike(a: Group, b: Group) -> dict[str, str]:
-    """Quantities that both tell and that are not the same thing, so that no ratio is made; with the reason."""
+    """Quantities that both report but that mean different things, so that they have no ratio; with the reason."""
     found = {}
     if all("seconds_per_step" in group.values for group in (a, b)) and len({"run_s" in g.values for g in (a, b)}) > 1:
-        found["seconds_per_step"] = "a step is denoising alone in one and all that a server does in the other: no ratio"
+        found["seconds_per_step"] = "no ratio of steps: one is denoising alone, the other the server's whole run time"
     kinds = {a.memory_of, b.memory_of}
     if None not in kinds and (len(kinds) > 1 or "mixed" in kinds):
-        found["peak_memory_bytes"] = "peak memory is not of the same thing in both, GPU or process: no ratio"
+        found["peak_memory_bytes"] = "no ratio of peak memory: the runs differ in GPU or process memory"
     return found
 
 
@@ -168,7 +170,7 @@ class _Interval(NamedTuple):
 
 
 def _verdict(a: Group, b: Group, ratio: Ratio | None, names: tuple[str, str]) -> tuple[Verdict, str]:
-    """Faster or slower where the intervals of the means part, and the ratio's own does not hold 1."""
+    """Faster or slower if the intervals of the means do not overlap and the interval of the ratio excludes 1."""
     named = tuple(zip(names, (a, b), strict=True))
     for name, group in named:
         if "total_s" not in group.summaries:
@@ -180,23 +182,23 @@ def _verdict(a: Group, b: Group, ratio: Ratio | None, names: tuple[str, str]) ->
     for name, group in named:
         total = group.summaries["total_s"]
         if total.low is None or total.high is None:
-            return "no verdict", f"{name} has one run, which has no interval"
+            return "no verdict", f"{name} has a single run, so no interval"
         intervals.append(_Interval(total.low, total.high))
     first, second = intervals
     if second.low <= first.high and first.low <= second.high:
         return "no verdict", "the intervals overlap"
     if ratio is None or ratio.low is None or ratio.high is None or ratio.low <= 1 <= ratio.high:
-        return "no verdict", "the interval of the ratio holds 1"
+        return "no verdict", "the interval of the ratio contains 1"
     return ("faster" if second.high < first.low else "slower"), ""
 
 
 def _differences(a: BenchResult, b: BenchResult) -> Iterator[str]:
-    """Sentences, the weightiest first."""
+    """Sentences, the most important first."""
     if a.runs == b.runs:
-        yield "both files hold the very same runs"
+        yield "both files contain exactly the same runs"
     for letter, result in (("A", a), ("B", b)):
         if not result.is_complete:
-            yield f"{letter} is not complete: runs of its plan are missing"
+            yield f"{letter} is incomplete: planned runs are missing"
     yield from _leaves("machine", a.machine, b.machine)
     if len(a.targets) == 1 and len(b.targets) == 1:
         pairs = [(a.targets[0], b.targets[0])]
@@ -213,8 +215,8 @@ def _differences(a: BenchResult, b: BenchResult) -> Iterator[str]:
 def _leaves(name: str, a: dict[str, Any], b: dict[str, Any]) -> Iterator[str]:
     flat_a, flat_b = amounts.flat(a), amounts.flat(b)
     for path in dict.fromkeys([*flat_a, *flat_b]):
-        first, second = flat_a.get(path, "not told"), flat_b.get(path, "not told")
-        if first != second and path not in _OF_THE_DAY:
+        first, second = flat_a.get(path, "not recorded"), flat_b.get(path, "not recorded")
+        if first != second and path not in _IRRELEVANT:
             yield f"{name}, {path}: {_cut(first)} in A, {_cut(second)} in B"
 
 
@@ -240,7 +242,7 @@ def _group_lines(pair: GroupComparison) -> Iterator[str]:
         if a or b:
             cells = [_mean(name, summary) for summary in (a, b)]
             yield f"  {title:<11}  {cells[0]:>14}  {cells[1]:>14}  {amounts.ratio(pair.ratios.get(name))}"
-    yield from _wrap(f"runs of A: {_counts(pair.a)}; of B: {_counts(pair.b)}", "  ", "  ")
+    yield from _wrap(f"runs of A: {_counts(pair.a)}; runs of B: {_counts(pair.b)}", "  ", "  ")
     verdict = f"{pair.verdict}: {pair.reason}" if pair.reason else f"B is {pair.verdict} than A"
     yield from _wrap(verdict, "  ", "    ")
     for remark in pair.remarks:
@@ -253,7 +255,7 @@ def _heading(group: Group) -> str:
 
 def _mean(name: str, summary: GroupSummary | None) -> str:
     if summary is None:
-        return amounts.NOT_TOLD
+        return amounts.UNKNOWN
     if name == "peak_memory_bytes":
         return amounts.memory(summary.mean, None)
     return amounts.usd(summary.mean) if name == "cost_usd" else amounts.number(summary.mean)

@@ -1,7 +1,7 @@
-"""How the pictures of a bench look: panels of lines or points, and stacked bars. Knows nothing about groups of runs.
+"""Draws the plots of a bench: panels of lines or points, and stacked bars.
 
-Where there are few runs, each is a dot; else the mean has its 95 % interval. matplotlib is imported inside functions
-and used through its objects alone, so that no state outlives a call.
+With few runs, each is a dot; otherwise the mean has its 95 % interval. matplotlib is imported inside functions and
+used through its object API, not pyplot, so that no global state outlives a call.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FEW = 5  # an interval of fewer runs says little more than the runs themselves
+FEW = 5  # below this, an interval says little more than the runs themselves
 WIDTH_IN = 9.0
-# Okabe and Ito, Color Universal Design (2008), without its yellow, which is faint on white.
+# Okabe and Ito, Color Universal Design (2008), without yellow, which is hard to see on white.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _LINES = ("-", "--", ":", "-.")
-# A stage here and its like at a service share a colour; the service's is hatched.
+# A local stage and the similar stage of a service share a colour; the service's is hatched.
 _STAGE_COLOURS = {"load": 4, "encode": 5, "denoise": 0, "decode": 2, "write": 3}
 _STAGE_COLOURS |= {"submit": 4, "queue": 5, "run": 0, "poll": 2, "download": 3}
 _HATCHED = ("submit", "queue", "run", "poll", "download")
 _MAX_TICKS = 9
 _GREY = "#555555"
-_DOTS = f"a black dot is a run; from {FEW} runs on, bars are the 95 % interval of the mean"
+_DOTS = f"each black dot is a run; with {FEW} or more runs, error bars show the 95 % interval of the mean"
 
 
 @dataclass(frozen=True)
 class Style:
-    """How a target is shown everywhere; ``mark`` says that it is not the service, where that must be said."""
+    """Appearance of a target in all plots; ``mark`` is the note from :func:`.amounts.mark`."""
 
     label: str
     mark: str
@@ -48,7 +48,7 @@ class Style:
 
 @dataclass
 class Series:
-    """A line, or points, of one target and scenario: at each x the runs, and in words where it is."""
+    """A line, or points, of one target and scenario: at each x its runs and the tick label."""
 
     style: Style
     scenario: str
@@ -58,7 +58,7 @@ class Series:
     x_runs: list[Sequence[float]] = field(default_factory=list)
 
     def add(self, x: float, label: str, y_runs: Sequence[float], x_runs: Sequence[float] = ()) -> None:
-        """The runs of one group."""
+        """Add the runs of one group."""
         self.x.append(x)
         self.labels.append(label)
         self.y_runs.append(y_runs)
@@ -66,7 +66,7 @@ class Series:
 
 
 def styles(result: BenchResult) -> dict[str, Style]:
-    """By the label of each target, and of each run that names none of them."""
+    """Style by label, for each target and for each label that only runs have."""
     targets = {target.label: target for target in result.targets}
     found = {}
     for i, label in enumerate(dict.fromkeys([*targets, *(run.backend for run in result.runs)])):
@@ -76,7 +76,7 @@ def styles(result: BenchResult) -> dict[str, Style]:
 
 
 def decades(values: Sequence[float]) -> float:
-    """Powers of ten between the least and the largest; 0 where not all are above 0."""
+    """Powers of ten between the smallest and the largest value; 0 unless all are positive."""
     return math.log10(max(values) / min(values)) if values and min(values) > 0 else 0.0
 
 
@@ -90,11 +90,11 @@ def draw_panels(
     is_log: tuple[bool, bool],
     is_scatter: bool = False,
 ) -> Figure:
-    """One panel for each list of series, two beside each other, and one legend below all.
+    """Draw one panel per list of series in two columns, with one legend below.
 
     Args:
-        is_log: of x and of y, in every panel; else they start at 0.
-        is_scatter: x is a quantity with runs of its own, and nothing is joined by a line.
+        is_log: whether x and y are logarithmic in every panel; linear axes start at 0.
+        is_scatter: x is also a measured quantity with one value per run, and points are not joined.
     """
     columns = 1 if len(panels) == 1 else 2
     rows = math.ceil(len(panels) / columns)
@@ -121,7 +121,7 @@ def draw_panels(
 
 
 def draw_bars(title: str, where: str, bars: Sequence[tuple[Style, str, Mapping[str, float], float, int]]) -> Figure:
-    """A stacked bar for each target, request, seconds by stage with ``rest``, mean of the whole, and number of runs."""
+    """Draw stacked bars of (style, request, seconds by stage with ``rest``, mean total seconds, number of runs)."""
     marked = any(style.mark for style, *_ in bars)
     figure = _figure(title, where, 2.2 + (0.56 if marked else 0.42) * len(bars))
     axes = figure.add_subplot()
@@ -130,7 +130,7 @@ def draw_bars(title: str, where: str, bars: Sequence[tuple[Style, str, Mapping[s
     for place, (_, _, stages, whole, count) in enumerate(bars):
         start = 0.0
         for name, seconds in stages.items():
-            # A rest below 0, from stages that overlap, cannot be drawn; the tick is where the run ended.
+            # Overlapping stages make the rest negative, which cannot be drawn; the tick marks the end of the run.
             if seconds > 0:
                 colour = _COLOURS[_STAGE_COLOURS[name]] if name in _STAGE_COLOURS else "#DDDDDD"
                 hatch = "////" if name in _HATCHED else None
@@ -143,7 +143,7 @@ def draw_bars(title: str, where: str, bars: Sequence[tuple[Style, str, Mapping[s
     axes.set_yticks(range(len(bars)), [_bar_label(style, request) for style, request, *_ in bars], fontsize=8)
     axes.set_ylim(len(bars) - 0.4, -0.6)
     axes.set_xlim(0, 1.25 * longest if longest > 0 else 1)
-    axes.set_xlabel("mean seconds of a run; the black tick is the mean of the whole run")
+    axes.set_xlabel("mean seconds by stage; the black tick is the mean of the whole run")
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
     _legend(figure, list(handles.values()), list(handles), columns=6)
@@ -161,7 +161,7 @@ def _figure(title: str, where: str, height: float) -> Figure:
 
 
 def _aside(listed: Sequence[Series], shift: float, is_log: bool) -> Callable[[float], float]:
-    """Moves a place by a share of the axis, so that backends do not cover each other."""
+    """Shift x by a fraction of the axis, so that backends do not cover each other."""
     places = [x for series in listed for x in series.x]
     if is_log and min(places) > 0:
         factor = max(max(places) / min(places), 2.0) ** shift
@@ -170,7 +170,7 @@ def _aside(listed: Sequence[Series], shift: float, is_log: bool) -> Callable[[fl
 
 
 def _draw_series(axes: Axes, series: Series, line: str, aside: Callable[[float], float]) -> None:
-    """Means, joined, with their runs or their interval."""
+    """Draw the means as a line, with their runs or their intervals."""
     order = sorted(range(len(series.x)), key=lambda i: series.x[i])
     x = [aside(series.x[i]) for i in order]
     y = [summary_of(series.y_runs[i]).mean for i in order]
@@ -198,7 +198,7 @@ def _half_width(runs: Sequence[float]) -> float:
 
 
 def _axes(axes: Axes, listed: Sequence[Series], is_log: tuple[bool, bool], is_scatter: bool) -> None:
-    """Scales, limits and ticks: with logarithms around the runs, for an interval may reach below 0."""
+    """Set scales, limits and ticks; log limits come from the runs, because an interval may reach below 0."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
     axes.grid(alpha=0.3)
@@ -222,7 +222,7 @@ def _axes(axes: Axes, listed: Sequence[Series], is_log: tuple[bool, bool], is_sc
 
 
 def _ticks(axes: Axes, labels: Mapping[float, str]) -> None:
-    """Names below the places that are there; where they would cover each other, the first stays."""
+    """Label the x positions that have data; skip labels that would overlap the previous one."""
     low, high = axes.get_xlim()
     is_log = axes.get_xscale() == "log"
     kept: list[float] = []
@@ -244,7 +244,7 @@ def _ticks(axes: Axes, labels: Mapping[float, str]) -> None:
 
 
 def _legend(figure: Figure, handles: list[Any], labels: list[str], columns: int | None = None, title: str = "") -> None:
-    """Below the data, so that it covers none of it."""
+    """Place the legend below the axes, so that it covers no data."""
     columns = columns or (2 if max(map(len, labels)) <= 50 else 1)
     texts = [_text(label, 90) for label in labels]
     columns = min(columns, len(texts))
@@ -253,13 +253,13 @@ def _legend(figure: Figure, handles: list[Any], labels: list[str], columns: int 
 
 
 def _name(style: Style) -> str:
-    """What a legend calls a target; a long label is cut, the mark never."""
+    """Legend name of a target; a long label is cut, the mark never."""
     label = _cut(style.label, 120)
     return f"{label} ({style.mark})" if style.mark else label
 
 
 def _bar_label(style: Style, request: str) -> str:
-    """Two or three lines beside a bar."""
+    """Label of a bar, on two or three lines."""
     lines = [style.label, *([f"({style.mark})"] if style.mark else []), request]
     return "\n".join(_text(_cut(line, 46), 60) for line in lines)
 
@@ -270,7 +270,7 @@ def _cut(text: str, limit: int) -> str:
 
 
 def _text(text: str, width: int) -> str:
-    """Wrapped, without mathematics, and with escapes for what the font does not have."""
+    """Wrap the text, disable mathtext, and escape characters that the font lacks."""
     from matplotlib.font_manager import findfont, get_font
 
     font = get_font(findfont("DejaVu Sans"))

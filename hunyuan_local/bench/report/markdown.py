@@ -1,7 +1,6 @@
-"""Text of others inside Markdown as GitHub renders it, and tables that can be read without rendering.
+"""Escapes untrusted text for Markdown as GitHub renders it, and formats tables that are readable unrendered.
 
-A prompt or an error may hold anything; nothing in it may become markup, or break a table. Knows nothing about
-benches.
+A prompt or an error message may contain anything; none of it may become markup or break a table.
 """
 
 from __future__ import annotations
@@ -12,17 +11,17 @@ from collections.abc import Sequence
 
 from rich.cells import cell_len
 
-# Signs that turn the direction of text, and can make one text look like another.
-_TURNING = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+# Bidirectional control characters, which can make one text look like another.
+_BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 _MARKUP = re.compile(r"[&<>\\`*_\[\]|~$#!@]")
 
 
 def code(text: str, limit: int | None = None) -> str:
-    """``text`` in code spans, in which nothing is markup: right in a paragraph, a list and a table.
+    """Put ``text`` in code spans, where nothing is markup; safe in a paragraph, a list and a table.
 
-    White space becomes single spaces and other control characters are written as escapes; a text that is longer than
-    ``limit`` characters is cut and ends in an ellipsis. A pipe stands as an entity between two spans: parsers
-    differ on a backslash before one that is escaped.
+    Whitespace becomes single spaces, other control characters become escapes, and text longer than ``limit``
+    characters ends in an ellipsis. A pipe becomes an entity between two spans, because parsers differ on how a
+    backslash before an escaped pipe behaves.
     """
     text = one_line(text)
     if limit is not None and len(text) > limit:
@@ -31,15 +30,15 @@ def code(text: str, limit: int | None = None) -> str:
 
 
 def prose(text: str) -> str:
-    """A sentence inside a cell of a table, with entities for what could be markup."""
+    """Escape a sentence for a table cell: entities replace all characters that could be markup."""
     return _MARKUP.sub(lambda match: f"&#{ord(match[0])};", one_line(text))
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """A table of cells that are Markdown already; columns are padded, but for the last.
+    """Format a table from cells that are already Markdown; every column but the last is padded.
 
     Args:
-        left: so many columns, and the last one, are aligned to the left; figures, between them, to the right.
+        left: number of columns to align left; the last column is also left-aligned, the numbers between right-aligned.
     """
     last = len(header) - 1
     widths = [max(3, *(cell_len(row[i]) for row in [header, *rows])) for i in range(last)]
@@ -56,20 +55,20 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
 
 
 def one_line(text: str) -> str:
-    """``text`` with single spaces for white space, and escapes for what would move a cursor or turn the direction."""
+    """Collapse whitespace to single spaces, and escape characters that move the cursor or change text direction."""
     return " ".join("".join(map(_visible, text)).split())
 
 
 def _visible(character: str) -> str:
     if character.isspace():
         return " "
-    if character in _TURNING or unicodedata.category(character) in ("Cc", "Cs"):
+    if character in _BIDI or unicodedata.category(character) in ("Cc", "Cs"):
         return f"\\u{ord(character):04x}"
     return character
 
 
 def _span(text: str) -> str:
-    """One code span; a parser takes one space off each end where both have one (CommonMark 0.31, 6.1)."""
+    """One code span; parsers strip one space from each end if both have one (CommonMark 0.31, 6.1)."""
     if not text:
         return ""
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))

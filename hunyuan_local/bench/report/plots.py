@@ -1,6 +1,6 @@
-"""The pictures of a bench: which groups stand on which, and why one is not made. How they look is in ``drawing``.
+"""The plots of a bench: which groups appear on which, and why a plot is missing. :mod:`.drawing` draws them.
 
-Sizes and steps are those that were really made. Knows nothing about how runs are made.
+Sizes and steps are those of the generated videos, not of the requests.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 MAX_PANELS = 12
 MAX_BARS = 60
 Panels = dict[str, dict[tuple[str, str], Series]]
-_DPI = 150  # of 9 inches: sharp at 900 pixels, and on a screen of twice the density
+_DPI = 150  # 9 inches give 1350 pixels: sharp at a width of 900 pixels, also on high-density screens
 
 
 @dataclass(frozen=True)
 class _Shown:
-    """A group that has a time, with what it made."""
+    """A group with a time, and the work it did."""
 
     group: Group
     work: Work | Request
@@ -40,7 +40,7 @@ class _Shown:
 
     @property
     def voxels(self) -> float | None:
-        """Pixels of all frames."""
+        """Width x height x frames, in pixels."""
         work = self.work
         if work.width is None or work.height is None or work.num_frames is None:
             return None
@@ -53,10 +53,13 @@ class _Shown:
 
 
 def make_plots(result: BenchResult, folder: Path) -> dict[str, Path | str]:
-    """Draw what the rows allow, into ``folder``, which is made; a picture of earlier that is not made again goes.
+    """Draw the plots that the rows allow into ``folder``, and delete older plots that are no longer possible.
+
+    Args:
+        folder: created if it does not exist.
 
     Returns:
-        By file name, the file, or why it was not made.
+        By file name, the path, or the reason why there is no plot.
 
     Raises:
         ConfigError: a file cannot be written.
@@ -80,7 +83,7 @@ def make_plots(result: BenchResult, folder: Path) -> dict[str, Path | str]:
 
 
 def _latency_by_steps(result: BenchResult) -> Figure | str:
-    """Seconds over steps, one panel a size and length."""
+    """Total time over steps, one panel per size and length."""
     panels: Panels = {}
     for shown in _shown(result):
         if shown.work.num_inference_steps is not None:
@@ -99,7 +102,7 @@ def _latency_by_steps(result: BenchResult) -> Figure | str:
 
 
 def _latency_by_size(result: BenchResult) -> Figure | str:
-    """Seconds over pixels times frames, one panel a number of steps."""
+    """Total time over pixels times frames, one panel per number of steps."""
     panels: Panels = {}
     for shown in _shown(result):
         if shown.voxels is not None:
@@ -112,14 +115,14 @@ def _latency_by_size(result: BenchResult) -> Figure | str:
     return draw_panels(
         *_title(f"Latency by size{cut}", result),
         {name: list(series.values()) for name, series in panels.items()},
-        x_label="size: width x height x frames, placed by millions of pixels in all frames",
+        x_label="width x height x frames, positioned by total pixels",
         y_label="whole run, s",
-        is_log=(_is_log(panels) or decades(sizes) > 0.5,) * 2,  # sizes are mostly made by doubling sides
+        is_log=(_is_log(panels) or decades(sizes) > 0.5,) * 2,  # sizes mostly grow by doubling sides
     )
 
 
 def _stages(result: BenchResult) -> Figure | str:
-    """The mean seconds of each stage, on bars whose length is the mean of the whole run."""
+    """Mean seconds of each stage, stacked to the mean of the whole run."""
     shown = _shown(result)
     if not shown:
         return _nothing(result, "with a known time")
@@ -133,7 +136,7 @@ def _stages(result: BenchResult) -> Figure | str:
 
 
 def _cost_by_latency(result: BenchResult) -> Figure | str:
-    """US dollars a video over its seconds."""
+    """Cost per video over total time."""
     panel: dict[tuple[str, str], Series] = {}
     for shown in _shown(result):
         costs, seconds = shown.group.values.get("cost_usd", ()), shown.seconds
@@ -141,14 +144,14 @@ def _cost_by_latency(result: BenchResult) -> Figure | str:
             label = f"{shown.size}, {amounts.steps_words(shown.work.num_inference_steps)}"
             _series(panel, shown).add(sum(seconds) / len(seconds), label, costs, seconds)
     if not panel:
-        return _nothing(result, "whose cost is known")
+        return _nothing(result, "with a known cost")
     x = [value for series in panel.values() for runs in series.x_runs for value in runs]
     y = [value for series in panel.values() for runs in series.y_runs for value in runs]
     return draw_panels(
         *_title("Cost against latency", result),
         {"": list(panel.values())},
         x_label="whole run, s",
-        y_label="cost of a video, USD",
+        y_label="cost per video, USD",
         is_log=(decades(x) > 1, decades(y) > 1),
         is_scatter=True,
     )
@@ -163,7 +166,7 @@ PLOTS: dict[str, Callable[[BenchResult], Figure | str]] = {
 
 
 def _shown(result: BenchResult) -> list[_Shown]:
-    """Groups with at least one counted time, in the order of the requests; what left its work open is as asked for."""
+    """Groups with at least one counted time, by request; a group with mixed work is placed at its request."""
     by_label = styles(result)
     return [
         _Shown(group, group.works[0] if len(group.works) == 1 else group.request, by_label[group.backend])
@@ -179,7 +182,7 @@ def _series(panel: dict[tuple[str, str], Series], shown: _Shown) -> Series:
 
 
 def _is_log(panels: Panels) -> bool:
-    """Whether, at the same place, one line is more than a decade above another: else each starts at 0."""
+    """Whether two lines differ by more than a factor of ten at the same x; otherwise linear axes from 0 are clearer."""
     for panel in panels.values():
         at: dict[float, list[float]] = {}
         for series in panel.values():
@@ -191,7 +194,7 @@ def _is_log(panels: Panels) -> bool:
 
 
 def _chosen(panels: Panels, things: str, other: str) -> tuple[Panels, str]:
-    """The panels that are drawn: those with more than one place, if there are any; and what the title says of it."""
+    """The panels to draw, with a note for the title: those with more than one x position, if there are any."""
     wide = {
         name: panel for name, panel in panels.items() if len({x for series in panel.values() for x in series.x}) > 1
     }
@@ -205,7 +208,7 @@ def _cut(count: int, limit: int, things: str) -> str:
 
 
 def _title(what: str, result: BenchResult) -> tuple[str, str]:
-    """What it shows, and where it was measured."""
+    """Title, and a second line on the bench and machine."""
     return what, f"bench {result.name}, from {amounts.machine_name(result.machine)}"
 
 
@@ -214,5 +217,5 @@ def _nothing(result: BenchResult, condition: str) -> str:
     return (
         f"no measured run succeeded {condition}"
         if not counted
-        else f"none of {counted} counted runs is one {condition}"
+        else f"there is no run {condition} among {counted} counted runs"
     )

@@ -1,7 +1,7 @@
-"""The report of a bench: what was measured, how, and what was not, in Markdown that GitHub renders.
+"""Writes the report of a bench in GitHub Markdown: what was measured, how, and what was not.
 
-It is written for somebody who doubts it: the machine and the method come before the figures, every row says where
-it comes from, and what failed is listed. Knows nothing about how runs are made.
+It lets a sceptical reader check the results: the machine and the method come before the numbers, every row names its
+origin, and every failure is listed.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from .compare import COMPARED
 from .markdown import code
 
 _TEMPLATE = Path(__file__).with_name("report.md.j2")
-_MAX_PROMPTS = 20  # of a scenario; the others are in the JSON file
-_LOAD_SHARE = 0.1  # of a run
+_MAX_PROMPTS = 20  # per scenario; the JSON file has all of them
+_LOAD_SHARE = 0.1  # of the total time; above it a run counts as one that loaded its model
 _SETTINGS = ("negative_prompt", "guidance_scale", "true_cfg_scale", "flow_shift", "fps")
 
 
 def write_report(result: BenchResult, folder: Path) -> Path:
-    """Write ``report.md``, and the plots into ``plots/``, in the place of older ones.
+    """Write ``report.md`` and ``plots/``, replacing older ones.
 
     Args:
-        folder: made if it is not there.
+        folder: created if it does not exist.
 
     Returns:
         The path of the report.
 
     Raises:
-        ConfigError: something cannot be written; an older report is as it was.
+        ConfigError: a file cannot be written; an older report stays unchanged.
     """
     import jinja2
 
@@ -56,7 +56,7 @@ def write_report(result: BenchResult, folder: Path) -> Path:
 
 
 def summary_json(result: BenchResult) -> dict[str, Any]:
-    """The bench in short: counts, where figures come from, and of each group what is compared."""
+    """Summary of the bench: counts, origins, and the compared quantities of each group."""
     wanted = ("count", "failed", "interrupted", "memory_of", "backend", *Request._fields, *COMPARED)
     groups = [group.to_json() for group in summarise(result.runs)]
     return {
@@ -71,7 +71,7 @@ def summary_json(result: BenchResult) -> dict[str, Any]:
 
 
 def _content(result: BenchResult, made: dict[str, Path | str]) -> dict[str, Any]:
-    """What the template shows, texts of others escaped."""
+    """Variables of the template, with untrusted text escaped."""
     targets = {target.label: target for target in result.targets}
     groups = summarise(result.runs)
     bad = [(i, run) for i, run in enumerate(result.runs, start=1) if run.status != "succeeded"]
@@ -107,7 +107,7 @@ def _counts(runs: Sequence[BenchRun]) -> dict[str, int]:
 
 
 def _scenarios(runs: Sequence[BenchRun]) -> Iterator[str]:
-    """What was asked for, a line a scenario."""
+    """The requests, one line per scenario."""
     for name in dict.fromkeys(run.scenario for run in runs):
         asked = list(dict.fromkeys(run.request for run in runs if run.scenario == name and run.kind == "measured"))
         prompts = list(dict.fromkeys(request.prompt for request in asked))
@@ -129,13 +129,13 @@ def _scenarios(runs: Sequence[BenchRun]) -> Iterator[str]:
 def _cost_sources(runs: Sequence[BenchRun]) -> Iterator[str]:
     known = dict.fromkeys((run.backend, run.cost_source) for run in runs if run.cost_usd is not None)
     for backend, source in known:
-        yield f"{code(backend, 100)}: {code(source, 300) or 'the runs do not say where it is from'}"
+        yield f"{code(backend, 100)}: {code(source, 300) or 'source not recorded'}"
 
 
 def _sections(
     groups: Sequence[Group], targets: tables.Targets, cold: Mapping[tuple[str, Request], int]
 ) -> Iterator[dict[str, Any]]:
-    """A table for each scenario, size and length, with what was made otherwise than it was asked for."""
+    """One table per scenario, size and length, with remarks on runs that deviate from the request."""
     places: dict[Request, list[Group]] = {}
     for group in groups:
         places.setdefault(group.request._replace(num_inference_steps=None), []).append(group)
@@ -153,11 +153,11 @@ def _made_otherwise(groups: Sequence[Group]) -> Iterator[str]:
         same = [work for work in group.works if work[:4] == group.request[1:]]
         if len(same) != len(group.works):
             made = " and ".join(map(amounts.request_words, group.works))
-            yield f"asked for {amounts.request_words(group.request)}, {code(group.backend, 100)} made {made}"
+            yield f"requested {amounts.request_words(group.request)}; {code(group.backend, 100)} generated {made}"
 
 
 def _cold_runs(runs: Sequence[BenchRun]) -> Counter[tuple[str, Request]]:
-    """By group, the counted runs that say that they loaded the model, or of which loading is a good part."""
+    """Number of counted runs per group that loaded the model, by their notes or their load time."""
     return Counter((run.backend, request_of(run)) for run in runs if run.counts and _is_cold(run))
 
 
@@ -167,59 +167,59 @@ def _is_cold(run: BenchRun) -> bool:
 
 
 def _loaded(groups: Sequence[Group], cold: Mapping[tuple[str, Request], int]) -> Iterator[str]:
-    """Groups with runs of a process that had just begun, which a mean over all runs hides."""
+    """Remarks on groups with runs that loaded the model, which a mean over all runs hides."""
     for group in groups:
         if count := cold.get((group.backend, group.request)):
             label = code(group.backend, 100)
             yield (
-                f"{label} loaded its model in {count} of {group.count} runs, which is in their times, memory and cost; "
-                "a warm-up ahead keeps it apart"
+                f"{label} loaded its model in {count} of {group.count} runs; their times, memory and cost include "
+                "loading, which a warm-up avoids"
             )
 
 
 def _remarks(runs: Sequence[BenchRun]) -> Iterator[str]:
-    """What backends left out, and what they said, with the number of runs."""
+    """Losses and notes of the backends, each with its number of runs."""
     losses = Counter((run.backend, loss, True) for run in runs for loss in run.losses)
     notes = Counter((run.backend, note, False) for run in runs if run.status == "succeeded" for note in run.notes)
     for (backend, text, is_loss), count in (losses | notes).items():
-        what = "left out or changed" if is_loss else "note"
+        what = "dropped or changed" if is_loss else "note"
         yield f"{code(backend, 100)}, {count} run{'s' * (count > 1)}, {what}: {code(text, 300)}"
 
 
 def _not_measured(result: BenchResult, groups: Sequence[Group], made: dict[str, Path | str]) -> Iterator[str]:
-    """What a reader might miss, and why it is not there."""
+    """What is missing from the report, and why."""
     if not result.is_complete:
-        yield "the whole plan: this bench is not complete, and what is missing has no row"
+        yield "the whole plan: this bench is incomplete, and missing runs have no row"
     names = {target.backend for target in result.targets}
     for scenario in result.scenarios.get("scenarios", []):
         if (wanted := scenario.get("backends")) and not names & set(wanted):
-            yield f"scenario {code(scenario['name'], 100)}: it is for {', '.join(wanted)} alone, not in this bench"
+            yield f"scenario {code(scenario['name'], 100)}: only for {', '.join(wanted)}, which this bench lacks"
     for target in result.targets:
         label = code(target.label, 100)
         own = [group for group in groups if group.backend == target.label]
         if not own:
-            yield f"{label}: it has no measured run"
+            yield f"{label}: no measured run"
             continue
         if amounts.mark(target):
-            yield f"the service whose format {label} speaks: the rows are of another server, whatever runs there"
-        told = {name for group in own for name in group.summaries}
+            yield f"the service itself: {label} is another server in the service's format"
+        known = {name for group in own for name in group.summaries}
         if not any(group.count for group in own):
             yield f"{label}: none of its {sum(group.failed + group.interrupted for group in own)} runs counts"
             continue
-        if "peak_memory_bytes" not in told:
-            yield f"peak memory at {label}: its runs do not tell it"
-        if "cost_usd" not in told:
+        if "peak_memory_bytes" not in known:
+            yield f"peak memory at {label}: its runs do not report it"
+        if "cost_usd" not in known:
             yield f"cost at {label}: {_no_cost(result, target.label)}"
-        silent = [name.removesuffix("_s") for name in STAGES if name not in told]
-        if silent:
-            yield f"at {label}, as it does not have or does not tell them: {', '.join(silent)}"
+        missing = [name.removesuffix("_s") for name in STAGES if name not in known]
+        if missing:
+            yield f"stages that {label} does not have or does not report: {', '.join(missing)}"
     for name, reason in made.items():
         if isinstance(reason, str):
-            yield f"the plot {code(name)} was not made: {reason}"
-    yield "more than one run at a time: requests were made one after another, so nothing is said of throughput"
-    yield "the quality of the videos: only their times, memory and cost are compared"
+            yield f"the plot {code(name)}: {reason}"
+    yield "throughput: requests ran one at a time"
+    yield "the quality of the videos: only times, memory and cost are compared"
 
 
 def _no_cost(result: BenchResult, label: str) -> str:
     sources = dict.fromkeys(run.cost_source for run in result.runs if run.backend == label and run.cost_source)
-    return ", ".join(code(source, 300) for source in sources) or "no price of it is known"
+    return ", ".join(code(source, 300) for source in sources) or "its price is unknown"

@@ -1,1 +1,1 @@
-"""What counts: the rows of a bench, the machine they belong to, and their statistics."""
+"""Results of a bench: its rows, the machine they were measured on, and their statistics."""

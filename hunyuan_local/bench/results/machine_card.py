@@ -1,7 +1,7 @@
-"""The machine card: what figures depend on, without the name of the machine or its user.
+"""The machine card: hardware, library versions and settings that results depend on, without host or user names.
 
-Asking a GPU for its facts takes some of its memory for as long as the process lives, so this runs in the process that
-makes the videos, or in one of its own. Knows nothing about what is measured.
+Querying a GPU creates a CUDA context, which holds GPU memory until the process ends. The card is therefore collected
+in the process that generates the videos, or in a separate one.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Any
 from ...backends.local.profile_choice import available_machine
 from ...provenance import library_versions, now
 
-# Packages that bring kernels or ways to quantise; the rest is in provenance.library_versions.
+# Packages with kernels or quantization; provenance.library_versions has the others.
 _OPTIONAL = ("triton", "torchao", "bitsandbytes", "flash-attn", "flash-attn-3", "sageattention", "xformers", "kernels")
-# What may change while a bench is interrupted; all else must not.
-_PASSING = ("date", "available_gpu_bytes", "system")
+# Entries that may change between an interruption and its resumption; all others must stay the same.
+_VOLATILE = ("date", "available_gpu_bytes", "system")
 
 
 def hardware_card() -> dict[str, Any]:
-    """The hardware, the versions of libraries, and the allocator's setting; bytes as numbers."""
+    """Hardware, library versions and the allocator's setting; sizes in bytes."""
     machine = available_machine()
     return {
         "date": now(),
@@ -38,7 +38,7 @@ def hardware_card() -> dict[str, Any]:
 
 
 def machine_card() -> dict[str, Any]:
-    """:func:`hardware_card`, with the system and how many threads compute on the CPU."""
+    """The :func:`hardware_card` with the operating system and the number of CPU threads."""
     from ...pipeline.memory.device import num_threads
 
     threads = {
@@ -51,7 +51,7 @@ def machine_card() -> dict[str, Any]:
 
 
 def card_differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """What differs between two cards in hardware, versions, allocator and threads, a line each."""
+    """Differences between two cards in hardware, versions, allocator and threads, one line each."""
     old, new = _flat(before), _flat(after)
     return [
         f"{key}: {old.get(key)} then, {new.get(key)} now"
@@ -61,10 +61,10 @@ def card_differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]
 
 
 def _flat(card: dict[str, Any]) -> dict[str, Any]:
-    """The lasting facts by dotted names."""
+    """The entries that must stay the same, by dotted name."""
     facts: dict[str, Any] = {}
     for key, value in card.items():
-        if key in _PASSING:
+        if key in _VOLATILE:
             continue
         facts |= {f"{key}.{name}": item for name, item in value.items()} if isinstance(value, dict) else {key: value}
     return facts
@@ -77,7 +77,7 @@ def _gpu() -> dict[str, Any]:
 
 
 def _ask_driver(field: str) -> str | None:
-    """What nvidia-smi says of the first GPU; None where it cannot be asked. All GPUs of a machine share the driver."""
+    """A field of the first GPU from nvidia-smi; None if nvidia-smi fails. All GPUs of a machine share the driver."""
     command = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader,nounits"]
     try:
         lines = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()

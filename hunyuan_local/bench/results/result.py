@@ -1,7 +1,7 @@
-"""What a bench writes down: the machine, the backends, and every run as a row, the failed ones too.
+"""The result file of a bench: the machine, the targets, and every run as a row, including failed ones.
 
-One JSON file, which is also what an interrupted bench goes on from. Nothing in it is derived: statistics are
-made from the rows when they are wanted. Knows nothing about how runs are made.
+It is one JSON file, from which an interrupted bench resumes. It contains only raw data: statistics are computed from
+the rows when needed.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from ...json_text import json_text
 from ...schema import GenerationRequest, SeedTeller, VideoInfo
 
 FORMAT: Final = "hunyuan-local-bench/1"
-# How the note of a measured run begins whose time and memory hold the loading of the model.
+# Start of the note on a measured run whose time and memory include loading. Saved results contain it: do not change.
 LOADED = "the model was loaded in this run, which its time and memory hold"
 
 
 class Stages(BaseModel):
-    """Seconds of one run; None is a stage that this backend does not have, or does not tell.
+    """Seconds per stage of one run; None for stages that the backend does not have or does not report.
 
-    ``load_s`` is all until the model is there: the choice of a profile, and loading unless it is loaded already.
-    ``queue_s``, ``run_s`` and ``poll_s`` are a service's: waiting there, its computation, and from its end until that
-    was seen here. ``write_s`` is what remained to be written after the last frame. ``total_s`` is the whole run as its
-    caller sees it, from the call to the finished file, and more than the sum of the stages by what is between them.
+    ``load_s`` lasts until the model is ready: the choice of a profile, and loading unless the model is already loaded.
+    ``queue_s``, ``run_s`` and ``poll_s`` belong to services: waiting in the queue, computing, and the delay until
+    polling noticed the end. ``write_s`` is the time to finish the file after the last frame. ``total_s`` is the whole
+    call, up to the finished file; it also includes the time between the stages.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,27 +47,30 @@ class Stages(BaseModel):
 
 
 class BenchRun(SeedTeller, BaseModel):
-    """One run, whatever became of it.
+    """One run, successful or not.
 
     Attributes:
-        backend: the label of a :class:`Target`.
-        scenario: its name in the scenario file; ``request`` is one of those it stands for.
-        repeat: counted from 0; a warm-up counts on its own.
-        kind: ``warmup`` runs are kept apart and in no statistics.
-        status: ``interrupted`` is a run that was taken up again after the bench had been stopped, so that its
-            times say nothing; like a failed one it is in no statistics, and counted.
-        error: why it failed, in words; empty where it did not.
-        error_kind: the class of the error.
-        started_at: with a time zone.
-        made: the request as it was made, with all defaults and the seed; None if it was not.
-        losses: what the backend left out or changed of the request, with permission.
-        stages: seconds.
-        seconds_per_step: denoising over its steps here; at a service its running over the steps that were asked
-            for, which holds everything that the service does in between.
-        peak_memory_bytes: the most that the run took, ``memory_of`` says of what: ``gpu`` (of the device, this
-            process's share) or ``process`` (resident, of the process that made it).
-        cost_usd: of this one video; ``cost_source`` says how it was found.
-        video: what the file holds.
+        backend: label of its :class:`Target`.
+        scenario: name of its scenario in the scenario file.
+        request: the request, one of the scenario's combinations.
+        repeat: counted from 0, separately for warm-ups.
+        kind: statistics exclude ``warmup`` runs.
+        status: ``interrupted`` means resumed after the bench was stopped, so that the times are meaningless. Such
+            runs are counted, but like failed ones excluded from statistics.
+        error: error message; empty if the run did not fail.
+        error_kind: class of the error.
+        started_at: ISO 8601 with a time zone.
+        made: the request as generated, with all defaults and the seed; None if the run failed.
+        losses: fields that the backend dropped or changed, as ``allow_loss`` permits.
+        notes: notes of the backend and of the bench.
+        stages: seconds per stage.
+        seconds_per_step: denoising time divided by its steps for local videos; for services the run time divided by
+            the requested steps, which includes all other work of the service.
+        peak_memory_bytes: peak memory of the run.
+        memory_of: what the peak measures: ``gpu`` (this process's share of the device) or ``process`` (resident memory
+            of the process that generated the video).
+        cost_usd: cost of this video; ``cost_source`` explains it.
+        video: properties of the file.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -95,17 +98,17 @@ class BenchRun(SeedTeller, BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _without_seed_text(cls, fields: Any) -> Any:
-        """What was written beside the fields is not one of them."""
+        """Drop ``seed_text``, which the JSON contains in addition to the fields."""
         return {name: fields[name] for name in fields if name != "seed_text"} if isinstance(fields, dict) else fields
 
     @property
     def told_seed(self) -> int | None:
-        """The seed that was used, or that was asked for."""
+        """The seed used, or the requested one if the run failed."""
         return (self.made or self.request).seed
 
     @property
     def counts(self) -> bool:
-        """Whether it belongs into statistics."""
+        """Whether statistics include the run."""
         return self.kind == "measured" and self.status == "succeeded"
 
 
@@ -114,13 +117,13 @@ class Target(BaseModel):
 
     Attributes:
         label: unique in the bench, such as ``local``, ``wavespeed`` or ``wavespeed at http://127.0.0.1:8000``.
-        backend: its name in the registry.
-        origin: where its figures come from, in a sentence for the report, such as "measured on this machine" or
-            "a server at http://127.0.0.1:8000 in WaveSpeed's format, not the service".
-        base_url: of a service.
+        backend: name of the backend in the registry.
+        origin: origin of its numbers for the report, such as "measured on this machine" or "a server at
+            http://127.0.0.1:8000 in WaveSpeed's format, not the service".
+        base_url: base URL of a hosted backend; None for the local one.
         is_billed: whether a run costs money.
-        identity: of the model or the service: what must be the same for a bench to go on.
-        device, profile, model: what made the videos, in words; None at a service.
+        identity: identity of the model or the service, which must stay the same to resume a bench.
+        device, profile, model: what generated the videos; None for hosted backends.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -137,20 +140,22 @@ class Target(BaseModel):
 
     @property
     def is_local(self) -> bool:
-        """Whether this machine makes the videos."""
+        """Whether this machine generates the videos."""
         return self.base_url is None
 
 
 class BenchResult(BaseModel):
-    """A whole bench.
+    """The result of a bench.
 
     Attributes:
-        name: of the scenario file.
-        machine: the card of :mod:`..results.machine_card`.
-        scenarios: the scenario file as it was read, defaults included.
-        repeats: of each request at each target.
-        targets, runs: the rows, in the order in which they were made.
-        is_complete: whether every run of the plan has a row.
+        name: name in the scenario file.
+        created_at, finished_at: start and end in ISO 8601; ``finished_at`` is None until the bench is complete.
+        machine: the machine card from :mod:`..results.machine_card`.
+        scenarios: content of the scenario file, defaults included.
+        repeats: runs per request and target.
+        targets: the targets.
+        runs: the rows, in order of execution.
+        is_complete: whether every planned run has a row.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -167,7 +172,7 @@ class BenchResult(BaseModel):
     is_complete: bool = False
 
     def save(self, path: Path) -> None:
-        """Write it, whole or not at all.
+        """Write the file atomically.
 
         Raises:
             ConfigError: the file cannot be written.
@@ -176,14 +181,14 @@ class BenchResult(BaseModel):
             with replacing(path) as partial:
                 partial.write_text(json_text(self, indent=1) + "\n", encoding="utf-8")
         except OSError as error:
-            raise ConfigError(f"{path}: the bench cannot be written: {error}; check the disk") from error
+            raise ConfigError(f"{path}: the result of the bench cannot be written: {error}; check the disk") from error
 
 
 def load_result(path: Path) -> BenchResult:
-    """Read what :meth:`BenchResult.save` has written.
+    """Read a file written by :meth:`BenchResult.save`.
 
     Raises:
-        ConfigError: it is not there, or not the result of a bench.
+        ConfigError: the file does not exist, is damaged, or is not the result of a bench.
     """
     try:
         fields = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -192,11 +197,11 @@ def load_result(path: Path) -> BenchResult:
     except (UnicodeDecodeError, json.JSONDecodeError):
         fields = None
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
-        raise ConfigError(f"{path}: is not the result of a bench; give a result.json that 'hunyuan-local bench' wrote")
+        raise ConfigError(f"{path}: not the result of a bench; give a result.json written by 'hunyuan-local bench'")
     try:
         return BenchResult.model_validate_json(json.dumps(fields))
     except ValidationError as error:
         places = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()[:3]]
-        raise ConfigError(f"{path}: the result of a bench, but damaged: {'; '.join(places)}") from error
-    except HunyuanLocalError as error:  # of a request
-        raise ConfigError(f"{path}: the result of a bench, but damaged: {error}") from error
+        raise ConfigError(f"{path}: damaged result of a bench: {'; '.join(places)}") from error
+    except HunyuanLocalError as error:  # from validating a request
+        raise ConfigError(f"{path}: damaged result of a bench: {error}") from error

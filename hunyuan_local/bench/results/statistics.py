@@ -1,8 +1,8 @@
-"""What the rows of a bench say: groups of runs, their mean with an interval, and ratios of two means.
+"""Statistics of a bench: groups of runs, their means with intervals, and ratios of two means.
 
-A group is what one backend made of one request, whatever the prompt and the seed: those are its samples. Only
-measured runs that succeeded are counted; failed and interrupted ones are numbers beside. Knows nothing about
-files, and scipy is imported only where an interval is made.
+A group contains the runs of one backend and one request; different prompts and seeds are its samples. Statistics
+include only measured runs that succeeded; failed and interrupted runs are only counted. scipy is imported only to
+compute an interval.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Any, NamedTuple
 from .result import BenchRun, Stages
 
 CONFIDENCE = 0.95
-FEW_FOR_P95 = 20  # with fewer runs, p95 lies between the two largest: it says little beyond the largest
-# In the order in which they pass: writing is the last of every backend.
+FEW_FOR_P95 = 20  # with fewer runs, p95 lies between the two largest, so it says little more than the maximum
+# In chronological order: every backend writes the file last.
 STAGES = (*(name for name in Stages.model_fields if name not in ("write_s", "total_s")), "write_s")
 QUANTITIES = ("total_s", *STAGES, "seconds_per_step", "peak_memory_bytes", "cost_usd")
 
 
 class Request(NamedTuple):
-    """What a group was asked for, with the scenario's name; None is left to the backend."""
+    """The request of a group, with the scenario's name; None leaves a field to the backend."""
 
     scenario: str
     width: int | None
@@ -34,7 +34,7 @@ class Request(NamedTuple):
 
 
 class Work(NamedTuple):
-    """What was really made: the file's size and frames, the steps, and whether each step was done twice (true CFG)."""
+    """The work done: size and frames of the file, steps, and whether each step ran the model twice (true CFG)."""
 
     width: int | None
     height: int | None
@@ -45,13 +45,14 @@ class Work(NamedTuple):
 
 @dataclass(frozen=True)
 class GroupSummary:
-    """One quantity of a group, in the quantity's unit.
+    """Summary of one quantity of a group, in the quantity's unit.
 
     Attributes:
-        p50, p95: percentiles, linear between the two nearest runs (numpy's ``linear``); of fewer than
-            ``FEW_FOR_P95`` runs p95 is near the largest one, whatever the distribution.
-        mean: of the ``count`` runs that tell it.
-        low, high: the 95 % interval of the mean by Student's t; None below two runs.
+        p50, p95: percentiles, interpolated linearly between the two nearest runs (numpy's ``linear``). With fewer than
+            ``FEW_FOR_P95`` runs, p95 is close to the maximum whatever the distribution.
+        mean: mean of the ``count`` runs that report the quantity.
+        low, high: 95 % interval of the mean by Student's t; None for a single run.
+        count: number of runs that report the quantity.
     """
 
     p50: float
@@ -64,7 +65,7 @@ class GroupSummary:
 
 @dataclass(frozen=True)
 class Ratio:
-    """The mean of b over the mean of a, and its 95 % interval; None where one of them is a single run."""
+    """The mean of b divided by the mean of a, with its 95 % interval; the bounds are None if a or b is a single run."""
 
     value: float
     low: float | None
@@ -76,13 +77,14 @@ class Group:
     """All measured runs of one request at one backend.
 
     Attributes:
-        backend: the label of its target.
-        count: runs that succeeded; ``failed`` and ``interrupted`` are in no figure.
-        values: by quantity, what each counted run tells of it, in the order of the runs; a run that does not
-            tell it is left out.
-        summaries: by quantity; a quantity that no run tells is not there.
-        works: what the counted runs really made; more than one if they differ.
-        memory_of: whose memory; ``mixed`` if the runs differ in that.
+        backend: label of its target.
+        request: the common request of the runs.
+        count: number of runs that succeeded.
+        failed, interrupted: number of runs that all statistics exclude.
+        values: by quantity, the values of the counted runs that report it, in the order of the runs.
+        summaries: by quantity, for quantities that at least one run reports.
+        works: the work of the counted runs; more than one entry if they differ.
+        memory_of: what peak memory measures; ``mixed`` if the runs differ.
     """
 
     backend: str
@@ -96,7 +98,7 @@ class Group:
     memory_of: str | None
 
     def to_json(self) -> dict[str, Any]:
-        """The group as it stands in our JSON; without the single runs."""
+        """The group as JSON data, without the values of single runs."""
         head = {"backend": self.backend, **self.request._asdict()}
         head |= {"count": self.count, "failed": self.failed, "interrupted": self.interrupted}
         head |= {"memory_of": self.memory_of} if self.memory_of else {}
@@ -104,7 +106,7 @@ class Group:
 
 
 def summarise(runs: Sequence[BenchRun]) -> list[Group]:
-    """Groups of the measured runs: by request in the order of first appearance, within that by backend likewise."""
+    """Group the measured runs by request, then by backend, both in order of first appearance."""
     measured = [run for run in runs if run.kind == "measured"]
     requests = list(dict.fromkeys(request_of(run) for run in measured))
     backends = list(dict.fromkeys(run.backend for run in measured))
@@ -116,26 +118,26 @@ def summarise(runs: Sequence[BenchRun]) -> list[Group]:
 
 
 def request_of(run: BenchRun) -> Request:
-    """What the run's group was asked for."""
+    """The request of the run's group."""
     asked = run.request
     return Request(run.scenario, asked.width, asked.height, asked.num_frames, asked.num_inference_steps)
 
 
 def values_of(run: BenchRun) -> dict[str, float]:
-    """What one run tells, by quantity; what is unknown, or no finite number, is not there."""
-    told = run.stages.model_dump() | {
+    """The quantities that a run reports; unknown and non-finite values are omitted."""
+    known = run.stages.model_dump() | {
         "seconds_per_step": run.seconds_per_step,
         "peak_memory_bytes": run.peak_memory_bytes,
         "cost_usd": run.cost_usd,
     }
-    return {name: told[name] for name in QUANTITIES if told[name] is not None and math.isfinite(told[name])}
+    return {name: known[name] for name in QUANTITIES if known[name] is not None and math.isfinite(known[name])}
 
 
 def summary_of(values: Sequence[float]) -> GroupSummary:
-    """Percentiles, and the mean with its interval: mean ± t(0.975, n - 1) · s / sqrt(n), s the sample's deviation.
+    """Percentiles, and the mean with its interval: mean ± t(0.975, n - 1) · s / sqrt(n), with sample deviation s.
 
-    Source: NIST/SEMATECH e-Handbook of Statistical Methods, 1.3.5.2, "Confidence Limits for the Mean". The runs
-    are taken to be independent and near a normal distribution, which a few repeats cannot show.
+    Source: NIST/SEMATECH e-Handbook of Statistical Methods, 1.3.5.2, "Confidence Limits for the Mean". It assumes
+    independent and roughly normally distributed runs, which a few repeats cannot confirm.
 
     Args:
         values: at least one, all finite.
@@ -143,7 +145,7 @@ def summary_of(values: Sequence[float]) -> GroupSummary:
     import numpy
 
     p50, p95 = (float(value) for value in numpy.percentile(values, [50, 95], method="linear"))
-    mean = float(statistics.mean(values))  # exact in between: neither the order nor rounding matters
+    mean = float(statistics.mean(values))  # exact internally: neither order nor rounding matters
     if len(values) < 2:
         return GroupSummary(p50, p95, mean, None, None, len(values))
     half = _t(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
@@ -151,17 +153,17 @@ def summary_of(values: Sequence[float]) -> GroupSummary:
 
 
 def ratio_of_means(a: Sequence[float], b: Sequence[float]) -> Ratio | None:
-    """The mean of ``b`` over the mean of ``a``, with a 95 % interval by the delta method on the logarithm.
+    """The mean of ``b`` divided by the mean of ``a``, with a 95 % interval by the delta method on the logarithm.
 
     log(mean b / mean a) ± t · sqrt(ra + rb), where r = s² / (n · mean²) is the squared relative error of each mean
     (Casella and Berger, Statistical Inference, 2nd edition, 5.5.4), and t has the degrees of freedom of Welch and
     Satterthwaite, (ra + rb)² / (ra² / (na - 1) + rb² / (nb - 1)) (Biometrics Bulletin 2, 1946, 110-114). Unlike
-    Fieller's, this interval always has two positive ends; it is an approximation, for relative errors well below 1. In
-    simulations of 2 to 30 runs that scatter by 2 to 30 % it held the true ratio in 94.4 to 97.8 % of 3,000 cases each.
-    The runs are taken as unpaired: what drifts and hits both alike only widens it.
+    Fieller's, this interval always has two positive bounds; the approximation holds for relative errors well below 1.
+    In simulations of 2 to 30 runs with 2 to 30 % scatter it contained the true ratio in 94.4 to 97.8 % of 3,000 cases
+    each. Runs are treated as unpaired: drift that affects both alike only widens the interval.
 
     Returns:
-        None where a mean is not above 0, such as the ratio of two costs of nothing.
+        None if a mean is not positive, such as a cost of zero.
     """
     mean_a, mean_b = float(statistics.mean(a)), float(statistics.mean(b))
     if mean_a <= 0 or mean_b <= 0:
@@ -179,9 +181,9 @@ def ratio_of_means(a: Sequence[float], b: Sequence[float]) -> Ratio | None:
 
 
 def stage_means(group: Group) -> dict[str, float]:
-    """Mean seconds of each stage over all counted runs, a run that does not tell it counting as 0; then ``rest``.
+    """Mean seconds of each stage over all counted runs, then ``rest``; together they sum to the mean total time.
 
-    They sum to the mean of the whole run, unless stages overlap: then ``rest`` is below 0.
+    A run that does not report a stage counts as 0. If stages overlap, ``rest`` is negative.
     """
     counted = len(group.values["total_s"])
     means = {name.removesuffix("_s"): sum(group.values[name]) / counted for name in STAGES if name in group.values}
@@ -190,15 +192,15 @@ def stage_means(group: Group) -> dict[str, float]:
 
 def _t(degrees_of_freedom: float) -> float:
     """The two-sided critical value of Student's t."""
-    from scipy.special import stdtrit  # what scipy.stats.t.ppf calls, without the second that importing it takes
+    from scipy.special import stdtrit  # what scipy.stats.t.ppf calls; importing scipy.stats takes a second
 
     return float(stdtrit(degrees_of_freedom, (1 + CONFIDENCE) / 2))
 
 
 def _group(backend: str, request: Request, runs: Sequence[BenchRun]) -> Group:
     counted = [run for run in runs if run.counts]
-    told = [values_of(run) for run in counted]
-    values = {name: tuple(run[name] for run in told if name in run) for name in QUANTITIES}
+    known = [values_of(run) for run in counted]
+    values = {name: tuple(run[name] for run in known if name in run) for name in QUANTITIES}
     values = {name: numbers for name, numbers in values.items() if numbers}
     kinds = {run.memory_of for run in counted if run.peak_memory_bytes is not None}
     return Group(
@@ -215,7 +217,7 @@ def _group(backend: str, request: Request, runs: Sequence[BenchRun]) -> Group:
 
 
 def _work(run: BenchRun) -> Work:
-    """What the file holds, as far as it is known; else what was said to be made, else what was asked for."""
+    """The work of a run: from the file if it was decoded, otherwise from the generated request or the original one."""
     made = run.made or run.request
     shape = run.video or made
     doubled = made.true_cfg_scale > 1

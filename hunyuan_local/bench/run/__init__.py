@@ -1,1 +1,1 @@
-"""What runs: the scenario, the targets, one run after another."""
+"""Running a bench: scenarios, targets, and one run after another."""

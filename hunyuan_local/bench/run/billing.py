@@ -1,4 +1,4 @@
-"""What a bench will send to services that bill it, said before anything is sent, and the limit that it keeps."""
+"""The bill of a bench, shown before anything is sent to a paid service, and its spending limit."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Bill:
     """The tasks for one service.
 
     Attributes:
-        label: of the target.
-        tasks: that would be submitted.
-        price_usd: of each; None is not known.
-        price_source: where that is from.
-        open_tasks: that were submitted in an earlier run of the bench, and will only be fetched.
+        label: label of the target.
+        tasks: number of tasks to submit.
+        price_usd: price of one task; None if unknown.
+        price_source: where the price comes from.
+        open_tasks: tasks that an earlier run of the bench submitted, and that only need to be fetched.
     """
 
     label: str
@@ -33,18 +33,18 @@ class Bill:
 
     @property
     def sentence(self) -> str:
-        """What is asked for, in words."""
+        """The bill in words."""
         if self.price_usd is None:
-            price = "at a price that is not known here: look at the service's page"
+            price = "at an unknown price: see the service's pricing page"
         else:
-            price = f"at {self.price_usd:.2f} US dollars each, {self.tasks * self.price_usd:.2f} in all"
+            price = f"at {self.price_usd:.2f} US dollars each, {self.tasks * self.price_usd:.2f} in total"
             price += f" ({self.price_source})" if self.price_source else ""
-        taken_up = f"; {self.open_tasks} more, open from before, not paid again" if self.open_tasks else ""
-        return f"{self.label}: {self.tasks} {'video' if self.tasks == 1 else 'videos'} {price}{taken_up}"
+        resumed = f"; {self.open_tasks} more already submitted and paid for" if self.open_tasks else ""
+        return f"{self.label}: {self.tasks} {'video' if self.tasks == 1 else 'videos'} {price}{resumed}"
 
 
 def make_bills(todo: Iterable[PlannedRun], makers: Iterable[HostedMaker]) -> list[Bill]:
-    """What the runs that are left cost at the services that bill them; none where nothing would be submitted."""
+    """Bill for the remaining runs at each paid service; services with nothing to submit are omitted."""
     runs, bills = list(todo), []
     for maker in makers:
         if not maker.target.is_billed:
@@ -58,24 +58,24 @@ def make_bills(todo: Iterable[PlannedRun], makers: Iterable[HostedMaker]) -> lis
 
 
 def make_budgets(billed: Mapping[str, Capabilities], max_cost_usd: float | None, path: Path) -> dict[str, Budget]:
-    """What counts the submissions to each target that is billed, in one file, and keeps the limit of them all.
+    """Budgets that record submissions to all billed targets in one file and enforce their common limit.
 
     Args:
-        billed: by label, with the price.
+        billed: capabilities, with the price, of each billed target by label.
 
     Returns:
-        By label.
+        One budget per billed target, by label.
 
     Raises:
-        ConfigError: a limit where nothing is billed, or where a price is not known; the file is damaged.
+        ConfigError: there is a limit but no billed target or an unknown price; or the file is damaged.
     """
     if max_cost_usd is not None:
         unknown = [label for label, limits in billed.items() if limits.price_usd is None]
         if unknown:
             raise ConfigError(
-                f"max_cost={max_cost_usd:g}: cannot be kept, since the price of a video is not known of "
-                f"{', '.join(unknown)}; leave it out, or bench {'it' if len(unknown) == 1 else 'them'} apart"
+                f"max_cost={max_cost_usd:g}: cannot be enforced, because the price of a video is unknown for "
+                f"{', '.join(unknown)}; omit it, or bench {'it' if len(unknown) == 1 else 'them'} separately"
             )
         if not billed:
-            raise ConfigError(f"max_cost={max_cost_usd:g}: no backend of this bench is billed; leave it out")
+            raise ConfigError(f"max_cost={max_cost_usd:g}: no backend of this bench is billed; omit it")
     return {label: Budget(path, limits.price_usd, max_cost_usd) for label, limits in billed.items()}

@@ -1,6 +1,6 @@
-"""What a video costs: at a service its price, here the machine's time at the prices of the scenario file.
+"""Cost of a video: the service's price, or for a local video the machine's time at the scenario file's prices.
 
-Knows no price by itself.
+Contains no prices.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ _SECONDS_AN_HOUR = 3600
 
 
 class Costs(StrictConfig):
-    """What an hour of this machine costs, in US dollars: a rent, or electricity, or a card, or the last two together.
+    """Cost of an hour on this machine, in US dollars: rent, or electricity and the GPU's purchase price or one of them.
 
     Attributes:
-        electricity_usd_per_kwh: with ``power_w``.
-        power_w: what the machine, or its card, draws while it makes a video.
-        card_usd: what the card was bought for, with ``card_lifetime_hours``.
-        card_lifetime_hours: hours of work that the price is spread over.
-        usd_per_hour: of a rented machine, in the place of the others.
-        source: where the numbers are from, for the report.
+        electricity_usd_per_kwh: electricity price; requires ``power_w``.
+        power_w: power that the machine or its GPU draws while it generates a video.
+        card_usd: purchase price of the GPU; requires ``card_lifetime_hours``.
+        card_lifetime_hours: working hours over which the purchase price is spread.
+        usd_per_hour: rent of the machine; replaces all of the above.
+        source: where the prices come from, for the report.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -40,7 +40,7 @@ class Costs(StrictConfig):
         card = (self.card_usd, self.card_lifetime_hours)
         if self.usd_per_hour is not None:
             if any(value is not None for value in (*electricity, *card)):
-                raise ValueError("usd_per_hour is the whole price of an hour; leave the others out, or leave it out")
+                raise ValueError("usd_per_hour is the whole price of an hour; omit it, or omit the other prices")
             return self
         if None in electricity and any(value is not None for value in electricity):
             raise ValueError("electricity_usd_per_kwh and power_w belong together; give both or neither")
@@ -50,7 +50,7 @@ class Costs(StrictConfig):
 
     @property
     def hour_usd(self) -> float | None:
-        """US dollars an hour of work; None if the file names no price."""
+        """US dollars per hour of work; None if the file has no prices."""
         if self.usd_per_hour is not None:
             return self.usd_per_hour
         parts = []
@@ -62,25 +62,25 @@ class Costs(StrictConfig):
 
 
 def local_cost(costs: Costs | None, total_s: float) -> tuple[float | None, str]:
-    """US dollars of a video that took so many seconds here, and how that was found, or why it is not known."""
+    """Cost in US dollars of a local video that took ``total_s`` seconds, and its source or why it is unknown."""
     hour_usd = None if costs is None else costs.hour_usd
     if costs is None or hour_usd is None:
-        return None, "not known: the scenario file has no costs"
+        return None, "unknown: the scenario file has no costs"
     parts = []
     if costs.usd_per_hour is not None:
-        parts.append(f"rent of {costs.usd_per_hour:g} US dollars an hour")
+        parts.append(f"rent of {costs.usd_per_hour:g} US dollars per hour")
     if costs.power_w is not None:
-        parts.append(f"{costs.power_w:g} W at {costs.electricity_usd_per_kwh:g} US dollars a kWh")
+        parts.append(f"{costs.power_w:g} W at {costs.electricity_usd_per_kwh:g} US dollars per kWh")
     if costs.card_usd is not None:
-        parts.append(f"a card of {costs.card_usd:g} US dollars over {costs.card_lifetime_hours:g} hours")
+        parts.append(f"a GPU for {costs.card_usd:g} US dollars over {costs.card_lifetime_hours:g} hours")
     source = f" ({costs.source})" if costs.source else ""
-    return hour_usd * total_s / _SECONDS_AN_HOUR, f"the time of the run: {' and '.join(parts)}{source}"
+    return hour_usd * total_s / _SECONDS_AN_HOUR, f"run time: {' and '.join(parts)}{source}"
 
 
 def hosted_cost(limits: Capabilities, is_billed: bool) -> tuple[float | None, str]:
-    """US dollars of a video at an address of a service's format, and where that is from, or why it is not known."""
+    """Cost in US dollars of a video from a hosted backend, and its source or why it is unknown."""
     if not is_billed:
-        return None, "not known: this address is not the service's own, whose price is not taken for it"
+        return None, "unknown: this URL is not the service's, so the service's price does not apply"
     if limits.price_usd is None:
-        return None, "not known: the service's price of a video is not known here; look at its page"
+        return None, "unknown: no price of a video is known for this service; see its pricing page"
     return limits.price_usd, f"the service's price: {limits.price_source or 'unstated'}"

@@ -1,4 +1,4 @@
-"""The folder of a bench: one process at a time works in it, and goes on only with what is the same bench."""
+"""The folder of a bench: one process at a time works in it, and only the same bench may continue in it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _LOCK = ".bench.lock"
 
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Make the folder, and keep other processes from working in it.
+    """Create the folder and lock it against other processes.
 
     Raises:
-        ConfigError: another one does, it holds something else, or it cannot be written.
+        ConfigError: another process holds the lock, the folder has other content, or it is not writable.
     """
     lock = FileLock(folder / _LOCK, timeout=0)
     try:
@@ -32,7 +32,7 @@ def held(folder: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout as error:
         raise ConfigError(
-            f"output_dir={str(folder)!r}: another process works on this bench; wait for it, or stop it"
+            f"output_dir={str(folder)!r}: another process is running this bench; wait for it, or stop it"
         ) from error
     except OSError as error:
         raise ConfigError(f"output_dir={str(folder)!r}: cannot be written: {error}; choose another folder") from error
@@ -43,35 +43,35 @@ def held(folder: Path) -> Iterator[None]:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, if it is not there.
+    """Create a folder if it does not exist.
 
     Raises:
-        ConfigError: it cannot be made.
+        ConfigError: the folder cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"{folder}: cannot be made: {error.strerror or error}; check the disk") from error
+        raise ConfigError(f"{folder}: cannot be created: {error.strerror or error}; check the disk") from error
 
 
 def _check_is_ours(folder: Path) -> None:
-    """Refuse a folder of something else, in which reports and videos would be replaced.
+    """Refuse a folder with other content, where the bench would replace reports and videos.
 
-    A bench writes its result before its first run.
+    A bench writes its result file before its first run, so a folder with files but no result is not a bench.
     """
     found = sorted(path.name for path in folder.iterdir() if path.name != _LOCK)
     if found and RESULT not in found:
         raise ConfigError(
-            f"output_dir={str(folder)!r}: holds something else than a bench ({', '.join(found[:3])}"
-            f"{', ...' if len(found) > 3 else ''}); give a new folder, or that of a bench to go on with"
+            f"output_dir={str(folder)!r}: contains files that are not a bench ({', '.join(found[:3])}"
+            f"{', ...' if len(found) > 3 else ''}); use a new folder, or the folder of a bench to continue"
         )
 
 
 def earlier_result(folder: Path) -> BenchResult | None:
-    """What the bench in this folder has come to; None if none was begun.
+    """The result of the bench in this folder so far; None if there is none.
 
     Raises:
-        ConfigError: the file is there and not a bench's, or damaged.
+        ConfigError: the file is damaged or not the result of a bench.
     """
     return load_result(folder / RESULT) if (folder / RESULT).exists() else None
 
@@ -87,11 +87,11 @@ def check_same(
     """Refuse to mix the runs of two benches.
 
     Raises:
-        ConfigError: names everything that differs.
+        ConfigError: the benches differ; the message lists every difference.
     """
     problems = _file_differences(earlier.scenarios, file.content)
     if repeats < earlier.repeats:
-        problems.append(f"repeats: {earlier.repeats} then, {repeats} now; they may grow, not fall")
+        problems.append(f"repeats: {earlier.repeats} then, {repeats} now; repeats can only increase")
     before, after = ({target.label: target.identity for target in found} for found in (earlier.targets, targets))
     if list(before) != list(after):
         problems.append(f"backends: {', '.join(before)} then, {', '.join(after)} now")
@@ -103,8 +103,8 @@ def check_same(
     problems += card_differences(earlier.machine, machine)
     if problems:
         raise ConfigError(
-            f"output_dir={str(folder)!r}: holds another bench, whose runs cannot be mixed with these; "
-            f"{'; '.join(problems)}; give another --output-dir"
+            f"output_dir={str(folder)!r}: contains a different bench, and runs of two benches cannot be mixed; "
+            f"{'; '.join(problems)}; use another --output-dir"
         )
 
 

@@ -1,6 +1,6 @@
-"""A process for what may crash or be killed for its memory: asked for one thing after another.
+"""Runs local generations in a child process, because they may crash or be killed for their memory.
 
-Knows nothing about what the process does; see :mod:`.local_program`.
+Sends one request at a time and waits for its answer. The child is :mod:`.local_program`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from ...supervision import Child, exit_in_words
 from .local_program import CANCEL, END
 
 _PROGRAM = "hunyuan_local.bench.run.local_program"
-_GRACE_S = 10.0  # for the step that is under way when it is told to stop
+_GRACE_S = 10.0  # for the step in progress when the process is asked to stop
 
 
 class ProcessDied(Exception):
-    """The process ended without an answer; the message says how."""
+    """The process ended without an answer; the message has the exit code or signal."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class _Running:
 
 
 class LocalProcess:
-    """Started with the first question, and again with the next one after it has died.
+    """A child process that starts with the first request, and restarts with the next request after it died.
 
     Args:
-        options: of :class:`~hunyuan_local.backends.local.backend.LocalBackend`.
+        options: options of :class:`~hunyuan_local.backends.local.backend.LocalBackend`.
     """
 
     def __init__(self, options: dict[str, Any]):
@@ -40,30 +40,30 @@ class LocalProcess:
 
     @property
     def pid(self) -> int | None:
-        """Its number, while there is one."""
+        """Process id; None if no process runs."""
         return None if self._running is None else self._running.child.pid
 
     def ask(self, *order: Any) -> Any:
-        """Have it do something; the answer.
+        """Send one request and wait for the answer.
 
         Raises:
-            ProcessDied: it ended, or was killed, before it answered.
+            ProcessDied: the process ended or was killed before it answered.
             KeyboardInterrupt: Ctrl-C or SIGTERM; the process was stopped.
         """
         if self._running is not None and self._running.child.exit_code is not None:
-            self._bury()  # it died while it had nothing to do
+            self._bury()  # it died while idle
         try:
             connection = (self._running or self._start()).connection
             connection.send(order)
             return connection.recv()
         except (EOFError, OSError) as error:
-            raise ProcessDied(f"the process that makes local videos {exit_in_words(self._bury())}") from error
+            raise ProcessDied(f"the process that generates local videos {exit_in_words(self._bury())}") from error
         except BaseException:
             self._stop()
             raise
 
     def close(self) -> None:
-        """End it, if it runs; it holds nothing that would be lost, so it is killed if it takes too long."""
+        """End the process; kill it after the grace period, because it holds nothing that could be lost."""
         if self._running is not None:
             with contextlib.suppress(OSError):
                 self._running.connection.send((END,))
@@ -76,8 +76,8 @@ class LocalProcess:
         return running
 
     def _stop(self) -> None:
-        """Let it leave its files in order, within a step; then end it."""
-        if self._running is None:  # stopped while it was being started
+        """Cancel the request in progress, so that the process cleans up its files; then end it."""
+        if self._running is None:  # stopped during the start
             return
         with contextlib.suppress(OSError, EOFError):
             self._running.connection.send((CANCEL,))
@@ -86,7 +86,7 @@ class LocalProcess:
         self.close()
 
     def _bury(self) -> int | None:
-        """See it end, within a time; its exit code."""
+        """Wait for the process to end, or kill it; return its exit code."""
         running, self._running = self._running, None
         if running is None:
             return None

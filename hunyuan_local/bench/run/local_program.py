@@ -1,9 +1,9 @@
-"""The process that makes a bench's local videos: it keeps the model loaded, and tells time and memory of each run.
+"""The process that generates a bench's local videos: keeps the model loaded, and reports time and memory of each run.
 
-Prompts are encoded in every run: neither the cache on disk nor the last prompt's embeddings are used, or a repeat
-would measure less than a new prompt costs. Nor does a run begin with memory that an earlier one
-kept to use again, which would be counted as its own. Of the libraries, those for the machine card are imported before
-the first run, and the model's with its loading.
+Every run encodes its prompt: neither the prompt cache on disk nor the embeddings of the last prompt are used, because
+a repeat would then measure less than a new prompt costs. Every run also starts with the allocators' caches emptied,
+because memory that an earlier run kept would count as its own. Libraries that the machine card needs are imported
+before the first run; those of the model are imported when it loads.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from ...supervision import parent_connection
 from ..results.machine_card import machine_card
 from .outcome import Outcome
 
-CANCEL, END = "cancel", "end"  # orders that have no answer
+CANCEL, END = "cancel", "end"  # commands without an answer
 
 
 def serve(connection: Connection) -> None:
-    """Do what is asked for, one thing at a time, until the other end is gone.
+    """Run commands one at a time until the other end of the connection closes.
 
     Args:
-        connection: gives ``("options", options)``, of :class:`~hunyuan_local.backends.local.backend.LocalBackend`;
-            then ``("card",)``, or ``("generate", request, output)``; takes a card or an :class:`Outcome`.
+        connection: receives ``("options", options)`` of :class:`~hunyuan_local.backends.local.backend.LocalBackend`,
+            then ``("card",)`` or ``("generate", request, output)``; sends a machine card or an :class:`Outcome`.
     """
     prepare_streams()
     leave_to_parent()
@@ -68,21 +68,21 @@ def serve(connection: Connection) -> None:
 
 
 class UncachedBackend(LocalBackend):
-    """The local backend, as far as it knows no prompt from before."""
+    """The local backend without its prompt caches."""
 
     def choose(self, request: ResolvedRequest, loaded: RuntimeProfile | None, machine: Machine | None = None) -> Choice:
-        """See :meth:`hunyuan_local.backends.local.backend.LocalBackend.choose`; nothing is kept on disk."""
+        """Choose a profile as the local backend does, with the prompt cache on disk disabled."""
         choice = super().choose(request, loaded, machine)
         return replace(choice, profile=choice.profile.model_copy(update={"prompt_cache": False}))
 
     def forget_prompts(self) -> None:
-        """Have the next prompt encoded, whichever it is."""
+        """Drop the embeddings of the last prompt, so that the next run encodes its prompt."""
         if self.loaded is not None:
             self.loaded.prompts.forget()
 
 
 def _listen(connection: Connection, put: Callable[[tuple[Any, ...]], None], cancel: threading.Event) -> None:
-    """Pass on what comes; end at once, in whatever the process is, when the parent is gone."""
+    """Queue incoming commands; exit immediately when the parent is gone, whatever the process is doing."""
     while True:
         try:
             order = connection.recv()
@@ -95,7 +95,7 @@ def _listen(connection: Connection, put: Callable[[tuple[Any, ...]], None], canc
 
 
 def _run(backend: UncachedBackend, request: GenerationRequest, output: Path, cancel: threading.Event) -> Outcome:
-    """One video, with the time that the call took and the most memory."""
+    """Generate one video; measure the duration of the call and its peak memory."""
     notes: list[str] = []
     stages: set[str] = set()
     context = GenerationContext(
@@ -111,7 +111,7 @@ def _run(backend: UncachedBackend, request: GenerationRequest, output: Path, can
             error=str(error), error_kind=type(error).__name__,
             is_refused=isinstance(error, InvalidRequestError), ends_target=isinstance(error, ModelLoadError),
         )  # fmt: skip
-    except Exception as error:  # whatever it is, it is this run's result, and the others go on
+    except Exception as error:  # any error is the result of this run; the other runs continue
         outcome = Outcome(error=str(error).strip() or "no reason given", error_kind=type(error).__name__)
     total_s = time.monotonic() - began
     memory = backend.memory()
@@ -120,21 +120,21 @@ def _run(backend: UncachedBackend, request: GenerationRequest, output: Path, can
     elif counts_memory and (peak := _resident_peak()) is not None:
         outcome = replace(outcome, peak_memory_bytes=peak, memory_of="process")
     else:
-        notes.append("peak memory: not known, since this system does not count that of one run")
+        notes.append("peak memory: unknown, because this system cannot measure it for a single run")
     return replace(outcome, total_s=total_s, notes=notes, device=backend.device, has_loaded="load" in stages)
 
 
 def _begin_anew(backend: UncachedBackend) -> bool:
-    """Let go of what the run before has left, but for the model, and count memory from here.
+    """Free what the previous run left, except the model, and reset the memory peaks.
 
     Returns:
-        Whether the peak of the resident set can be counted.
+        Whether the system can reset the peak of the resident set.
     """
     from ...pipeline.memory.allocator import give_back_memory
     from ...pipeline.memory.device import free_device, reset_peak
 
     backend.forget_prompts()
-    if backend.loaded is not None:  # else there is no device in use, and asking for one would take memory of it
+    if backend.loaded is not None:  # otherwise no device is in use, and a query would allocate memory on it
         free_device()
     give_back_memory()
     reset_peak()
@@ -142,7 +142,7 @@ def _begin_anew(backend: UncachedBackend) -> bool:
 
 
 def _reset_resident_peak() -> bool:
-    """Begin the kernel's peak of the resident set anew (man proc_pid_clear_refs); whether it can."""
+    """Reset the kernel's peak of the resident set (man proc_pid_clear_refs); return whether that worked."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
         return True
@@ -150,7 +150,7 @@ def _reset_resident_peak() -> bool:
 
 
 def _resident_peak() -> int | None:
-    """Bytes of the resident set at its peak since then, mapped files included."""
+    """Peak of the resident set in bytes since the reset, mapped files included."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):

@@ -1,4 +1,4 @@
-"""Who makes the runs of a bench: the local process, or an adapter of a hosted format in this one."""
+"""Makers execute the runs of a bench: locally in a child process, or through a hosted backend in this process."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ _UNFINISHED = ".*.partial"
 
 
 class LocalMaker:
-    """The local backend in its process; see :mod:`.local_program`.
+    """Generates videos with the local backend in a child process, :mod:`.local_program`.
 
     Args:
-        folder: of the bench's videos.
-        process: keeps the model loaded; closed with this.
+        folder: folder for the bench's videos.
+        process: the process that keeps the model loaded; :meth:`close` ends it.
     """
 
     def __init__(self, target: Target, limits: Capabilities, folder: Path, process: LocalProcess):
         self.target, self.limits = target, limits
         self._folder, self._process = folder / folder_name(target), process
         self._has_died = False
-        self._made_by: int | None = None  # the process of the run before
+        self._made_by: int | None = None  # process id of the previous run
 
     def make(self, run: PlannedRun) -> Outcome:
-        """See :class:`.outcome.Maker`; a process that dies is a failed run, and the next one starts another."""
+        """Generate one video; if the process dies, the run fails and the next run starts a new process."""
         make_folder(self._folder)
         try:
-            output = (self._folder / run.file_name).absolute()  # the process may be elsewhere
+            output = (self._folder / run.file_name).absolute()  # the process may have another working directory
             outcome: Outcome = self._process.ask("generate", run.request, output)
         except ProcessDied as error:
             self._has_died = True
@@ -65,10 +65,10 @@ class LocalMaker:
 
     def _why_loaded(self) -> str:
         if self._has_died or self._made_by not in (None, self._process.pid):
-            return "the process before this one died"
+            return "the previous process died"
         if self._made_by is not None:
-            return "this request wanted another profile, or memory ran out"
-        return "no warm-up came before it; 'warmup: {local: 1}' in the scenario file keeps loading apart"
+            return "this request needed another profile, or memory ran out"
+        return "there was no warm-up; set 'warmup: {local: 1}' in the scenario file to exclude loading"
 
     def close(self) -> None:
         """End the process."""
@@ -76,13 +76,13 @@ class LocalMaker:
 
 
 class HostedMaker:
-    """An adapter, one task at a time.
+    """Generates videos with a hosted backend, one task at a time.
 
     Args:
-        folder: of the bench's videos.
-        began_at: when the bench was begun, in ISO 8601: a video that is there since then is of it.
-        spending: asked before each submission; None where nothing is billed.
-        open_tasks: where the adapter remembers its open tasks; None is the user's.
+        folder: folder for the bench's videos.
+        began_at: start of the bench in ISO 8601; later videos in the folder belong to this bench.
+        spending: checked before each submission; None if nothing is billed.
+        open_tasks: record of the backend's open tasks (default: the user's).
     """
 
     def __init__(
@@ -104,36 +104,36 @@ class HostedMaker:
         look = backend.ask
 
         def ask(service: ServiceClient, remote_id: str) -> JobView:
-            """Look, and remember what the timings do not say: whether their poll_s of 0 is known."""
+            """Poll, and remember whether the service reports its run time: only then is a ``poll_s`` of 0 real."""
             view = look(service, remote_id)
             self._tells_running = view.inference_s is not None
             return view
 
-        backend.ask = ask  # type: ignore[method-assign]  # of this one adapter alone, whichever its class is
+        backend.ask = ask  # type: ignore[method-assign]  # patches this instance only
 
     def check_key(self) -> None:
-        """Find out before anything runs whether there is a key.
+        """Check for an API key before the first run.
 
         Raises:
-            AuthenticationError: there is none.
+            AuthenticationError: there is no key.
         """
         self._backend.load()
 
     def is_open(self, run: PlannedRun) -> bool:
-        """Whether a task of this run is open at the service, or its video is there already."""
+        """Whether a task of this run is open at the service, or its video is already in the folder."""
         mark = fingerprint(self._backend.name, self._backend.base_url, run.request, self._folder / run.file_name)
         return any(job.fingerprint == mark for job in self._open_tasks.jobs()) or self._delivered(run) is not None
 
     def will_send(self, run: PlannedRun) -> bool:
-        """Whether a run would submit a new task: it is not refused here, and none is open."""
+        """Whether the run would submit a new task: it is not refused locally, and it has no open task."""
         verdict = self._backend.explain(run.request).verdict
         is_held = verdict == "accepted" or (verdict == "adjusted" and self._allow_loss)
         return is_held and not self.is_open(run)
 
     def make(self, run: PlannedRun) -> Outcome:
-        """See :class:`.outcome.Maker`; a task that an interruption left open is continued, not paid for again."""
+        """Generate one video; a task that an interruption left open is resumed rather than paid for again."""
         if (result := self._delivered(run)) is not None:
-            return Outcome(result, continued=True, notes=["the bench was stopped when this video was just there"])
+            return Outcome(result, continued=True, notes=["the bench was stopped just after this video was downloaded"])
         continued = self.is_open(run)
         notes: list[str] = []
         context = GenerationContext(
@@ -149,10 +149,10 @@ class HostedMaker:
             raise
         except HunyuanLocalError as error:
             outcome = _failure(error)
-        except Exception as error:  # whatever it is, it is this run's result, and the others go on
+        except Exception as error:  # any error is the result of this run; the other runs continue
             outcome = Outcome(error=str(error).strip() or "no reason given", error_kind=type(error).__name__)
         total_s = None if continued else time.monotonic() - began
-        if outcome.result is not None:  # how it would have been resumed is of no more use
+        if outcome.result is not None:  # the note on how to resume is obsolete
             notes = [note for note in notes if not note.startswith(f"task {context.remote_id} at ")]
         return replace(outcome, total_s=total_s, notes=notes, continued=continued, tells_running=self._tells_running)
 
@@ -161,7 +161,7 @@ class HostedMaker:
         self._backend.close()
 
     def _delivered(self, run: PlannedRun) -> GenerationResult | None:
-        """The video of this run that came in the moment before the bench was stopped, without its row."""
+        """The video of this run, if it was downloaded but the bench was stopped before it saved the row."""
         path = self._folder / run.file_name
         if not path.is_file():
             return None
@@ -186,7 +186,7 @@ class HostedMaker:
 
 
 def _probed(path: Path) -> VideoInfo | None:
-    """What a file of a service holds; None where it cannot be decoded here, which costs no second video."""
+    """Properties of a downloaded file; None if it cannot be decoded; the run still counts."""
     try:
         return probe(path)
     except VideoError:
@@ -194,7 +194,7 @@ def _probed(path: Path) -> VideoInfo | None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Delete what a process that died was writing; nobody else writes there."""
+    """Delete the partial files of a process that died; no other process writes to this folder."""
     for path in folder.rglob(_UNFINISHED):
         path.unlink(missing_ok=True)
 

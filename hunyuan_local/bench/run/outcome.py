@@ -1,4 +1,4 @@
-"""What became of one run, as whoever made it saw it, and the row that it becomes."""
+"""The outcome of one run as its maker reports it, and the row of the result file built from it."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from .plan import PlannedRun
 
 @dataclass(frozen=True)
 class Outcome:
-    """One run, made or failed.
+    """The outcome of one run, successful or failed.
 
     Attributes:
-        result: None if there is no video.
-        error, error_kind: then why, in words and as the class of the error.
-        total_s: from the call to its end, on the runner's own clock; None where that says nothing.
-        notes: what was said meanwhile.
+        result: the generated video; None if the run failed.
+        error, error_kind: message and class of the error, if the run failed.
+        total_s: duration of the whole call on the maker's clock; None if it is not meaningful.
+        notes: notes of the backend during the run.
         peak_memory_bytes, memory_of: see :class:`.result.BenchRun`.
-        device: what it ran on.
-        tells_running: the service said how long it ran, so that what polling added is known, be it 0.
-        has_loaded: the model was loaded meanwhile, so that time and memory hold that.
-        continued: it is of an earlier, interrupted run of the bench, so that no time means anything.
-        ends_target: no further run of this target could succeed.
-        is_refused: the request would be refused each time.
+        device: device that the run used.
+        tells_running: whether the service reported its run time; only then is ``poll_s`` known, even if it is 0.
+        has_loaded: whether the model was loaded during the run, so that time and memory include loading.
+        continued: whether the run resumed a task of an earlier, interrupted bench, so that its times are meaningless.
+        ends_target: whether every further run of this target would fail too.
+        is_refused: whether the request is invalid, so that every repeat would be refused.
     """
 
     result: GenerationResult | None = None
@@ -46,28 +46,28 @@ class Outcome:
 
 
 class Maker(Protocol):
-    """Makes the runs of one target, one at a time."""
+    """Executes the runs of one target, one at a time."""
 
     target: Target
     limits: Capabilities
 
     def make(self, run: PlannedRun) -> Outcome:
-        """Make one video.
+        """Generate one video.
 
         Raises:
-            GenerationCancelledError, KeyboardInterrupt: stopped by the user; nothing is to be written down.
+            GenerationCancelledError, KeyboardInterrupt: stopped by the user; the run is not recorded.
         """
         ...
 
     def close(self) -> None:
-        """Give back memory and connections."""
+        """Free memory and close connections."""
         ...
 
 
 def row_of(
     run: PlannedRun, outcome: Outcome, maker: Maker, *, started_at: str, costs: Costs | None, allow_loss: bool
 ) -> BenchRun:
-    """The row of a run."""
+    """Build the row of a run from its outcome."""
     result, target = outcome.result, maker.target
     losses = [loss.note for loss in fit(run.request, target.backend, maker.limits).losses] if allow_loss else []
     said = [*outcome.notes, *(result.notes if result else [])]
@@ -110,7 +110,7 @@ def _cost(maker: Maker, outcome: Outcome, costs: Costs | None) -> tuple[float | 
 
 
 def _stages(target: Target, result: GenerationResult, outcome: Outcome) -> Stages:
-    """Those that this kind of backend has."""
+    """The stages that this kind of backend has."""
     found, total_s = result.timings, outcome.total_s
     if target.is_local:
         return Stages(
@@ -125,7 +125,7 @@ def _stages(target: Target, result: GenerationResult, outcome: Outcome) -> Stage
 
 
 def _seconds_per_step(target: Target, result: GenerationResult) -> float | None:
-    """Of the denoising here, of all its running at a service."""
+    """Seconds per step: of denoising for a local video, of the whole run time at a service."""
     if target.is_local:
         found = result.timings
         return found.denoise_s / found.denoise_steps if found.denoise_steps else None

@@ -1,9 +1,10 @@
-"""Which runs a bench is made of, in which order.
+"""The runs of a bench and their order.
 
-Repeats are outermost, then requests, then targets; and the targets take turns at being first, by one with each
-request and with each repeat. So whatever drifts meanwhile, such as a machine that gets warm or a service's load, hits
-all targets alike, and no target always runs after the same other one. Warm-ups come first, target by target.
-Knows nothing about how a run is made.
+The outer loop is over repeats, then requests, then targets. The order of targets rotates by one with each request and
+each repeat, so that drift, such as a warming machine or a service's load, affects all targets alike. Warm-ups come
+first, one target after another.
+
+The module does not depend on how runs are executed.
 """
 
 from __future__ import annotations
@@ -19,13 +20,22 @@ from ...schema import GenerationRequest
 from ..results.result import BenchRun, Target
 from .scenarios import ScenarioFile
 
-MAX_RUNS = 10_000  # after each of which the whole file of results is written anew
+MAX_RUNS = 10_000  # the whole result file is rewritten after each run
 Key = tuple[str, str, GenerationRequest, str, int]
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run to be made; ``number`` is its request's place in the file, ``label`` its target's."""
+    """One planned run.
+
+    Attributes:
+        label: label of its target.
+        scenario: name of its scenario.
+        request: what to generate.
+        number: index of the request in the scenario file.
+        repeat: counted from 0.
+        kind: warm-up or measured run.
+    """
 
     label: str
     scenario: str
@@ -36,34 +46,34 @@ class PlannedRun:
 
     @property
     def key(self) -> Key:
-        """What tells it from all others of the bench; see :func:`key_of`."""
+        """Unique key of the run in its bench; the same as :func:`key_of` its row."""
         return self.label, self.scenario, self.request, self.kind, self.repeat
 
     @property
     def file_name(self) -> str:
-        """Of its video, in a folder of its target; the same whenever the bench goes on."""
+        """File name of its video in the target's folder; stays the same when the bench is resumed."""
         return f"{self.number:03}-{_slug(self.scenario)}-{self.kind}-{self.repeat}.mp4"
 
 
 def key_of(run: BenchRun) -> Key:
-    """The key of the planned run that a row is of."""
+    """The key of the planned run that a row belongs to."""
     return run.backend, run.scenario, run.request, run.kind, run.repeat
 
 
 def folder_name(target: Target) -> str:
-    """Of a target's videos; no two labels have the same."""
+    """Folder name of a target's videos; unique per label."""
     slug = _slug(target.label)
     return slug if slug == target.label else f"{slug}-{hashlib.sha256(target.label.encode()).hexdigest()[:6]}"
 
 
 def check_number(file: ScenarioFile, backends: Sequence[str], repeats: int) -> None:
-    """Refuse a bench without a run, or with more than a bench is made for.
+    """Refuse a bench without runs, or with more than ``MAX_RUNS``.
 
     Args:
         backends: the name of each target's backend.
 
     Raises:
-        ConfigError: says how many there would be.
+        ConfigError: there are no runs or too many; the message has the number.
     """
     runs = repeats * sum(
         scenario.count for scenario in file.scenarios for name in backends if name in (scenario.backends or [name])
@@ -71,17 +81,17 @@ def check_number(file: ScenarioFile, backends: Sequence[str], repeats: int) -> N
     if runs == 0:
         wanted = sorted({name for scenario in file.scenarios for name in scenario.backends})
         raise ConfigError(
-            f"backends: no scenario of {file.name} is for {', '.join(backends)}; all are for {', '.join(wanted)}"
+            f"backends: no scenario of {file.name} includes {', '.join(backends)}; they include {', '.join(wanted)}"
         )
     if runs > MAX_RUNS:
         raise ConfigError(
             f"{runs} runs ({sum(scenario.count for scenario in file.scenarios)} requests, {repeats} repeats, "
-            f"{len(backends)} backends): a bench has at most {MAX_RUNS}; take some out, or make several benches of them"
+            f"{len(backends)} backends): a bench has at most {MAX_RUNS}; remove some, or split the bench"
         )
 
 
 def measured_runs(file: ScenarioFile, targets: Sequence[Target], repeats: int) -> list[PlannedRun]:
-    """Every measured run of the bench, in its order; see the top of this file."""
+    """Every measured run of the bench, in the order that the module describes."""
     requests = [(scenario, request) for scenario in file.scenarios for request in scenario.requests()]
     runs = []
     for repeat in range(repeats):
@@ -96,7 +106,7 @@ def measured_runs(file: ScenarioFile, targets: Sequence[Target], repeats: int) -
 def missing_runs(
     planned: Iterable[PlannedRun], rows: Iterable[BenchRun], *, retry_failed: bool = False
 ) -> list[PlannedRun]:
-    """Those that have no row yet, or, to be made again, a failed one."""
+    """The planned runs without a row; with ``retry_failed`` also those with a failed row."""
     there = {key_of(row) for row in rows if not (retry_failed and row.status == "failed")}
     return [run for run in planned if run.key not in there]
 
@@ -109,14 +119,14 @@ def warmup_runs(
     *,
     retry_failed: bool = False,
 ) -> list[PlannedRun]:
-    """The warm-ups that have yet to be made: of each size and length, at the fewest steps.
+    """The warm-ups still to run: one set per size and length, with the fewest steps.
 
-    A bench that goes on has a new local process, which is warmed up again, for the runs that are left alone; these
-    warm-ups are further rows. At a service nothing gets warm by waiting, so there each is made once.
+    A resumed bench has a new local process, which needs warm-ups again, but only for the remaining runs; these
+    warm-ups add further rows. A service has no such process, so its warm-ups run once.
 
     Args:
         planned: every measured run.
-        rows: what there is.
+        rows: existing rows.
         retry_failed: as for the measured runs.
     """
     missing = missing_runs(planned, rows, retry_failed=retry_failed)
@@ -138,7 +148,7 @@ def warmup_runs(
 
 
 def _shapes(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
-    """One run of each size and length, that of the fewest steps."""
+    """The run with the fewest steps of each size and length."""
     fewest: dict[tuple[int | None, ...], PlannedRun] = {}
     for run in runs:
         shape = (run.request.width, run.request.height, run.request.num_frames)
@@ -148,7 +158,7 @@ def _shapes(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
 
 
 def _steps(run: PlannedRun) -> int:
-    assert run.request.num_inference_steps is not None  # a scenario gives them
+    assert run.request.num_inference_steps is not None  # required in a scenario
     return run.request.num_inference_steps
 
 

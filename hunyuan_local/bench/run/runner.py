@@ -1,7 +1,7 @@
-"""Makes the runs of a bench one after another, and writes each down before the next begins.
+"""Executes the runs of a bench one after another, and saves each row before the next run starts.
 
-The order is that of :mod:`.plan`; who makes a run, and how it is timed, is the makers' affair. A failed run is a row
-like any other. What was stopped in mid-run has no row, and is made, or at a service continued, when the bench goes on.
+The order is that of :mod:`.plan`; :mod:`.makers` execute and time the runs. A failed run has a row like any other. An
+interrupted run has no row; a resumed bench repeats it, or resumes its task at the service.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ class Bench:
     """One bench in its folder.
 
     Args:
-        file: what is to be made.
-        result: with the targets, and the rows that are there already.
-        makers: one a target, in the targets' order.
-        folder: of the result.
-        retry_failed: make failed runs again; the error of the earlier try stays, as a note.
-        keep_videos: else each is deleted once it was measured.
+        file: the scenario file.
+        result: the result so far, with its targets and existing rows.
+        makers: one per target, in the targets' order.
+        folder: folder of the result.
+        retry_failed: repeat failed runs; the earlier error is kept as a note.
+        keep_videos: if False, each video is deleted after its run.
 
     Attributes:
-        todo: what is left to be made, in order, warm-ups first.
+        todo: the remaining runs in order, warm-ups first.
     """
 
     def __init__(
@@ -56,32 +56,32 @@ class Bench:
 
     @property
     def rows(self) -> list[BenchRun]:
-        """The row of each measured run of the plan that has one."""
+        """Existing rows of the planned measured runs."""
         wanted = {run.key for run in self._planned}
         return [row for row in self.result.runs if key_of(row) in wanted]
 
     def save(self) -> None:
-        """Write the result as it is.
+        """Write the current result to disk.
 
         Raises:
-            ConfigError: the disk does not allow it.
+            ConfigError: the file cannot be written.
         """
         self.result.is_complete = len(self.rows) == len(self._planned)
         self.result.finished_at = (self.result.finished_at or now()) if self.result.is_complete else None
         self.result.save(self._folder / "result.json")
 
     def run(self, on_begin: Callable[[int, PlannedRun], None], on_row: Callable[[int, BenchRun], None]) -> None:
-        """Make what is left.
+        """Execute the remaining runs.
 
         Args:
-            on_begin: told the number of each run, from 1, before it begins.
-            on_row: told the number and what became of it, when that is on disk.
+            on_begin: called before each run with its number, from 1, and the run.
+            on_row: called with the number and the row after the row is saved.
 
         Raises:
             KeyboardInterrupt, GenerationCancelledError: stopped by the user.
             ConfigError: the result cannot be written.
         """
-        self.save()  # so that the folder is known to be a bench's, whatever happens
+        self.save()  # marks the folder as a bench before the first run
         for number, run in enumerate(self.todo, start=1):
             on_begin(number, run)
             started_at = now()
@@ -96,12 +96,12 @@ class Bench:
             on_row(number, row)
 
     def _make(self, run: PlannedRun) -> Outcome:
-        """Make a run, unless it is known already how it would end."""
+        """Execute a run, unless an earlier one already shows that it would fail."""
         if (ended := self._ended.get(run.label)) is not None:
-            text = f"not begun, since an earlier run ended this backend: {ended.error}"
+            text = f"not started, because an earlier run ended this backend: {ended.error}"
             return Outcome(error=text, error_kind=ended.error_kind)
         if (refused := self._refused.get((run.label, run.request))) is not None:
-            notes = ["not tried again: it was refused before"]
+            notes = ["not tried again: the same request was refused before"]
             return Outcome(error=refused.error, error_kind=refused.error_kind, notes=notes)
         outcome = self._makers[run.label].make(run)
         if outcome.ends_target:
@@ -111,7 +111,7 @@ class Bench:
         return outcome
 
     def _put(self, row: BenchRun, outcome: Outcome) -> BenchRun:
-        """Add a row, in the place of an earlier failed one of the same run, and save."""
+        """Add a row, replacing an earlier failed row of the same run, and save."""
         key, kept = key_of(row), []
         for old in self.result.runs:
             if key_of(old) != key:

@@ -1,6 +1,6 @@
-"""The scenario file of a bench: which requests, how many times, and what an hour of this machine costs.
+"""The scenario file of a bench: requests, repeats, warm-ups, and the costs of this machine.
 
-The whole file is checked when it is read, every request with it. Knows nothing about backends but their names.
+Reading the file validates all of it, including every request. The module knows backends only by name.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ from ...schema import GenerationRequest, parse_size
 from .costs import Costs
 
 DEFAULT = "default"
-MAX_REQUESTS = 10_000  # of a scenario: each is checked when the file is read
+MAX_REQUESTS = 10_000  # per scenario: reading the file validates every request
 
 
 class _StrictTypes(StrictConfig):
-    """Besides, no text becomes a number and no number a text or a yes."""
+    """A config that does not convert between text, numbers and booleans."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class Warmup(_StrictTypes):
-    """Runs ahead of the measured ones, of each size and length, at the fewest steps; kept apart."""
+    """Number of warm-ups per size and length, with the fewest steps; excluded from all statistics."""
 
     local: int = Field(default=1, ge=0, le=100)
     hosted: int = Field(default=0, ge=0, le=100)
 
 
 class Scenario(_StrictTypes):
-    """A set of requests: every combination of what the lists hold.
+    """A set of requests: every combination of the values in its lists.
 
     Attributes:
-        name: what its rows are called.
-        prompts, sizes, num_inference_steps, seeds: at least one each; a size is a text such as 1280x720.
-        num_frames: null, or the list left out, leaves the length to the backend.
-        guidance_scale, flow_shift, fps: of all its requests; left to the backend if left out.
-        backends: who is to make it; empty is everyone.
+        name: name of the scenario in the result.
+        prompts, sizes, num_inference_steps, seeds: at least one each; a size is a string such as ``1280x720``.
+        num_frames: null leaves the length to the backend (default).
+        guidance_scale, flow_shift, fps: the same for all its requests (default: the backend's).
+        backends: backends that run the scenario (default: all).
     """
 
     name: str = Field(min_length=1, max_length=80, pattern=r"^\S(.*\S)?$")
@@ -65,20 +65,20 @@ class Scenario(_StrictTypes):
     @classmethod
     def _holds_each_once(cls, values: list[Any]) -> list[Any]:
         if twice := [value for value, count in Counter(values).items() if count > 1]:
-            raise ValueError(f"{twice[0]!r} is there more than once; repeats say how often each is made")
+            raise ValueError(f"{twice[0]!r} is listed more than once; use repeats to run a request several times")
         return values
 
     @field_validator("backends")
     @classmethod
     def _are_known(cls, names: list[str]) -> list[str]:
         if unknown := [name for name in names if name not in backend_names()]:
-            raise ValueError(f"{unknown[0]!r} is no backend; use {', '.join(backend_names())}")
+            raise ValueError(f"{unknown[0]!r} is not a backend; use {', '.join(backend_names())}")
         return names
 
     @model_validator(mode="after")
     def _makes_requests(self) -> Scenario:
         if self.count > MAX_REQUESTS:
-            raise ValueError(f"its lists multiply to {self.count} requests; at most {MAX_REQUESTS}, so take some out")
+            raise ValueError(f"its lists multiply to {self.count} requests; the limit is {MAX_REQUESTS}; remove some")
         try:
             found = self.requests()
         except InvalidRequestError as error:
@@ -89,7 +89,7 @@ class Scenario(_StrictTypes):
 
     @property
     def count(self) -> int:
-        """How many requests it stands for."""
+        """Number of requests in the scenario."""
         return math.prod(map(len, self._lists))
 
     @property
@@ -97,7 +97,7 @@ class Scenario(_StrictTypes):
         return self.prompts, self.sizes, self.num_frames, self.num_inference_steps, self.seeds
 
     def requests(self) -> list[GenerationRequest]:
-        """Every combination; prompts change slowest, then sizes, frames, steps and seeds."""
+        """Every combination; prompts vary slowest, then sizes, frames, steps and seeds."""
         made = []
         for prompt, size, frames, steps, seed in itertools.product(*self._lists):
             width, height = parse_size(size)
@@ -111,14 +111,14 @@ class Scenario(_StrictTypes):
 
 
 class ScenarioFile(_StrictTypes):
-    """A whole file.
+    """A scenario file.
 
     Attributes:
-        name: of the bench.
-        repeats: of each request at each backend.
-        warmup: by kind of backend.
-        allow_loss: let a service leave out or change what it cannot hold; else such a request is a failed run.
-        costs: of this machine; None leaves the cost of local videos unknown.
+        name: name of the bench.
+        repeats: runs per request and backend.
+        warmup: number of warm-ups by kind of backend.
+        allow_loss: allow fields that a service does not support to be dropped or changed; otherwise the run fails.
+        costs: costs of this machine; None leaves the cost of local videos unknown.
     """
 
     name: str = Field(min_length=1, max_length=60, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -130,15 +130,15 @@ class ScenarioFile(_StrictTypes):
 
     @field_validator("scenarios")
     @classmethod
-    def _have_names_of_their_own(cls, scenarios: list[Scenario]) -> list[Scenario]:
+    def _have_unique_names(cls, scenarios: list[Scenario]) -> list[Scenario]:
         names = [scenario.name for scenario in scenarios]
         if twice := [name for name in names if names.count(name) > 1]:
-            raise ValueError(f"name={twice[0]!r} is there more than once; give each scenario a name of its own")
+            raise ValueError(f"name={twice[0]!r} is used more than once; give each scenario a unique name")
         return scenarios
 
     @property
     def content(self) -> dict[str, Any]:
-        """What must be the same for a bench to go on: all but the repeats, which may grow."""
+        """Everything that must stay the same to resume a bench: all fields except the repeats, which may increase."""
         return self.model_dump(mode="json", exclude={"repeats"})
 
 
@@ -148,10 +148,10 @@ def scenario_names() -> list[str]:
 
 
 def read_scenarios(name: str) -> ScenarioFile:
-    """The file of this path, or of this name in ``configs/bench``.
+    """Read the scenario file at this path, or with this name in ``configs/bench``.
 
     Raises:
-        ConfigError: there is none, or something in it is wrong; says where.
+        ConfigError: the file does not exist, or is invalid; the message names the place.
     """
     path = configs_dir() / "bench" / f"{name}.yaml" if name in scenario_names() else user_path("scenario", name)
     try:
@@ -182,7 +182,7 @@ def _problems(content: dict[str, Any], error: ValidationError) -> Iterator[str]:
 
 
 def _steps(content: Any, loc: Sequence[int | str]) -> Iterator[str]:
-    """The words of a place in the file; a scenario by its name, and the kinds that pydantic adds left out."""
+    """Path of an error in the file: scenarios by name, without the type names that pydantic inserts."""
     for step in loc:
         if isinstance(content, dict) and step in content:
             content = content[step]
@@ -196,7 +196,7 @@ def _steps(content: Any, loc: Sequence[int | str]) -> Iterator[str]:
 
 
 def _known(loc: Sequence[int | str]) -> list[str]:
-    """The keys that may stand at a place."""
+    """Keys allowed at a path."""
     kinds: dict[str, type[StrictConfig]] = {"warmup": Warmup, "costs": Costs, "scenarios": Scenario}
     kind = kinds.get(str(loc[0]), ScenarioFile) if loc else ScenarioFile
     return list(kind.model_fields)

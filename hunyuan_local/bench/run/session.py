@@ -1,6 +1,6 @@
-"""A bench from what the user asks for to what is ready to run: targets, makers, the folder's earlier rows.
+"""Prepares a bench from the user's options: targets, makers, and the earlier rows in its folder.
 
-What can be refused is refused here, before anything is generated or sent.
+Every check that is possible up front runs here, before anything is generated or sent.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SPENT = "spent.json"
 
 @dataclass(frozen=True)
 class LocalOptions:
-    """Of the local backend, as the command line gives them; see :func:`hunyuan_local.backends.registry.get_backend`."""
+    """Options of the local backend from the command line, for :func:`hunyuan_local.backends.registry.get_backend`."""
 
     model: str | None = None
     revision: str | None = None
@@ -43,18 +43,20 @@ class LocalOptions:
 
     @property
     def given(self) -> list[str]:
-        """The flags that were given."""
+        """The options that the user set."""
         return [f"--{name}" for name, value in vars(self).items() if value]
 
 
 @dataclass
 class Session:
-    """Everything that a bench is made with, from :func:`open_session`.
+    """A prepared bench with its resources, from :func:`open_session`.
 
     Attributes:
-        bench: ready to run.
-        budget: of what is billed; None where nothing is.
-        bills: what it would submit to services that bill it.
+        bench: the bench, ready to run.
+        makers: one per target.
+        process: the process that generates local videos.
+        budget: spending on billed targets; None if nothing is billed.
+        bills: what the bench would submit to paid services.
     """
 
     bench: Bench
@@ -64,7 +66,7 @@ class Session:
     bills: list[Bill] = field(default_factory=list)
 
     def close(self) -> None:
-        """End the local process, close the connections."""
+        """End the local process and close the connections."""
         for maker in self.makers:
             maker.close()
         self.process.close()
@@ -73,30 +75,30 @@ class Session:
 def check_options(
     names: Sequence[tuple[str, str | None]], local: LocalOptions, api_key: str | None, timeout_s: float | None
 ) -> None:
-    """Refuse options that say nothing to the backends of a bench.
+    """Refuse options that have no effect on the backends of a bench.
 
     Raises:
-        ConfigError: names them.
+        ConfigError: there is such an option; the message names it.
     """
     hosted = [name for name, _ in names if "api_key" in option_names(name)]
     if len(hosted) == len(names) and local.given:
-        raise ConfigError(f"{', '.join(local.given)}: of the local backend alone; leave it out, or add --backend local")
+        raise ConfigError(f"{', '.join(local.given)}: only for the local backend; omit it, or add --backend local")
     if api_key is not None and len(hosted) != 1:
         raise ConfigError(
-            f"--api-key: is of one hosted backend, and there are {len(hosted)}; set WAVESPEED_API_KEY and "
-            "NOVITA_API_KEY"
+            f"--api-key: needs exactly one hosted backend, not {len(hosted)}; set WAVESPEED_API_KEY and "
+            "NOVITA_API_KEY instead"
         )
     if timeout_s is not None and not hosted:
-        raise ConfigError("--timeout: is of hosted backends alone; leave it out")
+        raise ConfigError("--timeout: only for hosted backends; omit it")
 
 
 def make_backends(
     names: Sequence[tuple[str, str | None]], local: LocalOptions, api_key: str | None, timeout_s: float | None
 ) -> list[Backend]:
-    """The backends, none of them loaded or connected.
+    """Create the backends without loading models or connecting to services.
 
     Raises:
-        ConfigError: unknown model, profile or cache, or a value that is not allowed.
+        ConfigError: unknown model, profile or cache, or an invalid value.
     """
     given = {key: value or None for key, value in vars(local).items()} | {"api_key": api_key, "timeout_s": timeout_s}
     found = []
@@ -105,8 +107,8 @@ def make_backends(
         found.append(get_backend(name, **{key: options[key] for key in option_names(name) if key in options}))
     if any(backend.config is not None and not isinstance(backend, LocalBackend) for backend in found):
         raise ConfigError(
-            f"profile={local.profile!r}: shares one video out over several GPUs, which a bench does not measure; take "
-            "its context_parallel out"
+            f"profile={local.profile!r}: splits one video over several GPUs, which a bench does not support; remove "
+            "context_parallel from the profile"
         )
     return found
 
@@ -124,17 +126,18 @@ def open_session(
     keep_videos: bool = True,
     on_note: Callable[[str], None] = lambda text: None,
 ) -> Session:
-    """Begin a bench, or go on with the one that is in the folder, which must be held.
+    """Start a bench, or resume the one in the folder. The caller must hold the folder's lock.
 
     Args:
-        backends: of :func:`make_backends`.
-        repeats: of each request at each backend.
-        weights: gives the identity of the local model's files; fetches them if they are not here.
-        max_cost_usd: of all that is submitted to services that bill it, earlier runs included.
+        backends: backends from :func:`make_backends`.
+        repeats: runs per request and backend.
+        weights: returns the identity of the local model's files; downloads them if they are missing.
+        max_cost_usd: limit for everything submitted to paid services, earlier runs included.
 
     Raises:
-        AuthenticationError: there is no key for a service.
-        ConfigError: the folder holds another bench; a limit that cannot be kept; the machine cannot be described.
+        AuthenticationError: a service has no API key.
+        ConfigError: the folder contains another bench, the limit cannot be enforced, or the machine cannot be
+            described.
     """
     earlier = earlier_result(folder)
     services = [(hosted_target(one), one.capabilities) for one in backends if isinstance(one, HostedBackend)]
@@ -143,16 +146,16 @@ def open_session(
     budgets = make_budgets(billed, max_cost_usd, folder / SPENT)
     targets = [_target(backend, local, weights) for backend in backends]
     model = next((backend.config for backend in backends if backend.config is not None), None)
-    # The config has the revision and the LoRAs in it.
+    # The config includes the revision and the LoRAs.
     process = LocalProcess({"model": model, "profile": local.profile, "cache": local.cache})
     try:
         machine = _describe(process)
         if model is None:
-            process.close()  # nothing is made here
+            process.close()  # no local backend
         if earlier is not None:
             check_same(earlier, file, targets, repeats, machine, folder)
             targets = earlier.targets
-            on_note(f"going on with the bench in {folder}: {len(earlier.runs)} runs are there")
+            on_note(f"resuming the bench in {folder}: {len(earlier.runs)} runs are done")
         result = BenchResult(
             name=file.name, created_at=earlier.created_at if earlier else now(), machine=machine,
             finished_at=earlier.finished_at if earlier else None, scenarios=file.content, repeats=repeats,
@@ -174,7 +177,7 @@ def open_session(
         for maker in hosted:
             if any(run.label == maker.target.label for run in bench.todo):
                 maker.check_key()
-        budget = next(iter(budgets.values()), None)  # they share one account
+        budget = next(iter(budgets.values()), None)  # all share one spending record
         return Session(bench, makers, process, budget, make_bills(bench.todo, hosted))
     except BaseException:
         process.close()
@@ -189,11 +192,11 @@ def _target(backend: Backend, local: LocalOptions, weights: Callable[[], str]) -
 
 
 def _describe(process: LocalProcess) -> dict[str, Any]:
-    """The machine card."""
+    """The machine card, from the local process."""
     try:
         card: dict[str, Any] = process.ask("card")
         return card
     except ProcessDied as error:
         raise ConfigError(
-            f"this machine cannot be described: {error}; see above, and 'hunyuan-local doctor'"
+            f"this machine cannot be described: {error}; see the output above, and run 'hunyuan-local doctor'"
         ) from error

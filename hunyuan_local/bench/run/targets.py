@@ -1,6 +1,6 @@
-"""The backends that are compared: what the command line calls them, and where the rows of each come from.
+"""The targets of a bench: parsed from the command line, with the label and origin of each one's rows.
 
-A server of one's own is told from a service by its address alone.
+Only the URL distinguishes a service from another server in its format.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ LOCAL = "local"
 
 
 def parse_targets(texts: Iterable[str]) -> list[tuple[str, str | None]]:
-    """Names of backends, each with an address or None for the usual one, from texts like ``novita=http://...``.
+    """Parse strings like ``novita=http://...`` to pairs of backend name and URL; the URL is None for the default.
 
     Raises:
-        ConfigError: none, an unknown name, an address that is none, or of the local backend, or twice the same.
+        ConfigError: no backend, an unknown name, an invalid URL, a URL for the local backend, or a duplicate.
     """
     known = ", ".join(backend_names())
     found: list[tuple[str, str | None]] = []
     for text in texts:
         name, equals, url = text.partition("=")
         if name not in backend_names():
-            raise ConfigError(f"backend={name!r}: not known; use {known}, each also with an address: NAME=URL")
+            raise ConfigError(f"backend={name!r}: unknown; use {known}, or NAME=URL for a hosted backend")
         if equals and "base_url" not in option_names(name):
-            raise ConfigError(f"backend={text!r}: the {name} backend has no address; leave it out")
+            raise ConfigError(f"backend={text!r}: the {name} backend has no URL; omit it")
         target = (name, check_url(url) if equals else None)
         if target in found:
-            raise ConfigError(f"backend={text!r}: is there more than once; each is compared once")
+            raise ConfigError(f"backend={text!r}: given more than once; give each backend once")
         found.append(target)
     if not found:
-        raise ConfigError(f"backend: say what to measure, such as --backend local; known are {known}")
+        raise ConfigError(f"backend: give at least one backend to measure, such as --backend local; use {known}")
     return found
 
 
 def is_service(base_url: str, own_url: str) -> bool:
-    """Whether an address is in the domain of the service's own: what goes there is billed."""
+    """Whether a URL is in the service's own domain, so that requests to it are billed."""
     host, own = ((urlsplit(url).hostname or "").rstrip(".") for url in (base_url, own_url))
     domain = ".".join(own.split(".")[-2:])
     return host == domain or host.endswith(f".{domain}")
@@ -54,12 +54,9 @@ def hosted_target(backend: HostedBackend) -> Target:
     """A service, or a server in its format."""
     is_billed = is_service(backend.base_url, backend.default_url)
     if is_billed:
-        origin = f"{backend.name}, the service itself at {backend.base_url}, as this machine sees it"
+        origin = f"{backend.name}, the service itself at {backend.base_url}, as seen from this machine"
     else:
-        origin = (
-            f"a server at {backend.base_url} in the format of {backend.name}, not the service; told apart by its "
-            "address alone"
-        )
+        origin = f"a server at {backend.base_url} in the format of {backend.name}, not the service, judging by its URL"
     is_usual = backend.base_url == backend.default_url
     return Target(
         label=backend.name if is_usual else f"{backend.name} at {backend.base_url}",
@@ -75,8 +72,8 @@ def local_target(config: ModelConfig, profile: RuntimeProfile | None, cache: str
     """This machine with a model.
 
     Args:
-        profile: None is a choice for each request.
-        cache: name of a step cache in the place of the profile's own.
+        profile: runtime profile; None chooses one for each request.
+        cache: name of a step cache that replaces the profile's.
         weights: identity of the model's files.
     """
     named = AUTO if profile is None else f"{profile.name} {_digest(profile.model_dump_json())}"
@@ -91,14 +88,14 @@ def local_target(config: ModelConfig, profile: RuntimeProfile | None, cache: str
 
 
 def check_labels(targets: Iterable[Target]) -> None:
-    """Refuse two targets of one label, such as of a service whose address is also in its environment variable.
+    """Refuse targets with the same label, such as a service given by name and by the URL in its environment variable.
 
     Raises:
-        ConfigError: names it.
+        ConfigError: a label occurs more than once; the message names it.
     """
     labels = [target.label for target in targets]
     if twice := [label for label in labels if labels.count(label) > 1]:
-        raise ConfigError(f"backend={twice[0]!r}: is there more than once; each is compared once")
+        raise ConfigError(f"backend={twice[0]!r}: given more than once; give each backend once")
 
 
 def _digest(text: str) -> str:
