@@ -100,7 +100,7 @@ def read_provenance(path: Path) -> Provenance:
     Raises:
         VideoError: the file cannot be read, or was not written by this package.
     """
-    text = _statement_beside(path) or read_metadata(path)
+    text = _separate_statement(path) or read_metadata(path)
     if text is None:
         raise VideoError(f"{path}: contains no provenance; only files written by hunyuan-local do")
     try:
@@ -115,15 +115,15 @@ def read_provenance(path: Path) -> Provenance:
         raise VideoError(f"{path}: its provenance is damaged: {error}") from error
 
 
-def beside(path: Path) -> Path:
+def statement_path(path: Path) -> Path:
     """Path of the separate provenance file of a video."""
     return path.with_name(f"{path.name}.json")
 
 
-def _statement_beside(path: Path) -> str | None:
+def _separate_statement(path: Path) -> str | None:
     """Content of the separate provenance file, if its hash matches the video."""
     try:
-        text = beside(path).read_text(encoding="utf-8")
+        text = statement_path(path).read_text(encoding="utf-8")
         said = json.loads(text)
         return text if isinstance(said, dict) and said.get("file_sha256") == file_sha256(path) else None
     except (OSError, ValueError):

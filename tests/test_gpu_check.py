@@ -429,7 +429,7 @@ def do_here(task: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def checked(starts_process: None, architecture: Path, tmp_path_factory: pytest.TempPathFactory) -> Check:
-    """Two modes, of which the first cannot be measured; the second is, in a process of its own."""
+    """Two modes, of which the first cannot be measured; the second is, in a separate process."""
     folder, printed, run_apart = tmp_path_factory.mktemp("checked"), io.StringIO(), apart.run
 
     def run(task: dict[str, Any], timeout_s: float) -> dict[str, Any]:

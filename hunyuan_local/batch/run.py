@@ -22,7 +22,7 @@ from ..jobs.folder import DataFolder
 from ..jobs.housekeeping import sweep
 from ..jobs.job import Job
 from ..jobs.pool import Pool
-from ..provenance import beside
+from ..provenance import statement_path
 from ..schema import GenerationRequest
 from ..video import read_poster
 from .destination import Destination
@@ -204,8 +204,8 @@ class Batch:
             self._keep_poster(job)
         video = self.folder.video(job)
         try:
-            if beside(video).exists():
-                self.destination.deliver(beside(video), beside(Path(name)).name)
+            if statement_path(video).exists():
+                self.destination.deliver(statement_path(video), statement_path(Path(name)).name)
             self.destination.deliver(video, name)
         except VideoError as error:
             self._problems[key] = str(error)  # the local file stays; the next run tries again

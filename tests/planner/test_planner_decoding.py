@@ -30,7 +30,7 @@ CASES = [
     ("large", (3, 18, 40), Tiling(height=None, width=224, frames=8)),
     ("tiny", (5, 10, 18), UNTILED),
     ("tiny", (2, 34, 36), TILED),
-    # With so many cheap tiles, blending them takes more memory than decoding one.
+    # With hundreds of cheap tiles, blending them takes more memory than decoding one.
     ("narrow", (2, 24, 29), Tiling(height=128, width=144)),
 ]
 

@@ -113,7 +113,7 @@ def torchao_weight(method: object, columns: int, inner: int) -> torch.Tensor:
 
 METHODS_OF_TORCHAO = (INT8_WEIGHT_ONLY, INT8_DYNAMIC, FP8_WEIGHT_ONLY, FP8_DYNAMIC)
 # On the ``meta`` device torchao makes copies for the int8 product, as on CUDA for 16 rows and fewer: they are small
-# beside an output of many rows.
+# next to an output of many rows.
 PRODUCTS = [
     *((method, 4000, *size) for method in METHODS_OF_TORCHAO for size in ((256, 1024), (1024, 256))),
     *((method, 64, 256, 1024) for method in METHODS_OF_TORCHAO if method is not INT8_DYNAMIC),

@@ -21,9 +21,9 @@ def refused(**fields: str) -> list[str]:
 
 
 def test_the_form_has_every_field_of_a_request() -> None:
-    beside = {"model", "profile", "size"}
+    others = {"model", "profile", "size"}
     told_by_size = {"width", "height"}
-    assert set(NAMES) - beside == set(GenerationRequest.model_fields) - told_by_size - {"original_prompt"}
+    assert set(NAMES) - others == set(GenerationRequest.model_fields) - told_by_size - {"original_prompt"}
 
 
 def test_a_request_as_texts_gives_the_same_request() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from ...config import SafetyConfig
 from ...durable import sync
 from ...errors import ContentBlockedError, UncheckedVideoError, VideoError, first_line
-from ...provenance import Provenance, beside, file_sha256
+from ...provenance import Provenance, statement_path, file_sha256
 from ...schema import SafetyVerdict, VideoInfo
 from ...video import MP4, container_of, move_into_place, probe, publish, read_frames
 from ..safety_check import Inspection, flag_note
@@ -126,7 +126,7 @@ def deliver(
     statement = state(found.notes, file_sha256(path))
     try:
         # The provenance first, so that a crash never leaves a paid video without it.
-        with beside(output).open("w" if overwrite else "x", encoding="utf-8") as file:
+        with statement_path(output).open("w" if overwrite else "x", encoding="utf-8") as file:
             file.write(statement.model_dump_json())
     except OSError as error:  # publish the video without its provenance
         found.notes[-1] = f"{as_it_came}; its provenance could not be written: {error}"
