@@ -1,4 +1,4 @@
-"""A small classifier of red against blue pictures, of the classes of the default one, made in seconds."""
+"""A small classifier of red and blue images, with the classes of the default classifier, created in seconds."""
 
 from __future__ import annotations
 

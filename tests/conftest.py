@@ -1,4 +1,4 @@
-"""Shared fixtures, among them the two that place a test in a layer; the suite's own hooks are in ``suite.py``."""
+"""Shared fixtures, including the two that determine a test's layer; ``suite.py`` has the suite's hooks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 PROMPT = "a red circle moving right on a black background"
 
-# A third of what Hypothesis tries by itself.
+# A third of Hypothesis' default.
 settings.register_profile("suite", max_examples=30)
 settings.load_profile("suite")
 
@@ -40,7 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     suite.configure(config)
-    imageio_ffmpeg.get_ffmpeg_exe()  # starts it once a process, at which the guard need not look
+    imageio_ffmpeg.get_ffmpeg_exe()  # runs ffmpeg once per process, before the guard watches
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a background job of a shell, and in its children
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    gc.freeze()  # what is imported by now stays; a collection need not look at its million objects again and again
+    gc.freeze()  # imported modules stay; garbage collections skip their million objects
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> suite.Scheduler:
@@ -84,17 +84,17 @@ def pytest_runtest_makereport() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def starts_process() -> None:
-    """Asked for by what starts a process, ours or another: places a test in the layer of that name."""
+    """Requested by everything that starts a process; puts a test in the layer ``process``."""
 
 
 @pytest.fixture(scope="session")
 def loads_model() -> None:
-    """Asked for by what reads or compiles a model or makes a video: places a test in the layer of that name."""
+    """Requested by everything that loads a model or generates a video; puts a test in the layer ``model``."""
 
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Encoded prompts are kept for the tests alone, not where the user's are; also by the commands they start."""
+    """Uses a separate prompt cache for the tests and the commands that they start, not the user's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HUNYUAN_LOCAL_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -102,7 +102,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Clients trust one authority instead of 140, which takes 45 ms less each; no test speaks to a public host."""
+    """Clients trust one certificate authority instead of 140, which saves 45 ms each; no test calls a public host."""
     first, end, _ = Path(certifi.where()).read_text().partition("-----END CERTIFICATE-----\n")
     file = tmp_path_factory.mktemp("authority") / "one.pem"
     file.write_text(first + end)
@@ -113,7 +113,7 @@ def one_authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def without_extras() -> Iterator[None]:
-    """Processes that the tests start load no library that only extras need; see ``lean/sitecustomize.py``."""
+    """Processes that the tests start do not load libraries of extras (``lean/sitecustomize.py``)."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(LEAN), prepend=os.pathsep)
         yield

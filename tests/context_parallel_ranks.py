@@ -1,4 +1,4 @@
-"""Run as a program: how far what two processes compute together is from what one computes alone.
+"""Program that measures the difference between the results of two processes together and of one alone.
 
 Prints one line of JSON: the largest difference by case, as a share of the largest value.
 """

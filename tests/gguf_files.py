@@ -1,4 +1,4 @@
-"""Writes GGUF files of a transformer, as the published ones are: with the names of Tencent's checkpoint.
+"""Writes GGUF files of a transformer like the published ones, with the names of Tencent's checkpoint.
 
 The names are the inverse of diffusers' ``convert_hunyuan_video_transformer_to_diffusers``.
 """

@@ -1,4 +1,4 @@
-"""What the tests of the hosted backends share: the adapters, quick intervals, and a request that both hold."""
+"""Shared by the tests of hosted backends: the adapters, short intervals, and a request that both services support."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes the local Hub the one that this process asks: its client reads the environment when it is imported."""
+"""Points this process at the local Hub, whose client reads the environment when it is imported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs in an environment of ``site_of_extras.py``, never in that of the tests: steps, one after another in one process.
+"""Runs steps one after another in an environment of ``site_of_extras.py``, never in the tests' environment.
 
 Standard input is a JSON list of steps, each a list of words: a function of this file, and what it is given. The last
 line of standard output is a JSON list with what became of each.

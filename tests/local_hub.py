@@ -1,4 +1,4 @@
-"""The Hugging Face Hub for tests: a real HTTP server on 127.0.0.1 that speaks what its client asks.
+"""The Hugging Face Hub for tests: a real HTTP server on 127.0.0.1 that implements what its client uses.
 
 Small files come from the server itself, large ones through a redirect to another host, as on the
 Hub; every request is written down.

@@ -1,4 +1,4 @@
-"""LoRA files for the built-in checkpoint, in each spelling that is published, and what they should change."""
+"""LoRA files for the built-in checkpoint in every published spelling, and the changes that they should make."""
 
 from __future__ import annotations
 

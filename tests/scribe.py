@@ -1,4 +1,4 @@
-"""A language model small enough to be made in a test: real classes, trained to answer three conversations by heart."""
+"""A language model small enough to create in a test: real classes, trained to memorise three conversations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the server's tests play the worker with: jobs of a real store, taken, moved on and finished by hand."""
+"""Plays the worker in the server's tests: claims, advances and finishes jobs of a real store by hand."""
 
 from __future__ import annotations
 

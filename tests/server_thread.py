@@ -1,4 +1,4 @@
-"""A real HTTP server in a thread of the test's process: there at once, and gone at once."""
+"""A real HTTP server in a thread of the test's process, which starts and stops immediately."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The built wheel in environments that have what ``pip install 'hunyuan-local[EXTRA]'`` would bring, and nothing else.
+"""The built wheel in environments with exactly what ``pip install 'hunyuan-local[EXTRA]'`` installs.
 
 Nothing is installed: the packages are links to those of the running environment, which has all extras. Which ones, the
 requirements say, beginning with the wheel's own, as pip reads them.

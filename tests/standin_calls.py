@@ -1,4 +1,4 @@
-"""Calls to the stand-in as the services' API pages print them, for the tests that judge it."""
+"""Calls to the stand-in as on the services' API pages, for the tests of the stand-in."""
 
 from __future__ import annotations
 

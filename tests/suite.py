@@ -1,10 +1,10 @@
 """How the suite runs: its layers, what is collected, in which order, and how to run a failed test alone.
 
-A test belongs to the layer of the dearest thing that it uses, and what is dear is a fixture that asks for one of two
-others: ``loads_model`` (weights are read, a video is made) or ``starts_process`` (a program runs: ours, ffmpeg, Node, a
-browser). A test that asks for neither is quick, and a guard holds it to that: if it starts a process or reads weights
-all the same, it fails and says which of the two it has to ask for. ``pytestmark = pytest.mark.usefixtures(...)`` asks
-for a whole file, an autouse fixture in a ``conftest.py`` for a whole folder.
+A test belongs to the layer of the most expensive fixture that it uses. Expensive fixtures request one of two others:
+``loads_model`` (reads weights or generates a video) or ``starts_process`` (runs a program: ours, ffmpeg, Node, a
+browser). A test that requests neither is quick, and a guard enforces that: if it starts a process or reads weights
+anyway, it fails and names the missing fixture. ``pytestmark = pytest.mark.usefixtures(...)`` requests a fixture for a
+whole file, an autouse fixture in a ``conftest.py`` for a whole folder.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 TESTS = Path(__file__).resolve().parent
-# The dearest first; a test that asks for several is in the layer of the first.
+# The most expensive first; a test that requests several is in the layer of the first.
 LAYERS = {"starts_process": "process", "loads_model": "model"}
 QUICK = "quick"
-# Files whose tests share something dear run in one worker, where it is made once.
+# Files whose tests share something expensive run in one worker, where it is created once.
 TOGETHER = ("clients/", "jobs/test_ray")
-# A folder that is not even imported for the quick layer: others' clients take seconds to import.
+# A folder that the quick layer does not even import: the published clients take seconds to import.
 NEVER_QUICK = "clients"
-# Seconds on two slow cores of the files that take longest: they begin first, so that no worker waits for a last one.
+# Seconds on two slow cores for the slowest files; they start first, so that no worker waits for a last one.
 LONGEST = {
     "clients/test_wavespeed_clients.py": 120,
     "ui/test_page_in_browser.py": 110,
@@ -54,7 +54,7 @@ LONGEST = {
     "test_ten_minutes.py": 25,
     "server/test_small_disk.py": 25,
 }
-# What starts a process in Python, as its audit events name it.
+# Python's audit events for starting a process.
 PROCESS_EVENTS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.exec", "os.posix_spawn", "os.system"})
 
 # Classes of the libraries that read weights, by their modules.
@@ -71,7 +71,7 @@ def layer_of(item: pytest.Item) -> str:
 
 
 def add_options(parser: pytest.Parser) -> None:
-    """``--quick``."""
+    """Add ``--quick``."""
     parser.addoption("--quick", action="store_true", help="only tests that load no model and start no process")
 
 
@@ -86,7 +86,7 @@ def configure(config: pytest.Config) -> None:
 
 
 def is_passed_over(path: Path, config: pytest.Config) -> bool:
-    """Whether a file cannot hold a test that was asked for, by ``--quick`` or ``-k``, seen without importing it."""
+    """Whether a file cannot contain a requested test, according to ``--quick`` or ``-k``, without importing it."""
     if config.getoption("quick") and path.is_relative_to(TESTS / NEVER_QUICK):
         return True
     if path.suffix != ".py" or not path.name.startswith("test_") or _is_named(path, config):
@@ -95,13 +95,13 @@ def is_passed_over(path: Path, config: pytest.Config) -> bool:
 
 
 def _is_named(path: Path, config: pytest.Config) -> bool:
-    """Whether the command line names this very file."""
+    """Whether the command line names this file."""
     named = {Path(config.invocation_params.dir, argument.split("::")[0]).resolve() for argument in config.args}
     return path.resolve() in named
 
 
 def _may_match(path: Path, expression: str) -> bool:
-    """The expression of ``-k`` with each word as true where the file has it; what is under a ``not`` may always be."""
+    """Evaluate the ``-k`` expression, where a word is true if the file contains it; any ``not`` counts as a match."""
     tokens = re.findall(r"[()]|[^\s()]+", expression)
     if not tokens or "not" in tokens:
         return True
@@ -109,13 +109,13 @@ def _may_match(path: Path, expression: str) -> bool:
     values = [token if token in known else str(token in _names_in(path)) for token in tokens]
     try:
         return bool(eval(" ".join(values), {}))  # nothing but True, False, and, or, ( and )
-    except SyntaxError:  # pytest says what is wrong with it
+    except SyntaxError:  # pytest reports the error
         return True
 
 
 @cache
 def _names_in(path: Path) -> str:
-    """What ids of tests can be made of: the path, names, strings and numbers of the source, but not what it imports."""
+    """Everything that can be part of test ids: path, names, strings and numbers of the source, without its imports."""
     tree = ast.parse(path.read_text())
     words = [path.relative_to(TESTS.parent).as_posix()]
     for node in ast.walk(tree):

@@ -1,4 +1,4 @@
-"""Compiled blocks and step caches: off unless asked for, once compiled, never left behind."""
+"""Compiled blocks and step caches: off by default, compiled once, removed completely."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Freed memory that is kept for the next tensor: seen by the pages that the kernel has to fetch."""
+"""Freed memory kept for the next tensor, measured by page faults."""
 
 from __future__ import annotations
 

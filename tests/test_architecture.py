@@ -1,4 +1,4 @@
-"""What the layout of the package promises: imports point down, torch in one folder, a dialect's names in another."""
+"""The package's layout: imports point down, torch in one folder, a dialect's names in another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attention without a mask: equal to the library's, for this transformer alone, by a kernel that works here."""
+"""Mask-free attention: equal to diffusers', only for this transformer, with a kernel that works here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which profile a request runs in: named, a mode of the plan, or the plan's choice before any weight is read."""
+"""The profile of a request: given by name, a mode of the plan, or chosen by the planner before any weight is read."""
 
 from __future__ import annotations
 

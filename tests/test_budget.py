@@ -1,4 +1,4 @@
-"""The account of what was spent at hosted services."""
+"""The record of spending at hosted services."""
 
 from __future__ import annotations
 

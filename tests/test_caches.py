@@ -1,4 +1,4 @@
-"""The step caches of ``configs/caches`` on the built-in model, and the benchmarks that their settings come from."""
+"""The step caches of ``configs/caches`` on the built-in model, and the benchmarks behind their settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a target holds of a request: each limit, what is lost, and what permission covers."""
+"""What a target supports: each limit, what is lost, and what ``allow_loss`` permits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: outputs, exit codes, one clear line for each mistake."""
+"""The command line: outputs, exit codes, and one clear line for each mistake."""
 
 from __future__ import annotations
 

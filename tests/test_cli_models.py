@@ -1,4 +1,4 @@
-"""``download`` and ``models`` as a user meets them, against a Hub on this machine."""
+"""The commands ``download`` and ``models`` with a local Hub."""
 
 from __future__ import annotations
 

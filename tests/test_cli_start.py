@@ -1,4 +1,4 @@
-"""What the start of the command line loads, and that its list of commands says what they say themselves."""
+"""What starting the command line imports, and that its list of commands matches the commands."""
 
 from __future__ import annotations
 

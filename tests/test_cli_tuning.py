@@ -1,4 +1,4 @@
-"""``--lora``, ``--cache``, ``--profile`` and ``--preview-every``: what the command line reads, and what it refuses."""
+"""``--lora``, ``--cache``, ``--profile`` and ``--preview-every``: parsing and refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A checkpoint that lacks weights, has too many, or is of another pipeline, is refused; no numbers are read for it."""
+"""Checkpoints with missing or unexpected weights, or for another pipeline, are refused before weights are read."""
 
 from __future__ import annotations
 

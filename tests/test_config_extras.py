@@ -1,4 +1,4 @@
-"""What lacks an extra is refused with its name; an environment without it is ``test_extras.py``'s."""
+"""Features that need a missing extra are refused by name; ``test_extras.py`` tests environments without it."""
 
 from __future__ import annotations
 

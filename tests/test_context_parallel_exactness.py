@@ -1,4 +1,4 @@
-"""What two processes compute together, against one alone: the transformer's output and whole denoisings."""
+"""Two processes compared with one: the transformer's output and whole denoising runs."""
 
 from __future__ import annotations
 

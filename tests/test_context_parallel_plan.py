@@ -1,4 +1,4 @@
-"""What is refused of context parallelism before any process is started, and what its parts do alone."""
+"""Context parallelism: what is refused before any process starts, and its parts alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One contract for every backend: the local one on the built-in model, the hosted ones against a stand-in."""
+"""One contract for every backend: the local one with the built-in model, the hosted ones with a stand-in."""
 
 from __future__ import annotations
 

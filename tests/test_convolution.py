@@ -1,4 +1,4 @@
-"""The autoencoder's convolutions on a CPU: by oneDNN, with the same numbers."""
+"""The autoencoder's convolutions on a CPU: oneDNN, with equal results."""
 
 from __future__ import annotations
 

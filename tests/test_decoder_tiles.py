@@ -1,4 +1,4 @@
-"""Decoding in given tiles on the built-in checkpoint: as the library does it, and nothing left behind."""
+"""Decoding in given tiles with the built-in checkpoint: equal to diffusers, and fully cleaned up."""
 
 from __future__ import annotations
 

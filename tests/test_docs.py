@@ -1,4 +1,4 @@
-"""Every example of the README and the documentation runs as printed; links lead somewhere, pages are short.
+"""Every example in the README and the documentation runs as printed; links resolve, pages are short.
 
 Blocks fenced as ``bash`` and ``python`` run, each alone in an empty folder; those that need a GPU, a key, the network
 or a server that keeps running are fenced as ``console``.

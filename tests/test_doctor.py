@@ -1,4 +1,4 @@
-"""The doctor: complete, truthful, and never stopped by what it finds."""
+"""The doctor: complete, correct, and never stopped by its findings."""
 
 from __future__ import annotations
 

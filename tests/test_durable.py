@@ -1,4 +1,4 @@
-"""Unfinished files and folders: held by the living, swept once nobody holds them."""
+"""Unfinished files and folders: locked by live processes, deleted when no process holds them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which signals end the process, and that a second one does not interrupt the end."""
+"""Which signals end the process, and that a second signal does not interrupt the cleanup."""
 
 from __future__ import annotations
 

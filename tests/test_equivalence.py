@@ -1,4 +1,4 @@
-"""Every way to run the built-in model against the library's own pipeline: the benchmark's table, on a short video."""
+"""Every way to run the built-in model compared with diffusers' own pipeline: the benchmark on a short video."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The errors of the package survive what carries them from one process to another."""
+"""The package's errors survive pickling between processes."""
 
 from __future__ import annotations
 

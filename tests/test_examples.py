@@ -1,4 +1,4 @@
-"""The examples that users copy: prompts of the built-in model say all that its training prompts say."""
+"""The published example prompts for the built-in model contain everything that its training prompts contain."""
 
 from __future__ import annotations
 

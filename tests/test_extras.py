@@ -1,4 +1,4 @@
-"""The built wheel without extras and with each of them alone: what works, and what says which extra it lacks.
+"""The built wheel without extras and with each extra alone: what works, and which errors name the missing extra.
 
 A process for each set, in an environment that has what pip would have installed; see ``site_of_extras.py``.
 """

@@ -1,4 +1,4 @@
-"""The gate: which videos are refused."""
+"""The gate: which videos are rejected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The transformer from a GGUF file: every weight loaded, near full precision, and wrong files refused."""
+"""The transformer from a GGUF file: every weight is loaded, near full precision, and wrong files are refused."""
 
 from __future__ import annotations
 

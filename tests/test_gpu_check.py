@@ -1,4 +1,4 @@
-"""``scripts/gpu_check`` on the CPU: its random checkpoint, one mode measured, processes that die, the report."""
+"""``scripts/gpu_check`` on the CPU: random checkpoint, one measured mode, dying processes, and the report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The list of hand-made faults still fits the package, and the tool that applies them tells what catches each."""
+"""The list of injected faults fits the package, and the tool reports which tests catch each."""
 
 from __future__ import annotations
 

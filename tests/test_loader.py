@@ -1,4 +1,4 @@
-"""Loading: folders, the Hub's cache without a network, and what a broken checkpoint says."""
+"""Loading: folders, the Hub's cache without a network, and errors for broken checkpoints."""
 
 from __future__ import annotations
 

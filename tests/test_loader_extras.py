@@ -1,4 +1,4 @@
-"""What is added to a checkpoint as it is loaded: LoRAs, a GGUF file, fewer bits; what a run tells of it; previews."""
+"""Additions to a checkpoint on loading: LoRAs, GGUF files, quantization; reports of a run; previews."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The local backend: from a request to a file that says how it was made."""
+"""The local backend: from a request to a file with its provenance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LoRAs: the change that the file describes, in every published spelling, or a refusal that says why."""
+"""LoRAs: every published spelling makes the change that the file describes, or is refused with a reason."""
 
 from __future__ import annotations
 

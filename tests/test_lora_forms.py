@@ -1,4 +1,4 @@
-"""The forms of a LoRA file besides the plain one: the numbers that each adds, by formulas written out here.
+"""The less common forms of LoRA files: the values that each adds, by formulas written out here.
 
 They were compared once with LyCORIS 3 (``functional.loha``, ``functional.lokr``, ``general.rebuild_tucker``) and peft
 0.21 (``get_delta_weight``, ``merge``).

@@ -1,4 +1,4 @@
-"""A LoRA file of which a part would be left out, or that was made for another model, is refused by its key."""
+"""LoRA files with unsupported keys, or for another model, are refused by key."""
 
 from __future__ import annotations
 

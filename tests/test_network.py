@@ -1,4 +1,4 @@
-"""The way to an address as the environment describes it."""
+"""Proxies and certificates from the environment."""
 
 from __future__ import annotations
 

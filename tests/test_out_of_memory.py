@@ -1,4 +1,4 @@
-"""Out of memory on the way: what is tried next, from which step, and what the result says of it."""
+"""Out of memory during a run: what is tried next, from which step, and what the result reports."""
 
 from __future__ import annotations
 

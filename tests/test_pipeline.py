@@ -1,4 +1,4 @@
-"""Denoising and decoding on the built-in checkpoint: the same as stock diffusers, and well-behaved."""
+"""Denoising and decoding with the built-in checkpoint: equal to stock diffusers, and well-behaved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where components are kept, moved and streamed; what needs a GPU is tested up to the library's call."""
+"""Components kept, moved and streamed; what needs a GPU is tested up to the library's call."""
 
 from __future__ import annotations
 

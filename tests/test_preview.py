@@ -1,4 +1,4 @@
-"""Previews of a video in the making: the map and its fit, the clean latents, the picture and when it is written."""
+"""Previews during generation: the linear map and its fit, clean latents, the image and when it is written."""
 
 from __future__ import annotations
 

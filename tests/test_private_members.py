@@ -1,4 +1,4 @@
-"""What libraries do not document and we use all the same: still there, and used in one module a library.
+"""Undocumented library members that we use: they still exist, and one module per library uses them.
 
 Names are taken from the libraries themselves, not from ours, so that each that an upgrade takes away fails by its name.
 """

@@ -1,4 +1,4 @@
-"""What a file says of itself: weights identity, damaged statements, differences."""
+"""Provenance in a file: weights identity, damaged statements, differences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The quantised transformer: near full precision, moved like any other, and refused where it cannot run."""
+"""The quantized transformer: near full precision, movable like any other, and refused where it cannot run."""
 
 from __future__ import annotations
 

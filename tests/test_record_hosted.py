@@ -1,4 +1,4 @@
-"""``scripts/record_hosted`` against the stand-in: complete, scrubbed, and readable by our dialects."""
+"""``scripts/record_hosted`` with the stand-in: complete, scrubbed, and readable by our dialects."""
 
 from __future__ import annotations
 

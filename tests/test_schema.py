@@ -1,4 +1,4 @@
-"""The request: what it takes, what it refuses, and in which words."""
+"""The request: what it accepts, what it refuses, and with which messages."""
 
 from __future__ import annotations
 

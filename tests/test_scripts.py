@@ -1,4 +1,4 @@
-"""The shell scripts: what they install and when, and what they hand on. Nothing is installed here.
+"""The shell scripts: what they install and when, and what they pass on. Nothing is installed here.
 
 Stubs take the places of Python, node, npm and a browser in a copy of the scripts: they make pretended environments
 and write down what they were asked for.

@@ -1,4 +1,4 @@
-"""Seeds through readers of JSON that hold every number as a double: browsers, Node, jq."""
+"""Seeds with JSON readers that store every number as a double: browsers, Node, jq."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The judge of the built-in checkpoint's videos: right clips are read right, wrong ones are refused."""
+"""The judge of the built-in checkpoint's videos: correct clips are recognised, wrong ones are rejected."""
 
 from __future__ import annotations
 

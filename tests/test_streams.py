@@ -1,4 +1,4 @@
-"""What is printed where stdout or stderr is closed, full, left by its reader, or of a narrow encoding."""
+"""Output when stdout or stderr is closed, full, abandoned by its reader, or has a narrow encoding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The suite's own rules: layers, the guard, what ``-k`` reads, groups, and the command under a failed test."""
+"""The suite's own rules: layers, the guard, what ``-k`` matches, groups, and the command for a failed test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes that this one starts: their end with this one, and how they ended in words."""
+"""Child processes: they end with their parent, and their exit status in words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``benchmarks/ten_minutes.py`` dry, on a CPU: every phase in one process, and the command line with one of them."""
+"""A dry run of ``benchmarks/ten_minutes.py`` on a CPU: every phase in one process, and one from the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The quality measurement without a model: its plan, its tables, its sheet and what counts as wrong."""
+"""The quality benchmark without a model: its plan, tables, sheet, and what counts as wrong."""
 
 from __future__ import annotations
 

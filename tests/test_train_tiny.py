@@ -1,4 +1,4 @@
-"""How the built-in checkpoint is made: its world, its captions, and a few steps of its training."""
+"""Training of the built-in checkpoint: its world, its captions, and a few training steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``benchmarks/vs_diffusers.py`` made small: its checkpoint, both scripts, the frames, the floor of a step."""
+"""``benchmarks/vs_diffusers.py`` at small size: its checkpoint, both scripts, the frames, the floor of a step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Facts about video files, each checked with the real ffmpeg on small pictures."""
+"""Properties of video files, each checked with the real ffmpeg on small frames."""
 
 from __future__ import annotations
 

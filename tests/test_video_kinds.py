@@ -1,4 +1,4 @@
-"""Video files of other kinds than ours, as services and cameras make them: as many frames, of that size and colour."""
+"""Video files from services and cameras: the number, size and colour of frames are correct."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON from outside: what JSON allows is read, what Python allows besides is not."""
+"""JSON input: what JSON allows is accepted; what only Python allows is not."""
 
 from __future__ import annotations
 

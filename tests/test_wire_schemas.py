@@ -1,4 +1,4 @@
-"""The documented schemas are true: submissions are held to what is said."""
+"""The documented schemas match what submissions are validated against."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The calls at a job's end, in the dialects that have them: bodies, headers, patience."""
+"""Webhook calls in the dialects that have them: bodies, headers, timeouts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A receiver of webhooks for tests: a real HTTP server on 127.0.0.1 that writes down what it is sent."""
+"""A webhook receiver for tests: a real HTTP server on 127.0.0.1 that records its requests."""
 
 from __future__ import annotations
 

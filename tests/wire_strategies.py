@@ -1,4 +1,4 @@
-"""Hypothesis strategies that the tests of all dialects share: requests, jobs, and answers gone wrong."""
+"""Hypothesis strategies shared by the tests of all dialects: requests, jobs, and faulty responses."""
 
 from __future__ import annotations
 

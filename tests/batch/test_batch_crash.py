@@ -1,4 +1,4 @@
-"""A batch whose processes are killed three times: nothing is lost, nothing is made twice, no frame differs."""
+"""A batch whose processes are killed three times: nothing is lost or repeated, and all frames are equal."""
 
 from __future__ import annotations
 

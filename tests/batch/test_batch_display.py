@@ -1,4 +1,4 @@
-"""What the display of a batch says while no video is at work."""
+"""The display of a batch while no video is generated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command: the file checked first, one summary, exit codes, and the same for a hosted service."""
+"""The ``batch`` command: the file is checked first, one summary, exit codes; also with a hosted service."""
 
 from __future__ import annotations
 

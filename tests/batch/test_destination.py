@@ -1,4 +1,4 @@
-"""A folder, and a file system of fsspec, as the place of finished videos."""
+"""Folders and fsspec file systems as the destination of finished videos."""
 
 from __future__ import annotations
 

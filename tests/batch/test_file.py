@@ -1,4 +1,4 @@
-"""Reading a batch file: three formats, every bad line by its number, seeds, copies and duplicates."""
+"""Reading a batch file: three formats, bad lines by number, seeds, copies and duplicates."""
 
 from __future__ import annotations
 

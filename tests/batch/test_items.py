@@ -1,4 +1,4 @@
-"""What makes an item this very item, and what its file is called."""
+"""The identity of an item, and its file name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files given as prompts, one a line: comments, other formats under that name, and prompts that look like them."""
+"""Text files with one prompt per line: comments, files in another format, and prompts that look like other formats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of a batch: what stands on it, that it is safe and whole by itself, and its pictures."""
+"""The page of a batch: its contents, safety, self-containedness and images."""
 
 from __future__ import annotations
 

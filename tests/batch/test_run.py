@@ -1,4 +1,4 @@
-"""A batch at work with the built-in model: only what is missing is made, whatever has happened before."""
+"""Running a batch with the built-in model: only what is missing is generated, whatever happened before."""
 
 from __future__ import annotations
 

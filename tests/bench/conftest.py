@@ -1,4 +1,4 @@
-"""A stand-in that is done at once, and benches at it."""
+"""A stand-in that finishes tasks immediately, and benches that use it."""
 
 from __future__ import annotations
 

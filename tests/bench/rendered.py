@@ -1,4 +1,4 @@
-"""A report as its reader sees it: a parser of Markdown that is not ours reads it, with tables as GitHub has them."""
+"""A report as its reader sees it, parsed by an independent Markdown parser with GitHub's tables."""
 
 from __future__ import annotations
 

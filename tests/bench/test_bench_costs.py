@@ -1,4 +1,4 @@
-"""The cost of a video, here and at a service."""
+"""The cost of a local video and of a video at a service."""
 
 from __future__ import annotations
 

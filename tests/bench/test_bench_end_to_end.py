@@ -1,4 +1,4 @@
-"""A whole bench: the local backend, and our own server through both adapters; and the life of the local process.
+"""A whole bench: the local backend, our server through both adapters, and the local process.
 
 All with one local process after another that was killed while it loaded: to load takes longer than all else. And all
 videos have five frames: tiny's usual number is lowered, and so are the limits that novita's format has.

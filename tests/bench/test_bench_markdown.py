@@ -1,4 +1,4 @@
-"""Text of others inside Markdown, and tables that can be read without rendering."""
+"""Untrusted text in Markdown, and tables that are readable unrendered."""
 
 from __future__ import annotations
 

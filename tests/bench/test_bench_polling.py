@@ -1,4 +1,4 @@
-"""The longest that a finished task can have waited to be seen, where the service says how long it ran."""
+"""The delay until polling notices the end of a task, if the service reports its run time."""
 
 from __future__ import annotations
 

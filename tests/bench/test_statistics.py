@@ -1,4 +1,4 @@
-"""What groups of runs say: percentiles, means with intervals, ratios."""
+"""Statistics of groups of runs: percentiles, means with intervals, ratios."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests that the clients send: what their services' pages allow, but that the videos may be small."""
+"""Requests that the clients send: as the services document them, but with small videos."""
 
 from __future__ import annotations
 

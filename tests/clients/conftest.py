@@ -1,4 +1,4 @@
-"""The server that the services' published clients are led to, and two jobs on it that went wrong for real."""
+"""The server for the services' published clients, with two jobs that really failed."""
 
 from __future__ import annotations
 

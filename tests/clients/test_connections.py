@@ -1,4 +1,4 @@
-"""Connections that clients keep between two calls."""
+"""Connections that clients keep open between two calls."""
 
 from __future__ import annotations
 

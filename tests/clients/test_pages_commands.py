@@ -1,4 +1,4 @@
-"""The commands of the services' API pages, run as they stand there but for host and key."""
+"""The commands on the services' API pages, run unchanged except for host and key."""
 
 from __future__ import annotations
 

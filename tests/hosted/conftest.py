@@ -1,4 +1,4 @@
-"""Fixtures of the hosted backends' tests: each adapter against a stand-in of its service."""
+"""Fixtures for the hosted backends: each adapter with a stand-in for its service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys and addresses of the services."""
+"""API keys and URLs of the services."""
 
 from __future__ import annotations
 

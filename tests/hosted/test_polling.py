@@ -1,4 +1,4 @@
-"""Waiting for a task at a service, and fetching its video, whatever goes wrong."""
+"""Polling a task and fetching its video, with all kinds of faults."""
 
 from __future__ import annotations
 

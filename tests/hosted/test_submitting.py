@@ -1,4 +1,4 @@
-"""Submitting to a service: what is sent and remembered, and what is never sent twice."""
+"""Submitting to a service: what is sent and recorded, and what is never sent twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One file, several connections: changes are noticed, and what SQLite raises is said in our words."""
+"""One file with several connections: changes are noticed, and SQLite's errors become ours."""
 
 from __future__ import annotations
 

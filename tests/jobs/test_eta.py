@@ -1,4 +1,4 @@
-"""Seconds left: from the running step times, from what jobs have cost, and never out of thin air."""
+"""Seconds left, from the current step times or the cost of earlier jobs, and never a guess."""
 
 from __future__ import annotations
 

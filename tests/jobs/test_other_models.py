@@ -1,4 +1,4 @@
-"""Workers of another model of the page: made with what is the server's, and without what is its own model's."""
+"""Workers for another model of the page: with the server's options, but without those of its own model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Worker processes: started, killed, started again, ended with their parent."""
+"""Worker processes: started, killed, restarted, and ended with their parent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is refused before any replica is started."""
+"""Options that are refused before any replica starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Replicas in a real Ray of two nodes, one of which is killed in the middle of its video."""
+"""Replicas in a real Ray cluster of two nodes, one of which is killed during its video."""
 
 from __future__ import annotations
 

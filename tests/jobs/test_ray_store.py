@@ -1,4 +1,4 @@
-"""The store and the folder of a worker on another machine, and their owner's side, without a cluster."""
+"""The store and folder of a worker on another machine, and the owner's side, without a cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The job store on real files, with threads and processes that die: nothing lost, nothing done twice."""
+"""The job store on real files, with threads and dying processes: nothing is lost or done twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One crew of workers at a time: which one, and when it changes. The workers are played by hand, the store is real."""
+"""One set of workers at a time: which one, and when it switches, with simulated workers and a real store."""
 
 from __future__ import annotations
 

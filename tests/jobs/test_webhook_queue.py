@@ -1,4 +1,4 @@
-"""The webhooks that a store owes, on a real file: each is due until it is delivered or given up."""
+"""The webhook queue of a store on a real file: each webhook is due until it is delivered or given up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The options of a worker on their way to its process."""
+"""Passing the options of a worker to its process."""
 
 from __future__ import annotations
 

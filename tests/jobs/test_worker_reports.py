@@ -1,4 +1,4 @@
-"""What workers say of themselves."""
+"""Status reports of workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes Python processes that the tests start do without libraries that only extras need.
+"""Hides libraries that only extras need from Python processes that the tests start.
 
 diffusers and transformers import these at once wherever they are installed, which takes a process longer than torch
 itself, though a plain video needs none of them: without them it is as after an installation without extras. The folder

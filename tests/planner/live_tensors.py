@@ -1,4 +1,4 @@
-"""Runs the libraries' real classes on the ``meta`` device and counts the bytes that live at once.
+"""Runs the libraries' real classes on the ``meta`` device and counts live bytes.
 
 Tensors on that device have sizes and lifetimes but no memory, so the 13 B model runs at full size. Two
 things that its kernels do on a GPU are put in place of what the ``meta`` device would do: attention

@@ -1,4 +1,4 @@
-"""``hunyuan-local plan`` as a user meets it."""
+"""The command ``hunyuan-local plan``."""
 
 from __future__ import annotations
 

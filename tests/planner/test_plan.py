@@ -1,4 +1,4 @@
-"""Plans: every mode, the choice, what a machine cannot do, and what would fit instead."""
+"""Plans: every mode, the choice, what a machine cannot run, and what would fit instead."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The planner against published figures; the table itself is benchmarks/plan_accuracy.py."""
+"""The planner compared with published numbers; benchmarks/plan_accuracy.py has the table."""
 
 from __future__ import annotations
 

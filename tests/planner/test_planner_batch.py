@@ -1,4 +1,4 @@
-"""Many videos on several cards: replicas against context parallel, and one card's two ways."""
+"""Many videos on several GPUs: replicas or context parallelism, and the two ways on one GPU."""
 
 from __future__ import annotations
 

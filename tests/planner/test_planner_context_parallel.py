@@ -1,4 +1,4 @@
-"""One video over several cards: what each has to compute, to hold and to send."""
+"""One video over several GPUs: computation, memory and communication of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The planner's transformer against the real class: operations exactly, live bytes to a hundredth."""
+"""The planner's transformer compared with the real class: operations exactly, live bytes within 1 %."""
 
 from __future__ import annotations
 

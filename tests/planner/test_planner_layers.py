@@ -1,4 +1,4 @@
-"""The planner's lists of layers against the libraries' real classes."""
+"""The planner's lists of layers compared with the libraries' real classes."""
 
 from __future__ import annotations
 

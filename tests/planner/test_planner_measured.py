@@ -1,4 +1,4 @@
-"""The plan against what ``scripts/gpu_check`` measured on an H100: the raw figures in benchmarks/results."""
+"""The plan compared with measurements of ``scripts/gpu_check`` on an H100 in benchmarks/results."""
 
 from __future__ import annotations
 

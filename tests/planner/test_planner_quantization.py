@@ -1,4 +1,4 @@
-"""How the transformer's weights are stored and multiplied, against the libraries' real classes.
+"""Storage and products of the transformer's weights, compared with the libraries' real classes.
 
 The bytes of whole transformers are held against loaded ones in ``test_quantization.py``.
 """

@@ -1,4 +1,4 @@
-"""How weights are stored: bytes against the real classes, and where they are under each kind of offload."""
+"""Storage of weights: bytes compared with the real classes, and their place under each kind of offload."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tiles are chosen for how much memory: they fit, they are the cheapest, and smaller ones come next."""
+"""Tiles chosen for an amount of memory: they fit, they are the cheapest, and smaller ones come next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server with OpenAI's chat completions on this machine: answers as a test tells it, and keeps what it was sent."""
+"""A local server with OpenAI's chat completions that gives the test's answers and records its requests."""
 
 from __future__ import annotations
 

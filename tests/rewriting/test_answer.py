@@ -1,4 +1,4 @@
-"""What is taken of a language model's answer, and what is refused."""
+"""Which answers of a language model are accepted as prompts, and which are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rewriting as part of making a video: here, at a service, in a file's own statement, and when it is made again."""
+"""Rewriting as part of generating a video: locally, at a service, in the provenance, and in a replay."""
 
 from __future__ import annotations
 

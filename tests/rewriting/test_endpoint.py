@@ -1,4 +1,4 @@
-"""A language model behind a server on this machine, in OpenAI's format."""
+"""A language model behind a local server in OpenAI's format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The flags of rewriting and of the safety check: read, and refused by name."""
+"""Options of rewriting and of the safety check: parsed, or refused by name."""
 
 from __future__ import annotations
 

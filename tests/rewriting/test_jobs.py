@@ -1,4 +1,4 @@
-"""Rewriting as part of a job: asked for in every dialect, done once, by a worker."""
+"""Rewriting as part of a job: requested in every dialect, and done once by a worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The language model of this machine, through transformers' own loading and generation."""
+"""The local language model, with transformers' own loading and generation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers of a real small model, which a person has judged: what becomes of them, and the benchmark that counts it."""
+"""Answers of a real small model with human judgements: which are accepted, and the benchmark that counts them."""
 
 from __future__ import annotations
 

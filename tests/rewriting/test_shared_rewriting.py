@@ -1,4 +1,4 @@
-"""One language model for all threads of a batch at a service."""
+"""One language model shared by all threads of a batch at a service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks with a classifier of red against blue pictures, and clips of both."""
+"""Safety checks with a classifier of red and blue images, and clips of both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The classifier of frames: its scores, and what is refused before any video is made."""
+"""The frame classifier: its scores, and what is refused before any video is generated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which frames of a video are looked at, and what follows from their scores."""
+"""Which frames of a video are checked, and the consequences of their scores."""
 
 from __future__ import annotations
 

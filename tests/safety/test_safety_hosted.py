@@ -1,4 +1,4 @@
-"""Videos that a service made, checked here after the download."""
+"""Videos from a service, checked locally after the download."""
 
 from __future__ import annotations
 

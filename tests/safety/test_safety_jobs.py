@@ -1,4 +1,4 @@
-"""Jobs of a server whose worker checks the frames: flagged, withheld and let through, in each dialect."""
+"""Jobs of a server whose worker checks frames: flagged, withheld and accepted, in each dialect."""
 
 from __future__ import annotations
 

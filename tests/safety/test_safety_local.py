@@ -1,4 +1,4 @@
-"""Videos of the built-in model, flagged, withheld and let through."""
+"""Videos of the built-in model: flagged, withheld and accepted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fixtures of the server's tests: an app over a real store, whose jobs the test itself brings to an end."""
+"""Fixtures for the server: an app over a real store, whose jobs the test finishes itself."""
 
 from __future__ import annotations
 

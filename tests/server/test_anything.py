@@ -1,4 +1,4 @@
-"""Whatever is sent to whichever path of a dialect, it is answered, in JSON, and never with a server error."""
+"""Any request to any path of a dialect gets a JSON response, and never a server error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys: where one is asked for, how it may be shown, and what is said without one."""
+"""API keys: where they are required, how they are sent, and the response without one."""
 
 from __future__ import annotations
 

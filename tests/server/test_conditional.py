@@ -1,4 +1,4 @@
-"""HEAD for every GET, entity tags, and 304 for a caller who has the answer already."""
+"""HEAD for every GET, entity tags, and 304 for clients that already have the response."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Servers and workers killed at random moments: what ``benchmarks/server_crash.py`` counts, with few kills."""
+"""Servers and workers killed at random moments: ``benchmarks/server_crash.py`` with few kills."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls by web pages of other origins: none unless they are named, and then with all that a browser asks for."""
+"""Calls from web pages of other origins: refused unless allowed, and then with everything that a browser needs."""
 
 from __future__ import annotations
 

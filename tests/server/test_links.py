@@ -1,4 +1,4 @@
-"""Signed addresses: good for one video and for a time."""
+"""Signed URLs: valid for one video and a limited time."""
 
 from __future__ import annotations
 

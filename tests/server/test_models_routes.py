@@ -1,4 +1,4 @@
-"""The lists of models, which many clients ask for first."""
+"""The lists of models, which many clients request first."""
 
 from __future__ import annotations
 

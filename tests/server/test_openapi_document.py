@@ -1,4 +1,4 @@
-"""Our own OpenAPI document held against the app by schemathesis: statuses, content types and bodies as promised."""
+"""Our OpenAPI document checked against the app with schemathesis: statuses, content types and bodies."""
 
 from __future__ import annotations
 

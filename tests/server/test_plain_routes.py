@@ -1,4 +1,4 @@
-"""Files by signed address, and what those who run the server look at."""
+"""Files at signed URLs, and the routes for operators."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever is wrong with a call, it is answered in the dialect's own shape, and never by a server error."""
+"""Faulty calls get an error in the dialect's format, and never a server error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the dialects do with jobs, where it is more than one call of the store."""
+"""Operations of the dialects on jobs that need more than one call of the store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said of a job: percents that never fall, times, and outputs only where there are some."""
+"""The public view of a job: percentages that never fall, times, and outputs only if there are any."""
 
 from __future__ import annotations
 

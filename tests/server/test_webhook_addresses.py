@@ -1,4 +1,4 @@
-"""Addresses of webhooks: in no spelling, and by no trick of a name server, does a call reach a private one."""
+"""Webhook URLs: no spelling and no name server trick leads a call to a private address."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Webhooks with real receivers on this machine: what they get, how often, and what becomes of a call that fails."""
+"""Webhooks with real local receivers: content, number of calls, and failed calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stand-in of two hosted video services, WaveSpeedAI and Novita, for the contract tests of their clients.
+"""A stand-in for two hosted video services, WaveSpeedAI and Novita, for the contract tests of their clients.
 
 Written from the services' API pages alone: it imports nothing of the package under test, so that a page
 misread there is not misread here in the same way. It makes no video; every finished task hands out the bytes

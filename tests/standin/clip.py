@@ -1,4 +1,4 @@
-"""The small real mp4 that the stand-in hands out; knows nothing about services."""
+"""The small real mp4 that the stand-in serves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The names of the faults that can be injected, and those answers of theirs that no service's shape covers.
+"""The names of the injectable faults, and those of their responses that have no service's format.
 
 server.py maps each fault to an answer.
 """

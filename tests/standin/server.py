@@ -1,4 +1,4 @@
-"""The stand-in's HTTP server: routes, the life of a task, the faults, and a record of what was received.
+"""The stand-in's HTTP server: routes, the life of a task, faults, and a record of all requests.
 
 A real uvicorn in a thread on 127.0.0.1. services.py defines what the services accept and answer.
 """

@@ -1,4 +1,4 @@
-"""What the two services accept and answer: keys, request fields, status words, error and result shapes.
+"""What the two services accept and return: keys, request fields, status words, error and result formats.
 
 Knows nothing about sockets, faults or the passing of time; server.py does.
 """

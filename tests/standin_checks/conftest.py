@@ -1,4 +1,4 @@
-"""Fixtures of the tests that judge the stand-in."""
+"""Fixtures for the tests of the stand-in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stand-in's faults, as plain httpx sees them."""
+"""The stand-in's faults as seen by plain httpx."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The life of a task at the stand-in, and what it records."""
+"""The life of a task at the stand-in, and the stand-in's records."""
 
 from __future__ import annotations
 

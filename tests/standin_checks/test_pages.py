@@ -1,4 +1,4 @@
-"""The stand-in against the services' API pages: their examples, their fields, and what they refuse."""
+"""The stand-in compared with the services' API pages: examples, fields, and refusals."""
 
 from __future__ import annotations
 

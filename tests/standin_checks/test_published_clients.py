@@ -1,4 +1,4 @@
-"""The stand-in as the services' own published clients see it, so that a page misread there shows."""
+"""The stand-in with the services' published clients, which would reveal a misread API page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the page's tests share: a studio over a real store, its app, a real server with a worker, and a browser."""
+"""Fixtures for the page: a studio over a real store, its app, a real server with a worker, and a browser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A page of another origin calls the server from a real browser: all that an app does, and nothing unless allowed."""
+"""Calls from another origin in a real browser: everything that an app does, and nothing unless allowed."""
 
 from __future__ import annotations
 

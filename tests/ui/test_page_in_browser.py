@@ -1,4 +1,4 @@
-"""The page in a real Chromium, on a real server with its worker: what a visitor types, sees, plays, cancels and finds.
+"""The page in a real Chromium, with a real server and worker: typing, viewing, playing, cancelling.
 
 The tests share one server, and each begins with the jobs of those before it; the last one kills the server.
 """

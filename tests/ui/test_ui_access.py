@@ -1,4 +1,4 @@
-"""Who gets to the page, over the real app with Gradio mounted: keys, cookies, origins, and paths that there are not."""
+"""Access to the page in the real app with Gradio mounted: keys, cookies, origins, and unknown paths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parts of the page: what they say of a job, and that nothing of a visitor's text becomes markup."""
+"""Parts of the page: how they present a job, and that no visitor's text becomes markup."""
 
 from __future__ import annotations
 

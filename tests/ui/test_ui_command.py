@@ -1,4 +1,4 @@
-"""``hunyuan-local ui``: what it says and opens; the server itself is started in test_page_in_browser.py."""
+"""``hunyuan-local ui``: what it prints and opens; test_page_in_browser.py starts the server itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a visitor types, read as a request or refused in sentences, and a request as such texts."""
+"""The form: visitors' input parsed as a request or refused with a message, and requests shown as form values."""
 
 from __future__ import annotations
 

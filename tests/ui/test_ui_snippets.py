@@ -1,4 +1,4 @@
-"""The form as code: what a shell, Python and the command line make of it is the very request."""
+"""The form as code: run by a shell, Python and the command line, it gives the same request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a visitor can do, over a real store: jobs taken, shown, cancelled, deleted, their settings taken over."""
+"""Visitors' actions over a real store: submitting, viewing, cancelling, deleting, and reusing settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A user of the Hub who has nothing yet."""
+"""A user of the Hub with an empty cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is not downloaded: what is refused, whose licence was not accepted, what is here already."""
+"""What is not downloaded: refused models, unaccepted licences, and files that are already in the cache."""
 
 from __future__ import annotations
 

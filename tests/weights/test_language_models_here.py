@@ -1,4 +1,4 @@
-"""Whether a language model of the Hub is in the cache: a server offers rewriting only then."""
+"""Whether a Hub language model is in the cache; a server offers rewriting only then."""
 
 from __future__ import annotations
 

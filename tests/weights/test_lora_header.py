@@ -1,4 +1,4 @@
-"""What a LoRA file says of itself, read without torch: another architecture, or a file that is none, is refused."""
+"""The header of a LoRA file, read without torch: other architectures and invalid files are refused."""
 
 from __future__ import annotations
 

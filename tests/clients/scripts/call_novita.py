@@ -1,4 +1,4 @@
-"""Novita's Python client, which has no method for this model, but all that its other methods are made of.
+"""Calls Novita's Python client, which has no method for this model, through the parts of its other methods.
 
 Reads {url, key, method, arguments} as a line of JSON from stdin, and the next one after the answer; the methods are
 those of the functions below. An answer is "answer: " and

@@ -1,4 +1,4 @@
-"""Calls methods of WaveSpeed's Python client, of whichever version is on the path.
+"""Calls methods of WaveSpeed's Python client, in the version on the path.
 
 Reads {url, key, method, arguments, options} as a line of JSON from stdin, and the next one after the answer. An answer
 is "answer: " and {"value": ...}, or what was raised: {"error": the names of its class and of those above it,
