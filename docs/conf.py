@@ -9,9 +9,11 @@ import itertools
 import re
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from sphinx.application import Sphinx
 from sphinx.domains.python import PyObject
 
+from hunyuan_local.checks import Limits
 from hunyuan_local.cli.main import group
 from hunyuan_local.cli.shared.panels import PANELS
 
@@ -57,7 +59,7 @@ copybutton_prompt_is_regexp = True
 
 def _with_fields(cls: type, lines: list[str]) -> list[str]:
     """A class's docstring whose ``Attributes:`` name every field and, where there is one, the default."""
-    texts = {name: field.description or "" for name, field in getattr(cls, "model_fields", {}).items()}
+    texts = {name: _described(field) for name, field in getattr(cls, "model_fields", {}).items()}
     if not texts:
         texts = {field.name: "" for field in dataclasses.fields(cls)}
     defaults = {name: default for name in texts if (default := _default(cls, name))}
@@ -65,6 +67,12 @@ def _with_fields(cls: type, lines: list[str]) -> list[str]:
         listed = [f"    {name}: {text or defaults.get(name, 'always set')}" for name, text in texts.items()]
         lines = [*lines, "", "Attributes:", *listed]
     return lines
+
+
+def _described(field: FieldInfo) -> str:
+    """The description of a field and its range."""
+    limits = [f"``{item}``" for item in field.metadata if isinstance(item, Limits)]
+    return " ".join([field.description or "", *limits]).strip()
 
 
 def _default(cls: type, name: str) -> str:

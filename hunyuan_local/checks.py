@@ -27,6 +27,11 @@ class Limits:
     high: float
     above_low: bool = False
 
+    def __str__(self) -> str:
+        """Such as ``[1..100]``."""
+        high = "2^64-1" if self.high == 2**64 - 1 else f"{self.high:g}"
+        return f"[{self.low:g}<x<={high}]" if self.above_low else f"[{self.low:g}..{high}]"
+
 
 def check_range(value: Number, low: Number, high: Number) -> Number:
     """Return the value if it is between ``low`` and ``high``, both included.

@@ -13,7 +13,7 @@ from typing import Any, get_args
 import gradio as gr
 
 from ..errors import HunyuanLocalError
-from ..schema import GenerationRequest, RewriteMode
+from ..schema import GenerationRequest, RewriteMode, field_limits
 from ..server.faults import SEE_LOG
 from . import cards
 from .form import LABELS, NAMES, SIZES, sentences
@@ -296,7 +296,8 @@ def _number(name: str, defaults: dict[str, str]) -> gr.Textbox:
 
 
 def _info(name: str) -> str:
-    return GenerationRequest.model_fields[name].description or ""
+    limits = field_limits(name)
+    return f"{GenerationRequest.model_fields[name].description or ''}{'' if limits is None else f' {limits}'}"
 
 
 def _sentences_of(error: Exception) -> list[str]:

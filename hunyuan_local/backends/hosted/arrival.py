@@ -16,7 +16,7 @@ from pathlib import Path
 from ...config import SafetyConfig
 from ...durable import sync
 from ...errors import ContentBlockedError, UncheckedVideoError, VideoError, first_line
-from ...provenance import Provenance, statement_path, file_sha256
+from ...provenance import Provenance, file_sha256, statement_path
 from ...schema import SafetyVerdict, VideoInfo
 from ...video import MP4, container_of, move_into_place, probe, publish, read_frames
 from ..safety_check import Inspection, flag_note

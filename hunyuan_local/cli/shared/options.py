@@ -20,7 +20,7 @@ from ...backends.local.profile_choice import require_libraries
 from ...backends.registry import backend_names, get_backend
 from ...config import GIB, LoraConfig, cache_names, model_names, profile_names
 from ...errors import FieldProblem, InvalidRequestError
-from ...schema import MAX_SEED, GenerationRequest, field_limits, parse_size
+from ...schema import GenerationRequest, field_limits, parse_size
 
 if TYPE_CHECKING:
     LoraType = click.ParamType[LoraConfig]
@@ -66,10 +66,8 @@ def config_range(field: FieldInfo) -> str:
 
 def _request_range(name: str) -> str:
     """Allowed values of a numeric request field as the end of a help text, such as `` [1..100]``."""
-    if (limits := field_limits(name)) is None:
-        return ""
-    high = "2^64-1" if limits.high == MAX_SEED else f"{limits.high:g}"
-    return f" [{limits.low:g}<x<={high}]" if limits.above_low else f" [{limits.low:g}..{high}]"
+    limits = field_limits(name)
+    return "" if limits is None else f" {limits}"
 
 
 def _default_shown(name: str, field: FieldInfo) -> str | bool:
