@@ -1,4 +1,4 @@
-"""Workers for another model of the page: with the server's options, but without those of its own model."""
+"""Workers for another model of the page: with the server's options, but without those of its model."""
 
 from __future__ import annotations
 

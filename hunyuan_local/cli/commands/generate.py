@@ -67,7 +67,7 @@ def command(
 ) -> None:
     """Generate a video from PROMPT.
 
-    Example: hunyuan-local generate "a cat walks through snow" --model tiny
+    Example: hunyuan-local generate "a cat walks through snow" --seed 7 --output cat.mp4
 
     Without --model, a machine with a GPU uses hunyuan-video (13 B); others use tiny, a small built-in test model.
     Omitted settings take the defaults of the model or the service. Ctrl-C stops within one step; at a service it
