@@ -103,7 +103,7 @@ def main() -> None:
         error.show()
         sys.exit(ExitCode.BAD_INPUT)
     except (KeyboardInterrupt, click.Abort):
-        _say("cancelled; no file was kept")
+        _say("cancelled; no unfinished file was kept")
         sys.exit(ExitCode.CANCELLED)
     except HunyuanLocalError as error:
         _say(str(error))
