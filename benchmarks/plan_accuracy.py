@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 
 from hunyuan_local.config import load_model_config
 from hunyuan_local.planner.checkpoint import read_architecture
-from hunyuan_local.planner.cost import Kernel, estimate
 from hunyuan_local.planner.decoding import TILED, UNTILED, Tiling
 from hunyuan_local.planner.denoising import Mask
 from hunyuan_local.planner.machine import GIB, find_gpu
 from hunyuan_local.planner.memory import Forecast, Setup, Shape, forecast, needed_gpu_bytes
 from hunyuan_local.planner.modes import Offload
 from hunyuan_local.planner.quantization import FULL, LLM_INT8, NF4, Method
+from hunyuan_local.planner.time_estimate import Kernel, estimate
 
 BFLOAT16 = dict.fromkeys(("transformer", "vae", "text_encoder", "text_encoder_2"), "bfloat16")
 TOLERANCE = 0.10
@@ -207,7 +207,7 @@ SHARED = (
 )
 SHARED_NOTES = """\
 Context parallel, Ulysses: 1280x720 x 129, 50 steps on H100 (HunyuanVideo's README), 30 on L20 (ParaAttention's
-documentation). Two numbers in hunyuan_local/planner/cost.py come from these rows: PARALLEL_LOSS from the H100 rows, and
+documentation). Two numbers in planner/time_estimate.py come from these rows: PARALLEL_LOSS from the H100 rows, and
 SLOTS_SHARE, the combined exchange rate of GPUs without NVLink, from the L20 rows. The effect of first-block cache is
 taken from 2271 of 3676 s on one GPU, so its first row agrees by construction; ParaAttention also splits the decoding.
 On two GPUs both programs became at least twice as fast, which splitting alone does not explain."""

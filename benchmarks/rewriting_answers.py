@@ -23,8 +23,8 @@ import yaml
 from hunyuan_local.config import RewriteConfig, load_rewrite_template
 from hunyuan_local.errors import RewriteError
 from hunyuan_local.rewriting import Rewriter
+from hunyuan_local.rewriting.chat_model import Answer, Messages, ShouldStop
 from hunyuan_local.rewriting.endpoint import EndpointWriter
-from hunyuan_local.rewriting.writer import Answer, Messages, ShouldStop
 from hunyuan_local.schema import GenerationRequest
 
 _BEGINNING = 200

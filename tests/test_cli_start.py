@@ -24,7 +24,7 @@ OF_A_HELP = {
     "hunyuan_local.errors",
     "hunyuan_local.exit_codes",
     "hunyuan_local.pipeline",
-    "hunyuan_local.pipeline.quiet",
+    "hunyuan_local.pipeline.library_output",
     "hunyuan_local.streams",
 }
 SLOW = {"asyncio", "fsspec", "httpx", "numpy", "pydantic", "rich.progress", "yaml"}

@@ -12,8 +12,8 @@ import pytest
 from hunyuan_local import errors
 from hunyuan_local.errors import FieldProblem, HunyuanLocalError, Loss
 from hunyuan_local.schema import SafetyVerdict
-from hunyuan_local.server.faults import NoPlaceError, UnknownJobError
-from hunyuan_local.server.outgoing import CallFailedError
+from hunyuan_local.server.error_answers import NoPlaceError, UnknownJobError
+from hunyuan_local.server.webhook_call import CallFailedError
 
 PROBLEMS = [FieldProblem("width", 1281, "must be a multiple of 16; use 1280"), FieldProblem("seed", -1, "too small")]
 LOSSES = [Loss("seed", 2**40, "at most 2**31", becomes=7), Loss("fps", 30, "always 24", permissible=False)]

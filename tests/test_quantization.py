@@ -470,7 +470,7 @@ def test_what_needs_a_missing_library_is_not_offered(monkeypatch: pytest.MonkeyP
 
 def test_the_libraries_say_nothing_when_they_are_imported(starts_process: None, with_extras: None) -> None:
     code = (
-        "from hunyuan_local.pipeline.quiet import hide_import_noise\n"
+        "from hunyuan_local.pipeline.library_output import hide_import_noise\n"
         "hide_import_noise()\n"
         "from diffusers import HunyuanVideoTransformer3DModel\n"
         "import bitsandbytes, torchao.quantization\n"
@@ -482,7 +482,7 @@ def test_the_libraries_say_nothing_when_they_are_imported(starts_process: None, 
 def test_other_messages_of_the_same_libraries_are_heard(caplog: pytest.LogCaptureFixture) -> None:
     import logging
 
-    from hunyuan_local.pipeline.quiet import hide_import_noise
+    from hunyuan_local.pipeline.library_output import hide_import_noise
 
     hide_import_noise()
     logging.getLogger("torchao").warning("Failed to load /somewhere/_C.so: no CUDA")

@@ -16,10 +16,10 @@ from hunyuan_local.config.tiling import Tiling
 from hunyuan_local.errors import ConfigError
 from hunyuan_local.planner import Machine, Mode, ModePlan, Plan, plan
 from hunyuan_local.planner.checkpoint import read_architecture
-from hunyuan_local.planner.cost import estimate
 from hunyuan_local.planner.encoding import LLAMA_TOKENS
 from hunyuan_local.planner.memory import Setup, Shape, forecast
 from hunyuan_local.planner.modes import DTYPES, OFFLOADS, all_modes
+from hunyuan_local.planner.time_estimate import estimate
 from hunyuan_local.schema import SIZE_MULTIPLE, TEMPORAL_COMPRESSION, GenerationRequest
 
 _TIMES = ("encode", "step", "decode")

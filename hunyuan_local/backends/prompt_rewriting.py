@@ -9,7 +9,7 @@ from typing import Literal
 
 from ..config import RewriteConfig
 from ..rewriting import Rewriter
-from ..rewriting.writer import Writer
+from ..rewriting.chat_model import Writer
 from ..schema import GenerationRequest, Progress
 from .base import GenerationContext
 

@@ -18,7 +18,7 @@ from click.exceptions import Exit
 from ..ending import on_ending
 from ..errors import ConfigError, HunyuanLocalError, TerminationRequest
 from ..exit_codes import ExitCode
-from ..pipeline.quiet import hide_import_noise
+from ..pipeline.library_output import hide_import_noise
 from ..streams import announce, flush_stdout, prepare_streams, silence
 from .shared.panels import arrange, arrange_commands
 

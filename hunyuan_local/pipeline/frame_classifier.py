@@ -29,7 +29,7 @@ from ..config import is_offline
 from ..config.places import user_path
 from ..errors import ConfigError, HunyuanLocalError, ModelLoadError, first_line
 from ..weights.hub import Hub
-from .quiet import quiet_transformers
+from .library_output import quiet_transformers
 
 # Files to download: many repositories also hold the same weights in other formats.
 _FILES = [

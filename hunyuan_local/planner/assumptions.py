@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from ..config import GIB
 from .context_parallel import heads_a_card, wasted_share, why_not
-from .cost import DISK_GBS, PARALLEL_LOSS, SLOTS_SHARE
 from .machine import Machine
+from .time_estimate import DISK_GBS, PARALLEL_LOSS, SLOTS_SHARE
 
 
 def of_batch(machine: Machine, heads: int, cards: int, videos: int, saved_bytes: int) -> Iterator[str]:

@@ -18,11 +18,11 @@ from ..resolved import FilledRequest
 from ..schema import TEMPORAL_COMPRESSION, GenerationRequest
 from .assumptions import of_batch
 from .checkpoint import read_architecture
-from .cost import DISK_GBS, Seconds
 from .machine import Machine
 from .modes import OFFLOADS, Mode
 from .plan import plan, weigh
 from .result import ModePlan, Plan, as_fast, gib
+from .time_estimate import DISK_GBS, Seconds
 
 # ``one-at-a-time``: one card, each video from prompt to frames; ``staged``: one card, all prompts first; ``replicas``:
 # like staged, on each card with a separate copy of the model; ``context-parallel``: each video over all cards.

@@ -16,13 +16,13 @@ from ..schema import SIZE_MULTIPLE, TEMPORAL_COMPRESSION, GenerationRequest
 from .architecture import Architecture
 from .checkpoint import COMPONENTS, read_architecture
 from .context_parallel import why_not as cannot_share
-from .cost import estimate
 from .decoding import Decode, largest_tensor
 from .machine import CPU_CORE_FLOPS, Machine
 from .memory import CUDA_CONTEXT, FRAGMENTATION, STAGES, Forecast, Setup, Shape, forecast, needed_gpu_bytes
 from .modes import DTYPES, Mode, all_modes, why_impossible
 from .quantization import Method
 from .result import Alternative, ComponentWeights, ModePlan, Plan, fastest, gib
+from .time_estimate import estimate
 
 # torch before 2.7 cannot upsample to more elements, and cuDNN before 9.3 cannot convolve more.
 MAX_ELEMENTS = 2**31 - 1

@@ -13,10 +13,10 @@ from typing import Any
 from ..config import GIB
 from ..errors import ConfigError, GpuMemoryError, HunyuanLocalError
 from ..resolved import FilledRequest
-from .cost import Seconds
 from .machine import Machine
 from .memory import Peak, Stage
 from .modes import OFFLOADS, Mode
+from .time_estimate import Seconds
 
 # Times within this share of the best count as equal: estimates are within 13 % of published times (plan_accuracy.py).
 SAME_TIME = 0.05

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ..config import RewriteConfig
 from ..config.network import advice, http_client
 from ..errors import ConfigError, GenerationCancelledError, RewriteError
-from .writer import Answer, Messages, ShouldStop
+from .chat_model import Answer, Messages, ShouldStop
 
 KEY_VARIABLE = "HUNYUAN_LOCAL_REWRITE_API_KEY"
 _LOOK_S = 0.1  # interval between checks for cancellation

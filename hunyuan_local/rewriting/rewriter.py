@@ -10,8 +10,8 @@ from ..config import RewriteConfig, load_answer_phrases, load_rewrite_template
 from ..errors import ModelLoadError, RewriteError
 from ..schema import GenerationRequest
 from .answer import to_prompt
+from .chat_model import Messages, ShouldStop, Writer
 from .endpoint import EndpointWriter
-from .writer import Messages, ShouldStop, Writer
 
 
 @dataclass(frozen=True)

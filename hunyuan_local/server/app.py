@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from ..jobs.folder import DataFolder
 from ..jobs.store import JobStore
-from . import documentation, faults
+from . import documentation, error_answers
 from .auth import Auth, local_hosts
 from .config import ServerConfig
 from .cross_origin import CrossOrigin
@@ -54,7 +54,7 @@ def create_app(config: ServerConfig, folder: DataFolder, store: JobStore, webhoo
     app.state.stopping = threading.Event()
     for module in (wavespeed, novita, openai, plain):
         app.include_router(module.router)
-    faults.install(app)
+    error_answers.install(app)
     documentation.install(app, config)
     # The middleware added last runs first.
     app.add_middleware(BodyLimit, limit=config.max_body_bytes)

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..wires.base import Fault
 from .config import NO_ORIGIN
-from .faults import refusal
+from .error_answers import refusal
 
 # /files/ uses signed URLs; the other paths reveal nothing about jobs.
 _OPEN_PATHS = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})

@@ -1,7 +1,7 @@
 """Cross-origin resource sharing (CORS): which web pages may call the server from a browser.
 
 A browser first sends a preflight request (OPTIONS, without the key) to ask whether a page may call. Cookies are never
-allowed, so a page needs an API key of its user. The server's own page is exempt here: :mod:`hunyuan_local.ui.door`
+allowed, so a page needs an API key of its user. The server's own page is exempt here: :mod:`hunyuan_local.ui.access`
 refuses calls from other pages.
 """
 
@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ..wires.base import Fault
 from ..wires.openai import POLL_AFTER_HEADER
 from .auth import is_page, may_call, remedy_for
-from .faults import refusal
+from .error_answers import refusal
 
 _METHODS = ("GET", "HEAD", "POST", "DELETE")
 # Response headers that pages may read, in addition to those that CORS always exposes.

@@ -17,7 +17,7 @@ from ..wires.base import Body, Fault, FaultKind
 from .auth import is_open, takes_bare_key
 from .bodies import MULTIPART, URLENCODED
 from .config import ServerConfig
-from .faults import DIALECTS, dialect_of, fault_reply
+from .error_answers import DIALECTS, dialect_of, fault_reply
 
 _ALWAYS: tuple[FaultKind, ...] = ("no_key", "unauthorized", "internal", "unavailable")
 _UNCHANGED = "If-None-Match matches the current entity tag, so the body is not sent."

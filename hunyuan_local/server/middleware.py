@@ -12,7 +12,7 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..wires.base import Fault
-from .faults import SEE_LOG, BodyTooLargeError, refusal
+from .error_answers import SEE_LOG, BodyTooLargeError, refusal
 
 logger = logging.getLogger(__name__)
 

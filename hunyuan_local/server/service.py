@@ -32,9 +32,9 @@ from ..weights.cache import find_here
 from ..wires.base import Listing, Submission
 from ..wires.wording import in_its_words
 from .config import ServerConfig
-from .faults import DIALECTS, DiskFullError, NoPlaceError, UnknownJobError, VideoNotReadyError
-from .links import LinkSigner
-from .view import pause_s, view_of
+from .error_answers import DIALECTS, DiskFullError, NoPlaceError, UnknownJobError, VideoNotReadyError
+from .job_view import pause_s, view_of
+from .signed_links import LinkSigner
 from .webhooks import WebhookCall, check_webhook, make_call
 
 logger = logging.getLogger(__name__)

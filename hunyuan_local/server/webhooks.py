@@ -26,8 +26,8 @@ from ..jobs.job import Job
 from ..jobs.webhook_queue import WebhookQueue
 from ..schema import JobView
 from ..wires import novita, wavespeed
-from .addresses import Lookup, PrivateAddressError, find_addresses
-from .outgoing import CallFailedError, post
+from .address_check import Lookup, PrivateAddressError, find_addresses
+from .webhook_call import CallFailedError, post
 
 logger = logging.getLogger(__name__)
 

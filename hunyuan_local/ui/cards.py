@@ -14,9 +14,9 @@ from typing import Any
 from ..durations import in_words
 from ..jobs.job import Job
 from ..schema import GenerationRequest, JobStatus
-from .outlook import Outlook
+from .actions import Shown
+from .plan_summary import Outlook
 from .snippets import Snippet
-from .studio import Shown
 
 _WORDS: dict[JobStatus, str] = {
     "queued": "Waiting", "running": "Running", "succeeded": "Done", "failed": "Failed", "canceled": "Cancelled",

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import FieldProblem, HunyuanLocalError, InvalidRequestError, StoreError
 from ..schema import GenerationRequest, parse_size
-from ..server.faults import SEE_LOG
+from ..server.error_answers import SEE_LOG
 
 # In the order on the page.
 LABELS = {

@@ -13,10 +13,10 @@ from pathlib import Path
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 
-from ..server.downloads import VideoResponse
+from ..server.video_response import VideoResponse
 from ..video.poster import read_poster
-from .door import PREFIX
-from .studio import Studio
+from .access import PREFIX
+from .actions import Studio
 
 _READ = ["GET", "HEAD"]
 _MOST_POSTERS = 512  # about 10 kB each

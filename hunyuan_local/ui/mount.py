@@ -16,12 +16,12 @@ from fastapi.responses import RedirectResponse
 
 from ..config.extras import require_extra
 from ..config.network import without_network_variables
-from ..server import faults
-from .door import PREFIX, Door
+from ..server import error_answers
+from .access import PREFIX, Door
+from .actions import Studio
 from .gradio_private import look_for_events_every
 from .media import add_routes
-from .passes import Passes
-from .studio import Studio
+from .session_cookie import Passes
 
 _FOLDER = Path(__file__).parent
 _BETWEEN_LOOKS_S = 0.05
@@ -65,7 +65,7 @@ def _make_inner(studio: Studio) -> FastAPI:
     from .page import build_page, make_theme
 
     inner = FastAPI(openapi_url=None)
-    faults.install(inner)
+    error_answers.install(inner)
     add_routes(inner, studio)
     script = (_FOLDER / "page.js").read_text(encoding="utf-8")
     page = build_page(studio)

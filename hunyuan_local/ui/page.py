@@ -1,4 +1,4 @@
-"""Layout and events of the page, in Gradio; :mod:`hunyuan_local.ui.studio` implements the actions.
+"""Layout and events of the page, in Gradio; :mod:`hunyuan_local.ui.actions` implements the actions.
 
 Importing this module imports Gradio. Events use Gradio's own queue: they are short, since videos wait in the job store.
 """
@@ -14,10 +14,10 @@ import gradio as gr
 
 from ..errors import HunyuanLocalError
 from ..schema import GenerationRequest, RewriteMode, field_limits
-from ..server.faults import SEE_LOG
+from ..server.error_answers import SEE_LOG
 from . import cards
+from .actions import Studio
 from .form import LABELS, NAMES, SIZES, sentences
-from .studio import Studio
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from starlette.types import Message, Receive, Scope, Send
 from hunyuan_local.schema import Progress
 from hunyuan_local.server.app import create_app
 from hunyuan_local.server.config import ServerConfig
-from hunyuan_local.server.faults import BodyTooLargeError
+from hunyuan_local.server.error_answers import BodyTooLargeError
 from hunyuan_local.server.middleware import BodyLimit
 from hunyuan_local.wires import novita, openai, wavespeed
 from hunyuan_local.wires.novita_models import NovitaFault

@@ -13,7 +13,7 @@ from server_stage import CLIP, Stage
 
 from hunyuan_local.errors import InvalidRequestError
 from hunyuan_local.schema import GenerationRequest
-from hunyuan_local.server.faults import UnknownJobError
+from hunyuan_local.server.error_answers import UnknownJobError
 from hunyuan_local.server.service import VideoService
 from hunyuan_local.wires.base import Submission
 

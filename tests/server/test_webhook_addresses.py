@@ -16,7 +16,7 @@ from wire_strategies import unhurried
 
 from hunyuan_local.errors import InvalidRequestError
 from hunyuan_local.server import webhooks
-from hunyuan_local.server.addresses import PrivateAddressError, find_addresses, is_public
+from hunyuan_local.server.address_check import PrivateAddressError, find_addresses, is_public
 from hunyuan_local.server.webhooks import check_webhook
 
 # The blocks of the IANA special-purpose registries that are not globally reachable, and multicast.

@@ -18,7 +18,7 @@ from hunyuan_local.jobs.folder import DataFolder
 from hunyuan_local.server.app import create_app
 from hunyuan_local.server.config import ServerConfig
 from hunyuan_local.server.service import VideoService
-from hunyuan_local.ui.studio import Studio
+from hunyuan_local.ui.actions import Studio
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page

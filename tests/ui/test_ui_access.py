@@ -13,8 +13,8 @@ from fastapi.testclient import TestClient
 from manual_clock import ManualClock
 from server_stage import Stage
 
-from hunyuan_local.ui.door import Door
-from hunyuan_local.ui.passes import Passes
+from hunyuan_local.ui.access import Door
+from hunyuan_local.ui.session_cookie import Passes
 
 KEYS = ("first-key", "second-key")
 SECRET = "s" * 64

@@ -11,9 +11,9 @@ from server_stage import CLIP, REQUEST, TIMINGS, Stage
 from hunyuan_local.jobs.job import Job
 from hunyuan_local.schema import Progress
 from hunyuan_local.ui import cards
-from hunyuan_local.ui.outlook import Outlook
+from hunyuan_local.ui.actions import Studio
+from hunyuan_local.ui.plan_summary import Outlook
 from hunyuan_local.ui.snippets import Snippet
-from hunyuan_local.ui.studio import Studio
 
 EVIL = "<img src=x onerror=\"alert('1')\">'&\"</textarea><script>alert(2)</script>"
 VERDICT = {

@@ -21,7 +21,7 @@ from ...config.places import settle_libraries
 from ...durable import discard_all
 from ...ending import leave_to_parent
 from ...errors import ContentBlockedError, GpuMemoryError, InvalidOutputError
-from ...pipeline.quiet import hide_import_noise
+from ...pipeline.library_output import hide_import_noise
 from ...planner.tiles import Tiles
 from ...resolved import ResolvedRequest
 from ...schema import GenerationRequest, GenerationResult, Progress, SafetyVerdict

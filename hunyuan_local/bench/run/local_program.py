@@ -26,7 +26,7 @@ from ...config import RuntimeProfile
 from ...config.places import settle_libraries
 from ...ending import leave_to_parent
 from ...errors import HunyuanLocalError, InvalidRequestError, ModelLoadError
-from ...pipeline.quiet import hide_import_noise
+from ...pipeline.library_output import hide_import_noise
 from ...planner import Machine
 from ...resolved import ResolvedRequest
 from ...schema import GenerationRequest

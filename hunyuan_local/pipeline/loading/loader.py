@@ -25,11 +25,11 @@ from ..acceleration import accelerate
 from ..convolution import prefer_onednn
 from ..families.base import Family
 from ..families.hunyuan_video import HunyuanVideo
+from ..library_output import quiet_transformers
 from ..memory.allocator import keep_freed_memory
 from ..memory.device import is_out_of_memory, out_of_memory
 from ..memory.placement import Placement
 from ..model import LoadedModel
-from ..quiet import quiet_transformers
 from ..text.prompt_cache import PromptCache, encoder_identity
 from ..text.prompt_encoder import TEXT_ENCODERS, PromptEncoder
 from ..text.tokenizers import load_clip_tokenizer, load_llama_tokenizer

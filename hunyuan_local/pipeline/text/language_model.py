@@ -19,10 +19,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Stoppi
 from ...config import RewriteConfig, is_offline
 from ...config.rewriting import DEFAULT_MODEL
 from ...errors import ConfigError, GenerationCancelledError, ModelLoadError, RewriteError, first_line
-from ...rewriting.writer import Answer, Messages, ShouldStop
+from ...rewriting.chat_model import Answer, Messages, ShouldStop
 from ...weights.cache import is_here
 from ...weights.hub import Hub
-from ..quiet import quiet_transformers
+from ..library_output import quiet_transformers
 
 _REMEDY = (
     "give --rewrite-model a folder or a Hub id of an instruct model, or --rewrite-endpoint the address of a server"
@@ -46,7 +46,7 @@ class _Watch(StoppingCriteria):  # type: ignore[misc]  # type checkers do not re
 
 
 class LanguageModel:
-    """Writes answers with a language model (:class:`hunyuan_local.rewriting.writer.Writer`); greedy, so repeatable.
+    """Writes answers with a language model (:class:`hunyuan_local.rewriting.chat_model.Writer`); greedy, so repeatable.
 
     Args:
         config: which model; downloaded unless it is here already or downloads are forbidden.

@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from ...schema import JobView
 from ...wires.base import Submission
-from ..faults import Dialect
+from ..error_answers import Dialect
 from ..service import Delivery, VideoService
 
 

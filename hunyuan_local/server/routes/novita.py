@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from ...wires import novita, novita_models
 from ..bodies import JsonBody
 from ..documentation import query, refusals
-from ..faults import ReplyResponse
+from ..error_answers import ReplyResponse
 from . import BaseUrl, Service, take
 
 router = APIRouter(tags=["Novita"])

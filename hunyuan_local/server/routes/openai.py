@@ -12,9 +12,9 @@ from ...schema import JobView
 from ...wires import openai, openai_library, openai_models
 from ..bodies import JsonOrFormBody
 from ..documentation import file_responses, query, refusals
-from ..downloads import MP4, WEBP, VideoResponse, thumbnail_response
-from ..faults import ReplyResponse
-from ..view import pause_s
+from ..error_answers import ReplyResponse
+from ..job_view import pause_s
+from ..video_response import MP4, WEBP, VideoResponse, thumbnail_response
 from . import BaseUrl, Service, take
 
 router = APIRouter(tags=["OpenAI"])

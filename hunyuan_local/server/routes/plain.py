@@ -13,9 +13,9 @@ from pydantic import BaseModel
 from ...errors import StoreError
 from ...wires.base import Fault
 from ..documentation import file_responses, refusals
-from ..downloads import MP4, VideoResponse
-from ..faults import SEE_LOG, LinkRefusedError, refusal
-from ..links import PATH
+from ..error_answers import SEE_LOG, LinkRefusedError, refusal
+from ..signed_links import PATH
+from ..video_response import MP4, VideoResponse
 from . import Service
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from starlette.concurrency import run_in_threadpool
 from ...wires import schemas, wavespeed, wavespeed_account, wavespeed_models
 from ..bodies import JsonBody
 from ..documentation import json_body, query, refusals
-from ..faults import ReplyResponse, UnknownJobError
+from ..error_answers import ReplyResponse, UnknownJobError
 from . import BaseUrl, Service, take
 
 router = APIRouter(tags=["WaveSpeed"])

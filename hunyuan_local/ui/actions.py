@@ -15,13 +15,13 @@ from ..jobs.eta import RECENT_JOBS
 from ..jobs.housekeeping import discard
 from ..jobs.job import Job
 from ..schema import GenerationRequest, JobView
-from ..server.faults import UnknownJobError, VideoNotReadyError
+from ..server.error_answers import UnknownJobError, VideoNotReadyError
 from ..server.service import VideoService
 from ..weights.cache import find_here
 from ..wires import openai
 from ..wires.base import Submission
 from .form import NAMES, Fields, read_request, write_fields
-from .outlook import Outlook, Planner, mode_names, this_machine
+from .plan_summary import Outlook, Planner, mode_names, this_machine
 from .snippets import Snippet, write_snippets
 
 PAGE_SIZE = 12

@@ -17,9 +17,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..server.faults import refusal
+from ..server.error_answers import refusal
 from ..wires.base import Fault
-from .passes import Passes
+from .session_cookie import Passes
 
 PREFIX = "/ui"
 _LOGIN, _LOGOUT = f"{PREFIX}/login", f"{PREFIX}/logout"

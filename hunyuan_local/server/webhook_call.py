@@ -18,7 +18,7 @@ import httpcore
 import httpx
 
 from ..errors import HunyuanLocalError
-from .addresses import Lookup, PrivateAddressError, find_addresses
+from .address_check import Lookup, PrivateAddressError, find_addresses
 
 CONNECT_S = 5.0
 _SLICE_BYTES = 4096
@@ -141,7 +141,7 @@ class _CheckedNetwork(httpcore.NetworkBackend):
         """Connect to the first address of ``host`` that accepts.
 
         Raises:
-            PrivateAddressError: see :func:`hunyuan_local.server.addresses.find_addresses`.
+            PrivateAddressError: see :func:`hunyuan_local.server.address_check.find_addresses`.
             httpcore.ConnectError, httpcore.TimeoutException: no address accepted.
         """
         connected_by = _Deadline(min(CONNECT_S, self._deadline.left_s()))

@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 from ..errors import VideoError
 from ..video import read_frames
 from .conditional import is_known, not_modified
-from .faults import VideoNotReadyError
+from .error_answers import VideoNotReadyError
 
 if TYPE_CHECKING:
     import numpy as np

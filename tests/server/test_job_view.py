@@ -9,7 +9,7 @@ from server_stage import Stage
 
 from hunyuan_local.jobs.job import Job
 from hunyuan_local.schema import JobView, Progress
-from hunyuan_local.server.view import pause_s, percent_of, view_of
+from hunyuan_local.server.job_view import pause_s, percent_of, view_of
 
 LIFE = [
     None,

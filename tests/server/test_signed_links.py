@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from manual_clock import ManualClock
 
-from hunyuan_local.server.links import LinkSigner
+from hunyuan_local.server.signed_links import LinkSigner
 
 
 @pytest.fixture

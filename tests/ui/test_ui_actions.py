@@ -15,10 +15,10 @@ from hunyuan_local.errors import HunyuanLocalError, InvalidRequestError, QueueFu
 from hunyuan_local.jobs.worker_reports import WorkerReport
 from hunyuan_local.planner import Machine
 from hunyuan_local.schema import Progress
-from hunyuan_local.server.faults import UnknownJobError, VideoNotReadyError
-from hunyuan_local.ui import studio as studio_module
-from hunyuan_local.ui.outlook import Outlook, Planner
-from hunyuan_local.ui.studio import PAGE_SIZE, Studio
+from hunyuan_local.server.error_answers import UnknownJobError, VideoNotReadyError
+from hunyuan_local.ui import actions as studio_module
+from hunyuan_local.ui.actions import PAGE_SIZE, Studio
+from hunyuan_local.ui.plan_summary import Outlook, Planner
 
 GIB = 2**30
 SMALL = {"prompt": "a fox", "size": "64x48", "num_frames": "5", "num_inference_steps": "2"}
