@@ -177,13 +177,14 @@ def zip_file() -> bytes:
         (b"\x89PNG\r\n\x1a\n", "is an image"),
         (b"\xff\xd8\xff\xe0", "is an image"),
         (zip_file(), "an office document, not a text file with prompts; export it as CSV"),
-        (gzip.compress(b"a red circle"), "is a compressed file, not a text file with prompts; unpack it first"),
+        (gzip.compress(b"a red circle", mtime=0), "is a compressed file, not a text file with prompts; unpack it first"),
         ("a red circle".encode("utf-16"), "is UTF-16; save it as UTF-8"),
         (
             "a red circle".encode("utf-16-le"),
             "contains a NUL byte, so it is not a text file, or it is UTF-16 or UTF-32",
         ),
     ],
+    ids=["mp4", "png", "jpeg", "office document", "gzip", "utf-16", "utf-16 without a mark"],
 )
 @pytest.mark.parametrize("options", [{}, {"format": "text"}])
 def test_another_type_is_refused_by_its_name(
