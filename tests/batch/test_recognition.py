@@ -43,7 +43,7 @@ def test_one_comment_is_one(tmp_path: Path) -> None:
     assert notes(batch_of(tmp_path, "#\na"))[0].startswith("1 comment is skipped: line 1;")
 
 
-def test_of_many_comments_the_first_lines_are_said(tmp_path: Path) -> None:
+def test_of_many_comments_the_first_lines_are_reported(tmp_path: Path) -> None:
     said = notes(batch_of(tmp_path, "#\n" * 12 + "a"))
     assert said[0].startswith("12 comments are skipped: lines 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 2 more;")
 
