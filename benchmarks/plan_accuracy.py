@@ -191,8 +191,8 @@ def _cached_share() -> float:
     """Fraction of the steps' time that remains with first-block cache, from published times on one GPU."""
     row = LATENCIES[2]
     found = estimate(predict(row.size, row.setup), row.setup, find_gpu(row.gpu), row.steps, 1, row.kernel)
-    beside = found.encode + found.decode
-    return (2271 - beside) / (row.seconds - beside)
+    other_s = found.encode + found.decode
+    return (2271 - other_s) / (row.seconds - other_s)
 
 
 SHARED = (
