@@ -404,7 +404,7 @@ def test_what_is_left_of_a_run_keeps_its_place(tiny: LocalBackend, kind: str) ->
     assert seen[:3] == [0, 1, 2] and len(seen) < 5
 
 
-def test_going_on_with_a_cache_is_said_to_be_inexact(starts_process: None, tiny: LocalBackend, tmp_path: Path) -> None:
+def test_resuming_with_a_cache_is_reported_as_inexact(starts_process: None, tiny: LocalBackend, tmp_path: Path) -> None:
     backend = LocalBackend(tiny.config, "cpu")
     profile = backend.load().profile
     backend.loaded = replace(backend.load(), profile=profile.model_copy(update={"cache": CACHES["taylorseer"]}))
@@ -434,7 +434,7 @@ def test_going_on_without_a_cache_is_exact_and_says_nothing(
     assert again.provenance["frames_sha256"] == whole.provenance["frames_sha256"]
 
 
-def test_the_state_of_a_run_with_a_cache_is_not_taken_up_without_it(tiny: LocalBackend) -> None:
+def test_the_state_of_a_run_with_a_cache_is_not_resumed_without_it(tiny: LocalBackend) -> None:
     model, request = tiny.load(), tiny.resolve(REQUEST)
     cached = replace(model, profile=model.profile.model_copy(update={"cache": CACHES["taylorseer"]}))
     facts = [facts_of(m, request) for m in (model, cached)]

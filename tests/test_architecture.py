@@ -179,7 +179,7 @@ def test_the_dialects_and_capabilities_load_neither_torch_nor_an_http_client(sta
     assert done.stdout.split() == []
 
 
-def test_the_names_of_a_dialect_stand_in_wires_alone(trees: dict[Path, ast.Module]) -> None:
+def test_the_names_of_a_dialect_are_in_wires_alone(trees: dict[Path, ast.Module]) -> None:
     pattern = re.compile(rf"\b({'|'.join(DIALECT_NAMES)})\b")
     assert [
         at(path, line, text[:60])

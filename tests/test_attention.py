@@ -135,7 +135,7 @@ def test_the_refined_text_equals_the_librarys(stock: torch.nn.Module, ours: torc
     torch.testing.assert_close(refined[1], refined[0][:, :length], rtol=0, atol=TOLERANCE)
 
 
-def test_what_stands_in_the_padding_does_not_matter(ours: torch.nn.Module) -> None:
+def test_what_is_in_the_padding_does_not_matter(ours: torch.nn.Module) -> None:
     clean, dirty = inputs(30), inputs(30)
     dirty["encoder_hidden_states"][:, 30:] = float("nan")
     assert torch.equal(step(ours, dirty), step(ours, clean))
@@ -188,7 +188,7 @@ def test_the_backend_of_other_models_is_untouched(stock: torch.nn.Module) -> Non
     assert dispatch_attention_fn(query, query, query, attn_mask=mask).shape == query.shape
 
 
-def test_two_videos_of_two_sizes_get_tables_of_their_own(stock: torch.nn.Module, ours: torch.nn.Module) -> None:
+def test_two_sizes_get_separate_tables(stock: torch.nn.Module, ours: torch.nn.Module) -> None:
     for size in [(2, 4, 6), (2, 6, 4), (2, 4, 6)]:
         expected = step(stock, inputs(30, size=size))
         torch.testing.assert_close(step(ours, inputs(30, size=size)), expected, rtol=0, atol=TOLERANCE)

@@ -87,7 +87,7 @@ def test_what_fits_nowhere_is_refused_before_any_weight_is_read(
 
 
 @pytest.mark.usefixtures("starts_process")
-def test_the_choice_stands_in_the_file(small_request: GenerationRequest, tmp_path: Path) -> None:
+def test_the_choice_is_in_the_file(small_request: GenerationRequest, tmp_path: Path) -> None:
     reported: list[str] = []
     context = GenerationContext(tmp_path / "a.mp4", on_note=reported.append)
     LocalBackend(model="tiny").generate(small_request, context)

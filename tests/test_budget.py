@@ -61,7 +61,7 @@ def test_the_account_on_disk_is_replaced_as_a_whole(tmp_path: Path) -> None:
         assert json.loads(before.read())["submissions"] == 1
 
 
-def test_services_with_prices_of_their_own_share_an_account(tmp_path: Path) -> None:
+def test_services_with_different_prices_share_an_account(tmp_path: Path) -> None:
     cheap, dear = (Budget(tmp_path / "spent.json", price, 1.0) for price in (0.1, 0.6))
     dear.reserve()
     cheap.reserve()

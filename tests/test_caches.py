@@ -78,7 +78,7 @@ def test_a_model_without_one_takes_the_threshold_of_all() -> None:
     assert found == FirstBlockCache(kind="first-block", threshold=0.06)
 
 
-def test_the_threshold_of_a_model_that_stands_in_the_profile_is_taken_too() -> None:
+def test_the_threshold_of_a_model_that_is_in_the_profile_is_taken_too() -> None:
     cache = FirstBlockCache(kind="first-block", threshold=0.06, thresholds={"tiny": 0.2})
     backend = LocalBackend(TINY, CPU.model_copy(update={"cache": cache}))
     assert backend.profile.cache.threshold == 0.2
@@ -125,7 +125,7 @@ def test_the_window_is_eleven_pixels_with_a_sigma_of_one_and_a_half() -> None:
 
 
 def test_pictures_of_other_shapes_are_refused() -> None:
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match="same shape"):
         ssim(noise(0), noise(0)[:1])
 
 

@@ -181,7 +181,7 @@ def test_a_loss_is_refused_without_permission() -> None:
     assert {loss.field for loss in caught.value.losses} == {"seed", "fps"}
 
 
-def test_a_permitted_loss_is_told() -> None:
+def test_a_permitted_loss_is_reported() -> None:
     held = settle(request(seed=100), "there", FEW, allow_loss=True)
     assert [loss.field for loss in held.losses] == ["seed"]
 

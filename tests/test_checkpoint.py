@@ -93,7 +93,7 @@ def test_saving_changes_nothing(make: Callable, whole: str) -> None:
     assert make().provenance["frames_sha256"] == whole
 
 
-def test_true_guidance_is_taken_up_as_well(make: Callable, tiny: LocalBackend, tmp_path: Path) -> None:
+def test_true_guidance_is_resumed_as_well(make: Callable, tiny: LocalBackend, tmp_path: Path) -> None:
     request = REQUEST.replace(negative_prompt="a blue square", true_cfg_scale=2.0)
     with pytest.raises(GenerationCancelledError):
         make(request, stop_after=2)
@@ -131,7 +131,7 @@ def test_a_drawn_seed_is_kept(make: Callable) -> None:
     assert [note for note in notes if note.startswith("resuming after step 2")]
 
 
-def test_going_on_is_said_in_the_file(make: Callable) -> None:
+def test_going_on_is_reported_in_the_file(make: Callable) -> None:
     with pytest.raises(GenerationCancelledError):
         make(stop_after=2)
     assert [note for note in read_provenance(make().path).notes if "after step 2" in note]
@@ -256,7 +256,7 @@ def test_a_cancelled_video_says_that_its_state_cannot_be_saved(make: Callable, n
         make(checkpoint_every=None, checkpoint_dir=nowhere, stop_after=2)
 
 
-def test_a_state_that_cannot_be_saved_is_said_once(nowhere: Path) -> None:
+def test_a_state_that_cannot_be_saved_is_reported_once(nowhere: Path) -> None:
     checkpoint = Checkpoint(nowhere, "k", every=1)
     with pytest.raises(ConfigError) as caught:
         checkpoint.keep(STATE, total=2, seed=7)
@@ -322,7 +322,7 @@ main()
 
 
 @pytest.mark.usefixtures("starts_process")
-def test_after_kill_9_the_same_command_goes_on(tmp_path: Path) -> None:
+def test_after_kill_9_the_same_command_continues(tmp_path: Path) -> None:
     command = ["generate", REQUEST.prompt, "--model", "tiny", "--size", "144*80", "--num-frames", "5",
                "--num-inference-steps", "4", "--seed", "1", "-o", "a.mp4", "--checkpoint-dir", "s",
                "--checkpoint-every", "1"]  # fmt: skip

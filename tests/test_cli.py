@@ -58,7 +58,7 @@ def test_the_notice_of_the_test_model_is_on_stderr(generated: tuple) -> None:
     assert "small test checkpoint" in generated[0].stderr
 
 
-def test_the_libraries_say_nothing(generated: tuple) -> None:
+def test_the_libraries_print_nothing(generated: tuple) -> None:
     assert "Warning" not in generated[0].stderr
 
 
@@ -82,7 +82,7 @@ def bare(
     return run("generate", "a red circle", *SMALL, "-o", "a.mp4", cwd=folder, CUDA_VISIBLE_DEVICES=""), folder
 
 
-def test_without_a_gpu_the_default_model_is_said(bare: tuple) -> None:
+def test_without_a_gpu_the_default_model_is_reported(bare: tuple) -> None:
     assert "no CUDA device" in bare[0].stderr and "CUDA GPU" in bare[0].stderr
 
 
@@ -127,7 +127,7 @@ def _altered_model(folder: Path) -> Path:
 
 
 @makes_videos
-def test_replay_of_a_file_made_by_a_preset_of_ones_own(tmp_path: Path) -> None:
+def test_replay_of_a_file_made_with_a_custom_preset(tmp_path: Path) -> None:
     preset = tmp_path / "mine.yaml"
     config = load_model_config("tiny")
     preset.write_text(yaml.safe_dump(config.model_dump() | {"name": "mine", "model_id": config.source}))

@@ -126,7 +126,7 @@ def test_after_kill_9_the_open_job_is_listed_and_resume_fetches_the_video_of_the
     assert (resumed.returncode, len(slow.submissions)) == (0, 1), resumed.stderr
 
 
-def test_after_kill_9_the_same_command_goes_on(start: Start, run: Run, slow: StandIn) -> None:
+def test_after_kill_9_the_same_command_continues(start: Start, run: Run, slow: StandIn) -> None:
     command = ["generate", PROMPT, "--backend", "novita", "-o", "a.mp4"]
     kill_once_submitted(start(slow, *command), slow)
     slow.finish_tasks()
@@ -174,7 +174,7 @@ def test_sigterm_leaves_the_task_to_be_resumed(run: Run, slow: StandIn) -> None:
     assert run(slow, "resume", slow.submissions[0].task_id).returncode == 0
 
 
-def test_ctrl_c_says_how_to_go_on_where_it_cannot(run: Run, slow: StandIn) -> None:
+def test_ctrl_c_says_how_to_continue_where_it_cannot(run: Run, slow: StandIn) -> None:
     with signalled(signal.SIGINT, when=lambda: bool(slow.polls)):
         stopped = run(slow, "generate", PROMPT, "--backend", "novita")
     assert "hunyuan-local resume" in stopped.stderr.splitlines()[-1]

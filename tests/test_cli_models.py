@@ -99,7 +99,7 @@ def test_the_folder_is_all_that_is_on_stdout(owner: User) -> None:
     assert owner.downloaded.stdout.splitlines() == [str(owner.snapshot)]
 
 
-def test_the_licence_and_its_territory_are_told_before_the_size(owner: User) -> None:
+def test_the_licence_and_its_territory_are_reported_before_the_size(owner: User) -> None:
     said = owner.downloaded.stderr
     places = (said.find("Tencent Hunyuan Community License"), said.find("European Union"), said.find("12.1 MB"))
     assert -1 not in places and sorted(places) == list(places)
@@ -154,7 +154,7 @@ def test_a_folder_that_lacks_files_has_exit_code_3(user: User) -> None:
 
 
 @in_a_process
-def test_ctrl_c_has_exit_code_130_and_the_next_run_goes_on(user: User) -> None:
+def test_ctrl_c_has_exit_code_130_and_the_next_run_continues(user: User) -> None:
     user.hub.break_after, user.hub.stall = (lambda count: MB), True
     arguments = ["download", "--model", str(user.preset())]
     process = user.starts(*arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -216,11 +216,11 @@ def test_a_model_that_is_not_here_comes_with_the_command(owner: User) -> None:
     assert "hunyuan-local download --model hunyuan-video" in model["problem"]
 
 
-def test_an_accepted_licence_is_said(owner: User) -> None:
+def test_an_accepted_licence_is_reported(owner: User) -> None:
     assert owner.listed["hunyuan-video"]["licence"]["accepted"] is True
 
 
-def test_a_licence_that_was_not_accepted_is_said(user: User) -> None:
+def test_a_licence_that_was_not_accepted_is_reported(user: User) -> None:
     assert user.models()["hunyuan-video"]["licence"]["accepted"] is False
 
 

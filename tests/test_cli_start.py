@@ -69,6 +69,6 @@ def test_every_command_of_the_folder_is_listed() -> None:
     assert set(group.commands) == {path.stem for path in folder.glob("[!_]*.py")}
 
 
-def test_a_mistyped_command_is_told_the_nearest(tmp_path: Path) -> None:
+def test_a_mistyped_command_is_reported_the_nearest(tmp_path: Path) -> None:
     result = run_here("genrate", cwd=tmp_path)
     assert result.returncode == 2 and "'generate'" in result.stderr

@@ -104,7 +104,7 @@ def _is_alive(pid: int) -> bool:
     return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
-def test_a_video_stopped_in_the_decoding_goes_on_to_the_frames_of_one_process(
+def test_a_video_stopped_in_the_decoding_continues_to_the_frames_of_one_process(
     backend: ParallelBackend, tiny: LocalBackend, tmp_path: Path, one_thread: None
 ) -> None:
     from hunyuan_local.pipeline.decode import decode
@@ -124,7 +124,7 @@ def test_a_video_stopped_in_the_decoding_goes_on_to_the_frames_of_one_process(
     assert result.timings.denoise_steps == 0
 
 
-def test_a_video_taken_up_again_has_the_frames_of_one_made_at_once(backend: ParallelBackend, tmp_path: Path) -> None:
+def test_a_video_resumed_has_the_frames_of_one_made_at_once(backend: ParallelBackend, tmp_path: Path) -> None:
     whole = backend.generate(SHORT, GenerationContext(tmp_path / "whole.mp4"))
     notes: list[str] = []
 
@@ -174,7 +174,7 @@ def test_the_file_says_that_it_was_made_together(backend: ParallelBackend, tmp_p
     assert backend.device == "2 x cpu, 1 threads"
 
 
-def test_a_process_killed_while_denoising_ends_all_and_the_next_run_goes_on(
+def test_a_process_killed_while_denoising_ends_all_and_the_next_run_continues(
     backend: ParallelBackend, tmp_path: Path
 ) -> None:
     notes: list[str] = []

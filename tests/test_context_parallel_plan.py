@@ -130,7 +130,7 @@ def test_frames_depend_on_the_number_of_processes_but_not_on_there_being_one() -
     assert "context_parallel" not in CPU.exact_frames
 
 
-def test_memory_that_runs_out_in_one_process_is_told_with_its_rank_and_a_remedy() -> None:
+def test_memory_that_runs_out_in_one_process_is_reported_with_its_rank_and_a_remedy() -> None:
     said = {"type": "GpuMemoryError", "text": "the device's memory ran out", "stage": "denoise", "peak_bytes": 5}
     error = as_error(1, 2, said)
     assert isinstance(error, GpuMemoryError)
@@ -175,7 +175,7 @@ def test_the_process_that_died_is_named_as_the_cause(leader: dict[str, str] | No
         command.raise_failure()
 
 
-def test_processes_that_do_not_start_are_told_of_with_their_last_line(
+def test_processes_that_do_not_start_are_reported_with_their_last_line(
     starts_process: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(launcher, "_PROGRAM", "hunyuan_local.no_such_module")

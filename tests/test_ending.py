@@ -50,7 +50,7 @@ def test_a_second_hangup_does_not_interrupt_the_end(first: signal.Signals) -> No
     assert send(first, signal.SIGHUP) == [first]
 
 
-def test_a_second_sigterm_is_told_again() -> None:
+def test_a_second_sigterm_is_reported_again() -> None:
     assert send(signal.SIGTERM, signal.SIGTERM) == [signal.SIGTERM] * 2
 
 

@@ -442,7 +442,7 @@ def checked(starts_process: None, architecture: Path, tmp_path_factory: pytest.T
     return Check(code, content, printed.getvalue(), folder / "work")
 
 
-def test_a_mode_that_fails_is_an_entry_with_its_error_and_the_others_go_on(checked: Check) -> None:
+def test_a_mode_that_fails_is_an_entry_with_its_error_and_the_others_continue(checked: Check) -> None:
     failed, measured = checked.content["runs"]
     assert failed["error"]["type"] == "ConfigError"
     assert "no-such-mode" in failed["error"]["message"]

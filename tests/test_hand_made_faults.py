@@ -85,13 +85,13 @@ def tried(starts_process: None, tmp_path_factory: pytest.TempPathFactory) -> tup
     return done.stdout, json.loads((folder / "record.json").read_text())
 
 
-def test_what_catches_a_fault_is_told_and_kept(tried: tuple[str, dict[str, Any]]) -> None:
+def test_what_catches_a_fault_is_reported_and_kept(tried: tuple[str, dict[str, Any]]) -> None:
     said, kept = tried
     assert "caught by" in said
     assert kept["caught"]["failed"] and all(test.startswith(GATE) for test in kept["caught"]["failed"])
 
 
-def test_a_fault_that_nothing_catches_is_told(tried: tuple[str, dict[str, Any]]) -> None:
+def test_a_fault_that_nothing_catches_is_reported(tried: tuple[str, dict[str, Any]]) -> None:
     said, kept = tried
     assert "1 of 2 as expected; not: missed" in said
     assert kept["missed"] == kept["missed"] | {"failed": [], "ended": ""}

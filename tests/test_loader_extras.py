@@ -72,7 +72,7 @@ def test_a_lora_of_scale_0_changes_nothing(plain: GenerationResult, lora: LoraCo
     assert result.provenance["frames_sha256"] == plain.provenance["frames_sha256"]
 
 
-def test_models_with_and_without_a_lora_are_told_apart(lora: LoraConfig) -> None:
+def test_models_with_and_without_a_lora_are_distinguished(lora: LoraConfig) -> None:
     assert TINY.model_copy(update={"lora": (lora,)}).identity == f"{TINY.identity}+{lora.path}=0.5"
 
 
@@ -106,7 +106,7 @@ def test_fewer_bits_take_less_memory(loads_model: None, method: str) -> None:
     assert size(CPU.model_copy(update={"quantization": method})) < 0.7 * size(CPU)
 
 
-def test_previews_are_named_by_the_progress_and_lie_beside_the_video(
+def test_previews_are_named_by_the_progress_and_are_next_to_the_video(
     starts_process: None, tiny: LocalBackend, tmp_path: Path
 ) -> None:
     reported: list[Progress] = []

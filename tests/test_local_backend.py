@@ -49,7 +49,7 @@ def test_the_result_names_the_seed(result: GenerationResult) -> None:
 
 
 @starts_process
-def test_notes_are_told_before_the_first_step(
+def test_notes_are_reported_before_the_first_step(
     tiny: LocalBackend, small_request: GenerationRequest, tmp_path: Path
 ) -> None:
     seen: list[str] = []

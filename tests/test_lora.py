@@ -159,7 +159,7 @@ def test_the_precision_of_the_weights_stays(tmp_path: Path) -> None:
     assert transformer.proj_out.weight.dtype == torch.bfloat16
 
 
-def test_what_has_been_added_is_told(transformer: Transformer, tmp_path: Path) -> None:
+def test_what_has_been_added_is_reported(transformer: Transformer, tmp_path: Path) -> None:
     file = make_lora(tmp_path / "a.safetensors", "tencent")
     sha256 = hashlib.sha256(file.path.read_bytes()).hexdigest()
     assert add(transformer, file.path, 0.5) == LoadedLora(str(file.path), file.path, 0.5, sha256, len(file.weights), ())
@@ -340,7 +340,7 @@ def compiled(transformer: Transformer) -> None:
 
 @pytest.mark.parametrize("prepare", [without_mask, grouped, grouped_by_leaf, compiled])
 @pytest.mark.usefixtures("loads_model")
-def test_a_lora_beside_quantised_layers_gives_the_output_of_weights_merged_by_hand(
+def test_a_lora_next_to_quantised_layers_gives_the_output_of_weights_merged_by_hand(
     prepare: Callable[[Transformer], None], tmp_path: Path
 ) -> None:
     first = make_lora(tmp_path / "a.safetensors", "comfy", alpha=2.0, biases=True)
@@ -423,7 +423,7 @@ def test_offline_nothing_is_asked_for(content: bytes, tmp_path: Path, monkeypatc
         (PLACE, {"refuse": (403, "GatedRepo")}, ModelLoadError, "login"),
     ],
 )
-def test_what_the_hub_does_not_give_is_told(
+def test_what_the_hub_does_not_give_is_reported(
     path: str, faults: dict, error: type[HunyuanLocalError], words: str, content: bytes, tmp_path: Path
 ) -> None:
     with hub_with(content, **faults) as hub, pytest.raises(error, match=words):
@@ -431,7 +431,7 @@ def test_what_the_hub_does_not_give_is_told(
 
 
 @pytest.mark.usefixtures("online")
-def test_a_hub_out_of_reach_is_told(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_out_of_reach_is_reported(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # the client's, between its attempts
     with contextlib.ExitStack() as stack:
         hub = stack.enter_context(hub_with(content)).at(tmp_path / "hub")

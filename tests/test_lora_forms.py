@@ -210,7 +210,7 @@ def test_a_lokr_as_a_product_of_two_factors_is_the_same_matrix(w1: str, w2: str)
         torch.testing.assert_close(factors[1] @ factors[0], rows)
 
 
-def test_a_whole_difference_is_refused_beside_quantised_layers(
+def test_a_whole_difference_is_refused_next_to_quantised_layers(
     transformer: Transformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path, {f"diffusion_model.{Q}.diff": random(128, 128)})

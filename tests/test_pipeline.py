@@ -124,7 +124,7 @@ def test_nan_frames_are_refused(tiny: LocalBackend) -> None:
         ({"true_cfg_scale": 3.0}, "true_cfg_scale has no effect without negative_prompt"),
     ],
 )
-def test_what_has_no_effect_is_said(
+def test_options_without_effect_are_reported(
     tiny: LocalBackend, small_request: GenerationRequest, changes: dict, note: str
 ) -> None:
     request = tiny.resolve(small_request.replace(**changes))

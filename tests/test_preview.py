@@ -318,7 +318,7 @@ def test_latents_are_copied_only_before_a_step_that_is_due(
 
 
 @pytest.mark.parametrize(("first", "steps"), [(2, [4, 5]), (3, [5]), (4, [5])])
-def test_a_run_that_is_taken_up_has_them_at_the_same_steps(previewer: Callable, first: int, steps: list[int]) -> None:
+def test_a_run_that_is_resumed_has_them_at_the_same_steps(previewer: Callable, first: int, steps: list[int]) -> None:
     assert walk(previewer(2), first) == steps
 
 

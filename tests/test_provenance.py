@@ -137,7 +137,7 @@ def test_a_source_date_that_is_no_time_is_refused_before_the_work(
     ("text", "moment"),
     [("0", "1970-01-01T00:00:00+00:00"), ("253402300799", "9999-12-31T23:59:59+00:00")],
 )
-def test_a_source_date_is_taken_up_to_the_last_second(text: str, moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_date_is_resumed_to_the_last_second(text: str, moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", text)
     assert now() == moment
 

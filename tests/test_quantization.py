@@ -423,7 +423,7 @@ def test_everything_is_allowed_on_a_new_card(method: str) -> None:
     require(method, "cuda", (9, 0))
 
 
-def test_an_older_card_is_told_what_dynamic_float8_needs() -> None:
+def test_an_older_card_is_reported_what_dynamic_float8_needs() -> None:
     with pytest.raises(ConfigError, match=r"needs compute capability 8\.9, this GPU has 8\.6"):
         require("fp8-dynamic", "cuda", (8, 6))
 
@@ -468,7 +468,7 @@ def test_what_needs_a_missing_library_is_not_offered(monkeypatch: pytest.MonkeyP
 # --- Quiet imports ---
 
 
-def test_the_libraries_say_nothing_when_they_are_imported(starts_process: None, with_extras: None) -> None:
+def test_the_libraries_print_nothing_on_import(starts_process: None, with_extras: None) -> None:
     code = (
         "from hunyuan_local.pipeline.library_output import hide_import_noise\n"
         "hide_import_noise()\n"

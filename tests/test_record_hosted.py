@@ -63,7 +63,7 @@ def test_one_video_is_billed(recorded: Recorded) -> None:
     assert len(recorded.service.submissions) == 1
 
 
-def test_refusals_are_recorded_beside_the_video(recorded: Recorded) -> None:
+def test_refusals_are_recorded_next_to_the_video(recorded: Recorded) -> None:
     statuses = {exchange["answer"]["status"] for exchange in recorded.document["exchanges"]}
     assert 200 in statuses and {status for status in statuses if status >= 400}
 

@@ -389,7 +389,7 @@ def newest(checkout: Checkout) -> Path:
     return checkout.venv.with_name(f"{checkout.venv.name}-newest")
 
 
-def test_the_newest_releases_are_tried_in_an_environment_of_their_own(checkout: Checkout, newest: Path) -> None:
+def test_the_newest_releases_are_tried_in_a_separate_environment(checkout: Checkout, newest: Path) -> None:
     assert (newest / "bin" / "python").exists() and not checkout.venv.exists()
     assert any(call.startswith("-m pytest --quick") for call in checkout.take_calls())
 

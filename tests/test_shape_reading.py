@@ -123,7 +123,7 @@ def test_one_wrong_word_is_wrong_and_the_others_stay_right(field, value):
     assert verdict == {word: word != field for word in verdict}
 
 
-def test_every_pair_of_shapes_is_told_apart():
+def test_every_pair_of_shapes_is_distinguished():
     for shape in ("circle", "square", "triangle"):
         reading = read_clip(to_uint8(scene_of(replace(RED_CIRCLE, shape=shape))))
         assert reading.shape == shape

@@ -36,13 +36,13 @@ def test_the_layer_follows_from_the_dearest_fixture(fixtures: list[str], layer: 
     assert suite.layer_of(SimpleNamespace(fixturenames=fixtures)) == layer
 
 
-def test_a_quick_test_that_starts_a_process_is_told_what_to_ask_for() -> None:
+def test_a_quick_test_that_starts_a_process_is_reported_what_to_ask_for() -> None:
     with pytest.raises(AssertionError, match="ask for the fixture starts_process"):
         subprocess.run([sys.executable, "-c", ""])
     assert len(suite.GUARD.take_refusals()) == 1
 
 
-def test_a_quick_test_that_spawns_a_process_is_told_what_to_ask_for() -> None:
+def test_a_quick_test_that_spawns_a_process_is_reported_what_to_ask_for() -> None:
     with pytest.raises(AssertionError, match="ask for the fixture starts_process"):
         multiprocessing.get_context("spawn").Process(target=print).start()
     assert suite.GUARD.take_refusals()
@@ -54,7 +54,7 @@ def test_a_refusal_that_was_swallowed_is_remembered() -> None:
     assert "it has to ask for the fixture starts_process" in suite.GUARD.take_refusals()[0]
 
 
-def test_a_quick_test_that_reads_weights_is_told_what_to_ask_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_quick_test_that_reads_weights_is_reported_what_to_ask_for(monkeypatch: pytest.MonkeyPatch) -> None:
     class Model:
         @classmethod
         def from_pretrained(cls, folder: str) -> str:

@@ -79,7 +79,7 @@ def test_naming_the_whole_plan_keeps_it_and_adds_the_missing_pairs():
     assert set(chosen) - set(PLAN) == {Run(4, 33, "alternating"), Run(2, 33, "alternating")}
 
 
-def test_tasks_cover_all_combinations_once_with_seeds_of_their_own():
+def test_tasks_cover_all_combinations_once_with_different_seeds():
     tasks = make_tasks(Run(2, 17, "alternating"), seed=1)
     assert {t.combination for t in tasks} == set(combinations())
     assert len({t.seed for t in tasks}) == len(tasks) == 216

@@ -80,7 +80,7 @@ def test_the_floor_leaves_the_weights_as_they_are() -> None:
     assert torch.equal(layer.weight, before)
 
 
-def test_the_time_of_a_step_is_told_by_kinds_of_operations() -> None:
+def test_the_time_of_a_step_is_reported_by_kinds_of_operations() -> None:
     x = torch.randn(512, 512)
     found = step_profile.seconds_by_kind({"one": lambda: torch.nn.functional.gelu(x @ x)}, rounds=2)["one"]
     assert {kind for kind, seconds in found.items() if seconds > 0} >= {"matrix products", "GELU and SiLU"}

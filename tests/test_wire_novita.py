@@ -368,14 +368,14 @@ def test_null_is_as_good_as_nothing_in_the_task(field: str) -> None:
 
 
 @pytest.mark.parametrize("field", ["images", "videos", "extra"])
-def test_null_is_as_good_as_nothing_beside_the_task(field: str) -> None:
+def test_null_is_as_good_as_nothing_next_to_the_task(field: str) -> None:
     assert novita.job_from_wire(PAGE_RESULT | {field: None}).job_id == "t1"
 
 
 @pytest.mark.parametrize(
     ("written", "seconds"), [("3600", 3600), (3600, 3600), ("", None), ("soon", None), ("9" * 5000, None)]
 )
-def test_the_ttl_may_stand_in_quotes_or_not_at_all(written: object, seconds: int | None) -> None:
+def test_the_ttl_may_are_in_quotes_or_not_at_all(written: object, seconds: int | None) -> None:
     assert answered_video(video_url_ttl=written).output_ttl_s == seconds
 
 

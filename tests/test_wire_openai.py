@@ -351,7 +351,7 @@ def test_what_is_left_open_is_left_out() -> None:
     assert body == {"model": "hunyuan-video", "prompt": "a cat"}
 
 
-def test_what_is_said_is_flat() -> None:
+def test_what_is_reported_is_flat() -> None:
     assert openai.request_to_wire(FORM_REQUEST).body == {
         "model": "hunyuan-video",
         "prompt": "a cat",

@@ -49,7 +49,7 @@ def test_the_sizes_are_those_of_the_pages() -> None:
     assert len(schemas.submission_schema("novita", False, 5000)["oneOf"]) == 2
 
 
-def test_the_shorter_limit_of_a_prompt_is_told() -> None:
+def test_the_shorter_limit_of_a_prompt_is_reported() -> None:
     schema = [schemas.submission_schema("novita", False, limit) for limit in (5000, 100)]
     assert [each["properties"]["prompt"]["maxLength"] for each in schema] == [2000, 100]
 

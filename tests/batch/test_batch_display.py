@@ -60,7 +60,7 @@ def test_between_two_videos_nobody_begins_to_work(batch: Batch) -> None:
     assert said(batch) == "0 of 1 videos: starting the next video\n"
 
 
-def test_workers_that_were_told_to_end_do(batch: Batch) -> None:
+def test_workers_asked_to_end_do(batch: Batch) -> None:
     assert said(batch, stops=True) == "0 of 1 videos: workers are saving their state and stopping\n"
 
 

@@ -90,7 +90,7 @@ def test_ctrl_c_keeps_what_was_made(made: Made) -> None:
     assert "the same command resumes the batch" in made.first.stderr and "videos   2" in made.first.stderr
 
 
-def test_the_same_command_goes_on(made: Made) -> None:
+def test_the_same_command_continues(made: Made) -> None:
     summary = json.loads(made.again.stdout.splitlines()[-1])
     assert (summary["made"], summary["done"], set(made.videos) < {path.name for path in made.out.iterdir()}) == (
         1, 2, True,

@@ -43,7 +43,7 @@ def test_one_comment_is_one(tmp_path: Path) -> None:
     assert notes(batch_of(tmp_path, "#\na"))[0].startswith("skipped 1 comment: line 1;")
 
 
-def test_of_many_comments_the_first_lines_are_said(tmp_path: Path) -> None:
+def test_of_many_comments_the_first_lines_are_reported(tmp_path: Path) -> None:
     said = notes(batch_of(tmp_path, "#\n" * 12 + "a"))
     assert said[0].startswith("skipped 12 comments: lines 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 2 more;")
 
@@ -177,7 +177,10 @@ def zip_file() -> bytes:
         (b"\x89PNG\r\n\x1a\n", "is an image"),
         (b"\xff\xd8\xff\xe0", "is an image"),
         (zip_file(), "an office document, not a text file with prompts; export it as CSV"),
-        (gzip.compress(b"a red circle", mtime=0), "is a compressed file, not a text file with prompts; unpack it first"),
+        (
+            gzip.compress(b"a red circle", mtime=0),
+            "is a compressed file, not a text file with prompts; unpack it first",
+        ),
         ("a red circle".encode("utf-16"), "is UTF-16; save it as UTF-8"),
         (
             "a red circle".encode("utf-16-le"),

@@ -217,7 +217,7 @@ def test_an_address_is_linked_as_it_is(page: Page) -> None:
     assert (link["href"], link.text) == (address, "1.mp4")
 
 
-def test_a_file_that_is_gone_is_said(page: Page, tmp_path: Path) -> None:
+def test_a_file_that_is_gone_is_reported(page: Page, tmp_path: Path) -> None:
     root = page(row(video=str(tmp_path / "gone.mp4")))
     assert root.all("a") == root.all("video") == []
     assert f"The file no longer exists: {tmp_path}/gone.mp4" in root.text
@@ -300,7 +300,7 @@ def test_a_name_that_is_no_utf_8_can_be_shown(page: Page) -> None:
     assert r"a\udcff.mp4 is gone" in page(row(status="failed", error="a\udcff.mp4 is gone")).text
 
 
-def test_a_page_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+def test_a_page_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"report .*missing/report\.html: cannot be written: No such file"):
         write_report(tmp_path / "missing" / "report.html", [], title="A batch", facts={})
 

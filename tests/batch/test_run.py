@@ -107,7 +107,7 @@ def test_a_line_that_is_added_is_all_that_is_made(stage: Stage) -> None:
     assert [request.prompt for request in stage.backend.asked] == ["a red circle", "a blue square"]
 
 
-def test_a_changed_line_is_made_beside_the_old_video(stage: Stage) -> None:
+def test_a_changed_line_is_made_next_to_the_old_video(stage: Stage) -> None:
     stage.work(stage.batch("a red circle"))
     stage.work(stage.batch("a blue circle"))
     assert len(stage.videos) == 2
@@ -244,7 +244,7 @@ def test_threads_that_end_of_an_error_of_ours_end_the_batch_with_it(stage: Stage
     assert [state.status for state in batch.states()] == ["waiting", "waiting"]
 
 
-def test_a_batch_that_is_stopped_goes_on_with_the_next_run(stage: Stage) -> None:
+def test_a_batch_that_is_stopped_continues_with_the_next_run(stage: Stage) -> None:
     batch, stopping = stage.batch("a red circle", "a blue square"), threading.Event()
     batch.prepare()
     batch.work(stage.pool(batch), stopping, lambda: stopping.set() if batch.made else None)

@@ -26,7 +26,7 @@ def test_a_local_video_costs_the_time_that_it_took(prices: dict[str, float], usd
     assert local_cost(Costs(**prices), 100)[0] == pytest.approx(usd)
 
 
-def test_where_the_prices_are_from_is_said() -> None:
+def test_where_the_prices_are_from_is_reported() -> None:
     source = local_cost(Costs(**CARD, **ELECTRICITY, source="the bill of May"), 1)[1]
     assert "800 W at 0.25" in source and "28000 US dollars over 20000 hours" in source and "the bill of May" in source
 
@@ -55,10 +55,10 @@ def test_a_video_at_the_service_costs_its_price() -> None:
     assert hosted_cost(WAVESPEED, is_billed=True)[0] == WAVESPEED.price_usd
 
 
-def test_the_price_of_a_service_is_not_taken_for_a_server_of_ones_own() -> None:
+def test_the_price_of_a_service_does_not_apply_to_a_self_hosted_server() -> None:
     assert hosted_cost(WAVESPEED, is_billed=False)[0] is None
 
 
-def test_a_price_that_is_not_known_is_said() -> None:
+def test_a_price_that_is_not_known_is_reported() -> None:
     usd, source = hosted_cost(NOVITA, is_billed=True)
     assert usd is None and "no price of a video is known" in source

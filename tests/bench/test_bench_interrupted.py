@@ -70,7 +70,7 @@ def interrupted(starts_process: None, tmp_path_factory: pytest.TempPathFactory) 
         signal.signal(signal.SIGINT, before)
 
 
-def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(interrupted: Interrupted) -> None:
+def test_ctrl_c_keeps_what_is_done_and_says_how_to_continue(interrupted: Interrupted) -> None:
     first = interrupted.first
     assert first.returncode == 130, first.stderr
     assert json.loads(first.stdout.splitlines()[-1])["is_complete"] is False

@@ -55,7 +55,7 @@ def test_a_scenario_may_be_for_some_backends_alone() -> None:
     assert [run.label for run in runs] == ["local"] * 4
 
 
-def test_videos_have_names_of_their_own() -> None:
+def test_video_names_are_unique() -> None:
     runs = measured_runs(scenario_file(scenario={"name": "Ünïcode / a:b"}), [LOCAL], 3)
     assert len({run.file_name for run in runs}) == 12
     assert all("/" not in run.file_name for run in runs)

@@ -33,10 +33,10 @@ def test_polling_is_the_time_since_the_look_before(tmp_path: Path, monkeypatch: 
     assert row.stages.run_s == 0.001
 
 
-def test_no_wait_is_told_as_0(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_wait_is_reported_as_0(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
     say_running(monkeypatch, 1000.0)
     assert {row.stages.poll_s for row in begin().run()} == {0.0}
 
 
-def test_polling_is_not_told_where_the_service_does_not_say_how_long_it_ran(begin: Begin) -> None:
+def test_polling_is_not_reported_where_the_service_does_not_say_how_long_it_ran(begin: Begin) -> None:
     assert {row.stages.poll_s for row in begin(None, NovitaBackend).run()} == {None}

@@ -62,7 +62,7 @@ def test_the_machine_and_the_method_come_before_the_figures(render: Reports) -> 
     assert render(full_result()).headings[1:] == ORDER
 
 
-def test_the_machine_card_stands_in_it(render: Reports) -> None:
+def test_the_machine_card_is_in_it(render: Reports) -> None:
     rows = render(full_result()).tables["Machine and versions"][0]
     assert ["cpu.model", "Example CPU 9000"] in rows
     assert ["host_memory_bytes", "16.00 GiB"] in rows
@@ -162,19 +162,19 @@ def test_every_run_that_failed_or_was_interrupted_is_listed_with_its_reason(rend
     ]
 
 
-def test_warmups_have_a_table_of_their_own(render: Reports) -> None:
+def test_warmups_have_a_separate_table(render: Reports) -> None:
     page = render(made_result([made_run(total_s=77.0, kind="warmup"), made_run()]))
     (warmups,) = page.tables["Warm-ups"]
     assert warmups[1][4] == "77.00"
     assert "77.00" not in page.text["Results"] + page.text["Stages"]
 
 
-def test_what_was_left_to_the_backend_is_said(render: Reports) -> None:
+def test_what_was_left_to_the_backend_is_reported(render: Reports) -> None:
     page = render(made_result([made_run(size=(None, None), frames=None, steps=None)]))
     assert "local generated 256x160, 17 frames, 30 steps" in page.text["Results"]
 
 
-def test_runs_that_loaded_the_model_first_are_said(render: Reports) -> None:
+def test_runs_that_loaded_the_model_first_are_reported(render: Reports) -> None:
     cold = made_run(stages=Stages(load_s=38.0, total_s=50.0))
     assert "local loaded its model in 1 of 2 runs" in render(made_result([cold, made_run()])).text["Results"]
     noted = made_run(notes=[f"{LOADED}: there was no warm-up"])
@@ -182,14 +182,14 @@ def test_runs_that_loaded_the_model_first_are_said(render: Reports) -> None:
     assert "loaded its model" not in render(made_result([made_run()])).text["Results"]
 
 
-def test_losses_and_notes_stand_in_it_with_their_number(render: Reports) -> None:
+def test_losses_and_notes_are_in_it_with_their_number(render: Reports) -> None:
     run = made_run(losses=["fps is omitted"], notes=["slow disk"])
     text = render(made_result([run, run])).text["Losses and notes"]
     assert "local, 2 runs, dropped or changed: fps is omitted" in text
     assert "local, 2 runs, note: slow disk" in text
 
 
-def test_what_was_not_measured_is_said_with_its_reason(render: Reports) -> None:
+def test_what_was_not_measured_is_reported_with_its_reason(render: Reports) -> None:
     runs = [made_run(cost_source="not known: no costs"), made_run(OWN_SERVER), failed_run(SERVICE)]
     other = LOCAL.model_copy(update={"label": "idle"})
     page = render(made_result(runs, (LOCAL, OWN_SERVER, SERVICE, other), is_complete=False))
@@ -206,7 +206,7 @@ def test_what_was_not_measured_is_said_with_its_reason(render: Reports) -> None:
         assert sentence in text
 
 
-def test_a_scenario_that_is_for_nobody_in_the_bench_is_said(render: Reports) -> None:
+def test_a_scenario_that_is_for_nobody_in_the_bench_is_reported(render: Reports) -> None:
     scenarios = {"scenarios": [{"name": "circle"}, {"name": "dear", "backends": ["novita"]}]}
     text = render(made_result([made_run()], scenarios=scenarios)).text["Not measured"]
     assert "scenario dear: only for novita, which this bench lacks" in text

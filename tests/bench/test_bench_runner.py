@@ -44,7 +44,7 @@ def test_both_services_get_the_same_requests_in_turns(begin: Begin, service: Sta
     assert {submission.body["seed"] for submission in service.submissions} == {7}
 
 
-def test_each_run_has_a_video_of_its_own(begin: Begin, tmp_path: Path) -> None:
+def test_each_run_has_a_separate_video(begin: Begin, tmp_path: Path) -> None:
     begin().run()
     assert len(list((tmp_path / "bench" / "videos").rglob("*.mp4"))) == 2
 
@@ -63,7 +63,7 @@ def test_what_was_lost_with_permission_is_in_the_row(begin: Begin) -> None:
 # ---- failures --------------------------------------------------------------------------------------------------------
 
 
-def test_a_failed_task_is_a_row_and_the_others_go_on(begin: Begin, service: StandIn) -> None:
+def test_a_failed_task_is_a_row_and_the_others_continue(begin: Begin, service: StandIn) -> None:
     service.inject("task-failed")
     rows = begin().run()
     assert states(rows) == ["failed", "succeeded"]
@@ -91,7 +91,7 @@ def test_a_wrong_key_ends_that_target_alone(begin: Begin, service: StandIn) -> N
     assert len([path for _, path, _ in service.requests if "wavespeed" in path]) == 1
 
 
-def test_an_error_that_nobody_foresaw_is_a_row(begin_unmade: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_error_is_a_row(begin_unmade: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: object) -> None:
         raise ZeroDivisionError("never thought of")
 

@@ -43,12 +43,12 @@ def test_the_bill_counts_what_will_be_sent(begin_unmade: Begin) -> None:
     assert "3 videos at 0.40 US dollars each, 1.20 in total" in bill.sentence
 
 
-def test_a_price_that_is_not_known_is_said_in_the_bill(begin_unmade: Begin) -> None:
+def test_a_price_that_is_not_known_is_reported_in_the_bill(begin_unmade: Begin) -> None:
     started = begin_unmade(None, NovitaBackend, billed=True)
     (bill,) = started.bills
     assert "2 videos at an unknown price" in bill.sentence
 
 
-def test_there_is_no_bill_for_a_server_of_ones_own(begin_unmade: Begin) -> None:
+def test_there_is_no_bill_for_a_self_hosted_server(begin_unmade: Begin) -> None:
     started = begin_unmade()
     assert started.bills == []

@@ -89,7 +89,7 @@ BILLED = ["--scenarios", "cheap.yaml", "--backend", "wavespeed", "-o", "out"]
         (["--yes", "compare", "a.json", "b.json"], "--yes: not an option of 'bench compare'"),
     ],
 )
-def test_options_that_say_nothing_are_refused(run: Run, arguments: list[str], words: str) -> None:
+def test_options_without_effect_are_refused(run: Run, arguments: list[str], words: str) -> None:
     done = run(*arguments)
     assert done.returncode == 2 and words in done.stderr
     assert done.stdout == ""
@@ -102,7 +102,7 @@ def test_a_folder_in_use_is_refused(run: Run, service: StandIn, tmp_path: Path) 
     assert done.returncode == 2 and "another process is running this bench" in done.stderr
 
 
-def test_a_folder_of_something_else_is_refused_and_left_as_it_is(run: Run, service: StandIn, tmp_path: Path) -> None:
+def test_a_folder_with_other_content_is_refused_and_unchanged(run: Run, service: StandIn, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "report.md").write_text("mine")
     done = run(*own(service))
@@ -110,7 +110,7 @@ def test_a_folder_of_something_else_is_refused_and_left_as_it_is(run: Run, servi
     assert [path.read_text() for path in (tmp_path / "out").iterdir()] == ["mine"]
 
 
-def test_a_file_of_results_that_is_none_is_refused(run: Run, service: StandIn, tmp_path: Path) -> None:
+def test_an_invalid_result_file_is_refused(run: Run, service: StandIn, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "result.json").write_text("[1]")
     done = run(*own(service))
@@ -133,7 +133,7 @@ def test_a_missing_key_is_found_before_anything_runs(run: Run, service: StandIn,
 
 
 @pytest.mark.usefixtures("billed")
-def test_nothing_is_sent_unasked_where_there_is_nobody_to_ask(run: Run, service: StandIn) -> None:
+def test_nothing_is_sent_without_a_terminal_to_confirm(run: Run, service: StandIn) -> None:
     done = run(*BILLED)
     assert done.returncode == 2 and "2 videos would be billed, 0.80 US dollars" in done.stderr
     assert "add --yes" in done.stderr and service.requests == []
@@ -149,7 +149,7 @@ class Terminal(io.StringIO):
 @pytest.mark.usefixtures("starts_process")
 @pytest.mark.usefixtures("billed")
 @pytest.mark.parametrize(("answer", "code", "sent"), [("n\n", 130, 0), ("y\n", 0, 2)])
-def test_at_a_terminal_it_is_asked(
+def test_a_terminal_asks_for_confirmation(
     run: Run, service: StandIn, monkeypatch: pytest.MonkeyPatch, answer: str, code: int, sent: int
 ) -> None:
     monkeypatch.setattr("sys.stdin", Terminal(answer))
@@ -160,7 +160,7 @@ def test_at_a_terminal_it_is_asked(
 
 @pytest.mark.usefixtures("starts_process")
 @pytest.mark.usefixtures("billed")
-def test_with_yes_and_a_limit_the_rest_fails_and_the_spending_is_told(run: Run, service: StandIn) -> None:
+def test_with_yes_and_a_limit_the_rest_fails_and_the_spending_is_reported(run: Run, service: StandIn) -> None:
     done = run(*BILLED, "--yes", "--max-cost", "0.5")
     assert done.returncode == 21 and "1 of 2 runs failed (SpendingLimitError)" in done.stderr
     summary = json.loads(done.stdout.splitlines()[-1])
@@ -168,7 +168,7 @@ def test_with_yes_and_a_limit_the_rest_fails_and_the_spending_is_told(run: Run, 
 
 
 @pytest.mark.usefixtures("starts_process")
-def test_a_server_of_ones_own_is_not_asked_for(run: Run, service: StandIn) -> None:
+def test_a_self_hosted_server_needs_no_confirmation(run: Run, service: StandIn) -> None:
     done = run(*own(service))
     assert (done.returncode, len(service.submissions)) == (0, 2), done.stderr
     assert "billed" not in done.stderr
@@ -246,7 +246,7 @@ def test_two_benches_are_compared(run: Run, service: StandIn, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", "# Bench", "\ud800"])
-def test_what_is_no_bench_is_not_compared(run: Run, tmp_path: Path, content: str) -> None:
+def test_invalid_bench_files_are_not_compared(run: Run, tmp_path: Path, content: str) -> None:
     (tmp_path / "a.json").write_text(content, errors="surrogatepass")
     done = run("compare", "a.json", "a.json")
     assert done.returncode == 2 and "a.json: not the result of a bench" in done.stderr

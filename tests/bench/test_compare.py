@@ -107,7 +107,7 @@ def test_a_group_that_only_one_has_is_listed() -> None:
     assert "Only in B:\n- circle: 256x160, 17 frames, 2 steps, local: 1 succeeded" in text
 
 
-def test_what_differs_between_the_machines_is_said_first() -> None:
+def test_what_differs_between_the_machines_is_reported_first() -> None:
     other = CARD | {"versions": {"torch": "2.12.0"}, "date": "another day"}
     found = compare(bench(10.0), made_result([made_run(total_s=9.0)], machine=other))
     assert found.differences == [
@@ -118,13 +118,13 @@ def test_what_differs_between_the_machines_is_said_first() -> None:
     assert text.index("versions.torch") < text.index("total, s")
 
 
-def test_what_differs_between_the_targets_is_said() -> None:
+def test_what_differs_between_the_targets_is_reported() -> None:
     other = LOCAL.model_copy(update={"profile": "gpu-24gb"})
     found = compare(bench(10.0), made_result([made_run(total_s=20.0)], (other,)))
     assert found.differences == ["target local, profile: cpu in A, gpu-24gb in B"]
 
 
-def test_other_scenarios_and_repeats_are_said() -> None:
+def test_other_scenarios_and_repeats_are_reported() -> None:
     scenarios = {"name": "made-up", "repeats": 3, "scenarios": [{"name": "circle", "prompts": ["a fox"]}]}
     found = compare(bench(10.0), made_result([made_run(prompt="a fox")], scenarios=scenarios, repeats=5))
     assert found.differences == [
@@ -133,16 +133,16 @@ def test_other_scenarios_and_repeats_are_said() -> None:
     ]
 
 
-def test_a_bench_that_is_not_complete_is_said() -> None:
+def test_a_bench_that_is_not_complete_is_reported() -> None:
     found = compare(bench(10.0), made_result([made_run(total_s=9.0)], is_complete=False))
     assert found.differences == ["B is incomplete: planned runs are missing"]
 
 
-def test_the_same_file_twice_is_said() -> None:
+def test_the_same_file_twice_is_reported() -> None:
     assert "exactly the same runs" in compare(full_result(), full_result()).differences[0]
 
 
-def test_where_figures_come_from_is_said() -> None:
+def test_where_figures_come_from_is_reported() -> None:
     text = comparison_table(compare(bench(10.0), bench(20.0, target=OWN_SERVER)))
     assert "local: measured on this machine" in text
     assert "(wavespeed format, not the service)" in text

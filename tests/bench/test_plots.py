@@ -105,7 +105,7 @@ def test_what_is_not_the_service_is_marked_in_the_legend(name: str) -> None:
     assert f"{OWN_SERVER.label} (wavespeed format, not the service)" in legend_texts(shown(name, full_result))
 
 
-def test_what_is_not_the_service_is_marked_beside_its_bars() -> None:
+def test_what_is_not_the_service_is_marked_next_to_its_bars() -> None:
     labels = [label.get_text() for label in shown(STAGES, full_result).axes[0].get_yticklabels()]
     own = [label for label in labels if OWN_SERVER.label in label]
     assert own and all("(wavespeed format, not the service)" in label for label in own)
@@ -125,7 +125,7 @@ def test_the_legend_covers_no_data_and_nothing_is_beyond_the_page(name: str, mak
             assert label.get_window_extent().x0 >= 0
 
 
-def test_each_target_has_a_colour_and_a_marker_of_its_own() -> None:
+def test_each_target_has_a_unique_colour_and_marker() -> None:
     (legend,) = shown(STEPS, full_result).legends
     handles = legend.legend_handles
     assert len({handle.get_color() for handle in handles}) == len({handle.get_marker() for handle in handles}) == 3

@@ -81,7 +81,7 @@ def test_what_is_left_out_has_its_default(read: Read) -> None:
         ("name: mine", "name: mine\nrepeats: 0", r"repeats: .*greater than or equal to 1"),
     ],
 )
-def test_what_is_wrong_is_refused_where_it_stands(read: Read, old: str, new: str, words: str) -> None:
+def test_invalid_values_are_refused_with_their_place(read: Read, old: str, new: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         read(GOOD, old, new)
 
@@ -92,7 +92,7 @@ def test_two_scenarios_of_one_name_are_refused(read: Read) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "- 1", "a: [", "3"])
-def test_what_is_no_mapping_is_refused(read: Read, content: str) -> None:
+def test_a_file_that_is_not_a_mapping_is_refused(read: Read, content: str) -> None:
     with pytest.raises(ConfigError, match=r"mapping|YAML"):
         read(content)
 

@@ -27,7 +27,7 @@ def test_a_service_at_two_addresses_is_two_targets() -> None:
         (["novita", "novita"], "more than once"),
     ],
 )
-def test_what_names_no_target_is_refused(texts: list[str], words: str) -> None:
+def test_invalid_targets_are_refused(texts: list[str], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         parse_targets(texts)
 
@@ -49,13 +49,13 @@ def test_all_that_goes_to_the_services_domain_is_billed(url: str, billed: bool) 
     assert is_service(url, WaveSpeedBackend.default_url) is billed
 
 
-def test_the_service_itself_is_said_to_be_it() -> None:
+def test_the_service_itself_is_identified() -> None:
     target = hosted_target(NovitaBackend("key"))
     assert (target.label, target.is_billed) == ("novita", True)
     assert "the service itself at https://api.novita.ai" in target.origin
 
 
-def test_another_address_is_said_not_to_be_the_service() -> None:
+def test_another_address_is_not_the_service() -> None:
     target = hosted_target(NovitaBackend("key", "http://127.0.0.1:8000"))
     assert (target.label, target.is_billed) == ("novita at http://127.0.0.1:8000", False)
     assert "not the service" in target.origin and "judging by its URL" in target.origin

@@ -74,7 +74,7 @@ def test_states_on_the_way_are_those_of_the_service_and_never_go_back(finished: 
     assert states[-1] == (2, 100)
 
 
-def test_seed_that_was_used_is_told(finished: dict[str, Any]) -> None:
+def test_seed_that_was_used_is_reported(finished: dict[str, Any]) -> None:
     assert int(finished["result"]["extra"]["seed"]) == 9_999_999_999
 
 

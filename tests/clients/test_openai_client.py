@@ -78,7 +78,7 @@ def test_thumbnail_is_a_picture_of_the_videos_shape(client: openai.OpenAI, video
     assert picture.width * 720 == pytest.approx(picture.height * 1280, rel=0.02)
 
 
-def test_settings_may_stand_in_an_object_of_extras(client: openai.OpenAI, tmp_path: Path) -> None:
+def test_settings_may_are_in_an_object_of_extras(client: openai.OpenAI, tmp_path: Path) -> None:
     extras = {"extra_params": SHORT | {"num_frames": 9}}
     video = client.videos.create_and_poll(prompt=PROMPT, size="176x320", extra_body=extras, poll_interval_ms=200)
     client.videos.download_content(video.id).write_to_file(tmp_path / "video.mp4")
@@ -99,7 +99,7 @@ def test_asynchronous_client_gets_the_video(server: RunningServer, tmp_path: Pat
     assert probe(tmp_path / "video.mp4").num_frames == 5
 
 
-def test_polling_interval_is_told(client: openai.OpenAI, video: Video) -> None:
+def test_polling_interval_is_reported(client: openai.OpenAI, video: Video) -> None:
     answer = client.videos.with_raw_response.retrieve(video.id)
     assert int(answer.headers["openai-poll-after-ms"]) > 0
 

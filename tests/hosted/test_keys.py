@@ -39,7 +39,7 @@ def test_an_address_that_is_given_counts_more_than_the_environments(
     assert make(base_url="http://127.0.0.1:8").base_url == "http://127.0.0.1:8"
 
 
-def test_without_a_key_nothing_is_said_to_be_submitted(
+def test_without_a_key_nothing_is_reported_to_be_submitted(
     make: Callable[..., HostedBackend], context: GenerationContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend, reported = make(api_key=None), []

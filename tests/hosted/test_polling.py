@@ -39,7 +39,7 @@ def test_retry_after_is_read_as_a_number_or_a_date() -> None:
 
 
 @pytest.mark.usefixtures("starts_process")
-def test_trouble_is_said_once(backend: HostedBackend, context: GenerationContext, standin: StandIn) -> None:
+def test_trouble_is_reported_once(backend: HostedBackend, context: GenerationContext, standin: StandIn) -> None:
     standin.inject("poll-500", 3)
     notes: list[str] = []
     context.on_note = notes.append
@@ -81,7 +81,7 @@ def test_an_answer_that_makes_no_sense_ends_the_polling(
 
 
 @pytest.mark.usefixtures("starts_process")
-def test_after_such_an_answer_the_same_request_goes_on(
+def test_after_such_an_answer_the_same_request_continues(
     backend: HostedBackend, context: GenerationContext, standin: StandIn
 ) -> None:
     standin.inject("poll-malformed")

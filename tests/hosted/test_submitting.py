@@ -35,7 +35,7 @@ def test_a_seed_is_drawn_here_so_that_it_is_known(
     assert result.seed == standin.submissions[0].body["seed"] >= 0
 
 
-def test_the_remote_id_is_told(made: Made) -> None:
+def test_the_remote_id_is_reported(made: Made) -> None:
     assert made.context.remote_id == made.standin.submissions[0].task_id
 
 
@@ -89,7 +89,7 @@ def test_a_task_that_cannot_be_remembered_is_fetched_all_the_same(
     assert [note for note in notes if "do not interrupt" in note and context.remote_id in note]
 
 
-def test_an_id_is_kept_whatever_else_stands_in_the_answer(
+def test_an_id_is_kept_whatever_else_is_in_the_answer(
     standin: StandIn, open_tasks: OpenTasks, context: GenerationContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answer = {"data": {"id": "p1", "status": "archiving", "error": {}, "created_at": 5}}
@@ -132,7 +132,7 @@ def test_run_time_is_the_services_own_figure(
     assert backend.generate(REQUEST, context).timings.run_s == 12.5
 
 
-def test_what_the_file_really_holds_is_said(made: Made) -> None:
+def test_what_the_file_really_holds_is_reported(made: Made) -> None:
     video = made.result.video
     assert (video.width, video.height, video.num_frames) == (1280, 720, 5)
 
@@ -159,7 +159,7 @@ def test_a_permitted_loss_is_noted(backend: HostedBackend, context: GenerationCo
 
 
 @pytest.mark.parametrize("fault", ["submit-drop", "submit-malformed", "submit-html-502"])
-def test_a_lost_answer_is_told_as_such(
+def test_a_lost_answer_is_reported_as_such(
     backend: HostedBackend, context: GenerationContext, standin: StandIn, fault: str
 ) -> None:
     standin.inject(fault)

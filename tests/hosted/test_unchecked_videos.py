@@ -108,14 +108,14 @@ def test_a_video_that_cannot_be_decoded_is_delivered_as_it_came_and_says_so(
     assert "cannot be decoded here" in note and "no decoder found" in note and note in reported
 
 
-def test_its_statement_stands_beside_it(fetch: Fetch, folder: Path) -> None:
+def test_its_statement_stands_next_to_it(fetch: Fetch, folder: Path) -> None:
     result = fetch(UNKNOWN)
     assert names(folder) == ["a.mp4", "a.mp4.json"]
     assert read_provenance(result.path).model_dump(mode="json") == result.provenance
     assert result.provenance["file_sha256"] == hashlib.sha256(UNKNOWN).hexdigest()
 
 
-def test_a_statement_beside_another_video_is_not_taken_for_its_own(fetch: Fetch) -> None:
+def test_a_statement_next_to_another_video_is_not_taken_for_its_own(fetch: Fetch) -> None:
     result = fetch(UNKNOWN)
     result.path.write_bytes(PLAIN)
     with pytest.raises(VideoError, match=r"contains no provenance|another program wrote the file"):
@@ -189,7 +189,7 @@ def test_a_name_that_was_taken_meanwhile_leaves_the_task_to_resume(
 
 
 @pytest.mark.usefixtures("no_classifier")
-def test_a_check_that_cannot_be_made_is_said_where_flagged_videos_are_delivered(fetch: Fetch) -> None:
+def test_a_check_that_cannot_be_made_is_reported_where_flagged_videos_are_delivered(fetch: Fetch) -> None:
     result = fetch(UNKNOWN, safety=FLAG)
     assert (result.safety, result.path.read_bytes()) == (None, UNKNOWN)
     assert any("the safety check was not made: its frames cannot be decoded" in note for note in result.notes)

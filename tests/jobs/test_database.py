@@ -47,7 +47,7 @@ def test_an_end_ends_the_waiting(path: Path) -> None:
     assert time.monotonic() - began < FAR
 
 
-def test_a_wrong_statement_is_told_with_the_file(path: Path) -> None:
+def test_a_wrong_statement_is_reported_with_the_file(path: Path) -> None:
     with pytest.raises(StoreError, match=r"jobs\.sqlite cannot be used"):
         Database(path).run("SELECT nothing FROM nowhere")
 

@@ -171,7 +171,7 @@ def test_both_nodes_have_worked(outcome: Outcome) -> None:
     assert at_work & outcome.pids["head"] and at_work & outcome.pids["other"]
 
 
-def test_the_killed_nodes_job_was_taken_up_on_the_other(outcome: Outcome) -> None:
+def test_the_killed_nodes_job_was_resumed_on_the_other(outcome: Outcome) -> None:
     job = outcome.batch.store.get(outcome.killed.job_id)
     assert (job.attempts, bool(outcome.batch.pids[job.job_id] & outcome.pids["head"])) == (2, True)
 
@@ -256,7 +256,7 @@ def test_a_node_with_another_version_of_the_package_is_refused(
     assert "0.0.7 there; install the same" in last_words(folder, store, OPTIONS)
 
 
-def test_what_a_replica_cannot_load_is_told(driver: None, folder: DataFolder, store: JobStore) -> None:
+def test_what_a_replica_cannot_load_is_reported(driver: None, folder: DataFolder, store: JobStore) -> None:
     assert "profile='nowhere': not known" in last_words(folder, store, WorkerOptions(model=TINY, profile="nowhere"))
 
 

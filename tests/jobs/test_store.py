@@ -111,7 +111,7 @@ def test_after_the_last_attempt_it_fails_with_the_reason(store: JobStore, clock:
     assert (failed.status, failed.error) == ("failed", "the process that worked on it died (attempt 2 of 2)")
 
 
-def test_a_worker_that_lost_its_lease_is_told_to_stop(store: JobStore, clock: ManualClock) -> None:
+def test_a_worker_that_lost_its_lease_is_reported_to_stop(store: JobStore, clock: ManualClock) -> None:
     store.enqueue(REQUEST, "tiny")
     late = store.claim("w1", "tiny", 10)
     clock.now += 11
@@ -265,7 +265,7 @@ def test_a_failure_that_may_pass_is_tried_again(store: JobStore) -> None:
     assert store.get(job.job_id).status == "queued"
 
 
-def test_the_last_such_failure_is_told(store: JobStore) -> None:
+def test_the_last_such_failure_is_reported(store: JobStore) -> None:
     store.enqueue(REQUEST, "tiny", max_attempts=1)
     job = store.claim("w", "tiny", 10)
     store.release(job, "the disk is full")

@@ -150,7 +150,7 @@ def taken_up(tiny: LocalBackend, tmp_path_factory: pytest.TempPathFactory) -> tu
     return folder, make(folder, store, tiny, job)
 
 
-def test_the_next_worker_goes_on_and_the_frames_are_the_same(
+def test_the_next_worker_continues_and_the_frames_are_the_same(
     taken_up: tuple[DataFolder, Job], tiny: LocalBackend, tmp_path: Path
 ) -> None:
     folder, job = taken_up
@@ -158,7 +158,7 @@ def test_the_next_worker_goes_on_and_the_frames_are_the_same(
     assert frames_hash(folder, job) == whole.provenance["frames_sha256"]
 
 
-def test_it_does_go_on_and_not_begin_anew(taken_up: tuple[DataFolder, Job]) -> None:
+def test_it_does_continue_and_not_begin_anew(taken_up: tuple[DataFolder, Job]) -> None:
     assert any("resuming after step 3" in note for note in taken_up[1].result["notes"])
 
 
@@ -186,7 +186,7 @@ def test_after_a_failed_decoding_only_the_decoding_is_repeated(failed_once: Job)
     assert failed_once.result["timings"]["denoise_s"] == 0
 
 
-def test_after_the_last_attempt_the_reason_is_told(
+def test_after_the_last_attempt_the_reason_is_reported(
     folder: DataFolder, store: JobStore, tiny: LocalBackend, small_request: GenerationRequest
 ) -> None:
     job = store.enqueue(small_request, tiny.config.identity, max_attempts=1)
@@ -228,7 +228,7 @@ def test_what_may_not_be_paid_for_is_set_aside_and_the_next_job_is_made(
     )  # fmt: skip
 
 
-def test_what_nobody_foresaw_ends_the_worker(folder: DataFolder, store: JobStore, tiny: LocalBackend, job: Job) -> None:
+def test_an_unexpected_error_ends_the_worker(folder: DataFolder, store: JobStore, tiny: LocalBackend, job: Job) -> None:
     worker = Worker(
         folder, store, Meddler(tiny, ("decode", 0), fail_once(ZeroDivisionError("oh"))), WorkerConfig(name="w")
     )
@@ -236,7 +236,7 @@ def test_what_nobody_foresaw_ends_the_worker(folder: DataFolder, store: JobStore
         worker.run()
 
 
-def test_what_nobody_foresaw_gives_the_job_back(
+def test_an_unexpected_error_releases_the_job(
     folder: DataFolder, store: JobStore, tiny: LocalBackend, job: Job
 ) -> None:
     worker = Worker(

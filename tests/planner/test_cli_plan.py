@@ -141,7 +141,7 @@ def test_a_batchs_recommendation_comes_first_and_the_other_way_after_it(
     assert "for 24 videos on 8 replicas" in text
 
 
-def test_json_has_the_batch_beside_the_plan() -> None:
+def test_json_has_the_batch_next_to_the_plan() -> None:
     found = json.loads(run("--gpu", "h100", "--num-gpus", "2", "--json").stdout)
     assert (found["choice"], found["batch"]["num_gpus"], found["batch"]["videos"]) == ("none+tiling", 2, 1)
 

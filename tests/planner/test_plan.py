@@ -100,7 +100,7 @@ def test_one_latent_more_than_the_named_length_does_not_fit() -> None:
     assert planned("11GiB", num_frames=longest.num_frames + 4).choice is None
 
 
-def test_where_no_request_fits_that_is_said() -> None:
+def test_where_no_request_fits_that_is_reported() -> None:
     with pytest.raises(GpuMemoryError, match="no smaller request"):
         plan(REQUEST, LARGE, Machine(24 * GIB, 4 * GIB)).require_choice()
 
@@ -118,7 +118,7 @@ def test_dynamic_float8_needs_compute_capability_8_9(gpu: str, possible: bool) -
     assert (mode.seconds is not None) == possible
 
 
-def test_an_older_gpu_is_told_why_it_has_no_dynamic_float8() -> None:
+def test_an_older_gpu_is_reported_why_it_has_no_dynamic_float8() -> None:
     spec = find_gpu("3090")
     found = plan(REQUEST, LARGE, Machine(spec.memory_bytes, None, spec), methods={"fp8": FP8_DYNAMIC})
     reason = {x.name: x for x in found.modes}["model+fp8+tiling"].reason
@@ -181,11 +181,11 @@ def test_a_faster_gpu_takes_less_time() -> None:
     assert times == sorted(times)
 
 
-def test_the_assumed_speed_is_said() -> None:
+def test_the_assumed_speed_is_reported() -> None:
     assert any("of which attention reaches 60%" in text for text in planned(gpu="h100").assumptions)
 
 
-def test_where_only_memory_is_known_the_gpu_whose_speed_is_taken_is_said() -> None:
+def test_where_only_memory_is_known_the_gpu_whose_speed_is_taken_is_reported() -> None:
     assert any("RTX 4090 24 GB (assumed, because no GPU is named)" in text for text in planned("24GiB").assumptions)
 
 

@@ -153,7 +153,7 @@ def test_the_largest_numbers_are_taken() -> None:
     assert option(planned(64, 10**6), "replicas").rounds == 15_625
 
 
-def test_what_the_times_rest_on_is_said() -> None:
+def test_what_the_times_rest_on_is_reported() -> None:
     text = " ".join(planned(4, 2).assumptions)
     assert all(part in text for part in ("2 GB/s from disk", "450 GB/s", "idle cards: 2 of 4", "decodes some tiles"))
 

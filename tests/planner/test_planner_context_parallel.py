@@ -53,7 +53,7 @@ def test_the_numbers_of_cards_are_those_that_the_library_takes() -> None:
     assert [cards for cards in range(1, 30) if why_not(24, cards) is None] == [1, 2, 3, 4, 5, 6, 8, 12, 24]
 
 
-def test_the_others_are_told_what_would_do() -> None:
+def test_the_other_refusals_name_a_remedy() -> None:
     assert why_not(24, 7).endswith("2, 3, 4, 5, 6, 8, 12 or 24 can")
 
 

@@ -119,7 +119,7 @@ def test_a_good_answer_is_taken_word_for_word(case: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("case", cases("wrapped_answers"))
-def test_what_is_said_around_a_prompt_is_left_out(case: dict[str, str]) -> None:
+def test_what_is_reported_around_a_prompt_is_left_out(case: dict[str, str]) -> None:
     assert prompt_of(case["answer"], case.get("prompt", ORIGINAL)) == case["becomes"]
 
 

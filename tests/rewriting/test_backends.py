@@ -74,7 +74,7 @@ def test_a_failure_ends_the_generation_before_anything_is_made(tiny, request_, c
 
 
 @pytest.mark.usefixtures("starts_process")
-def test_where_the_policy_allows_it_the_original_is_used_and_that_is_said(tiny, request_, scribe, tmp_path) -> None:
+def test_where_the_policy_allows_it_the_original_is_used_and_that_is_reported(tiny, request_, scribe, tmp_path) -> None:
     lenient = RewriteConfig(model_id=str(scribe), on_failure="use-original")
     result = tiny.generate(
         request_.replace(prompt="a blue square"), GenerationContext(tmp_path / "clip.mp4", rewriting=lenient)
@@ -84,7 +84,7 @@ def test_where_the_policy_allows_it_the_original_is_used_and_that_is_said(tiny, 
 
 
 @pytest.mark.usefixtures("starts_process")
-def test_a_prompt_that_an_earlier_attempt_has_left_as_it_is_is_told_too(tiny, request_, tmp_path: Path) -> None:
+def test_a_prompt_that_an_earlier_attempt_has_left_as_it_is_is_reported_too(tiny, request_, tmp_path: Path) -> None:
     nobody = RewriteConfig(model_id=str(tmp_path / "gone"))
     left = request_.replace(original_prompt=PROMPT)
     result = tiny.generate(left, GenerationContext(tmp_path / "clip.mp4", rewriting=nobody))
@@ -168,7 +168,7 @@ def test_a_context_that_is_used_again_says_nothing_of_the_request_before(
 
 
 @pytest.mark.usefixtures("starts_process")
-def test_a_saved_state_goes_on_with_the_prompt_of_before(
+def test_a_saved_state_continues_with_the_prompt_of_before(
     tiny: LocalBackend, request_: GenerationRequest, chat: ChatServer, tmp_path: Path
 ) -> None:
     rewriting, request = RewriteConfig(endpoint=chat.url), request_.replace(num_inference_steps=4)

@@ -96,7 +96,7 @@ def test_an_answer_that_was_cut_off_is_refused(chat: ChatServer) -> None:
         (200, b'{"choices": [{"message": {"content": null}}]}', "did not write a prompt"),
     ],
 )
-def test_what_is_no_answer_is_told(chat: ChatServer, status: int, body: bytes, words: str) -> None:
+def test_what_is_no_answer_is_reported(chat: ChatServer, status: int, body: bytes, words: str) -> None:
     chat.status, chat.body = status, body
     with pytest.raises(RewriteError, match=words):
         rewrite(chat.url)
@@ -123,7 +123,7 @@ def test_a_key_that_no_header_can_hold_is_refused_without_being_shown(monkeypatc
 
 
 @pytest.mark.parametrize(("status", "may_pass"), [(429, True), (503, True), (400, False), (401, False)])
-def test_what_may_pass_is_told_from_what_will_not(chat: ChatServer, status: int, may_pass: bool) -> None:
+def test_transient_and_permanent_failures_are_distinguished(chat: ChatServer, status: int, may_pass: bool) -> None:
     chat.status, chat.body = status, b"{}"
     with pytest.raises(RewriteError) as caught:
         rewrite(chat.url)

@@ -33,7 +33,7 @@ def test_a_prompt_is_rewritten_as_its_mode_says(scribe: Path, mode: str) -> None
     assert found.request.prompt == ANSWERS[mode, PROMPT]
 
 
-def test_the_original_prompt_stands_beside_the_new_one(scribe: Path) -> None:
+def test_the_original_prompt_is_kept_with_the_new_one(scribe: Path) -> None:
     found = rewriter(scribe).rewrite(GenerationRequest(prompt=PROMPT, rewrite="normal"), never)
     assert found.request.original_prompt == PROMPT
 
@@ -125,7 +125,7 @@ def test_the_switch_of_another_thread_is_seen(scribe: Path) -> None:
         rewriter(scribe).rewrite(GenerationRequest(prompt=PROMPT, rewrite="normal"), cancel.is_set)
 
 
-def test_a_template_without_a_system_role_is_told_all_by_the_user(scribe: Path, tmp_path: Path) -> None:
+def test_a_template_without_a_system_role_is_reported_all_by_the_user(scribe: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(scribe, tmp_path / "no-system")
     strict = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
     (folder / "chat_template.jinja").write_text(strict + TEMPLATE)

@@ -92,7 +92,7 @@ class Recorder:
 @pytest.mark.parametrize(
     ("now", "closed"), [(Place("cuda"), False), (Place("cuda", stays=False), True), (Place("cpu"), True)]
 )
-def test_a_video_beside_which_it_does_not_fit_drives_it_off_the_gpu(now: Place, closed: bool) -> None:
+def test_a_video_next_to_which_it_does_not_fit_drives_it_off_the_gpu(now: Place, closed: bool) -> None:
     found, rewriter = PromptRewriter(), Recorder()
     found._rewriter, found._place = rewriter, Place("cuda")
     found.make_room(lambda needed: now)

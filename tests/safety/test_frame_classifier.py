@@ -198,7 +198,7 @@ def test_it_is_downloaded_and_then_used_without_asking(
     assert scores["red"] > 0.5
 
 
-def test_a_download_is_told(repository: dict[str, bytes], tmp_path: Path, network: None) -> None:
+def test_a_download_is_reported(repository: dict[str, bytes], tmp_path: Path, network: None) -> None:
     notes: list[str] = []
     with LocalHub(files=repository) as hub:
         load_classifier("someone/tiny", on_note=notes.append, hub=hub.at(tmp_path))

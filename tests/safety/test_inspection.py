@@ -73,7 +73,7 @@ def test_it_does_not_matter_in_which_pieces_they_come(
 
 
 @pytest.mark.parametrize("announced", [7, 12])
-def test_the_last_one_is_looked_at_even_if_their_number_was_told_wrongly(
+def test_the_last_frame_is_checked_even_if_the_frame_count_is_wrong(
     check: Check, spoilt: Callable[[int], np.ndarray], announced: int
 ) -> None:
     assert inspect(check(frames=3), spoilt(8), announced).frame == 8
@@ -95,12 +95,12 @@ def test_a_red_clip_is_flagged(check: Check, clip: Clip, classifier: object) -> 
     assert (verdict.flagged, verdict.label, verdict.threshold, verdict.model) == (True, "red", 0.5, str(classifier))
 
 
-def test_a_blue_clip_is_not_and_that_is_said(check: Check, clip: Clip) -> None:
+def test_a_blue_clip_is_not_and_that_is_reported(check: Check, clip: Clip) -> None:
     verdict = inspect(check("block"), clip("blue", "blue"))
     assert (verdict.flagged, verdict.score < 0.5) == (False, True)
 
 
-def test_the_highest_score_of_all_frames_is_told(check: Check, clip: Clip) -> None:
+def test_the_highest_score_of_all_frames_is_reported(check: Check, clip: Clip) -> None:
     verdict = inspect(check(labels=("Red", "BLUE")), clip("blue", "red"))
     assert (verdict.score > 0.5, verdict.label) == (True, ("blue", "red")[verdict.frame])
 

@@ -61,7 +61,7 @@ def test_the_file_has_the_same_notes(flagged: GenerationResult) -> None:
     assert read_provenance(flagged.path).notes == flagged.notes
 
 
-def test_the_user_is_told_once(flagged: GenerationResult, reported: list[str]) -> None:
+def test_the_user_is_notified_once(flagged: GenerationResult, reported: list[str]) -> None:
     assert len([note for note in reported if "flagged this video" in note]) == 1
 
 

@@ -30,7 +30,7 @@ def bearer(key: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("path", GUARDED)
-def test_without_a_key_nothing_is_told(guarded: TestClient, path: str) -> None:
+def test_without_a_key_nothing_is_reported(guarded: TestClient, path: str) -> None:
     assert guarded.get(path).status_code == (400 if path.startswith("/v3/") else 401)
 
 
@@ -50,17 +50,17 @@ def test_a_wrong_key_is_refused(guarded: TestClient, path: str, status: int) -> 
     assert guarded.get(path, headers=bearer("third-key")).status_code == status
 
 
-def test_wavespeed_is_told_in_its_shape(guarded: TestClient) -> None:
+def test_wavespeed_clients_get_the_error_in_their_format(guarded: TestClient) -> None:
     body = guarded.get(RESULTS["wavespeed"]).json()
     assert (body["code"], body["message"]) == (401, body["error"])
 
 
 @pytest.mark.parametrize(("headers", "reason"), [({}, "MISSING_API_KEY"), (bearer("third-key"), "INVALID_API_KEY")])
-def test_novita_is_told_the_reason(guarded: TestClient, headers: dict[str, str], reason: str) -> None:
+def test_novita_is_reported_the_reason(guarded: TestClient, headers: dict[str, str], reason: str) -> None:
     assert guarded.get(RESULTS["novita"], headers=headers).json()["reason"] == reason
 
 
-def test_openai_is_told_that_the_key_is_wrong(guarded: TestClient) -> None:
+def test_openai_clients_get_a_wrong_key_error(guarded: TestClient) -> None:
     assert guarded.get(RESULTS["openai"], headers=bearer("third-key")).json()["error"]["code"] == "invalid_api_key"
 
 

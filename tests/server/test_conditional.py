@@ -73,7 +73,7 @@ def test_head_needs_the_key_that_get_needs(make_client: Callable[..., TestClient
     assert guarded.head(url, headers={"Authorization": f"Bearer {KEYS[0]}"}).status_code == 200
 
 
-def test_a_real_server_answers_head_and_goes_on(live: str, job: Job) -> None:
+def test_a_real_server_answers_head_and_continues(live: str, job: Job) -> None:
     with httpx.Client(base_url=live) as client:  # one connection: a body behind the head would spoil the next answer
         found = [client.head(path.format(job.job_id)).status_code for path in PATHS[:-1]]
     assert set(found) == {200}

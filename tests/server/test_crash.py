@@ -19,7 +19,7 @@ def outcome(starts_process: None, tmp_path_factory: pytest.TempPathFactory) -> O
     return run(tmp_path_factory.mktemp("crash"), kills=2, jobs=4, seed=3, steps=(10, 40), pause_s=1)
 
 
-def test_no_job_whose_id_was_told_is_lost(outcome: Outcome) -> None:
+def test_no_job_whose_id_was_reported_is_lost(outcome: Outcome) -> None:
     assert outcome.jobs_lost == 0
 
 

@@ -68,7 +68,7 @@ def test_computation_is_all_but_loading(stage: Stage) -> None:
     assert viewed(stage.succeeded()).inference_s == 24.0
 
 
-def test_a_failure_is_told_with_its_reason(stage: Stage) -> None:
+def test_a_failure_is_reported_with_its_reason(stage: Stage) -> None:
     view = viewed(stage.failed("no memory"))
     assert (view.status, view.failure, view.error) == ("failed", "execution", "no memory")
 
@@ -82,7 +82,7 @@ def test_times_have_a_zone(stage: Stage) -> None:
     assert view.created_at.tzinfo and view.completed_at >= view.created_at
 
 
-def test_the_seed_is_told_from_the_beginning(stage: Stage) -> None:
+def test_the_seed_is_distinguished_from_the_beginning(stage: Stage) -> None:
     assert viewed(stage.queued()).seed == 7
 
 

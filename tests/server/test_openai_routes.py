@@ -41,13 +41,13 @@ def test_json_and_both_kinds_of_forms_are_taken(client: TestClient, stage: Stage
     assert (request.width, request.height, request.num_frames, request.seed) == (64, 48, 9, 2**64 - 1)
 
 
-def test_extras_may_stand_in_objects(client: TestClient, stage: Stage) -> None:
+def test_extras_may_are_in_objects(client: TestClient, stage: Stage) -> None:
     body = {"prompt": "a fox", "extra_body": {"seed": 1}, "extra_params": '{"num_frames": 9}'}
     request = taken(client, stage, json=body)
     assert (request.seed, request.num_frames) == (1, 9)
 
 
-def test_extras_of_a_form_may_stand_in_brackets(client: TestClient, stage: Stage) -> None:
+def test_extras_of_a_form_may_are_in_brackets(client: TestClient, stage: Stage) -> None:
     fields = {"prompt": "a fox", "extra_params[seed]": "1", "extra_body[num_frames]": "9"}
     request = taken(client, stage, files=multipart(fields))
     assert (request.seed, request.num_frames) == (1, 9)
@@ -64,7 +64,7 @@ def test_a_submission_is_answered_with_the_video_object(client: TestClient) -> N
     assert (video["object"], video["status"], video["progress"]) == ("video", "queued", 0)
 
 
-def test_clients_are_told_when_to_ask_again(client: TestClient) -> None:
+def test_clients_are_reported_when_to_ask_again(client: TestClient) -> None:
     made = client.post("/v1/videos", json={"prompt": "a fox"})
     asked = client.get(f"/v1/videos/{made.json()['id']}")
     assert [1 <= int(answer.headers["openai-poll-after-ms"]) <= 1000 for answer in (made, asked)] == [True, True]

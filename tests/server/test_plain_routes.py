@@ -89,7 +89,7 @@ def test_another_address_is_refused(client: TestClient, url: str, change: tuple[
     assert (answer.status_code, answer.json().keys()) == (403, {"error"})
 
 
-def test_of_jobs_that_are_unknown_no_more_is_told(client: TestClient, url: str) -> None:
+def test_of_jobs_that_are_unknown_no_more_is_reported(client: TestClient, url: str) -> None:
     assert client.get(re.sub("files/[^.]*", "files/x", url)).status_code == 403
 
 

@@ -125,7 +125,7 @@ def test_what_is_no_submission_is_refused(client: TestClient, dialect: str, body
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_whatever_stands_in_a_field_it_is_taken_or_refused(client: TestClient, dialect: str) -> None:
+def test_any_value_of_a_field_is_accepted_or_refused(client: TestClient, dialect: str) -> None:
     path, body = SUBMISSIONS[dialect]
     model = {"wavespeed": wavespeed, "novita": novita, "openai": openai}[dialect]
     for field in model.SubmissionBody.model_fields:

@@ -72,7 +72,7 @@ def test_what_was_asked_for_and_how_is_remembered(service: VideoService, stage: 
     assert job.origin == {"dialect": "wavespeed", "base_url": "http://host", "inline": True}
 
 
-def test_those_outside_are_not_told_where_files_lie(service: VideoService, stage: Stage) -> None:
+def test_clients_do_not_see_file_paths(service: VideoService, stage: Stage) -> None:
     job = stage.failed(f"it is kept aside as {stage.folder.root.absolute()}/videos/a.mp4.unchecked; look at it")
     assert service.view(job, "http://host").error == "it is kept aside as videos/a.mp4.unchecked; look at it"
 

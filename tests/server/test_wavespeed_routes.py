@@ -60,7 +60,7 @@ def test_the_short_path_says_the_same(client: TestClient) -> None:
     assert client.get(f"/api/v3/predictions/{made['id']}").json()["data"] == result(client, made["id"])
 
 
-def test_the_public_address_stands_in_urls(make_client: Callable[..., TestClient]) -> None:
+def test_the_public_address_is_in_urls(make_client: Callable[..., TestClient]) -> None:
     made = submit(make_client(public_url="https://video.example.org"))
     assert made["urls"]["get"].startswith("https://video.example.org/api/v3/predictions/")
 
@@ -158,7 +158,7 @@ def test_sync_mode_can_answer_with_base64(client: TestClient, stage: Stage) -> N
     assert base64.b64decode(data["outputs"][0]) == CLIP
 
 
-def test_after_the_time_limit_it_says_that_the_job_goes_on(make_client: Callable[..., TestClient]) -> None:
+def test_after_the_time_limit_it_says_that_the_job_continues(make_client: Callable[..., TestClient]) -> None:
     data = submit(make_client(sync_timeout_s=0.05), enable_sync_mode=True)
     assert (data["status"], data["code"]) == ("processing", 5004)
 

@@ -145,7 +145,7 @@ def test_a_call_is_a_post_of_json_to_the_whole_address(store: JobStore) -> None:
     )
 
 
-def test_a_failed_job_is_told_as_failed(store: JobStore) -> None:
+def test_a_failed_job_is_reported_as_failed(store: JobStore) -> None:
     with Receiver() as receiver, sending(store):
         store.enqueue(REQUEST, "tiny", {"dialect": "wavespeed", "base_url": BASE}, webhook=receiver.url)
         store.fail(store.claim("w", "tiny", 60), "no memory")
@@ -153,7 +153,7 @@ def test_a_failed_job_is_told_as_failed(store: JobStore) -> None:
     assert json.loads(receiver.calls[0].body)["error"] == "no memory"
 
 
-def test_a_job_that_has_not_ended_is_not_told(store: JobStore) -> None:
+def test_a_job_that_has_not_ended_is_not_reported(store: JobStore) -> None:
     with Receiver() as receiver, sending(store):
         store.enqueue(REQUEST, "tiny", {"dialect": "wavespeed", "base_url": BASE}, webhook=receiver.url)
         settled(store, finish(store, receiver.url))

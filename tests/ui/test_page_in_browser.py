@@ -152,7 +152,7 @@ def test_the_outlook_changes_with_the_form_before_anything_runs(kept_page: Page,
         ("Steps", "ten", "Steps ten must be an integer; leave empty for the default."),
     ],
 )
-def test_a_wrong_value_is_said_in_a_sentence_and_makes_nothing(
+def test_a_wrong_value_is_reported_in_a_sentence_and_makes_nothing(
     kept_page: Page, server: PageServer, made: str, label: str, value: str, sentence: str
 ) -> None:
     before = len(server.store.find())

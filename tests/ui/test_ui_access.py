@@ -51,7 +51,7 @@ def test_without_a_pass_the_page_leads_to_the_form(stranger: TestClient) -> None
     "/ui/video/x.mp4", "/ui/assets/index.js", "/ui/theme.css", "/ui//", "/ui/%6cogin/", "/ui/login/x",
     "//ui/config", "/ui/../ui/config",
 ])  # fmt: skip
-def test_without_a_pass_nothing_else_is_told(stranger: TestClient, path: str) -> None:
+def test_without_a_pass_nothing_else_is_reported(stranger: TestClient, path: str) -> None:
     assert stranger.get(f"http://127.0.0.1:8000{path}").status_code in (401, 404)
 
 

@@ -48,7 +48,7 @@ def test_a_wrong_field_makes_no_job(studio: Studio) -> None:
     assert studio.unfinished() == 0
 
 
-def test_a_full_queue_is_said(make_studio: Callable[..., Studio]) -> None:
+def test_a_full_queue_is_reported(make_studio: Callable[..., Studio]) -> None:
     studio = make_studio(max_queue=1)
     studio.submit(SMALL)
     with pytest.raises(QueueFullError):
@@ -126,7 +126,7 @@ def test_the_outlook_says_mode_memory_and_time(studio: Studio) -> None:
     assert "mode none" in said and "16.0 GiB of main memory" in said and "to generate" in said
 
 
-def test_what_does_not_fit_is_said_with_what_would(studio: Studio) -> None:
+def test_what_does_not_fit_is_reported_with_what_would(studio: Studio) -> None:
     found = studio.outlook(SMALL | {"model": "hunyuan-video", "size": "1280x720", "num_frames": "129"})
     assert found.verdict == "no" and "no smaller request of this model would fit either" in found.says[1]
 
@@ -157,7 +157,7 @@ def test_on_a_gpu_the_mode_that_fits_is_named_with_its_memory() -> None:
     assert found.verdict == "fits" and "of 80.0 GiB of GPU memory" in found.says[0]
 
 
-def test_a_chosen_profile_that_does_not_fit_is_said() -> None:
+def test_a_chosen_profile_that_does_not_fit_is_reported() -> None:
     found = outlook_on(Machine(24 * GIB, 64 * GIB), profile="gpu-80gb")
     assert found.verdict == "no" and found.says[0].startswith("The profile gpu-80gb does not fit")
     assert found.modes
@@ -245,7 +245,7 @@ def test_an_unfinished_job_is_not_deleted(studio: Studio, stage: Stage) -> None:
 
 @pytest.mark.parametrize("act", ["show", "cancel", "delete", "take_over", "preview"])
 @pytest.mark.parametrize("job_id", ["none", "../jobs.sqlite3"])
-def test_an_unknown_job_is_said(studio: Studio, act: str, job_id: str) -> None:
+def test_an_unknown_job_is_reported(studio: Studio, act: str, job_id: str) -> None:
     with pytest.raises(UnknownJobError):
         getattr(studio, act)(job_id)
 

@@ -88,7 +88,7 @@ def test_a_finished_job_says_seed_and_settings(studio: Studio, stage: Stage) -> 
     assert all(part in text for part in ("Seed7", "Steps10", "Size64 x 48", "Frames5 at 24 fps", "Modeltiny"))
 
 
-def test_a_rewritten_prompt_stands_beside_the_original(studio: Studio, stage: Stage) -> None:
+def test_a_rewritten_prompt_stands_next_to_the_original(studio: Studio, stage: Stage) -> None:
     text = shown(
         studio, finish(stage, request={"prompt": "a red fox", "original_prompt": "fox", "rewrite": "master"})
     ).text
@@ -114,7 +114,7 @@ def test_a_job_that_is_being_cancelled_says_so(studio: Studio, stage: Stage) -> 
     assert "Cancelling after the current step" in html and "disabled" in html
 
 
-def test_a_screen_reader_is_not_told_of_every_step(studio: Studio, stage: Stage) -> None:
+def test_a_screen_reader_is_not_reported_of_every_step(studio: Studio, stage: Stage) -> None:
     job = stage.running()
     said = set()
     for step in range(1, 11):
@@ -143,7 +143,7 @@ def test_a_withheld_video_says_so_and_why(studio: Studio, stage: Stage) -> None:
 @pytest.mark.parametrize(
     ("flagged", "words"), [(True, "flagged: nsfw 0.93 at frame 12"), (False, "not flagged: at most")]
 )
-def test_a_verdict_of_the_safety_check_is_told(studio: Studio, stage: Stage, flagged: bool, words: str) -> None:
+def test_a_verdict_of_the_safety_check_is_reported(studio: Studio, stage: Stage, flagged: bool, words: str) -> None:
     assert words in shown(studio, finish(stage, safety=VERDICT | {"flagged": flagged})).text
 
 

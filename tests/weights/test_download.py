@@ -110,7 +110,7 @@ def test_a_checkpoint_of_another_pipeline_is_refused_before_its_weights_are_fetc
 # Interruptions
 
 
-def test_a_broken_line_goes_on_where_it_broke(cache: Path) -> None:
+def test_a_broken_line_continues_where_it_broke(cache: Path) -> None:
     with LocalHub() as hub:
         whole = len(hub.files[LARGEST])
         hub.break_after = lambda count: MB if count == whole else None

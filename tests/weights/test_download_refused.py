@@ -57,14 +57,14 @@ def test_a_complete_model_needs_no_room(cache: Path) -> None:
         ((500, ""), ModelLoadError, "could not be reached"),
     ],
 )
-def test_what_the_hub_answers_is_told(
+def test_what_the_hub_answers_is_reported(
     refusal: tuple[int, str], error: type[Exception], words: str, cache: Path
 ) -> None:
     with LocalHub(refuse=refusal) as hub, pytest.raises(error, match=words):
         fetch(TINY, hub.at(cache))
 
 
-def test_without_a_network_the_remedy_is_told(cache: Path) -> None:
+def test_without_a_network_the_remedy_is_reported(cache: Path) -> None:
     with LocalHub() as hub:
         pass
     with pytest.raises(ModelLoadError, match=r"could not be reached.*path of a folder"):

@@ -142,7 +142,7 @@ REFINER = "context_embedder.token_refiner.refiner_blocks.0.attn.to_q"
         (layers(5, 0), False),
     ],
 )
-def test_the_blocks_of_flux_are_told_from_those_of_this_model(changed: set[str], found: bool) -> None:
+def test_flux_blocks_are_distinguished_from_those_of_this_model(changed: set[str], found: bool) -> None:
     assert is_like_flux(changed, layers(20, 40) | {REFINER}) == found
 
 
