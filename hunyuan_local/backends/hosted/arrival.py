@@ -16,6 +16,7 @@ from pathlib import Path
 from ...config import SafetyConfig
 from ...durable import sync
 from ...errors import ContentBlockedError, UncheckedVideoError, VideoError, first_line
+from ...json_text import json_text
 from ...provenance import Provenance, file_sha256, statement_path
 from ...schema import SafetyVerdict, VideoInfo
 from ...video import MP4, container_of, move_into_place, probe, publish, read_frames
@@ -117,7 +118,7 @@ def deliver(
     if found.info is not None and not why:
         statement = state(found.notes, None)
         try:
-            publish(path, output, statement.model_dump_json(), found.info, overwrite=overwrite)
+            publish(path, output, json_text(statement), found.info, overwrite=overwrite)
             return statement
         except VideoError as error:
             why = f"it cannot be remuxed ({_cause(error)})"
@@ -127,7 +128,7 @@ def deliver(
     try:
         # The provenance first, so that a crash never leaves a paid video without it.
         with statement_path(output).open("w" if overwrite else "x", encoding="utf-8") as file:
-            file.write(statement.model_dump_json())
+            file.write(json_text(statement))
     except OSError as error:  # publish the video without its provenance
         found.notes[-1] = f"{as_it_came}; its provenance could not be written: {error}"
         statement = statement.model_copy(update={"notes": state(found.notes, None).notes})
