@@ -12,6 +12,7 @@ import rich_click as click
 from rich.table import Table
 
 from ...errors import ConfigError
+from ...json_text import json_text
 from ...schema import JobStatus
 from ..shared.console import stdout
 from ..shared.options import Duration, data_dir_option
@@ -43,7 +44,7 @@ def list_jobs(data_dir: Path | None, status: tuple[JobStatus, ...], limit: int, 
     jobs = store.find(statuses=status, limit=limit)
     if as_json:
         for job in jobs:
-            print(job.model_dump_json())
+            print(json_text(job))
         return
     table = Table(box=None, pad_edge=False)
     for title in ("job", "status", "created", "prompt"):
