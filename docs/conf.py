@@ -13,9 +13,9 @@ from pydantic.fields import FieldInfo
 from sphinx.application import Sphinx
 from sphinx.domains.python import PyObject
 
-from hunyuan_local.checks import Limits
 from hunyuan_local.cli.main import group
 from hunyuan_local.cli.shared.panels import PANELS
+from hunyuan_local.field_checks import Limits
 
 project = "hunyuan-local"
 release = importlib.metadata.version(project)

@@ -25,8 +25,8 @@ from pydantic import (
     model_validator,
 )
 
-from .checks import Limits, check_grid, check_range, field_problems
 from .errors import FieldProblem, InvalidRequestError
+from .field_checks import Limits, check_grid, check_range, field_problems
 
 # The autoencoder compresses 8x8 pixels into one latent, the transformer groups 2x2 latents into one token: 8 * 2 = 16.
 # In time, the first frame is one latent and each further latent covers 4 frames: 4k+1 frames.

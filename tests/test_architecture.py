@@ -27,14 +27,14 @@ ORDER = (
     ("planner",),
     ("pipeline", "wires"),
     ("provenance", "weights"),
-    ("capabilities", "gate", "rewriting", "video"),
+    ("capabilities", "frame_checks", "rewriting", "video"),
     ("config",),
     ("resolved",),
     ("schema",),
-    ("checks",),
-    ("streams",),
+    ("field_checks",),
+    ("stdio",),
     ("errors",),
-    ("durable", "durations", "ending", "exit_codes", "json_text", "supervision"),
+    ("durable", "durations", "exit_codes", "json_text", "signals", "supervision"),
 )
 LEVELS = {unit: level for level, units in enumerate(ORDER) for unit in units}
 HEAVY = {"torch", "diffusers", "transformers"}

@@ -20,12 +20,12 @@ OF_A_HELP = {
     "hunyuan_local.cli.main",
     "hunyuan_local.cli.shared",
     "hunyuan_local.cli.shared.panels",
-    "hunyuan_local.ending",
+    "hunyuan_local.signals",
     "hunyuan_local.errors",
     "hunyuan_local.exit_codes",
     "hunyuan_local.pipeline",
     "hunyuan_local.pipeline.library_output",
-    "hunyuan_local.streams",
+    "hunyuan_local.stdio",
 }
 SLOW = {"asyncio", "fsspec", "httpx", "numpy", "pydantic", "rich.progress", "yaml"}
 

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-GATE = "tests/test_gate.py"
+GATE = "tests/test_frame_checks.py"
 WHERE = "self._brightest = 0"
 CAUGHT = {"id": "caught", "what": "all is bright", "find": WHERE, "replace": "self._brightest = 255", "tests": [GATE]}
 MISSED = {"id": "missed", "what": "nothing", "find": WHERE, "replace": "self._brightest = 0 + 0", "tests": [GATE]}

@@ -90,8 +90,8 @@ def test_files_without_the_words_are_not_read(expression: str) -> None:
 
 
 def test_imports_are_no_reason_to_read_a_file() -> None:
-    assert "from hunyuan_local.gate import" in (TESTS / "test_gate.py").read_text()
-    assert suite.is_passed_over(TESTS / "test_gate.py", with_keyword("__future__"))
+    assert "from hunyuan_local.frame_checks import" in (TESTS / "test_frame_checks.py").read_text()
+    assert suite.is_passed_over(TESTS / "test_frame_checks.py", with_keyword("__future__"))
 
 
 def test_a_file_that_is_named_is_read(tmp_path: Path) -> None:

@@ -15,11 +15,11 @@ from typing import NoReturn
 import rich_click as click
 from click.exceptions import Exit
 
-from ..ending import on_ending
 from ..errors import ConfigError, HunyuanLocalError, TerminationRequest
 from ..exit_codes import ExitCode
 from ..pipeline.library_output import hide_import_noise
-from ..streams import announce, flush_stdout, prepare_streams, silence
+from ..signals import on_ending
+from ..stdio import announce, flush_stdout, prepare_streams, silence
 from .shared.panels import arrange, arrange_commands
 
 # The first paragraph of each command's docstring, for listing commands without importing them; a test compares them.

@@ -15,13 +15,13 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from ..ending import on_ending
 from ..errors import ConfigError
 from ..jobs.folder import DataFolder
 from ..jobs.housekeeping import Chore, Housekeeper, prune, sweep
 from ..jobs.pool import Pool
 from ..jobs.store import JobStore
 from ..jobs.webhook_queue import WebhookQueue
+from ..signals import on_ending
 from .app import create_app
 from .config import ServerConfig
 from .webhooks import WebhookSender

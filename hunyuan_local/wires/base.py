@@ -25,8 +25,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from ..capabilities import Capabilities, settle
-from ..checks import field_problems
 from ..errors import FieldProblem, InvalidAnswerError, InvalidRequestError, Loss
+from ..field_checks import field_problems
 from ..schema import GenerationRequest, JobStatus
 from .wording import Said, in_its_words
 

@@ -1,6 +1,6 @@
 """Generates videos on this machine: loads the model once, then turns each request into an mp4.
 
-This module only orders the steps; they are implemented in ``pipeline/``, ``gate`` and ``video``.
+This module only orders the steps; they are implemented in ``pipeline/``, ``frame_checks`` and ``video``.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...config.tiling import SPATIAL_COMPRESSION, Tiling
 from ...errors import ContentBlockedError, GenerationCancelledError
-from ...gate import FrameGate
+from ...frame_checks import FrameGate
 from ...json_text import json_text
 from ...provenance import ModelIdentity, Provenance, statement
 from ...resolved import ResolvedRequest

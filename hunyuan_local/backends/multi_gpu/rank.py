@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 from ...config import ModelConfig, RuntimeProfile, SafetyConfig
 from ...config.places import settle_libraries
 from ...durable import discard_all
-from ...ending import leave_to_parent
 from ...errors import ContentBlockedError, GpuMemoryError, InvalidOutputError
 from ...pipeline.library_output import hide_import_noise
 from ...planner.tiles import Tiles
 from ...resolved import ResolvedRequest
 from ...schema import GenerationRequest, GenerationResult, Progress, SafetyVerdict
-from ...streams import prepare_streams
+from ...signals import leave_to_parent
+from ...stdio import prepare_streams
 from ...supervision import parent_connection
 from ..base import GenerationContext
 from ..begin import Run, open_state

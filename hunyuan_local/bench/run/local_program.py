@@ -24,13 +24,13 @@ from ...backends.local.backend import LocalBackend
 from ...backends.local.profile_choice import Choice
 from ...config import RuntimeProfile
 from ...config.places import settle_libraries
-from ...ending import leave_to_parent
 from ...errors import HunyuanLocalError, InvalidRequestError, ModelLoadError
 from ...pipeline.library_output import hide_import_noise
 from ...planner import Machine
 from ...resolved import ResolvedRequest
 from ...schema import GenerationRequest
-from ...streams import prepare_streams
+from ...signals import leave_to_parent
+from ...stdio import prepare_streams
 from ...supervision import parent_connection
 from ..results.machine_card import machine_card
 from .outcome import Outcome

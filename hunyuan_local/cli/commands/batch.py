@@ -27,11 +27,11 @@ from ...batch.report import check_report_path, write_report
 from ...batch.run import Batch
 from ...batch.summary import Summary
 from ...config.extras import require_ray
-from ...ending import on_ending
 from ...errors import BatchIncompleteError, ConfigError, GenerationCancelledError, HunyuanLocalError, ReportError
 from ...jobs.pool import Pool
 from ...provenance import check_source_date
 from ...schema import GenerationRequest
+from ...signals import on_ending
 from ..shared.batch_display import BatchDisplay, print_batch_summary
 from ..shared.batch_workers import make_batch_pool, refuse_foreign, size_check, weights_of
 from ..shared.console import note_default_model, stderr, tell_finished

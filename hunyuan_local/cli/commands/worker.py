@@ -38,12 +38,12 @@ def command(options_from_parent: bool, **flags: Any) -> None:
     """
     if options_from_parent:
         os.nice(10)  # the server's responses have priority over generation on shared cores
-    from ...ending import on_ending
     from ...jobs.folder import DataFolder
     from ...jobs.worker import Worker
     from ...jobs.worker_config import WorkerOptions
     from ...json_text import from_json_text
     from ...provenance import check_source_date
+    from ...signals import on_ending
     from ...supervision import end_with_parent, parent_connection
 
     check_source_date()  # otherwise every job would fail

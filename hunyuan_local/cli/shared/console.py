@@ -19,7 +19,7 @@ from ...durations import clock
 from ...errors import ReportError
 from ...json_text import json_text
 from ...schema import GenerationResult, Progress
-from ...streams import tell
+from ...stdio import tell
 
 SECONDS_BETWEEN_LINES = 10
 STAGE_WORDS = {

@@ -13,7 +13,7 @@ import pytest
 
 pytestmark = pytest.mark.usefixtures("starts_process")
 
-PREPARED = "import os, sys\nfrom hunyuan_local.streams import *\nprepare_streams()\n"
+PREPARED = "import os, sys\nfrom hunyuan_local.stdio import *\nprepare_streams()\n"
 
 
 def run(code: str, redirection: str = "", **variables: str) -> subprocess.CompletedProcess[bytes]:

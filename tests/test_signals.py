@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from hunyuan_local.ending import ending_signals, leave_to_parent, on_ending
+from hunyuan_local.signals import ending_signals, leave_to_parent, on_ending
 
 NUMBERS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGINT)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hunyuan_local.errors import InvalidOutputError
-from hunyuan_local.gate import FrameGate
+from hunyuan_local.frame_checks import FrameGate
 
 
 def judge(frames: np.ndarray) -> None:
