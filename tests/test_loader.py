@@ -118,7 +118,7 @@ def test_the_shipped_checkpoint_is_complete() -> None:
 def test_a_crop_start_that_does_not_fit_is_noted() -> None:
     template = TINY.prompt_template.model_copy(update={"crop_start": 95})
     tokenizer = load_model(TINY, CPU).pipe.tokenizer
-    assert "14 tokens ahead" in check_crop_start(tokenizer, template)[0]
+    assert "14 tokens before the prompt" in check_crop_start(tokenizer, template)[0]
 
 
 def test_offline_without_a_cached_copy_names_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_nan_frames_are_refused(tiny: LocalBackend) -> None:
 @pytest.mark.parametrize(
     ("changes", "note"),
     [
-        ({"prompt": " ".join(["red"] * 80)}, "prompt is too long: the CLIP encoder reads 75 tokens"),
+        ({"prompt": " ".join(["red"] * 80)}, "prompt is too long: the CLIP encoder reads only 75 tokens"),
         ({"negative_prompt": "dull"}, "negative_prompt has no effect without true_cfg_scale above 1"),
         ({"true_cfg_scale": 3.0}, "true_cfg_scale has no effect without negative_prompt"),
     ],

@@ -306,7 +306,7 @@ def test_nothing_else_is_cast(method: str | None) -> None:
 
 @loads_model
 def test_what_the_library_left_in_full_precision_is_an_error() -> None:
-    with pytest.raises(ModelLoadError, match="quantization='int8': torchao has left the weights in full precision"):
+    with pytest.raises(ModelLoadError, match="quantization='int8': torchao left the weights in full precision"):
         finish_quantization(loaded(None), "int8", torch.float32)
 
 

@@ -155,7 +155,7 @@ def test_a_loss_is_refused_before_anything_is_sent(
 def test_a_permitted_loss_is_noted(backend: HostedBackend, context: GenerationContext) -> None:
     context.allow_loss = True
     result = backend.generate(REQUEST.replace(fps=24), context)
-    assert [note for note in result.notes if note.startswith("fps=24 was left out")]
+    assert [note for note in result.notes if note.startswith("fps=24 was omitted")]
 
 
 @pytest.mark.parametrize("fault", ["submit-drop", "submit-malformed", "submit-html-502"])

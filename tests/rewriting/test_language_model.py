@@ -71,7 +71,7 @@ def test_an_untrained_model_never_ends_and_is_refused(tmp_path: Path) -> None:
 
 def test_the_time_limit_ends_the_writing(scribe: Path) -> None:
     model = LanguageModel(RewriteConfig(model_id=str(scribe), timeout_s=1e-6), "cpu")
-    with pytest.raises(RewriteError, match="took longer than 1e-06 s on cpu; give more with --rewrite-timeout"):
+    with pytest.raises(RewriteError, match="took longer than 1e-06 s on cpu; raise --rewrite-timeout"):
         model.write(MESSAGES, 20, never)
 
 
