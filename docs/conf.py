@@ -35,7 +35,10 @@ nitpick_ignore_regex = [
     (r"py:.*", r"None|NoneType|bool|int|float|str|bytes|dict|list|tuple|set|frozenset|object|type|optional"),
     (r"py:class", r"FieldInfo"),
     # Parts of public types that have no entry.
-    (r"py:class", r"hunyuan_local\.(resolved\.FilledRequest|planner\.(cost\.Seconds|machine\.Utilisation|batch\.\w+))"),
+    (
+        r"py:class",
+        r"hunyuan_local\.(resolved\.FilledRequest|planner\.(time_estimate\.Seconds|machine\.Utilisation|batch\.\w+))",
+    ),
     (r"py:class", r"hunyuan_local\.planner\.(quantization\.Method|result\.ComponentWeights)"),
 ]
 autodoc_member_order = "bysource"
