@@ -22,6 +22,7 @@ from ..durations import in_words
 from ..errors import ConfigError, VideoError
 from ..schema import GenerationRequest, Timings
 from ..video import read_poster
+from ..video.output import check_folder
 
 _TEMPLATE = Path(__file__).with_name("report.html.j2")
 _WEB_ADDRESS = re.compile(r"https?://", re.IGNORECASE)
@@ -72,13 +73,7 @@ def check_report_path(path: Path) -> None:
     Raises:
         ConfigError: its folder is missing or not writable, or its name exceeds the file system's limit.
     """
-    folder = path.resolve().parent
-    if not folder.is_dir():
-        raise ConfigError(f"report={str(path)!r}: the folder {folder} does not exist; create it first")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise ConfigError(f"report={str(path)!r}: the folder {folder} is not writable; choose another")
-    if len(os.fsencode(path.name)) > 255:
-        raise ConfigError(f"report={str(path)!r}: the name is longer than 255 bytes; choose a shorter one")
+    check_folder(f"report={str(path)!r}", path.resolve())
 
 
 def write_report(path: Path, rows: Sequence[ReportRow], *, title: str, facts: Mapping[str, str]) -> None:

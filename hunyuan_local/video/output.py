@@ -21,20 +21,29 @@ def check_output_path(path: Path, overwrite: bool) -> None:
         OutputExistsError: the file exists and ``overwrite`` is false.
         VideoError: ffmpeg is not found.
     """
-    folder = path.parent
     if path.suffix.lower() != ".mp4":
         raise ConfigError(f"output {path}: the name must end in .mp4; try {path.name or 'video'}.mp4")
-    if not folder.is_dir():
-        raise ConfigError(f"output {path}: the folder {folder} does not exist; create it first")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise ConfigError(f"output {path}: the folder {folder} is not writable; make it writable or choose another")
-    if len(os.fsencode(path.name)) > 255:
-        raise ConfigError(f"output {path}: the name is longer than 255 bytes; choose a shorter one")
+    check_folder(f"output {path}", path)
     if path.is_dir():
         raise ConfigError(f"output {path}: is a folder; name a file in it, such as {path / 'video.mp4'}")
     ffmpeg()  # fail before the work if it is missing
     if not overwrite and os.path.lexists(path):
         raise OutputExistsError(f"output {path}: already exists; choose another name, or use --overwrite")
+
+
+def check_folder(field: str, path: Path) -> None:
+    """Refuse a path at which no file can be created; ``field`` begins the message.
+
+    Raises:
+        ConfigError: its folder is missing or not writable, or its name exceeds the file system's limit.
+    """
+    folder = path.parent
+    if not folder.is_dir():
+        raise ConfigError(f"{field}: the folder {folder} does not exist; create it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(f"{field}: the folder {folder} is not writable; make it writable or choose another")
+    if len(os.fsencode(path.name)) > 255:
+        raise ConfigError(f"{field}: the name is longer than 255 bytes; choose a shorter one")
 
 
 def partial_path(target: Path, purpose: str = "") -> Path:

@@ -203,10 +203,8 @@ class LocalBackend:
         context = context or GenerationContext()
         with self._one_at_a_time:
             # 1. Make every check that can refuse the request before reading any weights.
-            if self.loaded is None:
-                check_added_files(self.config)
-            run = begin(request, context, name=self.config.name, resolve=self.resolve, model=self.config)
             self.check_model()
+            run = begin(request, context, name=self.config.name, resolve=self.resolve, model=self.config)
             choice = self.choose(run.request, self._loaded_for)
             run.rewrite(self._prompt_rewriter, self._place(run.request, choice))
             for text in self.notes(run.request):
@@ -304,14 +302,18 @@ class LocalBackend:
         free_device()
 
     def check_model(self) -> None:
-        """Check that the model exists locally or on the Hub, before planning for it.
+        """Check that the files added to the model can be used and that the model exists locally or on the Hub.
+
+        Done once, before planning for the model; a loaded model is not checked again.
 
         Raises:
-            ConfigError, ModelLoadError: see :func:`hunyuan_local.weights.source.check_known`.
+            ConfigError, ModelLoadError: see :func:`hunyuan_local.weights.added_files.check_added_files` and
+                :func:`hunyuan_local.weights.source.check_known`.
         """
         from ...weights.source import check_known  # imports the Hub client, which is slow
 
         if self.loaded is None:
+            check_added_files(self.config)
             check_known(self.config)
 
     def choose(self, request: ResolvedRequest, loaded: RuntimeProfile | None, machine: Machine | None = None) -> Choice:

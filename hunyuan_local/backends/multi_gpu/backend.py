@@ -16,7 +16,6 @@ from ...config import ContextParallel, LoraConfig, ModelConfig, RuntimeProfile
 from ...durable import sweep
 from ...resolved import ResolvedRequest
 from ...schema import GenerationRequest, GenerationResult, Progress
-from ...weights.added_files import check_added_files
 from ..base import Explanation, GenerationContext
 from ..begin import OneAtATime, begin
 from ..local.backend import LocalBackend
@@ -118,12 +117,15 @@ class ParallelBackend:
         """
         context = context or GenerationContext()
         with self._one_at_a_time:
-            if self._group is None:
-                check_added_files(self.config)
-            self._local.check_model()
+            self._check_model()
             choice = self._choose(self.resolve(GenerationRequest(prompt="any")))
             choice.announce(context.on_note)
             self._command("load", {}, choice.profile, context, context.on_note)
+
+    def _check_model(self) -> None:
+        """Check the model unless running ranks have loaded it."""
+        if self._group is None:
+            self._local.check_model()
 
     def rewrite(self, request: GenerationRequest, context: GenerationContext | None = None) -> GenerationRequest:
         """Rewrite the prompt if the request asks for it, on the CPU: the GPUs belong to the ranks."""
@@ -139,10 +141,8 @@ class ParallelBackend:
         context = context or GenerationContext()
         with self._one_at_a_time:
             # 1. Make every check that can refuse the request before starting a process.
-            if self._group is None:
-                check_added_files(self.config)
+            self._check_model()
             run = begin(request, context, name=self.config.name, resolve=self.resolve, model=self.config)
-            self._local.check_model()
             choice = self._choose(run.request)
             run.rewrite(self._prompt_rewriter)
             for text in self._local.notes(run.request):
