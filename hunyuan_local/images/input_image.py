@@ -10,7 +10,7 @@ import hashlib
 import io
 import os
 import warnings
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,9 +35,10 @@ WHITE = (255, 255, 255)
 ON_WHITE = "the image's transparent parts were put on white"
 
 
-@dataclass(frozen=True)
 class InputImage:
-    """A checked image.
+    """A checked image; immutable, and equal to any other with the same file.
+
+    Not a dataclass, which pydantic would turn into a dictionary when a request is copied.
 
     Attributes:
         sha256: SHA-256 of the file, in hexadecimal; identifies the image.
@@ -47,12 +48,24 @@ class InputImage:
         data: content of the file; None if only the description is here, as after reading a request from JSON.
     """
 
-    sha256: str
-    width: int
-    height: int
-    format: str
-    notes: tuple[str, ...] = ()
-    data: bytes | None = field(default=None, repr=False, compare=False)
+    def __init__(
+        self, sha256: str, width: int, height: int, format: str, notes: Iterable[str] = (), data: bytes | None = None
+    ):
+        self.sha256, self.width, self.height, self.format = sha256, width, height, format
+        self.notes, self.data = tuple(notes), data
+
+    def __repr__(self) -> str:
+        return f"<{self.format} {_by(self.size)} {self.sha256[:12]}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, InputImage) and self.sha256 == other.sha256
+
+    def __hash__(self) -> int:
+        return hash(self.sha256)
+
+    def with_data(self, data: bytes) -> InputImage:
+        """Return the image with the content of its file."""
+        return InputImage(self.sha256, self.width, self.height, self.format, self.notes, data)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -143,7 +156,8 @@ def check_image(data: bytes) -> InputImage:
         raise ValueError(f"the image has {_by(upright.size)} pixels; each side must have at least {MIN_SIDE}")
     notes = (ON_WHITE,) if opened.has_transparency_data else ()
     digest = hashlib.sha256(data).hexdigest()
-    return InputImage(digest, *upright.size, "JPEG" if opened.format == "MPO" else str(opened.format), notes, data)
+    format = "JPEG" if opened.format == "MPO" else str(opened.format)
+    return InputImage(digest, upright.width, upright.height, format, notes, data)
 
 
 def _read(path: Path) -> bytes:
@@ -228,7 +242,7 @@ def _from_description(given: object) -> InputImage:
         known = {name: given[name] for name in ("sha256", "width", "height", "format")}
     except KeyError as error:
         raise ValueError(f"the description of an image lacks {error.args[0]}") from None
-    return InputImage(**known, notes=tuple(given.get("notes", ())))
+    return InputImage(**known, notes=given.get("notes", ()))
 
 
 def _by(size: tuple[int, int]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 from ..durable import replacing
@@ -50,7 +49,7 @@ class ImageFolder:
             raise ConfigError(f"image={image.sha256[:12]}…: {file} cannot be read: {error.strerror}") from error
         if hashlib.sha256(data).hexdigest() != image.sha256:
             raise ConfigError(f"image={image.sha256[:12]}…: {file} is damaged; submit the request with the image again")
-        return replace(image, data=data)
+        return image.with_data(data)
 
     def keep_only(self, digests: Iterable[str]) -> None:
         """Delete all images but these."""

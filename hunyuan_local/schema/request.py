@@ -21,6 +21,7 @@ from pydantic import (
 
 from ..errors import FieldProblem, InvalidRequestError
 from ..field_checks import Limits, check_grid, check_range, field_problems
+from ..images import ImageFit, InputImage
 
 # The autoencoder compresses 8x8 pixels into one latent, the transformer groups 2x2 latents into one token: 8 * 2 = 16.
 # In time, the first frame is one latent and each further latent covers 4 frames: 4k+1 frames.
@@ -47,6 +48,14 @@ class GenerationRequest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     prompt: Annotated[str, Field(description="What the video shows.")]
+    image: Annotated[
+        InputImage | None, Field(description="The image with which the video begins; for image-to-video models only.")
+    ] = None
+    image_fit: Annotated[
+        ImageFit | None,
+        Field(description="How the image gets the size of the video: cover (the default) scales and crops it, pad adds "
+              "black bars, stretch distorts it."),
+    ] = None  # fmt: skip
     negative_prompt: Annotated[
         str | None, Field(description="What the video should not show; requires true_cfg_scale above 1.")
     ] = None
@@ -151,6 +160,18 @@ class GenerationRequest(BaseModel):
         if self.original_prompt is not None and self.rewrite not in ("normal", "master"):
             rule = "is set by rewrite='normal' or 'master' and allowed only with them; leave it out"
             raise InvalidRequestError([FieldProblem("original_prompt", self.original_prompt, rule)])
+        return self
+
+    @model_validator(mode="after")
+    def _fit_is_of_an_image(self) -> GenerationRequest:
+        if self.image_fit is not None and self.image is None:
+            raise InvalidRequestError(
+                [
+                    FieldProblem(
+                        "image_fit", self.image_fit, "has no effect without image; give an image, or leave it out"
+                    )
+                ]
+            )
         return self
 
     @property
