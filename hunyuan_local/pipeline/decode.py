@@ -35,7 +35,7 @@ def decode(model: LoadedModel, latents: torch.Tensor, tiling: Tiling | None = No
         tiling: the tiles for this call; None uses the autoencoder's settings.
 
     Yields:
-        uint8 frames [n, 8*H, 8*W, 3], in order; 4*(T-1)+1 in total.
+        uint8 frames [n, 8*H, 8*W, 3], in order; 4*(T-1)+1 in total, without the architecture's extra frames.
 
     Raises:
         InvalidOutputError: the autoencoder produced NaN or infinite values.
@@ -45,7 +45,13 @@ def decode(model: LoadedModel, latents: torch.Tensor, tiling: Tiling | None = No
     with clean_device(model, "decode", "vae"), _set_up(vae, tiling, latents), _emptied_frames():
         # Latents loaded from a checkpoint are on the CPU.
         device = model.placement.device_of("vae")
-        yield from _pieces(vae, latents.to(device, vae.dtype) / vae.config.scaling_factor, model.process_group)
+        latents = latents.to(device, vae.dtype) / vae.config.scaling_factor
+        too_early = model.family.extra_frames
+        for frames in _pieces(vae, latents, model.process_group):
+            kept = frames[too_early:]
+            too_early = max(0, too_early - len(frames))
+            if len(kept):
+                yield kept
 
 
 @torch.no_grad()

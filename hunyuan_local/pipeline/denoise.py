@@ -14,6 +14,7 @@ from ..resolved import ResolvedRequest
 from ..schema import Progress
 from .acceleration import RESUMED_WITH_CACHE, step_cache
 from .checkpoint import Checkpoint, SavedState
+from .image_latents import encode_image
 from .memory.device import translated_shortage
 from .model import LoadedModel, clean_device
 from .preview import Previewer
@@ -76,11 +77,12 @@ def denoise(
     if saved is not None and model.profile.cache is not None:
         on_note(RESUMED_WITH_CACHE)
 
-    # 1. Prompts to embeddings. The text encoders leave the device before the transformer arrives.
+    # 1. Prompts to embeddings, and an image to latents. The encoders leave the device before the transformer arrives.
     on_progress(Progress(stage="encode"))
     began = time.monotonic()
     with translated_shortage("encode"):
         embeds = (model.shared_prompts or model.prompts).encode(request, on_note)
+    image_latents = encode_image(model, request, render_size) if family.takes_image else None
     encode_s = time.monotonic() - began
     if is_cancelled():
         raise GenerationCancelledError("cancelled before the first step; no file was kept")
@@ -96,12 +98,13 @@ def denoise(
 
         # 3. The initial noise, drawn on the CPU so that a seed gives the same noise on every device; or the saved
         #    latents. In each step the scheduler rounds latents and timesteps to the transformer's precision.
+        conditions = family.conditions(pipe, embeds, request, image_latents)
         if saved is None:
             shape = family.latents_shape(pipe, render_size, request.num_frames)
-            latents = torch.randn(shape, generator=generator, dtype=torch.float32).to(device)
+            noise = torch.randn(shape, generator=generator, dtype=torch.float32).to(device)
+            latents = family.start(noise, conditions)
         else:
             latents = saved.latents.to(device, pipe.transformer.dtype)
-        conditions = family.conditions(pipe, embeds, request)
 
         # 4. The loop: a prediction, the scheduler's step, then checkpoint, preview and progress.
         watcher = _Watcher(request, done, checkpoint, previewer, on_progress)

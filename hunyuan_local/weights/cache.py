@@ -16,7 +16,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from ..config import ModelConfig
 from ..durable import replacing
-from .files import MODEL_INDEX, PIPELINE_CLASS, missing_files, pipeline_class
+from .files import MODEL_INDEX, PIPELINE_CLASSES, missing_files, pipeline_class
 from .hub import Hub, translated
 from .hub_private import default_revision
 
@@ -87,7 +87,7 @@ def snapshots(hub: Hub, model_id: str | None = None) -> Iterator[Snapshot]:
         names = _names(repository)
         folders = [path.parent for path in repository.glob(f"snapshots/*/{MODEL_INDEX}") if path.is_file()]
         for folder in sorted(folders, key=lambda folder: folder.stat().st_mtime, reverse=True):
-            if pipeline_class(folder) == PIPELINE_CLASS:
+            if pipeline_class(folder) in PIPELINE_CLASSES:
                 identity = repository.name.removeprefix("models--").replace("--", "/")
                 yield Snapshot(identity, folder, tuple(names.get(folder.name, ())))
 

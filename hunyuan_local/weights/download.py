@@ -23,7 +23,7 @@ from ..config.network import http_client
 from ..errors import ConfigError, ModelLoadError
 from ..schema import Progress
 from .cache import PART
-from .files import CONFIGS, MODEL_INDEX, PIPELINE_CLASS, pipeline_class
+from .files import CONFIGS, MODEL_INDEX, PIPELINE_CLASSES, SUPPORTED, pipeline_class
 from .hub import Hub, RemoteFile, RepositoryListing, translated
 from .transfer import TIMEOUT, TransferStoppedError, fetch_file
 
@@ -84,8 +84,8 @@ def _fetch_small(config: ModelConfig, hub: Hub, listing: RepositoryListing, name
 
 def _check_class(config: ModelConfig, folder: Path) -> None:
     """Refuse a different kind of model before anything large is downloaded."""
-    if (found := pipeline_class(folder)) != PIPELINE_CLASS:
-        raise ConfigError(f"model={config.model_id!r}: is a {found}, not a {PIPELINE_CLASS}")
+    if (found := pipeline_class(folder)) not in PIPELINE_CLASSES:
+        raise ConfigError(f"model={config.model_id!r}: is a {found}, not a {SUPPORTED}")
 
 
 class Download:

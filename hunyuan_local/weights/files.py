@@ -11,9 +11,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 MODEL_INDEX = "model_index.json"
-PIPELINE_CLASS = "HunyuanVideoPipeline"
+# The pipelines that can be run, and whether their videos begin with an image.
+PIPELINE_CLASSES = {"HunyuanVideoPipeline": False, "HunyuanVideoImageToVideoPipeline": True}
+SUPPORTED = " or ".join(PIPELINE_CLASSES)
 _MODELS = ("transformer", "vae", "text_encoder", "text_encoder_2")
-_OTHERS = ("scheduler", "tokenizer", "tokenizer_2")
+_IMAGE_PROCESSOR = "image_processor/preprocessor_config.json"
+_OTHERS = ("scheduler", "tokenizer", "tokenizer_2", "image_processor")
 CONFIGS = (MODEL_INDEX, *(f"{model}/config.json" for model in _MODELS))
 _REQUIRED = (*CONFIGS, "tokenizer/tokenizer.json", "scheduler/scheduler_config.json")
 # Excludes pickles (.bin, .pt) and the second precision that some repositories have (model.fp16.safetensors).
@@ -66,8 +69,10 @@ def pipeline_class(folder: Path) -> str | None:
 def problem_of(folder: Path) -> str:
     """Why a checkpoint cannot be loaded, as a phrase that follows its path; empty if all files are present."""
     missing = missing_files(folder)
-    if MODEL_INDEX not in missing and (found := pipeline_class(folder)) != PIPELINE_CLASS:
-        return f"is a {found}, not a {PIPELINE_CLASS}" if found else f"{MODEL_INDEX} cannot be read"
+    if MODEL_INDEX not in missing and (found := pipeline_class(folder)) not in PIPELINE_CLASSES:
+        return f"is a {found}, not a {SUPPORTED}" if found else f"{MODEL_INDEX} cannot be read"
+    if PIPELINE_CLASSES.get(pipeline_class(folder) or "") and not (folder / _IMAGE_PROCESSOR).is_file():
+        missing.append(_IMAGE_PROCESSOR)
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         return f"lacks {', '.join(missing[:3])}{more}"

@@ -1,1 +1,1 @@
-"""One file per architecture: its components, the conditions from a prompt, and one prediction."""
+"""One file per kind of architecture: its components, the conditions from a prompt and an image, and one prediction."""

@@ -7,7 +7,7 @@ model's videos, without an error.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,47 +16,50 @@ from safetensors import safe_open
 
 from ...config import ModelConfig
 from ...errors import ModelLoadError
-from ...weights.files import MODEL_INDEX, PIPELINE_CLASS, weight_files
+from ...weights.files import MODEL_INDEX, PIPELINE_CLASSES, SUPPORTED, weight_files
+from ..families.base import Family
+from ..families.registry import family_of
 
-_REMEDY = "use a HunyuanVideo text-to-video checkpoint in diffusers' layout"
+_REMEDY = "use a HunyuanVideo checkpoint in diffusers' layout"
 
 
-def check_classes(config: ModelConfig, folder: Path, classes: Mapping[str, type]) -> None:
-    """Reject a checkpoint of another pipeline, with other components, or for image to video.
+def check_classes(config: ModelConfig, folder: Path) -> Family:
+    """Return the architecture of a checkpoint; reject one of another pipeline or with other components.
 
     Args:
         config: for error messages.
         folder: the checkpoint's folder.
-        classes: the expected classes of the components, by name.
 
     Raises:
         ModelLoadError: names the component and its class.
     """
     start = f"model={config.model_id!r}"
     index = _json(config, folder / MODEL_INDEX)
-    name = index.get("_class_name", PIPELINE_CLASS)
-    if name != PIPELINE_CLASS:
-        raise ModelLoadError(f"{start}: is a {name}; only {PIPELINE_CLASS} is supported; {_REMEDY}")
-    for component, wanted in classes.items():
+    transformer = _json(config, folder / "transformer" / "config.json")
+    family = family_of(transformer)
+    if family is None:
+        raise ModelLoadError(
+            f"{start}: its transformer has image_condition_type={transformer['image_condition_type']!r}, which is "
+            f"unknown; {_REMEDY}"
+        )
+    wanted = family.pipeline.__name__
+    if (name := index.get("_class_name", wanted)) != wanted:
+        allowed = SUPPORTED if name not in PIPELINE_CLASSES else f"{wanted} fits its transformer"
+        raise ModelLoadError(f"{start}: is a {name}; only {allowed} is supported; {_REMEDY}")
+    for component, cls in family.classes.items():
         found = (index.get(component) or [None, "nothing"])[1]
         own = _json(config, folder / component / "config.json").get("_class_name", found)
         for name in (found, own):
-            if name != wanted.__name__:
-                raise ModelLoadError(
-                    f"{start}: its {component} is {name}; only {wanted.__name__} is supported; {_REMEDY}"
-                )
-    transformer = _json(config, folder / "transformer" / "config.json")
-    if (kind := transformer.get("image_condition_type")) is not None:
-        raise ModelLoadError(
-            f"{start}: its transformer has image_condition_type={kind!r}, so it is an image-to-video model; {_REMEDY}"
-        )
-    channels = _json(config, folder / "vae" / "config.json").get("latent_channels")
-    for field in ("in_channels", "out_channels"):
-        if channels is not None and transformer.get(field, channels) != channels:
+            if name != cls.__name__:
+                raise ModelLoadError(f"{start}: its {component} is {name}; only {cls.__name__} is supported; {_REMEDY}")
+    channels = _json(config, folder / "vae" / "config.json").get("latent_channels", 16)
+    for field, count in {"in_channels": family.in_channels(channels), "out_channels": channels}.items():
+        if transformer.get(field, count) != count:
             raise ModelLoadError(
-                f"{start}: its transformer has {field}={transformer[field]}, but its vae has latent_channels="
-                f"{channels}; it is an image-to-video model or another architecture; {_REMEDY}"
+                f"{start}: its transformer has {field}={transformer[field]}; {count} fits its vae with "
+                f"latent_channels={channels}; it is another architecture; {_REMEDY}"
             )
+    return family
 
 
 def check_weights(config: ModelConfig, folder: Path, component: str, cls: Any) -> None:

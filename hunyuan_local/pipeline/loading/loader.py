@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, HunyuanVideoPipeline, HunyuanVideoTransformer3DModel
+from diffusers import FlowMatchEulerDiscreteScheduler, HunyuanVideoTransformer3DModel
 from diffusers.utils import logging as diffusers_logging
 
 from ...config import ModelConfig, RuntimeProfile, cache_dir
@@ -24,7 +24,6 @@ from ...weights.source import provide
 from ..acceleration import accelerate
 from ..convolution import prefer_onednn
 from ..families.base import Family
-from ..families.hunyuan_video import HunyuanVideo
 from ..library_output import quiet_transformers
 from ..memory.allocator import keep_freed_memory
 from ..memory.device import is_out_of_memory, out_of_memory
@@ -39,7 +38,6 @@ from .lora import add_loras
 from .quantization import cast_storage, finish_quantization, require, transformer_config
 
 OnNote = Callable[[str], None]
-_FAMILY: Family = HunyuanVideo()
 # The transformer's offload mode, by its residence.
 _OFFLOADS: dict[Residence, Offload] = {
     "device": "none",
@@ -88,24 +86,27 @@ def load_model(
         keep_freed_memory()
     with _translated_errors(config):
         folder = provide(config, lambda transfer: on_progress(transfer.progress), on_note)
-        check_classes(config, folder, _FAMILY.classes)
-        return _assemble(config, profile, folder, on_note)
+        return _assemble(config, profile, folder, check_classes(config, folder), on_note)
 
 
-def _assemble(config: ModelConfig, profile: RuntimeProfile, folder: Path, on_note: OnNote) -> LoadedModel:
+def _assemble(
+    config: ModelConfig, profile: RuntimeProfile, folder: Path, family: Family, on_note: OnNote
+) -> LoadedModel:
     placement = Placement(profile)
     extra_files: dict[str, str] = {}
 
     def load(component: str) -> torch.nn.Module:
         with _translated_errors(config), _quiet_libraries():
             if component == "transformer":
-                module: torch.nn.Module = _read_transformer(config, profile, folder, placement, on_note, extra_files)
+                module: torch.nn.Module = _read_transformer(
+                    config, profile, folder, family, placement, on_note, extra_files
+                )
             else:
-                module = _read(component, config, folder, profile, placement)
+                module = _read(component, config, folder, family, profile, placement)
             placement.place(component, module.eval().requires_grad_(False))
         return module
 
-    pipe = HunyuanVideoPipeline(
+    pipe = family.pipeline(
         text_encoder=None,
         text_encoder_2=None,
         tokenizer=load_llama_tokenizer(folder / "tokenizer", config.prompt_template),
@@ -113,6 +114,7 @@ def _assemble(config: ModelConfig, profile: RuntimeProfile, folder: Path, on_not
         scheduler=FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler", local_files_only=True),
         vae=load("vae"),
         transformer=load("transformer"),
+        **family.parts(folder),
     )
     if profile.vae_tiling:
         pipe.vae.enable_tiling()
@@ -120,21 +122,27 @@ def _assemble(config: ModelConfig, profile: RuntimeProfile, folder: Path, on_not
         prefer_onednn(pipe.vae)
     profile = accelerate(pipe, profile)
     prompts = PromptEncoder(
-        pipe, config.prompt_template, placement, load,
+        pipe, family.prompts, config.prompt_template, placement, load,
         cache=_kept_prompts(config, profile, folder, on_note),
         staged=lambda place: _prompt_cache(config, profile, folder, place, max_bytes=None),
     )  # fmt: skip
-    return LoadedModel(pipe, _FAMILY, config, profile, folder, placement, prompts, extra_files)
+    return LoadedModel(pipe, family, config, profile, folder, placement, prompts, extra_files)
 
 
 def _read(
-    component: str, config: ModelConfig, folder: Path, profile: RuntimeProfile, placement: Placement, **options: object
+    component: str,
+    config: ModelConfig,
+    folder: Path,
+    family: Family,
+    profile: RuntimeProfile,
+    placement: Placement,
+    **options: object,
 ) -> torch.nn.Module:
     """Read one component's weights from its files directly to the target device, without a second full copy."""
     if component not in TEXT_ENCODERS:  # the weight names in their files can differ from the model's
-        check_weights(config, folder, component, _FAMILY.classes[component])
+        check_weights(config, folder, component, family.classes[component])
     module: torch.nn.Module
-    module, loaded = _FAMILY.classes[component].from_pretrained(
+    module, loaded = family.classes[component].from_pretrained(
         folder / component,
         dtype=getattr(torch, getattr(profile.dtypes, component)),
         device_map={"": placement.loading_device(component)},
@@ -152,6 +160,7 @@ def _read_transformer(
     config: ModelConfig,
     profile: RuntimeProfile,
     folder: Path,
+    family: Family,
     placement: Placement,
     on_note: OnNote,
     extra_files: dict[str, str],
@@ -164,7 +173,7 @@ def _read_transformer(
         transformer = load_gguf_transformer(file, folder / "transformer", dtype, on_note)
     else:
         quantization = transformer_config(profile.quantization, dtype)
-        transformer = _read("transformer", config, folder, profile, placement, quantization_config=quantization)
+        transformer = _read("transformer", config, folder, family, profile, placement, quantization_config=quantization)
         finish_quantization(transformer, profile.quantization, dtype)
     for lora in add_loras(transformer, config.lora):
         extra_files[lora.path] = lora.sha256

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from ...config import PromptTemplate
 from ...durable import replacing
+from .prompt import Prompt
 
 Embeddings = dict[str, torch.Tensor]
 
@@ -43,11 +44,11 @@ class PromptCache:
         self._folder, self._max_bytes = folder, max_bytes
         self._shared = [encoder, template.model_dump_json()]
 
-    def has(self, prompt: str) -> bool:
+    def has(self, prompt: Prompt) -> bool:
         """Whether a prompt's file exists; it may still turn out to be damaged."""
         return self._path(prompt).exists()
 
-    def load(self, prompt: str) -> Embeddings | None:
+    def load(self, prompt: Prompt) -> Embeddings | None:
         """The embeddings of a prompt, on the CPU; None if they are missing or damaged."""
         path = self._path(prompt)
         try:
@@ -64,7 +65,7 @@ class PromptCache:
             path.touch()
         return found
 
-    def save(self, prompt: str, embeddings: Embeddings) -> None:
+    def save(self, prompt: Prompt, embeddings: Embeddings) -> None:
         """Save the embeddings of a prompt.
 
         Raises:
@@ -76,8 +77,8 @@ class PromptCache:
         if self._max_bytes is not None:
             self._prune(self._max_bytes)
 
-    def _path(self, prompt: str) -> Path:
-        key = hashlib.sha256(json.dumps([prompt, *self._shared]).encode()).hexdigest()
+    def _path(self, prompt: Prompt) -> Path:
+        key = hashlib.sha256(json.dumps([*prompt.key, *self._shared]).encode()).hexdigest()
         return self._folder / f"prompt-{key}.safetensors"
 
     def _prune(self, max_bytes: int) -> None:

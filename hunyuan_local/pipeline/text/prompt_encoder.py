@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -14,10 +14,12 @@ from ...resolved import FilledRequest
 from ...schema import GenerationRequest, Progress
 from ..memory.device import free_device
 from ..memory.placement import Placement
+from .prompt import Prompt
 from .prompt_cache import NAMES, Embeddings, PromptCache
 from .tokenizers import check_crop_start, find_truncations
 
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
+IMAGE_PLACEHOLDER = "<image>"
 
 
 class EncodesPrompts(Protocol):
@@ -33,6 +35,7 @@ class PromptEncoder:
 
     Args:
         pipe: its ``text_encoder`` and ``text_encoder_2`` are None until they are needed.
+        prompts_of: the prompts of a request that have an effect, by the prefix of their embeddings' names.
         template: the template around every prompt.
         placement: where the encoders compute.
         load: reads one encoder's weights and places it.
@@ -43,6 +46,7 @@ class PromptEncoder:
     def __init__(
         self,
         pipe: HunyuanVideoPipeline,
+        prompts_of: Callable[[GenerationRequest], Mapping[str, Prompt]],
         template: PromptTemplate,
         placement: Placement,
         load: Callable[[str], torch.nn.Module],
@@ -50,9 +54,10 @@ class PromptEncoder:
         staged: Callable[[Path], PromptCache],
     ):
         self._pipe, self._template, self._placement = pipe, template, placement
+        self._prompts_of = prompts_of
         self._load, self._cache, self._make_staged = load, cache, staged
         self._staged: PromptCache | None = None
-        self._last: dict[str, Embeddings] = {}
+        self._last: dict[Prompt, Embeddings] = {}
 
     def encode(self, request: FilledRequest, on_note: Callable[[str], None]) -> Embeddings:
         """Embeddings of a request's prompts, on the transformer's device, named as in the pipeline's ``__call__``.
@@ -64,7 +69,7 @@ class PromptEncoder:
             torch.OutOfMemoryError: an encoder does not fit on the device.
             ModelLoadError: the encoders cannot be loaded.
         """
-        prompts = _prompts_of(request)
+        prompts = self._prompts_of(request)
         found = {prompt: self._encode(prompt, on_note) for prompt in dict.fromkeys(prompts.values())}
         self._last = found  # a run that is retried needs them again
         device = self._placement.device_of("transformer")
@@ -101,7 +106,7 @@ class PromptEncoder:
         """
         self._staged = self._make_staged(folder)
         self._placement.let_stay(*TEXT_ENCODERS)
-        wanted = list(dict.fromkeys(prompt for request in requests for prompt in _prompts_of(request).values()))
+        wanted = list(dict.fromkeys(prompt for request in requests for prompt in self._prompts_of(request).values()))
         for number, prompt in enumerate(wanted, start=1):
             if is_cancelled():
                 break
@@ -133,7 +138,7 @@ class PromptEncoder:
             self._placement.forget(name)
         free_device()
 
-    def _encode(self, prompt: str, on_note: Callable[[str], None]) -> Embeddings:
+    def _encode(self, prompt: Prompt, on_note: Callable[[str], None]) -> Embeddings:
         known = self._last.get(prompt)
         for cache in (self._staged, self._cache):
             if known is None and cache is not None:
@@ -141,17 +146,19 @@ class PromptEncoder:
         if known is not None:
             return known
         self.load()
-        template = self._template.model_dump()
+        given: dict[str, object] = {"prompt": prompt.text}
+        if prompt.image_stride:
+            given |= {"image": prompt.pixels(), "image_embed_interleave": prompt.image_stride}
         # Given embeddings make diffusers skip their encoder, so only one encoder runs, and is on the device, at a time.
         with self._placement.active("text_encoder"):
             embeds, _, mask = self._pipe.encode_prompt(
-                prompt, prompt_template=template, pooled_prompt_embeds=torch.empty(0),
+                **given, prompt_template=self._pipeline_template(), pooled_prompt_embeds=torch.empty(0),
                 device=self._placement.device_of("text_encoder"),
             )  # fmt: skip
             embeds, mask = embeds.cpu(), mask.cpu()
         with self._placement.active("text_encoder_2"):
             device = self._placement.device_of("text_encoder_2")
-            _, pooled, _ = self._pipe.encode_prompt(prompt, prompt_embeds=embeds, device=device)
+            _, pooled, _ = self._pipe.encode_prompt(**given, prompt_embeds=embeds, device=device)
         encoded = dict(zip(NAMES, (embeds, pooled.cpu(), mask), strict=True))
         if self._cache is not None:
             try:
@@ -160,13 +167,20 @@ class PromptEncoder:
                 on_note(f"the encoded prompt cannot be cached: {error}; set HUNYUAN_LOCAL_CACHE_DIR to another folder")
         return encoded
 
+    def _pipeline_template(self) -> dict[str, object]:
+        """The template as ``encode_prompt`` takes it; with an image, also where the image's tokens are.
 
-def _prompts_of(request: GenerationRequest) -> dict[str, str]:
-    """The prompts that have an effect, by the prefix of their embeddings' names."""
-    prompts = {"": request.prompt}
-    if request.negative_prompt is not None and request.true_cfg_scale > 1:
-        prompts["negative_"] = request.negative_prompt
-    return prompts
+        The image takes as many tokens as its encoder has patches, from the place of the template's ``<image>`` on.
+        """
+        template: dict[str, object] = self._template.model_dump()
+        vision = getattr(self._pipe.text_encoder.config, "vision_config", None)
+        if vision is not None:
+            before = self._pipe.tokenizer(self._template.template.split(IMAGE_PLACEHOLDER)[0]).input_ids
+            length = (vision.image_size // vision.patch_size) ** 2
+            template |= {
+                "image_emb_start": len(before), "image_emb_end": len(before) + length, "image_emb_len": length,
+            }  # fmt: skip
+        return template
 
 
 def prompt_notes(pipe: HunyuanVideoPipeline, template: PromptTemplate, request: FilledRequest) -> list[str]:
