@@ -407,7 +407,7 @@ def test_what_is_left_of_a_run_keeps_its_place(tiny: LocalBackend, kind: str) ->
 def test_resuming_with_a_cache_is_reported_as_inexact(starts_process: None, tiny: LocalBackend, tmp_path: Path) -> None:
     backend = LocalBackend(tiny.config, "cpu")
     profile = backend.load().profile
-    backend.loaded = replace(backend.load(), profile=profile.model_copy(update={"cache": CACHES["taylorseer"]}))
+    backend.kept.loaded = replace(backend.load(), profile=profile.model_copy(update={"cache": CACHES["taylorseer"]}))
     notes: list[str] = []
 
     def context() -> GenerationContext:
