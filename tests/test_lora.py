@@ -22,9 +22,9 @@ from hunyuan_local.config import LoraConfig, load_model_config
 from hunyuan_local.errors import ConfigError, HunyuanLocalError, ModelLoadError
 from hunyuan_local.pipeline.attention.mask_free import drop_padding
 from hunyuan_local.pipeline.attention.rotary import keep_rotary_tables
-from hunyuan_local.pipeline.loading.lora import LoadedLora, add_loras, weighted_modules
-from hunyuan_local.pipeline.loading.lora_group import rows_in_order
-from hunyuan_local.weights.lora import original_name, spellings
+from hunyuan_local.pipeline.loading.lora_layer import rows_in_order
+from hunyuan_local.pipeline.loading.lora_loader import LoadedLora, add_loras, weighted_modules
+from hunyuan_local.weights.layer_names import original_name, spellings
 from hunyuan_local.weights.lora_keys import find_layer, kind_of
 from hunyuan_local.weights.single_file import find_file, sha256_of
 

@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 
 from hunyuan_local.config import LoraConfig, load_model_config
 from hunyuan_local.errors import ModelLoadError
-from hunyuan_local.pipeline.loading.lora import add_loras
-from hunyuan_local.pipeline.loading.lora_change import Hadamard, Kronecker
+from hunyuan_local.pipeline.loading.lora_formulas import Hadamard, Kronecker
+from hunyuan_local.pipeline.loading.lora_loader import add_loras
 
 Transformer = HunyuanVideoTransformer3DModel
 SETTINGS = json.loads((Path(load_model_config("tiny").source) / "transformer" / "config.json").read_text())
@@ -214,6 +214,6 @@ def test_a_whole_difference_is_refused_next_to_quantised_layers(
     transformer: Transformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path, {f"diffusion_model.{Q}.diff": random(128, 128)})
-    monkeypatch.setattr("hunyuan_local.pipeline.loading.lora._is_plain", lambda weight: False)
+    monkeypatch.setattr("hunyuan_local.pipeline.loading.lora_loader._is_plain", lambda weight: False)
     with pytest.raises(ModelLoadError, match=rf"lora=.*{Q} is a full matrix.*quantized"):
         add_loras(transformer, [LoraConfig(path=str(path))])

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from hunyuan_local.config import LoraConfig, load_model_config
 from hunyuan_local.errors import ModelLoadError
-from hunyuan_local.pipeline.loading.lora import LoadedLora, add_loras
+from hunyuan_local.pipeline.loading.lora_loader import LoadedLora, add_loras
 
 Transformer = HunyuanVideoTransformer3DModel
 SETTINGS = json.loads((Path(load_model_config("tiny").source) / "transformer" / "config.json").read_text())
