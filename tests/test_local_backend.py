@@ -26,7 +26,7 @@ starts_process = pytest.mark.usefixtures("starts_process")
 
 @pytest.fixture(scope="module")
 def result(starts_process: None, tiny: LocalBackend, tmp_path_factory: pytest.TempPathFactory) -> GenerationResult:
-    """One video of the large size, which the encoder scales up to."""
+    """One video of the large size, to which the encoder scales up."""
     request = GenerationRequest(
         prompt="a white square moving up on a navy background",
         width=640,

@@ -153,7 +153,7 @@ def test_in_a_small_model_the_pattern_needs_both_kinds_of_block() -> None:
     ]  # fmt: skip
 
 
-# --- Files that are none ---
+# --- Files in other formats ---
 
 
 @pytest.mark.parametrize(
