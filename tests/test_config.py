@@ -97,7 +97,7 @@ def test_a_single_file_is_refused_as_what_it_is(
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / file).write_bytes(content)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=re.escape(f"model='models/{file}': is {said}")):  # as a Hub id would look
+    with pytest.raises(ConfigError, match=re.escape(f"model='models/{file}': is {said}")):  # looks like a Hub id
         load_model_config(f"models/{file}")
 
 
@@ -117,7 +117,7 @@ def test_a_hub_id_takes_the_13b_preset() -> None:
 
 
 def preset(template: str = "x {}", crop_start: int = 2, **defaults: object) -> str:
-    """A whole model config as YAML, with some of its defaults changed; None leaves one out."""
+    """A whole model config as YAML, with some defaults changed; None omits one."""
     values = dict(load_model_config("tiny").defaults) | defaults
     return yaml.safe_dump(
         {

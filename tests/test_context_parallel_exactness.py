@@ -16,7 +16,7 @@ SIZES = ("even", "odd", "one-token-text")
 
 @pytest.fixture(scope="module")
 def differences(starts_process: None) -> dict[str, float]:
-    """The largest difference by case, as a share of the largest value; all of them from one group of processes."""
+    """The largest difference by case, relative to the largest value; all from one group of processes."""
     env = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
     done = subprocess.run([sys.executable, SCRIPT], env=os.environ | env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-4000:]
@@ -36,7 +36,7 @@ def test_latents_with_a_negative_prompt_are_those_of_one_process(differences: di
 
 @pytest.mark.parametrize("mode", ["ulysses", "ring"])
 def test_frames_are_those_of_one_process(differences: dict[str, float], mode: str) -> None:
-    assert differences[f"{mode}-plain-frames"] < 1e-5  # of a range of 1
+    assert differences[f"{mode}-plain-frames"] < 1e-5  # for a range of 1
 
 
 @pytest.mark.parametrize("profile", ["group-offload", "sequential-offload", "fp8", "taylorseer", "magcache"])

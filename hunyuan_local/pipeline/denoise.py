@@ -81,7 +81,7 @@ def denoise(
     on_progress(Progress(stage="encode"))
     began = time.monotonic()
     with translated_shortage("encode"):
-        embeds = (model.shared_prompts or model.prompts).encode(request, on_note)
+        embeds = model.encode(request, on_note)
     image_latents = encode_image(model, request, render_size) if family.takes_image else None
     encode_s = time.monotonic() - began
     if is_cancelled():

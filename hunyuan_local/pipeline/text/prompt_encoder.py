@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from diffusers import HunyuanVideoPipeline
@@ -20,14 +19,6 @@ from .tokenizers import check_crop_start, find_truncations
 
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 IMAGE_PLACEHOLDER = "<image>"
-
-
-class EncodesPrompts(Protocol):
-    """What the denoising needs to get embeddings."""
-
-    def encode(self, request: FilledRequest, on_note: Callable[[str], None]) -> Embeddings:
-        """Return the embeddings of a request's prompts; see :meth:`PromptEncoder.encode`."""
-        ...
 
 
 class PromptEncoder:
