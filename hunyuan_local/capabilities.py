@@ -12,12 +12,16 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from .config import ModelConfig, presets
 from .errors import Loss, RequestLossError
 from .schema import MAX_FRAMES, MAX_SEED, GenerationRequest
 
 ALL_FIELDS = frozenset(GenerationRequest.model_fields)
 # Handled before a target sees the request, so no target can lose them.
 SETTLED_HERE = frozenset({"rewrite", "original_prompt"})
+
+# Refused, not lost: without its image a video is another one.
+IMAGE_FIELDS = frozenset({"image", "image_fit"})
 
 
 class Capabilities(BaseModel):
@@ -30,6 +34,9 @@ class Capabilities(BaseModel):
         frames: range of the number of frames, both ends 4k+1; None if the target does not declare one.
         seeds: range of seeds; a request without a seed gets a random one from it.
         prompt_characters: maximum length of a prompt; None if the target does not declare one.
+        takes_image: whether a request must have an image; otherwise it must have none.
+        image_sizes: (width, height) pairs to choose from for an image; see ``GenerationRequest.with_defaults``.
+        image_models: the models to use instead if ``takes_image`` does not fit the request.
         defaults: the target's values for fields that are None.
         price_usd: price of one video in US dollars, None if unknown; ``price_source`` names the source.
     """
@@ -42,9 +49,27 @@ class Capabilities(BaseModel):
     frames: tuple[int, int | None] | None = (1, MAX_FRAMES)
     seeds: tuple[int, int] = (0, MAX_SEED)
     prompt_characters: int | None = None
+    takes_image: bool = False
+    image_sizes: tuple[tuple[int, int], ...] = ()
+    image_models: tuple[str, ...] = ()
     defaults: dict[str, Any] = {}
     price_usd: float | None = None
     price_source: str | None = None
+
+    def fill(self, request: GenerationRequest) -> GenerationRequest:
+        """Return the request with the target's defaults in the fields that are None."""
+        return request.with_defaults(self.defaults, self.image_sizes)
+
+
+def limits_of(model: ModelConfig) -> Capabilities:
+    """The limits of a model that runs here: whether a request must have an image, and the defaults."""
+    others = (other.name for other in presets() if other.takes_image is not model.takes_image)
+    return Capabilities(
+        takes_image=model.takes_image,
+        image_sizes=model.image_sizes,
+        image_models=tuple(others),
+        defaults=dict(model.defaults),
+    )
 
 
 @dataclass(frozen=True)
@@ -70,7 +95,7 @@ def fit(request: GenerationRequest, target: str, limits: Capabilities) -> Fit:
     for loss, changes in _losses(request, target, limits):
         losses.append(loss)
         request = request.replace(**changes)
-    return Fit(request.with_defaults(limits.defaults), tuple(losses))
+    return Fit(limits.fill(request), tuple(losses))
 
 
 def settle(request: GenerationRequest, target: str, limits: Capabilities, *, allow_loss: bool = False) -> Fit:
@@ -88,9 +113,11 @@ def settle(request: GenerationRequest, target: str, limits: Capabilities, *, all
 
 def _losses(request: GenerationRequest, target: str, limits: Capabilities) -> Iterator[tuple[Loss, dict[str, Any]]]:
     """Yield each loss with the corresponding changes to the request."""
+    if (request.image is not None) is not limits.takes_image:
+        yield _image_loss(request, target, limits), {}
     for name, field in GenerationRequest.model_fields.items():
         value = getattr(request, name)
-        if name not in limits.fields | SETTLED_HERE and value != field.default:
+        if name not in limits.fields | SETTLED_HERE | IMAGE_FIELDS and value != field.default:
             yield Loss(name, value, f"{target} does not support this setting"), {name: field.default}
     longest = limits.prompt_characters
     if longest is not None and len(request.prompt) > longest:
@@ -110,6 +137,17 @@ def _losses(request: GenerationRequest, target: str, limits: Capabilities) -> It
     if request.seed is not None and "seed" in limits.fields and _clamp(request.seed, limits.seeds) != request.seed:
         # Do not wrap or clamp: the result would look like the requested seed.
         yield Loss("seed", request.seed, f"{target} supports {_span(limits.seeds)}", "a random seed"), {"seed": None}
+
+
+def _image_loss(request: GenerationRequest, target: str, limits: Capabilities) -> Loss:
+    """The image is missing, or there must be none."""
+    if request.image is not None:
+        rule, others = f"{target} makes videos from text alone", "image-to-video models"
+    else:
+        rule, others = f"{target} makes videos that begin with an image; give one", "text-to-video models"
+    if limits.image_models:
+        rule += f"; {others} are {', '.join(limits.image_models)}"
+    return Loss("image", request.image, rule, permissible=False)
 
 
 def _with_whole_size(request: GenerationRequest, limits: Capabilities) -> GenerationRequest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 from .schema import GenerationRequest
@@ -22,13 +23,18 @@ class FilledRequest(GenerationRequest):
     fps: int
 
     @classmethod
-    def of(cls, request: GenerationRequest, defaults: dict[str, Any]) -> Self:
+    def of(
+        cls, request: GenerationRequest, defaults: dict[str, Any], image_sizes: Sequence[tuple[int, int]] = ()
+    ) -> Self:
         """Return the request with ``defaults`` in the fields that are None.
+
+        Args:
+            image_sizes: see :meth:`hunyuan_local.schema.GenerationRequest.with_defaults`.
 
         Raises:
             InvalidRequestError: a field still has no value; names it.
         """
-        return cls(**request.with_defaults(defaults).model_dump())
+        return cls(**request.with_defaults(defaults, image_sizes).model_dump())
 
 
 class ResolvedRequest(FilledRequest):

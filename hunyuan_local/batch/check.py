@@ -28,7 +28,7 @@ def check_items(
     for item in items:
         problem = _refusal(item.request, backend, allow_loss)
         if problem is None and check_size is not None:
-            request = item.request.with_defaults(dict(backend.capabilities.defaults))
+            request = backend.capabilities.fill(item.request)
             shape = (request.width, request.height, request.num_frames, request.true_cfg_scale > 1)
             if shape not in sizes:
                 sizes[shape] = _size_problem(request, check_size)

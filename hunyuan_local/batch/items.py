@@ -25,11 +25,13 @@ class Maker:
         identity: ``Backend.identity`` of the model or service.
         weights: identity of the model weights; empty if unknown.
         defaults: values of the request fields that are not given.
+        image_sizes: sizes for a request with an image; see ``GenerationRequest.with_defaults``.
     """
 
     identity: str
     weights: str
     defaults: dict[str, object]
+    image_sizes: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,12 @@ def wanted_items(items: Iterable[BatchItem], maker: Maker) -> tuple[list[WantedI
     notes: list[str] = []
     lines: dict[GenerationRequest, list[int]] = {}
     for item in items:
-        request = item.request.with_defaults(dict(maker.defaults))
+        request = item.request.with_defaults(dict(maker.defaults), maker.image_sizes)
         same = lines.setdefault(request, [])
         if same and request.seed is not None:
             notes.append(f"line {item.line}: same video as line {same[0]}, seed {request.seed}; generated once")
             continue
-        parts = [request.model_dump(), len(same), maker.identity, maker.weights]
+        parts = [request.model_dump(mode="json"), len(same), maker.identity, maker.weights]
         same.append(item.line)
         key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
         found.append(WantedItem(item.line, request, key))

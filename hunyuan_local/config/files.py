@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,9 +20,15 @@ from .rewriting import AnswerPhrases, RewriteTemplate
 
 C = TypeVar("C")
 
+# The preset for a checkpoint without a config file: for text to video, or by its transformer's image_condition_type.
+_TEXT_TO_VIDEO = "hunyuan-video"
+_IMAGE_TO_VIDEO = {"token_replace": "hunyuan-video-i2v", "latent_concat": "hunyuan-video-i2v-33ch"}
+
 
 def load_model_config(name: str) -> ModelConfig:
     """Load the config ``name``; for a folder or a Hub id, the 13 B preset with those weights.
+
+    For a folder, the preset is that of its architecture. A Hub id is taken for text to video.
 
     The licence of a folder or of an unknown repository is not determined here, but in
     ``hunyuan_local.weights.licence.licence_of``.
@@ -40,7 +48,6 @@ def load_model_config(name: str) -> ModelConfig:
         return _read_model(path)
     if path.is_file():
         refuse_file(name, path)
-    preset = _read_model(configs_dir() / "models" / "hunyuan-video.yaml")
     if path.is_dir():
         if not (path / "model_index.json").is_file():
             raise ConfigError(
@@ -48,10 +55,10 @@ def load_model_config(name: str) -> ModelConfig:
                 "written by save_pretrained"
             )
         resolved = str(path.resolve())
-        return _at_place(preset, path.name, resolved, None)
+        return _at_place(_preset_for(path), path.name, resolved, None)
     if _looks_like_hub_id(name):
         licence = next((known.licence for known in presets() if known.model_id == name), None)
-        return _at_place(preset, name, name, licence)
+        return _at_place(_read_model(configs_dir() / "models" / f"{_TEXT_TO_VIDEO}.yaml"), name, name, licence)
     raise ConfigError(
         f"model={name!r}: not known, and no such folder; use {', '.join(known)}, a folder in diffusers format, "
         "or a Hub id (owner/name)"
@@ -130,6 +137,15 @@ def presets() -> list[ModelConfig]:
 def cache_names() -> list[str]:
     """Names in ``configs/caches``, sorted."""
     return sorted(path.stem for path in (configs_dir() / "caches").glob("*.yaml"))
+
+
+def _preset_for(folder: Path) -> ModelConfig:
+    """The 13 B preset of a checkpoint's architecture, from its transformer's config; loading checks that it can run."""
+    name: str | None = _TEXT_TO_VIDEO
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        config = json.loads((folder / "transformer" / "config.json").read_text(encoding="utf-8"))
+        name = _IMAGE_TO_VIDEO.get(config.get("image_condition_type"))
+    return _read_model(configs_dir() / "models" / f"{name or _TEXT_TO_VIDEO}.yaml")
 
 
 def _at_place(preset: ModelConfig, name: str, place: str, licence: Licence | None) -> ModelConfig:

@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from ..errors import ConfigError, InvalidRequestError
+from ..resolved import FilledRequest
 from ..schema import SIZE_MULTIPLE, GenerationRequest
 from .places import PACKAGE_DIR
 from .strict import StrictConfig
@@ -102,6 +103,9 @@ class ModelConfig(StrictConfig):
         revision: branch, tag or commit of the repository; None is the main branch.
         prompt_template: must match the checkpoint's tokenizer.
         defaults: values for request fields that are None.
+        takes_image: whether its videos begin with an image: a request must have one, or must have none.
+        image_sizes: the sizes (width, height) it was trained on; with an image, the one whose shape is nearest to the
+            image's is the default. Empty: the default size.
         render_scale: the model renders at this fraction of the requested size, and the encoder scales the frames up; 1
             for models that render every size directly.
         min_render_side: lower limit in pixels for the shorter side after ``render_scale``.
@@ -120,6 +124,8 @@ class ModelConfig(StrictConfig):
     revision: str | None = None
     prompt_template: PromptTemplate
     defaults: GenerationDefaults
+    takes_image: bool = False
+    image_sizes: tuple[tuple[int, int], ...] = ()
     render_scale: float = Field(default=1.0, gt=0, le=1)
     min_render_side: int = Field(default=SIZE_MULTIPLE, ge=SIZE_MULTIPLE)
     notice: str | None = None
@@ -151,6 +157,10 @@ class ModelConfig(StrictConfig):
         """Folder of the weights, inside the package or elsewhere; None for a Hub repository."""
         places = (PACKAGE_DIR / self.model_id, Path(self.model_id))
         return next((place for place in places if place.is_dir()), None)
+
+    def fill(self, request: GenerationRequest) -> FilledRequest:
+        """Return the request with this model's defaults in the fields that are None."""
+        return FilledRequest.of(request, dict(self.defaults), self.image_sizes)
 
     def with_revision(self, revision: str) -> ModelConfig:
         """Return the model at another branch, tag or commit of its repository.

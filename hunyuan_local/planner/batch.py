@@ -14,7 +14,6 @@ from typing import Any, Literal
 from ..config import ModelConfig, RuntimeProfile
 from ..config.tiling import UNTILED
 from ..errors import ConfigError, GpuMemoryError
-from ..resolved import FilledRequest
 from ..schema import TEMPORAL_COMPRESSION, GenerationRequest
 from .assumptions import of_batch
 from .checkpoint import read_architecture
@@ -245,7 +244,7 @@ def seconds_of(
     found = weigh(request, model, machine, run, cards)
     if found.seconds is None:
         raise ConfigError(f"mode={run.name!r}: {found.reason}; 'hunyuan-local plan' lists the possible modes")
-    return _with_shared_decoding(found.seconds, FilledRequest.of(request, dict(model.defaults)).num_frames, cards)
+    return _with_shared_decoding(found.seconds, model.fill(request).num_frames, cards)
 
 
 def makespan(seconds: Sequence[float], replicas: int) -> float:

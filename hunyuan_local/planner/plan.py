@@ -51,7 +51,7 @@ def plan(
         ModelLoadError: a configuration of the checkpoint is unreadable or describes other classes.
     """
     planner = _Planner(read_architecture(model), model, machine, methods or {}, cards)
-    return planner.plan(FilledRequest.of(request, dict(model.defaults)))
+    return planner.plan(model.fill(request))
 
 
 def weigh(request: GenerationRequest, model: ModelConfig, machine: Machine, mode: Mode, cards: int = 1) -> ModePlan:
@@ -60,7 +60,7 @@ def weigh(request: GenerationRequest, model: ModelConfig, machine: Machine, mode
     Raises:
         ModelLoadError: as for ``plan``.
     """
-    filled = FilledRequest.of(request, dict(model.defaults))
+    filled = model.fill(request)
     return _Planner(read_architecture(model), model, machine, {}, cards).weigh(filled, mode)
 
 

@@ -6,6 +6,7 @@ It is validated once, on construction, so code that receives one need not check 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -13,15 +14,17 @@ from pydantic import (
     ConfigDict,
     Field,
     ModelWrapValidatorHandler,
+    SerializerFunctionWrapHandler,
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
 from ..errors import FieldProblem, InvalidRequestError
 from ..field_checks import Limits, check_grid, check_range, field_problems
-from ..images import ImageFit, InputImage
+from ..images import ImageFit, InputImage, nearest_size
 
 # The autoencoder compresses 8x8 pixels into one latent, the transformer groups 2x2 latents into one token: 8 * 2 = 16.
 # In time, the first frame is one latent and each further latent covers 4 frames: 4k+1 frames.
@@ -30,6 +33,7 @@ TEMPORAL_COMPRESSION = 4
 MAX_SIDE = 16384  # limit of the H.264 encoder
 MAX_FRAMES = 4097  # nearly three minutes at 24 fps, far longer than any checkpoint was trained for
 MAX_SEED = 2**64 - 1
+_IMAGE_FIELDS = ("image", "image_fit")
 _SIZE = re.compile(r"([0-9]{1,9})[*x]([0-9]{1,9})")
 
 RewriteMode = Literal["off", "normal", "master"]
@@ -179,6 +183,12 @@ class GenerationRequest(BaseModel):
         """Whether rewriting was requested and has not happened yet."""
         return self.rewrite in ("normal", "master") and self.original_prompt is None
 
+    @model_serializer(mode="wrap")
+    def _without_absent_image(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without an image, the fields are those of versions that had none: stored hashes of requests stay the same."""
+        fields: dict[str, Any] = handler(self)
+        return {name: value for name, value in fields.items() if value is not None or name not in _IMAGE_FIELDS}
+
     def __eq__(self, other: object) -> bool:
         """Compare all fields; a request equals a :class:`FilledRequest` with the same values."""
         return isinstance(other, GenerationRequest) and self.__dict__ == other.__dict__
@@ -189,9 +199,18 @@ class GenerationRequest(BaseModel):
             changes = {"original_prompt": None} | changes
         return type(self)(**(self.model_dump() | changes))
 
-    def with_defaults(self, defaults: dict[str, Any]) -> Self:
-        """Return a validated copy in which ``defaults`` fill the fields that are None."""
+    def with_defaults(self, defaults: dict[str, Any], image_sizes: Sequence[tuple[int, int]] = ()) -> Self:
+        """Return a validated copy in which ``defaults`` fill the fields that are None.
+
+        Args:
+            image_sizes: sizes (width, height) to choose from if there is an image and no size is given: the one whose
+                shape is nearest to the image's.
+        """
         given = {name: value for name, value in self.model_dump().items() if value is not None}
+        if self.image is not None and image_sizes and self.width is None and self.height is None:
+            defaults = defaults | dict(
+                zip(("width", "height"), nearest_size(self.image.size, image_sizes), strict=True)
+            )
         return type(self)(**(defaults | given))
 
 

@@ -20,6 +20,7 @@ from starlette.concurrency import run_in_threadpool
 
 from ..backends.base import with_seed
 from ..backends.local.profile_choice import AUTO, named_profile
+from ..capabilities import limits_of, settle
 from ..config import ModelConfig, load_model_config
 from ..errors import ConfigError, FieldProblem, HunyuanLocalError, InvalidRequestError, QueueFullError
 from ..jobs.eta import Forecaster
@@ -83,9 +84,12 @@ class VideoService:
         """
         config = self.config
         made_by, queue, model_workers = self._workers_of(model, profile)
-        request = submission.request.with_defaults(dict(made_by.defaults) | {"rewrite": config.rewrite})
+        request = submission.request.with_defaults(
+            dict(made_by.defaults) | {"rewrite": config.rewrite}, made_by.image_sizes
+        )
         try:
             self._check(submission, request)
+            settle(submission.request, made_by.name, limits_of(made_by))
         except InvalidRequestError as error:
             raise InvalidRequestError(in_its_words(error.problems, submission.said)) from error
         if shortage := self._disk_shortage():

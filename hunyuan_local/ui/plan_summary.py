@@ -82,7 +82,7 @@ class Planner:
             HunyuanLocalError: the model's config or the profile cannot be read.
         """
         model = self._load_model(name)
-        request = FilledRequest.of(request, dict(model.defaults))
+        request = model.fill(request)
         named = named_profile(profile)
         doubled = request.true_cfg_scale > 1 and bool(request.negative_prompt)
         found = self._plan(

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...capabilities import Capabilities, fit
+from ...capabilities import Capabilities, fit, limits_of, settle
 from ...config import LoraConfig, ModelConfig, RuntimeProfile, load_cache, load_model_config
 from ...planner import Machine
 from ...planner.tiles import Tiles
@@ -79,8 +79,8 @@ class LocalBackend:
 
     @property
     def capabilities(self) -> Capabilities:
-        """No limits beyond those of a request, and the defaults of the model."""
-        return Capabilities(defaults=dict(self.config.defaults))
+        """Whether a request must have an image, and the defaults of the model."""
+        return limits_of(self.config)
 
     @property
     def identity(self) -> str:
@@ -98,7 +98,7 @@ class LocalBackend:
 
     def explain(self, request: GenerationRequest) -> Explanation:
         """What ``generate`` would do; the body is the request with all defaults."""
-        fitted = fit(request, self.name, self.capabilities)
+        fitted = fit(request, self.config.name, self.capabilities)
         from ...weights.source import known_configs
 
         known_configs(self.config)  # refuse a model that does not exist
@@ -108,7 +108,18 @@ class LocalBackend:
 
     def resolve(self, request: GenerationRequest) -> ResolvedRequest:
         """The request with the model's defaults, and a random seed if it has none."""
-        return ResolvedRequest.of(with_seed(request, self.capabilities), self.capabilities.defaults)
+        return ResolvedRequest.of(
+            with_seed(request, self.capabilities), dict(self.config.defaults), self.config.image_sizes
+        )
+
+    def resolve_if_possible(self, request: GenerationRequest) -> ResolvedRequest:
+        """Like :meth:`resolve`.
+
+        Raises:
+            RequestLossError: the request lacks the image that the model needs, or has one that it cannot use.
+        """
+        settle(request, self.config.name, self.capabilities)
+        return self.resolve(request)
 
     def load(self, context: GenerationContext | None = None) -> LoadedModel:
         """Load the model for requests of the default size, or return the loaded one.
@@ -174,7 +185,7 @@ class LocalBackend:
         with self._one_at_a_time:
             # Make every check that can refuse the request before reading any weights.
             self.kept.check()
-            run = begin(request, context, name=self.config.name, resolve=self.resolve, model=self.config)
+            run = begin(request, context, name=self.config.name, resolve=self.resolve_if_possible, model=self.config)
             choice = self.choose(run.request, self.kept.profile)
             run.rewrite(self._prompt_rewriter, self._place(run.request, choice))
             for text in self.notes(run.request):

@@ -142,7 +142,9 @@ class ParallelBackend:
         with self._one_at_a_time:
             # 1. Make every check that can refuse the request before starting a process.
             self._check_model()
-            run = begin(request, context, name=self.config.name, resolve=self.resolve, model=self.config)
+            run = begin(
+                request, context, name=self.config.name, resolve=self._local.resolve_if_possible, model=self.config
+            )
             choice = self._choose(run.request)
             run.rewrite(self._prompt_rewriter)
             for text in self._local.notes(run.request):

@@ -201,7 +201,7 @@ def _make(
     budget = None
     if backend.is_paid:
         budget = Budget(destination.state / "spent.json", limits.price_usd, max_cost_usd)
-    maker = Maker(backend.identity, weights_of(console, backend), dict(limits.defaults))
+    maker = Maker(backend.identity, weights_of(console, backend), dict(limits.defaults), limits.image_sizes)
     wanted, notes = wanted_items(items, maker)
     for note in notes:
         console.print(f"note: {note}", markup=False)
