@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import inspect
 import json
 import re
 from pathlib import Path
@@ -11,13 +12,27 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hunyuan_local.config import RuntimeProfile, load_model_config, load_profile, model_names, profile_names
+from hunyuan_local.config import (
+    GenerationDefaults,
+    RuntimeProfile,
+    load_model_config,
+    load_profile,
+    model_names,
+    profile_names,
+)
 from hunyuan_local.errors import ConfigError
+from hunyuan_local.resolved import FilledRequest
 
 
 @pytest.mark.parametrize("name", model_names())
 def test_every_shipped_model_config_reads(name: str) -> None:
     assert load_model_config(name).name == name
+
+
+def test_a_model_has_a_default_for_each_field_that_a_filled_request_requires() -> None:
+    assert inspect.get_annotations(FilledRequest, eval_str=True) == {
+        name: field.annotation for name, field in GenerationDefaults.model_fields.items()
+    }
 
 
 @pytest.mark.parametrize("name", profile_names())
