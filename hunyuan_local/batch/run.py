@@ -232,6 +232,7 @@ class Batch:
 
     def _enqueue(self, item: WantedItem, request: GenerationRequest) -> Job:
         assert request.seed is not None  # drawn at random, or taken from the earlier job
+        self.folder.keep_image(request)
         origin = {"key": item.key, "line": item.line, "name": item.name_for(request.seed)}
         return self.store.enqueue(request, self.identity, origin, max_attempts=MAX_ATTEMPTS)
 

@@ -45,14 +45,19 @@ class InputImage:
         width, height: size in pixels, after the rotation that the file's EXIF data asks for.
         format: format of the file as Pillow names it, such as ``PNG``.
         notes: what was changed for the model, in words for the user.
-        data: content of the file; None if only the description is here, as after reading a request from JSON.
     """
 
     def __init__(
-        self, sha256: str, width: int, height: int, format: str, notes: Iterable[str] = (), data: bytes | None = None
+        self,
+        sha256: str,
+        width: int,
+        height: int,
+        format: str,
+        notes: Iterable[str] = (),
+        content: bytes | Path | None = None,
     ):
         self.sha256, self.width, self.height, self.format = sha256, width, height, format
-        self.notes, self.data = tuple(notes), data
+        self.notes, self._content = tuple(notes), content
 
     def __repr__(self) -> str:
         return f"<{self.format} {_by(self.size)} {self.sha256[:12]}>"
@@ -63,27 +68,44 @@ class InputImage:
     def __hash__(self) -> int:
         return hash(self.sha256)
 
-    def with_data(self, data: bytes) -> InputImage:
-        """Return the image with the content of its file."""
-        return InputImage(self.sha256, self.width, self.height, self.format, self.notes, data)
-
     @property
     def size(self) -> tuple[int, int]:
         """(width, height) in pixels."""
         return self.width, self.height
 
-    def pixels(self) -> Image:
-        """Decode the image: RGB, upright, without transparency.
+    @property
+    def is_here(self) -> bool:
+        """Whether the file is here, or only its description, as after reading a request from JSON."""
+        return self._content is not None
+
+    def with_content(self, content: bytes | Path) -> InputImage:
+        """Return the image with its file: the bytes, or a path to read when they are needed."""
+        return InputImage(self.sha256, self.width, self.height, self.format, self.notes, content)
+
+    def content(self) -> bytes:
+        """The bytes of the file.
 
         Raises:
-            ConfigError: only the description of the image is here.
+            ConfigError: only the description is here; or the file is gone, or has changed since it was checked.
         """
-        if self.data is None:
+        start = f"image={self.sha256[:12]}"
+        if self._content is None:
+            raise ConfigError(f"{start}: only the description of this image is here; give its file again")
+        if isinstance(self._content, bytes):
+            return self._content
+        try:
+            data = self._content.read_bytes()
+        except OSError as error:
+            raise ConfigError(f"{start}: {self._content} cannot be read: {error.strerror}; give it again") from error
+        if hashlib.sha256(data).hexdigest() != self.sha256:
             raise ConfigError(
-                f"image={self.sha256[:12]}…: the image with this SHA-256 is not here, only its description; give the "
-                "file again"
+                f"{start}: {self._content} has changed since it was checked, or is damaged; give it again"
             )
-        return _upright_rgb(_open(self.data))
+        return data
+
+    def pixels(self) -> Image:
+        """Decode the image: RGB, upright, without transparency; raises what :meth:`content` raises."""
+        return _upright_rgb(_open(self.content()))
 
     def described(self) -> dict[str, Any]:
         """The description without the content, for JSON."""
@@ -131,7 +153,8 @@ def open_image(given: object) -> InputImage:
     if isinstance(given, (bytes, bytearray)):
         return check_image(bytes(given))
     if isinstance(given, (str, os.PathLike)):
-        return check_image(_read(Path(given)))
+        path = Path(given).absolute()
+        return check_image(_read(Path(given))).with_content(path)
     if hasattr(given, "save") and hasattr(given, "getexif"):
         content = io.BytesIO()
         given.save(content, format="PNG")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
+import contextlib
+import re
 from pathlib import Path
 
 from ..durable import replacing
 from ..errors import ConfigError
 from .input_image import InputImage
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class ImageFolder:
@@ -21,40 +23,41 @@ class ImageFolder:
         """Store an image unless it is there already; returns its file.
 
         Raises:
-            ConfigError: only the description of the image is here.
+            ConfigError: the image's file is not here, or has changed.
             OSError: the file cannot be written.
         """
         file = self.path / image.sha256
         if file.exists():
+            file.touch()  # whoever is about to delete it sees that it is needed again
             return file
-        if image.data is None:
-            raise ConfigError(f"image={image.sha256[:12]}…: only its description is here; give the file again")
-        self.path.mkdir(parents=True, exist_ok=True)
-        with replacing(file) as partial:
-            partial.write_bytes(image.data)
+        content = image.content()
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with replacing(file, 0o600) as partial:
+            partial.write_bytes(content)
         return file
 
     def fill(self, image: InputImage) -> InputImage:
-        """Return the image with the content of its file.
+        """Return the image with its file in this folder, which is read when it is needed.
 
         Raises:
-            ConfigError: the file is missing or damaged.
+            ConfigError: the file is missing.
         """
-        if image.data is not None:
+        if image.is_here:
             return image
         file = self.path / image.sha256
-        try:
-            data = file.read_bytes()
-        except OSError as error:
-            raise ConfigError(f"image={image.sha256[:12]}…: {file} cannot be read: {error.strerror}") from error
-        if hashlib.sha256(data).hexdigest() != image.sha256:
-            raise ConfigError(f"image={image.sha256[:12]}…: {file} is damaged; submit the request with the image again")
-        return image.with_data(data)
+        if not file.is_file():
+            raise ConfigError(f"image={image.sha256[:12]}: {file} is missing; submit the request with the image again")
+        return image.with_content(file)
 
-    def keep_only(self, digests: Iterable[str]) -> None:
-        """Delete all images but these."""
-        wanted = set(digests)
-        if self.path.is_dir():
-            for file in self.path.iterdir():
-                if len(file.name) == 64 and file.name not in wanted:
-                    file.unlink(missing_ok=True)
+    def forget(self, digest: str, before: float) -> None:
+        """Delete an image, unless :meth:`keep` was called for it after ``before`` (seconds since 1970)."""
+        file = self.path / digest
+        with contextlib.suppress(FileNotFoundError):
+            if file.stat().st_mtime < before:
+                file.unlink()
+
+    def digests(self) -> list[str]:
+        """The digests of all stored images."""
+        if not self.path.is_dir():
+            return []
+        return sorted(file.name for file in self.path.iterdir() if _DIGEST.fullmatch(file.name))

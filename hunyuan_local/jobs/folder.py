@@ -12,6 +12,8 @@ from pathlib import Path
 from ..backends.base import preview_path
 from ..config.places import default_data_dir
 from ..errors import ConfigError
+from ..images import ImageFolder
+from ..schema import GenerationRequest
 from .job import Job
 from .store import JobStore
 
@@ -54,6 +56,42 @@ class DataFolder:
     def unfinished(self, job: Job) -> Path:
         """The folder with the saved state of an unfinished video."""
         return self.root / "unfinished" / job.job_id
+
+    def keep_image(self, request: GenerationRequest) -> None:
+        """Store a request's input image, if it has one, before the request becomes a job.
+
+        Raises:
+            ConfigError: the image's file is not here, or cannot be written.
+        """
+        if request.image is not None:
+            try:
+                self._images.keep(request.image)
+            except OSError as error:
+                raise ConfigError(
+                    f"image={request.image.sha256[:12]}: cannot be stored in {self._images.path}: {error}"
+                ) from error
+
+    def with_image(self, request: GenerationRequest) -> GenerationRequest:
+        """Return a stored request with the file of its input image, if it has one.
+
+        Raises:
+            ConfigError: the image's file is missing.
+        """
+        if request.image is None or request.image.is_here:
+            return request
+        return request.replace(image=self._images.fill(request.image))
+
+    def forget_image(self, digest: str, before: float) -> None:
+        """Delete the input image with this digest, unless it was stored again after ``before`` (seconds since 1970)."""
+        self._images.forget(digest, before)
+
+    def image_digests(self) -> list[str]:
+        """The digests of all stored input images."""
+        return self._images.digests()
+
+    @property
+    def _images(self) -> ImageFolder:
+        return ImageFolder(self.root / "images")
 
     @property
     def prompts(self) -> Path:

@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 # Files unchanged for this long have no writer: encoders write continuously, and clocks rarely jump by more.
 _ABANDONED_S = 2 * 3600.0
+# An image is stored before its job, within far less than this time.
+_NEEDED_SOON_S = 60.0
 
 
 def prune(folder: DataFolder, store: JobStore, before: float) -> int:
@@ -38,6 +40,8 @@ def discard(folder: DataFolder, store: JobStore, job: Job) -> bool:
         return False
     try:
         folder.remove(job)
+        if job.request.image is not None and not store.uses_image(job.request.image.sha256):
+            folder.forget_image(job.request.image.sha256, time.time() - _NEEDED_SOON_S)
     except OSError as error:
         logger.warning("deleted job %s, but not yet its files: %s", job.job_id, error)
     return True
@@ -50,6 +54,9 @@ def sweep(folder: DataFolder, store: JobStore, now: float) -> None:
     for path in folder.old_files(now - _ABANDONED_S):
         if path.suffix == ".partial" or store.get(path.name.split(".")[0]) is None:
             folder.delete(path)
+    for digest in folder.image_digests():
+        if not store.uses_image(digest):
+            folder.forget_image(digest, now - _NEEDED_SOON_S)
 
 
 @dataclass

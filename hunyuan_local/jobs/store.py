@@ -222,6 +222,13 @@ class JobStore:
             f"SELECT * FROM jobs WHERE {where} ORDER BY number {order} LIMIT ? OFFSET ?", (*values, limit, offset)
         )
 
+    def uses_image(self, digest: str) -> bool:
+        """Whether a job's request has the input image with this SHA-256."""
+        rows = self.database.run(
+            "SELECT 1 FROM jobs WHERE json_extract(request, '$.image.sha256') = ? LIMIT 1", (digest,)
+        )
+        return bool(rows)
+
     def open_ids(self) -> set[str]:
         """The ids of all waiting and running jobs."""
         rows = self.database.run("SELECT job_id FROM jobs WHERE status IN ('queued', 'running')")

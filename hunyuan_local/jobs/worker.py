@@ -119,7 +119,7 @@ class Worker:
             self._load()
             return
         waiting = self._store.find(statuses=["queued", "running"], model=self._queue, limit=_MOST_AHEAD)
-        requests = [job.request for job in waiting if not job.request.awaits_rewriting]
+        requests = [self._folder.with_image(job.request) for job in waiting if not job.request.awaits_rewriting]
         if not requests:  # prompts that await rewriting are not final yet
             self._load()
             return
@@ -197,6 +197,7 @@ class Worker:
             logger.info("job %s: an earlier attempt had finished the file", job.job_id)
             return lambda: found
         job = self._rewritten(job, context)
+        job = job.model_copy(update={"request": self._folder.with_image(job.request)})
         if isinstance(self._backend, StagedBackend):
             return self._backend.start(job.request, context).result
         result = self._backend.generate(job.request, context)

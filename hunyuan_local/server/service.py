@@ -95,6 +95,7 @@ class VideoService:
         if shortage := self._disk_shortage():
             raise DiskFullError(f"{shortage}; try again later")
         request = with_seed(request, DIALECTS[dialect_name].CAPABILITIES)
+        self.folder.keep_image(request)
         origin = {"dialect": dialect_name, "base_url": base_url, "inline": submission.inline} | model_workers
         try:
             return self.store.enqueue(

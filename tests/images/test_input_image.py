@@ -160,5 +160,5 @@ def test_a_url_is_refused_from_python() -> None:
 
 def test_a_description_has_no_pixels() -> None:
     image = open_image(check_image(encoded(Image.new("RGB", SIZE), "PNG")).described())
-    with pytest.raises(ConfigError, match="only its description"):
+    with pytest.raises(ConfigError, match="only the description"):
         image.pixels()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ...capabilities import Capabilities, fit, limits_of, settle
 from ...config import LoraConfig, ModelConfig, RuntimeProfile, load_cache, load_model_config
+from ...errors import FieldProblem, InvalidRequestError
 from ...planner import Machine
 from ...planner.tiles import Tiles
 from ...resolved import ResolvedRequest
@@ -116,9 +117,13 @@ class LocalBackend:
         """Like :meth:`resolve`.
 
         Raises:
+            InvalidRequestError: the image is not here.
             RequestLossError: the request lacks the image that the model needs, or has one that it cannot use.
         """
         settle(request, self.config.name, self.capabilities)
+        if request.image is not None and not request.image.is_here:
+            rule = "only the description of the image is here, not the image; give the file again"
+            raise InvalidRequestError([FieldProblem("image", request.image, rule)])
         return self.resolve(request)
 
     def load(self, context: GenerationContext | None = None) -> LoadedModel:

@@ -24,7 +24,7 @@ from ..prompt_rewriting import PromptRewriter
 from .command import Command
 from .launcher import RankGroup
 from .limits import check_degree
-from .messages import Message
+from .messages import Message, image_text
 
 # Stages in which Ctrl-C lets the ranks stop together. In other stages they are killed.
 _STOPS_IN_A_STEP = ("denoise", "decode", "write")
@@ -153,8 +153,9 @@ class ParallelBackend:
 
             # 2. The ranks do the rest together.
             command = {
-                "asked": request.model_dump(), "request": run.request.model_dump(), "output": str(run.output),
-                "began": run.began, "notes": run.notes, "options": _options(context),
+                "asked": request.model_dump(mode="json"), "request": run.request.model_dump(mode="json"),
+                "image": image_text(run.request), "output": str(run.output), "began": run.began, "notes": run.notes,
+                "options": _options(context),
             }  # fmt: skip
             try:
                 answer = self._command("generate", command, choice.profile, context, run.note)

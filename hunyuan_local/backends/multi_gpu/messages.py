@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
+
+from ...schema import GenerationRequest
 
 Message = dict[str, Any]
+R = TypeVar("R", bound=GenerationRequest)
+
+
+def image_text(request: GenerationRequest) -> str | None:
+    """The file of a request's input image in base64, since a request as JSON only describes it; None without one."""
+    return None if request.image is None else base64.b64encode(request.image.content()).decode()
+
+
+def with_image(request: R, text: str | None) -> R:
+    """Return a request whose input image has the file of :func:`image_text`."""
+    if request.image is None or text is None:
+        return request
+    return request.replace(image=request.image.with_content(base64.b64decode(text)))
 
 
 class MessageSocket:

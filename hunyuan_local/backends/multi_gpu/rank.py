@@ -31,7 +31,7 @@ from ..base import GenerationContext
 from ..begin import Run, open_state
 from ..local.decode_and_write import finish, make_previewer
 from ..local.kept_model import KeptModel
-from .messages import Message, MessageSocket
+from .messages import Message, MessageSocket, with_image
 
 if TYPE_CHECKING:
     from ...pipeline.denoise import Denoised
@@ -121,7 +121,7 @@ class Rank:
         from ...pipeline.model import facts_of
         from ...pipeline.process_group import SharedCheckpoint
 
-        request, context = ResolvedRequest(**command["request"]), self._context(command)
+        request, context = with_image(ResolvedRequest(**command["request"]), command["image"]), self._context(command)
         output = Path(command["output"])
         run = Run(request, output, context, command["began"], notes=command["notes"])
         model, process_group = self._load(command), self._process_group

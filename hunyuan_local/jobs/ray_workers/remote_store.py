@@ -87,6 +87,13 @@ class RemoteFolder(DataFolder):
         there: int = self._keeper.call("free_bytes")
         return min(super().free_bytes(), there)
 
+    def with_image(self, request: GenerationRequest) -> GenerationRequest:
+        """Return a request with the content of its input image, which is on the owner's machine."""
+        if request.image is None or request.image.is_here:
+            return request
+        found: GenerationRequest = self._keeper.call("with_image", request, patience_s=_TRANSFER_PATIENCE_S)
+        return found
+
     def place(self, job: Job, files: Files) -> None:
         """Write a job's saved state where the backend looks for it, replacing an older one."""
         folder = self.unfinished(job)

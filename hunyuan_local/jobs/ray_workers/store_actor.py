@@ -14,6 +14,7 @@ from typing import Any
 
 from ...durable import replacing
 from ...errors import StoreError
+from ...schema import GenerationRequest
 from ..folder import DataFolder
 from ..job import Job
 from ..worker_reports import WorkerReport
@@ -74,6 +75,12 @@ class StoreActor:
             folder = self._folder.unfinished(job)
             found = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
             return job, {path.name: path.read_bytes() for path in found}
+
+    def with_image(self, request: GenerationRequest) -> GenerationRequest:
+        """Return a request with the content of its input image; see :meth:`..folder.DataFolder.with_image`."""
+        request = self._folder.with_image(request)
+        assert request.image is not None  # only such requests are sent here
+        return request.replace(image=request.image.with_content(request.image.content()))
 
     def save(self, job: Job, files: Files) -> bool:
         """Store the saved state of a job; False without any change if the worker no longer owns the job.
