@@ -31,7 +31,7 @@ ORDER = (
     ("config",),
     ("resolved",),
     ("schema",),
-    ("field_checks", "images"),
+    ("field_checks", "images", "outbound"),
     ("stdio",),
     ("errors",),
     ("durable", "durations", "exit_codes", "json_text", "signals", "supervision"),

@@ -24,9 +24,9 @@ from ..config.network import tls_context
 from ..errors import ConfigError, FieldProblem, InvalidRequestError, StoreError
 from ..jobs.job import Job
 from ..jobs.webhook_queue import WebhookQueue
+from ..outbound.address_check import Lookup, PrivateAddressError, find_addresses
 from ..schema import JobView
 from ..wires import novita, wavespeed
-from .address_check import Lookup, PrivateAddressError, find_addresses
 from .webhook_call import CallFailedError, post
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ def check_webhook(url: str, allow_private: bool, *, lookup: Lookup = socket.geta
     try:
         find_addresses(host, port, allow_private=allow_private, limit_s=_LOOKUP_S, lookup=lookup)
     except PrivateAddressError as error:
-        raise _refusal(url, str(error)) from error
+        raise _refusal(url, f"{error}, or start the server with --allow-private-webhooks") from error
     except OSError as error:
         logger.info("webhook to %s: not resolved for now: %s", target.host, error)
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from wire_strategies import unhurried
 
 from hunyuan_local.errors import InvalidRequestError
+from hunyuan_local.outbound.address_check import PrivateAddressError, find_addresses, is_public
 from hunyuan_local.server import webhooks
-from hunyuan_local.server.address_check import PrivateAddressError, find_addresses, is_public
 from hunyuan_local.server.webhooks import check_webhook
 
 # The blocks of the IANA special-purpose registries that are not globally reachable, and multicast.
@@ -323,5 +323,5 @@ def test_private_addresses_are_found_where_they_are_allowed() -> None:
 
 
 def test_private_addresses_are_refused_elsewhere() -> None:
-    with pytest.raises(PrivateAddressError, match="--allow-private-webhooks"):
+    with pytest.raises(PrivateAddressError, match="give a public one"):
         find_addresses("x", 80, allow_private=False, limit_s=5, lookup=resolving("10.0.0.1"))

@@ -1,4 +1,4 @@
-"""Checks the network addresses that the server calls on behalf of clients, and resolves host names to them.
+"""Checks the network addresses that this package calls on behalf of others, and resolves host names to them.
 
 Callers must connect to the addresses returned here instead of resolving the name again, since the second answer may
 differ. Two cases cannot be detected: public addresses of this machine itself, and private addresses behind an IPv6
@@ -76,8 +76,7 @@ def find_addresses(
     # Refuse if any address is private: a name with both kinds is an attempt to bypass this check.
     if not allow_private and not all(map(is_public, addresses)):
         raise PrivateAddressError(
-            f"{host} is or resolves to a private, loopback or otherwise special address; give a public one, or start "
-            "the server with --allow-private-webhooks"
+            f"{host} is or resolves to a private, loopback or otherwise special address; give a public one"
         )
     return addresses
 
@@ -99,7 +98,7 @@ def _look_up(host: str, port: int, limit_s: float, lookup: Lookup) -> list[tuple
     ends = time.monotonic() + limit_s
     if not _LOOKUPS.acquire(timeout=limit_s):
         raise TimeoutError("the name was not looked up: too many other lookups are in progress")
-    threading.Thread(target=ask, name="webhook-lookup", daemon=True).start()
+    threading.Thread(target=ask, name="lookup", daemon=True).start()
     try:
         return answer.result(max(0.0, ends - time.monotonic()))
     except TimeoutError as error:

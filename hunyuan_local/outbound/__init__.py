@@ -1,0 +1,1 @@
+"""Calls to addresses that strangers gave: checked addresses, deadlines and size limits."""

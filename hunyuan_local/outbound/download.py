@@ -1,0 +1,94 @@
+"""One GET of a URL that a stranger gave: checked addresses, checked redirects, limits of size and time."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+
+import httpcore
+import httpx
+
+from ..errors import HunyuanLocalError
+from .address_check import Lookup, PrivateAddressError
+from .checked_network import CheckedNetwork, Deadline
+
+MAX_REDIRECTS = 5
+
+
+class DownloadRefusedError(HunyuanLocalError):
+    """A URL cannot be fetched; the message names the host and the reason, without the path and the query."""
+
+
+def download(
+    url: str,
+    *,
+    max_bytes: int,
+    limit_s: float,
+    allow_private: bool,
+    tls: ssl.SSLContext,
+    lookup: Lookup = socket.getaddrinfo,
+) -> bytes:
+    """Return the body of an http(s) URL.
+
+    Args:
+        max_bytes: larger bodies are refused, as soon as that is known.
+        limit_s: time limit for everything, in seconds, redirects included.
+        allow_private: whether addresses that are not on the public internet may be called.
+
+    Raises:
+        DownloadRefusedError: the text is not such a URL, a host is or resolves to a private address, the server does
+            not answer in time or with an error, or the body is too large.
+    """
+    deadline = Deadline(limit_s)
+    for _ in range(MAX_REDIRECTS + 1):
+        target = _checked(url)
+        try:
+            found = _get(target, max_bytes, CheckedNetwork(allow_private, lookup, deadline), tls)
+        except httpcore.TimeoutException as error:
+            raise DownloadRefusedError(f"{target.host} did not answer in time ({limit_s:g} s)") from error
+        except (httpcore.NetworkError, httpcore.ProtocolError) as error:
+            raise DownloadRefusedError(f"{target.host} cannot be called: {error or type(error).__name__}") from error
+        except PrivateAddressError as error:
+            raise DownloadRefusedError(str(error)) from error
+        if isinstance(found, bytes):
+            return found
+        url = str(target.join(found))
+    raise DownloadRefusedError(f"{target.host} redirects more than {MAX_REDIRECTS} times")
+
+
+def _checked(url: str) -> httpx.URL:
+    try:
+        target = httpx.URL(url)
+        port = target.port
+    except (httpx.InvalidURL, ValueError) as error:
+        raise DownloadRefusedError("not a URL; give one such as https://host/path") from error
+    if target.scheme not in ("http", "https") or not target.host or port == 0:
+        raise DownloadRefusedError("must be like https://host/path or http://host:port/path")
+    if target.userinfo:
+        raise DownloadRefusedError("must not contain a user name or password; give the file itself")
+    return target
+
+
+def _get(target: httpx.URL, max_bytes: int, network: CheckedNetwork, tls: ssl.SSLContext) -> bytes | str:
+    """The body, or the address of a redirect."""
+    address = httpcore.URL(scheme=target.raw_scheme, host=target.raw_host, port=target.port, target=target.raw_path)
+    headers = {
+        "Host": target.netloc.decode("ascii"), "User-Agent": "hunyuan-local", "Accept": "*/*",
+        "Accept-Encoding": "identity", "Connection": "close",
+    }  # fmt: skip
+    with (
+        httpcore.HTTPConnection(address.origin, ssl_context=tls, network_backend=network) as connection,
+        connection.stream("GET", address, headers=list(headers.items())) as answer,
+    ):
+        given = httpx.Headers(answer.headers)
+        if answer.status in (301, 302, 303, 307, 308) and "location" in given:
+            return given["location"]
+        if answer.status != 200:
+            raise DownloadRefusedError(f"{target.host} answered HTTP {answer.status}")
+        parts, size = [], 0
+        for part in answer.iter_stream():
+            size += len(part)
+            if size > max_bytes:
+                raise DownloadRefusedError(f"{target.host} sends more than {max_bytes:,} bytes")
+            parts.append(part)
+    return b"".join(parts)
