@@ -27,7 +27,7 @@ ORDER = (
     ("planner",),
     ("pipeline", "wires"),
     ("provenance", "weights"),
-    ("capabilities", "frame_checks", "rewriting", "video"),
+    ("capabilities", "frame_checks", "image_source", "rewriting", "video"),
     ("config",),
     ("resolved",),
     ("schema",),

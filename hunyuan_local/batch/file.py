@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, FieldProblem, InvalidRequestError
+from ..image_source import read_image
+from ..images import InputImage
 from ..schema import MAX_SEED, GenerationRequest, parse_size
 from .formats import Format, Record, find_comments, lines_of, read_csv, read_json_lines, read_text, without_comments
 from .recognition import Recognised, recognise, refuse_other_types, refuse_suffix
@@ -71,7 +74,8 @@ def read_batch(
     """Read and check a whole batch file.
 
     Args:
-        path: the file, or ``-`` for standard input; UTF-8, with or without a byte order mark.
+        path: the file, or ``-`` for standard input; UTF-8, with or without a byte order mark. A line's ``image`` is a
+            URL, or a file relative to the folder of this one.
         format: the file's format. The default follows the suffix (.jsonl and .ndjson, .csv and .tsv); any other file
             is text with one prompt per line, unless its content is recognised as JSON lines or CSV. In text, lines
             that begin with ``#`` are comments; write ``\\#`` for a prompt that begins with ``#``.
@@ -90,9 +94,11 @@ def read_batch(
     text, found, notes = _prepared(_read(path, name), format, path, name)
     items: list[BatchItem] = []
     bad_lines: list[BadLine] = []
+    # Lines may share an image, which is read or fetched once.
+    open_image = cache(partial(read_image, folder=None if path == "-" else Path(path).parent))
     for record in _records(text, found, name):
         try:
-            requests = _requests(record, defaults, seeds, num_videos_per_prompt)
+            requests = _requests(record, defaults, seeds, num_videos_per_prompt, open_image)
         except _LineError as error:
             bad_lines.append(BadLine(record.line, _printable(str(error))))
             continue
@@ -192,7 +198,11 @@ def _records(text: str, found: Recognised, name: str) -> Iterator[Record]:
 
 
 def _requests(
-    record: Record, defaults: dict[str, Any], seeds: Sequence[int], num_videos_per_prompt: int
+    record: Record,
+    defaults: dict[str, Any],
+    seeds: Sequence[int],
+    num_videos_per_prompt: int,
+    open_image: Callable[[str], InputImage],
 ) -> list[GenerationRequest]:
     """The requests of one record, one per video; raises _LineError with all its problems."""
     if record.fields is None:
@@ -200,6 +210,8 @@ def _requests(
     fields, size_problems = _split_size(record.fields)
     problems = [*record.problems, *map(str, size_problems)]
     try:
+        if isinstance(fields.get("image"), str):
+            fields = fields | {"image": open_image(fields["image"])}
         request = GenerationRequest(**(defaults | fields))
     except InvalidRequestError as error:
         raise _LineError("; ".join([*problems, *map(str, error.problems)])) from error

@@ -28,6 +28,7 @@ from ...batch.run import Batch
 from ...batch.summary import Summary
 from ...config.extras import require_ray
 from ...errors import BatchIncompleteError, ConfigError, GenerationCancelledError, HunyuanLocalError, ReportError
+from ...image_source import read_image
 from ...jobs.pool import Pool
 from ...provenance import check_source_date
 from ...schema import GenerationRequest
@@ -127,6 +128,8 @@ def command(
     console = stderr()
     check_source_date()
     defaults = {name: flags.pop(name, None) for name in ("size", *GenerationRequest.model_fields) if name != "prompt"}
+    if defaults["image"] is not None:
+        defaults["image"] = read_image(defaults["image"])
     found = read_batch(file, format=format, defaults=defaults, seeds=seeds, num_videos_per_prompt=num_videos_per_prompt)
     for note in found.notes:
         console.print(f"note: {note}", markup=False)

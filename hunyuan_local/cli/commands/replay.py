@@ -15,7 +15,9 @@ from ...backends.registry import get_backend
 from ...config import ModelConfig
 from ...config.places import temporary_folder
 from ...errors import ConfigError
+from ...image_source import read_image
 from ...provenance import Provenance, differences, read_provenance
+from ...schema import GenerationRequest
 from ...video import check_output_path, read_frames
 from ..shared.console import ProgressDisplay, stderr
 from ..shared.options import model_option
@@ -26,6 +28,7 @@ from ..shared.options import model_option
 @partial(model_option, default_of="the same as FILE")
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Keep the new video as this file.")
 @click.option("--overwrite", is_flag=True, help="Replace the output file if it exists.")
+@click.option("--image", metavar="FILE|URL", help="The image that FILE begins with; FILE itself only names it.")
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
 def command(
     file: Path,
@@ -34,6 +37,7 @@ def command(
     profile: str | None,
     output: Path | None,
     overwrite: bool,
+    image: str | None,
     as_json: bool,
 ) -> None:
     """Generate FILE again from its provenance and compare the frames.
@@ -51,13 +55,14 @@ def command(
         )
     if output is not None:
         check_output_path(output, overwrite)
+    request = _with_image(file, old.request, image)
     backend = get_backend(
         "local", model=model or _model_of(old), revision=revision, profile=profile or old.runtime or old.profile
     )
     with temporary_folder("hunyuan-local-replay-") as folder, ProgressDisplay(stderr()) as display:
         display.begin()
         target = output or folder / "replay.mp4"
-        result = backend.generate(old.request, display.context(target, overwrite))
+        result = backend.generate(request, display.context(target, overwrite))
         new = Provenance(**result.provenance)
         identical = new.frames_sha256 == old.frames_sha256
         psnr_db = None if identical else psnr_of_files(file, target)
@@ -72,6 +77,23 @@ def command(
     if not as_json:
         print("\n".join(changed) or "model, profile, device and library versions are the same")
     raise SystemExit(0 if identical else 1)
+
+
+def _with_image(file: Path, request: GenerationRequest, image: str | None) -> GenerationRequest:
+    """The request with the file of its image, which must be the one that was used."""
+    if request.image is None:
+        if image is not None:
+            raise ConfigError(f"image={image!r}: {file} was generated from text alone; omit --image")
+        return request
+    named = f"the image with the SHA-256 {request.image.sha256}"
+    if image is None:
+        raise ConfigError(f"{file}: was generated from {named}, which is not part of it; give it with --image")
+    given = read_image(image)
+    if given != request.image:
+        raise ConfigError(
+            f"image={image!r}: {file} was generated from {named}; this one has {given.sha256}; give the same file"
+        )
+    return request.replace(image=given)
 
 
 def psnr_of_files(first: Path, second: Path) -> float:

@@ -20,6 +20,8 @@ from ...backends.local.profile_choice import require_libraries
 from ...backends.registry import backend_names, get_backend
 from ...config import GIB, LoraConfig, cache_names, model_names, profile_names
 from ...errors import FieldProblem, InvalidRequestError
+from ...image_source import read_image
+from ...images import InputImage
 from ...schema import GenerationRequest, field_limits, parse_size
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 # The prompt is an argument; only rewriting sets original_prompt.
 _NO_FLAGS = ("prompt", "original_prompt")
+_METAVARS = {"image": "FILE|URL"}
 DEFAULT_MODEL_TEXT = "hunyuan-video with a GPU, else tiny"
 
 
@@ -50,7 +53,7 @@ def request_options(command: Function) -> Function:
         if name not in _NO_FLAGS:
             flag = f"--{name.replace('_', '-')}"
             command = click.option(
-                flag, name, type=_value_type(field.annotation), help=f"{field.description}{_request_range(name)}",
+                flag, name, type=_value_type(field.annotation), metavar=_METAVARS.get(name), help=f"{field.description}{_request_range(name)}",
                 show_default=_default_shown(name, field),
             )(command)  # fmt: skip
     return click.option("--size", metavar="W*H", help="Width and height, such as 1280*720 or 1280x720.")(command)
@@ -84,6 +87,8 @@ def request_from(prompt: str, size: str | None, flags: dict[str, Any]) -> Genera
         InvalidRequestError: a value is not allowed, or ``--size`` is combined with ``--width`` or ``--height``.
     """
     given = {name: flags[name] for name in GenerationRequest.model_fields if flags.get(name) is not None}
+    if "image" in given:
+        given["image"] = read_image(given["image"])
     if size is not None:
         width, height = parse_size(size)
         if given.keys() & {"width", "height"}:
@@ -255,5 +260,7 @@ def _value_type(annotation: Any) -> type | click.Choice[Any]:
     """The click type of a field: ``int`` for ``int | None``, a choice for a ``Literal``."""
     if typing.get_origin(annotation) is typing.Literal:
         return click.Choice(typing.get_args(annotation))
+    if annotation is InputImage:
+        return str
     members = [member for member in typing.get_args(annotation) if member is not type(None)]
     return _value_type(members[0]) if members else annotation
