@@ -234,10 +234,12 @@ class LocalBackend:
         )
 
     def notes(self, request: ResolvedRequest) -> list[str]:
-        """Notes about the model, and about the size if the video is scaled up to it."""
+        """Notes about the model, about the image, and about the size if the video is scaled up to it."""
         from ...weights.licence import notices_of
 
         notes = notices_of(self.config)
+        if request.image is not None:
+            notes += request.image.notes
         width, height = self.config.render_size(request.width, request.height)
         if (width, height) != (request.width, request.height):
             factor = min(request.width / width, request.height / height)
