@@ -28,6 +28,7 @@ class Stored:
         largest: the largest layer.
         pinned: page-locked host memory for a copy; torch's host allocator rounds tensors of up to 1 MiB up
             to a power of two (``pinned_max_round_threshold_mb:1``).
+        pinned_rounded: the same where it rounds all tensors up (before torch 2.13, or by the user's settings).
         scales: quantization scales that stay on the GPU under group offload.
         grown: bytes that the first step adds.
         quantizing: temporary bytes, in addition to the layer itself, while the largest layer is quantized.
@@ -41,6 +42,7 @@ class Stored:
     scales: int
     grown: int
     quantizing: int = 0
+    pinned_rounded: int = 0
 
     @property
     def streamed_peak(self) -> int:
@@ -62,12 +64,13 @@ def store(component: Component, dtype: str, method: Method = FULL) -> Stored:
     """Sizes of a component's weights with this dtype and quantization method."""
     layers = tuple(component.layers())
     blocks: OrderedDict[str, int] = OrderedDict()
-    total = rest = largest = pinned = scales = 0
+    total = rest = largest = pinned = rounded = scales = 0
     for layer in layers:
         tensors = method.layer_tensors(layer, dtype)
         size = sum(tensors)
         total, largest = total + size, max(largest, size)
         pinned += sum(_pinned(tensor) for tensor in tensors)
+        rounded += sum(_power_of_two(tensor) for tensor in tensors)
         if match := _BLOCK.match(layer.name):
             blocks[match[0]] = blocks.get(match[0], 0) + size
         else:
@@ -75,7 +78,7 @@ def store(component: Component, dtype: str, method: Method = FULL) -> Stored:
         scales += _scales(layer, method, dtype)
     quantizing = max((layer.weight * method.quantizing_bytes for layer in layers if method.quantizes(layer)), default=0)
     return Stored(
-        total, tuple(blocks.values()), rest, largest, pinned, scales, method.grown_by(layers), quantizing
+        total, tuple(blocks.values()), rest, largest, pinned, scales, method.grown_by(layers), quantizing, rounded
     )  # fmt: skip
 
 
@@ -88,4 +91,9 @@ def _scales(layer: Layer, method: Method, dtype: str) -> int:
 
 def _pinned(size: int) -> int:
     """Bytes of the allocated block: the next power of two up to 1 MiB, else the size itself."""
-    return 1 << (size - 1).bit_length() if 1 < size <= 2**20 else size
+    return _power_of_two(size) if size <= 2**20 else size
+
+
+def _power_of_two(size: int) -> int:
+    """The next power of two (``c10::llvm::PowerOf2Ceil`` in torch's ``CachingHostAllocator.h``)."""
+    return 1 << (size - 1).bit_length() if size > 1 else size

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from ...config import CacheConfig, FirstBlockCache, MagCache, ModelConfig, RuntimeProfile, load_profile, profile_names
 from ...config.extras import require_peft
+from ...config.profiles import ComponentPlacement
 from ...config.quantization import GGUF_NEEDS, INSTALL, NEEDS, installed_libraries
 from ...errors import ConfigError, GpuMemoryError
 from ...planner import Machine, ModePlan, Plan, detect_machine, plan
@@ -111,6 +112,8 @@ def with_cache(profile: RuntimeProfile, cache: CacheConfig | None, model: ModelC
         cache = cache.model_copy(update={"threshold": threshold, "thresholds": {}})
     if cache == profile.cache:
         return profile
+    if profile.name == AUTO:  # the plan weighed compiling without a cache, which skips the steps that it would shorten
+        profile = profile.model_copy(update={"compile": False})
     try:
         return RuntimeProfile(**(dict(profile) | {"cache": cache}))
     except ValidationError as error:
@@ -151,7 +154,8 @@ def choose_profile(
         profile = loaded.model_copy(update={"vae_tiling": same.mode.vae_tiling})
         return Choice(profile, machine=found.machine)
     mode = found.require_choice()
-    return Choice(_profile(AUTO, mode.mode, found.machine.device), _reason(found, mode), found.machine)
+    profile = _profile(AUTO, mode.mode, found.machine.device, text_stays=mode.text_stays, compile=mode.compile)
+    return Choice(profile, _reason(found, mode), found.machine)
 
 
 def place_beside(
@@ -192,10 +196,11 @@ def for_the_largest(requests: Iterable[ResolvedRequest], choose: Callable[[Resol
     return None
 
 
-def _profile(name: str, mode: Mode, device: str) -> RuntimeProfile:
+def _profile(name: str, mode: Mode, device: str, *, text_stays: bool = False, compile: bool = False) -> RuntimeProfile:
+    on_gpu = ComponentPlacement(text_encoder="device", text_encoder_2="device")
     return RuntimeProfile(
         name=name, device=device, dtypes=DTYPES[device], offload=mode.offload, quantization=mode.quantization,
-        vae_tiling=mode.vae_tiling,
+        vae_tiling=mode.vae_tiling, placement=on_gpu if text_stays else ComponentPlacement(), compile=compile,
     )  # fmt: skip
 
 
