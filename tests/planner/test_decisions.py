@@ -9,7 +9,7 @@ import pytest
 from hunyuan_local.backends.local.profile_choice import choose_profile, with_cache
 from hunyuan_local.config import FirstBlockCache, load_model_config
 from hunyuan_local.config.allocator import Allocator
-from hunyuan_local.planner import Machine, ModePlan, find_gpu, plan
+from hunyuan_local.planner import Machine, ModePlan, find_gpu, plan, plan_batch
 from hunyuan_local.planner.compiling import COMPILE_SECONDS, MARGIN
 from hunyuan_local.schema import GenerationRequest
 
@@ -59,6 +59,14 @@ def test_the_profile_that_is_chosen_keeps_them_on_the_device() -> None:
 
 def test_a_profile_of_a_small_card_lets_them_visit() -> None:
     assert choose_profile(REQUEST, LARGE, machine=machine("l40s")).profile.residence("text_encoder") == "visit"
+
+
+def test_a_loaded_model_that_keeps_them_there_is_replaced_for_a_video_without_room_for_them() -> None:
+    loaded = choose_profile(REQUEST, LARGE, machine=machine("h100")).profile
+    full = modes("h100")["none+tiling"].needed_gpu_range[1]
+    assert choose_profile(REQUEST, LARGE, loaded, machine("h100")).profile == loaded
+    tight = choose_profile(REQUEST, LARGE, loaded, machine("h100", gpu_memory_bytes=full - GIB)).profile
+    assert (tight.offload, tight.residence("text_encoder")) == ("none", "visit")
 
 
 def test_modes_planned_as_named_let_them_visit_and_are_not_compiled() -> None:
@@ -144,6 +152,20 @@ def test_streamed_and_quantized_blocks_are_not_compiled(name: str) -> None:
 def test_the_profile_that_is_chosen_is_compiled_where_it_pays() -> None:
     slow = machine("l40s", gpu_memory_bytes=80 * GIB)
     assert choose_profile(REQUEST, LARGE, machine=slow).profile.compile
+
+
+def test_the_note_of_the_choice_says_what_was_decided_and_that_the_time_is_a_guess() -> None:
+    slow = machine("l40s", gpu_memory_bytes=80 * GIB)
+    reason = choose_profile(REQUEST, LARGE, machine=slow).reason
+    assert "min, a guess for this GPU, not counting model loading" in reason
+    assert "the text encoders stay on the GPU between prompts; compile: chosen: about 60 s once" in reason
+
+
+def test_a_batch_counts_the_time_to_compile_once_for_each_process() -> None:
+    found = plan_batch(REQUEST, LARGE, machine("h100"), 4, 96).of("replicas")
+    option = next(item for item in found if item.plan.name == "none+tiling")
+    loading = next(item for item in found if item.plan.name == "none+fp8+tiling").seconds.load
+    assert option.plan.compile and option.seconds.load == pytest.approx(loading + COMPILE_SECONDS)
 
 
 def test_a_step_cache_takes_precedence_over_compiling_by_the_plan() -> None:
