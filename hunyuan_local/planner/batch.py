@@ -239,11 +239,11 @@ def seconds_of(
         ConfigError: the machine cannot run this mode, regardless of its memory.
     """
     _check("cards", cards, MOST_CARDS, "the cards of one machine")
-    if isinstance(run, RuntimeProfile):
+    if named := isinstance(run, RuntimeProfile):
         if run.device == "cpu":
             machine = Machine(None, machine.host_memory_bytes, libraries=machine.libraries)
         run = Mode(run.offload, run.quantization, run.vae_tiling)
-    found = weigh(request, model, machine, run, cards)
+    found = weigh(request, model, machine, run, cards, as_named=named)
     if found.seconds is None:
         raise ConfigError(f"mode={run.name!r}: {found.reason}; 'hunyuan-local plan' lists the possible modes")
     return _with_shared_decoding(found.seconds, FilledRequest.of(request, dict(model.defaults)).num_frames, cards)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from typing import Any, Literal
 
@@ -34,7 +34,7 @@ class Utilisation:
     convolution: float
 
 
-KINDS = tuple(field.name for field in fields(Utilisation))
+KINDS = tuple(item.name for item in fields(Utilisation))
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Shares:
     usual: Utilisation
     lowest: Utilisation
     highest: Utilisation
-    sources: Mapping[str, str]
+    sources: Mapping[str, str] = field(hash=False)
     least: tuple[int, int] | None = None
 
 

@@ -22,6 +22,8 @@ from .cards import GpuSpec, gpu_specs, recognise
 from .host_memory import available_bytes
 
 _UNITS = {"b": 1, "kib": 2**10, "mib": 2**20, "gib": GIB, "tib": 2**40, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+# What only a build of torch for AMD's GPUs contains, on Linux and Windows.
+_HIP_LIBRARIES = ("libtorch_hip.so", "torch_hip.dll")
 # float32 FLOP/s per core, as the built-in model reached on a shared server.
 CPU_CORE_FLOPS = 10e9
 
@@ -103,12 +105,19 @@ def why_not_compile() -> str | None:
 
 
 def has_cuda_driver() -> bool:
-    """Whether NVIDIA's driver is installed, or AMD's, whose GPUs torch also calls CUDA devices.
+    """Whether NVIDIA's driver is installed, or torch is a build for AMD's GPUs, which it also calls CUDA devices.
 
     Saves importing torch if not.
     """
     try:
         ctypes.CDLL("libcuda.so.1" if os.name == "posix" else "nvcuda.dll")
     except OSError:
-        return Path("/dev/kfd").exists()
+        return is_rocm_build()
     return True
+
+
+def is_rocm_build() -> bool:
+    """Whether the installed torch is a build for AMD's GPUs (``torch.version.hip``), without importing it."""
+    found = importlib.util.find_spec("torch")
+    folders = [] if found is None else found.submodule_search_locations or []
+    return any((Path(folder) / "lib" / name).exists() for folder in folders for name in _HIP_LIBRARIES)

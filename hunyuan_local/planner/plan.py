@@ -62,14 +62,25 @@ def plan(
     return planner.plan(FilledRequest.of(request, dict(model.defaults)))
 
 
-def weigh(request: GenerationRequest, model: ModelConfig, machine: Machine, mode: Mode, cards: int = 1) -> ModePlan:
+def weigh(
+    request: GenerationRequest,
+    model: ModelConfig,
+    machine: Machine,
+    mode: Mode,
+    cards: int = 1,
+    *,
+    as_named: bool = False,
+) -> ModePlan:
     """Estimate one mode of a request; it need not be one of ``all_modes``.
+
+    Args:
+        as_named: as for ``plan``.
 
     Raises:
         ModelLoadError: as for ``plan``.
     """
     filled = FilledRequest.of(request, dict(model.defaults))
-    return _Planner(read_architecture(model), model, machine, {}, cards).weigh(filled, mode)
+    return _Planner(read_architecture(model), model, machine, {}, cards, as_named=as_named).weigh(filled, mode)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
 import pytest
 
 from hunyuan_local.config import load_model_config
@@ -180,10 +183,22 @@ def test_nvidias_gpus_have_expandable_segments(visible: list[CudaDevice], monkey
     assert (detect_machine().gpu.name, detect_machine().allocator) == ("h100-nvl", Allocator())
 
 
-def test_amds_driver_is_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("library", "expected"), [("libtorch_hip.so", True), ("libtorch_cuda.so", False)])
+def test_a_build_for_amd_is_recognised_without_importing_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str, expected: bool
+) -> None:
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / library).touch()
+    spec = ModuleSpec("torch", None, is_package=True)
+    spec.submodule_search_locations = [str(tmp_path)]
+
     def nothing(name: str) -> None:
         raise OSError(name)
 
     monkeypatch.setattr(machine_module.ctypes, "CDLL", nothing)
-    monkeypatch.setattr(machine_module.Path, "exists", lambda path: str(path) == "/dev/kfd")
-    assert machine_module.has_cuda_driver()
+    monkeypatch.setattr(machine_module.importlib.util, "find_spec", lambda name: spec)
+    assert machine_module.has_cuda_driver() == expected
+
+
+def test_a_machine_can_be_a_key() -> None:
+    assert hash(Machine(80 * GIB, None, find_gpu("h100"))) == hash(Machine(80 * GIB, None, find_gpu("h100")))

@@ -180,7 +180,9 @@ def place_beside(
     if machine.gpu_memory_bytes is None:
         return Place()
     mode = Mode(profile.offload, profile.quantization, profile.vae_tiling)
-    if needed_bytes <= machine.gpu_memory_bytes - weigh(request, model, machine, mode).needed_gpu_bytes:
+    leaves = profile.residence("text_encoder") != "device"
+    video = weigh(request, model, machine, mode, as_named=leaves).needed_gpu_bytes
+    if needed_bytes <= machine.gpu_memory_bytes - video:
         return Place("cuda")
     fits_alone = needed_bytes <= machine.gpu_memory_bytes - CUDA_CONTEXT
     return Place("cuda", stays=False) if is_empty and fits_alone else Place()
