@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import platform
 import sys
 from dataclasses import dataclass
 
@@ -44,10 +45,10 @@ def this_allocator(*, rocm: bool = False) -> Allocator:
     """The allocators of this process as the package sets them, or as the user does.
 
     Args:
-        rocm: whether torch is a build for AMD's GPUs, for which the package leaves the default.
+        rocm: whether torch is a build for AMD's GPUs, for which the package leaves the default, as on WSL.
     """
     chosen = user_settings()
-    expandable = sys.platform == "linux" and not rocm
+    expandable = sys.platform == "linux" and not rocm and "microsoft" not in platform.release().lower()
     exact = _torch_version() >= EXACT_PINNED_SINCE
     if chosen:
         expandable = chosen.get("expandable_segments", "").lower() == "true"

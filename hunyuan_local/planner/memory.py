@@ -133,10 +133,11 @@ def _streamed_peak(architecture: Architecture, shape: Shape, setup: Setup, store
     """Peak bytes of a pass with streamed blocks: the maximum, over the kinds of blocks, of weights + activations."""
     config, parts = architecture.transformer, trace_parts(architecture.transformer, pass_of(architecture, shape, setup))
     dual, total = config.num_layers, config.num_layers + config.num_single_layers
+    at_once = setup.streamed_blocks
     return max(
-        stored.streamed_beside(0, 1) + parts["ends"].peak_bytes,
-        stored.streamed_beside(0, dual) + parts["dual"].peak_bytes,
-        stored.streamed_beside(dual, total) + parts["single"].peak_bytes,
+        stored.streamed_beside(0, 1, at_once) + parts["ends"].peak_bytes,
+        stored.streamed_beside(0, dual, at_once) + parts["dual"].peak_bytes,
+        stored.streamed_beside(dual, total, at_once) + parts["single"].peak_bytes,
     )
 
 
@@ -186,10 +187,9 @@ def _on_gpu(stored: dict[str, Stored], setup: Setup) -> dict[Stage, int]:
         after = 0 if setup.method.movable else active
         peaks = (loading, stuck + max(llama.total, clip.total), active, after + vae.total)
     elif setup.offload == "group":
-        # What is outside the transformer's blocks stays on the GPU from loading on.
-        stays = transformer.rest + transformer.scales
-        encode = stays + max(llama.streamed_peak, clip.total)
-        peaks = (max(loading, stays), encode, transformer.streamed_peak, stays + vae.total)
+        at_once = setup.streamed_blocks
+        encode = max(llama.streamed_peak(at_once), clip.total)
+        peaks = (loading, encode, transformer.streamed_peak(at_once), vae.total + transformer.scales)
     else:
         # accelerate's AlignDevicesHook moves one layer's tensors to the GPU for its forward.
         peaks = (0, max(llama.largest, clip.largest), transformer.largest, vae.largest)
@@ -200,7 +200,7 @@ def _resting(stored: dict[str, Stored], setup: Setup, stage: Stage, weights: int
     """Bytes of weights that stay on the GPU during the whole stage, so that they leave no gaps."""
     if setup.offload == "group":
         transformer = stored["transformer"]
-        return transformer.rest + transformer.scales + (stored["vae"].total if stage == "decode" else 0)
+        return {"denoise": transformer.rest + transformer.scales, "decode": stored["vae"].total}.get(stage, 0)
     if setup.offload == "sequential":
         return 0
     return weights - (stored["transformer"].quantizing if stage == "load" and setup.offload == "none" else 0)

@@ -52,6 +52,8 @@ class Setup:
             weights. Memory is that of one card, and main memory that of its process.
         text_stays: whether, without offload, the text encoders stay on the GPU between prompts.
         allocator: how torch allocates.
+        streamed_blocks: the most blocks that are on the GPU at a time under group offload: this package queues two and
+            has the next one fetched, diffusers alone has the running one and the next.
     """
 
     device: Literal["cuda", "cpu"] = "cuda"
@@ -66,3 +68,4 @@ class Setup:
     cards: int = 1
     text_stays: bool = False
     allocator: Allocator = AS_SET
+    streamed_blocks: int = 3

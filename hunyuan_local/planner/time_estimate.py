@@ -107,9 +107,10 @@ def estimate(
     elif setup.offload == "group":
         # diffusers prefetches the next block while one runs, yet a step took about the sum of both times: 0.58 s of
         # computation and 0.50 s of copies took 1.23 s in the package, 0.87 s without a pipeline around it
-        # (benchmarks/results, H100). What is outside the transformer's blocks stays on the GPU.
+        # (benchmarks/results, H100). What is outside the transformer's blocks stays on the GPU for the whole stage.
         encode += (sum(llama.blocks) / pinned + (llama.rest + clip.total) / plain) * passes
         step += sum(transformer.blocks) / pinned
+        once = transformer.rest / plain
         pinning = (transformer.total + llama.total) / (PINNING_GBS * 1e9)
     elif setup.offload == "sequential":
         encode, step = encode + text / plain * passes, step + transformer.total / plain

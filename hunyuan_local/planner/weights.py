@@ -44,19 +44,18 @@ class Stored:
     quantizing: int = 0
     pinned_rounded: int = 0
 
-    @property
-    def streamed_peak(self) -> int:
-        """Peak bytes on the GPU while all blocks are streamed."""
-        return self.streamed_beside(0, len(self.blocks))
+    def streamed_peak(self, at_once: int) -> int:
+        """Peak bytes on the GPU while all blocks are streamed, ``at_once`` of them there at a time."""
+        return self.streamed_beside(0, len(self.blocks), at_once)
 
-    def streamed_beside(self, first: int, last: int) -> int:
+    def streamed_beside(self, first: int, last: int, at_once: int) -> int:
         """Peak bytes on the GPU while blocks ``first`` to ``last - 1`` are streamed.
 
-        ``rest + max over i of (block_i + block_{i+1}) + scales``: the running block, and the next one, which a stream
-        prefetches (diffusers' ``_apply_group_offloading_block_level``, one block per group).
+        ``rest + max over i of (block_i + ... + block_{i + at_once - 1}) + scales``: the running blocks, and the next
+        one, which a stream prefetches (diffusers' ``_apply_group_offloading_block_level``, one block per group).
         """
-        pairs = [sum(self.blocks[i : i + 2]) for i in range(first, last)]
-        return self.rest + max(pairs, default=sum(self.blocks)) + self.scales
+        windows = [sum(self.blocks[i : i + at_once]) for i in range(first, last)]
+        return self.rest + max(windows, default=sum(self.blocks)) + self.scales
 
 
 @lru_cache(maxsize=64)

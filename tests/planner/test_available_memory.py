@@ -90,6 +90,7 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in allocator.VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(allocator.sys, "platform", "linux")
+    monkeypatch.setattr(allocator.platform, "release", lambda: "6.8.0-generic")
 
 
 @pytest.mark.parametrize(
@@ -115,6 +116,11 @@ def test_only_linux_has_expandable_segments(
 ) -> None:
     monkeypatch.setattr(allocator.sys, "platform", platform)
     assert this_allocator().expandable == expected
+
+
+def test_wsl_has_none(no_settings: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allocator.platform, "release", lambda: "6.6.87.2-microsoft-standard-WSL2")
+    assert not this_allocator().expandable
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ def test_a_plan_says_what_it_decided_and_warns() -> None:
 
 def test_a_mode_that_may_need_more_than_the_card_has_says_so() -> None:
     text = " ".join(run("--gpu", "4080", "--host-memory", "64GiB").stdout.split())
-    assert "14.0 GiB (12.8 to 17.4) of GPU memory" in text and "It may run out of GPU memory" in text
+    assert "14.2 GiB (13.1 to 17.8) of GPU memory" in text and "It may run out of GPU memory" in text
 
 
 def test_json_has_the_ranges(document: dict) -> None:
