@@ -202,3 +202,25 @@ def test_a_build_for_amd_is_recognised_without_importing_it(
 
 def test_a_machine_can_be_a_key() -> None:
     assert hash(Machine(80 * GIB, None, find_gpu("h100"))) == hash(Machine(80 * GIB, None, find_gpu("h100")))
+
+
+@pytest.mark.parametrize(
+    ("hip", "cuda", "platform", "missing"),
+    [
+        (
+            "7.0.51831",
+            None,
+            "ROCm 7.0.51831",
+            "this build of torch is for AMD's GPUs (ROCm), and no AMD GPU is visible",
+        ),
+        (None, "13.0", "CUDA 13.0", "no CUDA device is visible"),
+        (None, None, "CUDA None", "this build of torch has no CUDA"),
+    ],
+)
+def test_a_build_of_torch_is_called_what_it_is(
+    monkeypatch: pytest.MonkeyPatch, hip: str | None, cuda: str | None, platform: str, missing: str
+) -> None:
+    monkeypatch.setattr(device.torch.version, "hip", hip)
+    monkeypatch.setattr(device.torch.version, "cuda", cuda)
+    monkeypatch.setattr(device.torch.cuda, "is_available", lambda: False)
+    assert (device.platform_of_torch(), device.why_no_gpu()) == (platform, missing)
