@@ -18,6 +18,7 @@ from hunyuan_local.backends.base import GenerationContext
 from hunyuan_local.backends.local.backend import LocalBackend
 from hunyuan_local.backends.local.out_of_memory import OutOfMemoryFallback, why_impossible
 from hunyuan_local.config import GroupOffload, OutOfMemoryConfig, RuntimeProfile, load_model_config, load_profile
+from hunyuan_local.config.profiles import ComponentPlacement
 from hunyuan_local.errors import GpuMemoryError
 from hunyuan_local.pipeline.loading import loader
 from hunyuan_local.pipeline.memory.device import translated_shortage
@@ -60,6 +61,16 @@ def test_tiles_do_not_help_the_denoising() -> None:
 @pytest.mark.parametrize("stage", ["load", "encode", "denoise", "decode"])
 def test_then_each_offload_is_tried_once(stage: str) -> None:
     assert offloads(fallback(), stage) == ["model", "group", "sequential"]
+
+
+def test_text_encoders_that_stay_on_the_device_leave_it_first() -> None:
+    placement = ComponentPlacement(text_encoder="device", text_encoder_2="device", vae="device")
+    found = fallback(GPU.model_copy(update={"placement": placement}))
+    retry = found.next_retry(out_of("denoise"), False)
+    assert (retry.profile.offload, retry.profile.residence("text_encoder")) == ("none", "visit")
+    assert retry.profile.placement.vae == "device"  # nothing else of the user's placement is changed
+    assert "the text encoders on the device only while they encode" in retry.text
+    assert offloads(found, "denoise") == ["model", "group", "sequential"]
 
 
 def test_what_the_machine_cannot_do_is_left_out() -> None:

@@ -6,9 +6,9 @@ import pytest
 from live_tensors import LARGE
 
 from hunyuan_local.planner.architecture import Transformer
+from hunyuan_local.planner.cards import find_gpu, recognise
 from hunyuan_local.planner.context_parallel import heads_a_card, wasted_share, why_not
 from hunyuan_local.planner.denoising import Pass, trace_pass
-from hunyuan_local.planner.machine import find_gpu, recognise
 from hunyuan_local.planner.time_estimate import exchange_seconds
 
 CONFIG = Transformer.model_validate(LARGE["transformer"])

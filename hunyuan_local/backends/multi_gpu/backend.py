@@ -173,6 +173,8 @@ class ParallelBackend:
     def _choose(self, request: ResolvedRequest) -> Choice:
         """The named profile, or the plan's choice for a single process; checks it against the degree."""
         choice = self._local.choose(request, self._profile)
+        if self._local.profile is None:  # the plan weighs compiling for one process; ranks cannot compile
+            choice = replace(choice, profile=choice.profile.model_copy(update={"compile": False}))
         check_degree(self.shared, self.config, request, choice.profile, _gpus(choice.profile))
         return replace(choice, profile=choice.profile.model_copy(update={"context_parallel": self.shared}))
 

@@ -10,7 +10,7 @@ from ...config import ContextParallel, FirstBlockCache, ModelConfig, RuntimeProf
 from ...errors import ConfigError
 from ...planner.checkpoint import read_architecture
 from ...planner.context_parallel import can_share
-from ...planner.memory import Shape
+from ...planner.setup import Shape
 from ...resolved import ResolvedRequest
 
 # The backends in ``pipeline.attention.BACKENDS`` for which diffusers supports context parallelism. Ring merges partial

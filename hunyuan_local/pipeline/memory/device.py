@@ -28,17 +28,25 @@ _SHORTAGES = (
 
 @dataclass(frozen=True)
 class CudaDevice:
-    """One visible device; ``memory_bytes`` is its total."""
+    """One visible device.
+
+    Attributes:
+        name: as torch calls it.
+        memory_bytes: its total memory.
+        capability: compute capability of NVIDIA's GPUs; for AMD's, the first two numbers of the ``gfx`` name.
+        rocm: version of ROCm if torch is a build for AMD's GPUs, which torch calls ``cuda`` too; None for NVIDIA's.
+    """
 
     name: str
     memory_bytes: int
     capability: tuple[int, int]
+    rocm: str | None = None
 
 
 def cuda_devices() -> list[CudaDevice]:
     """Every visible CUDA device, in torch's order."""
     properties = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
-    return [CudaDevice(p.name, p.total_memory, (p.major, p.minor)) for p in properties]
+    return [CudaDevice(p.name, p.total_memory, (p.major, p.minor), torch.version.hip) for p in properties]
 
 
 def available_bytes() -> int:
@@ -48,7 +56,7 @@ def available_bytes() -> int:
 
 
 def describe_gpu() -> dict[str, Any]:
-    """The first CUDA device and torch's CUDA and cuDNN versions, for a machine card."""
+    """The first CUDA device and torch's CUDA, ROCm and cuDNN versions, for a machine card."""
     properties = torch.cuda.get_device_properties(0)
     return {
         "name": properties.name,
@@ -56,6 +64,7 @@ def describe_gpu() -> dict[str, Any]:
         "compute_capability": [properties.major, properties.minor],
         "count": torch.cuda.device_count(),
         "cuda": torch.version.cuda,
+        **({"rocm": torch.version.hip} if torch.version.hip else {}),
         "cudnn": cast("Callable[[], int | None]", torch.backends.cudnn.version)(),
     }
 
@@ -86,6 +95,8 @@ def why_no_gpu() -> str | None:
     """Why no CUDA device can be used, or None if one can."""
     if torch.cuda.is_available():
         return None
+    if torch.version.hip is not None:
+        return "this build of torch is for AMD's GPUs (ROCm), and no AMD GPU is visible"
     return "this build of torch has no CUDA" if torch.version.cuda is None else "no CUDA device is visible"
 
 
@@ -104,10 +115,15 @@ def free_device() -> None:
         free_pinned_memory()
 
 
+def platform_of_torch() -> str:
+    """What torch was built for: ``CUDA 13.0`` or ``ROCm 7.0``."""
+    return f"CUDA {torch.version.cuda}" if torch.version.hip is None else f"ROCm {torch.version.hip}"
+
+
 def device_name(profile: RuntimeProfile) -> str:
     """Name of the profile's device, for provenance."""
     if profile.device == "cuda":
-        return f"{torch.cuda.get_device_name(0)}, CUDA {torch.version.cuda}"
+        return f"{torch.cuda.get_device_name(0)}, {platform_of_torch()}"
     return f"cpu, {torch.get_num_threads()} threads"
 
 
