@@ -22,6 +22,7 @@ from ..errors import ConfigError, first_line
 from .attention.kernel_choice import choose_backend, fastest_first, find_problem
 from .attention.mask_free import drop_padding
 from .attention.rotary import keep_rotary_tables
+from .blocks import run_in_chunks
 from .diffusers_private import first_block_hook
 from .memory.device import is_out_of_memory, out_of_memory
 
@@ -52,6 +53,7 @@ def accelerate(pipe: HunyuanVideoPipeline, profile: RuntimeProfile) -> RuntimePr
     backend = choose_backend(profile.attention_backend, fastest_first(capability), functools.cache(why_not))
     drop_padding(pipe.transformer, backend)
     keep_rotary_tables(pipe.transformer)
+    run_in_chunks(pipe.transformer)
     if profile.compile:
         compile_blocks(pipe.transformer, profile.device)
     return profile.model_copy(update={"attention_backend": backend})

@@ -1,0 +1,79 @@
+"""Queries, keys and values of an attention layer, and its output projections, as the attention processors need them."""
+
+from __future__ import annotations
+
+import torch
+
+from ..diffusers_private import HunyuanVideoAttnProcessor2_0
+from .elementwise import Eager, Elementwise
+from .rotary import ComplexTables
+
+# The projections of the image tokens, and in single-stream blocks of the text tokens too; then the norms of queries and
+# keys. _TEXT is for the text tokens of dual-stream blocks.
+_JOINT = (("to_q", "norm_q"), ("to_k", "norm_k"), ("to_v", None))
+_TEXT = (("add_q_proj", "norm_added_q"), ("add_k_proj", "norm_added_k"), ("add_v_proj", None))
+Tables = tuple[torch.Tensor, torch.Tensor]
+
+
+class JoinedProcessor(HunyuanVideoAttnProcessor2_0):
+    """Base of our processors: they also accept image and text tokens joined, as ``blocks`` passes them.
+
+    Such a call has no ``encoder_hidden_states``: ``hidden_states`` [B, tokens, channels] starts with as many image
+    tokens as the rotary tables have, and so does the result.
+
+    Attributes:
+        elementwise: how queries and keys are normalized and rotated.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elementwise: Elementwise = Eager()
+        self._complex = ComplexTables()
+
+    def project(
+        self, attn: torch.nn.Module, image: torch.Tensor, text: torch.Tensor | None, tables: Tables
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries, keys and values [B, tokens, heads, head_dim] of the image, then the text; normalized and rotated.
+
+        Args:
+            attn: the attention layer.
+            image: [B, tokens, channels]; without ``text``, the text's tokens may follow the image's.
+            text: [B, tokens, channels], or None.
+            tables: cosines and sines of the image tokens.
+        """
+        table, work = self._complex.of(tables), self.elementwise
+        if text is not None and attn.add_q_proj is None:
+            image, text = torch.cat([image, text], dim=1), None
+        found = []
+        for (name, norm), (text_name, text_norm) in zip(_JOINT, _TEXT, strict=True):
+            part = _heads(attn, name, image)
+            if text is None:
+                found.append(work.norm_rotate(getattr(attn, norm), part, table) if norm else part)
+                continue
+            text_part = _heads(attn, text_name, text)
+            if norm and text_norm:
+                # The norms write into the joined tensor, which therefore needs no further pass.
+                joined = part.new_empty(len(part), part.shape[1] + text_part.shape[1], *part.shape[2:])
+                work.norm_rotate(getattr(attn, norm), part, table, joined[:, : part.shape[1]])
+                work.norm_rotate(getattr(attn, text_norm), text_part, None, joined[:, part.shape[1] :])
+            else:
+                joined = torch.cat([part, text_part], dim=1)
+            found.append(joined)
+        query, key, value = found
+        return query, key, value
+
+
+def _heads(attn: torch.nn.Module, name: str, states: torch.Tensor) -> torch.Tensor:
+    """One projection of states [B, tokens, channels] as [B, tokens, heads, head_dim]."""
+    found: torch.Tensor = getattr(attn, name)(states)
+    return found.unflatten(2, (attn.heads, -1))
+
+
+def project_out(attn: torch.nn.Module, image: torch.Tensor, text: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Apply the output projections of dual-stream blocks to attention results [B, tokens, channels]."""
+    to_out, to_add_out = getattr(attn, "to_out", None), getattr(attn, "to_add_out", None)
+    if to_out is not None:
+        image = to_out[1](to_out[0](image))
+    if to_add_out is not None:
+        text = to_add_out(text)
+    return image, text
