@@ -93,7 +93,6 @@ def test_a_library_sets_what_is_read(module: str, text: str) -> None:
 
 @pytest.mark.parametrize("name", ["_scaled_dot_product_flash_attention_for_cpu", "mkldnn_convolution", "gelu.out"])
 def test_an_operator_of_torch_is_there(name: str) -> None:
-    import torch
 
     assert pkgutil.resolve_name(f"torch:ops.aten.{name}")
 

@@ -65,6 +65,7 @@ class _MaskFreeProcessor(JoinedProcessor):
         backend = self._attention_backend
         found = dispatch_attention_fn(query, key, value, attn_mask=attention_mask, backend=backend)
         found = found.flatten(2, 3).to(query.dtype)
+        del query, key, value  # not needed by the output projections
         if encoder_hidden_states is None:
             return found, None
         image_length = hidden_states.shape[1]

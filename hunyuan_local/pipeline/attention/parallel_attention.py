@@ -131,6 +131,7 @@ class SplitAttention(JoinedProcessor):
         image = hidden_states[:, :image_length] if not self.has_text else hidden_states
         query, key, value = self.project(attn, image, text if self.has_text else None, image_rotary_emb)
         found = self._attend(query, key, value).flatten(2, 3).to(query.dtype)
+        del query, key, value  # not needed by the output projections
         if text is None:  # the padding token, if there is one, gets zeros
             return torch.nn.functional.pad(found, (0, 0, 0, hidden_states.shape[1] - found.shape[1])), None
         found_text = found[:, image_length:] if self.has_text else torch.zeros_like(text)

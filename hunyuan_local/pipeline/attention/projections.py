@@ -8,10 +8,10 @@ from ..diffusers_private import HunyuanVideoAttnProcessor2_0
 from .elementwise import Eager, Elementwise
 from .rotary import ComplexTables
 
-# The projections of the image tokens, and in single-stream blocks of the text tokens too; then the norms of queries and
-# keys. _TEXT is for the text tokens of dual-stream blocks.
-_JOINT = (("to_q", "norm_q"), ("to_k", "norm_k"), ("to_v", None))
-_TEXT = (("add_q_proj", "norm_added_q"), ("add_k_proj", "norm_added_k"), ("add_v_proj", None))
+# Projections and norms of queries and keys: of the image tokens, and in single-stream blocks of the text tokens too;
+# _TEXT, of the text tokens of dual-stream blocks.
+_JOINT = (("to_q", "norm_q"), ("to_k", "norm_k"))
+_TEXT = (("add_q_proj", "norm_added_q"), ("add_k_proj", "norm_added_k"))
 Tables = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -41,26 +41,30 @@ class JoinedProcessor(HunyuanVideoAttnProcessor2_0):
             text: [B, tokens, channels], or None.
             tables: cosines and sines of the image tokens.
         """
-        table, work = self._complex.of(tables), self.elementwise
+        table = self._complex.of(tables)
         if text is not None and attn.add_q_proj is None:
             image, text = torch.cat([image, text], dim=1), None
-        found = []
-        for (name, norm), (text_name, text_norm) in zip(_JOINT, _TEXT, strict=True):
-            part = _heads(attn, name, image)
-            if text is None:
-                found.append(work.norm_rotate(getattr(attn, norm), part, table) if norm else part)
-                continue
-            text_part = _heads(attn, text_name, text)
-            if norm and text_norm:
-                # The norms write into the joined tensor, which therefore needs no further pass.
-                joined = part.new_empty(len(part), part.shape[1] + text_part.shape[1], *part.shape[2:])
-                work.norm_rotate(getattr(attn, norm), part, table, joined[:, : part.shape[1]])
-                work.norm_rotate(getattr(attn, text_norm), text_part, None, joined[:, part.shape[1] :])
-            else:
-                joined = torch.cat([part, text_part], dim=1)
-            found.append(joined)
-        query, key, value = found
+        if text is None:
+            query, key = (
+                self.elementwise.norm_rotate(getattr(attn, norm), _heads(attn, name, image), table)
+                for name, norm in _JOINT
+            )
+            return query, key, _heads(attn, "to_v", image)
+        query, key = (self._project_both(attn, names, image, text, table) for names in zip(_JOINT, _TEXT, strict=True))
+        value = torch.cat([_heads(attn, "to_v", image), _heads(attn, "add_v_proj", text)], dim=1)
         return query, key, value
+
+    def _project_both(
+        self, attn: torch.nn.Module, names: tuple[tuple[str, str], tuple[str, str]], image: torch.Tensor,
+        text: torch.Tensor, table: torch.Tensor,
+    ) -> torch.Tensor:  # fmt: skip
+        """Queries or keys of image and text; the norms write into the joined tensor, which needs no pass of its own."""
+        (name, norm), (text_name, text_norm) = names
+        part, text_part = _heads(attn, name, image), _heads(attn, text_name, text)
+        joined = part.new_empty(len(part), part.shape[1] + text_part.shape[1], *part.shape[2:])
+        self.elementwise.norm_rotate(getattr(attn, norm), part, table, joined[:, : part.shape[1]])
+        self.elementwise.norm_rotate(getattr(attn, text_norm), text_part, None, joined[:, part.shape[1] :])
+        return joined
 
 
 def _heads(attn: torch.nn.Module, name: str, states: torch.Tensor) -> torch.Tensor:
