@@ -72,7 +72,7 @@ def _dual(
     conditions = [_conditions(norm, temb, 6) for norm in (block.norm1, block.norm1_context)]
     normed = []
     for x, norm, (shift, scale, *_) in zip(streams, (block.norm1, block.norm1_context), conditions, strict=True):
-        normed.append(torch.empty_like(x))
+        normed.append(x.new_empty(x.shape))  # contiguous, which the first block's input is not
         _modulate_into(elementwise, norm.norm, x, scale, shift, normed[-1])
     attended = block.attn(
         hidden_states=normed[0], encoder_hidden_states=normed[1], attention_mask=attention_mask,

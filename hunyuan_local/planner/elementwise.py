@@ -71,7 +71,7 @@ def rotate(t: Trace, name: str, elements: int, each: int) -> None:
 
 
 def modulate_into(t: Trace, size: int) -> None:
-    """``Eager.modulate`` on ``size`` bytes: ``norm(x)``, times the scale in place, plus the shift into another tensor."""
+    """``Eager.modulate`` on ``size`` bytes: ``norm(x)``, times the scale in place, plus the shift into ``out``."""
     t.make("normed piece", size)
     t.copy(size)
     t.copy(size)

@@ -36,8 +36,8 @@ def test_one_card_sends_nothing() -> None:
 
 @pytest.mark.parametrize("cards", [2, 4])
 def test_activations_are_shared_out(cards: int) -> None:
-    # Queries, keys and values are there three times while they are exchanged: 11 tensors of all tokens instead of 5. The
-    # whole input of the first block and the tables of all tokens stay on every card.
+    # Queries, keys and values are there three times while they are exchanged: 11 tensors of all tokens. The whole input
+    # of the first block and the tables of all tokens stay on every card.
     whole_input, tables = TOKENS * WIDTH * 2, TOKENS * 2 * 128 * 4
     expected = 11 * whole_input / cards + whole_input + tables
     assert shared(cards).peak_bytes == pytest.approx(expected, rel=0.03)

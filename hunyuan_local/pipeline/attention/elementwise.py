@@ -1,7 +1,7 @@
 """The elementwise work of the transformer's blocks, in torch's operations: diffusers' values with fewer passes.
 
 A pass over a tensor of all tokens takes the time of its bytes, so each function here reads and writes as few tensors as
-torch's operations allow. ``triton_kernels`` has the same functions with one pass each.
+torch's operations allow. ``triton_elementwise`` has the same functions with one pass each.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from diffusers import HunyuanVideoTransformer3DModel
 
 from ..diffusers_private import KeptForward, add_hook
 
-# Bytes of the float32 copy of one piece of a tensor in half precision. On a CPU it should fit into the cores' caches; on
-# a GPU a piece should be large enough to occupy the whole device.
+# Bytes of the float32 copy of one piece of a tensor in half precision. On a CPU it should fit into the cores' caches;
+# on a GPU a piece should be large enough to occupy the whole device.
 _PIECE_BYTES_A_CORE = 2**18
 _PIECE_BYTES_ON_GPU = 2**26
 
