@@ -119,14 +119,15 @@ def replace_forward(module: torch.nn.Module, forward: Callable[..., Any]) -> Non
     ``_old_forward``.
     """
     own = functools.update_wrapper(functools.partial(forward, module), type(module).forward)
+    layer: Any = module
     registry: Any = getattr(module, "_diffusers_hook", None)
     if registry is not None and registry._fn_refs:
         innermost = registry._fn_refs[0]
         setattr(innermost, "forward" if innermost.original_forward is None else "original_forward", own)
     elif hasattr(module, "_old_forward"):
-        module._old_forward = own
+        layer._old_forward = own
     else:
-        module.forward = own
+        layer.forward = own
 
 
 def set_processors(transformer: HunyuanVideoTransformer3DModel, processor: HunyuanVideoAttnProcessor2_0) -> None:

@@ -6,7 +6,7 @@ torch's operations allow. ``triton_elementwise`` has the same functions with one
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -92,8 +92,9 @@ def normalize(norm: torch.nn.Module | None, x: torch.Tensor, out: torch.Tensor |
         out: where to write; None for a new tensor, or ``x`` itself without a layer.
     """
     if norm is not None and is_plain(norm, x):
-        normed = torch.nn.functional.rms_norm(x, tuple(norm.dim), None, norm.eps)
-        return torch.mul(normed, norm.weight, out=normed if out is None else out)
+        layer: Any = norm
+        normed = torch.nn.functional.rms_norm(x, tuple(layer.dim), None, layer.eps)
+        return torch.mul(normed, layer.weight, out=normed if out is None else out)
     found: torch.Tensor = x if norm is None else norm(x)
     return found if out is None else out.copy_(found)
 

@@ -70,7 +70,7 @@ class JoinedProcessor(HunyuanVideoAttnProcessor2_0):
 def _heads(attn: torch.nn.Module, name: str, states: torch.Tensor) -> torch.Tensor:
     """One projection of states [B, tokens, channels] as [B, tokens, heads, head_dim]."""
     found: torch.Tensor = getattr(attn, name)(states)
-    return found.unflatten(2, (attn.heads, -1))
+    return found.view(*found.shape[:2], attn.heads, -1)
 
 
 def project_out(attn: torch.nn.Module, image: torch.Tensor, text: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -79,7 +79,7 @@ def rotate_(x: torch.Tensor, table: torch.Tensor) -> None:
 
 def _as_complex(x: torch.Tensor) -> torch.Tensor:
     """A view of float32 channels in pairs."""
-    return torch.view_as_complex(x.unflatten(-1, (-1, 2)))
+    return torch.view_as_complex(x.view(*x.shape[:-1], -1, 2))
 
 
 def _pieces(x: torch.Tensor) -> list[slice]:
