@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from ..diffusers_private import HunyuanVideoAttnProcessor2_0
@@ -70,7 +72,8 @@ class JoinedProcessor(HunyuanVideoAttnProcessor2_0):
 def _heads(attn: torch.nn.Module, name: str, states: torch.Tensor) -> torch.Tensor:
     """One projection of states [B, tokens, channels] as [B, tokens, heads, head_dim]."""
     found: torch.Tensor = getattr(attn, name)(states)
-    return found.view(*found.shape[:2], attn.heads, -1)
+    heads: Any = attn.heads
+    return found.view(*found.shape[:2], heads, -1)
 
 
 def project_out(attn: torch.nn.Module, image: torch.Tensor, text: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
