@@ -6,6 +6,8 @@ if one is gone.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,7 +24,11 @@ from diffusers.models.attention_dispatch import (
     attention_backend,
     dispatch_attention_fn,
 )
-from diffusers.models.embeddings import apply_rotary_emb
+from diffusers.models.normalization import RMSNorm
+from diffusers.models.transformers.transformer_hunyuan_video import (
+    HunyuanVideoSingleTransformerBlock,
+    HunyuanVideoTransformerBlock,
+)
 from diffusers.quantizers.quantization_config import QuantizationConfigMixin
 from diffusers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFETENSORS_WEIGHTS_NAME
 
@@ -54,14 +60,16 @@ __all__ = [
     "AttentionBackendName",
     "ContextParallelInput",
     "HunyuanVideoAttnProcessor2_0",
+    "HunyuanVideoSingleTransformerBlock",
+    "HunyuanVideoTransformerBlock",
     "KeptForward",
     "ModelHook",
     "ParallelConfig",
     "QuantizationConfigMixin",
+    "RMSNorm",
     "TemplatedRingAnythingAttention",
     "add_hook",
     "apply_context_parallel",
-    "apply_rotary_emb",
     "attention_backend",
     "dequantize_gguf",
     "dispatch_attention_fn",
@@ -73,6 +81,7 @@ __all__ = [
     "is_in_4_bits",
     "is_in_8_bits",
     "read_gguf",
+    "replace_forward",
     "set_processors",
     "to_diffusers_names",
 ]
@@ -101,6 +110,24 @@ def first_block_hook(block: torch.nn.Module) -> FBCHeadBlockHook:
 def add_hook(module: torch.nn.Module, hook: ModelHook, name: str) -> None:
     """Add a hook to a module with ``HookRegistry``; the hook added last runs first."""
     HookRegistry.check_if_exists_or_initialize(module).register_hook(hook, name)
+
+
+def replace_forward(module: torch.nn.Module, forward: Callable[..., Any]) -> None:
+    """Replace a module's own ``forward`` by ``forward(module, ...)``, below the hooks that it has or will get.
+
+    Relies on ``HookRegistry._fn_refs``, in which the first hook holds the module's own ``forward``, and on accelerate's
+    ``_old_forward``.
+    """
+    own = functools.update_wrapper(functools.partial(forward, module), type(module).forward)
+    layer: Any = module
+    registry: Any = getattr(module, "_diffusers_hook", None)
+    if registry is not None and registry._fn_refs:
+        innermost = registry._fn_refs[0]
+        setattr(innermost, "forward" if innermost.original_forward is None else "original_forward", own)
+    elif hasattr(module, "_old_forward"):
+        layer._old_forward = own
+    else:
+        layer.forward = own
 
 
 def set_processors(transformer: HunyuanVideoTransformer3DModel, processor: HunyuanVideoAttnProcessor2_0) -> None:

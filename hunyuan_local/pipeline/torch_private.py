@@ -35,6 +35,11 @@ def attend_on_cpu(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -
     return found, log_sum
 
 
+def gelu_into(x: torch.Tensor, approximate: str, out: torch.Tensor) -> None:
+    """``out = gelu(x)``, for which ``torch.nn.functional.gelu`` has no argument; ``out`` may have gaps between rows."""
+    torch.ops.aten.gelu.out(x, approximate=approximate, out=out)
+
+
 def free_pinned_memory() -> None:
     """Free unused page-locked host memory; ``torch.accelerator.empty_host_cache`` is public in later torch."""
     free = getattr(torch.accelerator, "empty_host_cache", None) or torch._C._host_emptyCache

@@ -1,8 +1,8 @@
 """Runs the libraries' real classes on the ``meta`` device and counts live bytes.
 
-Tensors on that device have sizes and lifetimes but no memory, so the 13 B model runs at full size. Two
-things that its kernels do on a GPU are put in place of what the ``meta`` device would do: attention
-makes its output and nothing else, and a convolution keeps channels-last copies of input and output.
+Tensors on that device have sizes and lifetimes but no memory, so the 13 B model runs at full size. Three
+things that its kernels do on a GPU are put in place of what the ``meta`` device would do: attention and
+``rms_norm`` make their output and nothing else, and a convolution keeps channels-last copies of input and output.
 """
 
 from __future__ import annotations
@@ -78,6 +78,11 @@ def attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **_: 
     """What a fused kernel allocates: its output, [batch, tokens, heads, head_dim]."""
     batch, heads, tokens, width = query.shape
     return query.new_empty(batch, tokens, heads, width).permute(0, 2, 1, 3)
+
+
+def rms_norm(x: torch.Tensor, *_: Any) -> torch.Tensor:
+    """What the fused kernel of a GPU leaves behind; other devices run it as several operations."""
+    return torch.empty_like(x)
 
 
 def transformer(config: dict[str, Any], dtype: torch.dtype) -> HunyuanVideoTransformer3DModel:

@@ -47,7 +47,7 @@ def document(printed: list[str]) -> dict:
 
 @pytest.fixture(scope="module")
 def refused() -> subprocess.CompletedProcess[str]:
-    return run("--gpu-memory", "11GiB", "--json")
+    return run("--gpu-memory", "4608MiB", "--json")
 
 
 def test_a_plan_succeeds(table: subprocess.CompletedProcess[str]) -> None:

@@ -86,20 +86,20 @@ def test_host_memory_is_checked_where_it_is_known() -> None:
 
 
 def test_nothing_fitting_is_refused_with_requests_that_would() -> None:
-    found = planned("11GiB")
+    found = planned("4608MiB")
     with pytest.raises(GpuMemoryError, match=r"what would fit: 1280x720, \d+ frames .*; or 960x544, 129 frames"):
         found.require_choice()
 
 
 def test_the_named_requests_do_fit() -> None:
-    nearest = planned("11GiB").nearest
+    nearest = planned("4608MiB").nearest
     sizes = [{"width": x.width, "height": x.height, "num_frames": x.num_frames} for x in nearest]
-    assert [planned("11GiB", **size).choice.name for size in sizes] == [x.mode for x in nearest]
+    assert [planned("4608MiB", **size).choice.name for size in sizes] == [x.mode for x in nearest]
 
 
 def test_one_latent_more_than_the_named_length_does_not_fit() -> None:
-    longest = planned("11GiB").nearest[0]
-    assert planned("11GiB", num_frames=longest.num_frames + 4).choice is None
+    longest = planned("4608MiB").nearest[0]
+    assert planned("4608MiB", num_frames=longest.num_frames + 4).choice is None
 
 
 def test_where_no_request_fits_that_is_reported() -> None:

@@ -12,11 +12,15 @@ import pytest
 from hunyuan_local.config import GIB, load_model_config
 from hunyuan_local.config.allocator import Allocator
 from hunyuan_local.planner import Machine, ModePlan, find_gpu, plan
+from hunyuan_local.planner.checkpoint import read_architecture
+from hunyuan_local.planner.denoising import Pass, trace_pass
 from hunyuan_local.planner.setup import Setup
+from hunyuan_local.planner.time_estimate import BANDWIDTH_SHARE
 from hunyuan_local.schema import GenerationRequest
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 GPU = find_gpu("h100")
+TRANSFORMER = read_architecture(load_model_config("hunyuan-video")).transformer
 # The runs had torch 2.11 and no setting of its allocators.
 DEFAULT = Allocator(expandable=False, exact_pinned=False)
 # They turned queries and keys in one piece, which the plan knows as the library's way, with its mask, and streamed one
@@ -55,7 +59,17 @@ def test_peaks_are_those_measured(
 
 @pytest.mark.parametrize(("size", "mode", "measured"), RUNS, ids=lambda value: str(value)[:20])
 def test_steps_take_as_long_as_measured_within_an_eighth(size: str, mode: str, measured: dict) -> None:
-    assert planned(size, mode).seconds.step == pytest.approx(measured["seconds_per_step"], rel=0.125)
+    # The runs made the library's passes over the tokens; today's blocks make fewer.
+    passes = [Pass(count_tokens(size), 256, mask=mask) for mask in ("row", "none")]
+    library, ours = (trace_pass(TRANSFORMER, one).moved_bytes for one in passes)
+    more = (library - ours) / (GPU.bandwidth_gbs * 1e9 * BANDWIDTH_SHARE)
+    assert planned(size, mode).seconds.step + more == pytest.approx(measured["seconds_per_step"], rel=0.125)
+
+
+def count_tokens(size: str) -> int:
+    """Video tokens of a size and length: 16x16 pixels, and 4 frames after the first."""
+    width, height, frames = map(int, size.split("x"))
+    return (width // 16) * (height // 16) * ((frames - 1) // 4 + 1)
 
 
 def test_the_copies_are_as_fast_as_measured() -> None:

@@ -23,7 +23,6 @@ from diffusers import ContextParallelConfig, HunyuanVideoTransformer3DModel
 from ..diffusers_private import (
     AttentionBackendName,
     ContextParallelInput,
-    HunyuanVideoAttnProcessor2_0,
     ModelHook,
     ParallelConfig,
     TemplatedRingAnythingAttention,
@@ -38,8 +37,7 @@ from ..diffusers_private import (
 from ..process_group import ProcessGroup
 from ..torch_private import attend_on_cpu
 from .kernel_choice import library_name
-from .mask_free import JOINT_PROJECTIONS, TEXT_PROJECTIONS, project_heads, project_out
-from .rotary import rotate_
+from .projections import JoinedProcessor, project_out
 
 _TOKENS = ContextParallelInput(split_dim=1, expected_dims=3, split_output=True)
 _ROTARY = ContextParallelInput(split_dim=0, expected_dims=2, split_output=True)
@@ -97,7 +95,7 @@ def split_tokens(
     add_hook(transformer.proj_out, _Whole(group_of(config)), "whole")
 
 
-class SplitAttention(HunyuanVideoAttnProcessor2_0):
+class SplitAttention(JoinedProcessor):
     """diffusers' attention, on this process's part of image and text.
 
     Attributes:
@@ -117,10 +115,10 @@ class SplitAttention(HunyuanVideoAttnProcessor2_0):
         self,
         attn: torch.nn.Module,
         hidden_states: torch.Tensor,
-        encoder_hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         image_rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Attend; shapes [1, tokens, channels] in and out. The mask is ignored: it hides nothing here.
 
         Raises:
@@ -129,20 +127,15 @@ class SplitAttention(HunyuanVideoAttnProcessor2_0):
         if hidden_states.shape[0] != 1:
             raise ValueError(f"context parallelism supports one video per call, not {hidden_states.shape[0]}")
         assert image_rotary_emb is not None  # this transformer passes it to all blocks
-        image_length, text = hidden_states.shape[1], encoder_hidden_states
-        query, key, value = project_heads(attn, hidden_states, JOINT_PROJECTIONS)
-        for part in (query, key):
-            rotate_(part, image_rotary_emb)
-        if self.has_text:
-            names = JOINT_PROJECTIONS if attn.add_q_proj is None else TEXT_PROJECTIONS
-            text_query, text_key, text_value = project_heads(attn, text, names)
-            # One at a time, so that each input tensor is freed before the next concatenation.
-            query = torch.cat([query, text_query], dim=1)
-            key = torch.cat([key, text_key], dim=1)
-            value = torch.cat([value, text_value], dim=1)
+        image_length, text = len(image_rotary_emb[0]), encoder_hidden_states
+        image = hidden_states[:, :image_length] if not self.has_text else hidden_states
+        query, key, value = self.project(attn, image, text if self.has_text else None, image_rotary_emb)
         found = self._attend(query, key, value).flatten(2, 3).to(query.dtype)
-        image, text = found[:, :image_length], found[:, image_length:] if self.has_text else torch.zeros_like(text)
-        return project_out(attn, image, text)
+        del query, key, value  # not needed by the output projections
+        if text is None:  # the padding token, if there is one, gets zeros
+            return torch.nn.functional.pad(found, (0, 0, 0, hidden_states.shape[1] - found.shape[1])), None
+        found_text = found[:, image_length:] if self.has_text else torch.zeros_like(text)
+        return project_out(attn, found[:, :image_length], found_text)
 
     def _attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         parallel = self._parallel_config
