@@ -19,6 +19,7 @@ from ...durable import OwnFolder
 from ...errors import ConfigError
 from ..diffusers_private import is_in_4_bits, is_in_8_bits
 from ..torch_private import set_allocator
+from .host_copies import Visitor
 
 # bitsandbytes quantizes weights to 4 or 8 bits when they reach the GPU, so they must be loaded there.
 _QUANTIZED_ON_DEVICE = ("nf4", "llm-int8")
@@ -43,7 +44,7 @@ class Placement:
     def __init__(self, profile: RuntimeProfile):
         self._profile = profile
         self._device = torch.device(profile.device)
-        self._visiting: dict[str, torch.nn.Module] = {}
+        self._visiting: dict[str, Visitor] = {}
         self._present: set[str] = set()
         self._staying: frozenset[str] = frozenset()
         self._folders: list[OwnFolder] = []
@@ -74,8 +75,8 @@ class Placement:
         elif residence == "visit":
             # bitsandbytes' 8-bit weights cannot leave the GPU.
             if not is_in_8_bits(module):
-                module.to("cpu")
-                self._visiting[component] = module
+                recast = component == "transformer" and self._profile.quantization == "fp8"
+                self._visiting[component] = Visitor(module, copied_back=is_in_4_bits(module), recast=recast)
         elif residence == "group":
             # Streaming moves bitsandbytes' 4-bit weights but not their scales, so the weights must stay on the GPU.
             if not is_in_4_bits(module):
@@ -96,7 +97,7 @@ class Placement:
         try:
             if component in self._visiting and component not in self._present:
                 self._present.add(component)  # before the move, which can fail halfway
-                self._visiting[component].to(self._device)
+                self._visiting[component].arrive(self._device)
             yield
         finally:
             self._send_away(but=self._staying)
@@ -130,7 +131,7 @@ class Placement:
 
     def _send_away(self, but: Collection[str] = ()) -> None:
         for name in self._present.difference(but):
-            self._visiting[name].to("cpu")
+            self._visiting[name].leave()
             self._present.remove(name)
 
     def _stream(self, component: str, module: torch.nn.Module) -> None:
