@@ -163,10 +163,10 @@ def streamed(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     [
         (
             {},
-            {"use_stream": True, "low_cpu_mem_usage": False, "offload_type": "block_level", "num_blocks_per_group": 1},
+            {"use_stream": True, "record_stream": True, "low_cpu_mem_usage": False, "offload_type": "block_level"},
         ),
         ({"pinned": False}, {"use_stream": True, "low_cpu_mem_usage": True}),
-        ({"stream": False}, {"use_stream": False, "low_cpu_mem_usage": False}),
+        ({"stream": False}, {"use_stream": False, "record_stream": False, "low_cpu_mem_usage": False}),
         ({"level": "leaf"}, {"offload_type": "leaf_level", "num_blocks_per_group": None}),
     ],
 )

@@ -24,6 +24,9 @@ OF_DIFFUSERS = (
     "diffusers.hooks:ModelHook.reset_state",
     "diffusers.hooks:apply_context_parallel",
     "diffusers.hooks.first_block_cache:FBCHeadBlockHook",
+    "diffusers.hooks.group_offloading:ModuleGroup.offload_",
+    "diffusers.hooks.group_offloading:ModuleGroup.onload_",
+    "diffusers.hooks.group_offloading:_GROUP_OFFLOADING",
     "diffusers.loaders.single_file_utils:convert_hunyuan_video_transformer_to_diffusers",
     "diffusers.models._modeling_parallel:ContextParallelConfig._flattened_mesh",
     "diffusers.models._modeling_parallel:ContextParallelInput",
@@ -45,7 +48,9 @@ OF_DIFFUSERS = (
 )
 OF_TORCH = (
     "torch._C:_accelerator_setAllocatorSettings",
+    "torch:Tensor._version",
     "torch.nn:Conv3d._conv_forward",
+    "torch.utils:swap_tensors",
 )
 OF_THE_HUB = (
     "huggingface_hub.constants:DEFAULT_REVISION",
@@ -60,7 +65,14 @@ IN_SOURCES = (
     ("diffusers.quantizers.bitsandbytes.bnb_quantizer", "model.is_loaded_in_8bit = True"),
     ("diffusers.hooks.hooks", "fn_ref.original_forward = forward"),
     ("diffusers.hooks.hooks", 'hasattr(hook, "new_forward")'),
+    ("diffusers.hooks.hooks", "module._diffusers_hook = "),
+    ("diffusers.hooks.group_offloading", "self.group.onload_()"),
+    ("diffusers.hooks.group_offloading", "self.group.offload_()"),
+    ("diffusers.hooks.group_offloading", "self.next_group.onload_()"),
     ("diffusers.configuration_utils", "_name_or_path"),
+    ("torch.nn.modules.module", 'super().__setattr__("_parameters", {})'),
+    ("torch.nn.modules.module", 'super().__setattr__("_buffers", {})'),
+    ("torch.utils._python_dispatch", "__tensor_flatten__"),
 )
 # Modules in which private members may stand.
 PRIVATE = {

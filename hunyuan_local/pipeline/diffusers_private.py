@@ -14,6 +14,7 @@ import torch.distributed as dist
 from diffusers import ContextParallelConfig, HunyuanVideoTransformer3DModel
 from diffusers.hooks import HookRegistry, apply_context_parallel
 from diffusers.hooks.first_block_cache import FBCHeadBlockHook
+from diffusers.hooks.group_offloading import _GROUP_OFFLOADING, ModuleGroup
 from diffusers.models._modeling_parallel import ContextParallelInput, ParallelConfig, gather_size_by_comm
 from diffusers.models.attention_dispatch import (
     AttentionBackendName,
@@ -56,6 +57,7 @@ __all__ = [
     "HunyuanVideoAttnProcessor2_0",
     "KeptForward",
     "ModelHook",
+    "ModuleGroup",
     "ParallelConfig",
     "QuantizationConfigMixin",
     "TemplatedRingAnythingAttention",
@@ -69,11 +71,13 @@ __all__ = [
     "folder_of",
     "gather_size_by_comm",
     "group_of",
+    "groups_of",
     "has_context_parallel",
     "is_in_4_bits",
     "is_in_8_bits",
     "read_gguf",
     "set_processors",
+    "tensors_of_group",
     "to_diffusers_names",
 ]
 
@@ -101,6 +105,24 @@ def first_block_hook(block: torch.nn.Module) -> FBCHeadBlockHook:
 def add_hook(module: torch.nn.Module, hook: ModelHook, name: str) -> None:
     """Add a hook to a module with ``HookRegistry``; the hook added last runs first."""
     HookRegistry.check_if_exists_or_initialize(module).register_hook(hook, name)
+
+
+def groups_of(module: torch.nn.Module) -> tuple[ModuleGroup | None, list[ModuleGroup]]:
+    """The groups of a module under group offload: what is outside its blocks, if anything, and the others in order.
+
+    The first is the group of the hook on the module itself, which diffusers creates without a stream.
+    """
+    registries: dict[torch.nn.Module, Any] = {part: getattr(part, "_diffusers_hook", None) for part in module.modules()}
+    hooks = {part: found.get_hook(_GROUP_OFFLOADING) for part, found in registries.items() if found is not None}
+    own = hooks.pop(module, None)
+    groups = [hook.group for hook in hooks.values() if hook is not None]
+    return None if own is None else own.group, list(dict.fromkeys(groups))
+
+
+def tensors_of_group(group: ModuleGroup) -> list[torch.Tensor]:
+    """The parameters and buffers of one group, from its ``modules``, ``parameters`` and ``buffers``."""
+    inside = [tensor for part in group.modules for tensor in (*part.parameters(), *part.buffers())]
+    return [*inside, *group.parameters, *group.buffers]
 
 
 def set_processors(transformer: HunyuanVideoTransformer3DModel, processor: HunyuanVideoAttnProcessor2_0) -> None:

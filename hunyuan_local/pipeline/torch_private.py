@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -70,3 +70,8 @@ def inner_tensors(wrapper: torch.Tensor) -> Iterator[torch.Tensor]:
     names: list[str] = wrapper.__tensor_flatten__()[0]  # type: ignore[attr-defined]
     for name in names:
         yield getattr(wrapper, name)
+
+
+def swap(one: torch.Tensor, other: torch.Tensor) -> None:
+    """Exchange two tensors' contents and devices, with ``torch.utils.swap_tensors``, which has no own page."""
+    cast("Callable[[torch.Tensor, torch.Tensor], None]", torch.utils.swap_tensors)(one, other)

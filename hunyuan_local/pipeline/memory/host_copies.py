@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..torch_private import Tensors, inner_tensors, is_wrapper, tensors_of, version_of
+from ..torch_private import Tensors, inner_tensors, is_wrapper, swap, tensors_of, version_of
 
 
 @dataclass
@@ -64,7 +64,7 @@ class HostCopies:
             if present is not copy.tensor:  # the move replaced the tensor, as it does with buffers
                 copy.owner[copy.name] = copy.tensor
             elif is_wrapper(present):  # setting ``data`` would leave its inner tensors on the device
-                torch.utils.swap_tensors(present, torch.nn.Parameter(copy.data.detach(), requires_grad=False))
+                swap(present, torch.nn.Parameter(copy.data.detach(), requires_grad=False))
             else:
                 present.data = copy.data
         self._copies.clear()
@@ -93,8 +93,8 @@ def _inner(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
 
 def _tensors(modules: Iterable[torch.nn.Module]) -> Iterator[tuple[Tensors, str, torch.Tensor]]:
     """Each tensor with the dictionary that holds it, and its name there."""
-    for module in dict.fromkeys(part for module in modules for part in module.modules()):
-        for owner in tensors_of(module):
+    for part in dict.fromkeys(part for module in modules for part in module.modules()):
+        for owner in tensors_of(part):
             yield from ((owner, name, tensor) for name, tensor in owner.items() if tensor is not None)
 
 
