@@ -5,7 +5,6 @@ Tested with 2.13; ``tests/test_private_members.py`` names each member and fails 
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
@@ -42,12 +41,16 @@ def free_pinned_memory() -> None:
     free()
 
 
-def set_allocator(settings: str) -> None:
-    """Set allocator options of the process, in the format of ``PYTORCH_ALLOC_CONF``, if this torch supports them."""
+def set_allocator(settings: str) -> bool:
+    """Set allocator options of the process, in the format of ``PYTORCH_ALLOC_CONF``; returns whether torch has them."""
     setter = getattr(torch._C, "_accelerator_setAllocatorSettings", None)
-    if setter is not None:
-        with contextlib.suppress(ValueError, RuntimeError):  # an unknown key; nothing depends on it
-            setter(settings)
+    if setter is None:
+        return False
+    try:
+        setter(settings)
+    except (ValueError, RuntimeError):  # an unknown key
+        return False
+    return True
 
 
 def tensors_of(module: torch.nn.Module) -> tuple[Tensors, Tensors]:

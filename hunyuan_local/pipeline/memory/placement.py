@@ -7,7 +7,6 @@ planner estimates how much memory this takes.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Collection, Iterator
 
 import accelerate
@@ -18,7 +17,6 @@ from ...config import RuntimeProfile, cache_dir
 from ...durable import OwnFolder
 from ...errors import ConfigError
 from ..diffusers_private import is_in_4_bits, is_in_8_bits
-from ..torch_private import set_allocator
 from .host_copies import Visitor
 from .streamed import StreamedComponent
 
@@ -139,8 +137,6 @@ class Placement:
         """Set up diffusers' group offload, one block per group; with a stream, up to three are on the device."""
         group = self._profile.group
         stream = group.stream and self._device.type == "cuda"
-        if stream and group.pinned:
-            _round_pinned_memory_little()
         options = {
             "onload_device": self._device,
             "offload_device": torch.device("cpu"),
@@ -171,13 +167,3 @@ class Placement:
             ) from error
         self._folders.append(folder)
         return str(folder.path)
-
-
-def _round_pinned_memory_little() -> None:
-    """Make page-locked copies above 1 MiB take their own size instead of the next power of two.
-
-    Rounding up can nearly double the host memory. This is an allocator setting of the process; the user's own settings
-    in the environment take precedence. Before torch 2.13 the setting does not exist, and copies are rounded up.
-    """
-    if not any(os.environ.get(name) for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")):
-        set_allocator("pinned_max_round_threshold_mb:1")
