@@ -104,7 +104,7 @@ NEEDS: dict[Quantization, Needs] = {
         to_disk=False,
         dtypes=("bfloat16",),
         wants_compile=True,
-    ),  # fmt: skip
+    ),
     "int8": Needs("int8 weights (torchao)", "torchao", to_disk=False),
     "int8-dynamic": Needs("dynamic int8 (torchao)", "torchao", to_disk=False, wants_compile=True),
     # bitsandbytes itself runs on a CPU, but its loader in diffusers refuses to ("No GPU found"). The scales are stored

@@ -37,6 +37,15 @@ if TYPE_CHECKING:
         def post_forward(self, module: torch.nn.Module, output: Any) -> Any: ...
         def reset_state(self, module: torch.nn.Module) -> torch.nn.Module: ...
 
+    class HunyuanVideoCausalConv3d(torch.nn.Module):
+        conv: torch.nn.Conv3d
+        pad_mode: str
+        time_causal_padding: tuple[int, int, int, int, int, int]
+
+    class HunyuanVideoUpsampleCausal3D(torch.nn.Module):
+        conv: HunyuanVideoCausalConv3d
+        upsample_factor: tuple[int, int, int]
+
     class HunyuanVideoAttnProcessor2_0:
         _attention_backend: AttentionBackendName | None
         _parallel_config: ParallelConfig | None
@@ -47,6 +56,10 @@ if TYPE_CHECKING:
         ) -> tuple[torch.Tensor, torch.Tensor | None]: ...
 else:
     from diffusers.hooks import ModelHook
+    from diffusers.models.autoencoders.autoencoder_kl_hunyuan_video import (
+        HunyuanVideoCausalConv3d,
+        HunyuanVideoUpsampleCausal3D,
+    )
     from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoAttnProcessor2_0
 
 __all__ = [
@@ -55,6 +68,8 @@ __all__ = [
     "AttentionBackendName",
     "ContextParallelInput",
     "HunyuanVideoAttnProcessor2_0",
+    "HunyuanVideoCausalConv3d",
+    "HunyuanVideoUpsampleCausal3D",
     "KeptForward",
     "ModelHook",
     "ModuleGroup",

@@ -23,7 +23,7 @@ from ...schema import Progress
 from ...weights.single_file import find_file, sha256_of
 from ...weights.source import provide
 from ..acceleration import accelerate
-from ..convolution import prefer_onednn
+from ..convolution import decode_in_slices, prefer_onednn
 from ..families.base import Family
 from ..families.hunyuan_video import HunyuanVideo
 from ..library_output import quiet_transformers
@@ -124,6 +124,7 @@ def _assemble(config: ModelConfig, profile: RuntimeProfile, folder: Path, on_not
         pipe.vae.enable_tiling()
     if profile.device == "cpu":
         prefer_onednn(pipe.vae)
+        decode_in_slices(pipe.vae.decoder)
     profile = accelerate(pipe, profile)
     prompts = PromptEncoder(
         pipe, config.prompt_template, placement, load,

@@ -1,8 +1,9 @@
 """Sets torch's GPU allocator once per process, so that it reserves less than its default does.
 
 By default, freed blocks that are too small for the next tensor stay reserved. On an H100 torch reserved 1.66 times what
-tensors needed at most at 1280x720 and 129 frames, and 1.91 times with group offload. Expandable segments give blocks of
-all sizes one range of addresses, which was not measured yet. torch supports them on Linux with CUDA; on WSL the driver fails on some cards (pytorch #192330).
+tensors needed at most at 1280x720 and 129 frames, and 1.91 times with group offload. Expandable segments give blocks
+of all sizes one range of addresses; their effect has not been measured on this model. torch supports them on Linux with
+CUDA; on WSL the driver fails on some cards (pytorch #192330).
 """
 
 from __future__ import annotations
