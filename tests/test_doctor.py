@@ -25,7 +25,9 @@ def test_nothing_is_wrong_in_the_tested_environment(findings: list[doctor.Findin
     assert [f for f in findings if f.verdict == "wrong"] == []
 
 
-@pytest.mark.parametrize("what", ["python", "torch", "profile", "ffmpeg", "hub cache", "model tiny", "tokenizer tiny"])
+@pytest.mark.parametrize(
+    "what", ["python", "torch", "allocator", "profile", "ffmpeg", "hub cache", "model tiny", "tokenizer tiny"]
+)
 def test_the_round_is_complete(findings: list[doctor.Finding], what: str) -> None:
     assert [f for f in findings if f.what == what]
 

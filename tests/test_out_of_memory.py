@@ -115,6 +115,12 @@ def test_giving_up_names_stage_peak_attempts_and_remedy() -> None:
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
         RuntimeError("CUDA error: out of memory"),  # page-locked memory
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+        RuntimeError("CUDA driver error: out of memory"),  # expandable segments
+        RuntimeError("NCCL error: unhandled cuda error. Last error: Cuda failure 2 'out of memory'"),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
         RuntimeError("GET was unable to find an engine to execute this computation"),
     ],
 )
@@ -124,9 +130,18 @@ def test_memory_runs_out_in_other_words_too(error: Exception) -> None:
     assert caught.value.stage == "denoise"
 
 
-def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
-    with pytest.raises(RuntimeError, match="illegal memory access"), translated_shortage("denoise"):
-        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA error: an illegal memory access was encountered",
+        "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx`",
+        "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED",
+        "Default process group has not been initialized",
+    ],
+)
+def test_other_errors_are_not_taken_for_a_lack_of_memory(text: str) -> None:
+    with pytest.raises(RuntimeError, match=text.split(" when")[0]), translated_shortage("denoise"):
+        raise RuntimeError(text)
 
 
 # On the real pipeline.

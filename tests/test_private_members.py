@@ -24,6 +24,9 @@ OF_DIFFUSERS = (
     "diffusers.hooks:ModelHook.reset_state",
     "diffusers.hooks:apply_context_parallel",
     "diffusers.hooks.first_block_cache:FBCHeadBlockHook",
+    "diffusers.hooks.group_offloading:ModuleGroup.offload_",
+    "diffusers.hooks.group_offloading:ModuleGroup.onload_",
+    "diffusers.hooks.group_offloading:_GROUP_OFFLOADING",
     "diffusers.loaders.single_file_utils:convert_hunyuan_video_transformer_to_diffusers",
     "diffusers.models._modeling_parallel:ContextParallelConfig._flattened_mesh",
     "diffusers.models._modeling_parallel:ContextParallelInput",
@@ -34,6 +37,8 @@ OF_DIFFUSERS = (
     "diffusers.models.attention_dispatch:_AttentionBackendRegistry._is_context_parallel_available",
     "diffusers.models.attention_dispatch:attention_backend",
     "diffusers.models.attention_dispatch:dispatch_attention_fn",
+    "diffusers.models.autoencoders.autoencoder_kl_hunyuan_video:HunyuanVideoCausalConv3d",
+    "diffusers.models.autoencoders.autoencoder_kl_hunyuan_video:HunyuanVideoUpsampleCausal3D",
     "diffusers.models.model_loading_utils:load_gguf_checkpoint",
     "diffusers.models.normalization:RMSNorm",
     "diffusers.models.transformers.transformer_hunyuan_video:HunyuanVideoAttnProcessor2_0._attention_backend",
@@ -47,7 +52,9 @@ OF_DIFFUSERS = (
 )
 OF_TORCH = (
     "torch._C:_accelerator_setAllocatorSettings",
+    "torch:Tensor._version",
     "torch.nn:Conv3d._conv_forward",
+    "torch.utils:swap_tensors",
 )
 OF_THE_HUB = (
     "huggingface_hub.constants:DEFAULT_REVISION",
@@ -64,8 +71,17 @@ IN_SOURCES = (
     ("diffusers.hooks.hooks", 'hasattr(hook, "new_forward")'),
     ("diffusers.hooks.hooks", "self._fn_refs.append(fn_ref)"),
     ("diffusers.hooks.hooks", "fn_ref.forward = forward"),
-    ("diffusers.configuration_utils", "_name_or_path"),
     ("accelerate.hooks", "module._old_forward(*args, **kwargs)"),
+    ("diffusers.hooks.hooks", "module._diffusers_hook = "),
+    ("diffusers.hooks.group_offloading", "self.group.onload_()"),
+    ("diffusers.hooks.group_offloading", "self.group.offload_()"),
+    ("diffusers.hooks.group_offloading", "self.next_group.onload_()"),
+    ("diffusers.models.autoencoders.autoencoder_kl_hunyuan_video", "self.time_causal_padding = ("),
+    ("diffusers.models.autoencoders.autoencoder_kl_hunyuan_video", "self.upsample_factor = upsample_factor"),
+    ("diffusers.configuration_utils", "_name_or_path"),
+    ("torch.nn.modules.module", 'super().__setattr__("_parameters", {})'),
+    ("torch.nn.modules.module", 'super().__setattr__("_buffers", {})'),
+    ("torch.utils._python_dispatch", "__tensor_flatten__"),
 )
 # Modules in which private members may occur.
 PRIVATE = {

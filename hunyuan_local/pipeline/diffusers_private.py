@@ -16,6 +16,7 @@ import torch.distributed as dist
 from diffusers import ContextParallelConfig, HunyuanVideoTransformer3DModel
 from diffusers.hooks import HookRegistry, apply_context_parallel
 from diffusers.hooks.first_block_cache import FBCHeadBlockHook
+from diffusers.hooks.group_offloading import _GROUP_OFFLOADING, ModuleGroup
 from diffusers.models._modeling_parallel import ContextParallelInput, ParallelConfig, gather_size_by_comm
 from diffusers.models.attention_dispatch import (
     AttentionBackendName,
@@ -42,6 +43,15 @@ if TYPE_CHECKING:
         def post_forward(self, module: torch.nn.Module, output: Any) -> Any: ...
         def reset_state(self, module: torch.nn.Module) -> torch.nn.Module: ...
 
+    class HunyuanVideoCausalConv3d(torch.nn.Module):
+        conv: torch.nn.Conv3d
+        pad_mode: str
+        time_causal_padding: tuple[int, int, int, int, int, int]
+
+    class HunyuanVideoUpsampleCausal3D(torch.nn.Module):
+        conv: HunyuanVideoCausalConv3d
+        upsample_factor: tuple[int, int, int]
+
     class HunyuanVideoAttnProcessor2_0:
         _attention_backend: AttentionBackendName | None
         _parallel_config: ParallelConfig | None
@@ -52,6 +62,10 @@ if TYPE_CHECKING:
         ) -> tuple[torch.Tensor, torch.Tensor | None]: ...
 else:
     from diffusers.hooks import ModelHook
+    from diffusers.models.autoencoders.autoencoder_kl_hunyuan_video import (
+        HunyuanVideoCausalConv3d,
+        HunyuanVideoUpsampleCausal3D,
+    )
     from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoAttnProcessor2_0
 
 __all__ = [
@@ -60,10 +74,13 @@ __all__ = [
     "AttentionBackendName",
     "ContextParallelInput",
     "HunyuanVideoAttnProcessor2_0",
+    "HunyuanVideoCausalConv3d",
     "HunyuanVideoSingleTransformerBlock",
     "HunyuanVideoTransformerBlock",
+    "HunyuanVideoUpsampleCausal3D",
     "KeptForward",
     "ModelHook",
+    "ModuleGroup",
     "ParallelConfig",
     "QuantizationConfigMixin",
     "RMSNorm",
@@ -77,12 +94,14 @@ __all__ = [
     "folder_of",
     "gather_size_by_comm",
     "group_of",
+    "groups_of",
     "has_context_parallel",
     "is_in_4_bits",
     "is_in_8_bits",
     "read_gguf",
     "replace_forward",
     "set_processors",
+    "tensors_of_group",
     "to_diffusers_names",
 ]
 
@@ -128,6 +147,24 @@ def replace_forward(module: torch.nn.Module, forward: Callable[..., Any]) -> Non
         layer._old_forward = own
     else:
         layer.forward = own
+
+
+def groups_of(module: torch.nn.Module) -> tuple[ModuleGroup | None, list[ModuleGroup]]:
+    """The groups of a module under group offload: what is outside its blocks, if anything, and the others in order.
+
+    The first is the group of the hook on the module itself, which diffusers creates without a stream.
+    """
+    registries: dict[torch.nn.Module, Any] = {part: getattr(part, "_diffusers_hook", None) for part in module.modules()}
+    hooks = {part: found.get_hook(_GROUP_OFFLOADING) for part, found in registries.items() if found is not None}
+    own = hooks.pop(module, None)
+    groups = [hook.group for hook in hooks.values() if hook is not None]
+    return None if own is None else own.group, list(dict.fromkeys(groups))
+
+
+def tensors_of_group(group: ModuleGroup) -> list[torch.Tensor]:
+    """The parameters and buffers of one group, from its ``modules``, ``parameters`` and ``buffers``."""
+    inside = [tensor for part in group.modules for tensor in (*part.parameters(), *part.buffers())]
+    return [*inside, *group.parameters, *group.buffers]
 
 
 def set_processors(transformer: HunyuanVideoTransformer3DModel, processor: HunyuanVideoAttnProcessor2_0) -> None:

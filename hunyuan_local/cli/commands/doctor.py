@@ -100,12 +100,14 @@ def _library(name: str, tested: str) -> Finding:
 
 def _devices() -> Iterator[Finding]:
     from ...backends.local.profile_choice import choose_profile
+    from ...pipeline.memory.allocator import describe_allocator
     from ...pipeline.memory.device import cuda_devices, default_model, why_no_gpu
 
     for index, device in enumerate(cuda_devices()):
         yield _device(index, device)
     if reason := why_no_gpu():
         yield Finding("cuda", reason, "warning", "only the built-in model tiny is usable; the 13 B model needs a GPU")
+    yield Finding("allocator", describe_allocator())
     model = load_model_config(default_model())
     try:
         reason = choose_profile(GenerationRequest(prompt="any"), model).reason

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import re
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,11 +20,13 @@ from ...errors import GpuMemoryError
 from ...schema import Stage
 from ..torch_private import free_pinned_memory
 
-# Errors for page-locked memory, and for workspaces of cuBLAS and cuDNN; cuDNN finds no engine if its workspace does
-# not fit.
-_SHORTAGES = (
-    "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "unable to find an engine",
-)  # fmt: skip
+# How libraries other than torch's allocator report a lack of memory: CUDA and its driver (page-locked memory,
+# expandable segments), NCCL and Triton in words; cuBLAS, cuDNN and cuSOLVER by status. Creating their handles needs
+# memory too, and reports NOT_INITIALIZED without it. cuDNN finds no engine if its workspace does not fit.
+_SHORTAGE = re.compile(
+    r"\bout of memory\b|ALLOC(ATION)?_FAILED\b|\bCU(BLAS|DNN|SOLVER)_STATUS_NOT_INITIALIZED\b|unable to find an engine",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -150,9 +153,8 @@ def translated_shortage(stage: Stage) -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of torch, cuBLAS or cuDNN means out of memory; only torch's allocator has a class for it."""
-    text = str(error)
-    return isinstance(error, torch.OutOfMemoryError) or any(word in text for word in _SHORTAGES)
+    """Whether a library's error means out of memory; only torch's allocator has a class for it."""
+    return isinstance(error, torch.OutOfMemoryError) or _SHORTAGE.search(str(error)) is not None
 
 
 def out_of_memory(error: BaseException, stage: Stage) -> GpuMemoryError:
