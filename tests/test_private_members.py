@@ -24,6 +24,7 @@ OF_DIFFUSERS = (
     "diffusers.hooks:ModelHook.reset_state",
     "diffusers.hooks:apply_context_parallel",
     "diffusers.hooks.first_block_cache:FBCHeadBlockHook",
+    "diffusers.hooks.first_block_cache:FBCHeadBlockHook._should_compute_remaining_blocks",
     "diffusers.loaders.single_file_utils:convert_hunyuan_video_transformer_to_diffusers",
     "diffusers.models._modeling_parallel:ContextParallelConfig._flattened_mesh",
     "diffusers.models._modeling_parallel:ContextParallelInput",
@@ -60,6 +61,8 @@ IN_SOURCES = (
     ("diffusers.quantizers.bitsandbytes.bnb_quantizer", "model.is_loaded_in_8bit = True"),
     ("diffusers.hooks.hooks", "fn_ref.original_forward = forward"),
     ("diffusers.hooks.hooks", 'hasattr(hook, "new_forward")'),
+    ("diffusers.hooks.first_block_cache", "self.head_block_residual: torch.Tensor = None"),
+    ("diffusers.hooks.first_block_cache", "should_compute = self._should_compute_remaining_blocks("),
     ("diffusers.configuration_utils", "_name_or_path"),
 )
 # Modules in which private members may stand.

@@ -92,10 +92,27 @@ class KeptForward(ModelHook):
 
 
 def first_block_hook(block: torch.nn.Module) -> FBCHeadBlockHook:
-    """The first-block cache's hook on the first block, from ``_diffusers_hook``; its ``threshold`` can be set."""
+    """The first-block cache's hook on the first block, from ``_diffusers_hook``; its ``threshold`` can be set.
+
+    From then on the hook skips a step only if the change is a number of at most ``threshold``. diffusers computes if
+    ``change > threshold``, which is false for NaN: it skips, and fails if there is nothing to reuse yet. Replaces
+    ``_should_compute_remaining_blocks``, which reads ``state_manager`` and ``head_block_residual``.
+    """
     registry: Any = block._diffusers_hook
     hooks = registry.hooks.values()
-    return next(hook for hook in hooks if isinstance(hook, FBCHeadBlockHook))
+    head = next(hook for hook in hooks if isinstance(hook, FBCHeadBlockHook))
+
+    @torch.compiler.disable
+    def should_compute(residual: torch.Tensor) -> bool:
+        state = head.state_manager.get_state()
+        before: torch.Tensor | None = state.head_block_residual
+        if head.threshold < 0 or before is None or state.tail_block_residuals is None:
+            return True
+        change = ((residual - before).abs().mean() / before.abs().mean()).item()
+        return not change <= head.threshold
+
+    head._should_compute_remaining_blocks = should_compute
+    return head
 
 
 def add_hook(module: torch.nn.Module, hook: ModelHook, name: str) -> None:
