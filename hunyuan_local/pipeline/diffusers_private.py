@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-import torch.distributed as dist
-from diffusers import ContextParallelConfig, HunyuanVideoTransformer3DModel
+from diffusers import HunyuanVideoTransformer3DModel
 from diffusers.hooks import HookRegistry, apply_context_parallel
 from diffusers.hooks.first_block_cache import FBCHeadBlockHook
-from diffusers.models._modeling_parallel import ContextParallelInput, ParallelConfig, gather_size_by_comm
+from diffusers.models._modeling_parallel import ContextParallelInput, ParallelConfig
 from diffusers.models.attention_dispatch import (
     AttentionBackendName,
     TemplatedRingAnythingAttention,
@@ -67,12 +66,11 @@ __all__ = [
     "dispatch_attention_fn",
     "first_block_hook",
     "folder_of",
-    "gather_size_by_comm",
-    "group_of",
     "has_context_parallel",
     "is_in_4_bits",
     "is_in_8_bits",
     "read_gguf",
+    "set_backend",
     "set_processors",
     "to_diffusers_names",
 ]
@@ -102,7 +100,6 @@ def first_block_hook(block: torch.nn.Module) -> FBCHeadBlockHook:
     hooks = registry.hooks.values()
     head = next(hook for hook in hooks if isinstance(hook, FBCHeadBlockHook))
 
-    @torch.compiler.disable
     def should_compute(residual: torch.Tensor) -> bool:
         state = head.state_manager.get_state()
         before: torch.Tensor | None = state.head_block_residual
@@ -111,7 +108,8 @@ def first_block_hook(block: torch.nn.Module) -> FBCHeadBlockHook:
         change = ((residual - before).abs().mean() / before.abs().mean()).item()
         return not change <= head.threshold
 
-    head._should_compute_remaining_blocks = should_compute
+    not_compiled: Any = torch.compiler.disable
+    head._should_compute_remaining_blocks = not_compiled(should_compute)
     return head
 
 
@@ -131,14 +129,17 @@ def set_processors(transformer: HunyuanVideoTransformer3DModel, processor: Hunyu
             module.set_processor(processor)
 
 
+def set_backend(transformer: HunyuanVideoTransformer3DModel, backend: AttentionBackendName) -> None:
+    """Set the kernel that diffusers' attention code calls, ``_attention_backend``, in every block."""
+    for module in transformer.modules():
+        processor = getattr(module, "processor", None)
+        if isinstance(processor, HunyuanVideoAttnProcessor2_0):
+            processor._attention_backend = backend
+
+
 def has_context_parallel(backend: AttentionBackendName) -> bool:
     """Whether a kernel supports context parallelism, from ``_AttentionBackendRegistry``."""
     return cast("bool", _AttentionBackendRegistry._is_context_parallel_available(backend))
-
-
-def group_of(config: ContextParallelConfig) -> dist.ProcessGroup:
-    """The process group of an initialized context-parallel config, from ``_flattened_mesh``."""
-    return cast("dist.ProcessGroup", config._flattened_mesh.get_group())
 
 
 def folder_of(transformer: HunyuanVideoTransformer3DModel) -> Path:
