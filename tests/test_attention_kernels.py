@@ -175,6 +175,18 @@ def test_a_flash_package_that_the_user_has_activated_stays_active(implementation
     assert current_flash_attention_impl() == "FA3"
 
 
+@pytest.mark.parametrize("before", [None, "FA3"])
+def test_a_flash_package_that_is_not_installed_leaves_torch_as_it_was(
+    before: str | None, implementations: list[str]
+) -> None:
+    register_flash_attention_impl("FA4", register_fn=lambda: sys.modules["no_such_package"])
+    if before is not None:
+        activate_flash_attention_impl(before)
+    with pytest.raises(KeyError, match="no_such_package"):
+        attend("torch_flash_4", *random())
+    assert current_flash_attention_impl() == before
+
+
 def test_a_torch_that_cannot_call_a_flash_package_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch.nn.attention, "activate_flash_attention_impl")
     with pytest.raises(RuntimeError, match="cannot call it; update torch"):
@@ -247,7 +259,7 @@ def test_ring_tries_the_kernels_of_torch_by_name(capability: tuple[int, int] | N
 
 
 def skips_keys_after(tokens: int) -> Attention:
-    """A kernel that is correct for up to so many tokens, and ignores the other keys of a longer video."""
+    """A kernel that ignores all keys after the first ``tokens``, so that it is correct for shorter videos."""
     return lambda query, key, value: formula(query, key[:, :tokens], value[:, :tokens]).to(query.dtype)
 
 

@@ -113,15 +113,16 @@ def _implementation(name: str) -> Iterator[None]:
     if not hasattr(attention, "activate_flash_attention_impl"):
         raise RuntimeError(f"torch {torch.__version__} cannot call it; update torch")
     before = attention.current_flash_attention_impl()
-    if before != wanted:
-        attention.activate_flash_attention_impl(wanted)
     try:
+        if before != wanted:
+            attention.activate_flash_attention_impl(wanted)
         yield
     finally:
-        if before is None:
-            attention.restore_flash_attention_impl()
-        elif before != wanted:
+        now = attention.current_flash_attention_impl()
+        if before is not None and before != now:
             attention.activate_flash_attention_impl(before)
+        elif before is None and now is not None:
+            attention.restore_flash_attention_impl()
 
 
 def _flash_4(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:

@@ -117,7 +117,7 @@ def split_tokens(
 class _Parts:
     """Number of image and text tokens of each process in the current call, the same in all processes.
 
-    A process without text holds one padding token, which is left out of the attention and counts 0.
+    A process without text holds one padding token, which takes no part in the attention and counts 0.
     """
 
     image: list[int] = field(default_factory=list)
