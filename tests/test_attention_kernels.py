@@ -187,8 +187,9 @@ def test_a_flash_package_that_is_not_installed_leaves_torch_as_it_was(
     assert current_flash_attention_impl() == before
 
 
-def test_a_torch_that_cannot_call_a_flash_package_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(torch.nn.attention, "activate_flash_attention_impl")
+@pytest.mark.parametrize("missing", ["activate_flash_attention_impl", "restore_flash_attention_impl"])
+def test_a_torch_that_cannot_call_a_flash_package_says_so(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.nn.attention, missing)
     with pytest.raises(RuntimeError, match="cannot call it; update torch"):
         attend("torch_flash_4", *random())
 

@@ -110,7 +110,7 @@ def _implementation(name: str) -> Iterator[None]:
         yield
         return
     attention = torch.nn.attention
-    if not hasattr(attention, "activate_flash_attention_impl"):
+    if not all(hasattr(attention, f"{verb}_flash_attention_impl") for verb in ("activate", "current", "restore")):
         raise RuntimeError(f"torch {torch.__version__} cannot call it; update torch")
     before = attention.current_flash_attention_impl()
     try:
