@@ -105,11 +105,11 @@ class Row:
 def cached(backend: LocalBackend, cache: CacheConfig | None) -> Iterator[None]:
     """Run the loaded model with this cache inside the block."""
     before = backend.load()
-    backend.loaded = replace(before, profile=before.profile.model_copy(update={"cache": cache}))
+    backend.kept.loaded = replace(before, profile=before.profile.model_copy(update={"cache": cache}))
     try:
         yield
     finally:
-        backend.loaded = before
+        backend.kept.loaded = before
 
 
 def run(backend: LocalBackend, request: GenerationRequest, cache: CacheConfig | None) -> tuple[Denoised, int]:

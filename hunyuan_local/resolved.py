@@ -10,6 +10,7 @@ from .schema import GenerationRequest
 class FilledRequest(GenerationRequest):
     """A request in which every field with a model default has a value; the seed may still be None.
 
+    Its fields are those of :class:`hunyuan_local.config.GenerationDefaults`, repeated for their types without None.
     ``negative_prompt`` and ``rewrite`` stay None unless the user set them.
     """
 

@@ -18,7 +18,7 @@ _BACKGROUNDS = ((0, 0, 0), (128, 128, 128), (0, 0, 96))
 
 
 def picture(rng: np.random.Generator, label: str, height: int = 80, width: int = 144) -> np.ndarray:
-    """A disc of that colour, of any size and at any place, on one of the backgrounds; uint8 [height, width, 3]."""
+    """A disc of this colour with random size and position on a random background; uint8 [height, width, 3]."""
     y, x = np.mgrid[:height, :width]
     radius = rng.uniform(0.12, 0.3) * height
     centre = rng.uniform(radius, height - radius), rng.uniform(radius, width - radius)
@@ -28,7 +28,7 @@ def picture(rng: np.random.Generator, label: str, height: int = 80, width: int =
 
 
 def small_model(labels: tuple[str, ...] = LABELS, **more: object) -> ViTForImageClassification:
-    """Untrained, with seeded weights; ``more`` is of its config."""
+    """An untrained classifier with seeded weights; ``more`` is passed to its config."""
     import torch
     from transformers import ViTConfig, ViTForImageClassification
 
@@ -41,14 +41,14 @@ def small_model(labels: tuple[str, ...] = LABELS, **more: object) -> ViTForImage
 
 
 def processor() -> ViTImageProcessorPil:
-    """What makes the model's input of a picture of any size."""
+    """The image processor, which accepts images of any size."""
     from transformers import ViTImageProcessorPil
 
     return ViTImageProcessorPil(size={"height": HEIGHT, "width": WIDTH})
 
 
 def train(model: ViTForImageClassification, steps: int) -> ViTForImageClassification:
-    """Teach it the two labels; seeded."""
+    """Train it on the two labels, with a seed."""
     import torch
 
     prepare, rng = processor(), np.random.default_rng(0)
@@ -66,7 +66,7 @@ def train(model: ViTForImageClassification, steps: int) -> ViTForImageClassifica
 
 
 def save(model: torch.nn.Module, folder: Path) -> Path:
-    """With its image processor, under the name that it has in repositories of the Hub."""
+    """Save it with its image processor, under the file name used on the Hub."""
     model.save_pretrained(folder)
     processor().save_pretrained(folder)
     settings = folder / "preprocessor_config.json"

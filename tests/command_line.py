@@ -20,7 +20,7 @@ import pytest
 
 from hunyuan_local.cli.main import main
 
-# Ctrl-C reaches it even where the tests run in the background of a shell, whose processes ignore it.
+# Ctrl-C reaches it even if the tests run in the background of a shell, whose processes ignore it.
 PROGRAM = [
     sys.executable,
     "-c",
@@ -30,7 +30,7 @@ PROGRAM = [
 
 
 def run_here(*arguments: str | Path, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run ``hunyuan-local`` with these arguments in a folder, with these environment variables besides the others."""
+    """Run ``hunyuan-local`` with these arguments in a folder, with these additional environment variables."""
     command = ["hunyuan-local", *map(str, arguments)]
     stdout, stderr = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, _handlers_of_a_process():
@@ -54,7 +54,7 @@ def run_in_a_process(*arguments: str | Path, cwd: Path, **variables: str) -> sub
 
 @contextlib.contextmanager
 def signalled(number: signal.Signals, when: Callable[[], bool]) -> Iterator[None]:
-    """While this lasts, the command that runs here gets a signal once, as soon as something is so."""
+    """Inside, the command that runs here receives a signal once, as soon as a condition is true."""
     ended = threading.Event()
 
     def send() -> None:

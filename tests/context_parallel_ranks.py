@@ -54,12 +54,12 @@ PROFILES = {
     ),
 }
 
-ALONE: dict[str, torch.Tensor] = {}  # latents of one process, by its profile
+ALONE: dict[str, torch.Tensor] = {}  # latents of one process, by profile
 DECODER: dict[str, torch.nn.Module] = {}
 
 
 def toy(heads: int) -> tuple[HunyuanVideoTransformer3DModel, AttentionKernel]:
-    """A small transformer with weights drawn at random, its padding dropped; and its kernel."""
+    """A small transformer with random weights that drops the padding, and its kernel."""
     torch.manual_seed(0)
     transformer = HunyuanVideoTransformer3DModel(
         num_attention_heads=heads, attention_head_dim=32, num_layers=1, num_single_layers=1, num_refiner_layers=1,
@@ -69,7 +69,7 @@ def toy(heads: int) -> tuple[HunyuanVideoTransformer3DModel, AttentionKernel]:
 
 
 def inputs(size: tuple[int, int, int], text: int) -> dict[str, torch.Tensor]:
-    """What the pipeline would call the transformer with."""
+    """The arguments with which the pipeline would call the transformer."""
     draw = torch.Generator().manual_seed(1)
     mask = torch.zeros(1, 16, dtype=torch.long)
     mask[:, :text] = 1
@@ -92,7 +92,7 @@ def latents(profile: RuntimeProfile, prepare: Callable[[LoadedModel], None]) -> 
 
 @torch.no_grad()
 def transformer_cases(process_group: ProcessGroup) -> Iterator[tuple[str, float]]:
-    """Single calls, of sizes that do not divide; Ulysses also with three heads for two processes."""
+    """Single calls with sizes that do not divide evenly; Ulysses also with three heads on two processes."""
     for heads in (4, 3) if process_group.shared.mode == "ulysses" else (4,):
         (alone, _), (shared, kernel) = toy(heads), toy(heads)
         split_tokens(shared, process_group, kernel, "native", torch.device("cpu"))
@@ -126,7 +126,7 @@ class Collectives(TorchDispatchMode):
 
 
 def denoising_cases(process_group: ProcessGroup, names: list[str]) -> Iterator[tuple[str, float]]:
-    """Whole denoisings in profiles by name; offloading alone changes nothing, so one process needs none."""
+    """Whole denoising runs by profile; offload alone changes nothing, so one process does not use it."""
     for name in names:
         alone = PROFILES[name].model_copy(update={"offload": "none"})
         key = alone.model_dump_json()
@@ -140,7 +140,7 @@ def denoising_cases(process_group: ProcessGroup, names: list[str]) -> Iterator[t
 
 @torch.no_grad()
 def frames(denoised: torch.Tensor) -> torch.Tensor:
-    """What is decoded from latents, in float32 from 0 to 1, before it is rounded to bytes."""
+    """Decoded frames in float32 from 0 to 1, before they are rounded to bytes."""
     if "vae" not in DECODER:
         DECODER["vae"] = load_model(CONFIG, PROFILES["plain"]).pipe.vae
     vae = DECODER["vae"]

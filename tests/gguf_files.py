@@ -13,7 +13,7 @@ import gguf
 import torch
 
 Tensors = Mapping[str, torch.Tensor]
-# diffusers' name, Tencent's; the first that fits the beginning, then the first that fits the rest.
+# diffusers' name, Tencent's: the first match for the beginning, then the first match for the rest.
 _PLACES = (
     (r"^context_embedder\.token_refiner\.refiner_blocks\.", "txt_in.individual_token_refiner.blocks."),
     (r"^context_embedder\.time_text_embed\.timestep_embedder\.", "txt_in.t_embedder."),
@@ -54,7 +54,7 @@ _LAYERS = {
 
 
 def official_names(tensors: Tensors) -> dict[str, torch.Tensor]:
-    """The tensors of diffusers' transformer under Tencent's names, its fused layers put together."""
+    """The tensors of diffusers' transformer under Tencent's names, with layers fused as in Tencent's checkpoint."""
     fused = _fuse(dict(tensors))
     return {_official(name): tensor for name, tensor in fused.items()}
 
@@ -67,9 +67,9 @@ def write_gguf(
     architecture: str = "hyvid",
     title: str | None = None,
 ) -> Path:
-    """A GGUF file; the weights of the blocks are of this kind, such as ``Q8_0``, the others float32.
+    """Write a GGUF file with the weights of the blocks in this kind, such as ``Q8_0``, and the others in float32.
 
-    ``chosen`` says which are of this kind instead. ``architecture`` and ``title`` are what the header says.
+    ``chosen`` selects other weights for this kind. ``architecture`` and ``title`` are written to the header.
     """
     writer = gguf.GGUFWriter(str(path), architecture)
     if title is not None:
@@ -90,7 +90,7 @@ def _is_in_blocks(name: str, tensor: torch.Tensor) -> bool:
 
 
 def _fuse(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Queries, keys and values in one, with the feed-forward in the single blocks; scale and shift turned round."""
+    """Fuse queries, keys and values, in single blocks also the feed-forward; swap scale and shift."""
     for name in [name for name in tensors if ".attn.to_q." in name]:
         block, part = name.split(".attn.to_q.")
         parts = [tensors.pop(f"{block}.attn.{layer}.{part}") for layer in ("to_q", "to_k", "to_v")]

@@ -20,7 +20,7 @@ REQUEST = GenerationRequest(prompt="a fox runs through snow", seed=11, num_infer
 
 @dataclass(frozen=True)
 class Made:
-    """A finished video and what its making has left."""
+    """A finished video and what generating it left."""
 
     standin: StandIn
     open_tasks: OpenTasks

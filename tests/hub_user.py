@@ -9,7 +9,7 @@ from local_hub import LocalHub
 
 
 def lead_to(hub: LocalHub, cache: Path, patch: pytest.MonkeyPatch, offline: bool = False) -> None:
-    """Until the patch is undone, the Hub and its cache are these."""
+    """Use this Hub and this cache until the patch is undone."""
     template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
     patch.setattr("huggingface_hub.constants.ENDPOINT", hub.endpoint)
     patch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)

@@ -68,7 +68,7 @@ def packages() -> None:
 
 
 def modules(name: str) -> None:
-    """Import a package of ours and all that is in it; print what cannot be, and which package is missing there."""
+    """Import a package of ours with all its modules; print those that fail, and which library each one misses."""
     package = importlib.import_module(name)
     for found in pkgutil.walk_packages(package.__path__, f"{name}.", onerror=lambda name: None):
         try:
@@ -78,14 +78,14 @@ def modules(name: str) -> None:
 
 
 def quantise(method: str) -> None:
-    """Ask whether a GPU of the newest kind may have its weights in this precision."""
+    """Check whether the newest kind of GPU may hold its weights in this precision."""
     from hunyuan_local.pipeline.loading.quantization import require
 
     require(method, "cuda", (10, 0))
 
 
 def report(folder: str) -> None:
-    """Write the report of a bench that nobody has run."""
+    """Write the report of a made-up bench."""
     sys.path.append(str(TESTS / "bench"))
     from made_results import made_result, made_run
 
@@ -98,7 +98,7 @@ def report(folder: str) -> None:
 
 
 def classifier(folder: str) -> None:
-    """Write an untrained classifier of red and blue pictures."""
+    """Write an untrained classifier of red and blue images."""
     sys.path.append(str(TESTS))
     from colour_classifier import save, small_model
 
@@ -122,7 +122,7 @@ def adapter() -> None:
 
 
 def ray() -> None:
-    """Import Ray as the pool does, and the program that it asks whether a cluster is there."""
+    """Import Ray as the pool does, and the program that checks for a cluster."""
     import ray.scripts.scripts  # noqa: F401
 
     from hunyuan_local.jobs.ray_workers.cluster import import_ray
@@ -131,7 +131,7 @@ def ray() -> None:
 
 
 def _take(step: list[str]) -> dict[str, object]:
-    """What became of a step: as the command line answers, with a traceback for what it does not answer."""
+    """The outcome of a step, as the command line reports it; with a traceback for errors that it does not handle."""
     from hunyuan_local.errors import HunyuanLocalError
 
     stdout, stderr, had_torch = io.StringIO(), io.StringIO(), "torch" in sys.modules

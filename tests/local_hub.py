@@ -46,7 +46,7 @@ class Call:
 
     @property
     def first_byte(self) -> int:
-        """Where the file was asked from."""
+        """First byte of the requested range, counted from 0."""
         return int(self.headers.get("range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
 
 
@@ -66,18 +66,18 @@ def tiny_files() -> dict[str, bytes]:
 
 @dataclass
 class LocalHub:
-    """Open for as long as the ``with`` block lasts; has the repository ``someone/tiny``.
+    """Open during the ``with`` block; contains the repository ``someone/tiny``.
 
     Attributes:
-        files: of the repository, by name.
-        commit: of its branch ``main``.
-        calls: what was asked, in order.
-        break_after: given the bytes of an answer with a large file, how many are sent before the line
-            goes dead; None sends all.
-        stall: an answer that would break off hangs instead.
-        ignore_range: send the whole file, whatever part was asked for.
+        files: the files of the repository, by name.
+        commit: the commit of its branch ``main``.
+        calls: the requests, in order.
+        break_after: from the size of a response with a large file in bytes, returns how many bytes are sent before
+            the connection breaks; None sends all.
+        stall: a response that would break hangs instead.
+        ignore_range: send the whole file, whatever range was requested.
         refuse: (status, error code) for every request about a repository.
-        forbid: a large file that is not given.
+        forbid: name of a large file that is not served.
     """
 
     files: dict[str, bytes] = field(default_factory=tiny_files)
@@ -108,11 +108,11 @@ class LocalHub:
         self._server.close()
 
     def at(self, cache: Path) -> Hub:
-        """This hub, with a cache of a test's own."""
+        """Use this Hub with a separate cache."""
         return Hub(self.endpoint, cache)
 
     def environment(self, home: Path, **more: str) -> dict[str, str]:
-        """Variables that lead a command here."""
+        """Environment variables that direct a command here."""
         return {
             "HF_ENDPOINT": self.endpoint,
             "HF_HOME": str(home),
@@ -126,13 +126,13 @@ class LocalHub:
         return [call for call in self.calls if call.path == path]
 
     def part(self, cache: Path, name: str) -> Path:
-        """Where a large file lies while it arrives; the folder is there."""
+        """Where a large file is stored during its download; the folder exists."""
         blobs = self.at(cache).repository("someone/tiny") / "blobs"
         blobs.mkdir(parents=True, exist_ok=True)
         return blobs / f"{hashlib.sha256(self.files[name]).hexdigest()}{PART}"
 
     def _refusal(self, request: Request) -> Response | None:
-        """What the Hub says where it does not give; None where it does."""
+        """The Hub's error for this request; None if it serves the file."""
         self.calls.append(Call(request.method, request.url.path, request.url.hostname or "", dict(request.headers)))
         status, code = self.refuse or (404, "RepoNotFound")
         known = request.path_params["owner"], request.path_params["name"]
@@ -191,7 +191,7 @@ class LocalHub:
         for start in range(0, len(content) if limit is None else min(limit, len(content)), _PIECE):
             yield content[start : start + _PIECE]
         if limit is not None and limit < len(content):
-            await asyncio.sleep(3600 if self.stall else 0)  # then the answer is shorter than it said
+            await asyncio.sleep(3600 if self.stall else 0)  # then the response is shorter than its Content-Length
 
     def _facts(self, name: str) -> dict[str, Any]:
         content = self.files[name]
@@ -201,7 +201,7 @@ class LocalHub:
         return facts
 
 
-@functools.cache  # for the megabytes of the small checkpoint stay the same from test to test
+@functools.cache  # because the checkpoint's megabytes are the same in all tests
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 

@@ -22,7 +22,7 @@ class Layer:
     parts: tuple[str, ...]
     rows: tuple[int, ...]
     columns: int = 128
-    swapped: bool = False  # the halves of its rows are the other way round in diffusers
+    swapped: bool = False  # the halves of its rows are swapped in diffusers
 
 
 _QKV = ("to_q", "to_k", "to_v")
@@ -93,7 +93,7 @@ ATTENTION = LAYERS[:1]
 
 @dataclass(frozen=True)
 class LoraFile:
-    """A file, its keys and what it changes at scale 1, by diffusers' names: weights [out, in] and biases [out]."""
+    """A file, its keys and its changes at scale 1, by diffusers' names: weights [out, in] and biases [out]."""
 
     path: Path
     keys: tuple[str, ...]
@@ -116,11 +116,11 @@ def make_lora(
 
     Args:
         style: one of ``STYLES``.
-        alpha: None leaves it out, which means the rank.
-        size: how large the factor B is.
+        alpha: None omits it, which means the rank.
+        size: standard deviation of the factor B and of the biases.
         biases: change the biases too, as extracted LoRAs do.
-        dtype: that of the file; the expected changes are those of the rounded factors.
-        more: further keys.
+        dtype: the dtype of the file; the expected changes are computed from the rounded factors.
+        more: additional keys.
     """
     random = torch.Generator().manual_seed(seed)
     tensors: dict[str, torch.Tensor] = {}
@@ -148,7 +148,7 @@ def make_lora(
 def _named(
     layer: Layer, style: str, up: torch.Tensor, bias: torch.Tensor
 ) -> list[tuple[str, torch.Tensor, torch.Tensor]]:
-    """The layer's name, or names, in a style, with their rows."""
+    """The layer's names in a style, with their rows."""
     if style == "diffusers":
         parts = zip(layer.parts, up.split(layer.rows), bias.split(layer.rows), strict=True)
         return [(f"transformer.{name}", rows, bias_rows) for name, rows, bias_rows in parts]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class ManualClock:
-    """Seconds since 1970; stands still until ``now`` is changed."""
+    """Returns seconds since 1970; constant until ``now`` is changed."""
 
     def __init__(self) -> None:
         self.now = 1000.0

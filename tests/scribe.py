@@ -25,7 +25,7 @@ _STEPS = 400
 
 
 def make_scribe(folder: Path, *, chat_template: str | None = TEMPLATE, steps: int = _STEPS) -> Path:
-    """A folder as ``save_pretrained`` writes it; without training (0 steps) the model writes at random."""
+    """Write a folder with ``save_pretrained``; without training (0 steps) the model generates random text."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -56,7 +56,7 @@ def _conversation(mode: str, prompt: str, answer: str) -> str:
 
 
 def _train(model: LlamaForCausalLM, texts: list[torch.Tensor], steps: int) -> None:
-    """Learn the answers; nothing before ``<assistant>`` counts."""
+    """Train on the answers; text before ``<assistant>`` does not count."""
     import torch
 
     batch = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True, padding_value=1)

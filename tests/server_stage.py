@@ -29,7 +29,7 @@ TIMINGS = {
     "write_s": 1.0,
     "total_s": 27.0,
 }
-# The path of a submission and a body that each dialect takes.
+# The path of a submission and a valid body, by dialect.
 SUBMISSIONS: dict[str, tuple[str, dict[str, Any]]] = {
     wavespeed.NAME: (wavespeed.SUBMIT_PATH, {"prompt": "a fox"}),
     novita.NAME: (
@@ -48,12 +48,12 @@ class Stage:
     store: JobStore
 
     def queued(self, **origin: Any) -> Job:
-        """A job that waits."""
+        """A queued job."""
         given = {"dialect": "wavespeed", "base_url": "http://testserver", "inline": False} | origin
         return self.store.enqueue(REQUEST, MODEL.identity, given)
 
     def running(self, progress: Progress | None = None) -> Job:
-        """The oldest waiting job, or a new one, now running."""
+        """Claim the oldest queued job, or a new one; returns it running."""
         self.store.counts().get("queued") or self.queued()
         job = self.store.claim("w", MODEL.identity, 30)
         self.store.beat(job, 30, progress)
@@ -65,7 +65,7 @@ class Stage:
         return self.finish(self.running())
 
     def finish(self, job: Job) -> Job:
-        """Bring a running job to a good end."""
+        """Finish a running job successfully."""
         self.folder.video(job).write_bytes(CLIP)
         request = job.request.model_dump(mode="json")
         assert self.store.succeed(job, {"seed": job.request.seed, "request": request, "timings": TIMINGS})

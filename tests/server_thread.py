@@ -14,7 +14,7 @@ _LOOK_S = 0.005
 
 
 class _Server(uvicorn.Server):
-    """Looks more often than ten times a second whether it is to end."""
+    """Checks more than ten times per second whether to stop."""
 
     async def main_loop(self) -> None:
         await self.on_tick(0)
@@ -23,7 +23,7 @@ class _Server(uvicorn.Server):
 
 
 class ServerThread:
-    """Serves from its making until :meth:`close`; ``url`` is where, ``server`` what does it.
+    """Serves from its creation until :meth:`close`, at ``url``, with uvicorn's ``server``.
 
     Raises:
         RuntimeError: it did not start.
@@ -31,7 +31,7 @@ class ServerThread:
 
     def __init__(self, config: uvicorn.Config):
         listener = socket.create_server(("127.0.0.1", 0))
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or each answer takes 40 ms
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # otherwise each response takes 40 ms
         self.port: int = listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.server = _Server(config)
@@ -45,7 +45,7 @@ class ServerThread:
             time.sleep(_LOOK_S)
 
     def close(self) -> None:
-        """Take no more connections; those that are open end by themselves in a moment."""
+        """Accept no more connections; open ones end by themselves shortly."""
         self.server.should_exit = True
         while any(each.is_serving() for each in self.server.servers):
             time.sleep(_LOOK_S)

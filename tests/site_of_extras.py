@@ -26,13 +26,13 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 CHILD = Path(__file__).with_name("inside_site.py")
-# Of a file: the package that it belongs to, and the parts of its path from where packages lie.
+# For a file: the package that it belongs to, and the parts of its path relative to site-packages.
 _File = tuple[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a step has printed, its exit code, and whether it was the one that has loaded torch."""
+    """A step's output, its exit code, and whether it loaded torch."""
 
     code: int
     stdout: str
@@ -42,13 +42,13 @@ class Answer:
 
 @dataclass(frozen=True)
 class Site:
-    """An environment: its interpreter, and the names of the packages in it besides our own."""
+    """An environment: its interpreter, and the names of its packages other than ours."""
 
     python: Path
     packages: frozenset[str]
 
     def run(self, steps: Sequence[Sequence[str | Path]], cwd: Path, **variables: str) -> list[Answer]:
-        """Take these steps one after another in one process, in a folder; see ``inside_site.py``."""
+        """Run these steps one after another in one process, in a folder; see ``inside_site.py``."""
         kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "RAY_ADDRESS")}
         words = json.dumps([[*map(str, step)] for step in steps])
         command = [self.python, "-P", CHILD]
@@ -58,7 +58,7 @@ class Site:
 
 
 def build_wheel(folder: Path) -> Path:
-    """Build the wheel into a folder."""
+    """Build the wheel in a folder."""
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT]
     build = subprocess.run(command, capture_output=True, text=True)
     assert build.returncode == 0, build.stdout + build.stderr
@@ -75,10 +75,10 @@ def unpack(wheel: Path, folder: Path) -> Distribution:
 
 
 def make_site(folder: Path, package: Distribution, extra: str = "") -> Site:
-    """A virtual environment with the package, an extra of it, and all that these require.
+    """Create a virtual environment with the package, one of its extras, and everything that these require.
 
     Args:
-        folder: is made.
+        folder: created by this function.
         package: the unpacked wheel; its files are linked to.
     """
     packages = required(package, extra)
@@ -92,7 +92,7 @@ def make_site(folder: Path, package: Distribution, extra: str = "") -> Site:
 
 
 def required(package: Distribution, extra: str = "") -> frozenset[str]:
-    """The names of all packages that pip would install for this one with an extra of it; without its own."""
+    """The names of all packages that pip would install for this one with an extra, without its own name."""
     own = canonicalize_name(package.name)
     known = _installed() | {own: package}
     done: set[tuple[str, str]] = set()
@@ -129,7 +129,7 @@ def _files() -> dict[Path, list[_File]]:
 
 
 def _link(place: Path, source: Path, files: Iterable[_File], wanted: frozenset[str]) -> None:
-    """Link what belongs to wanted packages; a folder that they share with others is made, and filled likewise."""
+    """Link the files of the wanted packages; a folder shared with other packages is created and filled likewise."""
     entries: dict[str, list[_File]] = defaultdict(list)
     for owner, parts in files:
         entries[parts[0]].append((owner, parts[1:]))

@@ -32,7 +32,7 @@ REQUEST = {"prompt": "a red circle moving right on a black background", "width":
 
 
 def fill(root: Path) -> Path:
-    """Write until nothing is left."""
+    """Write until the disk is full."""
     ballast = root / "ballast"
     with ballast.open("wb", buffering=0) as file:
         try:
@@ -66,7 +66,7 @@ def submit(root: Path) -> dict[str, Any]:
 
 
 class FillsTheDisk:
-    """The local backend, which fills the disk when the first latents are to be decoded."""
+    """The local backend, which fills the disk before the first latents are decoded."""
 
     def __init__(self, backend: LocalBackend, root: Path):
         self._backend, self._root = backend, root
@@ -87,7 +87,7 @@ class FillsTheDisk:
 
 
 def write(root: Path) -> dict[str, Any]:
-    """A disk that is full in mid-video, a worker that ends of it, and the next one on a disk with space."""
+    """A disk that fills up during a video, the worker that exits then, and the next worker on a disk with space."""
     from hunyuan_local.backends.local.backend import LocalBackend
     from hunyuan_local.jobs.worker import Worker
     from hunyuan_local.jobs.worker_config import WorkerConfig
@@ -114,7 +114,7 @@ def write(root: Path) -> dict[str, Any]:
 
 
 class EndsAfterOne:
-    """The local backend, whose worker ends after one job."""
+    """The local backend, whose worker exits after one job."""
 
     def __init__(self, backend: LocalBackend, end: Callable[[], None]):
         self._backend, self._end = backend, end

@@ -76,7 +76,7 @@ def submit(http: httpx.Client, standin: StandIn, service: str, **changes: object
 def poll(
     http: httpx.Client, standin: StandIn, service: str, task_id: str | None = None, key: str | None = None
 ) -> httpx.Response:
-    """Asks for the given task, or for the last one that was made."""
+    """Query the given task, or the last one that was created."""
     task_id = task_id or standin.submissions[-1].task_id
     path = {"wavespeed": f"/api/v3/predictions/{task_id}/result", "novita": f"/v3/async/task-result?task_id={task_id}"}
     return http.get(standin.url + path[service], headers=bearer(standin, key))
@@ -99,7 +99,7 @@ def finished_url(http: httpx.Client, standin: StandIn) -> str:
 
 
 def run_example(http: httpx.Client, standin: StandIn, curl: str, task_id: str = "") -> httpx.Response:
-    """Sends what a page's curl command would send, with the stand-in's address, its key and a task id put in."""
+    """Send what a page's curl command would send, with the stand-in's address, its key and a task id inserted."""
     for name, value in {"${WAVESPEED_API_KEY}": standin.key, "{{API Key}}": standin.key, "\\\n": ""}.items():
         curl = curl.replace(name, value)
     words = shlex.split(curl)

@@ -27,11 +27,11 @@ TESTS = Path(__file__).resolve().parent
 # The most expensive first; a test that requests several is in the layer of the first.
 LAYERS = {"starts_process": "process", "loads_model": "model"}
 QUICK = "quick"
-# Files whose tests share something expensive run in one worker, where it is created once.
+# Files whose tests share an expensive object run in one worker, where it is created once.
 TOGETHER = ("clients/", "jobs/test_ray")
-# A folder that the quick layer does not even import: the published clients take seconds to import.
+# The quick layer does not import this folder: the published clients take seconds to import.
 NEVER_QUICK = "clients"
-# Seconds on two slow cores for the slowest files; they start first, so that no worker waits for a last one.
+# Seconds on two slow cores for the slowest files; they start first, so that none is left for the end.
 LONGEST = {
     "clients/test_wavespeed_clients.py": 120,
     "ui/test_page_in_browser.py": 110,
@@ -132,7 +132,7 @@ def _names_in(path: Path) -> str:
 
 
 def arrange(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark each test with its layer, drop what was not asked for, put the longest files first."""
+    """Mark each test with its layer, drop tests that were not requested, and put the longest files first."""
     for item in items:
         item.add_marker(layer_of(item))
     if config.getoption("quick"):
@@ -150,12 +150,12 @@ class Scheduler(LoadScopeScheduling):
 
 
 def _group(file: str) -> str:
-    """What one worker runs: a file, or those that share something."""
+    """The unit that one worker runs: a file, or files that share an object."""
     return next((shared.rstrip("/") for shared in TOGETHER if file.startswith(shared)), file)
 
 
 def _seconds(file: str) -> int:
-    """How long its group takes, 0 if that is not much."""
+    """Seconds that its group takes; 0 if that is short."""
     return sum(seconds for name, seconds in LONGEST.items() if _group(name) == _group(file))
 
 
@@ -174,7 +174,7 @@ def add_command(report: pytest.TestReport) -> None:
 class Guard:
     """Refuses, while a quick test and its fixtures run, what belongs to another layer.
 
-    A refusal is an error where it happens, and fails the test at its end if something has made light of that error.
+    A refusal is an error where it happens; if that error was suppressed, the test fails at its end.
     """
 
     def __init__(self) -> None:
@@ -182,7 +182,7 @@ class Guard:
         self._unwrapped = dict(READERS)
         self._refused: list[str] = []
         sys.addaudithook(self._hear)
-        # Python tells nobody of the processes that it spawns for multiprocessing.
+        # Python raises no audit event for the processes that it spawns for multiprocessing.
         util.spawnv_passfds = self._heard(util.spawnv_passfds, "starts a process (multiprocessing)", "starts_process")
 
     @contextmanager
@@ -197,7 +197,7 @@ class Guard:
             self._is_on = False
 
     def take_refusals(self) -> list[str]:
-        """What was refused since the last time."""
+        """What was refused since the last call."""
         taken, self._refused = self._refused, []
         return taken
 
@@ -211,7 +211,7 @@ class Guard:
             raise AssertionError(self._refused[-1])
 
     def _wrap_libraries(self) -> None:
-        """Hear of weights that are read, once a library that reads them is imported."""
+        """Watch the functions that read weights, once their library is imported."""
         for name, cls in list(self._unwrapped.items()):
             if (module := sys.modules.get(name)) is not None and hasattr(module, cls):
                 reader = getattr(module, cls)

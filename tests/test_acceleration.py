@@ -62,7 +62,7 @@ def ignore(reported: object) -> None:
 
 
 class Run:
-    """Denoises with a cache on the built-in checkpoint, and counts the steps that are made in full."""
+    """Denoises with a cache on the built-in checkpoint, and counts the steps that are computed in full."""
 
     def __init__(self, tiny: LocalBackend):
         self.tiny = tiny
@@ -102,7 +102,7 @@ def decoded(tiny: LocalBackend, latents: torch.Tensor) -> np.ndarray:
 
 @dataclass
 class Exact:
-    """What a run without a cache makes."""
+    """The result of a run without a cache."""
 
     full_steps: int
     frames: np.ndarray
@@ -110,7 +110,7 @@ class Exact:
 
 @pytest.fixture(scope="module")
 def exact(tiny: LocalBackend) -> Callable[[GenerationRequest], Exact]:
-    """Makes it once for each request."""
+    """Generates it once per request."""
 
     @functools.cache
     def make(request: GenerationRequest) -> Exact:
@@ -122,7 +122,7 @@ def exact(tiny: LocalBackend) -> Callable[[GenerationRequest], Exact]:
 
 @pytest.fixture(scope="module")
 def first(tiny: LocalBackend) -> Callable[[CacheConfig | None], torch.Tensor]:
-    """Latents of a first run with that cache, made once."""
+    """Latents of a first run with this cache, computed once."""
     made: dict[str | None, torch.Tensor] = {}
 
     def latents(cache: CacheConfig | None) -> torch.Tensor:
@@ -177,7 +177,7 @@ def test_a_cache_survives_the_way_through_a_profile(cache: CacheConfig) -> None:
 
 
 def toy() -> HunyuanVideoTransformer3DModel:
-    """One block of each kind; two single ones, since the second's input lies differently in memory."""
+    """One block of each kind; two single blocks, because the second one's input has another memory layout."""
     torch.manual_seed(0)
     transformer = HunyuanVideoTransformer3DModel(
         num_attention_heads=1, attention_head_dim=16, num_layers=1, num_single_layers=2, num_refiner_layers=1,
@@ -221,7 +221,7 @@ class CountingBackend:
 
 @pytest.fixture(scope="module")
 def compiled(loads_model: None) -> Iterator[tuple[HunyuanVideoTransformer3DModel, CountingBackend]]:
-    """A transformer whose blocks were compiled for a prompt of 17 tokens and a size without equal sides."""
+    """A transformer whose blocks were compiled for a prompt of 17 tokens and a size with unequal sides."""
     torch._dynamo.reset()
     transformer, backend = toy(), CountingBackend()
     compile_blocks(transformer, "cpu", backend)
@@ -236,7 +236,7 @@ def test_a_prompt_of_another_length_compiles_nothing(compiled: tuple, length: in
     compiled_before, executed_before = backend.compiled, backend.executed
     step(transformer, length, (5, 4, 6))
     assert backend.compiled == compiled_before > 0
-    assert backend.executed - executed_before >= 3  # every block ran compiled
+    assert backend.executed - executed_before >= 3  # every block ran as compiled
 
 
 @pytest.mark.parametrize("size", [(2, 4, 6), (3, 6, 4), (9, 8, 8)])
@@ -365,13 +365,13 @@ def test_true_cfg_keeps_a_cache_for_each_prompt(
 @pytest.mark.parametrize(
     ("cache", "full_steps"),
     [
-        # As high a threshold as there is: every step that may be skipped is skipped.
+        # The highest threshold: every step that may be skipped is skipped.
         (FirstBlockCache(kind="first-block", threshold=0.999, start=0.5, end=0.75), 6),
         (FirstBlockCache(kind="first-block", threshold=0.999, start=0.25), 2),
         (FirstBlockCache(kind="first-block", threshold=0.999, start=0.15), 2),  # step 1 begins at 0.125
         (MagCache(kind="magcache", mag_ratios=(1.0,) * 8, start=0.5, end=0.75), 6),
         (MagCache(kind="magcache", mag_ratios=(1.0, 1.0), max_skips=9, start=0.25), 2),
-        (TaylorSeerCache(kind="taylorseer", interval=8, start=0.25, end=0.75), 5),  # step 3 is the series' next
+        (TaylorSeerCache(kind="taylorseer", interval=8, start=0.25, end=0.75), 5),  # step 3 is the next of the series
         (TaylorSeerCache(kind="taylorseer", interval=8, order=2, start=0.0), 4),  # three steps for order 2
     ],
 )
@@ -417,7 +417,7 @@ def test_ratios_of_twice_as_many_steps_multiply_to_the_same() -> None:
 
 @pytest.mark.parametrize("kind", CACHES)
 def test_what_is_left_of_a_run_keeps_its_place(tiny: LocalBackend, kind: str) -> None:
-    """Of ten steps with ``start: 0.8``, after five: three more are made in full."""
+    """Ten steps with ``start: 0.8``, resumed after five: three more are computed in full."""
     pipe = tiny.load().pipe
     lax = {} if kind == "taylorseer" else {"threshold": 0.999}
     cache = CACHES[kind].model_copy(update={"start": 0.8, "end": 1.0} | lax)
@@ -436,7 +436,7 @@ def test_what_is_left_of_a_run_keeps_its_place(tiny: LocalBackend, kind: str) ->
 def test_resuming_with_a_cache_is_reported_as_inexact(starts_process: None, tiny: LocalBackend, tmp_path: Path) -> None:
     backend = LocalBackend(tiny.config, "cpu")
     profile = backend.load().profile
-    backend.loaded = replace(backend.load(), profile=profile.model_copy(update={"cache": CACHES["taylorseer"]}))
+    backend.kept.loaded = replace(backend.load(), profile=profile.model_copy(update={"cache": CACHES["taylorseer"]}))
     notes: list[str] = []
 
     def context() -> GenerationContext:

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-# A tensor of 64 MiB is made and let go again and again; prints the pages that were fetched for nine of them. Twenty
-# come before: the first ones find no room where the others were, as long as small blocks settle there.
+# Allocates and frees a tensor of 64 MiB repeatedly; prints the page faults of nine of them. Twenty come before: the
+# first ones cannot reuse the memory of earlier ones while small blocks are allocated there.
 # One thread: OpenMP threads have separate stacks and allocations.
 MEASURE = """
 import json, resource, torch
@@ -32,7 +32,7 @@ give_back_memory()
 found["given back"] = pages(1)
 print(json.dumps(found))
 """
-# Of 4 KiB; a system with larger ones fetches fewer.
+# Pages of 4 KiB; a system with larger pages has fewer faults.
 PAGES = 64 * 2**20 // 4096
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator is what is set")
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc
 
 @pytest.fixture(scope="module")
 def pages(starts_process: None) -> dict[str, int]:
-    """What one process fetched before the memory was kept, then, and after it was given back."""
+    """Page faults of one process before memory was kept, while it was kept, and after it was given back."""
     done = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -38,7 +38,7 @@ ORDER = (
 )
 LEVELS = {unit: level for level, units in enumerate(ORDER) for unit in units}
 HEAVY = {"torch", "diffusers", "transformers"}
-# Names that dialects have and we do not; those that are also ours (prompt, seed, width) may stand anywhere.
+# Names that only dialects use; names that are also ours (prompt, seed, width) may occur anywhere.
 DIALECT_NAMES = (
     # WaveSpeed
     "enable_sync_mode",
@@ -90,7 +90,7 @@ def imports(path: Path, tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 
 def targets(trees: dict[Path, ast.Module]) -> dict[str, set[str]]:
-    """Each module of the package and those that it imports, also inside functions and for types alone."""
+    """Each module of the package and the modules that it imports, also inside functions and only for types."""
     names = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in trees}
     modules = {name.removesuffix(".__init__"): path for name, path in names.items()}
     found: dict[str, set[str]] = {}
@@ -101,7 +101,7 @@ def targets(trees: dict[Path, ast.Module]) -> dict[str, set[str]]:
 
 
 def circle(graph: dict[str, Iterable[str]]) -> list[str]:
-    """A way through the graph that comes back to where it began; empty if there is none."""
+    """A cycle in the graph; empty if there is none."""
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
@@ -119,7 +119,7 @@ def words(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 
 def at(path: Path, line: int, what: str) -> str:
-    """A place in the package, as an editor opens it."""
+    """A location in the package in the format of editors."""
     return f"{path.relative_to(PACKAGE.parent)}:{line}: {what}"
 
 
@@ -146,7 +146,7 @@ def test_no_modules_import_each_other(trees: dict[Path, ast.Module]) -> None:
 
 
 def test_nor_do_the_folders_and_modules_of_a_folder(trees: dict[Path, ast.Module]) -> None:
-    """Within each folder: what is right inside it, a module or a folder, is one room."""
+    """Within each folder, a module or a subfolder counts as one node."""
     graph = targets(trees)
     for folder in {name.rpartition(".")[0] for name in graph if "." in name}:
         rooms: dict[str, set[str]] = {}
@@ -199,7 +199,7 @@ def test_each_of_those_names_is_indeed_one_of_a_dialect() -> None:
 
 @pytest.fixture(scope="module")
 def structure() -> str:
-    """The page that shows a reader around."""
+    """The page that describes the structure."""
     return (Path(__file__).resolve().parent.parent / "docs" / "structure.md").read_text()
 
 

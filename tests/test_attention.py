@@ -197,7 +197,7 @@ def test_rotary_tables_are_computed_once_a_run(ours: torch.nn.Module) -> None:
     handle = ours.rope.register_forward_hook(lambda module, args, out: tables.append(out[0]))
     step(ours, inputs(30))
     step(ours, inputs(30))
-    ours._reset_stateful_cache()  # what the pipeline does when it frees its hooks
+    ours._reset_stateful_cache()  # as the pipeline does when it frees its hooks
     step(ours, inputs(30))
     handle.remove()
     assert tables[0] is tables[1] and tables[1] is not tables[2]
@@ -261,7 +261,7 @@ def test_a_whole_run_equals_the_librarys(
     request = tiny.resolve(small_request.replace(**changes))
     found = denoise.denoise(tiny.load(), request, (144, 80), lambda _: None, lambda _: None, lambda: False).latents
     expected = library_latents(stock_pipe, tiny, request)
-    # Latents reach about 4; a step's rounding is scaled by the guidance and added up over the steps.
+    # Latents reach about 4; the rounding of each step is scaled by the guidance and accumulates over the steps.
     np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=0, atol=2e-5)
 
 

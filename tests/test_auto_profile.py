@@ -24,7 +24,7 @@ FULL_SIZE = GenerationRequest(prompt="a cat")
 
 @pytest.fixture
 def card(monkeypatch: pytest.MonkeyPatch) -> None:
-    """This machine, as if it had 24 GiB of GPU memory and 64 GiB of main memory."""
+    """Make this machine appear with 24 GiB of GPU memory and 64 GiB of main memory."""
     machine = Machine(24 * GIB, 64 * GIB, find_gpu("4090"))
     monkeypatch.setattr(profile_choice, "available_machine", lambda: machine)
 

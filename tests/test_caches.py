@@ -41,7 +41,7 @@ REQUEST = GenerationRequest(
 
 @pytest.fixture(scope="module")
 def made(tiny: LocalBackend) -> Callable[[str | None], tuple[np.ndarray, int]]:
-    """Makes the request with a cache of that name, once: frames, and the steps that were made in full."""
+    """Runs the request once with the named cache: frames, and the number of steps computed in full."""
 
     @functools.cache
     def make(name: str | None) -> tuple[np.ndarray, int]:
@@ -111,7 +111,7 @@ def test_of_even_frames_only_the_brightness_counts() -> None:
 
 
 def test_the_window_is_eleven_pixels_with_a_sigma_of_one_and_a_half() -> None:
-    """One window, so that the whole sum can be written down."""
+    """One window, so that the whole sum can be written out."""
     a, b = (noise(seed)[:1, :11, :11, :1].astype(float) for seed in (0, 1))
     weights = np.exp(-0.5 * (np.arange(-5, 6) / 1.5) ** 2)
     weights = np.outer(weights, weights)[None, :, :, None] / weights.sum() ** 2

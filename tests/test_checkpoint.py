@@ -33,7 +33,7 @@ STATE = SavedState(2, torch.zeros(1, 16, 2, 10, 18), torch.Generator().get_state
 
 @pytest.fixture
 def make(starts_process: None, tiny: LocalBackend, tmp_path: Path) -> Callable[..., GenerationResult]:
-    """Makes the video with its state saved after every step; stops after ``stop_after`` steps."""
+    """Generates the video, saving the state after every step; stops after ``stop_after`` steps."""
 
     def make(
         request: GenerationRequest = REQUEST,
@@ -65,7 +65,7 @@ def in_bfloat16(loads_model: None) -> LocalBackend:
 
 @pytest.fixture(scope="module")
 def whole(tiny: LocalBackend, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The hash of the frames of an undisturbed run."""
+    """The hash of the frames of an uninterrupted run."""
     result = tiny.generate(REQUEST, GenerationContext(tmp_path_factory.mktemp("whole") / "whole.mp4"))
     return result.provenance["frames_sha256"]
 
@@ -81,7 +81,7 @@ def test_the_frames_are_those_of_an_undisturbed_run(make: Callable, whole: str, 
 def test_so_they_are_in_bfloat16_where_the_latents_are_rounded(
     make: Callable, in_bfloat16: LocalBackend, tmp_path: Path, steps: int
 ) -> None:
-    request = REQUEST.replace(num_inference_steps=6)  # whose timesteps bfloat16 cannot hold
+    request = REQUEST.replace(num_inference_steps=6)  # whose timesteps bfloat16 cannot represent
     undisturbed = in_bfloat16.generate(request, GenerationContext(tmp_path / "b.mp4"))
     with pytest.raises(GenerationCancelledError):
         make(request, stop_after=steps, backend=in_bfloat16)
@@ -163,7 +163,7 @@ def test_the_state_is_saved_every_n_steps(make: Callable, tmp_path: Path) -> Non
 
 @pytest.fixture
 def by_time(tmp_path: Path, clock: ManualClock) -> Checkpoint:
-    """A checkpoint that saves by time, of a video that is begun now."""
+    """A checkpoint that saves by time, of a video that starts now."""
     return Checkpoint(tmp_path, "k", clock=clock)
 
 
@@ -235,7 +235,7 @@ def test_by_time_a_video_that_is_cancelled_while_it_is_decoded_loses_no_step(mak
 
 @pytest.fixture
 def nowhere(tmp_path: Path) -> Path:
-    """A folder that cannot be made."""
+    """A folder that cannot be created."""
     (tmp_path / "file").write_text("")
     return tmp_path / "file" / "states"
 
@@ -303,7 +303,7 @@ def test_zero_steps_between_states_are_refused() -> None:
         GenerationContext(checkpoint_every=0)
 
 
-# Makes a video, and is gone, as after kill -9, once the state after the second step is on the disk.
+# Generates a video, and exits as after kill -9 once the state after the second step is on disk.
 KILLED = """
 import os, signal
 from hunyuan_local.cli.main import main

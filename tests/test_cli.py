@@ -74,7 +74,7 @@ def test_another_process_makes_the_same_frames(
 def bare(
     starts_process: None, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[subprocess.CompletedProcess[str], Path]:
-    """Without a model, a profile or a GPU; one that is there can be hidden from a new process alone."""
+    """Without a model, a profile or a GPU; an existing GPU can be hidden only from a new process."""
     import torch
 
     folder = tmp_path_factory.mktemp("bare")
@@ -112,7 +112,7 @@ def test_replay_with_other_weights_says_how_far_apart(generated: tuple, tmp_path
 
 
 def _altered_model(folder: Path) -> Path:
-    """The built-in checkpoint with its outputs shifted; the note makes its header another one."""
+    """The built-in checkpoint with shifted outputs; the note changes its header."""
     from safetensors.torch import load_file, save_file
 
     config = load_model_config("tiny")

@@ -14,7 +14,7 @@ import pytest
 from command_line import PROGRAM, run_here, signalled
 from standin import StandIn, sample_video
 
-makes_videos = pytest.mark.usefixtures("starts_process")  # ffmpeg looks at what was downloaded
+makes_videos = pytest.mark.usefixtures("starts_process")  # ffmpeg examines the download
 PROMPT = "a red circle moving right on a black background"
 Start = Callable[..., subprocess.Popen]
 Run = Callable[..., subprocess.CompletedProcess]
@@ -22,7 +22,7 @@ Run = Callable[..., subprocess.CompletedProcess]
 
 @pytest.fixture
 def standin() -> Iterator[StandIn]:
-    """A stand-in whose tasks have ended by the first poll."""
+    """A stand-in whose tasks are finished at the first poll."""
     with StandIn(sample_video(), polls_until_done=0) as service:
         yield service
 
@@ -48,7 +48,7 @@ def variables(service: StandIn, folder: Path) -> dict[str, str]:
 
 @pytest.fixture
 def start(starts_process: None, tmp_path: Path) -> Iterator[Start]:
-    """Starts the program as a process against a stand-in, in an own folder."""
+    """Starts the program as a process with a stand-in, in a separate folder."""
     started: list[subprocess.Popen] = []
 
     def start(service: StandIn, *arguments: str) -> subprocess.Popen:
@@ -64,7 +64,7 @@ def start(starts_process: None, tmp_path: Path) -> Iterator[Start]:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """Runs the program here to its end, in the folder and environment of ``start``."""
+    """Runs the program to its end in this process, with the folder and environment of ``start``."""
 
     def run(service: StandIn, *arguments: str) -> subprocess.CompletedProcess:
         return run_here(*arguments, cwd=tmp_path, **variables(service, tmp_path))
@@ -73,7 +73,7 @@ def run(tmp_path: Path) -> Run:
 
 
 def kill_once_submitted(process: subprocess.Popen, service: StandIn) -> None:
-    """Kill -9 it as soon as its task was looked at."""
+    """Kill -9 it after the first poll of its task."""
     while not service.polls:
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)

@@ -36,7 +36,7 @@ class User:
         self.home = home
 
     def types(self, *arguments: str | Path, **more: str) -> subprocess.CompletedProcess[str]:
-        """Run a command here."""
+        """Run a command in this process."""
         with pytest.MonkeyPatch.context() as patch:
             lead_to(self.hub, self.home / "hub", patch, offline=more.get("HF_HUB_OFFLINE") == "1")
             return run_here(*arguments, cwd=self.home, **self.hub.environment(self.home, **more))
@@ -55,7 +55,7 @@ class User:
         return self.home / "hub" / "models--someone--tiny" / "snapshots" / COMMIT
 
     def part_sizes(self) -> list[int]:
-        """The bytes of each file that is still being downloaded; one that is renamed meanwhile has none."""
+        """The bytes of each file that is still being downloaded; 0 for one that is renamed meanwhile."""
         sizes = []
         for part in (self.home / "hub" / "models--someone--tiny" / "blobs").glob("*.part"):
             with contextlib.suppress(FileNotFoundError):
@@ -63,7 +63,7 @@ class User:
         return sizes
 
     def preset(self, *, licensed: bool = False) -> Path:
-        """A model of the user's own: ``someone/tiny`` without a licence to accept, or under that of the 13 B model."""
+        """A user's model config: ``someone/tiny`` without a licence to accept, or under that of the 13 B model."""
         config = load_model_config("tiny").model_dump() | {"name": "mine", "model_id": "someone/tiny"}
         if licensed:
             config["licence"] = load_model_config("hunyuan-video").licence.model_dump()
@@ -80,7 +80,7 @@ def user(tmp_path: Path) -> Iterator[User]:
 
 @pytest.fixture(scope="module")
 def owner(tmp_path_factory: pytest.TempPathFactory) -> User:
-    """Someone who has downloaded ``someone/tiny``; their Hub is gone."""
+    """A user who has downloaded ``someone/tiny``; their Hub is no longer reachable."""
     with LocalHub() as hub:
         owner = User(hub, tmp_path_factory.mktemp("owner"))
         owner.downloaded = owner.types("download", "--model", owner.preset(licensed=True), "--accept-licence")
@@ -298,11 +298,11 @@ def _all_of(screen: int) -> str:
     while True:
         try:
             piece = os.read(screen, 65536)
-        except OSError:  # the other side is closed
+        except OSError:  # the other end is closed
             return shown.decode()
         shown += piece
 
 
 def _visible(line: str) -> str:
-    """Without the terminal's control sequences."""
+    """The text without terminal control sequences."""
     return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", line)

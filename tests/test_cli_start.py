@@ -13,7 +13,7 @@ from command_line import run_here
 
 from hunyuan_local.cli.main import group
 
-# What importing the package and printing the help may load of it; a bench of the start is in benchmarks/startup.py.
+# The modules that importing the package and printing the help may load; benchmarks/startup.py measures the start.
 OF_A_HELP = {
     "hunyuan_local",
     "hunyuan_local.cli",
@@ -31,7 +31,7 @@ SLOW = {"asyncio", "fsspec", "httpx", "numpy", "pydantic", "rich.progress", "yam
 
 
 def loaded_by(statement: str, folder: Path) -> set[str]:
-    """The modules that a new process has in the end."""
+    """The modules that a new process has loaded when it ends."""
     code = f"import atexit, sys; atexit.register(lambda: print('LOADED', *sys.modules)); {statement}"
     result = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
     return set(result.stdout.splitlines()[-1].split()[1:])

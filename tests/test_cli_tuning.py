@@ -86,4 +86,4 @@ def test_a_hosted_backend_takes_no_lora(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.usefixtures("loads_model")
 def test_a_cache_of_the_user_takes_the_place_of_the_profiles() -> None:
     backend = LocalBackend("tiny", "cpu", cache="first-block-aggressive")
-    assert backend.load().profile.cache.threshold == 0.3  # what that cache has for tiny
+    assert backend.load().profile.cache.threshold == 0.3  # from the cache's config for tiny

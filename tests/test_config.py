@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import inspect
 import json
 import re
 from pathlib import Path
@@ -11,13 +12,27 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hunyuan_local.config import RuntimeProfile, load_model_config, load_profile, model_names, profile_names
+from hunyuan_local.config import (
+    GenerationDefaults,
+    RuntimeProfile,
+    load_model_config,
+    load_profile,
+    model_names,
+    profile_names,
+)
 from hunyuan_local.errors import ConfigError
+from hunyuan_local.resolved import FilledRequest
 
 
 @pytest.mark.parametrize("name", model_names())
 def test_every_shipped_model_config_reads(name: str) -> None:
     assert load_model_config(name).name == name
+
+
+def test_a_model_has_a_default_for_each_field_that_a_filled_request_requires() -> None:
+    assert inspect.get_annotations(FilledRequest, eval_str=True) == {
+        name: field.annotation for name, field in GenerationDefaults.model_fields.items()
+    }
 
 
 @pytest.mark.parametrize("name", profile_names())
@@ -97,7 +112,7 @@ def test_a_single_file_is_refused_as_what_it_is(
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / file).write_bytes(content)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=re.escape(f"model='models/{file}': is {said}")):  # as a Hub id would look
+    with pytest.raises(ConfigError, match=re.escape(f"model='models/{file}': is {said}")):  # looks like a Hub id
         load_model_config(f"models/{file}")
 
 
@@ -117,7 +132,7 @@ def test_a_hub_id_takes_the_13b_preset() -> None:
 
 
 def preset(template: str = "x {}", crop_start: int = 2, **defaults: object) -> str:
-    """A whole model config as YAML, with some of its defaults changed; None leaves one out."""
+    """A whole model config as YAML, with some defaults changed; None omits one."""
     values = dict(load_model_config("tiny").defaults) | defaults
     return yaml.safe_dump(
         {

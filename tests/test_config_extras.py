@@ -20,7 +20,7 @@ TINY, CPU = load_model_config("tiny"), load_profile("cpu")
 
 @pytest.fixture
 def hide(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Makes a module one that is not installed."""
+    """Makes a module appear not to be installed."""
     find = importlib.util.find_spec
 
     def hide(name: str) -> None:

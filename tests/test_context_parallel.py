@@ -60,12 +60,12 @@ def at(stage: str, step: int, act: Callable[[], None]) -> Callable[[Progress], N
 
 
 def interrupt() -> None:
-    """What Ctrl-C does in the main thread."""
+    """What Ctrl-C raises in the main thread."""
     raise KeyboardInterrupt
 
 
 def stop_at(backend: ParallelBackend, request: GenerationRequest, folder: Path, stage: str, step: int) -> Path:
-    """Cancel a video there; the state that is saved of it."""
+    """Cancel a video at this point; returns its saved state."""
     context = GenerationContext(folder / "video.mp4", checkpoint_dir=folder / "states", checkpoint_every=100)
     context.on_progress = at(stage, step, context.cancel.set)
     with pytest.raises(GenerationCancelledError):
@@ -75,18 +75,18 @@ def stop_at(backend: ParallelBackend, request: GenerationRequest, folder: Path, 
 
 
 def saved_latents(state: Path) -> tuple[torch.Tensor, int]:
-    """Latents, and how many steps they have behind them."""
+    """Latents, and the number of steps that they have completed."""
     with safe_open(state, "pt") as file:
         return file.get_tensor("latents"), int(file.metadata()["step"])
 
 
 def leftovers(folder: Path) -> list[str]:
-    """Everything under a folder but the saved state."""
+    """All files under a folder except the saved state."""
     return [str(path) for path in folder.rglob("*") if path.is_file() and path.suffix != ".safetensors"]
 
 
 def are_gone(pids: list[int], within_s: float = 20.0) -> bool:
-    """Whether no process of these numbers is left, soon."""
+    """Whether all processes with these ids are gone, after a short wait."""
     ends = time.monotonic() + within_s
     while time.monotonic() < ends:
         if not any(_is_alive(pid) for pid in pids):
@@ -115,7 +115,7 @@ def test_a_video_stopped_in_the_decoding_continues_to_the_frames_of_one_process(
 
     result = backend.generate(LONG, GenerationContext(tmp_path / "video.mp4", checkpoint_dir=state.parent))
 
-    # From the very same latents, one process alone.
+    # One process alone, from the same latents.
     model, tiling = tiny.load(), Tiles(tiny.config, tiny.resolve(LONG)).choose(tiny.load().profile, None)
     digest = hashlib.sha256()
     for frames in decode(model, latents, tiling):
@@ -180,7 +180,7 @@ def test_a_process_killed_while_denoising_ends_all_and_the_next_run_continues(
     notes: list[str] = []
     context = GenerationContext(tmp_path / "video.mp4", checkpoint_dir=tmp_path / "states", checkpoint_every=1)
     context.on_note = notes.append
-    backend.close()  # those of the tests before end by themselves, and say what they have covered
+    backend.close()  # processes of earlier tests exit by themselves, and report their coverage
     backend.load()
     pids = backend.pids
     context.on_progress = at("denoise", 1, lambda: os.kill(pids[1], signal.SIGKILL))

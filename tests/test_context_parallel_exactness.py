@@ -47,7 +47,7 @@ def test_latents_with_a_negative_prompt_are_those_of_one_process(differences: di
 
 @pytest.mark.parametrize("mode", ["ulysses", "ring"])
 def test_frames_are_those_of_one_process(differences: dict[str, float], mode: str) -> None:
-    assert differences[f"{mode}-plain-frames"] < 1e-5  # of a range of 1
+    assert differences[f"{mode}-plain-frames"] < 1e-5  # for a range of 1
 
 
 @pytest.mark.parametrize("profile", ["group-offload", "sequential-offload", "fp8", "taylorseer", "magcache"])

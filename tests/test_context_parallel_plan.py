@@ -32,7 +32,7 @@ CPU, CUDA, TINY, LARGE = (
     *map(load_model_config, ("tiny", "hunyuan-video")),
 )
 REQUEST = GenerationRequest(prompt="a", width=1280, height=720, num_frames=129)
-# Starts two processes, says their numbers, and waits to be killed.
+# Starts two processes, prints their ids, and waits to be killed.
 PARENT = """
 import time
 from hunyuan_local.backends.multi_gpu.launcher import RankGroup
@@ -147,7 +147,7 @@ def test_a_withheld_video_keeps_its_verdict_across_processes() -> None:
 
 
 class TwoThatFail:
-    """A group whose second process is killed, whereupon its leader fails or dies."""
+    """A group whose second process is killed; its leader then fails or dies."""
 
     size = 2
 
@@ -227,7 +227,7 @@ def test_each_process_sees_its_own_gpu_as_the_first(
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     see_own_gpu_alone()
-    # With a device of another number torch's device mesh would ask for one that is not visible.
+    # With another device number, torch's device mesh would select one that is not visible.
     assert (os.environ["CUDA_VISIBLE_DEVICES"], os.environ["LOCAL_RANK"]) == (own, "0")
 
 

@@ -21,12 +21,12 @@ from hunyuan_local.schema import GenerationRequest, GenerationResult, Progress
 from hunyuan_local.video import probe
 
 REQUEST = GenerationRequest(prompt="a red circle moving right on a black background", seed=7, num_inference_steps=2)
-SMALL = {"width": 144, "height": 80, "num_frames": 5}  # what no service takes, and a CPU makes in a second
+SMALL = {"width": 144, "height": 80, "num_frames": 5}  # smaller than any service accepts, and done in a second on a CPU
 
 
 @dataclass
 class Subject:
-    """A backend, and the smallest request that it takes."""
+    """A backend, and the smallest request that it accepts."""
 
     backend: Backend
     request: GenerationRequest
@@ -34,7 +34,7 @@ class Subject:
 
 @pytest.fixture(scope="module")
 def services() -> Iterator[StandIn]:
-    """Both hosted services for all tests of this file, none of which disturbs them."""
+    """Both hosted services for all tests of this file; no test changes their state."""
     with StandIn(sample_video()) as service:
         yield service
 
@@ -64,7 +64,7 @@ class Made:
 
 @pytest.fixture(scope="module")
 def made(subject: Subject, tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """The small video, made once for all that is said of it."""
+    """The small video, generated once for all tests that inspect it."""
     path, received = tmp_path_factory.mktemp("made") / "a.mp4", []
     result = subject.backend.generate(subject.request, GenerationContext(path, on_progress=received.append))
     return Made(result, path, received)
@@ -72,7 +72,7 @@ def made(subject: Subject, tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 @pytest.fixture
 def make(subject: Subject, tmp_path: Path) -> Callable[..., GenerationResult]:
-    """Makes the small video; keyword arguments go to the context."""
+    """Generates the small video; keyword arguments go to the context."""
 
     def make(**options: object) -> GenerationResult:
         return subject.backend.generate(subject.request, GenerationContext(tmp_path / "a.mp4", **options))

@@ -34,7 +34,7 @@ def frames_of(tiny: LocalBackend, latents: torch.Tensor, tiling: Tiling | None) 
 
 
 def librarys(vae: AutoencoderKLHunyuanVideo, latents: torch.Tensor) -> np.ndarray:
-    """One call of ``vae.decode``, as the autoencoder is set."""
+    """One call of ``vae.decode`` with the autoencoder's current settings."""
     with torch.no_grad():
         whole = vae.decode(latents / vae.config.scaling_factor).sample
     return ((whole[0].permute(1, 2, 3, 0) / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).numpy()
@@ -46,7 +46,7 @@ def settings(vae: AutoencoderKLHunyuanVideo) -> dict[str, object]:
 
 @contextmanager
 def spatial_tiles(vae: AutoencoderKLHunyuanVideo, **sizes: int) -> Iterator[None]:
-    """The library's own switch, and afterwards what was before."""
+    """Set the library's own switch, and restore it afterwards."""
     before = settings(vae)
     vae.enable_tiling(**sizes)
     yield
@@ -85,7 +85,7 @@ def test_no_tiling_given_is_what_the_autoencoder_is_set_to(tiny: LocalBackend) -
 def test_tiles_are_the_librarys_of_that_height_and_width(
     tiny: LocalBackend, tiling: Tiling, height: tuple[int, int], width: tuple[int, int]
 ) -> None:
-    """A side left whole is one tile: pictures are 176 pixels high and 72 wide, or 176 wide."""
+    """A side that is not split is one tile: frames are 176 pixels high and 72 wide, or 176 wide."""
     vae = tiny.load().pipe.vae
     latents = random_latents(1, 22, 9 if tiling.width is None else 22)
     found = frames_of(tiny, latents, tiling)
@@ -112,7 +112,7 @@ def test_temporal_tiles_of_any_length_are_the_librarys(tiny: LocalBackend, frame
 
 
 def disc(height: int, width: int) -> torch.Tensor:
-    """One frame of a red disc before navy, [1, 3, 1, H, W] in -1..1, its edge on the seams of most tiles."""
+    """One frame of a red disc on navy, [1, 3, 1, H, W] in -1..1, with its edge on the seams of most tiles."""
     y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
     cover = (40.5 - torch.hypot(x - width / 2, y - height / 2)).clamp(0, 1)
     red, navy = (torch.tensor(rgb).view(3, 1, 1) / 127.5 - 1 for rgb in ((220.0, 40.0, 40.0), (18.0, 24.0, 84.0)))
@@ -130,7 +130,7 @@ def test_tiled_frames_are_as_close_to_those_in_one_piece_as_was_measured(
     with torch.no_grad():
         latents = vae.encode(disc(176, 304)).latent_dist.mode() * vae.config.scaling_factor
     found, expected = (frames_of(tiny, latents, each).astype(float) for each in (tiling, UNTILED))
-    # Another version of torch rounds otherwise, which moves few pixels by little.
+    # Another version of torch rounds differently, which changes few pixels slightly.
     assert 10 * math.log10(255**2 / np.mean((found - expected) ** 2)) > decibels - 1
     assert np.abs(found - expected).max() <= levels + 4
 
@@ -160,7 +160,7 @@ def test_the_autoencoder_is_as_before_after_an_error(tiny: LocalBackend) -> None
 
 
 class SmallDevice(TorchDispatchMode):
-    """A device of limited size: counts the memory of every tensor created inside, and runs out of it."""
+    """A device with limited memory: counts every tensor created inside, and runs out of memory."""
 
     def __init__(self, size: float = math.inf, error: type[Exception] = torch.OutOfMemoryError):
         super().__init__()

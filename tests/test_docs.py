@@ -20,7 +20,7 @@ from hunyuan_local.exit_codes import ExitCode
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-# Commands that only print; the others make videos, or look at ffmpeg.
+# Commands that only print; the others generate videos or call ffmpeg.
 PRINTING = {"explain", "models", "plan", "resume", "show"}
 
 
@@ -36,7 +36,7 @@ class Block(NamedTuple):
 
     @property
     def commands(self) -> list[str]:
-        """The lines that run; printf makes a file for the command below it."""
+        """The lines that are run; printf writes a file for the command below it."""
         return [line for line in self.text.splitlines() if line.startswith(("hunyuan-local", "printf"))]
 
     @property

@@ -13,7 +13,7 @@ import pytest
 
 from hunyuan_local.durable import OwnFolder, begin_partial, discard, discard_all, replacing, sweep
 
-DEAD = 2**22 + 1  # no process has this number
+DEAD = 2**22 + 1  # no process has this id
 LEFT = f".video.mp4.{DEAD}-0a1b2c3d.encode.partial"
 
 
@@ -38,7 +38,7 @@ def test_a_file_of_the_users_stays(name: str, tmp_path: Path) -> None:
 
 
 def test_a_leftover_of_this_very_number_is_swept(tmp_path: Path) -> None:
-    """In a container every process may be number 1."""
+    """In a container, every process may have the id 1."""
     (tmp_path / f".video.mp4.{os.getpid()}-0a1b2c3d.partial").touch()
     sweep(tmp_path)
     assert os.listdir(tmp_path) == []

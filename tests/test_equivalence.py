@@ -17,8 +17,8 @@ from equivalence import REQUESTS, Measured, References, Way, holds, library_pipe
 from hunyuan_local.backends.local.backend import LocalBackend
 from hunyuan_local.schema import GenerationRequest
 
-# Compiled blocks are held to the library in test_acceleration.py, fewer bits in test_quantization.py, step caches in
-# test_caches.py, each where it costs least.
+# test_acceleration.py compares compiled blocks with the library, test_quantization.py fewer bits and
+# test_caches.py step caches, where each is cheapest.
 ELSEWHERE = {"compile", "quantization", "cache"}
 WAYS = [way for way in ways() if ELSEWHERE.isdisjoint(way.profile)]
 SHORT = REQUESTS[0].replace(num_frames=5, num_inference_steps=4)
@@ -26,7 +26,7 @@ SHORT = REQUESTS[0].replace(num_frames=5, num_inference_steps=4)
 
 @pytest.fixture(scope="module")
 def expected(tiny: LocalBackend) -> Callable[[GenerationRequest], References]:
-    """The library's frames of a request, made once."""
+    """The library's frames of a request, generated once."""
     library = library_pipeline(tiny)
     return functools.cache(lambda request: equivalence.references(library, tiny, [request]))
 

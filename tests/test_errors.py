@@ -18,7 +18,7 @@ from hunyuan_local.server.webhook_call import CallFailedError
 PROBLEMS = [FieldProblem("width", 1281, "must be a multiple of 16; use 1280"), FieldProblem("seed", -1, "too small")]
 LOSSES = [Loss("seed", 2**40, "at most 2**31", becomes=7), Loss("fps", 30, "always 24", permissible=False)]
 VERDICT = SafetyVerdict(flagged=True, score=0.9, label="nsfw", frame=3, threshold=0.5, frames=5, model="owner/name")
-# Arguments where a message alone is not enough, or leaves fields out.
+# Arguments for classes whose message alone is not enough, or would leave fields unset.
 ARGUMENTS: dict[type[HunyuanLocalError], tuple[object, ...]] = {
     errors.InvalidRequestError: (PROBLEMS,),
     errors.RequestLossError: (LOSSES,),

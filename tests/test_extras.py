@@ -26,7 +26,7 @@ from hunyuan_local.errors import ConfigError
 pytestmark = pytest.mark.usefixtures("starts_process")
 
 NONE = ""
-# Of each extra the modules that nothing else brings. The extra safety brings none: see its test.
+# The modules that only each extra installs. The extra safety installs none: see its test.
 MODULES = {
     "server": ("fastapi", "itsdangerous", "uvicorn", "prometheus_client", "python_multipart"),
     "ui": ("gradio",),
@@ -36,13 +36,13 @@ MODULES = {
     "quant": ("bitsandbytes", "gguf", "torchao"),
 }
 SETS = {NONE: (), "ui": ("server", "ui")} | {extra: (extra,) for extra in MODULES if extra != "ui"}
-# Where torch is loaded in any case. What is refused only after that is tried in no other environment.
+# Where torch is loaded in any case; steps that are refused only after that run in no other environment.
 WITH_TORCH = (NONE, "lora", "quant")
 
 
 @dataclass(frozen=True)
 class Command:
-    """A step that needs extras, in the order in which it asks for them."""
+    """A step that needs extras, in the order in which it requires them."""
 
     needs: tuple[str, ...]
     step: tuple[str, ...]
@@ -54,7 +54,7 @@ def command(*arguments: str, needs: tuple[str, ...]) -> Command:
 
 
 PROMPT = "a red circle moving right on a black background"
-# Its weights are not there, so that whoever is refused for that was not refused in time.
+# Its weights do not exist here: an error about them shows that a step was not refused early enough.
 FAR = ("--model", "hunyuan-video")
 BENCH = ("bench", "--backend", "local", *FAR, "--output-dir", "bench")
 TINY = ("--model", "tiny", "--num-frames", "5", "--num-inference-steps", "2", "--seed", "7", "--json")
@@ -78,7 +78,7 @@ COMMANDS = {
     "GGUF": command("generate", PROMPT, "--model", "{files}/gguf.yaml", "--profile", "cpu", needs=("quant",)),
     "LoRA on int8": command("generate", PROMPT, *FAR, *INT8, *LORA, needs=("quant", "lora")),
 }
-# What is done in an environment besides, at the end.
+# Additional steps in an environment, at the end.
 STEPS = {
     NONE: {
         "video": ("command", "generate", PROMPT, *TINY, "--output", "x.mp4"),
@@ -116,7 +116,7 @@ STEPS = {
 
 @dataclass(frozen=True)
 class Run:
-    """An environment after its process: what became of each step, and the folder that it worked in."""
+    """An environment after its process: the outcome of each step, and the folder in which it ran."""
 
     answers: dict[str, Answer]
     folder: Path
@@ -126,7 +126,7 @@ Runs = Callable[[str], Run]
 
 
 def lacking(extra: str) -> dict[str, str]:
-    """The commands of which an environment lacks one extra, and which one."""
+    """The commands for which an environment lacks an extra, with the extra's name."""
     missing = {
         name: [need for need in command.needs if need not in SETS[extra]]
         for name, command in COMMANDS.items()
@@ -136,7 +136,7 @@ def lacking(extra: str) -> dict[str, str]:
 
 
 def steps_of(extra: str) -> dict[str, tuple[str, ...]]:
-    """All that is done in an environment, in this order: torch, once it is loaded, stays so."""
+    """All steps in an environment, in this order, because torch stays loaded."""
     looks = {
         "found": ("found", *(module for modules in MODULES.values() for module in modules)),
         "packages": ("packages",),
@@ -157,7 +157,7 @@ def package(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Distributi
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the commands are given."""
+    """The commands' input files."""
     folder = tmp_path_factory.mktemp("files")
     (folder / "prompts.txt").write_text(f"{PROMPT}\n")
     (folder / "no.gguf").write_text("not what it is called")
@@ -174,7 +174,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(package: Distribution, files: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """What became of all steps in the environment of an extra, or of none."""
+    """The outcomes of all steps in the environment of an extra, or of none."""
 
     @cache
     def made(extra: str) -> Run:
@@ -192,14 +192,14 @@ def run(package: Distribution, files: Path, tmp_path_factory: pytest.TempPathFac
 
 
 def own(run: Run, name: str) -> Answer:
-    """The answer to a step of the environment's own, which has succeeded."""
+    """The outcome of a step that must succeed in this environment."""
     answer = run.answers[f"own {name}"]
     assert answer.code == 0, answer.stderr
     return answer
 
 
 def own_json(run: Run, name: str) -> dict[str, Any]:
-    """The last line that such a step has printed."""
+    """The last line that such a step printed."""
     return json.loads(own(run, name).stdout.splitlines()[-1])
 
 

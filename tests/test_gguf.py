@@ -35,7 +35,7 @@ def full(loads_model: None) -> HunyuanVideoTransformer3DModel:
 
 @pytest.fixture(scope="module")
 def official(full: HunyuanVideoTransformer3DModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file as the published ones are, in Q8_0."""
+    """A file like the published ones, in Q8_0."""
     return write_gguf(tmp_path_factory.mktemp("gguf") / "official.gguf", official_names(full.state_dict()), "Q8_0")
 
 
@@ -66,7 +66,7 @@ def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def test_the_names_that_are_written_are_those_that_the_library_converts(full: HunyuanVideoTransformer3DModel) -> None:
-    # The library knows the single blocks' fused layer of the 13 B model's width alone.
+    # The library supports the fused layer of single blocks only in the 13 B model's width.
     config = dict(full.config) | {"num_attention_heads": 24, "attention_head_dim": 128, "num_single_layers": 1}
     with torch.device("meta"):
         wide = HunyuanVideoTransformer3DModel.from_config(config).state_dict()
@@ -130,7 +130,7 @@ def test_it_needs_no_network(official: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert isinstance(load(official), HunyuanVideoTransformer3DModel)
 
 
-# --- What is done with it ---
+# --- Using it ---
 
 
 def mask_free(model: HunyuanVideoTransformer3DModel) -> None:

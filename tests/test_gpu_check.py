@@ -44,7 +44,7 @@ pytestmark = pytest.mark.timeout(900)  # a process imports every library before 
 
 
 def ignore(text: str) -> None:
-    """Notes that a test does not look at."""
+    """Ignores notes."""
 
 
 @pytest.fixture(scope="module")
@@ -147,12 +147,12 @@ def test_an_architecture_without_a_component_is_refused(tmp_path: Path) -> None:
 
 
 def task(folder: Path, mode: str) -> dict[str, Any]:
-    """One mode at the small size."""
+    """The task of measuring one mode at a small size for two steps."""
     size = [SIZE.width, SIZE.height, SIZE.num_frames]
     return {"kind": "mode", "device": "cpu", "checkpoint": str(folder), "mode": mode, "size": size, "steps": 2}
 
 
-@pytest.mark.parametrize("offload", ["none", "model", "sequential"])  # group is measured in the whole check below
+@pytest.mark.parametrize("offload", ["none", "model", "sequential"])  # group: see the whole check below
 def test_every_offload_is_measured_to_the_last_frame(loads_model: None, folder: Path, offload: str) -> None:
     record: dict[str, Any] = {}
     measure.measure(task(folder, offload), record, lambda: None)
@@ -176,7 +176,7 @@ def test_auto_is_no_mode_to_measure() -> None:
 
 
 def test_each_stage_has_a_gpu_peak_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    # The peak that torch would keep, and each call's trace.
+    # Replace torch's peak statistics, and record each call.
     calls: list[str] = []
     for name in ("init", "reset_peak_memory_stats", "synchronize"):
         monkeypatch.setattr(torch.cuda, name, lambda name=name: calls.append(name))
@@ -190,7 +190,7 @@ def test_each_stage_has_a_gpu_peak_of_its_own(monkeypatch: pytest.MonkeyPatch) -
     assert record["stages"]["denoise"]["gpu_reserved_bytes"] == 8
 
 
-# Processes that die.
+# Dying processes.
 
 
 def test_missing_weights_become_the_error_of_the_record(folder: Path, tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ def test_what_a_dying_process_said_is_shown(
     assert "the driver is gone" in capsys.readouterr().err
 
 
-# What is measured, and what is expected of it.
+# Measurements and their expectations.
 
 
 @pytest.fixture(scope="module")
@@ -312,7 +312,7 @@ MEASURED = {
 
 
 def entry(record: dict[str, Any], machine: Machine = H100) -> dict[str, Any]:
-    """A run of half a second's worth of the H100's operations a step."""
+    """A run whose steps need half a second of the H100's operations."""
     return report.entry(Trial(VideoSize(512, 320, 17), "group+tiling", 989 * 10**12 // 2, PREDICTED), record, machine)
 
 
@@ -404,20 +404,20 @@ class Check:
 
 @pytest.fixture(scope="module")
 def architecture(configs: checkpoint.Configs, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built-in model's configs as a file."""
+    """The built-in model's config as a file."""
     path = tmp_path_factory.mktemp("architecture") / "tiny.json"
     path.write_text(json.dumps(configs))
     return path
 
 
 def options(architecture: Path, folder: Path) -> list[str]:
-    """Those for trying the script out on a CPU."""
+    """The script's options for a trial on a CPU."""
     where = ["--work-dir", str(folder / "work"), "--output", str(folder / "results.json")]
     return ["--device", "cpu", "--architecture", str(architecture), "--size", str(SIZE), "--steps", "2", *where]
 
 
 def do_here(task: dict[str, Any]) -> dict[str, Any]:
-    """What ``apart.run`` returns, without the start of a process, which takes longer than most tasks of toy size."""
+    """What ``apart.run`` returns, without starting a process, which takes longer than most toy-size tasks."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "task.json"
         path.write_text(json.dumps(task))
@@ -502,7 +502,7 @@ def test_an_interruption_keeps_what_was_measured_and_the_checkpoint_if_asked(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Processes are started by a stand-in here, which copies the checkpoint, and is interrupted at the second mode."""
+    """A stand-in starts the processes here: it copies the checkpoint and is interrupted at the second mode."""
 
     def run(task: dict[str, Any], timeout_s: float) -> dict[str, Any]:
         if task["kind"] == "card":

@@ -23,7 +23,7 @@ MISSED = {"id": "missed", "what": "nothing", "find": WHERE, "replace": "self._br
 
 
 def load_tool() -> ModuleType:
-    """``scripts/faults``, which is a program without an ending."""
+    """``scripts/faults`` as a module; its file has no extension."""
     loader = importlib.machinery.SourceFileLoader("faults", str(ROOT / "scripts" / "faults"))
     module = importlib.util.module_from_spec(importlib.util.spec_from_loader("faults", loader))
     sys.modules["faults"] = module
@@ -56,7 +56,7 @@ def test_the_tests_that_should_catch_it_are_there() -> None:
 
 
 def is_there(file: str, name: str = "") -> bool:
-    """Whether a file, or a test in it, exists; a name in brackets at its end is that of a parameter."""
+    """Whether a file, or a test in it, exists; a name in brackets at the end is a parameter's."""
     path = ROOT / file
     return path.exists() and (not name or f"def {name.partition('[')[0]}(" in path.read_text())
 
@@ -76,7 +76,7 @@ def test_what_failed_is_read_from_pytests_summary(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def tried(starts_process: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
-    """What the tool says of a fault that is caught and of one that is not, and what it keeps of them."""
+    """The tool's output for a fault that is caught and one that is not, and the records that it keeps."""
     folder = tmp_path_factory.mktemp("faults")
     (folder / "faults.yaml").write_text(yaml.safe_dump([CAUGHT, MISSED]))
     command = [sys.executable, ROOT / "scripts" / "faults", "--list", folder / "faults.yaml", "--no-control"]

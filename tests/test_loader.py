@@ -184,7 +184,7 @@ class Reading:
 
 @pytest.fixture(scope="module")
 def readings(starts_process: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reading]:
-    """What it took to read a transformer of 139 MiB in shards, by precision."""
+    """Memory needed to read a transformer of 139 MiB in shards, by precision."""
     config = dict(HunyuanVideoTransformer3DModel.load_config(TINY.folder / "transformer"))
     larger = config | {"num_layers": 8, "num_single_layers": 16, "num_attention_heads": 8}
     folder = tmp_path_factory.mktemp("sharded")

@@ -26,7 +26,7 @@ starts_process = pytest.mark.usefixtures("starts_process")
 
 @pytest.fixture(scope="module")
 def result(starts_process: None, tiny: LocalBackend, tmp_path_factory: pytest.TempPathFactory) -> GenerationResult:
-    """One video of the large size, which the encoder scales up to."""
+    """One video of the large size, to which the encoder scales up."""
     request = GenerationRequest(
         prompt="a white square moving up on a navy background",
         width=640,
@@ -113,7 +113,7 @@ def test_a_refused_path_loads_no_model(small_request: GenerationRequest, tmp_pat
     backend = LocalBackend(model="tiny")
     with pytest.raises(ConfigError):
         backend.generate(small_request, GenerationContext(tmp_path / "no" / "a.mp4"))
-    assert backend.loaded is None
+    assert backend.kept.loaded is None
 
 
 @pytest.mark.parametrize("stage", ["encode", "denoise", "decode"])
@@ -229,7 +229,7 @@ def test_closing_lets_go_of_the_model() -> None:
     backend = LocalBackend(model="tiny", profile="cpu")
     backend.load()
     backend.close()
-    assert backend.loaded is None
+    assert backend.kept.loaded is None
 
 
 def test_an_unknown_backend_names_the_known_ones() -> None:

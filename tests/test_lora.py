@@ -22,9 +22,9 @@ from hunyuan_local.config import LoraConfig, load_model_config
 from hunyuan_local.errors import ConfigError, HunyuanLocalError, ModelLoadError
 from hunyuan_local.pipeline.attention.mask_free import drop_padding
 from hunyuan_local.pipeline.attention.rotary import keep_rotary_tables
-from hunyuan_local.pipeline.loading.lora import LoadedLora, add_loras, weighted_modules
-from hunyuan_local.pipeline.loading.lora_group import rows_in_order
-from hunyuan_local.weights.lora import original_name, spellings
+from hunyuan_local.pipeline.loading.lora_layer import rows_in_order
+from hunyuan_local.pipeline.loading.lora_loader import LoadedLora, add_loras, weighted_modules
+from hunyuan_local.weights.layer_names import original_name, spellings
 from hunyuan_local.weights.lora_keys import find_layer, kind_of
 from hunyuan_local.weights.single_file import find_file, sha256_of
 
@@ -45,7 +45,7 @@ def transformer(loads_model: None) -> Transformer:
 
 @pytest.fixture(scope="module")
 def untouched(loads_model: None) -> Transformer:
-    """Not to be changed."""
+    """Read-only."""
     return load()
 
 
@@ -190,7 +190,7 @@ def test_a_change_of_a_usual_size_is_kept_in_bfloat16(tmp_path: Path) -> None:
 
 
 def refusals(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Files that cannot be added, and words that the error must have."""
+    """Files that cannot be added, and words that the error must contain."""
     factors = {"lora_A.weight": torch.ones(RANK, 128), "lora_B.weight": torch.ones(64, RANK)}
 
     def write(name: str, **tensors: torch.Tensor) -> Path:
@@ -245,7 +245,7 @@ def test_a_path_of_nothing_is_refused(path: str, tmp_path: Path, monkeypatch: py
 
 
 def test_every_layer_is_where_diffusers_own_conversion_puts_it() -> None:
-    # diffusers converts whole checkpoints, of the real model's width; here each row of a weight is one number.
+    # diffusers converts whole checkpoints of the real model's width; here each row of a weight is one number.
     settings = json.loads((Path(load_model_config("tiny").source) / "transformer" / "config.json").read_text())
     with torch.device("meta"):
         model = Transformer.from_config(settings | {"num_attention_heads": 24, "attention_head_dim": 128})
@@ -291,11 +291,11 @@ def test_a_published_key_is_understood(key: str, layer: str, kind: str, untouche
     assert (known[spelling], (kind_of(ending) or ("",))[0]) == ([layer], kind)
 
 
-# --- With quantised layers ---
+# --- With quantized layers ---
 
 
 def quantized() -> Transformer:
-    """The blocks' layers in the 8 bits of GGUF, as diffusers holds them."""
+    """The blocks' layers in GGUF's 8 bits, as diffusers stores them."""
     transformer = load()
     kind = gguf.GGMLQuantizationType.Q8_0
     for name, module in list(transformer.named_modules()):
@@ -310,7 +310,7 @@ def quantized() -> Transformer:
 
 
 def dequantized() -> Transformer:
-    """The same numbers in plain layers."""
+    """The same values in plain layers."""
     transformer = quantized()
     for name, module in list(transformer.named_modules()):
         if isinstance(module, GGUFLinear):
@@ -432,7 +432,7 @@ def test_what_the_hub_does_not_give_is_reported(
 
 @pytest.mark.usefixtures("online")
 def test_a_hub_out_of_reach_is_reported(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("time.sleep", lambda seconds: None)  # the client's, between its attempts
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # the client's pause between its attempts
     with contextlib.ExitStack() as stack:
         hub = stack.enter_context(hub_with(content)).at(tmp_path / "hub")
     with pytest.raises(ModelLoadError, match="again later"):

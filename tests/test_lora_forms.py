@@ -16,12 +16,12 @@ from safetensors.torch import save_file
 
 from hunyuan_local.config import LoraConfig, load_model_config
 from hunyuan_local.errors import ModelLoadError
-from hunyuan_local.pipeline.loading.lora import add_loras
-from hunyuan_local.pipeline.loading.lora_change import Hadamard, Kronecker
+from hunyuan_local.pipeline.loading.lora_formulas import Hadamard, Kronecker
+from hunyuan_local.pipeline.loading.lora_loader import add_loras
 
 Transformer = HunyuanVideoTransformer3DModel
 SETTINGS = json.loads((Path(load_model_config("tiny").source) / "transformer" / "config.json").read_text())
-KOHYA = "lora_unet_double_blocks_0_img_attn_qkv"  # one layer there, three of diffusers: 384 rows, 128 columns
+KOHYA = "lora_unet_double_blocks_0_img_attn_qkv"  # one layer there, three in diffusers: 384 rows, 128 columns
 QKV = [f"transformer_blocks.0.attn.to_{part}" for part in "qkv"]
 Q = QKV[0]
 
@@ -43,7 +43,7 @@ def write(tmp_path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, 
 
 
 def changes(transformer: Transformer, path: Path, scale: float = 1.0) -> dict[str, torch.Tensor]:
-    """What a file has added to each parameter, and to no other."""
+    """The changes of all parameters that a file changed."""
     before = {name: value.clone() for name, value in transformer.state_dict().items()}
     add_loras(transformer, [LoraConfig(path=str(path), scale=scale)])
     after = transformer.state_dict()
@@ -58,7 +58,7 @@ def of_qkv(matrix: torch.Tensor) -> dict[str, torch.Tensor]:
     return {f"{name}.weight": rows for name, rows in zip(QKV, matrix.split(128), strict=True)}
 
 
-# --- Numbers ---
+# --- Values ---
 
 
 def test_a_locon_adds_up_times_mid_times_down(transformer: Transformer, tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_a_loha_adds_the_product_of_two_loras_element_by_element(
 
 
 def lokr(w1: str, w2: str, alpha: float | None) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """A LoKr's keys, w1 [4, 8] and w2 [96, 16] whole or of rank 2, and the matrix that it is at factor 1."""
+    """A LoKr's keys, w1 [4, 8] and w2 [96, 16] whole or of rank 2, and its matrix at factor 1."""
     parts: dict[str, torch.Tensor] = {}
     halves = []
     for name, form, (rows, columns) in (("w1", w1, (4, 8)), ("w2", w2, (96, 16))):
@@ -189,7 +189,7 @@ def test_alpha_0_of_the_settings_changes_nothing_and_is_noted(transformer: Trans
     assert "has no effect" in loaded.notes[0]
 
 
-# --- With quantised layers ---
+# --- With quantized layers ---
 
 
 def test_a_loha_as_a_product_of_two_factors_is_the_same_matrix() -> None:
@@ -214,6 +214,6 @@ def test_a_whole_difference_is_refused_next_to_quantised_layers(
     transformer: Transformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path, {f"diffusion_model.{Q}.diff": random(128, 128)})
-    monkeypatch.setattr("hunyuan_local.pipeline.loading.lora._is_plain", lambda weight: False)
+    monkeypatch.setattr("hunyuan_local.pipeline.loading.lora_loader._is_plain", lambda weight: False)
     with pytest.raises(ModelLoadError, match=rf"lora=.*{Q} is a full matrix.*quantized"):
         add_loras(transformer, [LoraConfig(path=str(path))])

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from hunyuan_local.config import LoraConfig, load_model_config
 from hunyuan_local.errors import ModelLoadError
-from hunyuan_local.pipeline.loading.lora import LoadedLora, add_loras
+from hunyuan_local.pipeline.loading.lora_loader import LoadedLora, add_loras
 
 Transformer = HunyuanVideoTransformer3DModel
 SETTINGS = json.loads((Path(load_model_config("tiny").source) / "transformer" / "config.json").read_text())
@@ -24,7 +24,7 @@ TE = "lora_te1_text_model_encoder_layers_0_mlp_fc1"
 
 @pytest.fixture(scope="module")
 def transformer() -> Transformer:
-    """Two double and three single blocks of the built-in model's width, with random weights; not to be changed."""
+    """Two double and three single blocks of the built-in model's width, with random weights; read-only."""
     return Transformer.from_config(SETTINGS | {"num_layers": 2, "num_single_layers": 3}).requires_grad_(False)
 
 
@@ -46,7 +46,7 @@ def without(tensors: dict[str, torch.Tensor], end: str) -> dict[str, torch.Tenso
 
 
 PLAIN = lora(f"transformer.{Q}")
-# By name: what a file holds, and what its error must name.
+# By name: a file's content, and what its error must contain.
 REFUSED: dict[str, tuple[dict[str, torch.Tensor], tuple[str, ...]]] = {
     # Kinds.
     "dora": ({**PLAIN, f"transformer.{Q}.dora_scale": ones(128, 1)}, (f"{Q}.dora_scale", "DoRA")),

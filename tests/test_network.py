@@ -30,7 +30,7 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def listener() -> Iterator[str]:
-    """An address at which something listens."""
+    """An address where a server listens."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"127.0.0.1:{server.getsockname()[1]}"
 
@@ -132,12 +132,12 @@ def test_certificates_of_other_programs_that_are_not_there_change_nothing(monkey
     http_client(FAR).close()
 
 
-# Whoever goes to the network
+# Code that uses the network
 
 
 @pytest.fixture
 def stale(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a VPN has left."""
+    """The variables that a VPN leaves behind."""
     monkeypatch.setenv("ALL_PROXY", "socks://127.0.0.1:1080/")
 
 

@@ -40,7 +40,7 @@ def fallback(profile: RuntimeProfile = GPU, impossible: tuple[str, ...] = ()) ->
 
 
 def offloads(found: OutOfMemoryFallback, stage: str) -> list[str]:
-    """All offloads that are tried until it gives up."""
+    """All kinds of offload that are tried until it gives up."""
     taken = []
     with pytest.raises(GpuMemoryError):
         while True:
@@ -95,7 +95,7 @@ def test_giving_up_names_stage_peak_attempts_and_remedy() -> None:
         found.next_retry(out_of("denoise"), False)
 
 
-# What is a lack of memory.
+# What counts as running out of memory.
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ class Shortage:
 
 @contextmanager
 def short_of(**at: set[int]) -> Iterator[dict[str, Shortage]]:
-    """Makes stages run out of memory at the calls of these numbers, and counts their calls."""
+    """Makes stages run out of memory at calls with these numbers, and counts the calls."""
     places = {
         "load": (loader, "_read"),
         "encode": (LlamaModel, "forward"),
@@ -156,7 +156,7 @@ def new_backend(**profile: object) -> LocalBackend:
 
 @pytest.fixture(scope="module")
 def undisturbed(starts_process: None, tiny: LocalBackend, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The frames of a run with memory enough."""
+    """The frames of a run with enough memory."""
     result = tiny.generate(REQUEST, GenerationContext(tmp_path_factory.mktemp("whole") / "a.mp4"))
     return result.provenance["frames_sha256"]
 
@@ -173,7 +173,7 @@ def test_the_frames_are_those_of_an_undisturbed_run_after_loading_and_encoding(
 
 @dataclass(frozen=True)
 class Recovered:
-    """A run that was short of memory in its third step, and the next one of the same backend."""
+    """A run that ran out of memory in its third step, and the next run of the same backend."""
 
     result: GenerationResult
     following: GenerationResult
@@ -209,7 +209,7 @@ def test_the_frames_are_those_of_an_undisturbed_run_after_denoising(recovered: R
 
 def test_so_they_are_in_bfloat16(starts_process: None, tmp_path: Path) -> None:
     dtypes = CPU.dtypes.model_copy(update={"transformer": "bfloat16"})
-    request = REQUEST.replace(num_inference_steps=6)  # whose timesteps bfloat16 cannot hold
+    request = REQUEST.replace(num_inference_steps=6)  # whose timesteps bfloat16 cannot represent
     undisturbed = new_backend(dtypes=dtypes).generate(request, GenerationContext(tmp_path / "a.mp4"))
     with short_of(denoise={3}):
         result = new_backend(dtypes=dtypes).generate(request, GenerationContext(tmp_path / "b.mp4"))
@@ -218,7 +218,7 @@ def test_so_they_are_in_bfloat16(starts_process: None, tmp_path: Path) -> None:
 
 
 def test_no_step_is_made_twice(recovered: Recovered) -> None:
-    assert recovered.steps == 5  # four steps, one of them begun twice
+    assert recovered.steps == 5  # four steps, one of them started twice
     assert "resuming after step 2, saved in memory" in recovered.result.notes
 
 
@@ -227,7 +227,7 @@ def test_the_runtime_in_the_file_is_the_one_that_worked(recovered: Recovered) ->
 
 
 def test_the_next_request_begins_where_the_ladder_ended(recovered: Recovered) -> None:
-    assert recovered.loads == 2  # before and after the shortage; none for the next request
+    assert recovered.loads == 2  # before and after memory ran out; none for the next request
     assert recovered.following.provenance["recoveries"] == []
     assert recovered.following.provenance["runtime"]["offload"] == "model"
 
@@ -264,7 +264,7 @@ def test_smaller_tiles_decode_what_larger_ones_could_not_and_the_next_video_begi
         result = backend.generate(request, GenerationContext(tmp_path / "a.mp4"))
         again = backend.generate(request, GenerationContext(tmp_path / "b.mp4"))
     assert result.provenance["recoveries"][0].endswith("smaller tiles: whole width x whole height, 8 frames")
-    assert shortages["load"].count == 4  # each component once: for other tiles nothing is loaded again
+    assert shortages["load"].count == 4  # each component once: a change of tiles reloads nothing
     assert again.provenance["recoveries"] == []
 
 

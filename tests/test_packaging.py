@@ -30,14 +30,14 @@ def wheel_files(wheel: Path) -> dict[str, int]:
 
 @pytest.fixture(scope="session")
 def clean_venv(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh environment with the wheel, which borrows the dependencies of the running one."""
+    """A new environment with the wheel and the dependencies of the running environment."""
     folder = tmp_path_factory.mktemp("clean") / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     python = folder / "bin" / "python"
     command = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-index", wheel]
     subprocess.run(command, check=True)
     # The lines of a .pth file come after the environment's own packages, and .pth files in the
-    # folders they name are not read: the repository stays out, though it is installed, editable, there.
+    # folders they name are not read: the editable installation of the repository is not visible.
     borrowed = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     (_site_packages(folder) / "borrowed.pth").write_text("\n".join(sorted(borrowed)) + "\n")
     return folder

@@ -25,7 +25,7 @@ TINY = load_model_config("tiny")
 
 
 class Moved(torch.nn.Module):
-    """Writes down where it is sent."""
+    """Records where it is moved."""
 
     def __init__(self, name: str, log: list[tuple[str, str]]):
         super().__init__()
@@ -73,9 +73,9 @@ def test_a_component_on_the_cpu_computes_there() -> None:
     [
         ("none", None, "cuda"),
         ("none", "int8", "cuda"),
-        ("none", "fp8", "cpu"),  # cast after reading: in full it may not fit the device
+        ("none", "fp8", "cpu"),  # cast after reading: in full precision it may not fit on the device
         ("model", None, "cpu"),
-        ("model", "nf4", "cuda"),  # bitsandbytes quantises on the GPU
+        ("model", "nf4", "cuda"),  # bitsandbytes quantizes on the GPU
         ("group", None, "cpu"),
     ],
 )
@@ -152,7 +152,7 @@ def test_residents_stay_when_another_component_is_active() -> None:
 
 @pytest.fixture
 def streamed(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
-    """What the library is asked for when a component is streamed."""
+    """The arguments that the library receives when a component is streamed."""
     found: dict[str, object] = {}
     monkeypatch.setattr(placement_module, "apply_group_offloading", lambda module, **options: found.update(options))
     return found

@@ -29,7 +29,7 @@ from hunyuan_local.weights.licence import is_accepted
 
 @pytest.fixture
 def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a user without an account and without HOME."""
+    """Act as a user without an account and without HOME."""
 
     def unknown(uid: int) -> None:
         raise KeyError(f"getpwuid(): uid not found: {uid}")
@@ -38,7 +38,7 @@ def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HOME", "USER", *(f"XDG_{name}_HOME" for name in names), *(f"HUNYUAN_LOCAL_{n}_DIR" for n in names)):
         monkeypatch.delenv(name, raising=False)
     for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "MPLCONFIGDIR"):
-        monkeypatch.setenv(name, "")  # so that it is as before afterwards
+        monkeypatch.setenv(name, "")  # so that it is restored afterwards
         monkeypatch.delenv(name)
     monkeypatch.setattr("pwd.getpwuid", unknown)
 

@@ -78,7 +78,7 @@ def test_each_latent_stands_for_eight_by_eight_pixels() -> None:
     assert fitting.to_latent_grid(columns)[0, 0, 0].tolist() == [[3.5, 11.5]]
 
 
-# The maps of the models
+# The models' maps
 
 
 @pytest.mark.parametrize("name", ["tiny", "hunyuan-video", "fast-hunyuan"])
@@ -93,7 +93,7 @@ def test_the_two_models_of_one_autoencoder_have_one_map() -> None:
 
 @pytest.fixture
 def show(tiny: LocalBackend) -> Callable[[str], tuple[np.ndarray, np.ndarray]]:
-    """A circle of a colour moving right on black: as tiny's map shows it, and as it is, both in 0..255."""
+    """A circle of this colour moving right on black: as tiny's map shows it, and its true frames, both in 0..255."""
 
     def encode(colour: str) -> tuple[np.ndarray, np.ndarray]:
         scene = world.sample_scene(
@@ -110,7 +110,7 @@ def show(tiny: LocalBackend) -> Callable[[str], tuple[np.ndarray, np.ndarray]]:
 
 
 def middle_of(true: np.ndarray) -> tuple[int, int, int]:
-    """Where the circle is brightest, in the latent frame of the middle."""
+    """Where the circle is brightest, in the middle latent frame."""
     row, column = np.unravel_index(true[2].sum(axis=-1).argmax(), true.shape[1:3])
     return 2, int(row), int(column)
 
@@ -137,7 +137,7 @@ def test_tinys_map_shows_a_blue_circle_blue(show: Callable) -> None:
 def test_tinys_map_shows_a_red_circle_warm(show: Callable) -> None:
     shown, true = show("red")
     red, green, blue = shown[middle_of(true)]
-    # Not red: tiny's autoencoder does not code red against green in a straight line.
+    # Not red: tiny's autoencoder does not encode red against green linearly.
     assert red > green
     assert red > blue + 60
 
@@ -213,7 +213,7 @@ def test_they_are_what_the_pipelines_own_velocity_points_to(
 
 
 def denoise(tiny: LocalBackend, steps: int, watch: Callable) -> torch.Tensor:
-    """Latents of the real pipeline for a prompt that means nothing."""
+    """Latents of the real pipeline for an arbitrary prompt."""
     generator = torch.Generator().manual_seed(0)
     return (
         tiny.load()
@@ -233,7 +233,7 @@ def denoise(tiny: LocalBackend, steps: int, watch: Callable) -> torch.Tensor:
     )
 
 
-# The picture
+# The image
 
 
 def test_frames_stand_side_by_side(tmp_path: Path) -> None:
@@ -297,7 +297,7 @@ def previewer(tmp_path: Path, notes: list[str]) -> Callable[[int], Previewer]:
 
 
 def walk(previewer: Previewer, first: int = 0) -> list[int]:
-    """The steps of five that have a picture, in a run that begins after the ``first``."""
+    """The steps, out of five, that have an image, in a run that starts after step ``first``."""
     path = path_of(random_latents(1))
     return [step for step in range(first + 1, 6) if previewer.see(step, 5, path[step - 1], SIGMAS[first:])]
 

@@ -53,7 +53,7 @@ OF_THE_HUB = (
     "huggingface_hub.constants:HF_HUB_CACHE",
     "huggingface_hub.hf_api:RepoSibling",
 )
-# Text of a library's source where there is an attribute of an instance that could be made with weights alone.
+# Text in a library's source, for attributes of instances that only weights could create.
 IN_SOURCES = (
     ("diffusers.quantizers.bitsandbytes.bnb_quantizer", "model.is_loaded_in_4bit = True"),
     ("diffusers.quantizers.bitsandbytes.bnb_quantizer", "model.is_loaded_in_8bit = True"),
@@ -63,7 +63,7 @@ IN_SOURCES = (
     ("diffusers.hooks.first_block_cache", "should_compute = self._should_compute_remaining_blocks("),
     ("diffusers.configuration_utils", "_name_or_path"),
 )
-# Modules in which private members may stand.
+# Modules in which private members may occur.
 PRIVATE = {
     "pipeline/diffusers_private.py",
     "pipeline/torch_private.py",
@@ -96,7 +96,7 @@ def test_an_operator_of_torch_is_there(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["sleep_when_free", "progress_update_sleep_when_free"])
 def test_the_queue_of_a_page_has_a_pause(name: str) -> None:
-    import gradio  # which takes seconds, and most of the suite's processes need none
+    import gradio  # the import takes seconds, and most of the suite's processes do not need it
 
     with gradio.Blocks(analytics_enabled=False) as page:
         pass

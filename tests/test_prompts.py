@@ -116,7 +116,7 @@ def test_the_entry_used_longest_ago_goes_first(tmp_path: Path) -> None:
     for moment, prompt in enumerate(["first", "second"], start=1):
         cache.save(prompt, EMBEDDINGS)
         os.utime(max(tmp_path.iterdir(), key=lambda path: path.stat().st_mtime), (moment, moment))
-    assert cache.load("first") is not None  # which makes it the latest used
+    assert cache.load("first") is not None  # which makes it the most recently used
     cache.save("third", EMBEDDINGS)
     assert [cache.load(prompt) is None for prompt in ("first", "second", "third")] == [False, True, False]
 

@@ -130,7 +130,7 @@ def test_a_source_date_that_is_no_time_is_refused_before_the_work(
     request, context = GenerationRequest(prompt="x", seed=1), GenerationContext(tmp_path / "a.mp4")
     with pytest.raises(ConfigError, match=r"SOURCE_DATE_EPOCH=.*whole number of seconds since 1970"):
         begin(request, context, name="tiny", resolve=lambda asked: asked)
-    assert now()  # where it is too late to refuse it, the time is that of the clock
+    assert now()  # where it is too late to refuse it, the clock's time is used
 
 
 @pytest.mark.parametrize(

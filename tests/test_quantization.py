@@ -48,7 +48,7 @@ loads_model = pytest.mark.usefixtures("loads_model")
 
 
 class Maker:
-    """Makes one short video with any transformer; the prompt is encoded once."""
+    """Generates one short video with any transformer; the prompt is encoded once."""
 
     def __init__(self) -> None:
         self._pipe = HunyuanVideoPipeline.from_pretrained(
@@ -67,7 +67,7 @@ class Maker:
         self.prediction = functools.cache(lambda method: self.predict(looked_at(method)))
 
     def frames(self, transformer: HunyuanVideoTransformer3DModel) -> np.ndarray:
-        """Five frames after 8 steps, 0 to 1."""
+        """Five frames after 8 steps, in 0..1."""
         self._pipe.transformer = transformer
         self._pipe.scheduler.set_shift(TINY.defaults.flow_shift)
         video = self._pipe(
@@ -108,14 +108,14 @@ def loaded(method: str | None, dtype: torch.dtype = torch.float32) -> HunyuanVid
 
 @functools.cache
 def looked_at(method: str | None, dtype: torch.dtype = torch.float32) -> HunyuanVideoTransformer3DModel:
-    """The same one for all tests that change nothing of it."""
+    """One transformer for all tests that do not change it."""
     return loaded(method, dtype)
 
 
 def with_bitsandbytes(
     method: str, folder: Path = FOLDER / "transformer", dtype: torch.dtype = torch.float32
 ) -> HunyuanVideoTransformer3DModel:
-    """The transformer with the layers of bitsandbytes, which run on a CPU; only their loader in diffusers does not."""
+    """The transformer with bitsandbytes layers, which run on a CPU; only their loader in diffusers does not."""
     import bitsandbytes
 
     full = HunyuanVideoTransformer3DModel.from_pretrained(folder, dtype=dtype)
@@ -228,14 +228,14 @@ def sequential(model: HunyuanVideoTransformer3DModel) -> None:
 
 
 PLACES = {
-    "copied": lambda model: model._apply(torch.clone),  # what moving to another device does
+    "copied": lambda model: model._apply(torch.clone),  # as a move to another device does
     "group-block": group("block_level"),
     "group-leaf": group("leaf_level"),
     "sequential": sequential,
 }
 
 
-# Where activations are rounded to int8 too, the last bits decide which way.
+# If activations are rounded to int8 too, the last bits decide the direction.
 MASK_FREE = {"fp8": 1e-5, "fp8-weights": 1e-5, "int8": 1e-5, "int8-dynamic": 0.05}
 
 
@@ -356,7 +356,7 @@ def test_the_last_layer_is_found_among_several_files(maker: Maker, tmp_path: Pat
     assert torch.equal(model.proj_out.weight, maker.full.proj_out.weight)
 
 
-# --- What the libraries are asked for ---
+# --- What is passed to the libraries ---
 
 
 @pytest.mark.parametrize("method", [None, "fp8"])

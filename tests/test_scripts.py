@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.usefixtures("starts_process"),
 ]
 
-# STUB_VERSION is the Python version it pretends to be, STUB_FAIL a word that makes a call fail.
+# STUB_VERSION is the Python version that it reports, STUB_FAIL a word that makes a call fail.
 STUB = """#!/usr/bin/env bash
 [[ $1 == -c ]] && { echo "${STUB_VERSION:-3.11}"; exit; }
 [[ $1 == - ]] && exec "$STUB_PYTHON" -
@@ -43,7 +43,7 @@ fi
 exit 0
 """
 
-# STUB_NODE is the version that node says it has, or "missing".
+# STUB_NODE is the version that node reports, or "missing".
 NODE_STUB = """#!/usr/bin/env bash
 [[ ${STUB_NODE:-} == missing ]] && exit 127
 echo "${STUB_NODE:-v20.1.0}"
@@ -52,7 +52,7 @@ NPM_STUB = """#!/usr/bin/env bash
 echo "npm $*" >>"$STUB_LOG"
 [[ ${STUB_FAIL:-} != npm ]]
 """
-# STUB_CORES is how many cores the machine has; as the real one does, it heeds the number of threads.
+# STUB_CORES is the number of cores; like the real nproc, it respects the number of threads.
 NPROC_STUB = """#!/usr/bin/env bash
 echo "${OMP_NUM_THREADS:-${STUB_CORES:-2}}"
 """
@@ -100,7 +100,7 @@ class Checkout:
         )
 
     def take_calls(self, containing: str = "") -> list[str]:
-        """What the stub was asked for since the last time."""
+        """The stub's calls since the last time."""
         calls = self.log.read_text().splitlines() if self.log.exists() else []
         self.log.unlink(missing_ok=True)
         return [call for call in calls if containing in call]
@@ -235,7 +235,7 @@ def test_demo_hands_on_prompt_and_options(checkout: Checkout) -> None:
     assert arguments[-2:] == ["--seed", "3"]
 
 
-# The tests of a file stay in one process, and the longest files begin first.
+# The tests of a file stay in one process, and the longest files start first.
 IN_PARALLEL = "--dist loadfile --no-loadscope-reorder"
 
 
@@ -284,7 +284,7 @@ def test_failed_tests_fail_the_script(checkout: Checkout) -> None:
 
 
 def _client_calls(checkout: Checkout) -> list[str]:
-    """Which of the clients were installed since the last time, by the tool that installs them."""
+    """The clients installed since the last time, by the tool that installs them."""
     calls = checkout.take_calls()
     assert calls[-1].startswith("-m pytest")
     return [call.split()[0] for call in calls if call.startswith("npm ci") or "--target ." in call]

@@ -23,7 +23,7 @@ OPEN = GenerationRequest(prompt="a fox")
 
 
 def in_javascript(text: str) -> Any:
-    """A JSON text as JavaScript reads it."""
+    """A JSON text as JavaScript parses it."""
     return json.loads(text, parse_int=float)
 
 

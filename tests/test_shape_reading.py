@@ -172,7 +172,7 @@ def test_pale_colour_has_no_name():
 def test_ghost_is_measured_whatever_its_colour():
     frames = drawn(lambda f: circle(40 + f))
     assert read_clip(frames).ghost == 0
-    frames[:, 10:20, 100:120] = (0, 0, 160)  # a blue that lies off the line from black to red
+    frames[:, 10:20, 100:120] = (0, 0, 160)  # a blue that is not on the line from black to red
     reading = read_clip(frames)
     assert 0.2 < reading.ghost < 0.6
     assert reading.iou >= MIN_IOU

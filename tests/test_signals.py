@@ -15,7 +15,7 @@ NUMBERS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGINT)
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """Those of a new process, and afterwards what was there before."""
+    """Use the handlers of a new process, and restore the earlier ones afterwards."""
     before = {number: signal.signal(number, signal.SIG_DFL) for number in NUMBERS}
     yield
     for number, handler in before.items():
@@ -38,7 +38,7 @@ def test_each_of_them_ends_the_process(number: signal.Signals) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT])
 def test_what_was_ignored_stays_ignored(number: signal.Signals) -> None:
-    """As nohup does with SIGHUP."""
+    """Ignore SIGHUP, as nohup does."""
     signal.signal(number, signal.SIG_IGN)
     assert number not in ending_signals()
     assert send(number) == []

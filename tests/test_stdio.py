@@ -17,7 +17,7 @@ PREPARED = "import os, sys\nfrom hunyuan_local.stdio import *\nprepare_streams()
 
 
 def run(code: str, redirection: str = "", **variables: str) -> subprocess.CompletedProcess[bytes]:
-    """Run a few lines after ``prepare_streams``, with a redirection of the shell."""
+    """Run a few lines after ``prepare_streams``, with a shell redirection."""
     command = ["bash", "-c", f'set -o pipefail; "$0" -c "$1" {redirection}', sys.executable, PREPARED + code]
     return subprocess.run(command, env=os.environ | variables, capture_output=True, stdin=subprocess.DEVNULL)
 

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "benchmarks" / "ten_minutes.py"
-# What each phase prints of what it measured.
+# What each phase prints about its measurements.
 FIGURES = {
     "card": r"product \d+ x \d+ x \d+: [\d.]+ ms, \d+ TFLOP/s",
     "attention": r"\d+ native \(torch chooses\) +[\d.]+ ms \d+ TFLOP/s, off by 0 ",
@@ -24,7 +24,7 @@ FIGURES = {
     "fit-expandable": r"step 0 ran\nstep 1 ran",
     "video": r"(?s)steps \[[\d.]+, [\d.]+\] tiles Tiling.*steps with skips \[.*decode and write: [\d.]+ s",
     "sparse": r"(?s)flex, 1\.00 of blocks kept: [\d.]+ ms.*flex, 0\.\d+ of blocks kept: [\d.]+ ms",
-    # Its products are for GPUs: it gets as far as torchao's refusal of this one.
+    # Its matrix products need a GPU: it gets as far as torchao's refusal of this device.
     "fp8": r"Float8 dynamic quantization requires CUDA",
     "group": r"(?s)as it is \[[\d., ]+\].*what is outside the blocks stays \[[\d., ]+\]",
 }

@@ -24,7 +24,7 @@ RUN = Run(8, 17, "landscape")
 
 
 def scripted(make=None):
-    """Stand-ins for generation and reading that render what was asked instead of asking a model."""
+    """Stand-ins for generation and judging that render the request instead of using a model."""
     clips = {}
 
     def generate(task: Task, path: Path) -> Path:
@@ -42,7 +42,7 @@ def rendered(task: Task) -> np.ndarray:
 
 
 def records(wrong: int = 0, stills: np.ndarray | None = None) -> list[Record]:
-    """A record of each combination, of which the first ones show another shape."""
+    """A record of each combination; the first ones show a wrong shape."""
     made = []
     for number, c in enumerate(combinations()):
         shape = {"circle": "square", "square": "triangle", "triangle": "circle"}[c.shape] if number < wrong else c.shape

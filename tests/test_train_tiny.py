@@ -24,7 +24,7 @@ from hunyuan_local.pipeline.loading.loader import load_model  # noqa: E402
 
 @pytest.fixture(autouse=True)
 def threads() -> Iterator[None]:
-    """Training sets the number of threads, by which the last bits of later videos would differ."""
+    """Training sets the number of threads, which would change the last bits of later videos."""
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -85,7 +85,7 @@ def test_captions_vary() -> None:
 def test_a_few_steps_of_every_stage_make_a_loadable_checkpoint(
     loads_model: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # Six clips hold every direction, which each set of clips needs.
+    # Six clips contain every direction, which each set of clips needs.
     buckets = tuple(replace(bucket, clips=6, num_frames=5) for bucket in training.QUICK.buckets)
     plan = replace(training.QUICK, image_steps=1, clip_steps=1, buckets=buckets)
     training.train(tmp_path / "work", tmp_path / "tiny", seed=0, threads=1, plan=plan)

@@ -198,7 +198,7 @@ def test_metadata_with_nul_is_refused(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-# Where it may be written
+# Where files may be written
 
 
 def test_existing_file_is_refused_and_kept(tmp_path):
@@ -265,7 +265,7 @@ def test_folder_without_write_permission_is_refused():
         check_output_path(Path("/proc/sys/a.mp4"), overwrite=False)
 
 
-# What is left when it does not end well
+# What is left after a failure
 
 
 @runs_ffmpeg
@@ -366,7 +366,7 @@ def test_missing_ffmpeg_is_named(tmp_path, monkeypatch):
 
 
 def run_writer(folder: Path, before: str = "", after: str = "") -> subprocess.Popen:
-    """Another process that writes 64x64 noise to a.mp4 and says so."""
+    """Another process that writes 64x64 noise to a.mp4 and prints when it starts."""
     code = f"""
 import resource, sys, time
 import numpy as np

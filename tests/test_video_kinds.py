@@ -16,7 +16,7 @@ from hunyuan_local.video.ffmpeg import every_frame
 
 pytestmark = pytest.mark.usefixtures("starts_process")
 
-COLOURS = ((200, 40, 90), (30, 160, 60), (40, 70, 210), (235, 235, 235))  # of the quarters, from the left above
+COLOURS = ((200, 40, 90), (30, 160, 60), (40, 70, 210), (235, 235, 235))  # of the quarters, starting at the top left
 BT709 = ("-vf", "scale=out_color_matrix=bt709:flags=accurate_rnd", "-colorspace", "bt709")
 BT2020 = ("-vf", "scale=out_color_matrix=bt2020:flags=accurate_rnd", "-colorspace", "bt2020nc")
 FULL = ("-vf", "scale=out_range=pc:flags=accurate_rnd", "-color_range", "pc")
@@ -58,7 +58,7 @@ def ffmpeg(*arguments: str, stdin: bytes = b"") -> None:
 
 
 def encode(path: Path, frames: np.ndarray, *options: str) -> Path:
-    """A file of RGB or RGBA frames, 8 a second; H.264 if the options name nothing else."""
+    """A file of RGB or RGBA frames at 8 per second; H.264 unless the options say otherwise."""
     pixels = {3: "rgb24", 4: "rgba"}[frames.shape[3]]
     raw = ["-f", "rawvideo", "-pix_fmt", pixels, "-s", f"{frames.shape[2]}x{frames.shape[1]}", "-r", "8", "-i", "-"]
     ffmpeg(*raw, "-c:v", "libx264", "-crf", "4", *options, str(path), stdin=frames.tobytes())
@@ -66,7 +66,7 @@ def encode(path: Path, frames: np.ndarray, *options: str) -> Path:
 
 
 def colours_of(frame: np.ndarray) -> np.ndarray:
-    """The colours in the middles of the quarters."""
+    """The colours in the centres of the quarters."""
     height, width = frame.shape[:2]
     rows, columns = (height // 4, 3 * height // 4), (width // 4, 3 * width // 4)
     return np.array([frame[y, x] for y in rows for x in columns], int)
@@ -111,7 +111,7 @@ def test_what_is_transparent_is_black(tmp_path: Path, name: str, options: Sequen
 def test_a_variable_frame_rate_repeats_and_drops_nothing(tmp_path: Path) -> None:
     shades = np.arange(20, 220, 5, np.uint8)  # of 40 frames
     frames = np.broadcast_to(shades[:, None, None, None], (40, 48, 64, 3)).copy()
-    # The first 20 at 24 a second, the others at 8, with one pause of a second.
+    # The first 20 at 24 per second, the others at 8, with one pause of a second.
     times = "setpts='(if(lt(N,20),N,20+3*(N-20))+if(gt(N,30),24,0))/(24*TB)'"
     rate = ["-vf", f"settb=1/2400,{times}", "-fps_mode", "passthrough"]
     path = encode(tmp_path / "a.mp4", frames, *rate, "-pix_fmt", "yuv420p")

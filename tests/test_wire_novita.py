@@ -218,7 +218,7 @@ def test_a_bare_request_becomes_the_body_of_the_page() -> None:
 
 
 def expected_losses(request: GenerationRequest) -> set[str]:
-    """What the page has no place for."""
+    """Fields that the page does not have."""
     absent = ("negative_prompt", "guidance_scale", "flow_shift", "fps")
     losses = {name for name in absent if getattr(request, name) is not None}
     sides = [side for side in (request.width, request.height) if side is not None]

@@ -35,7 +35,7 @@ VIDEO = {
     "error": None,
 }
 REQUEST = GenerationRequest(prompt="A calico cat playing a piano on stage", width=1280, height=720)
-# Every field as OpenAI's client and curl send it: text alone.
+# Every field as OpenAI's client and curl send it: only text.
 FORM = {
     "prompt": "a cat",
     "model": "sora-2",
@@ -275,7 +275,7 @@ def test_a_wrong_rate_is_named_even_where_the_length_depends_on_it(fps: int) -> 
 
 
 @unhurried
-@given(st.floats(0, 17, exclude_min=True), st.integers(1, 240))  # 17 x 240 frames are nearly the most there are
+@given(st.floats(0, 17, exclude_min=True), st.integers(1, 240))  # 17 x 240 frames are nearly the maximum
 def test_seconds_are_kept_to_within_two_frames(seconds: float, fps: int) -> None:
     frames = received(seconds=seconds, fps=fps).num_frames
     assert abs(frames - max(1, seconds * fps)) <= 2

@@ -18,7 +18,7 @@ from hunyuan_local.wires import wavespeed
 from hunyuan_local.wires.base import Fault, FaultKind
 
 BASE = "https://host.example"
-# The page's cURL example; it leaves out the prompt, which its table requires.
+# The page's cURL example; it omits the prompt, which its table requires.
 PAGE_BODY = {"size": "1280*720", "seed": -1, "num_inference_steps": 30}
 PAGE_STATUSES = {"created": "queued", "processing": "running", "completed": "succeeded", "failed": "failed"}
 PREDICTION = {
@@ -185,7 +185,7 @@ def test_a_bare_request_becomes_the_body_of_the_page() -> None:
 
 
 def expected_losses(request: GenerationRequest) -> set[str]:
-    """What the page has no place for."""
+    """Fields that the page does not have."""
     absent = ("negative_prompt", "num_frames", "guidance_scale", "flow_shift", "fps")
     losses = {name for name in absent if getattr(request, name) is not None}
     sides = [side for side in (request.width, request.height) if side is not None]

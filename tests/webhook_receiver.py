@@ -26,9 +26,9 @@ class Call:
 
 
 class Receiver:
-    """Open for as long as the `with` block lasts.
+    """Open during the `with` block.
 
-    Each answer is given once, in order, the last one again and again: a status, or a function that answers.
+    Each answer is given once, in order, and the last one repeatedly: a status, or a function that answers.
     """
 
     def __init__(self, *answers: Answer, tls: ssl.SSLContext | None = None) -> None:
@@ -36,7 +36,7 @@ class Receiver:
         self._answers = list(answers or (200,))
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
-        self._server.handle_error = lambda *_: None  # senders that hang up are part of the tests
+        self._server.handle_error = lambda *_: None  # senders that close the connection are part of the tests
         if tls is not None:
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         self.port: int = self._server.server_address[1]

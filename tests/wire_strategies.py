@@ -23,7 +23,7 @@ LENGTHS = st.integers(1, 1024).map(lambda k: 16 * k)
 
 @st.composite
 def requests(draw: st.DrawFn) -> GenerationRequest:
-    """Any request within the schema's own ranges, with each field left out now and then."""
+    """Any request within the schema's ranges; each field is sometimes omitted."""
     width, height = draw(st.sampled_from(SIZES) | st.tuples(LENGTHS, LENGTHS))
     sides = draw(st.sampled_from([{}, {"width": width}, {"height": height}, {"width": width, "height": height}]))
     optional = {
@@ -36,18 +36,18 @@ def requests(draw: st.DrawFn) -> GenerationRequest:
         "flow_shift": st.none() | st.floats(0, 100, exclude_min=True),
         "fps": st.none() | st.integers(1, 240),
     }
-    # Plain requests are drawn as often as full ones: else hardly any would fit a hosted service.
+    # Plain requests are as frequent as full ones: otherwise hardly any would fit a hosted service.
     chosen = draw(st.sampled_from([[], ["num_inference_steps", "seed"], ["num_frames", "seed"], list(optional)]))
     return GenerationRequest(prompt=draw(PROMPTS), **sides, **{name: draw(optional[name]) for name in chosen})
 
 
-# Whole seconds, which every dialect that has timestamps can hold.
+# Whole seconds, which every dialect with timestamps can represent.
 MOMENTS = st.integers(1, 4_000_000_000).map(lambda seconds: datetime.fromtimestamp(seconds, UTC))
 
 
 @st.composite
 def jobs(draw: st.DrawFn) -> JobView:
-    """Any job, its fields in agreement with its status."""
+    """Any job whose fields agree with its status."""
     status = draw(st.sampled_from(["queued", "running", "succeeded", "failed", "canceled"]))
     failures = {"failed": ["moderation", "invalid", "execution", "timeout"], "canceled": ["canceled"]}
     return JobView(
@@ -82,7 +82,7 @@ JSON = st.recursive(
 
 @st.composite
 def damaged(draw: st.DrawFn, answer: dict[str, Any]) -> Any:
-    """A sound answer in which one value, anywhere, is missing or is something else."""
+    """A valid response in which one value, anywhere, is missing or replaced."""
     spoilt = copy.deepcopy(answer)
     parent, key = draw(st.sampled_from(_places(spoilt)))
     if draw(st.booleans()):

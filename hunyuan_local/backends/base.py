@@ -67,6 +67,8 @@ class GenerationContext:
         rewrite_notes: set by the backend: the notes about rewriting that go into the result.
         job_id: set by a hosted backend as soon as it is known: the local id with which the job can be resumed.
         remote_id: set by a hosted backend as soon as it is known: the service's id of the task.
+        reports_run_time: set by a hosted backend: whether the service reported its run time; only then is ``poll_s``
+            known, even if it is 0.
     """
 
     output: Path | None = None
@@ -87,6 +89,7 @@ class GenerationContext:
     rewrite_notes: list[str] = field(default_factory=list)
     job_id: str | None = None
     remote_id: str | None = None
+    reports_run_time: bool = False
 
     def __post_init__(self) -> None:
         if self.output is not None:

@@ -8,11 +8,9 @@ about how the processes are started.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 
 import torch
 
-from ..resolved import FilledRequest
 from .attention.exchange import own_heads
 from .attention.kernel_choice import (
     choose_backend,
@@ -25,8 +23,6 @@ from .attention.kernel_choice import (
 from .attention.parallel_attention import split_tokens, why_no_context_parallel
 from .model import LoadedModel
 from .process_group import ProcessGroup
-from .text.prompt_cache import Embeddings
-from .text.prompt_encoder import PromptEncoder
 
 
 def join(model: LoadedModel, process_group: ProcessGroup, requested_backend: str) -> None:
@@ -43,7 +39,6 @@ def join(model: LoadedModel, process_group: ProcessGroup, requested_backend: str
     backend = _choose_backend(model, process_group, requested_backend)
     transformer = model.pipe.transformer
     split_tokens(transformer, process_group, model.kernel, backend, model.placement.device_of("transformer"))
-    model.shared_prompts = SharedPrompts(model.prompts, process_group, model.placement.device_of("transformer"))
     model.process_group = process_group
     model.profile = model.profile.model_copy(
         update={"attention_backend": backend, "context_parallel": process_group.shared}
@@ -69,20 +64,3 @@ def _choose_backend(model: LoadedModel, process_group: ProcessGroup, requested: 
         lambda backend: measured_seconds(backend, heads, head_dim, torch.device(profile.device), dtype),
     )  # fmt: skip
     return process_group.share(chosen)
-
-
-class SharedPrompts:
-    """Encodes prompts on the leader only, so that the 16 GB text encoder is in main memory once.
-
-    The leader then broadcasts the embeddings: about 2 MB per prompt for the 13 B model.
-    """
-
-    def __init__(self, own: PromptEncoder, process_group: ProcessGroup, device: torch.device):
-        self._own, self._team, self._device = own, process_group, device
-
-    def encode(self, request: FilledRequest, on_note: Callable[[str], None]) -> Embeddings:
-        """Encode on the leader and return the embeddings in every process; all ranks must call it."""
-        embeds: Embeddings = {}
-        if self._team.is_leader:
-            embeds = {name: value.cpu() for name, value in self._own.encode(request, on_note).items()}
-        return {name: value.to(self._device) for name, value in self._team.share(embeds).items()}

@@ -81,7 +81,7 @@ def denoise(
     on_progress(Progress(stage="encode"))
     began = time.monotonic()
     with translated_shortage("encode"):
-        embeds = (model.shared_prompts or model.prompts).encode(request, on_note)
+        embeds = model.encode(request, on_note)
     encode_s = time.monotonic() - began
     if is_cancelled():
         raise GenerationCancelledError("cancelled before the first step; no file was kept")

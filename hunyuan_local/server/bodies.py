@@ -14,7 +14,7 @@ from starlette.datastructures import UploadFile
 
 from ..errors import FieldProblem, InvalidRequestError
 from ..wires.forms import Form
-from ..wires.json_text import parse_json
+from ..wires.json_parsing import parse_json
 
 MULTIPART = "multipart/form-data"
 URLENCODED = "application/x-www-form-urlencoded"

@@ -15,7 +15,7 @@ from pydantic import BeforeValidator
 from ..errors import FieldProblem, InvalidRequestError
 from ..schema import GenerationRequest
 from .base import Body, read_body
-from .json_text import parse_json
+from .json_parsing import parse_json
 
 
 class Form(dict[str, str]):

@@ -34,9 +34,9 @@ LIMIT_S = 240.0
 
 
 class Killed:
-    """The folder of a batch of which processes were killed after 1, 3 and 5 videos, and which then was left to end.
+    """The folder of a batch whose processes were killed after 1, 3 and 5 videos, and which then ran to completion.
 
-    First all are killed, then the parent alone, and last the worker alone, which its parent has to replace.
+    First all processes are killed, then only the parent, and last only the worker, which its parent must replace.
     """
 
     def __init__(self, folder: Path):
@@ -57,7 +57,7 @@ class Killed:
         return [*program, "batch", str(self._file), "--output-dir", str(self.out), *options]
 
     def _kill_after(self, videos: int, what: str) -> subprocess.Popen[str]:
-        """Start or resume the batch, and kill the given process once there are that many videos."""
+        """Start or resume the batch, and kill the given process once this many videos exist."""
         batch = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         deadline = time.monotonic() + LIMIT_S
         while len(self.videos) < videos:

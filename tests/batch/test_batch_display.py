@@ -27,7 +27,7 @@ def said(batch: Batch, *, stops: bool = False) -> str:
 
 @pytest.fixture
 def batch(tmp_path: Path) -> Batch:
-    """One video, to be made."""
+    """One video to generate."""
     request = GenerationRequest(prompt="a cat", width=144, height=80, num_frames=1, num_inference_steps=1, seed=1)
     wanted, _ = wanted_items([BatchItem(1, request)], Maker("tiny", "", {}))
     batch = Batch(wanted, Destination(str(tmp_path)), "tiny", Capabilities())

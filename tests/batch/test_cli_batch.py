@@ -32,7 +32,7 @@ Command = Callable[..., subprocess.CompletedProcess]
 
 @pytest.fixture
 def batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Runs the command in an empty folder, with a text as its standard input."""
+    """Runs the command in an empty folder, with a text as standard input."""
 
     def run(*arguments: str, text: str = "", **variables: str) -> subprocess.CompletedProcess:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
@@ -43,17 +43,17 @@ def batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
 
 @dataclass(frozen=True)
 class Made:
-    """A batch of two videos and a bad line that Ctrl-C ended after the first video, and the same command again."""
+    """A batch of two videos and a bad line, stopped by Ctrl-C after the first video; then the same command again."""
 
     first: subprocess.CompletedProcess
-    videos: list[str]  # names, after the first command
+    videos: list[str]  # names after the first command
     again: subprocess.CompletedProcess
     out: Path
 
 
 @pytest.fixture(scope="module")
 def made(starts_process: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
-    """The worker is a separate process; its second video takes much longer than pressing Ctrl-C."""
+    """The worker is a separate process; its second video takes much longer than the time until Ctrl-C."""
     folder = tmp_path_factory.mktemp("made")
     text = '{"prompt": "a red circle moves right", "num_inference_steps": 100}\n{"promt": "x"}\n'
     arguments = ["-", "-o", "out", "--report", "out/report.html", "--skip-invalid", "--seeds", "1,2", "--json", *LOCAL]
@@ -165,7 +165,7 @@ def test_a_size_that_fits_no_mode_is_a_bad_line(batch: Command, monkeypatch: pyt
 
 @pytest.fixture
 def service() -> Iterator[StandIn]:
-    """A stand-in whose tasks are done at the first look."""
+    """A stand-in whose tasks are done at the first poll."""
     with StandIn(sample_video(64, 48, 2), polls_until_done=0) as service:
         yield service
 

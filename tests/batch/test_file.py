@@ -22,7 +22,7 @@ Write = Callable[[str, str | bytes], str]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Make a file of a name and a content; its path."""
+    """Write a file with this name and content; returns its path."""
 
     def make(name: str, content: str | bytes) -> str:
         path = tmp_path / name

@@ -70,7 +70,7 @@ def test_other_formats_have_no_comments(tmp_path: Path, name: str) -> None:
     assert prompts(batch_of(tmp_path, content, name)) == ["# a"]
 
 
-# What is read as what it is
+# Recognised formats
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a", "a.prompts", "a.md"])
@@ -126,7 +126,7 @@ def test_format_text_makes_prompts_of_all(tmp_path: Path) -> None:
     assert prompts(batch_of(tmp_path, "\n".join(lines), format="text")) == lines
 
 
-# What is refused, with what to do
+# Refused files, with the remedy
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_a_name_of_another_format_is_refused(tmp_path: Path, name: str, kind: st
     assert prompts(batch_of(tmp_path, "a red circle", name, format="text")) == ["a red circle"]
 
 
-# What is a prompt all the same
+# Lines that look like something else but are prompts
 
 
 @pytest.mark.parametrize(

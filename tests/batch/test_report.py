@@ -53,7 +53,7 @@ class Element:
 
 
 class Reader(HTMLParser):
-    """Builds the tree of a page; an element that is not closed, or closed out of turn, is an error."""
+    """Builds the tree of a page; an element that is unclosed, or closed in the wrong order, is an error."""
 
     def __init__(self, page: str):
         super().__init__()
@@ -89,7 +89,7 @@ def row(prompt: str = "a red circle", **fields: Any) -> ReportRow:
 
 @pytest.fixture
 def page(tmp_path: Path) -> Page:
-    """Write a page of some rows; what a reader sees of it."""
+    """Write a page with these rows; returns what a reader sees."""
 
     def make(*rows: ReportRow, title: str = "A batch", facts: dict[str, str] | None = None) -> Element:
         path = tmp_path / "report.html"

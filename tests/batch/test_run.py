@@ -29,7 +29,7 @@ FAST = WorkerConfig(beat_s=0.05, poll_s=0.05, pause_s=0.05)
 
 
 class Counting:
-    """The local backend, with how many videos it was asked for, and a prompt that it fails at."""
+    """The local backend, with a count of requested videos and a prompt for which it fails."""
 
     def __init__(self, backend: LocalBackend):
         self._backend, self.asked, self.fails_at = backend, [], ""
@@ -39,7 +39,7 @@ class Counting:
         return getattr(self._backend, name)
 
     def close(self) -> None:
-        """The backend is the whole session's."""
+        """Uses the backend shared by the session."""
 
     def start(self, request: GenerationRequest, context: object) -> object:
         self.asked.append(request)
@@ -80,7 +80,7 @@ class Stage:
 def stage(
     tmp_path: Path, tiny: LocalBackend, small_request: GenerationRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Stage:
-    monkeypatch.setattr(run, "_LEAST_S", 0.02)  # between two looks
+    monkeypatch.setattr(run, "_LEAST_S", 0.02)  # between two polls
     monkeypatch.setattr(run, "_LOOK_S", 0.1)
     return Stage(tmp_path / "out", tiny, small_request)
 
@@ -181,7 +181,7 @@ def test_a_video_that_was_made_and_not_delivered_is_only_delivered(stage: Stage)
 
 
 def dead_pid() -> int:
-    """A number that no process has."""
+    """A process id that does not exist."""
     return next(pid for pid in range(30_000, 1, -1) if not psutil.pid_exists(pid))
 
 
@@ -270,7 +270,7 @@ def test_workers_that_die_again_and_again_end_the_batch(stage: Stage) -> None:
 
 @pytest.fixture
 def watched(stage: Stage) -> Iterator[list[float | None]]:
-    """What was forecast in the course of a batch of two."""
+    """The estimates during a batch of two videos."""
     batch, found = stage.batch("a red circle", "a blue square"), []
     stage.work(batch, watch=lambda: found.append(seconds_left(batch, [job for _, job in batch.running()], 1)))
     yield found

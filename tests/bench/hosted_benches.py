@@ -34,7 +34,7 @@ class Started:
         folder.mkdir(exist_ok=True)
         self.path = folder / "result.json"
         targets = [hosted_target(backend) for backend in backends]
-        if options.pop("billed", False):  # the stand-in in the service's place
+        if options.pop("billed", False):  # the stand-in instead of the service
             targets = [target.model_copy(update={"is_billed": True}) for target in targets]
         result = load_result(self.path) if self.path.exists() else BenchResult(
             name=file.name, created_at="2026-01-01T00:00:00+00:00", machine={}, scenarios=file.content,

@@ -125,7 +125,7 @@ class Life:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The config of tiny with another default number of frames."""
+    """The config of tiny with another default for the number of frames."""
     usual = (configs_dir() / "models" / "tiny.yaml").read_text()
     path = tmp_path_factory.mktemp("model") / "tiny.yaml"
     path.write_text(usual.replace("num_frames: 17", f"num_frames: {FRAMES}"))
@@ -247,7 +247,7 @@ def test_the_model_stays_loaded(life: Life) -> None:
 
 
 def test_a_prompt_is_encoded_in_every_run(life: Life) -> None:
-    # A look-up of what is known takes microseconds, and the encoders of tiny some milliseconds.
+    # A cache hit takes microseconds; the encoders of tiny take milliseconds.
     assert life.second.result.timings.encode_s > 1e-3
 
 

@@ -47,7 +47,7 @@ def test_repeats_are_outermost_then_requests() -> None:
 def test_the_targets_take_turns_at_being_first() -> None:
     firsts = [run.label for run in measured_runs(scenario_file(), TARGETS, 3)[::3]]
     assert firsts[:4] == ["local", "novita", "wavespeed", "local"]
-    assert set(firsts[0::4]) == {"local", "novita", "wavespeed"}  # of one request, over the repeats
+    assert set(firsts[0::4]) == {"local", "novita", "wavespeed"}  # of one request, across its repeats
 
 
 def test_a_scenario_may_be_for_some_backends_alone() -> None:

@@ -15,7 +15,7 @@ from hunyuan_local.backends.hosted.wavespeed import WaveSpeedBackend
 
 
 def say_running(monkeypatch: pytest.MonkeyPatch, inference_s: float) -> None:
-    """Let the stand-in report this run time."""
+    """Make the stand-in report this run time."""
     read, reported = WaveSpeedBackend.wire.job_from_wire, {"inference_s": inference_s}
     monkeypatch.setattr(WaveSpeedBackend.wire, "job_from_wire", lambda body: read(body).model_copy(update=reported))
 

@@ -38,7 +38,7 @@ def test_there_is_no_verdict_where_the_intervals_overlap(times: tuple[float, ...
 
 
 def test_there_is_no_verdict_where_the_ratio_may_be_1() -> None:
-    """Two runs, one three times as long as the other, prove nothing."""
+    """Two runs of which one takes three times as long prove nothing."""
     a, b = (0.5, 1.5), (9.0, 9.0)
     pair = only_pair(bench(*a), bench(*b))
     assert summary_of(a).high < summary_of(b).low

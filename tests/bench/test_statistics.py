@@ -86,9 +86,9 @@ def test_the_ratio_the_other_way_round_is_the_inverse(a: list[float], b: list[fl
 @settings(deadline=None, max_examples=40)  # scipy's test takes some milliseconds
 @given(samples, samples)
 def test_the_interval_of_a_ratio_is_welchs_of_the_runs_over_their_mean(a: list[float], b: list[float]) -> None:
-    from scipy.stats import ttest_ind  # which takes a second, and most of the suite's processes need none
+    from scipy.stats import ttest_ind  # the import takes a second, and most of the suite's processes do not need it
 
-    a, b = [*a, 2 * max(a)], [*b, 2 * max(b)]  # not all equal, where Welch's test has no answer
+    a, b = [*a, 2 * max(a)], [*b, 2 * max(b)]  # not all equal, because Welch's test is then undefined
     scaled = [[value * len(values) / sum(values) for value in values] for values in (a, b)]
     half = ttest_ind(*scaled, equal_var=False).confidence_interval(0.95).high
     found = ratio_of_means(a, b)
@@ -107,7 +107,7 @@ def test_the_interval_of_a_ratio_holds_the_true_one_nineteen_times_of_twenty(
         b = [rng.gauss(17, 17 * scatter) for _ in range(count_b)]
         found = ratio_of_means(a, b)
         held += found.low <= 1.7 <= found.high
-    # 0.95 less, or more, than three standard errors of 800 trials, and what the approximation gives away.
+    # 0.95 minus, or plus, three standard errors of 800 trials and the error of the approximation.
     assert 0.925 <= held / 800 <= 0.985
 
 

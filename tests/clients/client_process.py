@@ -13,13 +13,13 @@ import pytest
 from running_server import own_environment
 
 SCRIPTS = Path(__file__).with_name("scripts")
-MARK = "answer: "  # before each answer; whatever else a client may print
-# Where scripts/test puts what cannot live in the environment itself.
+MARK = "answer: "  # precedes each answer, to separate it from other output of a client
+# Where scripts/test installs what cannot be in the environment itself.
 INSTALLED = Path(sys.prefix) / "clients"
 
 
 class ClientError(Exception):
-    """What a client raised in its process: the names of its class and of those above it, and its fields."""
+    """The exception that a client raised in its process: the names of its class and base classes, and its fields."""
 
     def __init__(self, kinds: list[str], message: str, fields: dict[str, Any]):
         super().__init__(message)
@@ -27,10 +27,10 @@ class ClientError(Exception):
 
 
 class ClientProcess:
-    """A script of tests/clients/scripts, which answers one call after the other.
+    """A script of tests/clients/scripts, which handles one call after another.
 
     Args:
-        folder: the folder of :data:`INSTALLED` that it needs, if any; the test is skipped where it is not.
+        folder: the folder of :data:`INSTALLED` that it needs, if any; without it, the test is skipped.
     """
 
     def __init__(self, script: str, folder: str | None = None):
@@ -56,12 +56,12 @@ class ClientProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """It ends with its input."""
+        """Close its input, which ends it."""
         self._process.communicate()
         assert self._process.returncode == 0
 
     def call(self, call: dict[str, Any]) -> Any:
-        """What the script answers.
+        """Send a call; returns the script's answer.
 
         Raises:
             ClientError: the client raised something.

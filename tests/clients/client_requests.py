@@ -8,7 +8,7 @@ from typing import Any
 PROMPT = "a red circle moving right on a black background"
 WAVESPEED_MODEL = "wavespeed-ai/hunyuan-video/t2v"
 
-# Soon made; what the pages allow takes a CPU ten times as long.
+# Quick to generate; the smallest size that the pages allow takes ten times as long on a CPU.
 SMALL_WAVESPEED = {"size": "320*176"}
 SMALL_NOVITA = {"width": 320, "height": 176, "frames": 5}
 
@@ -16,7 +16,7 @@ _seeds = itertools.count(1000)
 
 
 def next_seed() -> int:
-    """A seed that no other job of this session has, by which its job is found."""
+    """A seed that is unique in this session, so that its job can be found by it."""
     return next(_seeds)
 
 

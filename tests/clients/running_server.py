@@ -58,15 +58,15 @@ class RunningServer(ServerProcess):
             raise AssertionError(f"the server did not end on SIGTERM:\n{self.said}") from None
 
     def submit_job(self, **fields: object) -> str:
-        """A job of the size that the services have, with other settings as given; its id."""
+        """Submit a job of the services' size with these settings; returns its id."""
         return self.submit({"prompt": PROMPT, "size": "1280x720"} | fields)
 
     def submit_long_job(self) -> str:
-        """A job that works for minutes if nobody stops it; its id."""
+        """Submit a job that would run for minutes; returns its id."""
         return self.submit_job(num_frames=129, num_inference_steps=100)
 
     def wait_for(self, job_id: str, *statuses: str) -> Job:
-        """The job, once its status is one of these."""
+        """Wait until the job has one of these statuses; returns it."""
 
         def reached() -> Job | None:
             job = self.store.get(job_id)
@@ -75,7 +75,7 @@ class RunningServer(ServerProcess):
         return self.wait_until(f"job {job_id} is {' or '.join(statuses)}", reached)
 
     def wait_for_seed(self, seed: int, *statuses: str) -> Job:
-        """The job that was submitted with this seed, once its status is one of these."""
+        """Wait until the job with this seed has one of these statuses; returns it."""
 
         def reached() -> Job | None:
             jobs = self.store.find(statuses=statuses)
@@ -84,11 +84,11 @@ class RunningServer(ServerProcess):
         return self.wait_until(f"a job with the seed {seed} is {' or '.join(statuses)}", reached)
 
     def count_with_seed(self, seed: int) -> int:
-        """How many jobs were submitted with this seed."""
+        """Number of jobs with this seed."""
         return sum(job.request.seed == seed for job in self.store.find(limit=1000))
 
     def kill_worker_of(self, job_id: str) -> None:
-        """SIGKILL the process that works on this job."""
+        """Send SIGKILL to the process that runs this job."""
         self.wait_for(job_id, "running")
 
         def find() -> int | None:

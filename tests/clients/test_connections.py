@@ -15,7 +15,7 @@ def test_the_server_does_not_close_a_connection_that_a_client_still_keeps(idle_s
     connection = HTTPConnection(urlsplit(idle_server.url).netloc, timeout=30)
     connection.request("GET", "/healthz")
     connection.getresponse().read()
-    connection.auto_open = False  # no new one in its place
+    connection.auto_open = False  # no new connection instead
     time.sleep(CLIENTS_KEEP_S + 1)
     connection.request("GET", "/healthz")
     assert connection.getresponse().status == 200

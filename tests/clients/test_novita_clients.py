@@ -29,7 +29,7 @@ class NovitaClient(ClientProcess):
         return self.call({"url": url or server.url, "key": server.key, "method": "result", "arguments": [task_id]})
 
     def read_refusal(self, error: ClientError) -> tuple[int, str]:
-        """HTTP status and the service's word, wherever this client keeps them."""
+        """HTTP status and the service's reason, from wherever this client stores them."""
         if self.is_javascript:
             return error.fields["code"], error.fields["reason"]
         status, _, body = str(error).removeprefix("Request failed with status ").partition(", ")
@@ -48,7 +48,7 @@ def client(starts_process: None, request: pytest.FixtureRequest) -> Iterator[Nov
 
 @pytest.fixture(scope="module")
 def finished(client: NovitaClient, server: RunningServer) -> dict[str, Any]:
-    """What the client has seen of a job from its submission to its end."""
+    """What the client saw of a job, from its submission to its end."""
     return client.wait(server, client.submit(server, novita_body(seed=9_999_999_999, **SMALL_NOVITA)))
 
 
@@ -108,7 +108,7 @@ def test_unknown_task_is_not_found(client: NovitaClient, server: RunningServer) 
     with pytest.raises(ClientError) as caught:
         client.get_result(server, "no-such-task")
     assert caught.value.kinds == [ERRORS[client.is_javascript]]
-    # The Python client keeps no more of a refused GET than its status.
+    # The Python client keeps only the status of a refused GET.
     assert client.read_refusal(caught.value) == (404, "TASK_NOT_FOUND" if client.is_javascript else "")
 
 

@@ -17,7 +17,7 @@ from running_server import RunningServer
 
 from hunyuan_local.video import probe
 
-# The client says so of its whole video interface.
+# The client announces the end of its whole video interface.
 pytestmark = pytest.mark.filterwarnings("ignore:The Sora API is scheduled:DeprecationWarning")
 
 SHORT = {"num_frames": 5, "num_inference_steps": 2, "seed": 7}

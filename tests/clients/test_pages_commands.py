@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="the comman
 
 
 def run_command(server: RunningServer, command: str, job_id: str = "") -> dict[str, Any]:
-    """The body of the answer to a page's command, which the shell reads."""
+    """The body of the response to a page's command, run by a shell."""
     for name, value in {"{{API Key}}": server.key, "{Returned Task ID}": job_id}.items():
         command = command.replace(name, value)
     for host in ("https://api.wavespeed.ai", "https://api.novita.ai"):
@@ -34,7 +34,7 @@ def test_wavespeeds_command_lacks_the_prompt_that_its_page_requires(idle_server:
 
 @pytest.fixture(scope="module")
 def prediction(idle_server: RunningServer) -> dict[str, Any]:
-    """The answer to WaveSpeed's command with a prompt added."""
+    """The response to WaveSpeed's command with a prompt added."""
     return run_command(idle_server, WAVESPEED_EXAMPLE.replace('"size"', '"prompt": "a cat",\n    "size"'))
 
 
@@ -65,7 +65,7 @@ def test_novitas_command_makes_a_task(idle_server: RunningServer) -> None:
 
 
 def test_novitas_command_for_the_result_gets_a_video_as_on_the_page(server: RunningServer) -> None:
-    # Made in another dialect, since that takes shorter videos; a job has one id in all of them.
+    # Submitted in another dialect, which allows shorter videos; a job has the same id in all dialects.
     task_id = server.submit_job(size="320x176", num_frames=5, num_inference_steps=2)
     server.wait_for(task_id, "succeeded")
     answer = run_command(server, NOVITA_RESULT_EXAMPLE, task_id)

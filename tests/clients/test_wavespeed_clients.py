@@ -40,12 +40,12 @@ class WaveSpeedClient(ClientProcess):
         return self._use(server, key, "run", model, body, poll_interval=0.2, **options)
 
     def run_no_throw(self, server: RunningServer, body: dict[str, Any], **options: Any) -> Any:
-        """Its ``run`` for those who want no exception."""
+        """Its ``run`` without exceptions."""
         name = "runNoThrow" if self.is_javascript else "run_no_throw"
         return self._use(server, None, name, WAVESPEED_MODEL, body, **options)
 
     def get_result(self, server: RunningServer, task_id: str) -> Any:
-        """The state of a task, as its ``run`` asks for it."""
+        """The state of a task, as its ``run`` requests it."""
         return self._use(server, None, "_getResult" if self.is_javascript else "get_result", task_id)
 
     def wait(self, server: RunningServer, task_id: str) -> Any:
@@ -178,7 +178,7 @@ def test_failed_task_has_the_code_of_a_failed_execution(
 
 def test_cancelled_task_ends_the_run_and_is_not_submitted_again(client: WaveSpeedClient, server: RunningServer) -> None:
     body = wavespeed_body(seed=(seed := next_seed()), num_inference_steps=30)
-    # Asked for retries, the JavaScript client runs any failed task again whose id happens to hold "429".
+    # With retries, the JavaScript client repeats any failed task whose id happens to contain "429".
     retries = 0 if client.is_javascript else 1
     with ThreadPoolExecutor() as background:
         running = background.submit(client.run, server, body, max_retries=retries)

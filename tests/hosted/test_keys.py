@@ -69,7 +69,7 @@ def all_that_is_said(
     backend: HostedBackend, context: GenerationContext, tmp_path: Path, caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
 ) -> Callable[[], str]:  # fmt: skip
-    """Makes a video, or fails to, and collects all that was said, printed, logged and stored."""
+    """Tries to generate a video, and collects everything reported, printed, logged and stored."""
 
     def make() -> str:
         caplog.set_level(logging.DEBUG)

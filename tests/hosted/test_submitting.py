@@ -94,7 +94,7 @@ def test_an_id_is_kept_whatever_else_is_in_the_answer(
 ) -> None:
     answer = {"data": {"id": "p1", "status": "archiving", "error": {}, "created_at": 5}}
     monkeypatch.setattr(ServiceClient, "post", lambda *_: answer)
-    with pytest.raises(errors.RequestRefusedError):  # the stand-in knows no such task
+    with pytest.raises(errors.RequestRefusedError):  # the stand-in does not know this task
         WaveSpeedBackend(standin.key, standin.url, pacing=QUICK, open_tasks=open_tasks).generate(REQUEST, context)
     assert [job.remote_id for job in open_tasks.jobs()] == ["p1"]
 
@@ -245,7 +245,7 @@ def test_the_services_own_words_are_in_a_refusal(
 ) -> None:
     backend = make()
     other = backend.wire.CAPABILITIES.model_copy(update={"steps": (1, 100)})
-    monkeypatch.setattr(backend.wire, "CAPABILITIES", other)  # as if the page had changed
+    monkeypatch.setattr(backend.wire, "CAPABILITIES", other)  # as if the service's format had changed
     with pytest.raises(errors.RequestRefusedError, match=r"says: .*steps"):
         backend.generate(REQUEST.replace(num_inference_steps=50), context)
 

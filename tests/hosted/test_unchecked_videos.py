@@ -32,7 +32,7 @@ from hunyuan_local.video import probe
 pytestmark = pytest.mark.usefixtures("starts_process")
 
 PLAIN = sample_video(64, 48, 2)
-UNKNOWN = PLAIN.replace(b"avc1\0\0\0\0", b"zzz1\0\0\0\0")  # a codec that nobody knows
+UNKNOWN = PLAIN.replace(b"avc1\0\0\0\0", b"zzz1\0\0\0\0")  # an unknown codec
 FLAG, BLOCK = SafetyConfig(mode="flag"), SafetyConfig(mode="block")
 
 Fetch = Callable[..., GenerationResult]
@@ -53,21 +53,21 @@ def open_tasks(tmp_path: Path) -> OpenTasks:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where the video should come; nothing else is there."""
+    """The video's path, in an otherwise empty folder."""
     (tmp_path / "videos").mkdir()
     return tmp_path / "videos"
 
 
 @pytest.fixture
 def no_classifier(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The classifier is found before the work, and would not be of use after it."""
+    """Skip the check for a classifier before generating, so that the missing one is noticed only afterwards."""
     monkeypatch.setattr("hunyuan_local.backends.begin.prepare", lambda *_: None)
     monkeypatch.setattr("hunyuan_local.backends.hosted.fetch.prepare", lambda *_: None)
 
 
 @pytest.fixture
 def service() -> Iterator[Callable[[bytes], WaveSpeedBackend]]:
-    """Makes the adapter of a service that delivers this file."""
+    """Creates the adapter of a service that delivers this file."""
     ends: list[Callable[[], object]] = []
 
     def make(video: bytes, open_tasks: OpenTasks) -> WaveSpeedBackend:
@@ -85,7 +85,7 @@ def service() -> Iterator[Callable[[bytes], WaveSpeedBackend]]:
 
 @pytest.fixture
 def fetch(service: Callable[..., WaveSpeedBackend], open_tasks: OpenTasks, folder: Path) -> Fetch:
-    """Has a service make a video, which is this file."""
+    """Generates a video at a service that delivers this file."""
 
     def run(video: bytes, **options: object) -> GenerationResult:
         return service(video, open_tasks).generate(REQUEST, GenerationContext(folder / "a.mp4", **options))
@@ -248,7 +248,7 @@ def data(tmp_path: Path) -> DataFolder:
 
 
 def worked(data: DataFolder, store: JobStore, backend: WaveSpeedBackend, safety: SafetyConfig) -> str:
-    """The id of a job that a worker has ended."""
+    """The id of a job that a worker has finished."""
     job_id = store.enqueue(REQUEST, backend.identity, {"dialect": "wavespeed"}).job_id
     worker = Worker(data, store, backend, WorkerConfig(name="w", beat_s=0.05, poll_s=0.05, pause_s=0.05, safety=safety))
     store_fail, store_succeed = store.fail, store.succeed

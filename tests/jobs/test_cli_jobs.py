@@ -33,7 +33,7 @@ def job(store: JobStore, small_request: GenerationRequest) -> Job:
 
 @pytest.fixture
 def run(folder: DataFolder, tmp_path: Path) -> Run:
-    """Runs ``jobs`` on the folder; the environment names it."""
+    """Runs ``jobs`` on the folder, which an environment variable names."""
 
     def run(*arguments: str) -> subprocess.CompletedProcess:
         return run_here("jobs", *arguments, cwd=tmp_path, HUNYUAN_LOCAL_DATA_DIR=str(folder.root))

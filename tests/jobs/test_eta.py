@@ -80,7 +80,7 @@ def test_a_place_is_free_when_the_first_running_job_ends(stage: Stage) -> None:
         ({"width": 128}, 2 * 24),
         ({"num_frames": 25}, 5 * 24),
         ({"true_cfg_scale": 2.0, "negative_prompt": "blur"}, 40 + 4),
-        ({"true_cfg_scale": 2.0}, 24),  # without a negative prompt it has no effect
+        ({"true_cfg_scale": 2.0}, 24),  # has no effect without a negative prompt
     ],
 )
 def test_cost_grows_with_steps_size_frames_and_guidance(stage: Stage, fields: dict, seconds: float) -> None:
@@ -121,7 +121,7 @@ def test_a_job_that_is_late_needs_no_time_below_0(stage: Stage) -> None:
 
 @pytest.fixture
 def store(folder: DataFolder, clock: ManualClock) -> JobStore:
-    """A store whose clock stands still."""
+    """A store with a stopped clock."""
     return JobStore(folder.root / "jobs.sqlite3", clock)
 
 

@@ -66,7 +66,7 @@ def test_a_job_that_waits_again_keeps_its_files(folder: DataFolder, store: JobSt
 
 
 def left(folder: DataFolder, name: str) -> Path:
-    """A file that looks like one of a job, or of an encoder."""
+    """A file that looks like a job's or an encoder's."""
     path = folder.root / "videos" / name
     path.write_bytes(b"half")
     return path

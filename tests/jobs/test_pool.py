@@ -59,7 +59,7 @@ class Course:
 
 @pytest.fixture(scope="module")
 def course(starts_process: None, tmp_path_factory: pytest.TempPathFactory) -> Course:
-    """What became of both, with one worker after the other."""
+    """The outcome of both, with one worker after the other."""
     folder = DataFolder(tmp_path_factory.mktemp("data"))
     store = folder.store()
     options = WorkerOptions(data_dir=folder.root, model="tiny", profile="cpu")
@@ -131,7 +131,7 @@ def test_workers_end_when_their_parent_is_killed(folder: DataFolder, store: JobS
 
 
 class _Mayfly:
-    """A worker that ends at once."""
+    """A worker that exits immediately."""
 
     exit_code = 2
 
@@ -145,7 +145,7 @@ class _Mayfly:
 
 @pytest.fixture
 def mayflies(folder: DataFolder, store: JobStore, monkeypatch: pytest.MonkeyPatch) -> WorkerPool:
-    """Two workers that end again and again with the same error, without the pauses."""
+    """Two workers that repeatedly exit with the same error, without pauses between restarts."""
     monkeypatch.setattr("hunyuan_local.jobs.pool.Child", _Mayfly)
     monkeypatch.setattr(Restarts, "is_due", True)
     return WorkerPool(store, WorkerOptions(data_dir=folder.root), [{}, {}])

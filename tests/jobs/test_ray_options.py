@@ -86,7 +86,7 @@ def test_options_of_the_other_executor_are_refused(
 
 
 def make(folder: DataFolder, store: JobStore, lora: tuple[LoraConfig, ...] = (), **placement: Any) -> Any:
-    """The pool that the command line would make."""
+    """The pool that the command line would create."""
     options = WorkerOptions(model="tiny", profile="cpu", lora=lora, checkpoint_every=5)
     return make_pool(store, folder, options, Placement(**placement))
 

@@ -43,9 +43,9 @@ PATIENCE_S = 240
 
 @pytest.fixture(scope="module")
 def cluster(starts_process: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Two nodes on this machine with a core each; nothing of them stays."""
+    """Two nodes on this machine with a core each; everything is removed afterwards."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "disabled")  # no key is put into the user's home
+        patch.setenv("RAY_AUTH_MODE", "disabled")  # no key is written to the user's home folder
         import_ray()
         from ray.cluster_utils import Cluster
 
@@ -59,26 +59,26 @@ def cluster(starts_process: None, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 def processes_of(node: Any) -> list[psutil.Process]:
-    """Those of a node of the cluster: what its raylet has started, and the raylet."""
+    """The processes of a node of the cluster: its raylet and what that started."""
     raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
     return [*raylet.children(recursive=True), raylet]
 
 
 @dataclass
 class Batch:
-    """A pool at work on a store, watched from outside."""
+    """A pool that works on a store, observed from outside."""
 
     folder: DataFolder
     store: JobStore
     pool: RayPool
-    handler: Any  # of SIGTERM, before there was a pool
-    pids: dict[str, set[int]] = field(default_factory=dict)  # by job: of the replicas that worked on it
+    handler: Any  # the handler of SIGTERM before the pool was created
+    pids: dict[str, set[int]] = field(default_factory=dict)  # by job: the replicas that worked on it
 
     def enqueue(self, request: GenerationRequest) -> Job:
         return self.store.enqueue(request, TINY.identity)
 
     def wait_until(self, look: Callable[[], Any]) -> Any:
-        """What ``look`` finds, as soon as it finds something."""
+        """Poll ``look`` until it returns something; returns that."""
         deadline = time.monotonic() + PATIENCE_S
         while not (found := look()):
             assert time.monotonic() < deadline, "timed out"
@@ -109,13 +109,13 @@ def batch(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ba
 
 @dataclass
 class Outcome:
-    """What a batch came to."""
+    """The outcome of a batch."""
 
     batch: Batch
     jobs: list[Job]
     killed: Job  # whose node was killed
     step_at_the_kill: int
-    pids: dict[str, set[int]]  # of the nodes: head, other
+    pids: dict[str, set[int]]  # of the nodes: head and other
     log: str  # what was written to standard error
 
 
@@ -126,7 +126,7 @@ def outcome(cluster: Any, batch: Batch) -> Outcome:
     (other,) = cluster.worker_nodes
 
     def job_of_the_other_node() -> Job | None:
-        """The one it works on, once it is well under way."""
+        """The job that it works on, once that is well under way."""
         ours = [job for job in long if batch.pids.get(job.job_id, {0}) <= pids and batch.step_of(job) > 10]
         return next((job for job in ours if batch.saved_state(job)), None)
 
@@ -142,7 +142,7 @@ def outcome(cluster: Any, batch: Batch) -> Outcome:
             process.send_signal(signal.SIGKILL)
         batch.wait_until(lambda: all(batch.store.get(job.job_id).is_finished for job in jobs))
         batch.wait_until(lambda: all(f"job {job.job_id}: done in" in log.getvalue() for job in jobs))
-    head |= {process.pid for process in processes_of(cluster.head_node)}  # a new replica may have begun there
+    head |= {process.pid for process in processes_of(cluster.head_node)}  # a new replica may have started there
     ended = [batch.store.get(job.job_id) for job in jobs]
     return Outcome(batch, ended, killed, step, {"head": head, "other": pids}, log.getvalue())
 
@@ -232,7 +232,7 @@ def test_replicas_that_ended_are_off_the_roster(batch: Batch) -> None:
 
 @pytest.fixture(scope="module")
 def driver(cluster: Any, batch: Batch) -> Iterator[None]:
-    """This process is connected to the cluster, so that the pools need not be."""
+    """This process connects to the cluster, so that the pools do not have to."""
     batch.pool.stop(grace_s=60)
     import_ray().init(cluster.address, logging_level="error")
     yield
@@ -240,7 +240,7 @@ def driver(cluster: Any, batch: Batch) -> Iterator[None]:
 
 
 def last_words(folder: DataFolder, store: JobStore, options: WorkerOptions) -> str:
-    """What the first replica that died said."""
+    """The error of the first replica that died."""
     pool = RayPool(store, folder, options, 1)
     try:
         Batch(folder, store, pool, None).wait_until(lambda: pool.deaths)

@@ -25,7 +25,7 @@ def keeper(folder: DataFolder) -> StoreActor:
 
 @pytest.fixture(autouse=True)
 def waiting(store: JobStore, small_request: GenerationRequest) -> Job:
-    """The only job there is."""
+    """The only job."""
     return store.enqueue(small_request, MODEL)
 
 
@@ -59,7 +59,7 @@ def test_a_file_cannot_leave_its_jobs_folder(keeper: StoreActor, folder: DataFol
 
 
 class Here:
-    """Reaches a keeper of this very process, whose answers come at once."""
+    """Calls a store actor in this process, which answers immediately."""
 
     def __init__(self, keeper: StoreActor):
         self._keeper = keeper

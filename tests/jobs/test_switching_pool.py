@@ -34,7 +34,7 @@ class Workers:
 
 
 class Stage:
-    """A switching pool, and the crews that it has made so far."""
+    """A switching pool, and the pools that it has created so far."""
 
     def __init__(self, store: JobStore):
         self.store, self.made, self.refused, self.now = store, [], "", 0.0

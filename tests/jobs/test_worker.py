@@ -25,7 +25,7 @@ from hunyuan_local.video import probe
 
 
 class Meddler:
-    """The local backend, and what a test does in the middle of a generation, at a stage and step."""
+    """The local backend, with an action of the test during a generation, at a stage and step."""
 
     def __init__(self, backend: LocalBackend, at: tuple[str, int], do: Callable[[], None]):
         self._backend, self._at, self._do = backend, at, do
@@ -47,7 +47,7 @@ class Meddler:
 
 
 def work_until(store: JobStore, worker: Worker, done: Callable[[], bool]) -> None:
-    """Run a worker, here in the test's own thread, until something is so."""
+    """Run a worker in the test's thread until a condition is true."""
 
     def watch() -> None:
         while not done():
@@ -62,7 +62,7 @@ def work_until(store: JobStore, worker: Worker, done: Callable[[], bool]) -> Non
 
 
 def make(folder: DataFolder, store: JobStore, backend: object, job: Job, **config: float) -> Job:
-    """Work until the job has ended; returns it."""
+    """Run a worker until the job has finished; returns the job."""
     settings = {"beat_s": 0.05, "poll_s": 0.05, "pause_s": 0.05} | config
     worker = Worker(folder, store, backend, WorkerConfig(name="w", **settings))
     work_until(store, worker, lambda: store.get(job.job_id).is_finished)
@@ -85,7 +85,7 @@ def job(store: JobStore, tiny: LocalBackend, small_request: GenerationRequest) -
 
 @dataclass(frozen=True)
 class Done:
-    """A job that a worker has made, and one of another model."""
+    """A job that a worker has finished, and one for another model."""
 
     folder: DataFolder
     store: JobStore
@@ -141,7 +141,7 @@ def test_a_worker_that_ends_gives_its_job_back(
 
 @pytest.fixture(scope="module")
 def taken_up(tiny: LocalBackend, tmp_path_factory: pytest.TempPathFactory) -> tuple[DataFolder, Job]:
-    """A job that one worker has begun and the next one has finished."""
+    """A job that one worker started and the next one finished."""
     folder = DataFolder(tmp_path_factory.mktemp("taken-up"))
     store = folder.store()
     job = store.enqueue(SMALL.replace(num_inference_steps=6), tiny.config.identity)
@@ -171,7 +171,7 @@ def fail_once(error: Exception) -> Callable[[], None]:
 
 @pytest.fixture(scope="module")
 def failed_once(tiny: LocalBackend, tmp_path_factory: pytest.TempPathFactory) -> Job:
-    """A job whose first decoding has failed."""
+    """A job whose first decoding failed."""
     folder = DataFolder(tmp_path_factory.mktemp("failed-once"))
     store = folder.store()
     meddler = Meddler(tiny, ("decode", 0), fail_once(VideoError("the disk is full")))
@@ -261,7 +261,7 @@ def test_a_worker_that_lost_its_lease_changes_nothing(
 
 
 class SlowFiles(Meddler):
-    """The local backend, whose first file is not finished before the second video is begun."""
+    """The local backend, where the first file is finished only after the second video has started."""
 
     def __init__(self, backend: LocalBackend):
         super().__init__(backend, ("", 0), lambda: None)
@@ -277,7 +277,7 @@ class SlowFiles(Meddler):
 
 
 class Later:
-    """A pending video that must not be waited for too early."""
+    """A pending video; waiting for it too early is an error."""
 
     def __init__(self, pending: PendingVideo, event: threading.Event):
         self._pending, self._event = pending, event

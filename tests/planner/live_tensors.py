@@ -27,7 +27,7 @@ LARGE = json.loads((ROOT / "configs" / "architectures" / "hunyuan-video.json").r
 
 
 class LiveTensors(TorchDispatchMode):
-    """Counts every storage from the operation that made it until nothing refers to it."""
+    """Counts every storage from its creation until nothing refers to it."""
 
     def __init__(self, weights: Iterator[torch.Tensor]):
         super().__init__()
@@ -46,7 +46,7 @@ class LiveTensors(TorchDispatchMode):
         return result
 
     def count(self, tensors: Any) -> None:
-        """Take note of these, if they are new."""
+        """Count these storages if they are new."""
         for tensor in (x for x in tree_leaves(tensors) if isinstance(x, torch.Tensor)):
             storage = tensor.untyped_storage()
             key = storage._cdata
@@ -60,7 +60,7 @@ class LiveTensors(TorchDispatchMode):
 
 
 class Operations(TorchDispatchMode):
-    """Adds up torch's own formulas. ``FlopCounterMode`` has the same sums, but asks each operation for its parts."""
+    """Adds up torch's own formulas. ``FlopCounterMode`` has the same sums, but decomposes each operation."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class Operations(TorchDispatchMode):
 
 
 def attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **_: Any) -> torch.Tensor:
-    """What a fused kernel leaves behind: the output, in the order [batch, tokens, heads, head_dim]."""
+    """What a fused kernel allocates: its output, [batch, tokens, heads, head_dim]."""
     batch, heads, tokens, width = query.shape
     return query.new_empty(batch, tokens, heads, width).permute(0, 2, 1, 3)
 
@@ -139,7 +139,7 @@ def live_peak(model: torch.nn.Module, call: Any, arguments: Any = ()) -> int:
 
 @torch.no_grad()
 def counted_flops(call: Any) -> int:
-    """What torch's counter says of ``call()``."""
+    """Operations of ``call()`` by torch's counter."""
     with Operations() as operations:
         call()
     return operations.total

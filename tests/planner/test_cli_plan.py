@@ -14,13 +14,13 @@ MODE_KEYS = {"name", "offload", "quantization", "vae_tiling", "gpu_peak_bytes", 
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Plan for a machine that the arguments name."""
+    """Plan for the machine that the arguments describe."""
     return run_here("plan", *arguments, cwd=Path())
 
 
 @pytest.fixture
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """This machine has no GPU, or none that is looked for."""
+    """Make this machine appear without a GPU."""
     monkeypatch.setattr("hunyuan_local.planner.machine.has_cuda_driver", lambda: False)
 
 

@@ -41,7 +41,7 @@ def real(kind: str) -> AutoencoderKLHunyuanVideo:
 
 
 def decode(kind: str, latents: tuple[int, int, int], tiling: Tiling) -> torch.Tensor:
-    """The library's own decoding; a side that is to stay whole is one tile, as long as the picture."""
+    """The library's own decoding; a side that is not split is one tile as long as the frame."""
     model = real(kind)
     model.enable_tiling(
         tile_sample_min_height=tiling.height or 8 * latents[1],
@@ -62,7 +62,7 @@ def traced(kind: str, latents: tuple[int, int, int], tiling: Tiling) -> tuple[Au
 
 @cache
 def measured(kind: str, latents: tuple[int, int, int], tiling: Tiling) -> tuple[int, int]:
-    """Operations, and the most bytes that lived at once."""
+    """Operations, and the peak of live bytes."""
     return flops_and_live_peak(real(kind), lambda: decode(kind, latents, tiling))
 
 

@@ -18,7 +18,7 @@ from hunyuan_local.planner.denoising import Pass, explain_peak, trace_pass
 from hunyuan_local.planner.elementwise import ROTARY_PIECE_BYTES
 from hunyuan_local.planner.quantization import INT8_WEIGHT_ONLY, LLM_INT8, NF4
 
-# Of the 13 B model one block of each kind: the others cost the same.
+# One block of each kind of the 13 B model: the others cost the same.
 ONE_OF_EACH = LARGE["transformer"] | {"num_layers": 1, "num_single_layers": 1}
 LARGE_CASES = [((33, 90, 160), 256), ((31, 64, 96), 128), ((4, 20, 32), 40), ((1, 4, 4), 256)]
 TINY_CASES = [((5, 10, 18), 256), ((5, 10, 18), 12), ((1, 10, 18), 256)]
@@ -73,7 +73,7 @@ def test_the_peak_without_a_mask_is_that_of_our_attention(
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attention)
     model = copy.deepcopy(real(kind))
     drop_padding(model, "native")
-    model._forward_pre_hooks.clear()  # looks into the mask, which has no values here; nothing is to be cut
+    model._forward_pre_hooks.clear()  # reads the mask, which has no values here; there is no padding to remove
     inputs = transformer_inputs(model, latents, text_tokens)
     peak = live_peak(model, lambda: model(**inputs), inputs)
     config, run = traced(kind, latents, text_tokens)

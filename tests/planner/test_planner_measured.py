@@ -21,7 +21,7 @@ RUNS = [
     for size in ("512x320x61", "1280x720x129")
     for run in json.loads((RESULTS / f"nvidia-h100-80gb-hbm3-{size}.json").read_text())["runs"]
 ]
-# From the second prompt on group offload holds two of the encoder's blocks, and one prompt was measured.
+# From the second prompt on, group offload holds two of the encoder's blocks; one prompt was measured.
 PEAKS = [
     (size, mode, stage, measured)
     for size, mode, measured in RUNS
@@ -41,7 +41,7 @@ def planned(size: str, mode: str) -> ModePlan:
 def test_peaks_are_those_measured(
     size: str, mode: str, stage: str, measured: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The runs turned queries and keys in one piece, which the plan knows as the library's way, with its mask.
+    # The runs rotated queries and keys as the library does, which the plan assumes with a mask.
     monkeypatch.setattr(import_module("hunyuan_local.planner.plan"), "Setup", partial(Setup, mask="row"))
     found = measured["stages"][stage]["gpu_allocated_bytes"]
     assert planned(size, mode).peaks[stage].gpu_bytes == pytest.approx(found, rel=0.04)

@@ -32,7 +32,7 @@ def planned_layers(method: str, config: dict) -> set[str]:
     return {layer.name for layer in Transformer.model_validate(config).layers() if METHODS[method].quantizes(layer)}
 
 
-# --- Which words there are ---
+# --- Names of methods ---
 
 
 def test_every_word_of_a_profile_has_a_meaning() -> None:
@@ -63,7 +63,7 @@ def test_every_quantisation_makes_the_13_b_transformer_smaller(method: str) -> N
     assert store(config, "bfloat16", METHODS[method]).total < 0.75 * store(config, "bfloat16").total
 
 
-# --- Which layers are quantised ---
+# --- Which layers are quantized ---
 
 
 @pytest.mark.parametrize("size", CONFIGS)
@@ -92,7 +92,7 @@ def test_bitsandbytes_quantises_the_layers_that_are_planned_and_the_last_one(met
 
 
 def torchao_weight(method: object, columns: int, inner: int) -> torch.Tensor:
-    """What torchao makes of a weight, on the ``meta`` device."""
+    """A weight as torchao quantizes it, on the ``meta`` device."""
     from torchao.float8.inference import Float8MMConfig
     from torchao.quantization import Float8Tensor, Int8Tensor, PerRow, PerTensor
     from torchao.quantization.quantize_.workflows import QuantizeTensorToFloat8Kwargs, QuantizeTensorToInt8Kwargs

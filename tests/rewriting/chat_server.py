@@ -15,9 +15,9 @@ class ChatServer:
 
     Attributes:
         answer: the text of the message.
-        finish_reason: ``stop``, or ``length`` for one that was cut off.
-        status, body: what is answered in its place, where ``body`` is given.
-        opened: while it is cleared, no answer is sent.
+        finish_reason: ``stop``, or ``length`` for a truncated answer.
+        status, body: the response instead, if ``body`` is set.
+        opened: while it is cleared, no response is sent.
         calls: (path, headers, body) of every call.
     """
 
@@ -56,7 +56,7 @@ class ChatServer:
                 self.wfile.write(body)
 
             def log_message(self, *_: object) -> None:
-                """Nothing on the terminal."""
+                """Log nothing."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
@@ -70,7 +70,7 @@ class ChatServer:
 
     @property
     def url(self) -> str:
-        """What ``--rewrite-endpoint`` takes."""
+        """The value for ``--rewrite-endpoint``."""
         return f"http://127.0.0.1:{self._server.server_address[1]}/v1"
 
     @property

@@ -98,10 +98,10 @@ def test_another_language_is_refused(original: str, answer: str, change: str) ->
     ("original", "answer"),
     [
         (ORIGINAL, ENGLISH),
-        ("Katze im Gras", GERMAN),  # too short to tell
+        ("Katze im Gras", GERMAN),  # too short to judge
         ("a cat", "a cat with a sign that says 猫"),
         ("草原を歩く猫", "早朝の草原をゆっくり歩く黒い猫"),
-        ("1 + 1", "a cat walks on the grass"),  # has no letters
+        ("1 + 1", "a cat walks on the grass"),  # contains no letters
     ],
 )
 def test_the_same_language_is_taken(original: str, answer: str) -> None:

@@ -35,7 +35,7 @@ def context(scribe: Path, tmp_path: Path) -> GenerationContext:
 def made(
     starts_process: None, tiny: LocalBackend, scribe: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> GenerationResult:
-    """A video of a prompt that was rewritten here, for all that is said of it."""
+    """A video whose prompt was rewritten here, for all tests that inspect it."""
     request = GenerationRequest(
         prompt=PROMPT, rewrite="normal", width=144, height=80, num_frames=5, num_inference_steps=2, seed=7
     )

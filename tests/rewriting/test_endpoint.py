@@ -24,7 +24,7 @@ def rewrite(url: str, should_stop=lambda: False, **settings: object) -> Generati
     )
 
 
-@pytest.mark.usefixtures("starts_process")  # the client asks the system what it runs on
+@pytest.mark.usefixtures("starts_process")  # the client queries the system about its platform
 def test_the_published_client_understands_the_server_of_these_tests(chat: ChatServer) -> None:
     import openai
 

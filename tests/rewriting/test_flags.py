@@ -16,7 +16,7 @@ from hunyuan_local.errors import ConfigError
 
 
 def parsed(*arguments: str) -> tuple[RewriteConfig, SafetyConfig]:
-    """What a command with these flags sees."""
+    """The options that a command with these flags receives."""
     found: dict[str, Any] = {}
 
     @click.command()

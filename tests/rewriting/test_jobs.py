@@ -28,19 +28,19 @@ WIRES = {wire.NAME: wire for wire in (wavespeed, novita, openai)}
 
 
 def asking(dialect: str, mode: str) -> dict[str, object]:
-    """A submission of this dialect with its field for the rewriting."""
+    """A submission in this dialect with its field for rewriting."""
     body = SUBMISSIONS[dialect][1]
     return body | ({"extra": {"rewrite": mode}} if dialect == novita.NAME else {"rewrite": mode})
 
 
 def job_of(folder: DataFolder, store: JobStore, dialect: str, body: object, **config: object) -> Job:
-    """What a server makes of a submission."""
+    """The request that a server parses from a submission."""
     service = VideoService(ServerConfig(model=MODEL, min_free_bytes=0, **config), folder, store, "whsec_MA==")
     return service.submit(dialect, WIRES[dialect].request_from_wire(body, relaxed=True), "http://testserver")
 
 
 def make(folder: DataFolder, store: JobStore, backend: LocalBackend, job: Job, rewriting: RewriteConfig) -> Job:
-    """The job after a worker had it."""
+    """The job after a worker ran it."""
     config = WorkerConfig(name="w", beat_s=0.05, poll_s=0.05, pause_s=0.05, rewriting=rewriting)
     worker = Worker(folder, store, backend, config)
     watcher = threading.Thread(target=lambda: _stop_after(store, job, worker))

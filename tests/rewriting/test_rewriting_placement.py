@@ -81,7 +81,7 @@ def test_the_place_is_asked_for_with_what_the_model_needs(scribe: Path) -> None:
 
 
 class Recorder:
-    """A rewriter of which only the closing matters."""
+    """A rewriter of which only ``close`` matters."""
 
     closed = False
 

@@ -29,7 +29,7 @@ def load_classifier(*given: object, **more: object) -> FrameClassifier:
 
 @pytest.fixture
 def network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if it was never switched off."""
+    """Allow use of the Hub, even if the environment does not."""
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)

@@ -25,17 +25,17 @@ def inspect(config: SafetyConfig, frames: np.ndarray, announced: int | None = No
 
 
 def unread(mode: str = "flag", **more: object) -> SafetyConfig:
-    """The config of a check whose classifier is not there."""
+    """The config of a check whose classifier does not exist."""
     return SafetyConfig(**({"mode": mode, "model_id": "/nowhere/none", "labels": ("red",)} | more))
 
 
 @pytest.fixture
 def spoilt(clip: Clip) -> Callable[[int], np.ndarray]:
-    """Makes nine frames of which one alone, of that number, is red."""
+    """Creates nine frames of which only the one with this number is red."""
     return lambda red: clip(*("red" if number == red else "blue" for number in range(9)))
 
 
-# Which frames
+# Which frames are sampled
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_they_are_copied(check: Check, clip: Clip) -> None:
     assert inspection.finish().flagged
 
 
-# What follows
+# Consequences
 
 
 def test_a_red_clip_is_flagged(check: Check, clip: Clip, classifier: object) -> None:
@@ -145,7 +145,7 @@ def test_a_video_without_frames_does_not_pass(check: Check) -> None:
         Inspection(check(), 0).finish()
 
 
-# Before the work
+# Checks before generating
 
 
 def test_a_missing_classifier_is_refused() -> None:

@@ -26,7 +26,7 @@ Check = Callable[..., SafetyConfig]
 
 @pytest.fixture(scope="module")
 def red_file(clip: Callable[..., np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """An mp4 whose last frame alone is red."""
+    """An mp4 in which only the last frame is red."""
     with VideoWriter(tmp_path_factory.mktemp("clip") / "a.mp4", frame_size=(144, 80), fps=24) as writer:
         writer.write(clip("blue", "blue", "blue", "blue", "red"))
         return writer.finish().read_bytes()
@@ -52,7 +52,7 @@ def backend(request: pytest.FixtureRequest, service: StandIn, open_tasks: OpenTa
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where the video should come; nothing else is there."""
+    """The video's path, in an otherwise empty folder."""
     (tmp_path / "videos").mkdir()
     return tmp_path / "videos"
 

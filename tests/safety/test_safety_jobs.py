@@ -33,7 +33,7 @@ RED, BLUE = (f"a {colour} circle moving right on a black background" for colour 
 
 
 def submit(client: TestClient, dialect: str, prompt: str) -> str:
-    """A small job in that dialect; its id."""
+    """Submit a small job in this dialect; returns its id."""
     if dialect == "novita":
         sides = {"width": 144, "height": 80, "frames": 5}
         body = {"model_name": novita.MODEL, "prompt": prompt, "seed": 7, "steps": 2} | sides
@@ -45,7 +45,7 @@ def submit(client: TestClient, dialect: str, prompt: str) -> str:
 
 
 def work(folder: DataFolder, store: JobStore, backend: LocalBackend, safety: SafetyConfig) -> None:
-    """Run a worker, here in the test's own thread, until no job is open."""
+    """Run a worker in the test's thread until no job is open."""
     worker = Worker(
         folder, store, backend, WorkerConfig(name="w", safety=safety, beat_s=0.05, poll_s=0.05, pause_s=0.05)
     )
@@ -68,7 +68,7 @@ def work(folder: DataFolder, store: JobStore, backend: LocalBackend, safety: Saf
 
 @dataclass(frozen=True)
 class Outcome:
-    """The jobs that one worker has brought to an end, by dialect and prompt, and the server that shows them."""
+    """The jobs that one worker finished, by dialect and prompt, and the server that shows them."""
 
     client: TestClient
     folder: DataFolder
@@ -79,7 +79,7 @@ class Outcome:
         return self.store.get(self.ids[dialect, prompt])
 
     def answer(self, dialect: str, prompt: str = RED) -> dict[str, Any]:
-        """The job as a client of that dialect sees it."""
+        """The job as a client of this dialect sees it."""
         job_id = self.ids[dialect, prompt]
         if dialect == "novita":
             return self.client.get(novita.RESULT_PATH, params={"task_id": job_id}).json()
@@ -90,7 +90,7 @@ class Outcome:
 
 @pytest.fixture(scope="module")
 def make(tiny: LocalBackend, check: Check, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Outcome]:
-    """Takes jobs for prompts in each dialect and lets a worker with that check end them."""
+    """Submits jobs for prompts in each dialect and runs a worker with this check until they are finished."""
 
     def make(mode: str, *wanted: tuple[str, str]) -> Outcome:
         folder = DataFolder(tmp_path_factory.mktemp(mode))
@@ -214,7 +214,7 @@ def test_without_a_check_the_verdict_is_empty(unchecked: Outcome) -> None:
     assert (data["status"], data["has_nsfw_contents"]) == ("completed", [])
 
 
-# What a worker finds, and what it needs
+# What a worker finds and needs
 
 
 @pytest.fixture
@@ -224,7 +224,7 @@ def folder(tmp_path: Path) -> DataFolder:
 
 @pytest.fixture
 def found(folder: DataFolder, tiny: LocalBackend, check: Check, request: pytest.FixtureRequest) -> Job:
-    """A job whose red video an attempt has finished, with a check of this mode, before it died."""
+    """A job whose worker died after it had finished a red video with the check in this mode."""
     made = tiny.resolve(
         GenerationRequest(prompt=RED, width=144, height=80, num_frames=5, num_inference_steps=2, seed=7)
     )

@@ -28,7 +28,7 @@ RED, BLUE = (
 
 @pytest.fixture(scope="module")
 def reported() -> list[str]:
-    """The notes while the flagged video was made."""
+    """The notes during the generation of the flagged video."""
     return []
 
 

@@ -39,7 +39,7 @@ RELAXED = settings(
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> TestClient:
-    """A server that takes everything it can, and answers those who wait at once."""
+    """A server that accepts everything possible, and responds immediately to clients that wait."""
     folder = DataFolder(tmp_path_factory.mktemp("data"))
     model = load_model_config("tiny")
     config = ServerConfig(model=model, insecure=True, min_free_bytes=0, max_queue=10**6, relaxed=True, sync_timeout_s=0)
@@ -52,7 +52,7 @@ def test_a_number_beyond_all_bounds_is_refused(client: TestClient) -> None:
 
 
 def judge(answer: httpx.Response) -> None:
-    """No server error, no trace; JSON where there is a body."""
+    """Check for no server error and no traceback, and for JSON if there is a body."""
     assert answer.status_code < 500
     assert "Traceback" not in answer.text
     assert not answer.content or isinstance(answer.json(), dict)

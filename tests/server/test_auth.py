@@ -109,7 +109,7 @@ def test_without_keys_nobody_is_asked(client: TestClient) -> None:
 
 @pytest.fixture
 def keyless(make_client: Callable[..., TestClient]) -> TestClient:
-    """A server without keys, as it is on one's own machine."""
+    """A server without keys, as on a user's own machine."""
     return make_client(insecure=False)
 
 

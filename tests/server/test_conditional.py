@@ -15,7 +15,7 @@ from hunyuan_local.jobs.job import Job
 
 KEYS = ("first-key",)
 ETAG = f'"{hashlib.sha256(CLIP).hexdigest()[:32]}"'
-# Of each dialect's routes that are read, and those of none; {} is a job's id.
+# Readable routes of each dialect and of none; {} is a job's id.
 PATHS = (
     "/healthz", "/metrics", "/docs", "/openapi.json", "/v1/videos", "/v1/videos/{}", "/v1/videos/{}/content",
     "/v1/models", "/v1/models/hunyuan-video", "/api/v3/predictions/{}", "/api/v3/predictions/{}/result",
@@ -47,7 +47,7 @@ def test_head_is_answered_as_get_without_the_body(client: TestClient, job: Job, 
     url = f"http://testserver{path.format(job.job_id)}"
     head, get = client.head(url), client.get(url)
     assert (head.status_code, head.content) == (200, b"")
-    if path != "/metrics":  # which counts the reading
+    if path != "/metrics":  # because reading is counted
         assert head.headers == get.headers
 
 
@@ -74,7 +74,7 @@ def test_head_needs_the_key_that_get_needs(make_client: Callable[..., TestClient
 
 
 def test_a_real_server_answers_head_and_continues(live: str, job: Job) -> None:
-    with httpx.Client(base_url=live) as client:  # one connection: a body behind the head would spoil the next answer
+    with httpx.Client(base_url=live) as client:  # one connection: a body after the headers would corrupt the next
         found = [client.head(path.format(job.job_id)).status_code for path in PATHS[:-1]]
     assert set(found) == {200}
 

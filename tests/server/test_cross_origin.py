@@ -21,7 +21,7 @@ Make = Callable[..., TestClient]
 
 
 def ask(client: TestClient, origin: str = PAGE, path: str = "/v1/videos", **more: str) -> httpx.Response:
-    """A browser's question before a page's call, which has no key."""
+    """A browser's preflight request before a page's call; it has no key."""
     headers = {"Origin": origin, "Access-Control-Request-Method": "POST"}
     return client.options(path, headers=headers | {name.replace("_", "-"): value for name, value in more.items()})
 
@@ -51,7 +51,7 @@ def test_by_default_no_answer_is_for_pages(make_client: Make) -> None:
     assert not any(name.startswith("access-control") for name in answer.headers)
 
 
-# Named pages
+# Listed origins
 
 
 @pytest.mark.parametrize("origin", [PAGE, "http://localhost:3000"])
@@ -135,7 +135,7 @@ def test_the_servers_own_page_is_for_itself_alone(every: TestClient, path: str) 
     assert not any(name.startswith("access-control") for answer in (asked, got) for name in answer.headers)
 
 
-# Every page
+# Every origin
 
 
 @pytest.mark.parametrize("origin", [PAGE, "null", "https://other.example"])
@@ -167,7 +167,7 @@ def test_without_keys_a_name_that_was_bent_to_this_machine_stays_refused(make_cl
     assert client.get("/v1/videos", headers={"host": "attacker.example", "origin": PAGE}).status_code == 403
 
 
-# What may be named
+# Allowed values
 
 
 @pytest.mark.parametrize(

@@ -90,10 +90,10 @@ def test_the_seed_is_distinguished_from_the_beginning(stage: Stage) -> None:
     ("waited_s", "eta_s", "pause"),
     [
         (0, 60, 1.0),  # far from the end
-        (3, 1, 0.5),  # half of what is left
-        (3, 0.01, 0.03),  # nearly done: a hundredth of what was waited for
-        (0.5, 0, 0.02),  # but not without a pause
-        (600, 0, 1.0),  # a long job is not asked for all the time because it is late
+        (3, 1, 0.5),  # half of the remaining time
+        (3, 0.01, 0.03),  # nearly done: a hundredth of the time waited
+        (0.5, 0, 0.02),  # but never without a pause
+        (600, 0, 1.0),  # a late long job is not polled constantly
         (0, None, 0.1),
         (1.5, None, 0.5),
         (60, None, 1.0),

@@ -17,7 +17,7 @@ FIELDS = {"prompt": "a fox", "size": "64x48", "num_frames": "9", "seed": "184467
 
 
 def taken(client: TestClient, stage: Stage, **call: Any) -> GenerationRequest:
-    """The request of a submission's job."""
+    """The request of the job that a submission created."""
     answer = client.post("/v1/videos", **call)
     assert answer.status_code == 200, answer.text
     return stage.store.get(answer.json()["id"]).request
@@ -85,7 +85,7 @@ def test_files_are_not_taken(client: TestClient) -> None:
 
 
 def browser_form(fields: dict[str, str], *empty_files: str) -> dict[str, Any]:
-    """A call with a form as browsers write it; httpx would not send a file without a name."""
+    """A call with a form as browsers encode it; httpx would not send a file without a name."""
     parts = [f'name="{name}"\r\n\r\n{value}\r\n' for name, value in fields.items()]
     parts += [f'name="{n}"; filename=""\r\nContent-Type: application/octet-stream\r\n\r\n\r\n' for n in empty_files]
     body = "".join(f"--b\r\nContent-Disposition: form-data; {part}" for part in parts) + "--b--\r\n"
@@ -109,7 +109,7 @@ EMPTY = {"size": "", "seed": "", "seconds": "", "negative_prompt": "", "rewrite"
 def test_fields_of_a_form_that_were_left_empty_are_not_given(client: TestClient, stage: Stage, kind: str) -> None:
     fields = {"prompt": "a fox", "input_reference": "", "extra_params[fps]": ""} | EMPTY
     request = taken(client, stage, **{kind: multipart(fields) if kind == "files" else fields})
-    assert (request.negative_prompt, request.fps) == (None, 12)  # the model's own
+    assert (request.negative_prompt, request.fps) == (None, 12)  # the model's default
 
 
 def test_a_prompt_that_was_left_empty_is_refused_as_it_was_sent(client: TestClient) -> None:

@@ -21,10 +21,10 @@ def test_every_answer_is_as_documented(tmp_path: Path) -> None:
     import schemathesis
     from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-    # With a worker, for /readyz to be ready, and a queue that does not fill up.
+    # With a worker, so that /readyz reports ready, and a queue that does not fill up.
     folder = DataFolder(tmp_path / "data")
     report = WorkerReport(name="w", pid=1, model=TINY.identity, device="cpu", state="idle")
-    WorkerReports(Database(folder.root / "jobs.sqlite3", lambda: 4e9)).report(report)  # never too old
+    WorkerReports(Database(folder.root / "jobs.sqlite3", lambda: 4e9)).report(report)  # never expires
     config = ServerConfig(model=TINY, insecure=True, min_free_bytes=0, max_queue=10**6, sync_timeout_s=0)
     schema = schemathesis.openapi.from_asgi("/openapi.json", create_app(config, folder, folder.store()))
 
@@ -37,8 +37,8 @@ def test_every_answer_is_as_documented(tmp_path: Path) -> None:
             @settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck), database=None)
             @given(case=operation.as_strategy(generation_mode=mode))
             def answers(case: schemathesis.Case) -> None:
-                # JSON Schema cannot say that sides and frames belong to a grid, or that two fields must agree:
-                # what fits the document may still be refused.
+                # JSON Schema cannot express the grid of sides and frames, or that two fields must agree:
+                # requests that match the document may still be refused.
                 case.call_and_validate(excluded_checks=[positive_data_acceptance])
 
             answers()

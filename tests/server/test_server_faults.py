@@ -44,7 +44,7 @@ STRANGE_VALUES = [
 
 
 def check_shape(dialect: str, answer: Any) -> None:
-    """A refusal is JSON in its dialect's shape, which names its own status."""
+    """A refusal is JSON in its dialect's format, with its HTTP status."""
     assert answer.headers["content-type"] == "application/json"
     body = FAULTS[dialect].model_validate(answer.json())
     assert getattr(body, "code", answer.status_code) == answer.status_code
@@ -56,7 +56,7 @@ def post(client: TestClient, dialect: str, **call: Any) -> Any:
 
 @pytest.fixture
 def boom(stage: Stage) -> TestClient:
-    """An app with a mistake below every prefix."""
+    """An app with a bug below every prefix."""
 
     def fail() -> None:
         raise ZeroDivisionError("a secret")
@@ -265,7 +265,7 @@ def test_without_its_store_the_server_says_so(client: TestClient, stage: Stage, 
         assert (answer.status_code, str(stage.folder.root) in answer.text) == (503, False)
 
 
-# The unforeseen
+# Unexpected errors
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ async def is_gone() -> bool:
 
 
 def wait(service: VideoService, job_id: str, is_disconnected: Callable = is_there) -> str:
-    """The status of a job after the wait for it, which may take a minute."""
+    """Wait up to a minute for a job; returns its status."""
     return asyncio.run(service.wait(job_id, 60, threading.Event(), is_disconnected)).status
 
 

@@ -43,7 +43,7 @@ def inside(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> st.SearchS
 
 private_4 = st.sampled_from(PRIVATE_4).flatmap(inside).map(IPv4Address)
 private_6 = st.sampled_from(PRIVATE_6).flatmap(inside).map(IPv6Address)
-# What lies between them.
+# The public blocks between them.
 ENDS = sorted([(-1, -1), *((int(n.network_address), int(n.broadcast_address)) for n in PRIVATE_4)])
 GAPS = [(end + 1, begin - 1) for (_, end), (begin, _) in itertools.pairwise(ENDS) if end + 1 < begin]
 public_4 = st.sampled_from(GAPS).flatmap(lambda gap: st.integers(*gap)).map(IPv4Address)
@@ -51,7 +51,7 @@ public_4 = st.sampled_from(GAPS).flatmap(lambda gap: st.integers(*gap)).map(IPv4
 
 @st.composite
 def spelled_4(draw: st.DrawFn, addresses: st.SearchStrategy[IPv4Address]) -> str:
-    """An IPv4 address in one of the ways that a system reads: one to four numbers of base 8, 10 or 16 each."""
+    """An IPv4 address in a form that a system accepts: one to four numbers, each in base 8, 10 or 16."""
     value = int(draw(addresses))
     parts = draw(st.integers(1, 4))
     numbers = [(value >> (24 - 8 * place)) & 0xFF for place in range(parts - 1)]
@@ -89,7 +89,7 @@ def spelled_6(draw: st.DrawFn, addresses: st.SearchStrategy[IPv6Address]) -> str
 
 
 def resolving(*answers: str) -> Callable[..., list]:
-    """A name server that knows every name."""
+    """A name server that resolves every name."""
     kinds = {4: socket.AF_INET, 6: socket.AF_INET6}
 
     def look_up(host: str, port: int, **_: object) -> list:
@@ -151,7 +151,7 @@ def test_an_address_with_a_zone_is_not_public() -> None:
     assert not is_public(ipaddress.ip_address("fe80::1%eth0"))
 
 
-# Which URLs are taken when a job comes
+# Which URLs are accepted with a job
 
 
 @given(spelled_4(private_4))

@@ -36,7 +36,7 @@ from hunyuan_local.wires import novita, wavespeed
 REQUEST = GenerationRequest(prompt="a fox", width=1280, height=720, num_inference_steps=30, num_frames=85, seed=7)
 SECRET = "whsec_0123456789abcdef"
 BASE = "https://videos.example"
-TRUSTS_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # reading all the certificates takes a while
+TRUSTS_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # reading all certificates is slow
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def store(tmp_path: Path) -> JobStore:
 
 
 def view(job: Job, base_url: str) -> JobView:
-    """What the server would say of a job; the rest is of no matter here."""
+    """What the server would report about a job; other fields do not matter here."""
     outputs = (f"{base_url}/files/{job.job_id}.mp4",) if job.status == "succeeded" else ()
     return JobView(
         job_id=job.job_id, status=job.status, request=job.request, outputs=outputs, error=job.error, failure=job.failure
@@ -82,13 +82,13 @@ def sending(
 
 
 def settled(store: JobStore, job_id: str) -> Job:
-    """The job once its call is delivered or given up."""
+    """The job once its call is delivered or abandoned."""
     until(lambda: store.get(job_id).webhook_state != "waiting")
     return store.get(job_id)
 
 
 def outcome(store: JobStore, receiver_url: str, dialect: str = "wavespeed", **options: object) -> Job:
-    """What becomes of a job's call to a URL."""
+    """The outcome of a job's call to a URL."""
     job_id = finish(store, receiver_url, dialect)
     with sending(store, **options):
         return settled(store, job_id)
@@ -166,7 +166,7 @@ def test_a_dialect_without_calls_is_given_up(store: JobStore) -> None:
     assert (job.webhook_state, receiver.calls) == ("given up", [])
 
 
-# What counts as taken, and how often a call is repeated
+# What counts as delivered, and how often a call is repeated
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
@@ -308,7 +308,7 @@ def test_a_receiver_that_hangs_does_not_delay_the_others(store: JobStore) -> Non
         for _ in range(3):
             finish(store, hanging.url)
         hanging.wait_for(3)
-        # Those three are held until this one has arrived.
+        # Those three are kept waiting until this one has arrived.
         assert settled(store, finish(store, good.url)).webhook_state == "delivered"
         release.set()
 
@@ -339,7 +339,7 @@ def test_a_private_address_is_not_called(store: JobStore) -> None:
 
 
 def answering(*addresses: str) -> Callable[..., list]:
-    """A name server that gives one address after another, the last one again and again."""
+    """A name server that returns one address after another, and then repeats the last one."""
     left = list(addresses)
 
     def look_up(host: str, port: int, **_: object) -> list:
@@ -359,7 +359,7 @@ def test_a_name_that_changes_after_the_check_is_not_called(store: JobStore) -> N
 
 def test_a_call_goes_to_the_address_that_was_looked_up_once(store: JobStore) -> None:
     with Receiver() as receiver:
-        # A second lookup would lead to an address where nobody listens.
+        # A second lookup would return an address where nothing listens.
         lookup = answering("127.0.0.1", "127.0.0.9")
         job = outcome(store, f"http://me.example:{receiver.port}/hook", lookup=lookup)
     assert (job.webhook_attempts, receiver.calls[0].headers["host"]) == (1, f"me.example:{receiver.port}")
@@ -395,7 +395,7 @@ def test_proxies_of_the_environment_are_not_used(store: JobStore, monkeypatch: p
 
 @pytest.fixture
 def certified(starts_process: None, tmp_path: Path) -> Callable[[], tuple[ssl.SSLContext, ssl.SSLContext]]:
-    """A receiver's certificate for me.example, and what trusts it."""
+    """A receiver's certificate for me.example, and the context that trusts it."""
     if shutil.which("openssl") is None:
         pytest.skip("the openssl command makes the certificate, and is not there")
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
@@ -431,7 +431,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(store: JobStore, certi
     assert receiver.calls == [] and "certificate" in job.webhook_error
 
 
-# Ends and troubles
+# Shutdown and failures
 
 
 def _send(path: Path) -> None:
@@ -505,7 +505,7 @@ def test_a_store_that_fails_for_a_while_ends_nothing(store: JobStore, caplog: py
 
 def test_a_job_that_cannot_be_told_is_given_up_and_does_not_hold_up_the_others(store: JobStore) -> None:
     with Receiver() as receiver, sending(store):
-        store.enqueue(REQUEST, "tiny", {"dialect": "wavespeed"}, webhook=receiver.url)  # at no base URL
+        store.enqueue(REQUEST, "tiny", {"dialect": "wavespeed"}, webhook=receiver.url)  # without a base URL
         broken = store.claim("w", "tiny", 60)
         store.succeed(broken, {})
         assert settled(store, finish(store, receiver.url)).webhook_state == "delivered"

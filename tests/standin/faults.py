@@ -56,6 +56,6 @@ class Broken(Response):
         for connection in tuple(self._server.server_state.connections):
             if connection.client == scope["client"]:
                 connection.transport.close()
-        # uvicorn must have seen the end of the connection before this returns, or it still writes a 500.
+        # uvicorn must see the end of the connection before this returns; otherwise it still writes a 500.
         while (await receive())["type"] != "http.disconnect":
             pass

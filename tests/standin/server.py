@@ -30,7 +30,7 @@ SLOW_S = 1.5
 
 @dataclass(frozen=True)
 class Submission:
-    """A POST that made a task; `service` is wavespeed or novita, header names are lower-case."""
+    """A POST that created a task; `service` is wavespeed or novita, header names are lower-case."""
 
     service: str
     task_id: str
@@ -39,12 +39,12 @@ class Submission:
 
 
 class StandIn:
-    """Both services on one port, for as long as the `with` block lasts.
+    """Both services on one port, during the `with` block.
 
-    A task is seen queued by the first poll and running by the next, until `polls_until_done` polls are over and
-    `task_s` seconds have passed since its submission; the poll after that sees the end. With fewer than two
-    polls to wait, the queued state is skipped. A poll that a fault spoils does not bring a task forward
-    (poll-slow is late, not spoilt). A fault shows only where the answer would otherwise be a good one.
+    The first poll of a task reports it as queued and later ones as running, until `polls_until_done` polls were made
+    and `task_s` seconds have passed since its submission; the next poll reports the end. With fewer than two polls,
+    the queued state is skipped. A poll with an injected fault does not advance a task, except the fault poll-slow,
+    which only delays the response. A fault replaces only a response that would otherwise be successful.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class StandIn:
         self._router = Router(self._routes(), redirect_slashes=False, default=self._unknown_path)
 
     def inject(self, fault: str, times: int = 1) -> None:
-        """Lets the next `times` fitting answers show this fault; faults of one kind queue up in order."""
+        """Inject this fault in the next `times` matching responses; faults of one kind queue up in order."""
         if fault not in FAULTS:
             raise ValueError(f"unknown fault {fault!r}; known are {', '.join(sorted(FAULTS))}")
         if times < 1:
@@ -74,7 +74,7 @@ class StandIn:
         self._faults[fault.partition("-")[0]].extend([fault] * times)
 
     def finish_tasks(self) -> None:
-        """Lets tasks end that `task_s` would hold up."""
+        """Let tasks finish before `task_s` has passed."""
         self._task_s = 0.0
 
     def __enter__(self) -> StandIn:

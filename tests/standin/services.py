@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse
 
 FAILURE = "The video could not be made: the sampler ended without frames."
 
-# The kinds of refusal, each with the service's HTTP status. Of WaveSpeed's errors no page gives more than that.
+# The kinds of refusal, each with the service's HTTP status, which is all that WaveSpeed's pages document.
 WAVESPEED_STATUSES = {
     "body": 400,
     "no-key": 401,
@@ -32,15 +32,15 @@ NOVITA_REASONS = {
     "body": (400, "INVALID_REQUEST_BODY"),
     "no-key": (400, "MISSING_API_KEY"),
     "bad-key": (403, "INVALID_API_KEY"),
-    "key-401": (401, "INVALID_API_KEY"),  # its pages disagree about the status
+    "key-401": (401, "INVALID_API_KEY"),  # the service's pages disagree about the status
     "unknown-task": (404, "TASK_NOT_FOUND"),
     "unknown-path": (404, "NOT_FOUND"),
     "rate": (429, "RATE_LIMIT_EXCEEDED"),
     "submit-failure": (500, "CREATE_TASK_FAILED"),
-    "read-failure": (500, "INTERNAL_ERROR"),  # no page names the reason of a failing read
+    "read-failure": (500, "INTERNAL_ERROR"),  # no page documents the reason of a failed read
 }
 
-# The phases of a task in each service's words, and a word that no page knows.
+# The phases of a task in each service's words, and a word that no page documents.
 WAVESPEED_WORDS = {
     "queued": "created",
     "running": "processing",
@@ -74,7 +74,7 @@ class Task:
 
 
 class Service(Protocol):
-    """What server.py needs of a service."""
+    """What server.py needs to know about a service."""
 
     name: str
     largest_seed: int
@@ -167,7 +167,7 @@ class Novita:
             or _integer_problem(body, "seed", -1, self.largest_seed, required=True)
             or _integer_problem(body, "steps", 2, 30, required=True)
             or _text_problem(body, "prompt", 2000)
-            # In the page's example but not in its list; an older copy of the page gives the range.
+            # In the page's example but not in its list; an older version of the page documents the range.
             or _integer_problem(body, "frames", 85, 129, required=False)
         )
 

@@ -60,7 +60,7 @@ def test_wavespeeds_client_outlives_a_spoilt_poll(standin: StandIn, fault: str) 
     assert wavespeed_client(standin).run(MODEL, {"prompt": "a cat"}, poll_interval=0.01)["outputs"]
 
 
-# The published client of Novita; it has no method for this model, but all that its other methods are made of.
+# The published client of Novita has no method for this model, but all parts of its other methods.
 
 
 def novita_run(standin: StandIn, key: str | None = None, **changes: object) -> novita_client.V3TaskResponse:

@@ -24,12 +24,12 @@ T = TypeVar("T")
 
 
 class PageServer:
-    """One server with one worker on the CPU; jobs and log stay when it is started again.
+    """One server with one worker on the CPU; a restart keeps jobs and log.
 
     Args:
-        folder: for its jobs and its log.
-        more: flags of the command.
-        port: any free one if None.
+        folder: folder for its jobs and its log.
+        more: options of the command.
+        port: None chooses a free one.
     """
 
     def __init__(self, folder: Path, *more: str, port: int | None = None):
@@ -49,7 +49,7 @@ class PageServer:
         self.store = self._folder.store()
 
     def start(self, *, wait_for_worker: bool = True) -> None:
-        """Start it, and wait until its worker has loaded the model."""
+        """Start the server, and wait until its worker has loaded the model."""
         ours = {name: value for name, value in os.environ.items() if not name.startswith("HUNYUAN_LOCAL_")}
         cache = {name: value for name, value in os.environ.items() if name == "HUNYUAN_LOCAL_CACHE_DIR"}
         fixed = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
@@ -60,12 +60,12 @@ class PageServer:
         self.wait_until("the server answers", lambda: self._answers("/readyz" if wait_for_worker else "/healthz"))
 
     def kill(self) -> None:
-        """SIGKILL, as the kernel does when memory runs out."""
+        """Send SIGKILL, as the kernel does when memory runs out."""
         self._process.kill()
         self._process.wait()
 
     def stop(self) -> None:
-        """SIGTERM; it must end by itself, without a complaint in its log."""
+        """Send SIGTERM; the server must exit by itself, without an error in its log."""
         self._process.send_signal(signal.SIGTERM)
         try:
             code = self._process.wait(30)
@@ -76,7 +76,7 @@ class PageServer:
 
     @property
     def said(self) -> str:
-        """What it and its workers have written."""
+        """The log of the server and its workers."""
         return self._log.read_text(errors="replace")
 
     def video_of(self, job: Job) -> Path:
@@ -84,11 +84,11 @@ class PageServer:
         return self._folder.video(job)
 
     def newest(self) -> Job:
-        """The job that was submitted last."""
+        """The most recently submitted job."""
         return self.store.find(limit=1)[0]
 
     def wait_for(self, job_id: str, *statuses: str) -> Job:
-        """The job, once its status is one of these."""
+        """Wait until the job has one of these statuses; returns it."""
 
         def reached() -> Job | None:
             job = self.store.get(job_id)
@@ -97,7 +97,7 @@ class PageServer:
         return self.wait_until(f"job {job_id} is {' or '.join(statuses)}", reached)
 
     def wait_until(self, what: str, look: Callable[[], T | None]) -> T:
-        """What ``look`` finds, as soon as it finds something."""
+        """Poll ``look`` until it returns something; returns that."""
         deadline = time.monotonic() + _PATIENCE_S
         while not (found := look()):
             assert time.monotonic() < deadline and self._process.poll() is None, f"timed out: {what}\n{self.said}"

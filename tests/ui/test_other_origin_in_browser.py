@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 KEY = "a-key"
-# What an app does: a form, its state, a second look, a part of the file, an error, and a deletion.
+# What an app does: a submission, its state, a second poll, a part of the file, an error, and a deletion.
 _APP = """async ([url, key, job]) => {
     const headers = {Authorization: `Bearer ${key}`}
     const form = new FormData()
@@ -64,7 +64,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
 
 @pytest.fixture(scope="module")
 def app_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where another server has a page."""
+    """The URL of a page on another server."""
     folder = tmp_path_factory.mktemp("app")
     (folder / "index.html").write_text("<!doctype html><title>an app</title>")
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=folder))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Locator, Page
 
 PROMPT = "a red circle moving right on a black background"
-# Whatever of it is taken for markup or for a template would be run, or would be missing.
+# Any part that is treated as markup or as a template would be run, or be missing.
 EVIL = '<img src=x onerror="window.caught=1"> ${window.caught=2} {{window.caught=3}} `\\'
 WATCH = """() => {
   window.percents = []; window.previews = new Set();
@@ -30,7 +30,7 @@ WATCH = """() => {
   };
   new MutationObserver(look).observe(stage, {subtree: true, childList: true, attributes: true});
 }"""
-# The contrast of each visible text with what is behind it, as WCAG 2.2 reckons it; the worst ones.
+# The contrast of each visible text with its background, by WCAG 2.2; the lowest ones.
 CONTRAST = """() => {
   const numbers = (text) => (text.match(/[\\d.]+/g) || [0, 0, 0, 0]).map(Number);
   const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
@@ -57,7 +57,7 @@ CONTRAST = """() => {
 
 
 def ask_for(page: Page, prompt: str = PROMPT, **fields: object) -> None:
-    """Fill the form, with a size that is soon encoded."""
+    """Fill the form, with a size that is encoded quickly."""
     page.get_by_label("Prompt", exact=True).fill(prompt)
     write_size(page, "512x320")
     for label, value in fields.items():
@@ -94,7 +94,7 @@ def badge(page: Page, word: str) -> Locator:
 
 @pytest.fixture(scope="module")
 def made(visitor: BrowserContext, server: PageServer) -> str:
-    """The id of a job whose video is there."""
+    """The id of a job with a finished video."""
     succeeded = server.store.find(statuses=["succeeded"], limit=1)
     assert succeeded, "the first test of this module makes one; run them together"
     return succeeded[0].job_id

@@ -22,7 +22,7 @@ SECRET = "s" * 64
 
 @pytest.fixture
 def stranger(make_visitor: Callable[..., TestClient]) -> TestClient:
-    """Somebody who has shown no key."""
+    """A visitor without a key."""
     return make_visitor(api_keys=KEYS)
 
 
@@ -32,7 +32,7 @@ def log_in(client: TestClient, key: str = KEYS[0], **headers: str) -> httpx.Resp
 
 @pytest.fixture
 def member(stranger: TestClient) -> TestClient:
-    """Somebody who has."""
+    """A visitor with a key."""
     log_in(stranger)
     return stranger
 
@@ -76,7 +76,7 @@ def test_a_wrong_key_is_refused_in_words(stranger: TestClient, key: str) -> None
 def test_the_cookie_is_for_this_page_alone_and_not_for_scripts(stranger: TestClient) -> None:
     cookie = log_in(stranger).headers["set-cookie"].lower()
     assert "httponly" in cookie and "samesite=strict" in cookie and "max-age=" in cookie
-    assert "path=" not in cookie  # so it is for the form's own folder
+    assert "path=" not in cookie  # the same for the form's own folder
     assert KEYS[0] not in cookie
 
 
@@ -100,7 +100,7 @@ def test_without_keys_nobody_is_asked(make_visitor: Callable[..., TestClient]) -
     assert "Log out" not in client.get("/ui/").text
 
 
-# Passes by themselves
+# Session tokens alone
 
 
 def test_a_pass_ends_with_its_time(clock: ManualClock) -> None:
@@ -247,7 +247,7 @@ def test_the_page_knows_its_address(
     assert f'"root":"{root}"' in re.sub(r"\s", "", answer.text)
 
 
-# The server's end
+# Server shutdown
 
 
 def test_open_streams_end_when_the_server_is_to() -> None:

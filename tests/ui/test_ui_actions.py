@@ -26,7 +26,7 @@ SMALL = {"prompt": "a fox", "size": "64x48", "num_frames": "5", "num_inference_s
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The plans are for one machine, wherever the tests run."""
+    """Plan for a fixed machine, wherever the tests run."""
     monkeypatch.setattr(studio_module, "this_machine", lambda: Machine(None, 16 * GIB))
 
 
@@ -97,12 +97,12 @@ def test_off_is_left_unsaid_where_the_server_rewrites_nothing(studio: Studio) ->
     assert studio.submit(SMALL | {"rewrite": "off"}).request.rewrite is None
 
 
-# The outlook
+# The plan's summary
 
 
 @pytest.fixture(autouse=True)
 def empty_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing was downloaded, wherever the tests run."""
+    """Make the cache appear empty, wherever the tests run."""
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
 
 

@@ -22,7 +22,7 @@ VERDICT = {
 
 
 class Tags(HTMLParser):
-    """Counts elements, and keeps what a reader sees."""
+    """Counts elements, and collects the visible text."""
 
     def __init__(self, html: str):
         super().__init__()
@@ -152,7 +152,7 @@ def test_an_unchecked_video_has_no_verdict(studio: Studio, stage: Stage) -> None
 
 
 def test_buttons_of_a_state_are_not_those_of_the_next_in_the_same_place(studio: Studio, stage: Stage) -> None:
-    """The page merges updates element by element: a button under a finger must not become another."""
+    """The page merges updates element by element: a button must not change while it is pressed."""
     job = stage.running()
     running = cards.stage(studio.show(job.job_id))
     finished = cards.stage(studio.show(stage.finish(job).job_id))

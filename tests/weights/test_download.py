@@ -24,7 +24,7 @@ def names(folder: Path) -> set[str]:
 
 
 def interrupt_after(count: int):
-    """A callback that presses Ctrl-C after this many bytes."""
+    """A callback that raises KeyboardInterrupt after this many bytes."""
 
     def look(transfer: Transfer) -> None:
         if transfer.done >= count:

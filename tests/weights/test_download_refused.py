@@ -165,7 +165,7 @@ def test_a_fine_tune_is_recognised_before_anything_large_is_fetched(cache: Path)
         assert hub.asked_for(LARGEST) == []
 
 
-# What a model is, before anything is planned
+# What a model is, checked before planning
 
 
 def test_the_hub_says_what_an_unknown_repository_is_without_its_weights(cache: Path) -> None:
@@ -194,7 +194,7 @@ def test_of_a_preset_that_is_not_here_nothing_is_asked(cache: Path) -> None:
 
 @pytest.fixture
 def cached(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A whole snapshot of ``someone/tiny`` in the cache, offline."""
+    """A complete snapshot of ``someone/tiny`` in the cache, offline."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
     repository = cache / "models--someone--tiny"
@@ -250,7 +250,7 @@ def test_a_revision_that_leads_out_of_the_repository_is_none(cached: Path) -> No
 
 @pytest.fixture
 def hub_of_the_environment(cache: Path, monkeypatch: pytest.MonkeyPatch):
-    """The loader asks the Hub that the environment names, which its client reads when it is imported."""
+    """The loader uses the Hub that the environment names, which its client reads when it is imported."""
     with LocalHub() as hub:
         lead_to(hub, cache, monkeypatch)
         yield hub

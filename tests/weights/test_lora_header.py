@@ -13,7 +13,7 @@ from hunyuan_local.config import LoraConfig, load_model_config
 from hunyuan_local.errors import ConfigError, HunyuanLocalError, ModelLoadError
 from hunyuan_local.weights.added_files import check_added_files
 from hunyuan_local.weights.architecture import is_known_other, other_architecture
-from hunyuan_local.weights.lora import is_like_flux
+from hunyuan_local.weights.layer_names import is_like_flux
 from hunyuan_local.weights.lora_header import Settings, read_header
 
 KEY = "transformer.transformer_blocks.0.attn.to_q.lora_A.weight"
@@ -153,7 +153,7 @@ def test_in_a_small_model_the_pattern_needs_both_kinds_of_block() -> None:
     ]  # fmt: skip
 
 
-# --- Files that are none ---
+# --- Files in other formats ---
 
 
 @pytest.mark.parametrize(

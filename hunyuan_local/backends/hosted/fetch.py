@@ -151,6 +151,7 @@ class VideoDownload:
         submit_s, download_s = self._job.submit_s, self._download_s
         since = (datetime.now(UTC) - self._job.created_at).total_seconds() - (time.monotonic() - finished)
         waited = max(0.0, since - submit_s)
+        self._context.reports_run_time = view.inference_s is not None
         if view.inference_s is None:
             run_s, poll_s = finished - self._last_queued, 0.0
         else:

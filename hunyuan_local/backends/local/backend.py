@@ -1,30 +1,23 @@
-"""Generates videos on this machine: loads the model once, then turns each request into an mp4.
-
-This module only orders the steps; they are implemented in ``pipeline/``, ``frame_checks`` and ``video``.
-"""
+"""Generates videos on this machine: chooses how each request runs, and keeps the model loaded between them."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...capabilities import Capabilities, fit
 from ...config import LoraConfig, ModelConfig, RuntimeProfile, load_cache, load_model_config
-from ...errors import ConfigError, GpuMemoryError, InvalidOutputError
-from ...planner import Machine, plan
+from ...planner import Machine
 from ...planner.tiles import Tiles
 from ...resolved import ResolvedRequest
-from ...schema import GenerationRequest, GenerationResult, Progress
-from ...weights.added_files import check_added_files
+from ...schema import GenerationRequest, GenerationResult
 from ..base import Explanation, GenerationContext, explanation, with_seed
-from ..begin import OneAtATime, Run, begin
+from ..begin import OneAtATime, begin
 from ..prompt_rewriting import FindPlace, PromptRewriter
-from .decode_and_write import PendingVideo, decode_to_file, fitting_tiles, make_previewer
-from .out_of_memory import OutOfMemoryFallback, Retry, remedy, why_impossible
+from .attempts import Attempts
+from .kept_model import KeptModel
 from .profile_choice import (
     Choice,
     available_machine,
@@ -37,6 +30,7 @@ from .profile_choice import (
 
 if TYPE_CHECKING:
     from ...pipeline.model import LoadedModel
+    from .decode_and_write import PendingVideo
 
 
 class LocalBackend:
@@ -70,17 +64,15 @@ class LocalBackend:
             from ...pipeline.memory.device import default_model
 
             model = default_model()
-        self.config = model if isinstance(model, ModelConfig) else load_model_config(model)
+        config = model if isinstance(model, ModelConfig) else load_model_config(model)
         if revision is not None:
-            self.config = self.config.with_revision(revision)
-        self.config = self.config.model_copy(update={"lora": (*self.config.lora, *lora)})
+            config = config.with_revision(revision)
+        self.config = config.model_copy(update={"lora": (*config.lora, *lora)})
         self.cache = None if cache is None else load_cache(cache)
         self.profile = profile if isinstance(profile, RuntimeProfile) else named_profile(profile)
         if self.profile is not None:
             self.profile = with_cache(self.profile, self.cache, self.config)
-        self.loaded: LoadedModel | None = None
-        self._loaded_for: RuntimeProfile | None = None
-        self._encoded: Path | None = None
+        self.kept = KeptModel(self.config)
         self._tiles: dict[tuple[int, int, int], Tiles] = {}
         self._prompt_rewriter = PromptRewriter()
         self._one_at_a_time = OneAtATime()
@@ -98,19 +90,11 @@ class LocalBackend:
     @property
     def device(self) -> str:
         """Name of the device; ``not loaded`` until the model is loaded."""
-        if self.loaded is None:  # torch may not be imported yet, and workers report the device before that
-            return "not loaded"
-        from ...pipeline.memory.device import device_name
-
-        return device_name(self.loaded.profile)
+        return self.kept.device
 
     def memory(self) -> tuple[int, int] | None:
         """Peak and total device memory in bytes; None if it is not measured or no model is loaded."""
-        if self.loaded is None:
-            return None
-        from ...pipeline.memory.device import device_memory
-
-        return device_memory(self.loaded.profile)
+        return self.kept.memory()
 
     def explain(self, request: GenerationRequest) -> Explanation:
         """What ``generate`` would do; the body is the request with all defaults."""
@@ -134,10 +118,10 @@ class LocalBackend:
         """
         context = context or GenerationContext()
         with self._one_at_a_time:
-            self.check_model()
-            choice = self.choose(self.resolve(GenerationRequest(prompt="any")), self._loaded_for)
+            self.kept.check()
+            choice = self.choose(self.resolve(GenerationRequest(prompt="any")), self.kept.profile)
             choice.announce(context.on_note)
-            return self.load_in(choice.profile, context)
+            return self.kept.load(choice.profile, context)
 
     def encode_ahead(self, requests: Sequence[GenerationRequest], folder: Path, context: GenerationContext) -> None:
         """Encode the prompts of upcoming requests into a folder in one pass, then unload the text encoders.
@@ -151,28 +135,14 @@ class LocalBackend:
                 is busy with a video.
         """
         with self._one_at_a_time:
-            self._encode_ahead(requests, folder, context)
-
-    def _encode_ahead(self, requests: Sequence[GenerationRequest], folder: Path, context: GenerationContext) -> None:
-        from ...pipeline.memory.device import translated_shortage
-
-        self.check_model()
-        machine = available_machine() if self.profile is None else None
-        choice = for_the_largest(
-            map(self.resolve, requests), lambda request: self.choose(request, self._loaded_for, machine)
-        )
-        if choice is None:  # no request fits; generate refuses each of them
-            return
-        choice.announce(context.on_note)
-        model = self.load_in(choice.profile, context)
-        try:
-            with translated_shortage("encode"):
-                model.prompts.encode_ahead(
-                    folder, requests, context.on_progress, context.on_note, context.cancel.is_set
-                )
-        except OSError as error:
-            raise ConfigError(f"{folder}: cannot store encoded prompts: {error}; check the disk") from error
-        self._encoded = folder
+            self.kept.check()
+            machine = available_machine() if self.profile is None else None
+            choice = for_the_largest(
+                map(self.resolve, requests), lambda request: self.choose(request, self.kept.profile, machine)
+            )
+            if choice is not None:  # otherwise no request fits, and generate refuses each of them
+                choice.announce(context.on_note)
+                self.kept.encode_ahead(choice.profile, requests, folder, context)
 
     def rewrite(self, request: GenerationRequest, context: GenerationContext | None = None) -> GenerationRequest:
         """Rewrite the prompt if the request asks for it.
@@ -183,7 +153,7 @@ class LocalBackend:
         return self._prompt_rewriter.rewrite(
             request,
             context or GenerationContext(),
-            lambda needed_bytes: self._place(resolved, self.choose(resolved, self._loaded_for))(needed_bytes),
+            lambda needed_bytes: self._place(resolved, self.choose(resolved, self.kept.profile))(needed_bytes),
         )
 
     def generate(self, request: GenerationRequest, context: GenerationContext | None = None) -> GenerationResult:
@@ -202,119 +172,29 @@ class LocalBackend:
         """
         context = context or GenerationContext()
         with self._one_at_a_time:
-            # 1. Make every check that can refuse the request before reading any weights.
-            self.check_model()
+            # Make every check that can refuse the request before reading any weights.
+            self.kept.check()
             run = begin(request, context, name=self.config.name, resolve=self.resolve, model=self.config)
-            choice = self.choose(run.request, self._loaded_for)
+            choice = self.choose(run.request, self.kept.profile)
             run.rewrite(self._prompt_rewriter, self._place(run.request, choice))
             for text in self.notes(run.request):
                 run.note(text)
             choice.announce(run.note)
-            return self._make(run, choice.profile)
+            attempts = Attempts(run, self.kept, choice.profile, self._tiles_for(run.request), self._prompt_rewriter)
+            pending = attempts.make()
+            if self.profile is not None:
+                self.profile = attempts.profile
+            return pending
 
-    def _make(self, run: Run[ResolvedRequest], profile: RuntimeProfile) -> PendingVideo:
-        """Generate the video in this profile, or in a fallback of it if memory runs out."""
-        request = run.request
-        fallback: OutOfMemoryFallback | None = None
+    def _tiles_for(self, request: ResolvedRequest) -> Tiles:
+        """The tiles for this size and length, which stay as small as an earlier video made them."""
         size = (*self.config.render_size(request.width, request.height), request.num_frames)
-        tiles = self._tiles.setdefault(size, Tiles(self.config, request))
-        while True:
-            try:
-                pending = self._attempt(run, profile, tiles)
-                break
-            except GpuMemoryError as error:
-                if self._prompt_rewriter.leave_gpu():
-                    continue
-                if error.stage == "decode" and self.loaded is not None and self.loaded.placement.has_evictable:
-                    self.loaded.placement.evict()
-                    continue
-                fallback = fallback or OutOfMemoryFallback(profile, partial(why_impossible, self.config))
-                retry = self._next_retry(fallback, error, tiles, request)
-                profile = retry.profile
-            # Outside the except block: the traceback's frames would keep the model alive during the unload.
-            text = f"{retry.text}: {tiles.shrink()}" if retry.shrink_tiles else retry.text
-            run.recoveries.append(text)
-            run.note(text)
-            if not retry.shrink_tiles:
-                self._unload()
-        if self.profile is not None:
-            self.profile = profile
-        return pending
-
-    def _attempt(self, run: Run[ResolvedRequest], profile: RuntimeProfile, tiles: Tiles) -> PendingVideo:
-        """Load the model, denoise and decode, resuming from the saved state if there is one."""
-        from ...pipeline.checkpoint import Checkpoint
-        from ...pipeline.denoise import denoise
-        from ...pipeline.model import facts_of
-
-        # 2. The model.
-        request, context = run.request, run.context
-        model = self.load_in(profile, context)
-        run.loaded = run.loaded or time.monotonic()
-
-        run.state = checkpoint = run.state or Checkpoint()
-        checkpoint.facts = facts_of(model, request)
-        previewer = make_previewer(run, model) if context.preview_every else None
-        try:
-            # 3. From noise to latents.
-            denoised = denoise(
-                model, request, self.config.render_size(request.width, request.height), context.on_progress, run.note,
-                context.cancel.is_set, checkpoint, previewer,
-            )  # fmt: skip
-
-            # 4. From latents to a file; the saved latents are deleted once the file is complete.
-            return decode_to_file(run, model, denoised, fitting_tiles(model, tiles, profile), checkpoint.delete)
-        except InvalidOutputError:
-            checkpoint.delete()  # the same latents would give the same video
-            raise
-        except BaseException as error:  # such as a cancellation or a full disk: keep the finished steps
-            checkpoint.rescue(request.seed, error, run.note)
-            raise
+        return self._tiles.setdefault(size, Tiles(self.config, request))
 
     def close(self) -> None:
         """Unload the models and free their device memory."""
         self._prompt_rewriter.close()
-        if self.loaded is not None:
-            self._unload()
-
-    def load_in(self, profile: RuntimeProfile, context: GenerationContext) -> LoadedModel:
-        """The model in this profile; loads it if needed."""
-        from ...pipeline.loading.loader import load_model
-
-        # Tiles are chosen for each decoding, so a change of tiling does not require a reload.
-        untiled = profile.model_copy(update={"vae_tiling": False})
-        if self.loaded is None or self._loaded_for != untiled:
-            self._unload()
-            context.on_progress(Progress(stage="load"))
-            self.loaded = load_model(self.config, profile, context.on_progress, context.on_note)
-            self._loaded_for = untiled
-            if self._encoded is not None:
-                self.loaded.prompts.use(self._encoded)
-        self.loaded.profile = self.loaded.profile.model_copy(update={"vae_tiling": profile.vae_tiling})
-        return self.loaded
-
-    def _unload(self) -> None:
-        if self.loaded is not None:
-            self.loaded.placement.close()
-        self.loaded = self._loaded_for = None
-        from ...pipeline.memory.device import free_device
-
-        free_device()
-
-    def check_model(self) -> None:
-        """Check that the files added to the model can be used and that the model exists locally or on the Hub.
-
-        Done once, before planning for the model; a loaded model is not checked again.
-
-        Raises:
-            ConfigError, ModelLoadError: see :func:`hunyuan_local.weights.added_files.check_added_files` and
-                :func:`hunyuan_local.weights.source.check_known`.
-        """
-        from ...weights.source import check_known  # imports the Hub client, which is slow
-
-        if self.loaded is None:
-            check_added_files(self.config)
-            check_known(self.config)
+        self.kept.close()
 
     def choose(self, request: ResolvedRequest, loaded: RuntimeProfile | None, machine: Machine | None = None) -> Choice:
         """The profile that the user named, or the plan's choice for this request.
@@ -334,23 +214,8 @@ class LocalBackend:
     def _place(self, request: ResolvedRequest, choice: Choice) -> FindPlace:
         """Choose where the language model runs that rewrites the prompt of this request."""
         return lambda needed_bytes: place_beside(
-            request, self.config, choice, needed_bytes, is_empty=self.loaded is None
+            request, self.config, choice, needed_bytes, is_empty=self.kept.loaded is None
         )
-
-    def _next_retry(
-        self, fallback: OutOfMemoryFallback, error: GpuMemoryError, tiles: Tiles, request: ResolvedRequest
-    ) -> Retry:
-        """The next retry.
-
-        Raises:
-            GpuMemoryError: no retry is left; the message includes the remedy.
-        """
-        try:
-            return fallback.next_retry(error, tiles.can_shrink)
-        except GpuMemoryError as last:
-            self._unload()
-            found = plan(request, self.config, available_machine())
-            raise GpuMemoryError(f"{last}; {remedy(found)}", error.stage, error.peak_bytes) from None
 
     def notes(self, request: ResolvedRequest) -> list[str]:
         """Notes about the model, and about the size if the video is scaled up to it."""

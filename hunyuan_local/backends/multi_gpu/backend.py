@@ -131,7 +131,7 @@ class ParallelBackend:
     def _check_model(self) -> None:
         """Check the model unless running ranks have loaded it."""
         if self._group is None:
-            self._local.check_model()
+            self._local.kept.check()
 
     def rewrite(self, request: GenerationRequest, context: GenerationContext | None = None) -> GenerationRequest:
         """Rewrite the prompt if the request asks for it, on the CPU: the GPUs belong to the ranks."""

@@ -29,8 +29,8 @@ from ...stdio import prepare_streams
 from ...supervision import parent_connection
 from ..base import GenerationContext
 from ..begin import Run, open_state
-from ..local.backend import LocalBackend
 from ..local.decode_and_write import finish, make_previewer
+from ..local.kept_model import KeptModel
 from .messages import Message, MessageSocket
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Rank:
         self._commands: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._cancel = threading.Event()
         self._process_group: ProcessGroup | None = None
-        self._local: LocalBackend | None = None
+        self._kept: KeptModel | None = None
 
     def listen(self) -> None:
         """Receive messages, also while a video is generated; exits the process when the connection closes."""
@@ -65,7 +65,7 @@ class Rank:
                 self._commands.put(message)
         # Nobody needs the result any more, and the main thread may be waiting for a rank that has exited.
         discard_all()
-        if self._local is not None and (model := self._local.loaded) is not None:
+        if self._kept is not None and (model := self._kept.loaded) is not None:
             model.placement.close()
         shutil.rmtree(self._folder, ignore_errors=True)
         os._exit(1)
@@ -78,8 +78,8 @@ class Rank:
             except Exception as error:
                 traceback.print_exc()  # into the log of this rank
                 self._connection.send("error", **as_message(error))
-        if self._local is not None:
-            self._local.close()
+        if self._kept is not None:
+            self._kept.close()
         if self._process_group is not None:
             self._process_group.leave()
 
@@ -102,16 +102,16 @@ class Rank:
         self._process_group = self._process_group or ProcessGroup.form(
             profile.device, shared, f"file://{self._folder / 'meeting'}"
         )
-        self._local = self._local or LocalBackend(ModelConfig(**command["config"]), profile)
+        self._kept = self._kept or KeptModel(ModelConfig(**command["config"]))
         context = self._context(command)
         # Only the leader downloads; the others wait for it and then find the weights in the cache.
         if self._process_group.is_leader:
-            provide(self._local.config, lambda transfer: context.on_progress(transfer.progress), context.on_note)
+            provide(self._kept.config, lambda transfer: context.on_progress(transfer.progress), context.on_note)
         self._process_group.share(None)
-        model = self._local.load_in(profile.model_copy(update={"context_parallel": None}), context)
+        model = self._kept.load(profile.model_copy(update={"context_parallel": None}), context)
         if model.process_group is None:
             join(model, self._process_group, profile.attention_backend)
-        self._connection.send("loaded", device=self._local.device, memory=self._local.memory())
+        self._connection.send("loaded", device=self._kept.device, memory=self._kept.memory())
         return model
 
     def _generate(self, command: Message) -> GenerationResult | None:
@@ -168,7 +168,7 @@ class Rank:
 
     def _context(self, command: Message) -> GenerationContext:
         def tell(progress: Progress) -> None:
-            memory = None if self._local is None else self._local.memory()
+            memory = None if self._kept is None else self._kept.memory()
             if self._rank == 0:
                 self._connection.send("progress", progress=progress.model_dump(mode="json"), memory=memory)
             elif memory is not None:

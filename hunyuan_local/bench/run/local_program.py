@@ -77,8 +77,8 @@ class UncachedBackend(LocalBackend):
 
     def forget_prompts(self) -> None:
         """Drop the embeddings of the last prompt, so that the next run encodes its prompt."""
-        if self.loaded is not None:
-            self.loaded.prompts.forget()
+        if self.kept.loaded is not None:
+            self.kept.loaded.prompts.forget()
 
 
 def _listen(connection: Connection, put: Callable[[tuple[Any, ...]], None], cancel: threading.Event) -> None:
@@ -134,7 +134,7 @@ def _begin_anew(backend: UncachedBackend) -> bool:
     from ...pipeline.memory.device import free_device, reset_peak
 
     backend.forget_prompts()
-    if backend.loaded is not None:  # otherwise no device is in use, and a query would allocate memory on it
+    if backend.kept.loaded is not None:  # otherwise no device is in use, and a query would allocate memory on it
         free_device()
     give_back_memory()
     reset_peak()

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from ...backends.base import GenerationContext, Spending
 from ...backends.hosted.backend import HostedBackend
-from ...backends.hosted.client import ServiceClient
 from ...backends.hosted.open_tasks import OpenTasks, fingerprint
 from ...capabilities import Capabilities
 from ...errors import (
@@ -20,7 +19,7 @@ from ...errors import (
     VideoError,
 )
 from ...provenance import read_provenance
-from ...schema import GenerationResult, JobView, VideoInfo
+from ...schema import GenerationResult, VideoInfo
 from ...video import probe
 from ..results.result import LOADED, Target
 from .folder import make_folder
@@ -100,16 +99,6 @@ class HostedMaker:
         self.spending = spending
         self._backend, self._folder, self._began_at = backend, folder / folder_name(target), began_at
         self._allow_loss, self._open_tasks = allow_loss, open_tasks or OpenTasks()
-        self._tells_running = False
-        look = backend.ask
-
-        def ask(service: ServiceClient, remote_id: str) -> JobView:
-            """Poll, and remember whether the service reports its run time: only then is a ``poll_s`` of 0 real."""
-            view = look(service, remote_id)
-            self._tells_running = view.inference_s is not None
-            return view
-
-        backend.ask = ask  # type: ignore[method-assign]  # patches this instance only
 
     def check_key(self) -> None:
         """Check for an API key before the first run.
@@ -141,7 +130,6 @@ class HostedMaker:
             keep_remote=True, spending=self.spending,
         )  # fmt: skip
         make_folder(self._folder)
-        self._tells_running = False
         began = time.monotonic()
         try:
             outcome = Outcome(self._backend.generate(run.request, context))
@@ -154,7 +142,9 @@ class HostedMaker:
         total_s = None if continued else time.monotonic() - began
         if outcome.result is not None:  # the note on how to resume is obsolete
             notes = [note for note in notes if not note.startswith(f"task {context.remote_id} at ")]
-        return replace(outcome, total_s=total_s, notes=notes, continued=continued, tells_running=self._tells_running)
+        return replace(
+            outcome, total_s=total_s, notes=notes, continued=continued, reports_run_time=context.reports_run_time
+        )
 
     def close(self) -> None:
         """Close the connections."""

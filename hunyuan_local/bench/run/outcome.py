@@ -23,7 +23,7 @@ class Outcome:
         notes: notes of the backend during the run.
         peak_memory_bytes, memory_of: see :class:`.result.BenchRun`.
         device: device that the run used.
-        tells_running: whether the service reported its run time; only then is ``poll_s`` known, even if it is 0.
+        reports_run_time: whether the service reported its run time; only then is ``poll_s`` known, even if it is 0.
         has_loaded: whether the model was loaded during the run, so that time and memory include loading.
         continued: whether the run resumed a task of an earlier, interrupted bench, so that its times are meaningless.
         ends_target: whether every further run of this target would fail too.
@@ -38,7 +38,7 @@ class Outcome:
     peak_memory_bytes: int | None = None
     memory_of: Literal["gpu", "process"] | None = None
     device: str | None = None
-    tells_running: bool = False
+    reports_run_time: bool = False
     has_loaded: bool = False
     continued: bool = False
     ends_target: bool = False
@@ -119,7 +119,7 @@ def _stages(target: Target, result: GenerationResult, outcome: Outcome) -> Stage
         )  # fmt: skip
     return Stages(
         submit_s=found.submit_s, queue_s=found.queue_s, run_s=found.run_s,
-        poll_s=found.poll_s if outcome.tells_running else None,
+        poll_s=found.poll_s if outcome.reports_run_time else None,
         download_s=found.download_s, write_s=found.write_s, total_s=total_s,
     )  # fmt: skip
 

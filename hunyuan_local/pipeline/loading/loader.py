@@ -35,7 +35,7 @@ from ..text.prompt_encoder import TEXT_ENCODERS, PromptEncoder
 from ..text.tokenizers import load_clip_tokenizer, load_llama_tokenizer
 from .completeness import check_classes, check_weights, missing_weights
 from .gguf import load_gguf_transformer, require_gguf
-from .lora import add_loras
+from .lora_loader import add_loras
 from .quantization import cast_storage, finish_quantization, require, transformer_config
 
 OnNote = Callable[[str], None]

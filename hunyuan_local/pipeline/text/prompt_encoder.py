@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from diffusers import HunyuanVideoPipeline
@@ -18,14 +17,6 @@ from .prompt_cache import NAMES, Embeddings, PromptCache
 from .tokenizers import check_crop_start, find_truncations
 
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
-
-
-class EncodesPrompts(Protocol):
-    """What the denoising needs to get embeddings."""
-
-    def encode(self, request: FilledRequest, on_note: Callable[[str], None]) -> Embeddings:
-        """Return the embeddings of a request's prompts; see :meth:`PromptEncoder.encode`."""
-        ...
 
 
 class PromptEncoder:

@@ -23,7 +23,7 @@ def result(client, task_id):
 
 
 def wait(client, task_id):
-    """What its txt2video does once it has submitted, with all states on the way."""
+    """What its txt2video does after submitting; returns all states until the end."""
     seen = []
     found = client.wait_for_task_v3(task_id, callback=lambda state: seen.append(state.task.to_dict()))
     found.download_videos()

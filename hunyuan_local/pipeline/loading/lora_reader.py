@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from safetensors import SafetensorError, safe_open
 
 from ...config import LoraConfig
-from ...weights.lora import is_like_flux
+from ...weights.layer_names import is_like_flux
 from ...weights.lora_header import Header
 from ...weights.lora_keys import find_layer, kind_of, names_transformer, why_not_added
-from .lora_group import Changes, Group, Layer
+from .lora_layer import Changes, Group, Layer
 
 
 def read_changes(
@@ -25,7 +25,7 @@ def read_changes(
     Args:
         config: the LoRA's path and scale.
         header: the file's header.
-        known: every spelling of a layer; see :func:`...weights.lora.spellings`.
+        known: every spelling of a layer; see :func:`...weights.layer_names.spellings`.
         layers: the transformer's layers, by diffusers' names.
 
     Raises:

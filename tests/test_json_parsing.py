@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from wire_strategies import JSON, unhurried
 
-from hunyuan_local.wires.json_text import MAX_DEPTH, parse_json
+from hunyuan_local.wires.json_parsing import MAX_DEPTH, parse_json
 
 
 def refusal(text: str | bytes) -> str:

@@ -20,11 +20,11 @@ from diffusers import HunyuanVideoTransformer3DModel
 
 from ...config import LoraConfig
 from ...config.extras import require_peft
-from ...weights.lora import spellings
+from ...weights.layer_names import spellings
 from ...weights.lora_header import read_header
 from ...weights.single_file import sha256_of
-from .lora_file import read_changes
-from .lora_group import Changes, Layer
+from .lora_layer import Changes, Layer
+from .lora_reader import read_changes
 
 _PLAIN = (torch.float32, torch.bfloat16, torch.float16)
 # Above this share, rounding loses little. A change of 0.3 % of the weights' standard deviation keeps 93 % in bfloat16,

@@ -11,7 +11,7 @@ import torch
 from ...config import LoraConfig
 from ...errors import ModelLoadError
 from ...weights.lora_header import Header, fault
-from .lora_change import Change, Hadamard, Kronecker, LowRank, Whole
+from .lora_formulas import Change, Hadamard, Kronecker, LowRank, Whole
 
 # Tencent's code has the shift rows first, then scale; diffusers has scale first.
 _HALVES_SWAPPED = "final_layer.adaLN_modulation.1"

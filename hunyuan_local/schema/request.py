@@ -1,15 +1,11 @@
-"""Data types shared by all layers: request, result, progress, timings and job state.
+"""The request for one video, from the command line to the GPU.
 
-One request class is used from the command line to the GPU. It is validated once, on construction, so code that
-receives one need not check it again. This module knows nothing about models, devices or wire formats.
+It is validated once, on construction, so code that receives one need not check it again.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -17,16 +13,14 @@ from pydantic import (
     ConfigDict,
     Field,
     ModelWrapValidatorHandler,
-    SerializerFunctionWrapHandler,
     ValidationError,
     ValidationInfo,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
-from .errors import FieldProblem, InvalidRequestError
-from .field_checks import Limits, check_grid, check_range, field_problems
+from ..errors import FieldProblem, InvalidRequestError
+from ..field_checks import Limits, check_grid, check_range, field_problems
 
 # The autoencoder compresses 8x8 pixels into one latent, the transformer groups 2x2 latents into one token: 8 * 2 = 16.
 # In time, the first frame is one latent and each further latent covers 4 frames: 4k+1 frames.
@@ -35,8 +29,6 @@ TEMPORAL_COMPRESSION = 4
 MAX_SIDE = 16384  # limit of the H.264 encoder
 MAX_FRAMES = 4097  # nearly three minutes at 24 fps, far longer than any checkpoint was trained for
 MAX_SEED = 2**64 - 1
-# Browsers, Node, jq and others parse JSON numbers as doubles, which round larger integers.
-MAX_EXACT_SEED = 2**53 - 1
 _SIZE = re.compile(r"([0-9]{1,9})[*x]([0-9]{1,9})")
 
 RewriteMode = Literal["off", "normal", "master"]
@@ -197,172 +189,3 @@ def parse_size(size: object) -> tuple[int, int]:
     if match is None:
         raise InvalidRequestError([FieldProblem("size", size, "must be WIDTH*HEIGHT, such as 1280*720")])
     return int(match[1]), int(match[2])
-
-
-Stage = Literal["rewrite", "load", "encode", "denoise", "decode", "write", "submit", "queue", "run", "download"]
-
-
-class Progress(BaseModel):
-    """One progress report: ``step`` of ``total`` within a stage, counted from 1.
-
-    ``preview`` is the path of a preview image that was just written; None otherwise.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    stage: Stage
-    step: int = 0
-    total: int = 0
-    seconds_per_step: float | None = None
-    seconds_left: float | None = None
-    preview: Path | None = None
-
-
-class Timings(BaseModel):
-    """Seconds per stage; 0 for a stage that the backend does not have or that was skipped.
-
-    Writing overlaps decoding: ``write_s`` counts only the time after the last decoded frame. ``submit_s`` to
-    ``download_s`` apply to hosted services. ``run_s`` is the service's own value if it reports one. Otherwise, like
-    ``queue_s``, it is measured by polling, to the accuracy of the polling interval.
-
-    ``poll_s`` is an upper bound for the time between the end of a task and the poll that noticed it. Services do not
-    report when a task ended, but it was unfinished at the previous poll, and it ran for ``run_s`` after the last poll
-    that saw it waiting. It is set only if the service reports ``run_s``; otherwise it is 0, and contained in ``run_s``.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    rewrite_s: float = 0.0
-    load_s: float = 0.0
-    encode_s: float = 0.0
-    denoise_s: float = 0.0
-    denoise_steps: int = 0
-    decode_s: float = 0.0
-    write_s: float = 0.0
-    submit_s: float = 0.0
-    queue_s: float = 0.0
-    run_s: float = 0.0
-    poll_s: float = 0.0
-    download_s: float = 0.0
-    total_s: float = 0.0
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """Properties of a video file; ``num_frames`` is counted by decoding."""
-
-    width: int
-    height: int
-    num_frames: int
-    fps: float
-    duration_s: float
-    codec: str
-    pixel_format: str
-
-
-class SafetyVerdict(BaseModel):
-    """Result of an image classifier on sampled frames of a video.
-
-    Attributes:
-        flagged: whether any frame reached the threshold.
-        score: highest score of any frame, 0 to 1, over the labels that count.
-        label: label with that score.
-        frame: frame with that score, counted from 0.
-        threshold: score from which a frame is flagged.
-        frames: number of frames that were classified.
-        model: Hub id or folder of the classifier.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    flagged: bool
-    score: float
-    label: str
-    frame: int
-    threshold: float
-    frames: int
-    model: str
-
-
-def seed_text(seed: int | None) -> str | None:
-    """Return a seed as a string if JSON readers may round the number; otherwise None."""
-    return None if seed is None or seed <= MAX_EXACT_SEED else str(seed)
-
-
-class SeedTeller(BaseModel):
-    """Base of models with a seed: their JSON adds ``seed_text`` for seeds that JSON readers may round."""
-
-    @property
-    def told_seed(self) -> int | None:
-        """The seed of the video."""
-        raise NotImplementedError
-
-    @model_serializer(mode="wrap")
-    def _with_seed_text(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields: dict[str, Any] = handler(self)
-        text = seed_text(self.told_seed)
-        return fields if text is None else fields | {"seed_text": text}
-
-
-class GenerationResult(SeedTeller):
-    """A finished video: its path, its properties, how it was generated, and seconds per stage.
-
-    ``video`` is None if a service's video cannot be decoded here; ``safety`` is None if no frame was checked.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    path: Path
-    backend: str
-    model: str
-    seed: int
-    request: GenerationRequest
-    video: VideoInfo | None
-    timings: Timings
-    notes: list[str] = []
-    safety: SafetyVerdict | None = None
-    provenance: dict[str, Any]
-
-    @property
-    def told_seed(self) -> int:
-        """The seed that was used."""
-        return self.seed
-
-
-JobStatus = Literal["queued", "running", "succeeded", "failed", "canceled"]
-FailureKind = Literal["moderation", "invalid", "execution", "timeout", "canceled"]
-
-
-class JobView(BaseModel):
-    """A job as clients see it, common to all dialects; None if the dialect does not report it.
-
-    Attributes:
-        job_id: id at the server or service that runs it.
-        status: current status; the outputs exist once it is ``succeeded``.
-        request: the submitted request.
-        created_at, completed_at: times with a time zone.
-        progress_percent: 0 to 100.
-        eta_s: estimated seconds until completion.
-        outputs: absolute URLs of the finished files; ``output_ttl_s`` is how long they work.
-        error, failure: message and kind of a failure.
-        inference_s: seconds of computation, without waiting.
-        seed: the seed that was used.
-        nsfw: verdict of the safety checker for each output; empty without a checker.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    job_id: str
-    status: JobStatus
-    request: GenerationRequest | None = None
-    created_at: datetime | None = None
-    completed_at: datetime | None = None
-    progress_percent: int | None = Field(default=None, ge=0, le=100)
-    eta_s: float | None = Field(default=None, ge=0)
-    outputs: tuple[str, ...] = ()
-    output_ttl_s: int | None = None
-    error: str = ""
-    failure: FailureKind | None = None
-    inference_s: float | None = None
-    seed: int | None = None
-    nsfw: tuple[bool, ...] = ()
