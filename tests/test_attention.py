@@ -24,13 +24,11 @@ from equivalence import library_latents
 
 from hunyuan_local.backends.local.backend import LocalBackend
 from hunyuan_local.config import load_model_config, load_profile
+from hunyuan_local.config.kernels import BACKENDS, EXACT, INEXACT
 from hunyuan_local.errors import ConfigError, GpuMemoryError
 from hunyuan_local.pipeline import denoise
 from hunyuan_local.pipeline.attention import kernel_choice, rotary
 from hunyuan_local.pipeline.attention.kernel_choice import (
-    BACKENDS,
-    EXACT,
-    INEXACT,
     choose_backend,
     fastest_first,
     find_problem,
@@ -342,7 +340,7 @@ def test_a_probe_that_runs_out_of_memory_says_so(monkeypatch: pytest.MonkeyPatch
     def run_out(*args: torch.Tensor, **options: object) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB")
 
-    monkeypatch.setattr(kernel_choice, "dispatch_attention_fn", run_out)
+    monkeypatch.setattr(kernel_choice, "attend", run_out)
     with pytest.raises(GpuMemoryError, match="Tried to allocate"):
         find_problem("native", "cpu", torch.float32, 32)
 

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-import torch.distributed as dist
-from diffusers import ContextParallelConfig, HunyuanVideoTransformer3DModel
+from diffusers import HunyuanVideoTransformer3DModel
 from diffusers.hooks import HookRegistry, apply_context_parallel
 from diffusers.hooks.first_block_cache import FBCHeadBlockHook
 from diffusers.hooks.group_offloading import _GROUP_OFFLOADING, ModuleGroup
-from diffusers.models._modeling_parallel import ContextParallelInput, ParallelConfig, gather_size_by_comm
+from diffusers.models._modeling_parallel import ContextParallelInput, ParallelConfig
 from diffusers.models.attention_dispatch import (
     AttentionBackendName,
     TemplatedRingAnythingAttention,
@@ -92,14 +91,13 @@ __all__ = [
     "dispatch_attention_fn",
     "first_block_hook",
     "folder_of",
-    "gather_size_by_comm",
-    "group_of",
     "groups_of",
     "has_context_parallel",
     "is_in_4_bits",
     "is_in_8_bits",
     "read_gguf",
     "replace_forward",
+    "set_backend",
     "set_processors",
     "tensors_of_group",
     "to_diffusers_names",
@@ -120,10 +118,27 @@ class KeptForward(ModelHook):
 
 
 def first_block_hook(block: torch.nn.Module) -> FBCHeadBlockHook:
-    """The first-block cache's hook on the first block, from ``_diffusers_hook``; its ``threshold`` can be set."""
+    """The first-block cache's hook on the first block, from ``_diffusers_hook``; its ``threshold`` can be set.
+
+    From then on the hook skips a step only if the change is a number of at most ``threshold``. diffusers computes if
+    ``change > threshold``, which is false for NaN: it skips, and fails if there is nothing to reuse yet. Replaces
+    ``_should_compute_remaining_blocks``, which reads ``state_manager`` and ``head_block_residual``.
+    """
     registry: Any = block._diffusers_hook
     hooks = registry.hooks.values()
-    return next(hook for hook in hooks if isinstance(hook, FBCHeadBlockHook))
+    head = next(hook for hook in hooks if isinstance(hook, FBCHeadBlockHook))
+
+    def should_compute(residual: torch.Tensor) -> bool:
+        state = head.state_manager.get_state()
+        before: torch.Tensor | None = state.head_block_residual
+        if head.threshold < 0 or before is None or state.tail_block_residuals is None:
+            return True
+        change = ((residual - before).abs().mean() / before.abs().mean()).item()
+        return not change <= head.threshold
+
+    not_compiled: Any = torch.compiler.disable
+    head._should_compute_remaining_blocks = not_compiled(should_compute)
+    return head
 
 
 def add_hook(module: torch.nn.Module, hook: ModelHook, name: str) -> None:
@@ -178,14 +193,17 @@ def set_processors(transformer: HunyuanVideoTransformer3DModel, processor: Hunyu
             module.set_processor(processor)
 
 
+def set_backend(transformer: HunyuanVideoTransformer3DModel, backend: AttentionBackendName) -> None:
+    """Set the kernel that diffusers' attention code calls, ``_attention_backend``, in every block."""
+    for module in transformer.modules():
+        processor = getattr(module, "processor", None)
+        if isinstance(processor, HunyuanVideoAttnProcessor2_0):
+            processor._attention_backend = backend
+
+
 def has_context_parallel(backend: AttentionBackendName) -> bool:
     """Whether a kernel supports context parallelism, from ``_AttentionBackendRegistry``."""
     return cast("bool", _AttentionBackendRegistry._is_context_parallel_available(backend))
-
-
-def group_of(config: ContextParallelConfig) -> dist.ProcessGroup:
-    """The process group of an initialized context-parallel config, from ``_flattened_mesh``."""
-    return cast("dist.ProcessGroup", config._flattened_mesh.get_group())
 
 
 def folder_of(transformer: HunyuanVideoTransformer3DModel) -> Path:

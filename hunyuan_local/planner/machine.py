@@ -79,20 +79,27 @@ def parse_memory(text: str, option: str) -> int:
 
 def detect_machine() -> Machine:
     """This machine: its first visible GPU if there is one, and the main memory that this process can have now."""
-    host = available_bytes()
-    libraries = installed_libraries()
     if not has_cuda_driver():
-        return Machine(None, host, libraries=libraries)
+        return machine_without_gpu()
     from ..pipeline.memory.device import cuda_devices
 
     devices = cuda_devices()
     if not devices:
-        return Machine(None, host, libraries=libraries)
+        return machine_without_gpu()
     first = devices[0]
-    vendor: Literal["nvidia", "amd"] = "nvidia" if first.rocm is None else "amd"
-    gpu = recognise(first.name, first.memory_bytes, first.capability, vendor)
-    allocator = this_allocator(rocm=first.rocm is not None)
-    return Machine(first.memory_bytes, host, gpu, libraries, allocator, why_not_compile())
+    return machine_with_gpu(first.name, first.memory_bytes, first.capability, first.rocm)
+
+
+def machine_without_gpu() -> Machine:
+    """This machine without its GPUs."""
+    return Machine(None, available_bytes(), libraries=installed_libraries())
+
+
+def machine_with_gpu(name: str, memory_bytes: int, capability: tuple[int, int], rocm: str | None) -> Machine:
+    """This machine with one of its GPUs, as :class:`..pipeline.memory.device.CudaDevice` describes it."""
+    gpu = recognise(name, memory_bytes, capability, "nvidia" if rocm is None else "amd")
+    allocator = this_allocator(rocm=rocm is not None)
+    return Machine(memory_bytes, available_bytes(), gpu, installed_libraries(), allocator, why_not_compile())
 
 
 def why_not_compile() -> str | None:

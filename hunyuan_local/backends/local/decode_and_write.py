@@ -262,7 +262,7 @@ def _provenance(run: Run[ResolvedRequest], model: LoadedModel, denoised: Denoise
         timings=timings,
         frames_sha256="",
         notes=list(run.notes),
-        recoveries=run.recoveries,
+        recoveries=[*run.recoveries, *model.kernel.recoveries],
     )  # fmt: skip
 
 

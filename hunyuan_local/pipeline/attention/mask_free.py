@@ -17,25 +17,32 @@ from typing import Any
 import torch
 from diffusers import HunyuanVideoTransformer3DModel
 
-from ..diffusers_private import AttentionBackendName, dispatch_attention_fn, set_processors
-from .kernel_choice import library_name
+from ..diffusers_private import set_processors
+from .fallback import AttentionKernel, check_at_each_length
+from .kernels import is_in_library, library_name
 from .projections import JoinedProcessor, project_out
 
 _ARGUMENTS = tuple(inspect.signature(HunyuanVideoTransformer3DModel.forward).parameters)[1:]
 
 
-def drop_padding(transformer: HunyuanVideoTransformer3DModel, backend: str) -> None:
+def drop_padding(transformer: HunyuanVideoTransformer3DModel, backend: str) -> AttentionKernel:
     """Cut one video's text to its true length and attend without a mask, with the given kernel.
 
     Equal to masked attention up to the order of additions. Calls with more than one video in the batch
-    keep their padding and mask; kernels other than ``native`` may reject those.
+    keep their padding and mask, and use ``native``.
 
     Args:
         transformer: call it as a module; calling its ``forward`` directly would keep the padding.
-        backend: one of ``kernel_choice.BACKENDS`` for which ``find_problem`` returns None.
+        backend: one of ``config.kernels.BACKENDS`` for which ``find_problem`` returns None.
+
+    Returns:
+        The kernel in all blocks; it is probed at each new length, and may be replaced.
     """
-    set_processors(transformer, _MaskFreeProcessor(library_name(backend)))
+    kernel = AttentionKernel(backend, transformer.config.num_attention_heads)
+    set_processors(transformer, _MaskFreeProcessor(kernel))
     transformer.register_forward_pre_hook(_cut_padding, with_kwargs=True)
+    check_at_each_length(transformer, kernel)
+    return kernel
 
 
 class _MaskFreeProcessor(JoinedProcessor):
@@ -44,9 +51,11 @@ class _MaskFreeProcessor(JoinedProcessor):
     Compiled blocks use diffusers' code, which the compiler fuses itself.
     """
 
-    def __init__(self, backend: AttentionBackendName):
+    def __init__(self, kernel: AttentionKernel):
         super().__init__()
-        self._attention_backend = backend
+        self._kernel = kernel
+        # For diffusers' code; see ``fallback.use_in_compiled_blocks``.
+        self._attention_backend = library_name(kernel.name if is_in_library(kernel.name) else "native")
 
     def __call__(
         self,
@@ -62,9 +71,7 @@ class _MaskFreeProcessor(JoinedProcessor):
         if image_rotary_emb is None or torch.compiler.is_compiling() or torch.is_grad_enabled():
             return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb)
         query, key, value = self.project(attn, hidden_states, encoder_hidden_states, image_rotary_emb)
-        backend = self._attention_backend
-        found = dispatch_attention_fn(query, key, value, attn_mask=attention_mask, backend=backend)
-        found = found.flatten(2, 3).to(query.dtype)
+        found = self._kernel(query, key, value, attention_mask).flatten(2, 3).to(query.dtype)
         del query, key, value  # not needed by the output projections
         if encoder_hidden_states is None:
             return found, None

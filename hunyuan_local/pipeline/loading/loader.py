@@ -125,13 +125,13 @@ def _assemble(config: ModelConfig, profile: RuntimeProfile, folder: Path, on_not
     if profile.device == "cpu":
         prefer_onednn(pipe.vae)
         decode_in_slices(pipe.vae.decoder)
-    profile = accelerate(pipe, profile)
+    profile, kernel = accelerate(pipe, profile)
     prompts = PromptEncoder(
         pipe, config.prompt_template, placement, load,
         cache=_kept_prompts(config, profile, folder, on_note),
         staged=lambda place: _prompt_cache(config, profile, folder, place, max_bytes=None),
     )  # fmt: skip
-    return LoadedModel(pipe, _FAMILY, config, profile, folder, placement, prompts, extra_files)
+    return LoadedModel(pipe, _FAMILY, config, profile, folder, placement, prompts, kernel, extra_files)
 
 
 def _read(

@@ -54,8 +54,12 @@ def cuda_devices() -> list[CudaDevice]:
 
 def available_bytes() -> int:
     """Bytes of the first CUDA device that are free or held by this process."""
-    free, _ = torch.cuda.mem_get_info(0)
-    return free + torch.cuda.memory_reserved(0)
+    return free_bytes(0) + torch.cuda.memory_reserved(0)
+
+
+def free_bytes(index: int) -> int:
+    """Free bytes of a CUDA device; creates a CUDA context on it, which takes about 0.5 GiB."""
+    return torch.cuda.mem_get_info(index)[0]
 
 
 def describe_gpu() -> dict[str, Any]:
@@ -111,7 +115,8 @@ def default_model() -> str:
 def free_device() -> None:
     """Free unused device memory and page-locked memory."""
     gc.collect()
-    if torch.cuda.is_available():
+    # Not ``is_available``: to synchronize creates a CUDA context in a process that has none, and so nothing to free.
+    if cast("Callable[[], bool]", torch.cuda.is_initialized)():
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
         # Page-locked copies of weights are kept by a separate allocator.
