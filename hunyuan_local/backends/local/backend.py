@@ -16,10 +16,10 @@ from ...capabilities import Capabilities, fit
 from ...config import LoraConfig, ModelConfig, RuntimeProfile, load_cache, load_model_config
 from ...errors import ConfigError, GpuMemoryError, InvalidOutputError
 from ...planner import Machine, plan
+from ...planner.added_files import check_added_files
 from ...planner.tiles import Tiles
 from ...resolved import ResolvedRequest
 from ...schema import GenerationRequest, GenerationResult, Progress
-from ...weights.added_files import check_added_files
 from ..base import Explanation, GenerationContext, explanation, with_seed
 from ..begin import OneAtATime, Run, begin
 from ..prompt_rewriting import FindPlace, PromptRewriter
@@ -307,7 +307,7 @@ class LocalBackend:
         Done once, before planning for the model; a loaded model is not checked again.
 
         Raises:
-            ConfigError, ModelLoadError: see :func:`hunyuan_local.weights.added_files.check_added_files` and
+            ConfigError, ModelLoadError: see :func:`hunyuan_local.planner.added_files.check_added_files` and
                 :func:`hunyuan_local.weights.source.check_known`.
         """
         from ...weights.source import check_known  # imports the Hub client, which is slow
