@@ -7,6 +7,7 @@ from ..config.quantization import GGUF_NEEDS, installed_libraries
 from ..weights.gguf_header import check_gguf_header
 from ..weights.lora_fit import Layer, check_fit
 from ..weights.lora_header import read_header
+from ..weights.lora_values import check_values
 from ..weights.single_file import find_file
 from .checkpoint import read_transformer
 
@@ -14,8 +15,8 @@ from .checkpoint import read_transformer
 def check_added_files(config: ModelConfig) -> None:
     """Refuse LoRA and GGUF files that are missing, damaged, or for a different model.
 
-    Compares the keys and shapes of LoRAs with the layers that the model's configuration describes. Downloads Hub files
-    that are not in the cache, but no weights of the model.
+    Compares the keys and shapes of LoRAs with the layers that the model's configuration describes, and checks their
+    values. Downloads Hub files that are not in the cache, but no weights of the model.
 
     Raises:
         ConfigError: no such file, locally or on the Hub; or no such model.
@@ -30,4 +31,4 @@ def check_added_files(config: ModelConfig) -> None:
         shapes = read_transformer(config).shapes()
         layers = {name: Layer(shape, has_bias) for name, (shape, has_bias) in shapes.items()}
         for lora, header in headers:
-            check_fit(lora, header, layers)
+            check_values(lora, header, check_fit(lora, header, layers))

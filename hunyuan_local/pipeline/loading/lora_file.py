@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from ...config import LoraConfig
 from ...weights.lora_fit import Layer, check_fit
 from ...weights.lora_header import Header
+from ...weights.lora_values import check_values
 from .lora_group import Changes, Group
 
 
@@ -25,6 +26,7 @@ def read_changes(config: LoraConfig, header: Header, layers: Mapping[str, Layer]
             file cannot be read.
     """
     changes = Changes(config, header, check_fit(config, header, layers))
+    check_values(config, header, changes.fit)
     try:
         with safe_open(header.file, "pt") as opened:
             for part in changes.fit.parts:
