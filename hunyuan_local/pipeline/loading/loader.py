@@ -174,7 +174,7 @@ def _read_transformer(
         transformer = _read("transformer", config, folder, profile, placement, quantization_config=quantization)
         finish_quantization(transformer, profile.quantization, dtype)
     for lora in add_loras(transformer, config.lora):
-        extra_files[lora.path] = lora.sha256
+        extra_files.update(lora.hashes)
         for note in lora.notes:
             on_note(note)
     cast_storage(transformer, profile.quantization, dtype)
