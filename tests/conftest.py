@@ -127,6 +127,17 @@ def with_extras(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
+def one_loop() -> Iterator[None]:
+    """All test clients of an app share one thread with an event loop: a new one for each request takes longer."""
+    import anyio.from_thread
+    from starlette.testclient import TestClient
+
+    with anyio.from_thread.start_blocking_portal() as portal, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TestClient, "portal", portal)
+        yield
+
+
+@pytest.fixture(scope="session")
 def tiny(loads_model: None) -> LocalBackend:
     """The local backend with the built-in model already in memory."""
     backend = LocalBackend(model="tiny", profile="cpu")
