@@ -45,6 +45,10 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection() -> None:
+    suite.hide_slow_libraries()
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     return suite.is_passed_over(collection_path, config) or None
 
@@ -54,6 +58,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
+    suite.show_slow_libraries()
     gc.freeze()  # imported modules stay; garbage collections skip their million objects
 
 
