@@ -93,15 +93,6 @@ def test_an_operator_of_torch_is_there(name: str) -> None:
     assert hasattr(torch.ops.aten, name)
 
 
-@pytest.mark.parametrize("name", ["sleep_when_free", "progress_update_sleep_when_free"])
-def test_the_queue_of_a_page_has_a_pause(name: str) -> None:
-    import gradio  # which takes seconds, and most of the suite's processes need none
-
-    with gradio.Blocks(analytics_enabled=False) as page:
-        pass
-    assert isinstance(getattr(page._queue, name), float)
-
-
 def undocumented_uses(path: Path) -> list[str]:
     """Line and text of each use of a private name or an undocumented module of another library."""
     found = []
