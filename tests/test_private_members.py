@@ -114,15 +114,6 @@ def test_an_operator_of_torch_is_there(name: str) -> None:
     assert pkgutil.resolve_name(f"torch:ops.aten.{name}")
 
 
-@pytest.mark.parametrize("name", ["sleep_when_free", "progress_update_sleep_when_free"])
-def test_the_queue_of_a_page_has_a_pause(name: str) -> None:
-    import gradio  # the import takes seconds, and most of the suite's processes do not need it
-
-    with gradio.Blocks(analytics_enabled=False) as page:
-        pass
-    assert isinstance(getattr(page._queue, name), float)
-
-
 def undocumented_uses(path: Path) -> list[str]:
     """Line and text of each use of a private name or an undocumented module of another library."""
     found = []

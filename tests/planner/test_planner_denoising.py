@@ -54,7 +54,7 @@ def traced(kind: str, latents: tuple[int, int, int], text_tokens: int) -> tuple[
 def test_operations_are_those_that_torch_counts(kind: str, latents: tuple[int, int, int], text_tokens: int) -> None:
     model = real(kind)
     inputs = transformer_inputs(model, latents, text_tokens)
-    assert trace_pass(*traced(kind, latents, text_tokens)).flops == counted_flops(lambda: model(**inputs))
+    assert trace_pass(*traced(kind, latents, text_tokens)).flops == counted_flops(model, lambda: model(**inputs))
 
 
 @pytest.mark.parametrize(("kind", "latents", "text_tokens"), CASES)
