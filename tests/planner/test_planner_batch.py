@@ -95,14 +95,14 @@ def test_cards_that_cannot_share_the_heads_have_that_reason_and_no_time() -> Non
 
 
 def test_each_card_has_a_process_of_its_own_in_main_memory() -> None:
-    assert option(planned(4, 4, host=48), "replicas").reason == (
+    assert option(planned(4, 4, gpu="l40s", host=48), "replicas").reason == (
         "4 processes need 65.2 GiB of host memory; the machine has 48.0 GiB"
     )
 
 
 def test_where_main_memory_holds_fewer_processes_that_number_is_named() -> None:
     with pytest.raises(GpuMemoryError, match=r"use fewer cards \(--num-gpus 2\)"):
-        planned(8, 8, host=40).require_choice()
+        planned(8, 8, gpu="4090", host=40).require_choice()
 
 
 def test_nothing_fitting_on_one_card_is_refused_as_for_one_video() -> None:
@@ -111,7 +111,7 @@ def test_nothing_fitting_on_one_card_is_refused_as_for_one_video() -> None:
 
 
 def test_staged_prompts_let_the_text_encoders_come_once() -> None:
-    found = planned(1, 10)
+    found = planned(1, 10, gpu="l40s")  # on an H100 they stay on the GPU
     visit = option(found, "staged").plan.seconds.visit
     saved = option(found, "one-at-a-time").seconds.total - option(found, "staged").seconds.total
     assert visit > 1 and saved == pytest.approx(9 * visit)
