@@ -20,9 +20,8 @@ from ..torch_private import set_allocator
 # torch reads the last of them on AMD GPUs only.
 CHOICES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
 # Page-locked copies above 1 MiB take their own size instead of the next power of two, which can nearly double the main
-# memory that they need. Before torch 2.13 the setting does not exist. ``pinned_max_round_threshold_mb`` would do the same,
-# but torch 2.13 hands out a freed copy of any size within the same power of two, so it could be too small (pytorch
-# #192722); copies above this size are not kept for reuse at all.
+# memory that they need; they are not kept for reuse. Before torch 2.13 the setting does not exist. Instead of
+# ``pinned_max_round_threshold_mb``, with which torch 2.13 may reuse a freed copy that is too small (pytorch #192722).
 _PINNED = "pinned_max_cached_size_mb:1"
 
 
