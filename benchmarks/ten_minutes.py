@@ -171,29 +171,11 @@ def by_kind(fn):
     return sums, sorted(rest.items(), key=lambda x: -x[1][0])[:12]
 
 
-# ---- the exact, cheaper operations that this check compares -----------------------------------------------------------
+# ---- the blocks that this check compares with unchunked ones ---------------------------------------------------------
 def cheaper_norm_and_rope(model):
-    """RMSNorm with torch's fused kernel (without the weight, so that it rounds like diffusers), and rotation as an in-place
-    complex product. Bit-identical to diffusers on a CPU; moves 30 bytes instead of 92 per byte of an element."""
-    import hunyuan_local.pipeline.attention.mask_free as attention
-    from hunyuan_local.pipeline.attention.rotary import _pieces
-    kept = {}
-
-    def rotate_(x, tables):
-        cos, sin = tables
-        c = kept.get(cos.data_ptr())
-        if c is None:
-            c = kept[cos.data_ptr()] = torch.complex(cos[:, ::2].contiguous(), sin[:, ::2].contiguous())[None, :, None]
-        for piece in _pieces(x):
-            y = torch.view_as_complex(x[:, piece].float().unflatten(-1, (-1, 2)))
-            y.mul_(c[:, piece])
-            if x.dtype != torch.float32:  # otherwise it was rotated in place
-                x[:, piece] = torch.view_as_real(y).flatten(3)
-
-    attention.rotate_ = rotate_
-    for module in model.modules():
-        if type(module).__name__ == "RMSNorm":
-            module.forward = lambda x, m=module: F.rms_norm(x, tuple(m.dim), None, m.eps) * m.weight
+    """The package's blocks in chunks of tokens, without joined copies."""
+    from hunyuan_local.pipeline.blocks import run_in_chunks
+    run_in_chunks(model)
 
 
 # ---- phases ---------------------------------------------------------------------------------------------------------
