@@ -16,7 +16,7 @@ from hunyuan_local.pipeline.memory import device_allocator
 from hunyuan_local.pipeline.memory.device_allocator import CHOICES, prepare_device_allocator
 from hunyuan_local.pipeline.text import language_model
 
-OURS = "expandable_segments:True,pinned_max_round_threshold_mb:1"
+OURS = "expandable_segments:True,pinned_max_cached_size_mb:1"
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_segments_stay_fixed_where_others_are_not_supported(
 ) -> None:
     monkeypatch.setattr(*place, value)
     assert reason in prepare_device_allocator()
-    assert settings == ["expandable_segments:False,pinned_max_round_threshold_mb:1"]
+    assert settings == ["expandable_segments:False,pinned_max_cached_size_mb:1"]
 
 
 def test_a_driver_that_refuses_expandable_segments_gets_fixed_ones(

@@ -175,7 +175,7 @@ def test_a_lora_of_another_model_is_refused_before_anything_is_loaded(tmp_path: 
     backend = LocalBackend("tiny", "cpu", lora=[LoraConfig(path=str(path))])
     with pytest.raises(ModelLoadError, match=r"^lora=.*lora_down.weight has the shape \[4, 3072\].*needs \[4, 128\]"):
         backend.generate(GenerationRequest(prompt="a cat"), GenerationContext(tmp_path / "a.mp4"))
-    assert backend.loaded is None
+    assert backend.kept.loaded is None
 
 
 def add(tensors: dict[str, torch.Tensor], tmp_path: Path) -> LoadedLora:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 # In the order in which torch reads them; the second is the older name of the first, the third is for AMD's GPUs.
 VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
-# The first torch whose page-locked allocations can take their own size (``pinned_max_round_threshold_mb``).
+# The first torch whose page-locked allocations can take their own size (``pinned_max_cached_size_mb``).
 EXACT_PINNED_SINCE = (2, 13)
 
 

@@ -30,7 +30,7 @@ def of_video(machine: Machine, model: ModelConfig, modes: tuple[ModePlan, ...]) 
         if not machine.allocator.exact_pinned:
             yield (
                 "host memory: page-locked copies take the next power of two: torch before 2.13, or an allocator "
-                "setting in the environment without pinned_max_round_threshold_mb"
+                "setting in the environment without pinned_max_cached_size_mb"
             )
     if model.transformer_gguf is not None:
         yield "the transformer of the GGUF file is planned in bfloat16, which is more than it needs"

@@ -19,7 +19,7 @@ from .quantization import FULL, Method
 from .trace import Cost, Trace
 
 # How attention handles the text's padding: ``none``, the padding is cut off (this package, whose blocks are in
-# chunked_blocks.py; compiled blocks are diffusers', but are planned as if they were ours); ``row``, a mask [1, 1, 1, N]
+# chunked_blocks.py; compiled blocks are diffusers' and are planned as ``row``); ``row``, a mask [1, 1, 1, N]
 # (diffusers since 0.32.2); ``square``, a mask [1, N, N] (diffusers 0.32.0 and 0.32.1).
 Mask = Literal["none", "row", "square"]
 

@@ -145,6 +145,9 @@ class _Planner:
         if not impossible:
             compiling = self._weigh_compiling(request, mode, setup, found)
             seconds, seconds_range = self._times(request, setup, found, compiling)
+        if compiling is not None and compiling.pays:
+            found = self._forecast(request, replace(setup, mask="row"))
+            needed = found.needed_gpu_bytes
         return ModePlan(
             mode=mode,
             peaks=found.peaks,
@@ -176,7 +179,14 @@ class _Planner:
         tokens = pass_of(self.architecture, self._shape(request), setup).tokens
         steps, passes = request.num_inference_steps, _passes(request)
         saved = saved_bytes(found, self.architecture.transformer, tokens)
-        return weigh_compiling(saved, self.machine, steps, passes, self.videos)
+        weighed = weigh_compiling(saved, self.machine, steps, passes, self.videos)
+        if weighed is None or not weighed.pays:
+            return weighed
+        # Compiled blocks are diffusers' own, whose eager peak is the most that they take; they do not run in chunks.
+        memory, heavier = self.machine.gpu_memory_bytes, self._forecast(request, replace(setup, mask="row"))
+        if memory is None or heavier.needed_gpu_range[1] <= memory:
+            return weighed
+        return replace(weighed, why_not=f"compiled, it may need {gib(heavier.needed_gpu_range[1])} of GPU memory")
 
     def _times(
         self, request: FilledRequest, setup: Setup, found: Forecast, compiling: Compiling | None

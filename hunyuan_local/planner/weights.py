@@ -27,7 +27,7 @@ class Stored:
         rest: weights outside the blocks.
         largest: the largest layer.
         pinned: page-locked host memory for a copy; torch's host allocator rounds tensors of up to 1 MiB up
-            to a power of two (``pinned_max_round_threshold_mb:1``).
+            to a power of two (``pinned_max_cached_size_mb:1``).
         pinned_rounded: the same where it rounds all tensors up (before torch 2.13, or by the user's settings).
         scales: quantization scales that stay on the GPU under group offload.
         grown: bytes that the first step adds.

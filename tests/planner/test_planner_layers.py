@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from hunyuan_local.pipeline.loading.lora import weighted_modules
 from live_tensors import LARGE, component, tiny_config
 
 from hunyuan_local.config import load_model_config
+from hunyuan_local.pipeline.loading.lora_loader import weighted_modules
 from hunyuan_local.planner.checkpoint import COMPONENTS, read_architecture, read_transformer
 from hunyuan_local.planner.trace import Trace
 

@@ -20,8 +20,9 @@ from ..torch_private import set_allocator
 # torch reads the last of them on AMD GPUs only.
 CHOICES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
 # Page-locked copies above 1 MiB take their own size instead of the next power of two, which can nearly double the main
-# memory that they need. Before torch 2.13 the setting does not exist.
-_PINNED = "pinned_max_round_threshold_mb:1"
+# memory that they need; they are not kept for reuse. Before torch 2.13 the setting does not exist. Instead of
+# ``pinned_max_round_threshold_mb``, with which torch 2.13 may reuse a freed copy that is too small (pytorch #192722).
+_PINNED = "pinned_max_cached_size_mb:1"
 
 
 @functools.cache
