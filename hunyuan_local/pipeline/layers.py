@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .families.registry import family_of
+from .families.registry import FAMILIES
 
 _KINDS: tuple[tuple[type[torch.nn.Module], str], ...] = (
     (torch.nn.Linear, "linear"),
@@ -18,48 +18,38 @@ _KINDS: tuple[tuple[type[torch.nn.Module], str], ...] = (
 )
 
 
-def read_layers(component: str, config: Mapping[str, Any], transformer: Mapping[str, Any]) -> list[dict[str, Any]]:
+def read_layers(class_name: str, config: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Every module with parameters of its own, in the order of its definition.
 
     Args:
-        component: its name in a checkpoint, such as ``vae``.
+        class_name: a class of one of our architectures.
         config: its ``config.json``.
-        transformer: the transformer's ``config.json``, which decides the architecture.
 
     Returns:
         The fields of :class:`hunyuan_local.planner.layers.Layer` of each.
-
-    Raises:
-        ValueError: the transformer is of an unknown architecture.
-        Exception: the class refuses the configuration.
     """
-    family = family_of(transformer)
-    if family is None:
-        raise ValueError(f"image_condition_type={transformer['image_condition_type']!r} is unknown")
-    cls = family.classes[component]
+    classes = {cls.__name__: cls for family in FAMILIES for cls in family.classes.values()}
+    cls = classes[class_name]
     with torch.device("meta"):
-        if hasattr(cls, "load_config"):  # a class of diffusers
-            model = cls.from_config(dict(config))
-        else:
-            model = cls(cls.config_class(**config))
+        # diffusers' classes are built from the configuration itself, those of transformers from its class.
+        model = cls.from_config(dict(config)) if hasattr(cls, "load_config") else cls(cls.config_class(**config))
     return [
         _layer(name, module, own)
         for name, module in model.named_modules()
-        if (own := {key: value for key, value in module.named_parameters(recurse=False) if value is not None})
+        if (own := dict(module.named_parameters(recurse=False)))
     ]
 
 
 def _layer(name: str, module: torch.nn.Module, own: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     kind = next((kind for cls, kind in _KINDS if isinstance(module, cls)), "norm")
     main = own.get("weight", next(iter(own.values())))
-    shape = list(main.shape)
-    out = shape[1] if kind == "embedding" else shape[0] if shape else 1
+    shape = tuple(main.shape)
     weight = math.prod(shape)
     return {
         "name": name,
         "kind": kind,
-        "shape": shape,
         "weight": weight,
-        "out": out,
+        "out": shape[1] if kind == "embedding" else shape[0] if shape else 1,
         "rest": sum(value.numel() for value in own.values()) - weight,
+        "shape": shape,
     }

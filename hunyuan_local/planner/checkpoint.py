@@ -10,16 +10,10 @@ from pydantic import ValidationError
 
 from ..config import ModelConfig, configs_dir
 from ..errors import ModelLoadError
-from .architecture import Architecture, Autoencoder, Clip, Component, Llama, Transformer
+from .architecture import Architecture, Autoencoder, Clip, Component, Llama, Llava, Transformer
 
-DEFAULT = "hunyuan-video"  # every model of configs/models that is on the Hub has this architecture
-_CLASSES: dict[type[Component], tuple[str, str]] = {
-    Transformer: ("transformer", "HunyuanVideoTransformer3DModel"),
-    Autoencoder: ("vae", "AutoencoderKLHunyuanVideo"),
-    Llama: ("text_encoder", "LlamaModel"),
-    Clip: ("text_encoder_2", "CLIPTextModel"),
-}
-COMPONENTS = tuple(name for name, _ in _CLASSES.values())
+DEFAULT = "hunyuan-video"  # the architecture of every model of configs/models that has no file of its own
+COMPONENTS = ("transformer", "vae", "text_encoder", "text_encoder_2")
 C = TypeVar("C", bound=Component)
 
 
@@ -37,8 +31,8 @@ def read_architecture(model: ModelConfig) -> Architecture:
 
     folder = known_configs(model)
     if folder is None:
-        path = configs_dir() / "architectures" / f"{DEFAULT}.json"
-        return _build(_read(path), f"{DEFAULT}, because {model.model_id} is not on this machine")
+        name = model.name if (configs_dir() / "architectures" / f"{model.name}.json").is_file() else DEFAULT
+        return _build(_known(name), f"{name}, because {model.model_id} is not on this machine")
     return _build({name: _read(folder / name / "config.json") for name in COMPONENTS}, str(folder))
 
 
@@ -49,7 +43,13 @@ def read_transformer(model: ModelConfig) -> Transformer:
     folder = known_configs(model)
     if folder is None:
         return read_architecture(model).transformer
-    return _component(Transformer, _read(folder / "transformer" / "config.json"), str(folder))
+    return _component(Transformer, "transformer", _read(folder / "transformer" / "config.json"), str(folder))
+
+
+def _known(name: str) -> dict[str, Any]:
+    """The configurations of a known architecture; a file may name another one that it changes in some components."""
+    configs = _read(configs_dir() / "architectures" / f"{name}.json")
+    return (_known(configs.pop("like")) if "like" in configs else {}) | configs
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -63,26 +63,32 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _build(configs: dict[str, Any], source: str) -> Architecture:
+    transformer = _component(Transformer, "transformer", configs["transformer"], source)
+    text_encoder: Llama | Llava
+    if transformer.image is None:
+        text_encoder = _component(Llama, "text_encoder", configs["text_encoder"], source)
+    else:
+        text_encoder = _component(Llava, "text_encoder", configs["text_encoder"], source)
     return Architecture(
-        transformer=_component(Transformer, configs["transformer"], source),
-        vae=_component(Autoencoder, configs["vae"], source),
-        text_encoder=_component(Llama, configs["text_encoder"], source),
-        text_encoder_2=_component(Clip, configs["text_encoder_2"], source),
+        transformer=transformer,
+        vae=_component(Autoencoder, "vae", configs["vae"], source),
+        text_encoder=text_encoder,
+        text_encoder_2=_component(Clip, "text_encoder_2", configs["text_encoder_2"], source),
         source=source,
     )
 
 
-def _component(kind: type[C], config: dict[str, Any], source: str) -> C:
-    name, wanted = _CLASSES[kind]
+def _component(kind: type[C], name: str, config: dict[str, Any], source: str) -> C:
+    wanted = kind.class_name
     found = config.get("_class_name") or next(iter(config.get("architectures", ())), "unknown")
     # The official checkpoint's text encoder names the class of the whole language model.
-    if found != wanted and not (name == "text_encoder" and found.startswith("Llama")):
+    if found != wanted and not (kind is Llama and found.startswith("Llama")):
         raise ModelLoadError(
-            f"{source}: {name} is a {found}; only {wanted} is supported; use a HunyuanVideo text-to-video "
-            "checkpoint in diffusers' layout"
+            f"{source}: {name} is a {found}; only {wanted} is supported; use a HunyuanVideo checkpoint in diffusers' "
+            "layout"
         )
     try:
-        return kind.model_validate(config)
+        return kind.of(config)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise ModelLoadError(f"{source}: {name}/config.json cannot be planned for: {problems}") from error

@@ -5,12 +5,9 @@ It is small next to the weights. The hidden state, keys and values of every laye
 
 from __future__ import annotations
 
-from .architecture import Clip, Llama
+from .architecture import Autoencoder, Clip, Llama
+from .encoded_lengths import CLIP_TOKENS
 from .trace import Cost, Trace
-
-# Limits of HunyuanVideoPipeline.encode_prompt, which pads every prompt to them.
-LLAMA_TOKENS = 256  # of the prompt, without the template
-CLIP_TOKENS = 77
 
 
 def trace_llama(config: Llama, tokens: int, each: int) -> Cost:
@@ -46,4 +43,20 @@ def trace_clip(config: Clip, each: int) -> Cost:
         for columns in (*(4 * [width]), inside, inside):
             trace.matmul(CLIP_TOKENS, width, columns)
         trace.attention(CLIP_TOKENS, CLIP_TOKENS, width)
+    return trace.cost()
+
+
+def trace_image(config: Autoencoder, height: int, width: int, each: int) -> Cost:
+    """``AutoencoderKLHunyuanVideo.encode`` of one frame, whose first level has the largest tensors.
+
+    A causal convolution pads the frame to three.
+
+    Args:
+        height, width: of the image in latents.
+    """
+    trace = Trace()
+    level = config.block_out_channels[0] * (height * width) * config.spatial_compression_ratio**2 * each
+    for name in ("residual", "normed", "activated", "convolved"):
+        trace.make(name, level)
+    trace.make("padded", 3 * level)
     return trace.cost()

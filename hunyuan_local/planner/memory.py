@@ -14,7 +14,8 @@ from ..config import GIB
 from .architecture import Architecture
 from .decoding import Decode, trace_decode
 from .denoising import Pass, trace_parts, trace_pass
-from .encoding import trace_clip, trace_llama
+from .encoded_lengths import LLAMA_TOKENS
+from .encoding import trace_clip, trace_image, trace_llama
 from .fragmentation import reserved
 from .quantization import DTYPE_BYTES, LayerwiseCasting
 from .setup import STAGES, Setup, Shape, Stage
@@ -120,9 +121,14 @@ def forecast(architecture: Architecture, shape: Shape, setup: Setup) -> Forecast
 
 
 def _encode(architecture: Architecture, shape: Shape, setup: Setup) -> Cost:
-    tokens = setup.text_tokens + shape.template_tokens
-    llama = trace_llama(architecture.text_encoder, tokens, DTYPE_BYTES[setup.dtypes["text_encoder"]])
-    return llama.then(trace_clip(architecture.text_encoder_2, DTYPE_BYTES[setup.dtypes["text_encoder_2"]]))
+    tokens = (setup.text_tokens if architecture.transformer.image is None else LLAMA_TOKENS) + shape.template_tokens
+    if architecture.image_tokens:
+        tokens += architecture.image_tokens - 1  # in the place of one token of the template
+    cost = trace_llama(architecture.llama, tokens, DTYPE_BYTES[setup.dtypes["text_encoder"]])
+    cost = cost.then(trace_clip(architecture.text_encoder_2, DTYPE_BYTES[setup.dtypes["text_encoder_2"]]))
+    if architecture.transformer.image is None:
+        return cost
+    return cost.then(trace_image(architecture.vae, *shape.latents[1:], DTYPE_BYTES[setup.dtypes["vae"]]))
 
 
 def _denoise(architecture: Architecture, shape: Shape, setup: Setup) -> Cost:
@@ -162,7 +168,7 @@ def _held(architecture: Architecture, shape: Shape, setup: Setup) -> dict[Stage,
     embeddings in the encoder's dtype; the copy in the transformer's dtype is part of the transformer's trace.
     """
     frames, height, width = shape.latents
-    latents = architecture.transformer.in_channels * frames * height * width * 4
+    latents = architecture.vae.latent_channels * frames * height * width * 4
     embeddings = setup.text_tokens * architecture.transformer.text_embed_dim * DTYPE_BYTES[setup.dtypes["text_encoder"]]
     return {"denoise": latents + embeddings, "decode": embeddings}
 

@@ -118,7 +118,10 @@ class _Planner:
         method = self.methods.get(mode.quantization or "", mode.method)
         tiling = TILED if mode.vae_tiling else UNTILED
         dtypes, allocator = dict(DTYPES[device]), self.machine.allocator
-        return Setup(device, mode.offload, method, tiling, dtypes, cards=self.cards, allocator=allocator)
+        return Setup(
+            device, mode.offload, method, tiling, dtypes, text_tokens=self.architecture.text_tokens, cards=self.cards,
+            allocator=allocator,
+        )  # fmt: skip
 
     def _shape(self, request: FilledRequest) -> Shape:
         width, height = self.model.render_size(request.width, request.height)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from ..config import Quantization
 from ..config.quantization import NEEDS, Needs
-from .architecture import Layer
+from .layers import Layer
 from .trace import Trace
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}

@@ -9,7 +9,7 @@ from ..config.allocator import AS_SET, Allocator
 from ..config.tiling import UNTILED, Tiling
 from .architecture import Architecture
 from .denoising import Mask
-from .encoding import LLAMA_TOKENS
+from .encoded_lengths import LLAMA_TOKENS
 from .modes import DTYPES, Offload
 from .quantization import FULL, Method
 
@@ -28,7 +28,7 @@ class Shape:
     def of(cls, architecture: Architecture, width: int, height: int, num_frames: int, template_tokens: int) -> Shape:
         """The shape of a video with this size in pixels and number of frames."""
         vae = architecture.vae
-        frames = (num_frames - 1) // vae.temporal_compression_ratio + 1
+        frames = (num_frames + architecture.extra_frames - 1) // vae.temporal_compression_ratio + 1
         ratio = vae.spatial_compression_ratio
         return cls((frames, height // ratio, width // ratio), template_tokens)
 

@@ -10,11 +10,12 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from functools import lru_cache
 
-from .architecture import Component, Layer
+from .architecture import Component
+from .layers import Layer
 from .quantization import FULL, BlockFloat4, Method
 
 # The nn.ModuleLists directly in a component, which group offload streams block by block.
-_BLOCK = re.compile(r"^(transformer_blocks|single_transformer_blocks|layers)\.\d+(?=\.)")
+_BLOCK = re.compile(r"^(transformer_blocks|single_transformer_blocks|(model\.language_model\.)?layers)\.\d+(?=\.)")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import torch
 from diffusers import DiffusionPipeline, HunyuanVideoImageToVideoPipeline, HunyuanVideoPipeline
 from transformers import CLIPImageProcessorPil, LlavaForConditionalGeneration
 
+from ...config.image_condition import IMAGE_CONDITIONS
 from ...schema import GenerationRequest
 from ..text.prompt import Prompt
 from .base import Conditions
@@ -58,8 +59,8 @@ class _ImageToVideo(HunyuanVideo):
 class TokenReplace(_ImageToVideo):
     """The image is the first latent frame, which stays as it is while the others are denoised."""
 
-    extra_frames = 0
-    image_stride = 4
+    extra_frames = IMAGE_CONDITIONS["token_replace"].extra_frames
+    image_stride = IMAGE_CONDITIONS["token_replace"].image_stride
 
     def start(self, noise: torch.Tensor, conditions: Conditions) -> torch.Tensor:
         """The image, then the noise with a little of the image."""
@@ -80,8 +81,8 @@ class LatentConcat(_ImageToVideo):
     The model repeats the image in the first four decoded frames; they are cut off.
     """
 
-    extra_frames = 4
-    image_stride = 2
+    extra_frames = IMAGE_CONDITIONS["latent_concat"].extra_frames
+    image_stride = IMAGE_CONDITIONS["latent_concat"].image_stride
 
     def in_channels(self, latent_channels: int) -> int:
         """Video, image and mask: 16 + 16 + 1."""

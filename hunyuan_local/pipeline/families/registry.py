@@ -15,6 +15,8 @@ _BY_IMAGE_CONDITION: Mapping[str | None, Family] = {
     "latent_concat": LatentConcat(),
 }
 
+FAMILIES = tuple(_BY_IMAGE_CONDITION.values())
+
 
 def family_of(transformer: Mapping[str, Any]) -> Family | None:
     """The architecture whose transformer has this configuration; None if it is another one's."""

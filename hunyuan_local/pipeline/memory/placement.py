@@ -32,6 +32,16 @@ _NEIGHBOURS = {
 }
 
 
+def _way_to_blocks(module: torch.nn.Module) -> list[str]:
+    """Names of the modules between a language model and its list of layers, the longest list; often none.
+
+    diffusers looks for blocks among the direct children of a module and of those named so.
+    """
+    lists = {name: part for name, part in module.named_modules() if isinstance(part, torch.nn.ModuleList)}
+    size = {name: sum(tensor.numel() for tensor in part.parameters()) for name, part in lists.items()}
+    return max(size, key=size.__getitem__).split(".")[:-1] if size else []
+
+
 class Placement:
     """The placement of one model's components, as its profile says.
 
@@ -150,6 +160,8 @@ class Placement:
         own = getattr(module, "enable_group_offload", None)
         if own is not None:  # diffusers models know their own blocks
             own(**options)
+        elif component == "text_encoder":
+            apply_group_offloading(module, block_modules=_way_to_blocks(module), **options)
         else:
             apply_group_offloading(module, **options)
         return StreamedComponent(module, torch.cuda.Event if stream else None, recast=recast)
