@@ -21,6 +21,7 @@ from hunyuan_local.pipeline.loading.loader import load_model
 from hunyuan_local.pipeline.model import LoadedModel
 from hunyuan_local.resolved import ResolvedRequest
 
+RATIOS = (1.0, 1.01, 0.99, 1.0)
 # Changes of the CPU's profile, and the least PSNR of the frames in dB; None for equal to 1 of 255 levels.
 WAYS: dict[str, tuple[dict[str, Any], float | None]] = {
     "model offload": ({"offload": "model"}, None),
@@ -29,7 +30,7 @@ WAYS: dict[str, tuple[dict[str, Any], float | None]] = {
     "float8 weights": ({"quantization": "fp8"}, 25.0),
     "int8 weights": ({"quantization": "int8"}, 25.0),
     "first-block cache": ({"cache": load_cache("first-block-conservative")}, 25.0),
-    "MagCache": ({"cache": load_cache("magcache-conservative")}, 25.0),
+    "MagCache": ({"cache": load_cache("magcache-conservative").model_copy(update={"mag_ratios": RATIOS})}, 25.0),
     "TaylorSeer": ({"cache": load_cache("taylorseer-conservative")}, 20.0),
 }
 SIZE = (80, 80)
@@ -42,8 +43,7 @@ def image() -> InputImage:
 
 @pytest.fixture(scope="module", params=list(image_models.CHANNELS))
 def config(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, loads_model: None) -> ModelConfig:
-    made = image_models.make_checkpoint(tmp_path_factory.mktemp("ways") / request.param, request.param)
-    return made.model_copy(update={"mag_ratios": (1.0, 1.01, 0.99, 1.0)})
+    return image_models.make_checkpoint(tmp_path_factory.mktemp("ways") / request.param, request.param)
 
 
 @pytest.fixture(scope="module")

@@ -37,6 +37,7 @@ from ..shared.batch_display import BatchDisplay, print_batch_summary
 from ..shared.batch_workers import make_batch_pool, refuse_foreign, size_check, weights_of
 from ..shared.console import note_default_model, stderr, tell_finished
 from ..shared.options import (
+    apply_stability,
     backend_from,
     backend_options,
     context_parallel_options,
@@ -127,6 +128,7 @@ def command(
     """
     console = stderr()
     check_source_date()
+    apply_stability(flags)
     defaults = {name: flags.pop(name, None) for name in ("size", *GenerationRequest.model_fields) if name != "prompt"}
     if defaults["image"] is not None:
         defaults["image"] = read_image(defaults["image"])

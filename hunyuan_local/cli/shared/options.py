@@ -34,6 +34,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 # The prompt is an argument; only rewriting sets original_prompt.
 _NO_FLAGS = ("prompt", "original_prompt")
+# Tencent's flow shifts for image to video (README of HunyuanVideo-I2V).
+STABILITY = {"stable": 7.0, "dynamic": 17.0}
 _METAVARS = {"image": "FILE|URL"}
 DEFAULT_MODEL_TEXT = "hunyuan-video with a GPU, else tiny"
 
@@ -57,7 +59,25 @@ def request_options(command: Function) -> Function:
                 help=f"{field.description}{_request_range(name)}",
                 show_default=_default_shown(name, field),
             )(command)  # fmt: skip
+    command = click.option(
+        "--stability", type=click.Choice(list(STABILITY)),
+        help="Motion of image-to-video models: stable is --flow-shift 7, dynamic is --flow-shift 17.",
+    )(command)  # fmt: skip
     return click.option("--size", metavar="W*H", help="Width and height, such as 1280*720 or 1280x720.")(command)
+
+
+def apply_stability(flags: dict[str, Any]) -> None:
+    """Replace ``stability`` in the options by the ``flow_shift`` that it stands for.
+
+    Raises:
+        InvalidRequestError: ``--flow-shift`` is given too.
+    """
+    stability = flags.pop("stability", None)
+    if stability is not None:
+        if flags.get("flow_shift") is not None:
+            rule = "sets --flow-shift, which is given too; use one or the other"
+            raise InvalidRequestError([FieldProblem("stability", stability, rule)])
+        flags["flow_shift"] = STABILITY[stability]
 
 
 def config_range(field: FieldInfo) -> str:
@@ -87,6 +107,7 @@ def request_from(prompt: str, size: str | None, flags: dict[str, Any]) -> Genera
     Raises:
         InvalidRequestError: a value is not allowed, or ``--size`` is combined with ``--width`` or ``--height``.
     """
+    apply_stability(flags)
     given = {name: flags[name] for name in GenerationRequest.model_fields if flags.get(name) is not None}
     if "image" in given:
         given["image"] = read_image(given["image"])
