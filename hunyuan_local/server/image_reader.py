@@ -7,6 +7,7 @@ read from the data folder, by an address that only this server can have signed.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -43,6 +44,7 @@ class ImageReader:
         self._folder, self._allow_private = folder, allow_private
         self._links = LinkSigner(folder.secret("uploads"), round(UPLOADS_KEPT_S), path=UPLOAD_PATH)
         self._fetches, self._decodings = CapacityLimiter(FETCHES), CapacityLimiter(DECODINGS)
+        self._calls: Counter[CapacityLimiter] = Counter()  # running and waiting
 
     async def with_image(self, submission: Submission) -> Submission:
         """Return the submission with its image, if it has one, fetched and checked.
@@ -118,9 +120,13 @@ class ImageReader:
         return self._folder.upload(found[1])
 
     async def _run(self, limiter: CapacityLimiter, do: Callable[[], T]) -> T:
-        if limiter.statistics().tasks_waiting >= MOST_WAITING:
+        if self._calls[limiter] >= limiter.total_tokens + MOST_WAITING:
             raise NoPlaceError("too many images are being read; try again later", _RETRY_S)
-        return await to_thread.run_sync(do, limiter=limiter)
+        self._calls[limiter] += 1
+        try:
+            return await to_thread.run_sync(do, limiter=limiter)
+        finally:
+            self._calls[limiter] -= 1
 
 
 def _read_upload(path: Path) -> bytes:
