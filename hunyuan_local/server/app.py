@@ -31,7 +31,7 @@ def create_app(config: ServerConfig, folder: DataFolder, store: JobStore, webhoo
     """Create the server's app.
 
     ``app.state`` has ``service``, ``metrics`` and the event ``stopping``; once it is set, calls that wait for a video
-    return immediately.
+    return immediately. Its ``body_limits`` are the limits in bytes of paths with larger bodies than the others.
 
     Args:
         webhook_secret: ``whsec_...``; defaults to the secret in the data folder.
@@ -52,12 +52,13 @@ def create_app(config: ServerConfig, folder: DataFolder, store: JobStore, webhoo
     app.state.service = VideoService(config, folder, store, secret)
     app.state.metrics = Metrics(folder, store)
     app.state.stopping = threading.Event()
+    app.state.body_limits = {}
     for module in (wavespeed, novita, openai, plain):
         app.include_router(module.router)
     error_answers.install(app)
     documentation.install(app, config)
     # The middleware added last runs first.
-    app.add_middleware(BodyLimit, limit=config.max_body_bytes)
+    app.add_middleware(BodyLimit, limit=config.max_body_bytes, by_path=app.state.body_limits)
     hosts = None if config.insecure else local_hosts(config.public_url)
     app.add_middleware(Auth, keys=config.api_keys, hosts=hosts, origins=config.allow_origins)
     app.add_middleware(HeadOfGet)

@@ -6,6 +6,7 @@ Plain ASGI without buffering, so files stream through unchanged.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
@@ -82,18 +83,24 @@ class HeadOfGet:
 
 
 class BodyLimit:
-    """Refuses bodies of more than ``limit`` bytes, by Content-Length if given, otherwise while reading."""
+    """Refuses bodies of more than ``limit`` bytes, by Content-Length if given, otherwise while reading.
 
-    def __init__(self, app: ASGIApp, limit: int):
+    Args:
+        by_path: other limits, by the path of the call.
+    """
+
+    def __init__(self, app: ASGIApp, limit: int, by_path: Mapping[str, int] | None = None):
         self._app, self._limit = app, limit
+        self._by_path = {} if by_path is None else by_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        limit = self._by_path.get(scope["path"], self._limit)
         announced = dict(scope["headers"]).get(b"content-length", b"")
-        if announced.isdigit() and int(announced[:20]) > self._limit:
-            fault = Fault("too_large", str(BodyTooLargeError(self._limit)))
+        if announced.isdigit() and int(announced[:20]) > limit:
+            fault = Fault("too_large", str(BodyTooLargeError(limit)))
             await refusal(scope["path"], fault)(scope, receive, send)
             return
         received = 0
@@ -102,8 +109,8 @@ class BodyLimit:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self._limit:
-                raise BodyTooLargeError(self._limit)  # raised while the route reads, so it is handled as its error
+            if received > limit:
+                raise BodyTooLargeError(limit)  # raised while the route reads, so it is handled as its error
             return message
 
         await self._app(scope, measured, send)

@@ -92,8 +92,7 @@ class VideoService:
             settle(submission.request, made_by.name, limits_of(made_by))
         except InvalidRequestError as error:
             raise InvalidRequestError(in_its_words(error.problems, submission.said)) from error
-        if shortage := self._disk_shortage():
-            raise DiskFullError(f"{shortage}; try again later")
+        self.check_disk()
         request = with_seed(request, DIALECTS[dialect_name].CAPABILITIES)
         self.folder.keep_image(request)
         origin = {"dialect": dialect_name, "base_url": base_url, "inline": submission.inline} | model_workers
@@ -109,6 +108,15 @@ class VideoService:
         except QueueFullError as error:
             seconds = self._forecaster.seconds_to_place()
             raise NoPlaceError(str(error), _UNKNOWN_WAIT_S if seconds is None else seconds) from error
+
+    def check_disk(self) -> None:
+        """Check that there is space for another job or image.
+
+        Raises:
+            DiskFullError: the disk has too little free space.
+        """
+        if shortage := self._disk_shortage():
+            raise DiskFullError(f"{shortage}; try again later")
 
     def _check(self, submission: Submission, request: GenerationRequest) -> None:
         """Check a submission against this server's limits; ``request`` is its request with defaults filled in."""
