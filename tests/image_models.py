@@ -62,6 +62,13 @@ def make_checkpoint(folder: Path, kind: str) -> ModelConfig:
             "name": f"toy-{kind}",
             "title": f"toy {kind}",
             "model_id": str(folder),
+            "takes_image": True,
+            "image_sizes": ((144, 80), (80, 144)),
+            "render_scale": 1.0,
+            "min_render_side": 16,
+            "notice": None,
+            "latent_preview": None,
+            "mag_ratios": (),
             "prompt_template": type(tiny.prompt_template)(**template),
         }
     )

@@ -26,7 +26,7 @@ FIGURES = {
     "sparse": r"(?s)flex, 1\.00 of blocks kept: [\d.]+ ms.*flex, 0\.\d+ of blocks kept: [\d.]+ ms",
     # Its matrix products need a GPU: it gets as far as torchao's refusal of this device.
     "fp8": r"Float8 dynamic quantization requires CUDA",
-    "group": r"(?s)as it is \[[\d., ]+\].*what is outside the blocks stays \[[\d., ]+\]",
+    "group": r"(?s)everything travels \[[\d., ]+\].*what is outside the blocks stays \[[\d., ]+\]",
 }
 # Prints the output or the error of each phase as JSON. The phases patch functions of the package and settings of torch,
 # so they need a separate process.

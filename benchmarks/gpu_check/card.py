@@ -8,7 +8,7 @@ from typing import Any
 
 from hunyuan_local.bench.results.machine_card import hardware_card
 from hunyuan_local.planner import Machine
-from hunyuan_local.planner.machine import recognise
+from hunyuan_local.planner.cards import recognise
 
 
 def describe(task: dict[str, Any], record: dict[str, Any], save: Callable[[], None]) -> None:
@@ -19,7 +19,10 @@ def describe(task: dict[str, Any], record: dict[str, Any], save: Callable[[], No
 def machine_of(card: dict[str, Any]) -> Machine:
     """The planner's description of the machine, with the GPU memory that other programs leave free."""
     gpu, libraries = card["gpu"], frozenset(card["libraries"])
-    spec = None if gpu is None else recognise(gpu["name"], gpu["memory_bytes"], tuple(gpu["compute_capability"]))
+    spec = None
+    if gpu is not None:
+        vendor = "amd" if gpu.get("rocm") else "nvidia"
+        spec = recognise(gpu["name"], gpu["memory_bytes"], tuple(gpu["compute_capability"]), vendor)
     return Machine(card["available_gpu_bytes"], card["host_memory_bytes"], spec, libraries)
 
 

@@ -65,7 +65,7 @@ def model_flops_utilisation(flops_per_step: int, seconds_per_step: float | None,
     Defined as by Chowdhery et al. (PaLM, arXiv 2204.02311), with the dense bfloat16 peak in ``configs/gpus.yaml``. None
     for CPUs, and for GPUs that are not in that table or have no bfloat16.
     """
-    if not seconds_per_step or machine.gpu is None or not machine.gpu.bf16_tflops:
+    if not seconds_per_step or machine.gpu is None or machine.gpu.stands_in or not machine.gpu.bf16_tflops:
         return None
     return flops_per_step / (seconds_per_step * machine.gpu.bf16_tflops * 1e12)
 

@@ -17,8 +17,9 @@ from hunyuan_local.errors import ConfigError
 from hunyuan_local.planner import Machine, Mode, ModePlan, Plan, plan
 from hunyuan_local.planner.checkpoint import read_architecture
 from hunyuan_local.planner.encoding import LLAMA_TOKENS
-from hunyuan_local.planner.memory import Setup, Shape, forecast
+from hunyuan_local.planner.memory import forecast
 from hunyuan_local.planner.modes import DTYPES, OFFLOADS, all_modes
+from hunyuan_local.planner.setup import Setup, Shape
 from hunyuan_local.planner.time_estimate import estimate
 from hunyuan_local.schema import SIZE_MULTIPLE, TEMPORAL_COMPRESSION, GenerationRequest
 
@@ -77,8 +78,8 @@ def parse_video_size(text: str) -> VideoSize:
 
 
 def find_plans(model: ModelConfig, machine: Machine, sizes: Sequence[VideoSize]) -> dict[VideoSize, Plan]:
-    """Plan each size on a machine."""
-    return {size: plan(size.request(), model, machine) for size in sizes}
+    """Plan each size on a machine, in the modes as their names run."""
+    return {size: plan(size.request(), model, machine, as_named=True) for size in sizes}
 
 
 def choose_trials(plans: dict[VideoSize, Plan], quick: bool, modes: Sequence[str] = ()) -> list[Trial]:
@@ -117,7 +118,9 @@ def with_tiling(trial: Trial, model: ModelConfig, machine: Machine, tiling: Tili
     if mode is None or trial.predicted is None:
         return trial
     architecture, size = read_architecture(model), trial.size
-    setup = Setup(machine.device, mode.offload, mode.method, tiling, dict(DTYPES[machine.device]))
+    setup = Setup(
+        machine.device, mode.offload, mode.method, tiling, dict(DTYPES[machine.device]), allocator=machine.allocator
+    )
     crop_start = model.prompt_template.crop_start
     shape = Shape.of(architecture, size.width, size.height, size.num_frames, crop_start)
     found = forecast(architecture, shape, setup)

@@ -53,7 +53,8 @@ def request_options(command: Function) -> Function:
         if name not in _NO_FLAGS:
             flag = f"--{name.replace('_', '-')}"
             command = click.option(
-                flag, name, type=_value_type(field.annotation), metavar=_METAVARS.get(name), help=f"{field.description}{_request_range(name)}",
+                flag, name, type=_value_type(field.annotation), metavar=_METAVARS.get(name),
+                help=f"{field.description}{_request_range(name)}",
                 show_default=_default_shown(name, field),
             )(command)  # fmt: skip
     return click.option("--size", metavar="W*H", help="Width and height, such as 1280*720 or 1280x720.")(command)
@@ -250,7 +251,7 @@ def refuse_missing_libraries(backend: Backend) -> None:
         ModelLoadError: a file is damaged, or belongs to another architecture.
     """
     if backend.config is not None:
-        from ...weights.added_files import check_added_files
+        from ...planner.added_files import check_added_files
 
         require_libraries(backend.config, backend.profile)
         check_added_files(backend.config)
