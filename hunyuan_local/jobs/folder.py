@@ -64,9 +64,9 @@ class DataFolder:
             ConfigError: the image's file is not here, or cannot be written.
         """
         if request.image is not None:
-            self.keep_upload(request.image)
+            self.keep_input(request.image)
 
-    def keep_upload(self, image: InputImage) -> None:
+    def keep_input(self, image: InputImage) -> None:
         """Store an image for a job to come; raises as :meth:`keep_image`."""
         try:
             self._images.keep(image)

@@ -10,10 +10,11 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
+from ..images import MAX_BYTES
 from ..jobs.folder import DataFolder
 from ..jobs.store import JobStore
 from . import documentation, error_answers
-from .auth import Auth, local_hosts
+from .auth import PAGE_UPLOAD_PATH, Auth, local_hosts
 from .config import ServerConfig
 from .cross_origin import CrossOrigin
 from .metrics import Metrics
@@ -31,7 +32,7 @@ def create_app(config: ServerConfig, folder: DataFolder, store: JobStore, webhoo
     """Create the server's app.
 
     ``app.state`` has ``service``, ``metrics`` and the event ``stopping``; once it is set, calls that wait for a video
-    return immediately. Its ``body_limits`` are the limits in bytes of paths with larger bodies than the others.
+    return immediately.
 
     Args:
         webhook_secret: ``whsec_...``; defaults to the secret in the data folder.
@@ -52,13 +53,12 @@ def create_app(config: ServerConfig, folder: DataFolder, store: JobStore, webhoo
     app.state.service = VideoService(config, folder, store, secret)
     app.state.metrics = Metrics(folder, store)
     app.state.stopping = threading.Event()
-    app.state.body_limits = {}
     for module in (wavespeed, novita, openai, plain):
         app.include_router(module.router)
     error_answers.install(app)
     documentation.install(app, config)
     # The middleware added last runs first.
-    app.add_middleware(BodyLimit, limit=config.max_body_bytes, by_path=app.state.body_limits)
+    app.add_middleware(BodyLimit, limit=config.max_body_bytes, larger={PAGE_UPLOAD_PATH: MAX_BYTES})
     hosts = None if config.insecure else local_hosts(config.public_url)
     app.add_middleware(Auth, keys=config.api_keys, hosts=hosts, origins=config.allow_origins)
     app.add_middleware(HeadOfGet)

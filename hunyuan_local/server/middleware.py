@@ -83,21 +83,21 @@ class HeadOfGet:
 
 
 class BodyLimit:
-    """Refuses bodies of more than ``limit`` bytes, by Content-Length if given, otherwise while reading.
+    """Refuses bodies that are too large, by Content-Length if given, otherwise while reading.
 
     Args:
-        by_path: other limits, by the path of the call.
+        limit: limit in bytes.
+        larger: other limits by the start of the path.
     """
 
-    def __init__(self, app: ASGIApp, limit: int, by_path: Mapping[str, int] | None = None):
-        self._app, self._limit = app, limit
-        self._by_path = {} if by_path is None else by_path
+    def __init__(self, app: ASGIApp, limit: int, larger: Mapping[str, int] | None = None):
+        self._app, self._limit, self._larger = app, limit, larger or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        limit = self._by_path.get(scope["path"], self._limit)
+        limit = next((size for start, size in self._larger.items() if scope["path"].startswith(start)), self._limit)
         announced = dict(scope["headers"]).get(b"content-length", b"")
         if announced.isdigit() and int(announced[:20]) > limit:
             fault = Fault("too_large", str(BodyTooLargeError(limit)))

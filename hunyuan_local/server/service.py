@@ -110,11 +110,7 @@ class VideoService:
             raise NoPlaceError(str(error), _UNKNOWN_WAIT_S if seconds is None else seconds) from error
 
     def check_disk(self) -> None:
-        """Check that there is space for another job or image.
-
-        Raises:
-            DiskFullError: the disk has too little free space.
-        """
+        """Raise DiskFullError if the disk has too little free space."""
         if shortage := self._disk_shortage():
             raise DiskFullError(f"{shortage}; try again later")
 

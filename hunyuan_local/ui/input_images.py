@@ -39,7 +39,7 @@ class PageImages:
         """
         image = check_image(data)
         self._service.check_disk()
-        self._folder.keep_upload(image)
+        self._folder.keep_input(image)
         return self._remember(image)
 
     def find(self, digest: str) -> InputImage:

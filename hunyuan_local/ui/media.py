@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 
 from ..errors import FieldProblem, InvalidRequestError
+from ..server.auth import PAGE_UPLOAD_PATH
 from ..server.error_answers import refusal
 from ..server.video_response import VideoResponse
 from ..video.poster import read_poster
@@ -24,8 +25,6 @@ from ..wires.base import Fault
 from .access import PREFIX
 from .actions import Studio
 from .form import sentences
-
-UPLOAD_PATH = f"{PREFIX}/image"
 
 _READ = ["GET", "HEAD"]
 _MOST_POSTERS = 512  # about 10 kB each
@@ -53,7 +52,6 @@ def add_routes(app: FastAPI, studio: Studio) -> None:
 
     places = asyncio.Semaphore(_MOST_UPLOADS)
 
-    @app.post(UPLOAD_PATH)
     async def upload(request: Request) -> Response:
         """Check and keep the image in the body; the response is its description."""
         async with places:
@@ -67,12 +65,15 @@ def add_routes(app: FastAPI, studio: Studio) -> None:
                 return _refused(str(error))
         return JSONResponse(image.described())
 
-    @app.api_route(f"{UPLOAD_PATH}/{{digest}}.jpg", methods=_READ)
+    if studio.takes_images:
+        app.post(PAGE_UPLOAD_PATH)(upload)
+
+    @app.api_route(f"{PAGE_UPLOAD_PATH}/{{digest}}.jpg", methods=_READ)
     def input_image(digest: str) -> Response:
         try:
             small = studio.images.thumbnail(digest)
         except ValueError as error:
-            return refusal(UPLOAD_PATH, Fault("not_found", f"the image {digest[:80]!r} {error}"))
+            return refusal(PAGE_UPLOAD_PATH, Fault("not_found", f"the image {digest[:80]!r} {error}"))
         return Response(small, media_type="image/jpeg", headers=_KEPT)
 
     @app.api_route(f"{PREFIX}/video/{{job_id}}.mp4", methods=_READ)
@@ -93,4 +94,4 @@ def add_routes(app: FastAPI, studio: Studio) -> None:
 def _refused(rule: str) -> Response:
     """The response to an upload that is not kept, as a sentence for the form."""
     text = sentences(InvalidRequestError([FieldProblem("image", None, rule)]))[0]
-    return refusal(UPLOAD_PATH, Fault("invalid", text, "image"))
+    return refusal(PAGE_UPLOAD_PATH, Fault("invalid", text, "image"))

@@ -16,12 +16,11 @@ from fastapi.responses import RedirectResponse
 
 from ..config.extras import require_extra
 from ..config.network import without_network_variables
-from ..images import MAX_BYTES
 from ..server import error_answers
 from .access import PREFIX, Door
 from .actions import Studio
 from .gradio_private import look_for_events_every
-from .media import UPLOAD_PATH, add_routes
+from .media import add_routes
 from .session_cookie import Passes
 
 _FOLDER = Path(__file__).parent
@@ -47,7 +46,6 @@ def install(app: FastAPI) -> None:
     async def page() -> RedirectResponse:
         return RedirectResponse(f"{PREFIX.removeprefix('/')}/")  # relative: a reverse proxy may add a path prefix
 
-    app.state.body_limits[UPLOAD_PATH] = MAX_BYTES
     app.mount(PREFIX, Door(inner, passes, config.public_url, app.state.stopping))
     outer_lifespan = app.router.lifespan_context
 

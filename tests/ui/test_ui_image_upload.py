@@ -11,18 +11,19 @@ import pytest
 from fastapi.testclient import TestClient
 from image_files import CLEAR, PICTURE, POISONED, TOO_LARGE
 from PIL import Image
-from server_stage import Stage
+from server_stage import MODEL, Stage
 
 from hunyuan_local.images import check_image
 from hunyuan_local.jobs.housekeeping import sweep
 
 KEYS = ("first-key",)
 DAY_S = 24 * 3600
+OF_IMAGES = MODEL.model_copy(update={"takes_image": True})
 
 
 @pytest.fixture
 def visitor(make_visitor: Callable[..., TestClient]) -> TestClient:
-    return make_visitor()
+    return make_visitor(model=OF_IMAGES)
 
 
 def kept(stage: Stage) -> list[str]:
@@ -61,6 +62,15 @@ def test_a_file_of_more_than_32_mib_is_refused(visitor: TestClient) -> None:
     assert (answer.status_code, answer.json().keys()) == (413, {"error"})
 
 
+def test_a_large_file_is_taken(visitor: TestClient, shared_stage: Stage) -> None:
+    large = CLEAR + b"\0" * 20 * 2**20
+    assert visitor.post("/ui/image", content=large).json()["sha256"] in kept(shared_stage)
+
+
+def test_where_no_model_takes_an_image_there_is_no_upload(make_visitor: Callable[..., TestClient]) -> None:
+    assert make_visitor().post("/ui/image", content=PICTURE).status_code in (404, 405)
+
+
 def test_so_is_one_of_unannounced_length(visitor: TestClient) -> None:
     pieces = (TOO_LARGE[at : at + 2**20] for at in range(0, len(TOO_LARGE), 2**20))
     assert visitor.post("/ui/image", content=pieces).status_code == 413
@@ -72,12 +82,12 @@ def test_other_paths_keep_their_limit(visitor: TestClient) -> None:
 
 
 def test_a_full_disk_is_reported(make_visitor: Callable[..., TestClient]) -> None:
-    answer = make_visitor(min_free_bytes=2**62).post("/ui/image", content=PICTURE)
+    answer = make_visitor(model=OF_IMAGES, min_free_bytes=2**62).post("/ui/image", content=PICTURE)
     assert answer.status_code == 503 and "the disk has" in answer.json()["error"]
 
 
 def test_without_a_pass_nothing_is_kept_or_shown(make_visitor: Callable[..., TestClient], shared_stage: Stage) -> None:
-    stranger, before = make_visitor(api_keys=KEYS), kept(shared_stage)
+    stranger, before = make_visitor(model=OF_IMAGES, api_keys=KEYS), kept(shared_stage)
     other = check_image(CLEAR + b"\0")
     assert stranger.post("/ui/image", content=other.content()).status_code == 401
     assert stranger.get(f"/ui/image/{other.sha256}.jpg").status_code == 401
