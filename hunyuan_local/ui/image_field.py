@@ -6,10 +6,11 @@ Independent of Gradio.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from ..images import MAX_BYTES, InputImage
+from ..images import DEFAULT_FIT, MAX_BYTES, InputImage, nearest_size
 from ..schema import GenerationRequest
 
 # Browsers list only files of these types; the server checks the content.
@@ -21,17 +22,22 @@ def script() -> str:
     return Path(__file__).with_name("image_field.js").read_text(encoding="utf-8")
 
 
-def field(image: InputImage | None, said: str = "") -> str:
+def field(image: InputImage | None, said: str = "", sizes: Sequence[tuple[int, int]] = ()) -> str:
     """The field with the chosen image, or empty.
 
     Args:
         said: a problem of the field.
+        sizes: the model's sizes (width, height) to choose from for an image.
     """
     chosen, label, remove = "", "Choose an image", ""
     problem = f'<p class="hl-image-problem" role="alert">{escape(said)}</p>' if said else ""
     if image is not None:
         label = "Choose another"
-        chosen = f'{thumbnail(image)}<p class="hl-image-about">{escape(describe(image))}</p>'
+        about = describe(image)
+        if sizes:
+            width, height = nearest_size(image.size, sizes)
+            about += f" An empty size becomes {width}x{height}, which is nearest to its shape."
+        chosen = f'{thumbnail(image)}<p class="hl-image-about">{escape(about)}</p>'
         remove = '<button type="button" class="hl-button" data-remove>Remove</button>'
     return (
         f'<section class="hl-drop" aria-label="Image" data-limit="{MAX_BYTES}"><div class="hl-image">{chosen}</div>'
@@ -66,4 +72,4 @@ def settings(request: GenerationRequest) -> str | None:
     """The image of a job's request and how it is fitted; None without an image."""
     if request.image is None:
         return None
-    return f"{describe(request.image)} Fit: {request.image_fit or 'cover'}."
+    return f"{describe(request.image)} Fit: {request.image_fit or DEFAULT_FIT}."

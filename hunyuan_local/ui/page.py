@@ -248,9 +248,11 @@ class _Page:
     def on_image(self, digest: str, model: str) -> list[Any]:
         """On another image or model, show the image if the model takes one; a hidden image stays in the form."""
         try:
-            if not self.studio.load_model(model).takes_image:
+            config = self.studio.load_model(model)
+            if not config.takes_image:
                 return [gr.Column(visible=False), gr.skip()]
-            return [gr.Column(visible=True), image_field.field(self.studio.images.find(digest) if digest else None)]
+            image = self.studio.images.find(digest) if digest else None
+            return [gr.Column(visible=True), image_field.field(image, sizes=config.image_sizes)]
         except ValueError as error:
             said = _sentences_of(InvalidRequestError([FieldProblem("image", None, str(error))]))[0]
             return [gr.Column(visible=True), image_field.field(None, said)]

@@ -93,6 +93,10 @@ def test_the_field_says_size_format_and_what_was_changed() -> None:
     assert "64 x 96, PNG. The image&#x27;s transparent parts were put on white." in html
 
 
+def test_the_field_says_which_size_the_image_gets() -> None:
+    assert "An empty size becomes 80x144" in image_field.field(IMAGE, sizes=((144, 80), (80, 144)))
+
+
 def test_a_problem_of_the_field_is_an_alert() -> None:
     assert 'role="alert">&lt;b&gt;</p>' in image_field.field(None, "<b>")
 
