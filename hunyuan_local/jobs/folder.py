@@ -13,7 +13,7 @@ from ..backends.base import preview_path
 from ..config.places import default_data_dir
 from ..durable import replacing
 from ..errors import ConfigError
-from ..images import ImageFolder
+from ..images import ImageFolder, InputImage
 from ..schema import GenerationRequest
 from .job import Job
 from .store import JobStore
@@ -68,12 +68,18 @@ class DataFolder:
             ConfigError: the image's file is not here, or cannot be written.
         """
         if request.image is not None:
-            try:
-                self._images.keep(request.image)
-            except OSError as error:
-                raise ConfigError(
-                    f"image={request.image.sha256[:12]}: cannot be stored in {self._images.path}: {error}"
-                ) from error
+            self.keep_input(request.image)
+
+    def keep_input(self, image: InputImage) -> None:
+        """Store an image for a job to come; raises as :meth:`keep_image`."""
+        try:
+            self._images.keep(image)
+        except OSError as error:
+            raise ConfigError(f"image={image.sha256[:12]}: cannot be stored in {self._images.path}: {error}") from error
+
+    def image(self, digest: str) -> Path:
+        """The file of the input image with this SHA-256, which may not exist."""
+        return self._images.path / digest
 
     def with_image(self, request: GenerationRequest) -> GenerationRequest:
         """Return a stored request with the file of its input image, if it has one.

@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 _ABANDONED_S = 2 * 3600.0
 # An image is stored before its job, within far less than this time.
 _NEEDED_SOON_S = 60.0
+# An image that was uploaded for a job to come is kept for this long.
+_UPLOADED_S = 24 * 3600.0
 
 
 def prune(folder: DataFolder, store: JobStore, before: float) -> int:
@@ -57,7 +59,7 @@ def sweep(folder: DataFolder, store: JobStore, now: float) -> None:
     folder.forget_uploads(now - UPLOADS_KEPT_S)
     for digest in folder.image_digests():
         if not store.uses_image(digest):
-            folder.forget_image(digest, now - _NEEDED_SOON_S)
+            folder.forget_image(digest, now - _UPLOADED_S)
 
 
 @dataclass

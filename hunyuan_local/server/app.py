@@ -16,7 +16,7 @@ from ..jobs.store import JobStore
 from ..wires import openai as openai_wire
 from ..wires import wavespeed as wavespeed_wire
 from . import documentation, error_answers
-from .auth import Auth, local_hosts
+from .auth import PAGE_UPLOAD_PATH, Auth, local_hosts
 from .config import ServerConfig
 from .cross_origin import CrossOrigin
 from .metrics import Metrics
@@ -61,7 +61,8 @@ def create_app(config: ServerConfig, folder: DataFolder, store: JobStore, webhoo
     error_answers.install(app)
     documentation.install(app, config)
     # The middleware added last runs first.
-    app.add_middleware(BodyLimit, limit=config.max_body_bytes, larger=_limits_with_images(config))
+    larger = _limits_with_images(config) | {PAGE_UPLOAD_PATH: MAX_BYTES}
+    app.add_middleware(BodyLimit, limit=config.max_body_bytes, larger=larger)
     hosts = None if config.insecure else local_hosts(config.public_url)
     app.add_middleware(Auth, keys=config.api_keys, hosts=hosts, origins=config.allow_origins)
     app.add_middleware(HeadOfGet)

@@ -16,6 +16,7 @@ _OPEN_PATHS = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
 _OPEN_PREFIX = "/files/"
 _BARE_KEY_PREFIX = "/v3/"  # Novita's JavaScript client sends the key without "Bearer"
 _PAGE = "/ui"
+PAGE_UPLOAD_PATH = f"{_PAGE}/image"  # takes larger bodies than the other paths of the page
 
 
 def is_open(path: str) -> bool:

@@ -1,7 +1,8 @@
 """Access control for the page: an ASGI wrapper around all paths under ``/ui``.
 
 On a server with API keys, a login form asks for one, and a cookie keeps the login. Refuses calls from pages of other
-origins, and Gradio's routes that this page does not need: uploads, files, proxies. Independent of jobs.
+origins, and Gradio's routes that this page does not need: uploads, files, proxies. The page's own upload takes images
+alone. Independent of jobs.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ PREFIX = "/ui"
 _LOGIN, _LOGOUT = f"{PREFIX}/login", f"{PREFIX}/logout"
 _PATHS = re.compile(
     rf"{PREFIX}/("
-    r"|alive|(poster|preview|video)/[^/]+"
+    r"|alive|image|(image|poster|preview|video)/[^/]+"
     r"|config/?|theme\.css|manifest\.json|favicon\.ico|robots\.txt|(assets|static|svelte)/.+"
     r"|gradio_api/(info/?|startup-events|app_id/?|theme\.css|login_check/?|heartbeat/[^/]+"
     r"|queue/(join|data)|run/[^/]+/?|api/[^/]+/?|cancel|reset/?)"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from ..backends.local.profile_choice import AUTO
 from ..config import ModelConfig, load_model_config, profile_names
 from ..errors import FieldProblem, InvalidRequestError
+from ..images import DEFAULT_FIT
 from ..jobs.eta import RECENT_JOBS
 from ..jobs.housekeeping import discard
 from ..jobs.job import Job
@@ -21,6 +22,7 @@ from ..weights.cache import find_here
 from ..wires import openai
 from ..wires.base import Submission
 from .form import NAMES, Fields, read_request, write_fields
+from .input_images import PageImages
 from .plan_summary import Outlook, Planner, mode_names, this_machine
 from .snippets import Snippet, write_snippets
 
@@ -58,6 +60,7 @@ class Studio:
     def __init__(self, service: VideoService):
         self.service = service
         self.own = service.config.model
+        self.images = PageImages(service)
         self._planner = Planner(self.load_model, lambda: this_machine())
 
     # The form
@@ -65,6 +68,11 @@ class Studio:
     def model_choices(self) -> list[str]:
         """Model names, the server's own first; others only if its workers can switch models."""
         return [self.own.name, *self.service.config.models]
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether a model of :meth:`model_choices` makes videos from an image."""
+        return any(self.load_model(name).takes_image for name in self.model_choices())
 
     def profile_choices(self, modes: tuple[str, ...]) -> list[tuple[str, str]]:
         """(label, name) of the profiles and of the modes that fit; the empty name is the server's own profile."""
@@ -88,13 +96,15 @@ class Studio:
     def first_fields(self) -> dict[str, str]:
         """The initial field texts."""
         name = self.own.name
-        rewrite = self.service.config.rewrite or "off"
-        return dict.fromkeys(NAMES, "") | {"model": name, "size": self.defaults(name)["size"], "rewrite": rewrite}
+        chosen = {"size": self.defaults(name)["size"], "rewrite": self.service.config.rewrite or "off"}
+        return dict.fromkeys(NAMES, "") | {"model": name, "image_fit": DEFAULT_FIT} | chosen
 
     def defaults(self, model: str) -> dict[str, str]:
-        """The model's defaults for empty fields, as texts."""
-        request = GenerationRequest(prompt="any").with_defaults(dict(self.load_model(model).defaults))
-        return write_fields(request, model, "") | {"seed": "random", "true_cfg_scale": "1"}
+        """The model's defaults for empty fields, as texts; no size if it depends on the image."""
+        config = self.load_model(model)
+        request = GenerationRequest(prompt="any").with_defaults(dict(config.defaults))
+        size = {"size": ""} if config.image_sizes else {}
+        return write_fields(request, model, "") | {"seed": "random", "true_cfg_scale": "1"} | size
 
     def outlook(self, fields: Fields) -> Outlook:
         """The plan's outlook for the form; the prompt may still be empty.
@@ -159,9 +169,17 @@ class Studio:
         return model, profile
 
     def _read(self, fields: Fields) -> GenerationRequest:
-        """The form's request; drops "off" if the server does not rewrite by default."""
-        unsaid = fields.get("rewrite") == "off" and self.service.config.rewrite in (None, "off")
-        return read_request({**fields, "rewrite": ""} if unsaid else fields)
+        """The form's request, without what its model does not take, and without "off" and "cover" where they are the
+        default."""
+        unsaid = set()
+        if fields.get("rewrite") == "off" and self.service.config.rewrite in (None, "off"):
+            unsaid.add("rewrite")
+        if not self.load_model(fields.get("model") or self.own.name).takes_image:
+            unsaid |= {"image", "image_fit"}  # the page hides them
+        elif not fields.get("image") or fields.get("image_fit") == DEFAULT_FIT:
+            unsaid.add("image_fit")
+        given = {name: text for name, text in fields.items() if name not in unsaid}
+        return read_request(given, self.images.find)
 
     @property
     def _own_profile(self) -> str:

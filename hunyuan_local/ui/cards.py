@@ -14,6 +14,7 @@ from typing import Any
 from ..durations import in_words
 from ..jobs.job import Job
 from ..schema import GenerationRequest, JobStatus
+from . import image_field
 from .actions import Shown
 from .plan_summary import Outlook
 from .snippets import Snippet
@@ -29,6 +30,7 @@ _STAGES = {
     "decode": "Decoding",
     "write": "Writing the file",
 }
+_LONG_ROWS = ("Image", "Negative prompt", "Safety check", "Notes")
 _ANNOUNCED_PERCENT = 25  # screen readers announce progress in these steps, not every denoising step
 
 
@@ -197,6 +199,7 @@ def _prompt_block(shown: Shown) -> str:
 def _settings(shown: Shown) -> str:
     request, result = shown.request, shown.job.result or {}
     rows = {
+        "Image": image_field.settings(request),
         "Size": f"{request.width} x {request.height}",
         "Frames": f"{request.num_frames} at {request.fps} fps",
         "Steps": request.num_inference_steps,
@@ -212,11 +215,12 @@ def _settings(shown: Shown) -> str:
         "Notes": " ".join(_sentence(note) for note in result.get("notes", [])) or None,
     }
     parts = (_row(name, str(value)) for name, value in rows.items() if value is not None)
-    return f'<dl class="hl-settings">{"".join(parts)}</dl>'
+    image = "" if request.image is None else image_field.thumbnail(request.image)
+    return f'{image}<dl class="hl-settings">{"".join(parts)}</dl>'
 
 
 def _row(name: str, value: str) -> str:
-    is_long = ' class="hl-long"' if name in ("Negative prompt", "Safety check", "Notes") else ""
+    is_long = ' class="hl-long"' if name in _LONG_ROWS else ""
     return f"<div{is_long}><dt>{name}</dt><dd>{escape(value)}</dd></div>"
 
 
@@ -233,8 +237,11 @@ def _card(job: Job, is_watched: bool, now: float) -> str:
     picture = '<span class="hl-none"></span>'
     if job.status == "succeeded":
         picture = f'<img loading="lazy" src="poster/{job.job_id}.jpg" alt="">'
+    elif job.request.image is not None:
+        picture = f'<img loading="lazy" src="image/{job.request.image.sha256}.jpg" alt="">'
     about_it = (
-        f"{job.request.width}x{job.request.height}, {job.request.num_frames} frames, {_ago(now - job.created_at)}"
+        f"{job.request.width}x{job.request.height}, {job.request.num_frames} frames, "
+        f"{'' if job.request.image is None else 'from an image, '}{_ago(now - job.created_at)}"
     )
     current = ' aria-current="true"' if is_watched else ""
     return (

@@ -1,23 +1,26 @@
 """The form of the page: labels of its fields, and conversion between their texts and a request.
 
 All fields are text fields, so that only the schema validates them: number fields of browsers return nothing for input
-they reject, and round large seeds. Independent of Gradio.
+they reject, and round large seeds. The text of an image is its SHA-256. Independent of Gradio.
 """
 
 from __future__ import annotations
 
 import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..errors import FieldProblem, HunyuanLocalError, InvalidRequestError, StoreError
+from ..images import InputImage
 from ..schema import GenerationRequest, parse_size
 from ..server.error_answers import SEE_LOG
 
 # In the order on the page.
 LABELS = {
     "prompt": "Prompt",
+    "image": "Image",
+    "image_fit": "Image fit",
     "model": "Model",
     "size": "Size",
     "num_frames": "Frames",
@@ -41,16 +44,19 @@ _NOT_OF_THE_REQUEST = ("model", "profile", "size")
 _WHOLE = re.compile(r"[+-]?[0-9]{1,30}")
 _REAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 _NAMED = re.compile(r"^([a-z_]+)='([^']*)':")  # the start of a ConfigError's message: option and value
-_NO_VALUE_SHOWN = ("prompt", "negative_prompt", "original_prompt")
+_NO_VALUE_SHOWN = ("prompt", "negative_prompt", "original_prompt", "image")
 
 Fields = Mapping[str, str]
 
 
-def read_request(fields: Fields) -> GenerationRequest:
+def read_request(fields: Fields, find_image: Callable[[str], InputImage]) -> GenerationRequest:
     """The request in the fields; empty fields are left to the model's defaults.
 
+    Args:
+        find_image: returns the image with a SHA-256; raises ValueError with the rule if there is none.
+
     Raises:
-        InvalidRequestError: lists every field that is not a number or that the schema refuses.
+        InvalidRequestError: lists every field that is not a number, that the schema refuses, or whose image is missing.
     """
     problems: list[FieldProblem] = []
     given: dict[str, Any] = {}
@@ -59,7 +65,7 @@ def read_request(fields: Fields) -> GenerationRequest:
         if name in _NOT_OF_THE_REQUEST or (name != "prompt" and not text.strip()):
             continue
         try:
-            given[name] = _read(name, text)
+            given[name] = find_image(text) if name == "image" else _read(name, text)
         except ValueError as error:
             problems.append(FieldProblem(name, text, str(error)))
     try:
@@ -141,6 +147,8 @@ def _read(name: str, text: str) -> Any:
 def _write(name: str, value: Any) -> str:
     if value is None or value == GenerationRequest.model_fields[name].default:
         return ""
+    if isinstance(value, InputImage):
+        return value.sha256
     return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 

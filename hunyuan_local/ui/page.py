@@ -12,10 +12,11 @@ from typing import Any, get_args
 
 import gradio as gr
 
-from ..errors import HunyuanLocalError
+from ..errors import FieldProblem, HunyuanLocalError, InvalidRequestError
+from ..images import DEFAULT_FIT, ImageFit
 from ..schema import GenerationRequest, RewriteMode, field_limits
 from ..server.error_answers import SEE_LOG
-from . import cards
+from . import cards, image_field
 from .actions import Studio
 from .form import LABELS, NAMES, SIZES, sentences
 
@@ -40,25 +41,6 @@ _SHOW_STAGE = """() => {
 _WHOLE, _REAL = ("num_frames", "num_inference_steps", "seed", "fps"), ("guidance_scale", "flow_shift", "true_cfg_scale")
 _NUMBERS = (*_WHOLE, *_REAL)
 _WITH_INFO = ("true_cfg_scale", "fps")
-
-
-def make_theme() -> gr.themes.Base:
-    """Colours with enough contrast, and system fonts, so that nothing is downloaded."""
-    fonts = ["system-ui", "sans-serif"]
-    theme = gr.themes.Default(
-        primary_hue="blue",
-        secondary_hue="blue",
-        neutral_hue="slate",
-        font=fonts,
-        font_mono=["ui-monospace", "monospace"],
-    )
-    return theme.set(
-        button_primary_background_fill="*primary_700", button_primary_background_fill_hover="*primary_800",
-        button_primary_background_fill_dark="*primary_700", button_primary_background_fill_hover_dark="*primary_600",
-        body_text_color_subdued="*neutral_600", body_text_color_subdued_dark="*neutral_300",
-        block_info_text_color="*neutral_600", block_info_text_color_dark="*neutral_300",
-        input_placeholder_color="*neutral_500", input_placeholder_color_dark="*neutral_400",
-    )  # fmt: skip
 
 
 def build_page(studio: Studio) -> gr.Blocks:
@@ -94,6 +76,7 @@ class _Page:
         self.fields["prompt"] = gr.Textbox(
             label=LABELS["prompt"], lines=4, max_lines=10, placeholder="Describe the video", elem_id="hl-prompt",
         )  # fmt: skip
+        self._add_image_field()
         with gr.Row():
             self.fields["model"] = gr.Dropdown(
                 studio.model_choices(), value=first["model"], label=LABELS["model"], min_width=130
@@ -130,6 +113,17 @@ class _Page:
         self.make = gr.Button("Generate", variant="primary", size="lg", elem_id="hl-make")
         self.notes = gr.HTML("", elem_id="hl-notes")
 
+    def _add_image_field(self) -> None:
+        """The input image, shown only for a model that takes one."""
+        # The script writes the image's SHA-256 into this field.
+        self.fields["image"] = gr.Textbox(label=LABELS["image"], visible="hidden", elem_id="hl-image-value")
+        with gr.Column(visible=self.studio.own.takes_image, elem_id="hl-image") as self.image_group:
+            self.picture = gr.HTML(image_field.field(None), js_on_load=image_field.script())
+            gr.HTML(image_field.messages(), elem_id="hl-image-said")
+            self.fields["image_fit"] = gr.Radio(
+                get_args(ImageFit), value=DEFAULT_FIT, label=LABELS["image_fit"], info=_info("image_fit")
+            )
+
     def _add_result(self) -> None:
         with gr.Tabs() as self.tabs:
             with gr.Tab("Video", id="video"):
@@ -160,6 +154,11 @@ class _Page:
         self.fields["model"].change(
             self.on_model, [self.fields["model"], self.fields["size"], self.model_before],
             [*(self.fields[name] for name in (*_NUMBERS, "size")), self.model_before], **_PLAIN,
+        )  # fmt: skip
+        gr.on(
+            [self.fields["image"].change, self.fields["model"].change],
+            self.on_image, [self.fields["image"], self.fields["model"]], [self.image_group, self.picture],
+            trigger_mode="always_last", **_PLAIN,
         )  # fmt: skip
         self.blocks.load(self.on_load, [self.draft, *looks_at], [*fields, self.watched, *shown], **_PLAIN).then(
             self.on_change, [*fields, self.modes],
@@ -246,6 +245,20 @@ class _Page:
         placeholders = [gr.Textbox(placeholder=defaults[name]) for name in _NUMBERS]
         return [*placeholders, defaults["size"] if size in ("", old["size"]) else gr.skip(), model]
 
+    def on_image(self, digest: str, model: str) -> list[Any]:
+        """On another image or model, show the image if the model takes one; a hidden image stays in the form."""
+        try:
+            config = self.studio.load_model(model)
+            if not config.takes_image:
+                return [gr.Column(visible=False), gr.skip()]
+            image = self.studio.images.find(digest) if digest else None
+            return [gr.Column(visible=True), image_field.field(image, sizes=config.image_sizes)]
+        except ValueError as error:
+            said = _sentences_of(InvalidRequestError([FieldProblem("image", None, str(error))]))[0]
+            return [gr.Column(visible=True), image_field.field(None, said)]
+        except HunyuanLocalError:  # the outlook shows the error
+            return [gr.skip(), gr.skip()]
+
     # Shared by the handlers
 
     def _look(self, watched: str | None, page: int) -> tuple[str | None, dict[str, Any]]:
@@ -262,7 +275,8 @@ class _Page:
     def _fill(self, texts: dict[str, str]) -> dict[str, Any]:
         """Form updates for these texts; adds the mode to the choices first, so that it can be selected."""
         profile = gr.Dropdown(choices=self._profiles((), texts["profile"]), value=texts["profile"])
-        return texts | {"profile": profile, "rewrite": texts["rewrite"] or "off"}
+        chosen = {"rewrite": texts["rewrite"] or "off", "image_fit": texts["image_fit"] or DEFAULT_FIT}
+        return texts | {"profile": profile} | chosen
 
     def _profiles(self, modes: Sequence[str], chosen: str) -> list[tuple[str, str]]:
         choices = self.studio.profile_choices(tuple(modes))

@@ -60,9 +60,9 @@ def write_snippets(
     known_as = model.name if model.name in model_names() else model.source  # a folder, or a Hub id
     missing = _server_options(request, model)
     return [
-        *(_curl(dialect, title, request, dict(model.defaults), base_url, with_key) for dialect, title in _TITLES),
-        Snippet("Python", _python(request, known_as, profile), missing),
-        Snippet("Command line", _command_line(request, known_as, profile), missing),
+        *(_curl(dialect, title, request, model, base_url, with_key) for dialect, title in _TITLES),
+        Snippet("Python", _python(request, model, known_as, profile), missing),
+        Snippet("Command line", _command_line(request, model, known_as, profile), missing),
     ]
 
 
@@ -81,10 +81,12 @@ def _server_options(request: GenerationRequest, model: ModelConfig) -> tuple[str
 
 
 def _curl(
-    dialect: _Dialect, title: str, request: GenerationRequest, defaults: dict[str, Any], base_url: str, with_key: bool
+    dialect: _Dialect, title: str, request: GenerationRequest, model: ModelConfig, base_url: str, with_key: bool
 ) -> Snippet:
+    if model.takes_image and request.image is None:
+        return Snippet(title, f"# Choose an image first: the videos of {model.name} begin with one.")
     # Send the model's defaults where the dialect has its own defaults, since the form means the model's.
-    filled = {name: value for name, value in defaults.items() if name in dialect.CAPABILITIES.defaults}
+    filled = {name: value for name, value in dict(model.defaults).items() if name in dialect.CAPABILITIES.defaults}
     try:
         wire = dialect.request_to_wire(request.with_defaults(filled), allow_loss=True)
     except RequestLossError as error:
@@ -111,10 +113,10 @@ def _result_path(dialect: _Dialect) -> str:
     return dialect.RESULT_PATH.format(job_id="$ID")
 
 
-def _python(request: GenerationRequest, model: str, profile: str) -> str:
+def _python(request: GenerationRequest, config: ModelConfig, model: str, profile: str) -> str:
     backend = [repr("local"), f"model={model!r}", *([f"profile={profile!r}"] if profile else [])]
-    fields = "".join(f"    {name}={value!r},\n" for name, value in _given(request).items())
-    return (
+    fields = "".join(f"    {name}={value!r},\n" for name, value in _given(request, config).items())
+    return _about_image(request, config) + (
         "from pathlib import Path\n\n"
         "from hunyuan_local import GenerationContext, GenerationRequest, get_backend\n\n"
         f"backend = get_backend({', '.join(backend)})\n"
@@ -124,17 +126,36 @@ def _python(request: GenerationRequest, model: str, profile: str) -> str:
     )
 
 
-def _command_line(request: GenerationRequest, model: str, profile: str) -> str:
-    fields = _given(request)
+def _command_line(request: GenerationRequest, config: ModelConfig, model: str, profile: str) -> str:
+    fields = _given(request, config)
     prompt = fields.pop("prompt")
     flags = {"model": model, **({"profile": profile} if profile else {}), **fields}
     parts = [f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in flags.items()]
     # After "--", a prompt may begin with a dash.
-    return _multiline(["hunyuan-local generate", *parts, f"-- {shlex.quote(prompt)}"])
+    call = _multiline(["hunyuan-local generate", *parts, f"-- {shlex.quote(prompt)}"])
+    return _about_image(request, config) + call
 
 
-def _given(request: GenerationRequest) -> dict[str, Any]:
-    return request.model_dump(exclude_defaults=True)
+def _given(request: GenerationRequest, model: ModelConfig) -> dict[str, Any]:
+    """The fields that are set, with a file name as the image, which the server knows without its name."""
+    given = request.model_dump(exclude_defaults=True)
+    return given | {"image": _image_file(request)} if model.takes_image else given
+
+
+def _image_file(request: GenerationRequest) -> str:
+    if request.image is None:
+        return "image.png"
+    ending = {"JPEG": "jpg", "JPEG2000": "jp2"}.get(request.image.format, request.image.format.lower())
+    return f"image.{ending}"
+
+
+def _about_image(request: GenerationRequest, model: ModelConfig) -> str:
+    """A comment on the image's file, for Python and shells."""
+    if not model.takes_image:
+        return ""
+    image = request.image
+    about = "" if image is None else f", {image.width}x{image.height}, SHA-256 {image.sha256}"
+    return f"# {_image_file(request)} is the file of your image{about}\n"
 
 
 def _multiline(parts: list[str]) -> str:

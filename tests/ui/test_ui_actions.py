@@ -14,7 +14,7 @@ from hunyuan_local.durations import in_words
 from hunyuan_local.errors import HunyuanLocalError, InvalidRequestError, QueueFullError
 from hunyuan_local.jobs.worker_reports import WorkerReport
 from hunyuan_local.planner import Machine
-from hunyuan_local.schema import Progress
+from hunyuan_local.schema import GenerationRequest, Progress
 from hunyuan_local.server.error_answers import UnknownJobError, VideoNotReadyError
 from hunyuan_local.ui import actions as studio_module
 from hunyuan_local.ui.actions import PAGE_SIZE, Studio
@@ -148,7 +148,7 @@ def test_the_measured_time_is_that_of_the_jobs(studio: Studio, stage: Stage) -> 
 
 def outlook_on(machine: Machine, **more: str) -> Outlook:
     planner = Planner(load_model_config, lambda: machine)
-    request = studio_module.read_request({"prompt": "a fox", "size": "1280x720", "num_frames": "129"})
+    request = GenerationRequest(prompt="a fox", width=1280, height=720, num_frames=129)
     return planner.look_ahead(request, "hunyuan-video", more.get("profile", "auto"), [])
 
 

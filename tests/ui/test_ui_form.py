@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import pytest
+from image_files import PICTURE
 
 from hunyuan_local.errors import ConfigError, InvalidRequestError, StoreError
+from hunyuan_local.images import InputImage, check_image
 from hunyuan_local.schema import MAX_SEED, GenerationRequest
-from hunyuan_local.ui.form import LABELS, NAMES, SIZES, read_request, sentences, write_fields
+from hunyuan_local.ui import form
+from hunyuan_local.ui.form import LABELS, NAMES, SIZES, sentences, write_fields
 
+IMAGE = check_image(PICTURE)
 FULL = GenerationRequest(
     prompt="a fox", negative_prompt="rain", width=64, height=48, num_frames=5, num_inference_steps=3, seed=MAX_SEED,
-    guidance_scale=6.5, true_cfg_scale=2.0, flow_shift=7.0, fps=12, rewrite="normal",
+    guidance_scale=6.5, true_cfg_scale=2.0, flow_shift=7.0, fps=12, rewrite="normal", image=IMAGE, image_fit="pad",
 )  # fmt: skip
+
+
+def find(digest: str) -> InputImage:
+    if digest != IMAGE.sha256:
+        raise ValueError("is not kept on the server any more; choose it again")
+    return IMAGE
+
+
+def read_request(fields: dict[str, str]) -> GenerationRequest:
+    return form.read_request(fields, find)
 
 
 def refused(**fields: str) -> list[str]:
@@ -65,6 +79,8 @@ def test_a_size_may_be_written_in_several_ways(size: str) -> None:
         ("guidance_scale", "6,5", "Guidance 6,5 must be a number, such as 6.5; leave empty for the default."),
         ("guidance_scale", "nan", "Guidance nan must be a number, such as 6.5; leave empty for the default."),
         ("guidance_scale", "1e999", "Guidance inf must be a finite number from 0.0 to 100.0."),
+        ("image", "0" * 64, "Image is not kept on the server any more; choose it again."),
+        ("image_fit", "pad", "Image fit pad has no effect without image; give an image, or leave it out."),
         ("prompt", "  ", "Prompt: the prompt is empty; describe what the video shows."),
     ],
 )

@@ -8,7 +8,8 @@ import rich_click as click
 PANELS: dict[str, tuple[str, ...]] = {
     "Video": (
         "--size", "--width", "--height", "--num-frames", "--num-inference-steps", "--seed", "--seeds", "--fps",
-        "--image", "--image-fit", "--stability", "--negative-prompt", "--guidance-scale", "--true-cfg-scale", "--flow-shift",
+        "--image", "--image-fit", "--stability", "--negative-prompt", "--guidance-scale", "--true-cfg-scale",
+        "--flow-shift",
     ),
     "Model and device": ("--model", "--revision", "--profile", "--lora", "--accept-licence"),
     "Machine": ("--gpu", "--gpu-memory", "--host-memory", "--num-gpus", "--videos", "--all"),
