@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +112,7 @@ def train(
                 modules | averaged,
                 Optimiser(muon, adamw, muon_lr=3e-3 * cycle.peak, adamw_lr=1e-3 * cycle.peak),
                 lambda step, draw=draw: draw(np.random.default_rng([seed, 20, step])),
+                plan={"seed": seed, "cycle": asdict(cycle), "buckets": [asdict(bucket) for bucket in buckets]},
                 rate_from=first,
                 after_step=average_all,
             )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -108,30 +110,48 @@ def run_stage(
     optimiser: Optimiser,
     loss_of_step: Callable[[int], torch.Tensor],
     *,
+    plan: dict[str, object],
     clip: float = 1.0,
     rate_from: int = 0,
     after_step: Callable[[int], None] = lambda step: None,
-    save_every: int = 200,
+    save_seconds: float = 120.0,
 ) -> None:
     """Train up to step ``steps``, logging to ``<name>.jsonl`` and resuming from ``<name>.pt``.
 
     Every step draws its data from its own number, so a resumed run sees the same clips as an
     undisturbed one. The learning rate's schedule runs from step ``rate_from`` to ``steps``.
+
+    Args:
+        plan: what the result depends on (seed, rates, sizes), as JSON values. The state keeps it.
+        save_seconds: least time between two saved states; SIGTERM saves one at once and ends the process.
+
+    Raises:
+        FloatingPointError: a loss is not finite.
+        ValueError: the state in ``work_dir`` was made under another plan.
     """
     work_dir.mkdir(parents=True, exist_ok=True)
     state_path = work_dir / f"{name}.pt"
+    plan = json.loads(json.dumps(plan | {"steps": steps, "rate_from": rate_from}))
     start = 0
     if state_path.exists():
         state = torch.load(state_path, weights_only=True)
         start = state["step"]
+        if start > rate_from and start < steps and state["plan"] != plan:
+            raise ValueError(f"{state_path} has the plan {state['plan']}, not {plan}: use another work directory")
         for key, module in modules.items():
             module.load_state_dict(state[key])
-        optimiser.load_state_dict(state["optimiser"])
+        if start < steps:
+            optimiser.load_state_dict(state["optimiser"])
     if start >= steps:
         return
-    began = time.monotonic()
+
+    def save(done: int) -> None:
+        state = {key: module.state_dict() for key, module in modules.items()}
+        save_atomically(state | {"step": done, "optimiser": optimiser.state_dict(), "plan": plan}, state_path)
+
+    began = saved = time.monotonic()
     running = math.nan
-    with (work_dir / f"{name}.jsonl").open("a") as log:
+    with (work_dir / f"{name}.jsonl").open("a") as log, _termination() as terminated:
         for step in range(start, steps):
             loss = loss_of_step(step)
             if not torch.isfinite(loss):
@@ -147,6 +167,19 @@ def run_stage(
                 log.write("\n")
                 log.flush()
                 print(f"{name} {done}/{steps} loss {running:.5f} {seconds:.2f} s/step", flush=True)
-            if done % save_every == 0 or done == steps:
-                state = {key: module.state_dict() for key, module in modules.items()}
-                save_atomically(state | {"step": done, "optimiser": optimiser.state_dict()}, state_path)
+            if done == steps or terminated or time.monotonic() - saved > save_seconds:
+                save(done)
+                saved = time.monotonic()
+            if terminated:
+                raise SystemExit(f"{name}: saved at step {done} of {steps}; run the same command again to resume")
+
+
+@contextmanager
+def _termination() -> Iterator[list[int]]:
+    """Collect SIGTERM, so that a stage can save before it ends; empty until one arrives."""
+    received: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, before)
