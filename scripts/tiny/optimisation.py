@@ -22,6 +22,39 @@ def autocast() -> torch.autocast:
     return torch.autocast("cpu", torch.bfloat16, enabled=cpu_has_bfloat16())
 
 
+class Float32Muon(torch.optim.Muon):
+    """torch's Muon with its matrix products in float32.
+
+    torch computes them in bfloat16, which takes many times longer where a processor only emulates it.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        """One update with Nesterov momentum and without weight decay, as ``torch.optim.Muon`` does it."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                buffer = self.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
+                buffer.lerp_(parameter.grad, 1 - group["momentum"])
+                update = parameter.grad.lerp(buffer, group["momentum"])
+                rows, columns = parameter.shape
+                rate = group["lr"] * math.sqrt(max(1, rows / columns))
+                parameter.add_(_orthogonal(update, group["ns_coefficients"], group["ns_steps"]), alpha=-rate)
+
+
+def _orthogonal(matrix: torch.Tensor, coefficients: tuple[float, float, float], steps: int) -> torch.Tensor:
+    """The nearest semi-orthogonal matrix, roughly: the Newton-Schulz iteration of ``torch.optim.Muon``."""
+    a, b, c = coefficients
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T if tall else matrix
+    x = x / x.norm().clamp_min(1e-7)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.T if tall else x
+
+
 class Optimiser:
     """Muon for the weights of matrices and convolutions, AdamW for everything else.
 
@@ -43,7 +76,8 @@ class Optimiser:
         self.others = list(adamw)
         self.newest_tap_only = newest_tap_only
         self.flat = [nn.Parameter(self._flatten(p.data)) for p in self.kernels]
-        self.muon = torch.optim.Muon(self.flat, lr=muon_lr, weight_decay=0.0, momentum=0.95)
+        muon_class = torch.optim.Muon if cpu_has_bfloat16() else Float32Muon
+        self.muon = muon_class(self.flat, lr=muon_lr, weight_decay=0.0, momentum=0.95)
         self.adamw = torch.optim.AdamW(self.others, lr=adamw_lr, betas=(0.9, 0.98), weight_decay=0.0)
         self.rates = ((self.muon, muon_lr), (self.adamw, adamw_lr))
 
