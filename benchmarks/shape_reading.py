@@ -65,8 +65,8 @@ class Reading:
     iou: float = 0.0
     margin: float = 0.0
     ghost: float = 0.0
-    ghost_levels: float = 0.0
     found: bool = False
+    ghost_levels: float = 0.0
 
 
 def judge(
@@ -110,7 +110,7 @@ def read_clip(frames: np.ndarray) -> Reading:
     fits = [_fit_shapes(covers[f], strays[i], places[f]) for i, f in enumerate(sampled)]
     ious = {shape: float(np.mean([fit[shape][0] for fit in fits])) for shape in SHAPES}
     best, second = sorted(SHAPES, key=ious.__getitem__, reverse=True)[:2]
-    pairs = zip(distances, fits, strict=True)
+    away = [float(distance[fit[best][2]].max(initial=0)) for distance, fit in zip(distances, fits, strict=True)]
     return Reading(
         background=background,
         colour=colour,
@@ -119,9 +119,7 @@ def read_clip(frames: np.ndarray) -> Reading:
         iou=round(ious[best], 4),
         margin=round(ious[best] - ious[second], 4),
         ghost=round(float(np.mean([fit[best][1] for fit in fits])), 4),
-        ghost_levels=round(
-            max(float(d[fit[best][2]].max(initial=0)) for d, fit in zip(distances, fits, strict=True)), 1
-        ),
+        ghost_levels=round(max(away), 1),
         found=True,
     )
 

@@ -165,7 +165,7 @@ def summary(records: Sequence[Record]) -> str:
         if chosen:
             cells = "".join(f"{_percent(chosen, word):12.1f}" for word in (*WORDS, "all"))
             lines.append(f"{name:10}{len(chosen):5}{cells}{np.mean([r.iou for r in chosen]):5.2f}")
-    return "\n".join([*lines, "", outlines(records)])
+    return "\n".join(lines)
 
 
 def outlines(records: Sequence[Record]) -> str:
@@ -277,7 +277,7 @@ def run_plan(options: argparse.Namespace, generate: Generate, read: Read, folder
         records = list(measure(tasks, folder, generate, read, options.keep is not None))
         seconds = time.monotonic() - start
         print(f"\n== {run}: {len(records)} videos, {seconds:.0f} s ==\n")
-        print(summary(records), colour_table(records), failures(records), sep="\n\n", flush=True)
+        print(summary(records), outlines(records), colour_table(records), failures(records), sep="\n\n", flush=True)
         if options.sheet and not done:
             contact_sheet(records).save(options.sheet)
         done += [replace(r, stills=None) for r in records]
