@@ -52,7 +52,7 @@ class Steps:
 
 # Anew, and from the weights of a finished checkpoint.
 ANEW = Steps(1500, 850, 480)
-CONTINUED = Steps(0, 500, 240)
+CONTINUED = Steps(0, 900, 240)
 
 
 def build() -> AutoencoderKLHunyuanVideo:
