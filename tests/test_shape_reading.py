@@ -187,3 +187,12 @@ def test_noise_alone_is_wrong():
 
 def test_missing_clip_is_wrong_in_all():
     assert not any(judge(None, RED_CIRCLE).values())
+
+
+def test_a_ghost_fainter_than_the_noise_limit_is_measured_in_levels():
+    faint = 12.0
+    clip = drawn(lambda f: circle(50 + f)).astype(np.float32)
+    clip[..., 1] += faint * np.stack([circle(110)] * 17)
+    reading = read_clip(to_uint8(clip / 255))
+    assert reading.ghost == 0
+    assert faint - 1 <= reading.ghost_levels <= faint + 1

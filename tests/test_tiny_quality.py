@@ -190,3 +190,33 @@ def test_whole_command_with_a_stand_in(tmp_path, capsys):
     assert content["records"][0]["task"]["run"] == {"steps": 8, "frames": 17, "orientation": "landscape"}
     assert sheet.stat().st_size > 1000
     assert "== 8 steps, 17 frames, portrait: 2 videos" in capsys.readouterr().out
+
+
+# Prompts with parts left out
+
+
+def test_a_word_that_the_prompt_does_not_say_may_be_any():
+    combination = combinations()[0]
+    other = Reading("navy", "white", "down", "triangle", 0.97, 0.2, 0.0, True)
+    assert tiny_quality.judge(other, combination, ()) == dict.fromkeys(tiny_quality.WORDS, True)
+    assert tiny_quality.judge(other, combination, ("colour",))["colour"] is False
+
+
+def test_a_shape_that_the_prompt_does_not_say_has_to_be_whole():
+    dented = Reading("navy", "white", "down", "triangle", 0.80, 0.2, 0.0, True)
+    assert tiny_quality.judge(dented, combinations()[0], ())["shape"] is False
+
+
+def test_partial_tasks_say_what_their_prompt_keeps():
+    for task in make_tasks(RUN, 1, partial=True):
+        assert 0 <= len(task.said) <= 3
+        assert ("colour" in task.said) == (task.combination.colour in task.prompt.lower().replace("navy blue", "navy"))
+
+
+def test_the_worst_twentieth_and_the_strongest_ghost_are_printed():
+    made = [Reading("black", "red", "left", "circle", iou, 0.2, 0.0, True, ghost) for iou, ghost in
+            [*[(0.98, 3.0)] * 95, *[(0.5, 12.0)] * 5]]  # fmt: skip
+    every = [Record(Task(RUN, combinations()[0], "", LANDSCAPE, 0), reading) for reading in made]
+    said = tiny_quality.outlines(every)
+    assert "mean IoU 0.956" in said
+    assert "strongest ghost 12 levels" in said

@@ -1,14 +1,15 @@
 """Trains the video autoencoder of the built-in checkpoint: on single frames, on clips, then its decoder alone.
 
 A plain autoencoder on the mode of the posterior: no sampling and no KL term. Its latents are
-brought to zero mean and unit spread, channel by channel, inside its own 1x1x1 convolutions.
+brought to zero mean and unit spread, channel by channel, inside its own 1x1x1 convolutions. A linear map of them
+shows the colours, which previews use.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,31 +17,42 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKLHunyuanVideo
 from diffusers.models.autoencoders.autoencoder_kl_hunyuan_video import HunyuanVideoCausalConv3d
+from torch import nn
 
 from . import world
 from .optimisation import Optimiser, autocast, run_stage
 
-IMAGE_STEPS = 1500
-CLIP_STEPS = 850
-# The norms depend on the whole frame, so crops give them other statistics: after the clip stage, green on
-# grey decoded as yellow in whole frames, which the mean PSNR over all clips does not show. Training on
-# these clips alone broke red on grey, so the second cycle uses everything on grey.
-DECODER_CYCLES = (240, 240)
-WEAK = (("green",), tuple(world.COLOURS))
-WEAK_BACKGROUND, WEAK_SHARES = "grey", (0.4, 0.6)
 # In units of the latents' spread: noise that denoising leaves must not change the decoded video.
 DECODER_NOISE = 0.1
+JOINT_NOISE = 0.05
+# How much the distance between a linear map of the latents and the mean colours of their pixels counts.
+COLOUR_WEIGHT = 0.5
 CROP = 64
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Crops per step of the first two stages, and length of the clips in each stage."""
+    """Crops or whole pictures per step of the first stage; (clips, frames) per step of the second, in turn; frames of
+    the last."""
 
-    images: int = 16
-    clips: int = 4
-    crop_frames: int = 9
+    crops: int = 16
+    pictures: int = 6
+    clips: tuple[tuple[int, int], ...] = ((2, 5), (1, 13))
     whole_frames: int = 17
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Steps of each stage: on single frames, on clips, and of the decoder alone."""
+
+    image: int
+    clip: int
+    decoder: int
+
+
+# Anew, and from the weights of a finished checkpoint.
+ANEW = Steps(1500, 850, 480)
+CONTINUED = Steps(0, 900, 240)
 
 
 def build() -> AutoencoderKLHunyuanVideo:
@@ -65,60 +77,95 @@ def decode(vae: AutoencoderKLHunyuanVideo, latents: torch.Tensor) -> torch.Tenso
     return vae.decoder(vae.post_quant_conv(latents))
 
 
+class ColourMap(nn.Module):
+    """The linear map from scaled latents to the mean colours of their pixels that fits the last clips best.
+
+    Keeps running sums of a weighted least-squares problem. The encoder follows the map, the map follows
+    the encoder: the colour becomes linear in the latents, whatever the map is.
+    """
+
+    DECAY = 0.985
+    # As preview.fit: noise in the latents, so that the map does not rely on directions that hardly vary.
+    NOISE = 0.3
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.register_buffer("gram", torch.zeros(channels + 1, channels + 1, dtype=torch.float64))
+        self.register_buffer("cross", torch.zeros(channels + 1, 3, dtype=torch.float64))
+
+    def loss(self, latents: torch.Tensor, pixels: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+        """Add a batch and return its weighted mean squared distance from the map; all as ``encode`` has them."""
+        rows = latents.float().movedim(1, -1).flatten(0, -2)
+        rows = torch.cat([rows, torch.ones_like(rows[:, :1])], dim=1)
+        colours = to_latent_grid(pixels).movedim(1, -1).flatten(0, -2)
+        weight = 1 + 8 * to_latent_grid(masks).movedim(1, -1).flatten(0, -2)
+        weight = weight / weight.sum()
+        with torch.no_grad():
+            weighted = (rows * weight).double()
+            noise = torch.eye(rows.shape[1], dtype=torch.float64) * self.NOISE**2
+            noise[-1, -1] = 1e-6
+            self.gram.mul_(self.DECAY).add_(weighted.T @ rows.double() + noise)
+            self.cross.mul_(self.DECAY).add_(weighted.T @ colours.double())
+            solution = torch.linalg.solve(self.gram, self.cross).float()
+        return ((rows @ solution - colours).square() * weight).sum()
+
+
+def to_latent_grid(pixels: torch.Tensor) -> torch.Tensor:
+    """Mean of the pixels of each latent: [B, C, F, H, W] to [B, C, (F-1)/4+1, H/8, W/8].
+
+    The first latent stands for one frame, every other one for four; each for 8x8 pixels.
+    """
+    three_more_of_the_first = pixels[:, :, :1].expand(-1, -1, 3, -1, -1)
+    return F.avg_pool3d(torch.cat([three_more_of_the_first, pixels], dim=2), (4, 8, 8))
+
+
 def train(
-    vae: AutoencoderKLHunyuanVideo,
-    work_dir: Path,
-    seed: int,
-    image_steps: int,
-    clip_steps: int,
-    decoder_cycles: tuple[int, ...],
-    clips: int,
-    sizes: Sizes,
+    vae: AutoencoderKLHunyuanVideo, work_dir: Path, seed: int, steps: Steps, clips: int, sizes: Sizes, origin: str
 ) -> None:
-    """Run all stages; before the last one, normalise the latents by the statistics of ``clips`` clips."""
+    """Run all stages; before the last one, normalise the latents by the statistics of ``clips`` clips.
+
+    Args:
+        origin: what the weights of ``vae`` are before training, for the plan in the states.
+    """
     kernels = [p for p in vae.parameters() if p.dim() == 5]
     others = [p for p in vae.parameters() if p.dim() != 5]
+    plan = {"seed": seed, "origin": origin, "sizes": asdict(sizes)}
+    colours = ColourMap(vae.config.latent_channels)
+    joint = {"vae": vae, "colours": colours}
     with _single_frame_convolutions(vae):
         run_stage(
             "autoencoder-image",
-            image_steps,
+            steps.image,
             work_dir,
-            {"vae": vae},
+            joint,
             Optimiser(kernels, others, muon_lr=5e-3, adamw_lr=1e-3, newest_tap_only=True),
-            lambda step: _image_loss(vae, np.random.default_rng([seed, 1, step]), sizes),
+            lambda step: _image_loss(vae, colours, np.random.default_rng([seed, 1, step]), sizes),
+            plan=plan,
         )
     with _last_upsampling_in_float32(vae):
         run_stage(
             "autoencoder-clip",
-            clip_steps,
+            steps.clip,
+            work_dir,
+            joint,
+            Optimiser(kernels, others, muon_lr=1.2e-3, adamw_lr=2.4e-4),
+            lambda step: _clip_loss(vae, colours, np.random.default_rng([seed, 2, step]), sizes),
+            plan=plan,
+        )
+    if not (work_dir / "autoencoder-decoder.pt").exists():
+        normalise_latents(vae, np.random.default_rng([seed, 3]), clips, sizes.whole_frames)
+    decoding = [*vae.post_quant_conv.parameters(), *vae.decoder.parameters()]
+    kernels, others = ([p for p in decoding if (p.dim() == 5) == is_kernel] for is_kernel in (True, False))
+    with _last_upsampling_in_float32(vae):
+        run_stage(
+            "autoencoder-decoder",
+            steps.decoder,
             work_dir,
             {"vae": vae},
             Optimiser(kernels, others, muon_lr=8e-4, adamw_lr=1.6e-4),
-            lambda step: _clip_loss(vae, np.random.default_rng([seed, 2, step]), sizes),
+            lambda step: _decoder_loss(vae, np.random.default_rng([seed, 5, step]), sizes.whole_frames),
+            plan=plan,
         )
-    normalise_latents(vae, np.random.default_rng([seed, 3]), clips, sizes.whole_frames)
-    decoding = [*vae.post_quant_conv.parameters(), *vae.decoder.parameters()]
-    first = 0
-    with _last_upsampling_in_float32(vae):
-        for steps, colours, share in zip(decoder_cycles, WEAK, WEAK_SHARES, strict=True):
-            weak = [c for c in world.training_combinations() if c.colour in colours and c.background == WEAK_BACKGROUND]
-            run_stage(
-                "autoencoder-decoder",
-                first + steps,
-                work_dir,
-                {"vae": vae},
-                Optimiser(
-                    [p for p in decoding if p.dim() == 5],
-                    [p for p in decoding if p.dim() != 5],
-                    muon_lr=8e-4,
-                    adamw_lr=1.6e-4,
-                ),
-                lambda step, weak=weak, share=share: _decoder_loss(
-                    vae, np.random.default_rng([seed, 5, step]), weak, share, sizes.whole_frames
-                ),
-                rate_from=first,
-            )
-            first += steps
 
 
 @torch.no_grad()
@@ -152,32 +199,38 @@ def psnr(vae: AutoencoderKLHunyuanVideo, rng: np.random.Generator, clips: int, n
     return float(np.mean(values))
 
 
-def _image_loss(vae: AutoencoderKLHunyuanVideo, rng: np.random.Generator, sizes: Sizes) -> torch.Tensor:
-    pixels, masks = _batch_of_crops(rng, sizes.images, 1)
+def _image_loss(
+    vae: AutoencoderKLHunyuanVideo, colours: ColourMap, rng: np.random.Generator, sizes: Sizes
+) -> torch.Tensor:
+    """On crops and on whole pictures in turn.
+
+    The norms depend on the whole frame, and crops give them other statistics: trained on crops alone, green on
+    grey decoded as yellow in whole frames.
+    """
+    crops = rng.uniform() < 0.5
+    pixels, masks = _batch_of_crops(rng, sizes.crops, 1) if crops else _batch(rng, sizes.pictures, 1)
     with autocast():
         latents = encode(vae, pixels)
         again = decode(vae, latents + 0.1 * _noise_like(latents, rng))
-    return _weighted_l1(again, pixels, 1 + 4 * masks) + 1e-3 * latents.float().square().mean()
+    colour = colours.loss(latents * vae.config.scaling_factor, pixels, masks)
+    distance = _weighted_l1(again, pixels, 1 + 4 * masks)
+    return distance + COLOUR_WEIGHT * colour + 1e-3 * latents.float().square().mean()
 
 
-def _clip_loss(vae: AutoencoderKLHunyuanVideo, rng: np.random.Generator, sizes: Sizes) -> torch.Tensor:
-    pixels, masks = _batch_of_crops(rng, sizes.clips, sizes.crop_frames)
+def _clip_loss(
+    vae: AutoencoderKLHunyuanVideo, colours: ColourMap, rng: np.random.Generator, sizes: Sizes
+) -> torch.Tensor:
+    pixels, masks = _batch(rng, *sizes.clips[rng.integers(len(sizes.clips))])
     with autocast():
         latents = encode(vae, pixels)
-    noisy = latents + 0.05 * _noise_like(latents, rng)
-    return _decoded_loss(vae, noisy, pixels, masks, rng) + 1e-4 * latents.float().square().mean()
+    noisy = latents + JOINT_NOISE / vae.config.scaling_factor * _noise_like(latents, rng)
+    colour = colours.loss(latents * vae.config.scaling_factor, pixels, masks)
+    distance = _decoded_loss(vae, noisy, pixels, masks, rng)
+    return distance + COLOUR_WEIGHT * colour + 1e-4 * latents.float().square().mean()
 
 
-def _decoder_loss(
-    vae: AutoencoderKLHunyuanVideo,
-    rng: np.random.Generator,
-    weak: list[world.Combination],
-    share: float,
-    num_frames: int,
-) -> torch.Tensor:
-    size = (world.LANDSCAPE, world.PORTRAIT)[rng.integers(2)]
-    combinations = weak if rng.uniform() < share else world.training_combinations()
-    pixels, masks = (part[None] for part in _draw_clip(rng, size, num_frames, combinations)[:2])
+def _decoder_loss(vae: AutoencoderKLHunyuanVideo, rng: np.random.Generator, num_frames: int) -> torch.Tensor:
+    pixels, masks = _batch(rng, 1, num_frames)
     with torch.no_grad(), autocast():
         latents = encode(vae, pixels)
     noise = DECODER_NOISE / vae.config.scaling_factor * _noise_like(latents, rng)
@@ -216,19 +269,22 @@ def _noise_like(tensor: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 
 
 def _draw_clip(
-    rng: np.random.Generator,
-    size: tuple[int, int],
-    num_frames: int,
-    combinations: list[world.Combination] | None = None,
+    rng: np.random.Generator, size: tuple[int, int], num_frames: int
 ) -> tuple[torch.Tensor, torch.Tensor, world.Scene]:
     """A random clip of the training world: pixels [3, F, H, W] in -1..1 and object mask [1, F, H, W]."""
-    combinations = combinations or world.training_combinations()
-    combination = combinations[rng.integers(len(combinations))]
-    scene = world.sample_scene(rng, combination, size, num_frames)
+    combinations = world.training_combinations()
+    scene = world.sample_scene(rng, combinations[rng.integers(len(combinations))], size, num_frames)
     frames = world.render(scene)
     masks = np.abs(frames - frames[:, :1, :1]).max(axis=-1, keepdims=True) > 0.05
     pixels = torch.from_numpy(frames).permute(3, 0, 1, 2) * 2 - 1
     return pixels, torch.from_numpy(masks.astype(np.float32)).permute(3, 0, 1, 2), scene
+
+
+def _batch(rng: np.random.Generator, batch: int, num_frames: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Whole clips in one of the two orientations."""
+    size = (world.LANDSCAPE, world.PORTRAIT)[rng.integers(2)]
+    pixels, masks = zip(*(_draw_clip(rng, size, num_frames)[:2] for _ in range(batch)), strict=True)
+    return torch.stack(pixels), torch.stack(masks)
 
 
 def _batch_of_crops(rng: np.random.Generator, batch: int, num_frames: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,150 +1,179 @@
-"""Trains the text encoders and the transformer of the built-in checkpoint together (flow matching)."""
+"""Trains a transformer and its text encoders together (flow matching), for text or for pictures with text."""
 
 from __future__ import annotations
 
 import copy
 import functools
 import itertools
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
+from diffusers import HunyuanVideoTransformer3DModel
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from . import autoencoder, captions, world
-from .optimisation import Optimiser, autocast, average, run_stage, save_atomically
-from .text import WIDTH, TextStack
+from . import captions, world
+from .clips import Batch, ClipSet
+from .optimisation import Optimiser, autocast, average, run_stage
+from .text import WIDTH
 
-# Training times are shifted as in the scheduler: sigma' = s*sigma / (1 + (s-1)*sigma).
+# The scheduler's shift of the times: sigma' = s*sigma / (1 + (s-1)*sigma).
 FLOW_SHIFT = 3.0
+# Training times have a smaller shift: the outline is decided at the small sigmas of the last steps.
+TRAINING_SHIFT = 2.0
 # Some prompts are empty, so that true guidance with a negative prompt has an unconditional prediction.
 EMPTY_PROMPT = 0.05
+# Prompts that leave out parts of the caption.
+PARTIAL_PROMPT = 0.35
+AVERAGE_DECAY = 0.998
 
 
 @dataclass(frozen=True)
 class Cycle:
-    """One cycle of the learning rate, up to ``peak`` times the base rates.
-
-    Clips of the ``WEAK`` pairs are drawn ``emphasis`` times as often as others.
-    """
+    """One cycle of the learning rate, up to ``peak`` times the base rates."""
 
     steps: int
     peak: float = 1.0
-    emphasis: float = 1.0
 
 
-# The second cycle starts from the result of the first, and its small steps at the end smooth out what one
-# cycle leaves uneven (paths, outlines). The third is for the pairs that were weakest after it: blue on
-# grey, which differs least in the latents, had bent outlines.
-CYCLES = (Cycle(2300), Cycle(4000), Cycle(800, peak=0.4, emphasis=4.0))
-WEAK = (("green", "grey"), ("blue", "grey"))
-
-
-@dataclass(frozen=True)
-class Bucket:
-    """Clips of one size and length; ``share`` is their fraction of all steps."""
-
-    size: tuple[int, int]
-    num_frames: int
-    clips: int
-    batch: int
-    share: float
+class Conditions(Protocol):
+    """Text encoders with what makes their inputs."""
 
     @property
-    def name(self) -> str:
-        return f"{self.size[0]}x{self.size[1]}x{self.num_frames}"
+    def trained(self) -> dict[str, nn.Module]: ...
+
+    def encode(self, prompts: list[str], pictures: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]: ...
 
 
-BUCKETS = (
-    Bucket(world.LANDSCAPE, 17, 900, 24, 0.38),
-    Bucket(world.PORTRAIT, 17, 900, 24, 0.38),
-    Bucket(world.LANDSCAPE, 33, 240, 12, 0.10),
-    Bucket(world.PORTRAIT, 33, 240, 12, 0.10),
-    Bucket((112, 112), 17, 120, 24, 0.04),
-)
+# A prompt for a combination, and whether it names the direction.
+Wording = Callable[[world.Combination, np.random.Generator], tuple[str, bool]]
 
 
-def build(seed: int) -> HunyuanVideoTransformer3DModel:
+def word_text(combination: world.Combination, rng: np.random.Generator) -> tuple[str, bool]:
+    """A prompt for text to video: complete, with parts left out, or empty."""
+    draw = rng.uniform()
+    if draw < EMPTY_PROMPT:
+        return "", False
+    kept = captions.without_some(rng) if draw < EMPTY_PROMPT + PARTIAL_PROMPT else captions.PARTS
+    return captions.varied(combination, rng, kept), "direction" in kept
+
+
+def word_picture(combination: world.Combination, rng: np.random.Generator) -> tuple[str, bool]:
+    """A prompt for a picture: complete, without the colour or other parts, a direction alone, or a contradiction.
+
+    The direction is always true; what contradicts the picture is another colour, shape or background.
+    """
+    draw = rng.uniform()
+    if draw < EMPTY_PROMPT:
+        return "", False
+    if draw < 0.20:
+        return captions.only_direction(combination.direction, rng), True
+    if draw < 0.35:
+        return captions.varied(captions.contradicting(combination, rng), rng), True
+    if draw < 0.50:
+        return captions.varied(combination, rng, captions.PARTS - {"colour"}), True
+    if draw < 0.65:
+        kept = captions.without_some(rng)
+        return captions.varied(combination, rng, kept), "direction" in kept
+    return captions.varied(combination, rng), True
+
+
+def build(seed: int, image_condition_type: str | None = None) -> HunyuanVideoTransformer3DModel:
     """The 13 B checkpoint's transformer class at width 128 (2.7 M parameters)."""
     torch.manual_seed(seed + 1)
     return HunyuanVideoTransformer3DModel(
         num_attention_heads=4, attention_head_dim=32, num_layers=2, num_single_layers=4, num_refiner_layers=1,
         text_embed_dim=WIDTH, pooled_projection_dim=WIDTH, rope_axes_dim=(8, 12, 12),
+        image_condition_type=image_condition_type,
     )  # fmt: skip
 
 
 def train(
+    name: str,
     transformer: HunyuanVideoTransformer3DModel,
-    text: TextStack,
-    vae: AutoencoderKLHunyuanVideo,
+    conditions: Conditions,
+    wording: Wording,
+    sets: Sequence[ClipSet],
     work_dir: Path,
     seed: int,
     cycles: tuple[Cycle, ...],
-    buckets: tuple[Bucket, ...] = BUCKETS,
+    origin: str,
 ) -> None:
-    """Train all three modules over the cycles; afterwards they have the averaged weights."""
-    sets = [_ClipSet(bucket, vae, work_dir, seed) for bucket in buckets]
-    modules = {"transformer": transformer} | text.modules
-    averaged = {f"averaged_{name}": copy.deepcopy(module) for name, module in modules.items()}
+    """Train the transformer and ``conditions.trained`` over the cycles; afterwards they have the averaged weights.
+
+    Args:
+        name: of the stage's log and state in ``work_dir``.
+        origin: what the weights are before training, for the plan in the state.
+    """
+    modules = {"transformer": transformer} | conditions.trained
+    averaged = {f"averaged_{key}": copy.deepcopy(module) for key, module in modules.items()}
     muon, adamw = [], []
-    for name, parameter in itertools.chain(*(m.named_parameters() for m in modules.values())):
-        in_block = "transformer_blocks" in name or "refiner_blocks" in name or ".layers." in f".{name}"
+    for key, parameter in itertools.chain(*(m.named_parameters() for m in modules.values())):
+        in_block = "transformer_blocks" in key or "refiner_blocks" in key or ".layers." in f".{key}"
         (muon if in_block and parameter.dim() == 2 else adamw).append(parameter)
 
+    first = 0
+
     def average_all(step: int) -> None:
-        for name, module in modules.items():
-            average(averaged[f"averaged_{name}"], module, step)
+        for key, module in modules.items():
+            average(averaged[f"averaged_{key}"], module, step, AVERAGE_DECAY)
 
     # For such short sequences, plain bfloat16 products are faster than the fused kernel, whose
     # backward pass alone took a third of a step.
     torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)  # despite its name, also on the CPU
+    draw = functools.partial(_loss, transformer, conditions, wording, sets)
+    buckets = [asdict(each.bucket) for each in sets]
     with sdpa_kernel(SDPBackend.MATH):
-        first = 0
         for cycle in cycles:
-            draw = functools.partial(_loss, transformer, text, sets, cycle.emphasis)
             run_stage(
-                "denoiser",
+                name,
                 first + cycle.steps,
                 work_dir,
                 modules | averaged,
                 Optimiser(muon, adamw, muon_lr=3e-3 * cycle.peak, adamw_lr=1e-3 * cycle.peak),
-                lambda step, draw=draw: draw(np.random.default_rng([seed, 20, step])),
+                lambda step: draw(np.random.default_rng([seed, 20, step])),
+                plan={"seed": seed, "origin": origin, "cycle": asdict(cycle), "buckets": buckets},
                 rate_from=first,
                 after_step=average_all,
             )
             first += cycle.steps
-    state = torch.load(work_dir / "denoiser.pt", weights_only=True)
-    for name, module in modules.items():
-        module.load_state_dict(state[f"averaged_{name}"])
+    state = torch.load(work_dir / f"{name}.pt", weights_only=True)
+    for key, module in modules.items():
+        module.load_state_dict(state[f"averaged_{key}"])
 
 
 def _loss(
     transformer: HunyuanVideoTransformer3DModel,
-    text: TextStack,
-    sets: list[_ClipSet],
-    emphasis: float,
+    conditions: Conditions,
+    wording: Wording,
+    sets: Sequence[ClipSet],
     rng: np.random.Generator,
 ) -> torch.Tensor:
     shares = np.array([s.bucket.share for s in sets])
-    chosen = sets[rng.choice(len(sets), p=shares / shares.sum())]
-    latents, combinations, weight = chosen.draw(rng, emphasis)
-    batch = len(combinations)
-    prompts = ["" if rng.uniform() < EMPTY_PROMPT else captions.varied(c, rng) for c in combinations]
-    # Stratified logit-normal times: one draw in each of `batch` equal slices of the unit interval.
-    quantiles = torch.from_numpy((np.arange(batch) + rng.uniform(size=batch)) / batch).clamp(1e-4, 1 - 1e-4)
+    batch = sets[rng.choice(len(sets), p=shares / shares.sum())].draw(rng)
+    prompts, directed = zip(*(wording(c, rng) for c in batch.combinations), strict=True)
+    latents, size = batch.latents, len(prompts)
+    # Stratified logit-normal times: one draw in each of `size` equal slices of the unit interval.
+    quantiles = torch.from_numpy((np.arange(size) + rng.uniform(size=size)) / size).clamp(1e-4, 1 - 1e-4)
     sigma = torch.sigmoid(1.2 * torch.special.ndtri(quantiles)).float()
-    sigma = FLOW_SHIFT * sigma / (1 + (FLOW_SHIFT - 1) * sigma)
+    sigma = TRAINING_SHIFT * sigma / (1 + (TRAINING_SHIFT - 1) * sigma)
     noise = torch.from_numpy(rng.standard_normal(tuple(latents.shape), dtype=np.float32))
     spread = sigma.view(-1, 1, 1, 1, 1)
+    noisy = (1 - spread) * latents + spread * noise
+    # As HunyuanVideoImageToVideoPipeline: the first latent frame is the encoded picture, and only the others move.
+    given = transformer.config.image_condition_type == "token_replace"
+    if given:
+        noisy = torch.cat([batch.first, noisy[:, :, 1:]], dim=2)
     # Random guidance, so that the model learns to ignore it.
-    guidance = torch.from_numpy(rng.uniform(1, 12, size=batch).astype(np.float32)) * 1000
+    guidance = torch.from_numpy(rng.uniform(1, 12, size=size).astype(np.float32)) * 1000
     with autocast():
-        prompt_embeds, pooled, mask = text.encode(prompts)
+        prompt_embeds, pooled, mask = conditions.encode(list(prompts), batch.pictures)
         velocity = transformer(
-            hidden_states=(1 - spread) * latents + spread * noise,
+            hidden_states=noisy,
             timestep=sigma * 1000,
             encoder_hidden_states=prompt_embeds,
             encoder_attention_mask=mask,
@@ -152,67 +181,22 @@ def _loss(
             guidance=guidance,
             return_dict=False,
         )[0]
-    return ((velocity.float() - (noise - latents)).square() * weight).mean()
+    squares = (velocity.float() - (noise - latents)).square() * _weights(batch, directed)
+    return squares[:, :, int(given) :].mean()
 
 
-class _ClipSet:
-    """Encoded clips of one bucket, cached in the working folder."""
+def _weights(batch: Batch, directed: Sequence[bool]) -> torch.Tensor:
+    """Loss weights [B, 1, T, H, W] of mean 1: larger where an object can be.
 
-    def __init__(self, bucket: Bucket, vae: AutoencoderKLHunyuanVideo, work_dir: Path, seed: int):
-        self.bucket = bucket
-        path = work_dir / f"latents-{bucket.name}.pt"
-        if not path.exists():
-            print(f"encoding {bucket.clips} clips of {bucket.name}", flush=True)
-            save_atomically(self._make(vae, seed), path)
-        state = torch.load(path, weights_only=True)
-        self.latents, self.indices, self.heat = state["latents"], state["indices"], state["heat"]
-        self.combinations = world.training_combinations()
-        pairs = [(self.combinations[i].colour, self.combinations[i].background) for i in self.indices]
-        self.is_weak = np.array([pair in WEAK for pair in pairs])
-
-    def draw(
-        self, rng: np.random.Generator, emphasis: float
-    ) -> tuple[torch.Tensor, list[world.Combination], torch.Tensor]:
-        """A batch: scaled latents [B, 16, T, H, W], combinations, loss weights [B, 1, T, H, W] of mean 1."""
-        count, size = len(self.latents), self.bucket.batch
-        # Sampling weights depend only on the caption, so they do not bias the conditional mean.
-        weights = np.where(self.is_weak, emphasis, 1.0)
-        chosen = rng.integers(count, size=size) if emphasis == 1 else rng.choice(count, size, p=weights / weights.sum())
-        chosen = torch.from_numpy(chosen)
-        combinations = [self.combinations[i] for i in self.indices[chosen]]
-        heat = self.heat[[list(world.DIRECTIONS).index(c.direction) for c in combinations]]
-        weight = 1 + 4 * heat
-        return self.latents[chosen].float(), combinations, weight / weight.mean(dim=(1, 2, 3, 4), keepdim=True)
-
-    @torch.no_grad()
-    def _make(self, vae: AutoencoderKLHunyuanVideo, seed: int) -> dict[str, torch.Tensor]:
-        bucket = self.bucket
-        combinations = world.training_combinations()
-        rng = np.random.default_rng([seed, 21, *bucket.size, bucket.num_frames])
-        # 7 and 180 are coprime, so any number of clips spreads evenly over the combinations.
-        indices = np.arange(bucket.clips) * 7 % len(combinations)
-        latents, masks = [], {direction: [] for direction in world.DIRECTIONS}
-        for index in indices:
-            combination = combinations[index]
-            scene = world.sample_scene(rng, combination, bucket.size, bucket.num_frames)
-            frames = world.render(scene)
-            pixels = torch.from_numpy(frames).permute(3, 0, 1, 2)[None] * 2 - 1
-            with autocast():
-                latents.append((autoencoder.encode(vae, pixels) * vae.config.scaling_factor).half())
-            covered = np.abs(frames - frames[:, :1, :1]).max(axis=-1) > 0.05
-            masks[combination.direction].append(_to_latent_grid(torch.from_numpy(covered).float()))
-        # Where an object moving in this direction can be, over all clips. It depends only on the caption,
-        # so weighting the loss by it does not bias the conditional mean.
-        heat = torch.stack([torch.stack(m).mean(dim=0) for m in masks.values()])
-        return {
-            "latents": torch.cat(latents),
-            "indices": torch.from_numpy(indices),
-            "heat": (heat / heat.amax(dim=(1, 2, 3), keepdim=True)).unsqueeze(1),
-        }
-
-
-def _to_latent_grid(masks: torch.Tensor) -> torch.Tensor:
-    """Max-pool object masks [F, H, W] to the latents' grid [(F-1)/4+1, H/8, W/8]."""
-    first, rest = masks[:1], masks[1:]
-    grouped = rest.unflatten(0, (-1, 4)).amax(dim=1)
-    return F.max_pool2d(torch.cat([first, grouped])[:, None], 8)[:, 0]
+    They depend on the prompt alone, so they do not bias the conditional mean: a prompt without a direction has the
+    places of all directions.
+    """
+    names = list(world.DIRECTIONS)
+    heat = torch.stack(
+        [
+            batch.heat[names.index(c.direction)] if told else batch.heat.amax(dim=0)
+            for c, told in zip(batch.combinations, directed, strict=True)
+        ]
+    )
+    weight = 1 + 4 * heat
+    return weight / weight.mean(dim=(1, 2, 3, 4), keepdim=True)

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKLHunyuanVideo
 
 from hunyuan_local.config import LatentPreview
 from hunyuan_local.pipeline.preview import preview_frames
 
 from . import autoencoder, world
+from .autoencoder import to_latent_grid
 
 CLIPS = 360
 CHECK_CLIPS = 72
@@ -72,15 +72,6 @@ def psnr(preview: LatentPreview, latents: torch.Tensor, colours: torch.Tensor) -
     """PSNR in dB between the preview of a clip and the clip at the latents' resolution."""
     shown = preview_frames(latents, preview, count=latents.shape[2]) / 127.5 - 1
     return float(-10 * np.log10(np.square((shown - colours[0].permute(1, 2, 3, 0).numpy()) / 2).mean()))
-
-
-def to_latent_grid(pixels: torch.Tensor) -> torch.Tensor:
-    """Mean colour of the pixels of each latent: [B, 3, F, H, W] to [B, 3, (F-1)/4+1, H/8, W/8].
-
-    The first latent stands for one frame, every other one for four; each for 8x8 pixels.
-    """
-    three_more_of_the_first = pixels[:, :, :1].expand(-1, -1, 3, -1, -1)
-    return F.avg_pool3d(torch.cat([three_more_of_the_first, pixels], dim=2), (4, 8, 8))
 
 
 def as_yaml(preview: LatentPreview) -> str:

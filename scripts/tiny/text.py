@@ -29,7 +29,16 @@ LLAMA_LAYERS = 4
 SKIPPED_LAYERS = 2
 WIDTH = 96
 
-_SPECIAL = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<pad>")
+# The template of the 13 B image-to-video checkpoint, likewise short: the picture's tokens stand for <image>.
+PICTURE_TEMPLATE = (
+    "<|start_header_id|>system<|end_header_id|>\n\n<image>\nDescribe the video.<|eot_id|>\n\n"
+    "<|start_header_id|>user<|end_header_id|>\n\n{}<|eot_id|>"
+    "<|start_header_id|>assistant<|end_header_id|>\n\n"
+)
+IMAGE_TOKEN = "<image>"
+
+_SPECIAL = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<pad>",
+            IMAGE_TOKEN)  # fmt: skip
 # Llama 3's pre-tokenizer pattern from its published tokenizer.json.
 _LLAMA3_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -48,13 +57,16 @@ class TextStack:
     crop_start: int
 
     @property
-    def modules(self) -> dict[str, nn.Module]:
+    def trained(self) -> dict[str, nn.Module]:
+        """Both encoders, by the names of the pipeline."""
         return {"text_encoder": self.text_encoder, "text_encoder_2": self.text_encoder_2}
 
-    def encode(self, prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def encode(
+        self, prompts: list[str], pictures: np.ndarray | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """What ``HunyuanVideoPipeline.encode_prompt`` computes, padded to the longest prompt only.
 
-        Right padding changes nothing: both encoders are causal and the mask hides the rest.
+        Right padding changes nothing: both encoders are causal and the mask hides the rest. Pictures are ignored.
 
         Returns:
             ``prompt_embeds`` [B, N, 96], ``pooled_prompt_embeds`` [B, 96], ``prompt_attention_mask`` [B, N].
@@ -67,10 +79,15 @@ class TextStack:
 
 
 def build(seed: int) -> TextStack:
-    """Train both tokenizers on captions, and initialise encoders for them."""
+    """Train both tokenizers on captions, complete and partial, in both templates, and initialise encoders for them."""
     rng = np.random.default_rng([seed, 10])
     corpus = [captions.varied(c, rng) for c in world.training_combinations() for _ in range(40)]
-    tokenizer = _llama_tokenizer([TEMPLATE.format(text) for text in corpus])
+    corpus += [
+        captions.varied(c, rng, captions.without_some(rng)) for c in world.training_combinations() for _ in range(20)
+    ]
+    corpus += [captions.only_direction(c.direction, rng) for c in world.training_combinations() for _ in range(4)]
+    templates = (TEMPLATE, PICTURE_TEMPLATE)
+    tokenizer = _llama_tokenizer([templates[i % 2].format(text) for i, text in enumerate(corpus)])
     tokenizer_2 = _clip_tokenizer(corpus)
     before_prompt = TEMPLATE.split("{}")[0]
     torch.manual_seed(seed)
@@ -91,6 +108,24 @@ def build(seed: int) -> TextStack:
         text_encoder_2=CLIPTextModel(clip),
         crop_start=len(tokenizer(before_prompt).input_ids),
     )
+
+
+def take_weights(stack: TextStack, checkpoint: Path) -> None:
+    """Take over the encoders of a finished checkpoint; a token that it does not know keeps its new embedding."""
+    known = PreTrainedTokenizerFast(tokenizer_file=str(checkpoint / "tokenizer/tokenizer.json")).get_vocab()
+    known_2 = json.loads((checkpoint / "tokenizer_2/vocab.json").read_text())
+    llama = LlamaModel.from_pretrained(checkpoint / "text_encoder", dtype=torch.float32)
+    clip = CLIPTextModel.from_pretrained(checkpoint / "text_encoder_2", dtype=torch.float32)
+    for new, old, vocabulary, old_vocabulary in (
+        (stack.text_encoder, llama, stack.tokenizer.get_vocab(), known),
+        (stack.text_encoder_2, clip, stack.tokenizer_2.get_vocab(), known_2),
+    ):
+        table = new.get_input_embeddings().weight.detach().clone()
+        for token, row in vocabulary.items():
+            if token in old_vocabulary:
+                table[row] = old.get_input_embeddings().weight[old_vocabulary[token]].detach()
+        embedding = next(k for k, p in old.named_parameters() if p is old.get_input_embeddings().weight)
+        new.load_state_dict(old.state_dict() | {embedding: table})
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
@@ -120,7 +155,7 @@ def _llama_tokenizer(corpus: list[str]) -> PreTrainedTokenizerFast:
         single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, tokenizer.token_to_id(bos))]
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=bos, eos_token=_SPECIAL[1], pad_token=_SPECIAL[-1],
+        tokenizer_object=tokenizer, bos_token=bos, eos_token=_SPECIAL[1], pad_token="<pad>",
         padding_side="right", model_max_length=512, clean_up_tokenization_spaces=False,
     )  # fmt: skip
 

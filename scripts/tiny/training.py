@@ -1,66 +1,169 @@
-"""The complete training: autoencoder, text encoders and transformer, the checkpoint, its latent preview."""
+"""The complete training: the autoencoder, ``tiny``, its latent preview, and ``tiny-i2v`` from its weights."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
+from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
 
-from . import autoencoder, denoiser, preview, text
+from . import autoencoder, denoiser, picture, preview, text, world
+from .clips import Bucket, ClipSet
+from .denoiser import Cycle
 from .export import export
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Number of steps per stage, and number of clips for training and measuring."""
+class Denoising:
+    """Cycles and clips of a transformer's training."""
 
-    image_steps: int
-    clip_steps: int
-    decoder_cycles: tuple[int, int]
+    cycles: tuple[Cycle, ...]
+    buckets: tuple[Bucket, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Number of steps per stage, and number of clips for training and measuring.
+
+    ``anew`` and ``from_text`` start from nothing, ``continued`` and ``from_start`` from a finished checkpoint.
+    """
+
+    anew: autoencoder.Steps
+    continued: autoencoder.Steps
+    sizes: autoencoder.Sizes
     statistics_clips: int
     check_clips: int
-    denoiser_cycles: tuple[denoiser.Cycle, ...]
-    buckets: tuple[denoiser.Bucket, ...]
+    text: Denoising
+    picture: Denoising
     preview_clips: int
     preview_check_clips: int
-    sizes: autoencoder.Sizes
 
 
-FULL = Plan(
-    autoencoder.IMAGE_STEPS,
-    autoencoder.CLIP_STEPS,
-    autoencoder.DECODER_CYCLES,
-    48,
-    12,
-    denoiser.CYCLES,
-    denoiser.BUCKETS,
-    preview.CLIPS,
-    preview.CHECK_CLIPS,
-    autoencoder.Sizes(),
+TEXT = Denoising(
+    # The second cycle starts from the result of the first, and its small steps at the end smooth out what one
+    # cycle leaves uneven (paths, outlines).
+    cycles=(Cycle(2300), Cycle(4800)),
+    buckets=(
+        Bucket(world.LANDSCAPE, 17, 1080, 24, 0.38),
+        Bucket(world.PORTRAIT, 17, 1080, 24, 0.38),
+        Bucket(world.LANDSCAPE, 33, 240, 12, 0.10),
+        Bucket(world.PORTRAIT, 33, 240, 12, 0.10),
+        Bucket((112, 112), 17, 120, 24, 0.04),
+    ),
 )
-QUICK_CYCLES = (denoiser.Cycle(1), denoiser.Cycle(1, peak=0.5, emphasis=2.0))
-QUICK_BUCKETS = tuple(replace(bucket, clips=8, batch=2) for bucket in denoiser.BUCKETS[:2])
-QUICK = Plan(3, 2, (1, 1), 2, 1, QUICK_CYCLES, QUICK_BUCKETS, 2, 1, autoencoder.Sizes(4, 1, 5, 5))
+PICTURE = Denoising(
+    cycles=(Cycle(3000, peak=0.7),),
+    buckets=(
+        Bucket(world.LANDSCAPE, 17, 900, 24, 0.40, anywhere=True),
+        Bucket(world.PORTRAIT, 17, 900, 24, 0.40, anywhere=True),
+        Bucket(world.LANDSCAPE, 33, 180, 12, 0.08, anywhere=True),
+        Bucket(world.PORTRAIT, 33, 180, 12, 0.08, anywhere=True),
+        Bucket((112, 112), 17, 120, 24, 0.04, anywhere=True),
+    ),
+)
+FULL = Plan(
+    anew=autoencoder.ANEW,
+    continued=autoencoder.CONTINUED,
+    sizes=autoencoder.Sizes(),
+    statistics_clips=48,
+    check_clips=12,
+    text=TEXT,
+    picture=PICTURE,
+    preview_clips=preview.CLIPS,
+    preview_check_clips=preview.CHECK_CLIPS,
+)
 
 
-def train(work_dir: Path, output: Path, *, seed: int, threads: int, plan: Plan) -> None:
-    """Run or resume all stages and write the checkpoint to ``output``."""
+def _quick(denoising: Denoising) -> Denoising:
+    # Six clips hold every direction, which each set of clips needs.
+    buckets = tuple(replace(bucket, clips=6, batch=2, num_frames=5) for bucket in denoising.buckets[:2])
+    return Denoising((Cycle(1), Cycle(1, peak=0.5)), buckets)
+
+
+QUICK = Plan(
+    anew=autoencoder.Steps(2, 1, 1),
+    continued=autoencoder.Steps(0, 1, 1),
+    sizes=autoencoder.Sizes(crops=4, pictures=2, clips=((1, 5),), whole_frames=5),
+    statistics_clips=2,
+    check_clips=1,
+    text=_quick(TEXT),
+    picture=_quick(PICTURE),
+    preview_clips=2,
+    preview_check_clips=1,
+)
+
+
+def train(work_dir: Path, output: Path, *, seed: int, threads: int, plan: Plan, start: Path | None = None) -> None:
+    """Run or resume all stages, and write the checkpoints ``tiny`` and ``tiny-i2v`` into ``output``.
+
+    Args:
+        start: a finished text-to-video checkpoint whose weights training continues from; None trains anew.
+    """
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
-    vae = autoencoder.build()
-    autoencoder.train(
-        vae, work_dir, seed, plan.image_steps, plan.clip_steps, plan.decoder_cycles, plan.statistics_clips, plan.sizes
-    )
+    vae = train_autoencoder(work_dir, seed, plan, start)
+    stack, transformer = train_text(vae, work_dir, seed, plan.text, start)
+    export(output / "tiny", stack, transformer, vae)
+    print(f"written to {output / 'tiny'}; crop_start of its template is {stack.crop_start}", flush=True)
+    fit_preview(output / "tiny", seed=seed, threads=threads, plan=plan)
+    pictures, of_pictures = train_picture(vae, stack, transformer, work_dir, seed, plan.picture)
+    export(output / "tiny-i2v", pictures, of_pictures, vae)
+    print(f"written to {output / 'tiny-i2v'}; its template is {pictures.prompt_template()}", flush=True)
+
+
+def train_autoencoder(work_dir: Path, seed: int, plan: Plan, start: Path | None) -> AutoencoderKLHunyuanVideo:
+    """The trained autoencoder; prints its PSNR on new clips."""
+    if start is None:
+        vae, steps, origin = autoencoder.build(), plan.anew, "anew"
+    else:
+        vae = AutoencoderKLHunyuanVideo.from_pretrained(start / "vae", dtype=torch.float32)
+        steps, origin = plan.continued, digest(start / "vae" / SAFETENSORS_WEIGHTS_NAME)
+    vae.requires_grad_(True)
+    autoencoder.train(vae, work_dir, seed, steps, plan.statistics_clips, plan.sizes, origin)
     decibels = autoencoder.psnr(vae, np.random.default_rng([seed, 4]), plan.check_clips, plan.sizes.whole_frames)
     print(f"autoencoder: {decibels:.1f} dB on new clips", flush=True)
-    stack = text.build(seed)
-    transformer = denoiser.build(seed)
-    denoiser.train(transformer, stack, vae, work_dir, seed, plan.denoiser_cycles, plan.buckets)
-    export(output, stack, transformer, vae)
-    print(f"written to {output}; crop_start of its template is {stack.crop_start}", flush=True)
-    fit_preview(output, seed=seed, threads=threads, plan=plan)
+    return vae
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, for the plan in the states."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def train_text(
+    vae: AutoencoderKLHunyuanVideo, work_dir: Path, seed: int, plan: Denoising, start: Path | None
+) -> tuple[text.TextStack, HunyuanVideoTransformer3DModel]:
+    """The trained text encoders and transformer of ``tiny``."""
+    stack, transformer, origin = text.build(seed), denoiser.build(seed), "anew"
+    if start is not None:
+        text.take_weights(stack, start)
+        transformer = HunyuanVideoTransformer3DModel.from_pretrained(start / "transformer", dtype=torch.float32)
+        origin = digest(start / "transformer" / SAFETENSORS_WEIGHTS_NAME)
+    transformer.train().requires_grad_(True)
+    sets = [ClipSet(bucket, vae, work_dir, seed) for bucket in plan.buckets]
+    denoiser.train("text", transformer, stack, denoiser.word_text, sets, work_dir, seed, plan.cycles, origin)
+    return stack, transformer
+
+
+def train_picture(
+    vae: AutoencoderKLHunyuanVideo,
+    trained: text.TextStack,
+    of_text: HunyuanVideoTransformer3DModel,
+    work_dir: Path,
+    seed: int,
+    plan: Denoising,
+) -> tuple[picture.PictureStack, HunyuanVideoTransformer3DModel]:
+    """The trained Llava and transformer of ``tiny-i2v``, from those of ``tiny``: all their shapes are the same."""
+    stack = picture.build(trained, seed)
+    transformer = denoiser.build(seed, "token_replace")
+    transformer.load_state_dict(of_text.state_dict())
+    sets = [ClipSet(bucket, vae, work_dir, seed) for bucket in plan.buckets]
+    denoiser.train("picture", transformer, stack, denoiser.word_picture, sets, work_dir, seed, plan.cycles, "text")
+    return stack, transformer
 
 
 def fit_preview(checkpoint: Path, *, seed: int, threads: int, plan: Plan) -> None:

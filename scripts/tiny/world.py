@@ -91,7 +91,14 @@ def training_combinations() -> list[Combination]:
     return [c for c in combinations() if not is_held_out(c)]
 
 
-def sample_scene(rng: np.random.Generator, combination: Combination, size: tuple[int, int], num_frames: int) -> Scene:
+def sample_scene(
+    rng: np.random.Generator,
+    combination: Combination,
+    size: tuple[int, int],
+    num_frames: int,
+    *,
+    anywhere: bool = False,
+) -> Scene:
     """Draw a scene in which the whole shape stays inside the canvas in every frame.
 
     Args:
@@ -99,8 +106,10 @@ def sample_scene(rng: np.random.Generator, combination: Combination, size: tuple
         combination: what is shown.
         size: canvas (width, height) in pixels.
         num_frames: length of the clip in frames.
+        anywhere: the middle of the path is anywhere, not only near the middle of the canvas.
     """
     width, height = size
+    offset = max(size) if anywhere else OFFSET_PX
     dx, dy = DIRECTIONS[combination.direction]
     radius = rng.uniform(*RADIUS_PX)
     reach = radius * (TRIANGLE_CIRCUMRADIUS if combination.shape == "triangle" else 1.0) + 1
@@ -108,8 +117,8 @@ def sample_scene(rng: np.random.Generator, combination: Combination, size: tuple
     fastest = (along - 2 * reach) / max(1, num_frames - 1)
     speed = min(rng.uniform(*SPEED_PX), fastest)
     half = speed * (num_frames - 1) / 2
-    room_x = max(0.0, min(OFFSET_PX, width / 2 - reach - half * abs(dx)))
-    room_y = max(0.0, min(OFFSET_PX, height / 2 - reach - half * abs(dy)))
+    room_x = max(0.0, min(offset, width / 2 - reach - half * abs(dx)))
+    room_y = max(0.0, min(offset, height / 2 - reach - half * abs(dy)))
     return Scene(
         combination=combination,
         width=width,
