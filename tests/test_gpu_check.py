@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 from gpu_check import apart, checkpoint, command, phases, plans, report, sparse, videos
-from gpu_check.phases import FULL, TOY, Phase
+from gpu_check.phases import FULL, TOY, Phase, Phases
 from gpu_check.plans import VideoSize
 
 from hunyuan_local.config import GIB, ModelConfig, configs_dir, load_model_config, load_profile
@@ -38,7 +38,7 @@ H100 = Machine(find_gpu("h100").memory_bytes, 256 * GIB, find_gpu("h100"))
 CPU = Machine(None, 64 * GIB)
 FULL_CONFIGS = plans.read_configs(configs_dir() / "architectures" / "hunyuan-video.json")
 TINY_CONFIGS = plans.read_configs(load_model_config("tiny").folder)
-ALL_BLOCKS = phases._blocks(TINY_CONFIGS, few=False)
+ALL_BLOCKS = Phases(TOY, TINY_CONFIGS, Path()).blocks
 
 pytestmark = pytest.mark.timeout(900)  # a process imports every library before it begins
 
@@ -66,9 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def loaded(loads_model: None, folder: Path) -> LoadedModel:
     """The random weights with all blocks of the built-in model."""
     with checkpoint.repeated(ALL_BLOCKS):
-        model = load_model(
-            checkpoint.model_config(folder), load_profile("cpu").model_copy(update={"prompt_cache": False})
-        )
+        model = load_model(plans.model_config(folder), load_profile("cpu").model_copy(update={"prompt_cache": False}))
         model.prompts.load()
     return model
 
@@ -96,7 +94,7 @@ def test_the_repeated_model_has_the_shapes_of_the_whole_one(loaded: LoadedModel)
 def test_repeated_at_full_size_it_is_the_13_b_model() -> None:
     config = FULL_CONFIGS["transformer"]
     model = checkpoint.on_meta("transformer", config | checkpoint.one_block(config))
-    checkpoint.repeat_blocks(model, phases._blocks(FULL_CONFIGS, few=False))
+    checkpoint.repeat_blocks(model, Phases(FULL, FULL_CONFIGS, Path()).blocks)
     assert sum(parameter.numel() for parameter in model.parameters()) == 12_821_012_544
 
 
@@ -120,8 +118,8 @@ def test_the_text_is_as_long_as_the_plan_has_it(loaded: LoadedModel) -> None:
 def dry_run(folder: Path) -> dict[str, Phase]:
     """All phases of a dry run, by name."""
     with plans.without_weights(TINY_CONFIGS) as model:
-        found = [*phases.first(TOY, TINY_CONFIGS, folder), *phases.others(TOY, TINY_CONFIGS, folder, model, CPU)]
-    return {phase.name: phase for phase in found}
+        known = Phases(TOY, TINY_CONFIGS, folder)
+        return {phase.name: phase for phase in (*known.first(), *known.others(model, CPU))}
 
 
 def run_here(phase: Phase) -> dict[str, Any]:
@@ -232,15 +230,22 @@ def test_the_windows_at_full_size_keep_the_known_shares() -> None:
 
 @pytest.mark.parametrize("offload", ["model", "sequential"])
 def test_a_named_mode_at_a_size_is_measured(loads_model: None, folder: Path, offload: str) -> None:
-    phase = phases.mode_phase(f"{offload}+tiling at {TOY.small}", TOY, folder, TINY_CONFIGS)
+    phase = Phases(TOY, TINY_CONFIGS, folder).named(f"{offload}+tiling at {TOY.small}")
     record = run_here(phase)
     assert (record["frames"], record["attention_backend"]) == (TOY.small.num_frames, "native")
     assert record["seconds_per_step"] == pytest.approx(sum(record["step_seconds"][1:]) / 2)
     assert all(stage["host_bytes"] > 10**8 for stage in record["stages"].values())
 
 
+@pytest.mark.parametrize("mode", ["no-such-mode", "auto"])
+def test_a_mode_that_is_none_is_the_error_of_its_phase(folder: Path, mode: str) -> None:
+    phase = Phases(TOY, TINY_CONFIGS, folder).named(f"{mode} at {TOY.small}")
+    error = do_here(phase.function, phase.task)["error"]
+    assert error["type"] == "ConfigError" and mode in error["message"]
+
+
 def test_real_weights_give_a_real_video(loads_model: None, tmp_path: Path) -> None:
-    phase = phases.real_video("tiny", TOY, tmp_path / "real.mp4")
+    phase = Phases(TOY, TINY_CONFIGS, tmp_path).real_video("tiny", tmp_path / "real.mp4")
     record = run_here(phase)
     assert (tmp_path / "real.mp4").is_file()
     assert len(record["step_seconds"]) == load_model_config("tiny").defaults.num_inference_steps
@@ -267,7 +272,7 @@ def full() -> Iterator[ModelConfig]:
 
 
 def test_phases_are_in_the_order_of_their_worth(full: ModelConfig) -> None:
-    found = phases.others(FULL, FULL_CONFIGS, Path("/any"), full, H100)
+    found = Phases(FULL, FULL_CONFIGS, Path("/any")).others(full, H100)
     names = [phase.name for phase in found]
     assert names[:4] == ["attention", "blocks", "video", "compile"]
     assert names.index("memory of 12 GB") < names.index("caches") < names.index("memory of 48 GB, fixed segments")
@@ -283,9 +288,18 @@ def test_a_smaller_card_gets_its_fastest_exact_mode(full: ModelConfig) -> None:
 
 
 def test_streamed_modes_run_with_few_blocks(full: ModelConfig) -> None:
-    found = {phase.name: phase for phase in phases.others(FULL, FULL_CONFIGS, Path("/any"), full, H100)}
+    found = {phase.name: phase for phase in Phases(FULL, FULL_CONFIGS, Path("/any")).others(full, H100)}
     assert found["memory of 16 GB"].task["blocks"]["transformer_blocks"] == 4
     assert found["memory of 48 GB"].task["blocks"]["transformer_blocks"] == 20
+
+
+def test_a_machine_imitates_only_smaller_cards(full: ModelConfig) -> None:
+    found = Phases(FULL, FULL_CONFIGS, Path("/any")).others(full, Machine(round(15.7 * GIB), 64 * GIB))
+    assert [phase.name for phase in found if "fixed" not in phase.name and phase.name.startswith("memory")] == [
+        "memory of 16 GB",
+        "memory of 12 GB",
+    ]
+    assert next(phase for phase in found if phase.name == "video").task["mode"] == "group+tiling"
 
 
 def test_more_minutes_give_each_phase_more_time(dry_run: dict[str, Phase]) -> None:
@@ -295,7 +309,7 @@ def test_more_minutes_give_each_phase_more_time(dry_run: dict[str, Phase]) -> No
 
 def test_a_phase_that_does_not_exist_is_refused(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"phase='atention': must be a phase that --list shows, or a mode and a size"):
-        phases.mode_phase("atention", TOY, folder, TINY_CONFIGS)
+        Phases(TOY, TINY_CONFIGS, folder).named("atention")
 
 
 @pytest.mark.parametrize("text", ["512x320", "512x320x61s", "x"])
@@ -370,7 +384,7 @@ def test_a_phase_has_its_own_environment(starts_process: None) -> None:
 
 
 def test_missing_weights_become_the_error_of_the_record(loads_model: None, folder: Path, tmp_path: Path) -> None:
-    phase = phases.mode_phase(f"none at {TOY.small}", TOY, tmp_path / "absent", TINY_CONFIGS)
+    phase = Phases(TOY, TINY_CONFIGS, tmp_path / "absent").named(f"none at {TOY.small}")
     error = do_here(phase.function, phase.task)["error"]
     assert "absent" in error["message"]
 
@@ -410,7 +424,7 @@ def content(full: ModelConfig, folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     """A report of a measured mode, a failed phase and a phase that did not run."""
     monkeypatch.setattr(report, "predict", lambda *_: dict(PREDICTED))
     found = report.start(CARD, {})
-    mode = phases.mode_phase("group+tiling at 512x320x61", FULL, folder, FULL_CONFIGS)
+    mode = Phases(FULL, FULL_CONFIGS, folder).named("group+tiling at 512x320x61")
     report.add(found, mode, MEASURED, 21.0, full, H100)
     broken = Phase("attention", "kernels:compare", 60, {"device": "cuda"})
     rows = [
@@ -560,7 +574,7 @@ def test_no_minutes_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 def test_a_disk_that_is_too_small_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10**9}))
-    with pytest.raises(ConfigError, match=r"1\.0 GB of disk are free, .* needs 6\.0 GB; .*--work-dir"):
+    with pytest.raises(ConfigError, match=r"1\.0 GB of disk are free, .* needs 5\.0 GB; .*--work-dir"):
         command._prepare_folder(tmp_path, command.DISK_BYTES)
 
 

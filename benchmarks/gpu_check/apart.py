@@ -85,7 +85,7 @@ def wait_and_do(path: Path) -> int:
     for module in _SLOW:
         importlib.import_module(f".{module}", __package__)
     if sys.stdin.buffer.readline() != _BEGIN:
-        return 0  # the parent is gone, or no time is left
+        return 0  # the parent has ended, or its time is over
     return do(path)
 
 

@@ -22,7 +22,7 @@ from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, LlamaConfig, LlamaModel
 
-from hunyuan_local.config import ModelConfig, load_model_config
+from hunyuan_local.config import load_model_config
 from hunyuan_local.pipeline.loading import loader
 from hunyuan_local.planner.checkpoint import COMPONENTS
 from hunyuan_local.planner.modes import DTYPES
@@ -98,14 +98,6 @@ def repeat_blocks(module: torch.nn.Module, counts: dict[str, int]) -> torch.nn.M
             for index, layer in enumerate(blocks):
                 layer.self_attn.layer_idx = index
     return module
-
-
-def model_config(folder: Path) -> ModelConfig:
-    """The 13 B model's config with the weights of this folder, and without a licence to accept."""
-    tiny = load_model_config("tiny")  # the checkpoint has its tokenizers
-    return load_model_config("hunyuan-video").model_copy(
-        update={"model_id": str(folder), "prompt_template": tiny.prompt_template, "licence": None}
-    )
 
 
 def on_meta(component: str, config: dict[str, Any]) -> torch.nn.Module:

@@ -16,12 +16,12 @@ from hunyuan_local.config import ModelConfig, cache_dir, configs_dir, load_model
 from hunyuan_local.errors import ConfigError, HunyuanLocalError, OutputExistsError
 
 from . import apart, report
-from .phases import FULL, TOY, USUAL_MINUTES, Phase, Scale, first, in_minutes, mode_phase, others, real_video
+from .phases import FULL, TOY, USUAL_MINUTES, Phase, Phases, Scale, in_minutes
 from .plans import file_name, machine_of, read_configs, without_weights
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 LEAST_S = 15.0  # with less time left, no further phase begins
-DISK_BYTES = 6_000_000_000  # of the random weights, which hold one block of each kind, and of the videos
+DISK_BYTES = 5_000_000_000  # of the random weights, which hold one block of each kind, and of the videos
 
 DESCRIPTION = """\
 Measures this machine's GPU on the 13 B model with random weights: nothing is downloaded.
@@ -51,7 +51,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--list", action="store_true", help="list the phases for this machine, and measure only it")
     parser.add_argument(
-        "--work-dir", type=Path, default=cache_dir() / "gpu-check", help="folder for about 6 GB of files"
+        "--work-dir", type=Path, default=cache_dir() / "gpu-check", help="folder for about 4 GB of files"
     )
     parser.add_argument("--output", type=Path, help="JSON file (default: benchmarks/results/<gpu>.json)")
     parser.add_argument("--overwrite", action="store_true", help="replace the results of an earlier check")
@@ -121,7 +121,8 @@ class Check:
             shutil.rmtree(work, ignore_errors=True)
 
     def _run(self, folder: Path, model: ModelConfig) -> int:
-        card, weights = first(self._scale, self._configs, folder)
+        known = Phases(self._scale, self._configs, folder)
+        card, weights = known.first()
         record, seconds = self._measure(card, card.limit_s, weights)
         if record.get("card") is None:
             raise ConfigError(f"this machine cannot be described: {record['error']['message']}")
@@ -129,7 +130,7 @@ class Check:
         if self._scale.device == "cuda" and described["gpu"] is None:
             raise ConfigError("device='cuda': there is no NVIDIA driver (libcuda); other GPUs are not supported")
         machine = machine_of(described)
-        phases = self._choose(others(self._scale, self._configs, folder, model, machine), folder)
+        phases = self._choose(known, known.others(model, machine))
         if self._options.list:
             print("\n".join(phase.name for phase in phases))
             return 0
@@ -137,7 +138,7 @@ class Check:
         _check_output(path, self._options.overwrite)
         self.path = path
         if self._options.model is not None:
-            phases.insert(1, real_video(self._options.model, self._scale, path.with_suffix(".mp4")))
+            phases.insert(1, known.real_video(self._options.model, path.with_suffix(".mp4")))
         phases.insert(0, weights)
 
         settings = {"minutes": self._options.minutes, "model": self._options.model, "phases": self._options.phase}
@@ -157,15 +158,10 @@ class Check:
         print(report.as_text(found), end="")
         return 1 if report.failures(found) else 0
 
-    def _choose(self, phases: list[Phase], folder: Path) -> list[Phase]:
+    def _choose(self, known: Phases, phases: list[Phase]) -> list[Phase]:
         """The phases that the user named, or all."""
-        if not self._options.phase:
-            return phases
-        known = {phase.name: phase for phase in phases}
-        return [
-            known[name] if name in known else mode_phase(name, self._scale, folder, self._configs)
-            for name in self._options.phase
-        ]
+        by_name = {phase.name: phase for phase in phases}
+        return [by_name.get(name) or known.named(name) for name in self._options.phase] or phases
 
     def _measure(self, phase: Phase, limit_s: float, following: Phase | None) -> tuple[dict[str, Any], float]:
         """The record of a phase, and its seconds; the process of the following phase starts to import meanwhile."""

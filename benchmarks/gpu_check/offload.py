@@ -13,12 +13,12 @@ from diffusers import HunyuanVideoTransformer3DModel
 from hunyuan_local.config.profiles import FirstBlockCache, MagCache, TaylorSeerCache
 from hunyuan_local.pipeline.denoise import denoise
 from hunyuan_local.pipeline.loading.loader import load_model
-from hunyuan_local.pipeline.memory.device import free_device
 from hunyuan_local.resolved import ResolvedRequest
 from hunyuan_local.schema import GenerationRequest, Progress
 
-from .checkpoint import model_config, repeat_blocks, repeated
-from .timing import now, peaks, reset_peaks, seconds_of
+from .checkpoint import repeat_blocks, repeated
+from .plans import model_config
+from .timing import now, peaks, reset_peaks, row_of, seconds_of
 from .variants import profile_of, step_inputs
 
 _PASSES = 4
@@ -38,17 +38,9 @@ def stream(task: dict[str, Any], record: dict[str, Any], save: Callable[[], None
         "diffusers' group offload": lambda *given: _diffusers(False, *given),
         "diffusers' with record_stream": lambda *given: _diffusers(True, *given),
     }
-    record["rows"] = []
     for way, run in ways.items():
-        row: dict[str, Any] = {"way": way}
-        record["rows"].append(row)
-        try:
-            with torch.no_grad():
-                run(task, row)
-        except Exception as error:  # a result about this machine
-            row["error"] = f"{type(error).__name__}: {str(error).strip()}".split("\n")[0]
-        free_device()
-        save()
+        with row_of(record, save, way=way) as row, torch.no_grad():
+            run(task, row)
 
 
 def _package(offload: str, task: dict[str, Any], row: dict[str, Any]) -> None:
@@ -110,10 +102,8 @@ def skip_steps(task: dict[str, Any], record: dict[str, Any], save: Callable[[], 
         "taylorseer": TaylorSeerCache(kind="taylorseer", interval=2, order=1, start=0.0),
         "magcache": MagCache(kind="magcache", start=0.0, mag_ratios=(1.0,) * steps),
     }
-    record["rows"] = []
+    last = model.pipe.transformer.single_transformer_blocks[-1].norm
     for name, cache in caches.items():
-        row: dict[str, Any] = {"cache": name}
-        record["rows"].append(row)
         model.profile = model.profile.model_copy(update={"cache": cache})
         ends: list[float] = []
         calls: list[int] = []
@@ -122,15 +112,11 @@ def skip_steps(task: dict[str, Any], record: dict[str, Any], save: Callable[[], 
             if progress.stage == "denoise":
                 ends.append(now(device))
 
-        reset_peaks(device)
-        last = model.pipe.transformer.single_transformer_blocks[-1].norm
         counting = last.register_forward_hook(lambda *_, calls=calls: calls.append(1))
-        try:
+        with row_of(record, save, cache=name) as row:
+            reset_peaks(device)
             denoise(model, request, (width, height), see, lambda note: None, lambda: False)
-            row["step s"] = [round(after - before, 4) for before, after in itertools.pairwise(ends)]
-        except Exception as error:  # a result about this machine
-            row["error"] = f"{type(error).__name__}: {str(error).strip()}".split("\n")[0]
+            row |= {"step s": [round(after - before, 4) for before, after in itertools.pairwise(ends)]}
+            row |= {"calls": len(calls)} | peaks(device)
         counting.remove()
-        row |= {"calls": len(calls)} | peaks(device)
-        save()
     model.placement.close()

@@ -9,6 +9,7 @@ from typing import Any
 from hunyuan_local.config import GIB, ModelConfig, RuntimeProfile
 from hunyuan_local.errors import ConfigError
 from hunyuan_local.planner import Machine
+from hunyuan_local.planner.encoding import LLAMA_TOKENS
 
 from .plans import VideoSize, fastest_exact, fitting_modes
 
@@ -63,117 +64,126 @@ class Phase:
     environment: dict[str, str] = field(default_factory=dict)
 
 
-def first(scale: Scale, configs: dict[str, dict[str, Any]], folder: Path) -> list[Phase]:
-    """The machine card, and the random weights that most other phases load."""
-    width = configs["transformer"]["num_attention_heads"] * configs["transformer"]["attention_head_dim"]
-    pieces, size = scale.copies
-    card = {"tokens": scale.large.tokens, "width": width, "pieces": pieces, "piece_bytes": size}
-    return [
-        Phase("card", "card:describe", 90, {"device": scale.device} | card),
-        Phase("weights", "checkpoint:write", 60, {"device": "cpu", "folder": str(folder), "configs": configs}),
-    ]
-
-
-def others(
-    scale: Scale, configs: dict[str, dict[str, Any]], folder: Path, model: ModelConfig, machine: Machine
-) -> list[Phase]:
-    """All phases after the first ones.
+class Phases:
+    """The phases for one machine.
 
     Args:
         scale: sizes.
         configs: of the components at full depth.
         folder: of the random weights.
-        model: its configs, to plan.
-        machine: this one.
     """
-    shape = {"heads": configs["transformer"]["num_attention_heads"]}
-    shape["head_dim"] = configs["transformer"]["attention_head_dim"]
-    on = {"device": scale.device, "checkpoint": str(folder)}
-    latents, text = _latents(scale.large), scale.large.tokens - _count(scale.large)
-    blocks = on | {"latents": latents, "text": text, "compiler": scale.compiler}
-    few, all_ = _blocks(configs, few=True), _blocks(configs, few=False)
-    exact: dict[str, Any] = {"diffusers": "diffusers", "this package": {}}
-    if "kernels" in RuntimeProfile.model_fields:
-        exact["with Triton's kernels"] = {"kernels": "triton"}
-    limits = {
-        fixed: [_limit(scale, model, machine, card, on, few, all_, fixed) for card in CARDS] for fixed in (False, True)
-    }
-    tile = {"tile": scale.window_tile, "windows": scale.windows, "block": scale.mask_block}
-    sparse = {"latents": scale.large.latents, "text": text, "compile": scale.device == "cuda"} | tile
-    several = {"size": _sides(scale.large), "steps": 2, "small": _sides(scale.small), "small_steps": 4, "blocks": all_}
-    several |= {"mode": "none+tiling", "output": str(folder.with_name("video"))}
-    tokens = sorted({scale.small.tokens, scale.large.tokens})
-    return [
-        Phase("attention", "kernels:compare", 60, {"device": scale.device, "tokens": tokens} | shape),
-        Phase("blocks", "variants:compare", 60, blocks | {"variants": exact}),
-        Phase("video", "videos:make_several", 150, on | several),
-        Phase("compile", "variants:compare", 120, blocks | {"variants": {"eager": {}, "compiled": {"compile": True}}}),
-        *limits[False],
-        Phase("caches", "offload:skip_steps", 60, on | {"blocks": few, "size": _sides(scale.large), "steps": 4}),
-        Phase("quantization", "variants:compare", 120, blocks | {"variants": _quantizations(scale)}),
-        Phase("group offload", "offload:stream", 90,
-              on | {"blocks": few, "latents": _latents(scale.small), "text": text}),
-        Phase("sparse attention", "sparse:compare", 90, {"device": scale.device} | shape | sparse),
-        *limits[True],
-        *_modes(scale, model, machine, on, all_),
-    ]  # fmt: skip
 
+    def __init__(self, scale: Scale, configs: dict[str, dict[str, Any]], folder: Path):
+        transformer, text = configs["transformer"], configs["text_encoder"]
+        self._scale, self._configs, self._folder = scale, configs, folder
+        self._on = {"device": scale.device, "checkpoint": str(folder)}
+        self._shape = {"heads": transformer["num_attention_heads"], "head_dim": transformer["attention_head_dim"]}
+        self.blocks = {
+            "transformer_blocks": transformer["num_layers"],
+            "single_transformer_blocks": transformer["num_single_layers"],
+            "layers": text["num_hidden_layers"],
+        }
+        self._few = {name: min(count, 4) for name, count in self.blocks.items()}
 
-def real_video(model: str, scale: Scale, output: Path) -> Phase:
-    """A video of real weights with the model's own steps, in the plan's choice for this machine."""
-    task = {"model": model, "mode": "auto", "size": _sides(scale.real), "steps": None, "output": str(output)}
-    return Phase("real video", "videos:make", 400, {"device": scale.device} | task)
+    def first(self) -> list[Phase]:
+        """The machine card, and the random weights that most other phases load."""
+        pieces, size = self._scale.copies
+        card = {"tokens": self._scale.large.tokens, "width": self._shape["heads"] * self._shape["head_dim"]}
+        card |= {"device": self._scale.device, "pieces": pieces, "piece_bytes": size}
+        weights = {"device": "cpu", "folder": str(self._folder), "configs": self._configs}
+        return [Phase("card", "card:describe", 90, card), Phase("weights", "checkpoint:write", 60, weights)]
 
+    def others(self, model: ModelConfig, machine: Machine) -> list[Phase]:
+        """All phases after the first ones, for this machine; plans with the model's configs."""
+        scale, small, large = self._scale, self._scale.small, self._scale.large
+        device, here = {"device": scale.device}, self._exact_mode(model, machine)
+        pass_ = self._on | {"latents": _latents(large), "text": LLAMA_TOKENS, "compiler": scale.compiler}
+        several = self._on | here | {"steps": 2, "small": _sides(small), "small_steps": 4, "blocks": self.blocks}
+        stream = self._on | {"blocks": self._few, "latents": _latents(small), "text": LLAMA_TOKENS}
+        sparse = {"latents": large.latents, "text": LLAMA_TOKENS, "compile": scale.device == "cuda"}
+        sparse |= {"tile": scale.window_tile, "windows": scale.windows, "block": scale.mask_block}
+        exact: dict[str, Any] = {"diffusers": "diffusers", "this package": {}}
+        if "kernels" in RuntimeProfile.model_fields:
+            exact["with Triton's kernels"] = {"kernels": "triton"}
+        compiled = {"eager": {}, "compiled": {"compile": True}}
+        tokens = sorted({small.tokens, large.tokens})
+        return [
+            Phase("attention", "kernels:compare", 60, device | self._shape | {"tokens": tokens}),
+            Phase("blocks", "variants:compare", 60, pass_ | {"variants": exact}),
+            Phase("video", "videos:make_several", 150, several | {"output": self._beside("video")}),
+            Phase("compile", "variants:compare", 120, pass_ | {"variants": compiled}),
+            *self._smaller_cards(model, machine, "", _EXPANDABLE),
+            Phase("caches", "offload:skip_steps", 60,
+                  self._on | {"blocks": self._few, "size": _sides(large), "steps": 4}),
+            Phase("quantization", "variants:compare", 120, pass_ | {"variants": _quantizations(scale)}),
+            Phase("group offload", "offload:stream", 90, stream),
+            Phase("sparse attention", "sparse:compare", 90, device | self._shape | sparse),
+            *self._smaller_cards(model, machine, ", fixed segments", _FIXED),
+            *(self._mode(mode, size) for size in scale.sizes for mode in fitting_modes(model, machine, size)),
+        ]  # fmt: skip
 
-def mode_phase(name: str, scale: Scale, folder: Path, configs: dict[str, dict[str, Any]]) -> Phase:
-    """The phase of a name such as ``group+tiling at 512x320x61``, whether the mode fits or not.
+    def real_video(self, model: str, output: Path) -> Phase:
+        """A video of real weights with the model's own steps, in the plan's choice for this machine."""
+        task = {"model": model, "mode": "auto", "size": _sides(self._scale.real), "steps": None, "output": str(output)}
+        return Phase("real video", "videos:make", 400, {"device": self._scale.device} | task)
 
-    Raises:
-        ConfigError: the name is not of this form.
-    """
-    mode, between, size = name.partition(" at ")
-    if not between:
-        raise ConfigError(
-            f"phase={name!r}: must be a phase that --list shows, or a mode and a size, such as "
-            "'group+tiling at 512x320x61'"
-        )
-    on = {"device": scale.device, "checkpoint": str(folder)}
-    return _mode(mode, VideoSize.parse(size), on, _blocks(configs, few=False))
+    def named(self, name: str) -> Phase:
+        """The phase of a mode at a size, such as ``group+tiling at 512x320x61``, whether it fits or not.
+
+        Raises:
+            ConfigError: the name is not of this form.
+        """
+        mode, between, size = name.partition(" at ")
+        if not between:
+            raise ConfigError(
+                f"phase={name!r}: must be a phase that --list shows, or a mode and a size, such as "
+                "'group+tiling at 512x320x61'"
+            )
+        return self._mode(mode, VideoSize.parse(size))
+
+    def _mode(self, mode: str, size: VideoSize) -> Phase:
+        task = {
+            "size": _sides(size),
+            "steps": 3,
+            "mode": mode,
+            "blocks": self.blocks,
+            "output": self._beside("mode.mp4"),
+        }
+        return Phase(f"{mode} at {size}", "videos:make", 300, self._on | task)
+
+    def _exact_mode(self, model: ModelConfig, machine: Machine) -> dict[str, Any]:
+        """The largest size that fits in full precision, and its fastest mode."""
+        sizes = self._scale.sizes[::-1]
+        size, mode = fastest_exact(model, machine, sizes) or (self._scale.small, "sequential+tiling")
+        return {"size": _sides(size), "mode": mode}
+
+    def _smaller_cards(
+        self, model: ModelConfig, machine: Machine, end: str, environment: dict[str, str]
+    ) -> list[Phase]:
+        """A video in the memory of each card that is smaller than this one, in the best mode that is planned for it.
+
+        Modes that stream blocks hold the same memory with a few blocks as with all, so they run with a few.
+        """
+        found = []
+        for card, gib in CARDS.items():
+            limit = round(gib * GIB)
+            if machine.gpu_memory_bytes is not None and machine.gpu_memory_bytes < limit:
+                continue
+            there = replace(machine, gpu_memory_bytes=limit) if machine.device == "cuda" else machine
+            mode = self._exact_mode(model, there)
+            few = mode["mode"].startswith(("group", "sequential"))
+            task = {"limit_bytes": limit, "steps": 2 if few else 1, "blocks": self._few if few else self.blocks}
+            task |= self._on | mode | {"output": self._beside("limit.mp4")}
+            found.append(Phase(f"memory of {card}{end}", "videos:make", 90, task, environment))
+        return found
+
+    def _beside(self, name: str) -> str:
+        return str(self._folder.with_name(name))
 
 
 def in_minutes(phase: Phase, minutes: float) -> Phase:
-    """The phase with the time limit that belongs to a check of so many minutes; never a shorter one."""
+    """The phase with the time limit that belongs to a check of these minutes; never a shorter one."""
     return replace(phase, limit_s=phase.limit_s * max(1.0, minutes / USUAL_MINUTES))
-
-
-def _limit(
-    scale: Scale, model: ModelConfig, machine: Machine, card: str, on: dict[str, Any], few: dict[str, int],
-    all_: dict[str, int], fixed: bool,
-) -> Phase:  # fmt: skip
-    """A video in the memory of a smaller card, in the fastest exact mode that is planned for it.
-
-    Modes that stream blocks hold the same memory with a few blocks as with all, so they run with a few.
-    """
-    limit = round(CARDS[card] * GIB)
-    there = replace(machine, gpu_memory_bytes=limit) if machine.device == "cuda" else machine
-    size, mode = fastest_exact(model, there, scale.sizes[::-1]) or (scale.small, "sequential+tiling")
-    streams = mode.startswith(("group", "sequential"))
-    task = {"size": _sides(size), "steps": 2 if streams else 1, "mode": mode, "blocks": few if streams else all_}
-    task |= {"limit_bytes": limit, "output": str(Path(on["checkpoint"]).with_name("limit.mp4"))}
-    name = f"memory of {card}" + (", fixed segments" if fixed else "")
-    return Phase(name, "videos:make", 90, on | task, _FIXED if fixed else _EXPANDABLE)
-
-
-def _modes(
-    scale: Scale, model: ModelConfig, machine: Machine, on: dict[str, Any], blocks: dict[str, int]
-) -> list[Phase]:
-    return [_mode(mode, size, on, blocks) for size in scale.sizes for mode in fitting_modes(model, machine, size)]
-
-
-def _mode(mode: str, size: VideoSize, on: dict[str, Any], blocks: dict[str, int]) -> Phase:
-    task = {"size": _sides(size), "steps": 3, "mode": mode, "blocks": blocks}
-    task["output"] = str(Path(on["checkpoint"]).with_name("mode.mp4"))
-    return Phase(f"{mode} at {size}", "videos:make", 300, on | task)
 
 
 def _quantizations(scale: Scale) -> dict[str, Any]:
@@ -188,17 +198,6 @@ def _quantizations(scale: Scale) -> dict[str, Any]:
     }
 
 
-def _blocks(configs: dict[str, dict[str, Any]], few: bool) -> dict[str, int]:
-    """How many blocks the model has by the name of their list; at most four of each for ``few``."""
-    transformer, text = configs["transformer"], configs["text_encoder"]
-    counts = {
-        "transformer_blocks": transformer["num_layers"],
-        "single_transformer_blocks": transformer["num_single_layers"],
-        "layers": text["num_hidden_layers"],
-    }
-    return {name: min(count, 4) if few else count for name, count in counts.items()}
-
-
 def _sides(size: VideoSize) -> list[int]:
     return [size.width, size.height, size.num_frames]
 
@@ -207,8 +206,3 @@ def _latents(size: VideoSize) -> list[int]:
     """Frames, height and width of the latents, twice as many as tokens in both directions."""
     frames, rows, columns = size.latents
     return [frames, 2 * rows, 2 * columns]
-
-
-def _count(size: VideoSize) -> int:
-    frames, rows, columns = size.latents
-    return frames * rows * columns

@@ -94,17 +94,22 @@ def file_name(card: dict[str, Any]) -> str:
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") + ".json"
 
 
+def model_config(folder: Path) -> ModelConfig:
+    """The 13 B model's config with the files of this folder, and without a licence to accept."""
+    template = load_model_config("tiny").prompt_template  # of the tokenizers in the folder
+    return load_model_config("hunyuan-video").model_copy(
+        update={"model_id": str(folder), "prompt_template": template, "licence": None}
+    )
+
+
 @contextmanager
 def without_weights(configs: dict[str, dict[str, Any]]) -> Iterator[ModelConfig]:
-    """The 13 B model's config with these component configs and no weights, which is enough to plan."""
-    template = load_model_config("tiny").prompt_template
+    """A model with these component configs and no weights, which is enough to plan."""
     with tempfile.TemporaryDirectory(prefix="gpu-check-") as name:
         for component, content in configs.items():
             (Path(name) / component).mkdir()
             (Path(name) / component / "config.json").write_text(json.dumps(content))
-        yield load_model_config("hunyuan-video").model_copy(
-            update={"model_id": name, "prompt_template": template, "licence": None}
-        )
+        yield model_config(Path(name))
 
 
 def fastest_exact(model: ModelConfig, machine: Machine, sizes: Sequence[VideoSize]) -> tuple[VideoSize, str] | None:

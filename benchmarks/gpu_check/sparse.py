@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
-from .timing import median_seconds, reset_peaks
+from .timing import median_seconds, row_of
 
 Grid = tuple[int, int, int]
 
@@ -34,18 +34,11 @@ def compare(task: dict[str, Any], record: dict[str, Any], save: Callable[[], Non
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     query, key, value = (torch.randn(1, heads, tokens, head_dim, device=device, dtype=dtype) for _ in range(3))
     attend = torch.compile(flex_attention, dynamic=False) if task["compile"] else flex_attention
-    record["rows"] = []
 
     def add(window: object, kept: float, call: Callable[[], object]) -> None:
-        row: dict[str, Any] = {"window": window, "kept": kept}
-        try:
-            reset_peaks(device)
+        with row_of(record, save, window=window, kept=kept) as row:
             seconds = median_seconds(call, device)
             row |= {"milliseconds": seconds * 1e3, "tflops": 4 * tokens**2 * heads * head_dim * kept / seconds / 1e12}
-        except Exception as error:  # compilers raise many kinds
-            row["error"] = (str(error).strip() or type(error).__name__).split("\n")[0]
-        record["rows"].append(row)
-        save()
 
     with torch.no_grad():
         add("dense", 1.0, lambda: torch.nn.functional.scaled_dot_product_attention(query, key, value))

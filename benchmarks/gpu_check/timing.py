@@ -6,11 +6,13 @@ import contextlib
 import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from hunyuan_local.pipeline.memory.device import free_device
 
 
 def now(device: str) -> float:
@@ -55,3 +57,16 @@ def peaks(device: str) -> dict[str, Any]:
         "gpu_reserved_bytes": torch.cuda.max_memory_reserved() if device == "cuda" else None,
         "host_bytes": 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss if resident is None else resident),
     }
+
+
+@contextlib.contextmanager
+def row_of(record: dict[str, Any], save: Callable[[], None], **fields: Any) -> Iterator[dict[str, Any]]:
+    """A row of ``record["rows"]`` to fill; an error inside becomes its ``error``, because any is a result."""
+    free_device()  # also of what an error before has kept
+    row = dict(fields)
+    record.setdefault("rows", []).append(row)
+    try:
+        yield row
+    except Exception as error:  # such as a missing library, or a GPU without the number format
+        row["error"] = f"{type(error).__name__}: {str(error).strip()}".split("\n")[0]
+    save()

@@ -19,12 +19,12 @@ from torch.profiler import ProfilerActivity, profile
 
 from hunyuan_local.backends.local.profile_choice import named_profile
 from hunyuan_local.config import RuntimeProfile
+from hunyuan_local.errors import ConfigError
 from hunyuan_local.pipeline import acceleration
 from hunyuan_local.pipeline.loading.loader import load_model
-from hunyuan_local.pipeline.memory.device import free_device
 
-from .checkpoint import model_config
-from .timing import median_seconds, now, peaks, reset_peaks
+from .plans import model_config
+from .timing import median_seconds, now, peaks, reset_peaks, row_of
 
 DIFFUSERS = "diffusers"
 # Names of kernels by kind, the first that matches; operators of a CPU included.
@@ -45,21 +45,14 @@ def compare(task: dict[str, Any], record: dict[str, Any], save: Callable[[], Non
             elements) and ``off by`` (relative); and by variant ``kernels``, milliseconds by kind and of the largest.
         save: saves the current record.
     """
-    record |= {"rows": [], "kernels": {}}
+    record["kernels"] = {}
     reference: torch.Tensor | None = None
     for name, change in task["variants"].items():
-        row: dict[str, Any] = {"variant": name}
-        record["rows"].append(row)
-        try:
+        with row_of(record, save, variant=name) as row:
             found, record["kernels"][name] = _measure(task, change, row)
             reference = found if reference is None else reference
             row["equal"] = (found == reference).float().mean().item()
-            difference = (found.float() - reference.float()).norm() / reference.float().norm()
-            row["off by"] = difference.item()
-        except Exception as error:  # any is a result: a missing library, a GPU without the format
-            row["error"] = f"{type(error).__name__}: {str(error).strip()}".split("\n")[0]
-        free_device()
-        save()
+            row["off by"] = ((found.float() - reference.float()).norm() / reference.float().norm()).item()
 
 
 @torch.no_grad()
@@ -77,8 +70,7 @@ def _measure(
         row["first s"] = now(device) - began
         row["pass ms"] = 1e3 * median_seconds(lambda: transformer(**inputs), device, calls=3)
         row |= _block_milliseconds(transformer, inputs, device)
-        found = peaks(device)
-        row |= {"allocated GiB": _gib(found["gpu_allocated_bytes"]), "reserved GiB": _gib(found["gpu_reserved_bytes"])}
+        row |= {name: value for name, value in peaks(device).items() if name.startswith("gpu")}
         return output, by_kernel(lambda: transformer(**inputs), device)
 
 
@@ -108,7 +100,8 @@ def profile_of(mode: str, **changes: Any) -> RuntimeProfile:
         ValidationError: no such setting, or settings that exclude each other.
     """
     profile = named_profile(mode)
-    assert profile is not None  # auto is no mode
+    if profile is None:
+        raise ConfigError(f"mode={mode!r}: must be one mode, such as group+tiling; 'hunyuan-local plan' lists them")
     return RuntimeProfile(**(dict(profile) | {"prompt_cache": False} | changes))
 
 
@@ -179,7 +172,3 @@ def by_kernel(call: Callable[[], object], device: str) -> dict[str, float]:
         if kind is None:
             others[f"{item.count} x {item.key[:90]}"] = time
     return kinds | dict(sorted(others.items(), key=lambda pair: -pair[1])[:6])
-
-
-def _gib(count: int | None) -> float | None:
-    return None if count is None else count / 2**30

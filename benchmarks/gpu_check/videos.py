@@ -22,7 +22,8 @@ from hunyuan_local.planner.memory import CUDA_CONTEXT
 from hunyuan_local.planner.tiles import Tiles
 from hunyuan_local.schema import GenerationRequest, GenerationResult, Progress
 
-from .checkpoint import model_config, repeated
+from .checkpoint import repeated
+from .plans import model_config
 from .timing import now, peaks, reset_peaks
 from .variants import profile_of
 
