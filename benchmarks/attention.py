@@ -25,6 +25,7 @@ from diffusers import HunyuanVideoTransformer3DModel
 
 from hunyuan_local.pipeline.attention.mask_free import drop_padding
 from hunyuan_local.pipeline.attention.rotary import keep_rotary_tables
+from hunyuan_local.pipeline.blocks import run_in_chunks
 
 PADDED = 256
 TEXT_DIM, POOLED_DIM = 1024, 768
@@ -160,6 +161,7 @@ def models(changes: dict[str, int]) -> tuple[HunyuanVideoTransformer3DModel, Hun
     ours = copy.deepcopy(stock)
     drop_padding(ours, "native")
     keep_rotary_tables(ours)
+    run_in_chunks(ours)
     return stock, ours
 
 

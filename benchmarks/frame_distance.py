@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
 LEVELS = 255
 # The window and the constants of Wang et al., Image Quality Assessment: From Error Visibility to Structural
@@ -47,5 +46,7 @@ def ssim(found: np.ndarray, expected: np.ndarray) -> float:
 
 def _local_mean(frames: np.ndarray) -> np.ndarray:
     """Weighted means over the windows, [n, H-10, W-10, channels]."""
+    from scipy.ndimage import gaussian_filter  # takes a second; PSNR needs none
+
     means = gaussian_filter(frames, sigma=(0, SIGMA, SIGMA, 0), radius=(0, RADIUS, RADIUS, 0))
     return means[:, RADIUS:-RADIUS, RADIUS:-RADIUS]

@@ -12,14 +12,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from hunyuan_local.config import load_model_config
+from hunyuan_local.config import GIB, load_model_config
+from hunyuan_local.config.allocator import Allocator
+from hunyuan_local.planner.cards import find_gpu
 from hunyuan_local.planner.checkpoint import read_architecture
 from hunyuan_local.planner.decoding import TILED, UNTILED, Tiling
 from hunyuan_local.planner.denoising import Mask
-from hunyuan_local.planner.machine import GIB, find_gpu
-from hunyuan_local.planner.memory import Forecast, Setup, Shape, forecast, needed_gpu_bytes
+from hunyuan_local.planner.memory import Forecast, forecast
 from hunyuan_local.planner.modes import Offload
 from hunyuan_local.planner.quantization import FULL, LLM_INT8, NF4, Method
+from hunyuan_local.planner.setup import Setup, Shape
 from hunyuan_local.planner.time_estimate import Kernel, estimate
 
 BFLOAT16 = dict.fromkeys(("transformer", "vae", "text_encoder", "text_encoder_2"), "bfloat16")
@@ -228,7 +230,8 @@ def main() -> None:
     print("\nreports of a card that was too small")
     for name, size, card, cases in TOO_SMALL:
         for assumed, setup in cases:
-            needed = needed_gpu_bytes(predict(size, setup).gpu_peak_bytes) / GIB
+            default = replace(setup, allocator=Allocator(expandable=False))
+            needed = predict(size, default).needed_gpu_bytes / GIB
             print(f"{name:56}{assumed:17} needs {needed:6.1f} of {card:.1f}")
     print("\nthe official code, a different program, and this pipeline's prediction, all resident, with tiling")
     for name, gib, size in OFFICIAL:

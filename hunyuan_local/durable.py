@@ -53,8 +53,12 @@ def begin_partial(target: Path, purpose: str = "", mode: int = 0o666) -> Path:
 
 
 def discard(partial: Path) -> None:
-    """Release a file of :func:`begin_partial`, and delete it unless it was renamed."""
-    partial.unlink(missing_ok=True)
+    """Release a file of :func:`begin_partial`, and delete it unless it was renamed.
+
+    A file that cannot be deleted is left to :func:`sweep`: this must fail neither finished work nor hide an error.
+    """
+    with contextlib.suppress(OSError):
+        partial.unlink(missing_ok=True)
     if (descriptor := _held.pop(partial, None)) is not None:
         os.close(descriptor)
 
@@ -62,8 +66,7 @@ def discard(partial: Path) -> None:
 def discard_all() -> None:
     """Delete all unfinished files of this process before it ends."""
     for partial in list(_held):
-        with contextlib.suppress(OSError):
-            discard(partial)
+        discard(partial)
 
 
 def sweep(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Durations as text: ``clock`` for the terminal, ``in_words`` for pages."""
+"""Durations as text: ``clock`` and ``span`` for the terminal, ``in_words`` for pages."""
 
 from __future__ import annotations
 
@@ -10,6 +10,16 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def span(low: float, high: float) -> str:
+    """Format a range as ``4-7 s``, ``18-25 min`` or ``1:10-1:52 h``, by the size of its upper end."""
+    if high < 119.5:
+        return f"{low:.0f}-{high:.0f} s"
+    first, last = round(low / 60), round(high / 60)
+    if last < 120:
+        return f"{first}-{last} min"
+    return f"{first // 60}:{first % 60:02}-{last // 60}:{last % 60:02} h"
 
 
 def in_words(seconds: float) -> str:

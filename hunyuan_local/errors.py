@@ -10,7 +10,7 @@
     |  `- TokenizerMismatchError 3   the tokenizer would encode prompts incorrectly
     |- InvalidOutputError        4   NaN, black, constant or frozen video
     |- VideoError                5   a video file cannot be written or read
-    |- GpuMemoryError            6   the request does not fit into GPU memory
+    |- GpuMemoryError            6   the request does not fit into GPU memory or main memory
     |- HostedError               7   base of the errors of hosted services:
     |  |- AuthenticationError    7   the API key is missing or refused
     |  |- RateLimitError         8   too many requests; states how long to wait
@@ -30,7 +30,7 @@
     |- RewriteError              22  a prompt could not be rewritten
     |- ContentBlockedError       23  the safety check flagged the video, which is withheld
     |- UncheckedVideoError       23  a paid video could not be checked and is kept unpublished
-    |- ReportError               24  the work is done, but its report cannot be written
+    |- ReportError               24  the output, or a report of finished work, cannot be written
     `- GenerationCancelledError  130 stopped on request
 
 Each message states what was wrong, its value, what is allowed and the remedy, so that the command line can print it
@@ -181,7 +181,7 @@ class VideoError(HunyuanLocalError):
 
 
 class GpuMemoryError(HunyuanLocalError):
-    """The request does not fit into GPU memory; no file was kept.
+    """The request does not fit into GPU memory or main memory; no file was kept.
 
     If memory ran out during generation, ``stage`` is the stage and ``peak_bytes`` the peak allocation until then.
     """
@@ -335,7 +335,7 @@ class RankFailedError(HunyuanLocalError):
 
 
 class ReportError(HunyuanLocalError):
-    """The work is done, but the requested report cannot be written; the message names the finished work."""
+    """Stdout or a requested report cannot be written; the message names the finished work, which is kept."""
 
     exit_code = ExitCode.REPORT
 

@@ -62,10 +62,11 @@ class Provenance(SeedTeller, BaseModel):
     """How a video was generated. Fields are None if a hosted service does not report them.
 
     ``profile`` is the requested name and ``runtime`` the profile that was used. ``recoveries`` lists changes made after
-    memory ran out. ``render_size`` is (width, height) before the encoder scaled the frames up. ``remote`` is None for a
-    local video. ``frames_sha256`` is over the RGB bytes of all frames: the input of the encoder, or the decoded frames
-    of a hosted file; None if it cannot be decoded. ``file_sha256`` is set for a hosted file that was stored unchanged,
-    and ties a separate provenance file to it. ``safety`` is None if no frame was checked.
+    memory ran out or an attention kernel failed. ``render_size`` is (width, height) before the encoder scaled the
+    frames up. ``remote`` is None for a local video. ``frames_sha256`` is over the RGB bytes of all frames: the input of
+    the encoder, or the decoded frames of a hosted file; None if it cannot be decoded. ``file_sha256`` is set for a
+    hosted file that was stored unchanged, and ties a separate provenance file to it. ``safety`` is None if no frame was
+    checked.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -21,12 +21,11 @@ _ERASE_LINE = b"\r\x1b[2K"
 _closed: list[str] = []  # streams that were closed when this process started
 
 
-class _BestEffort(io.RawIOBase):
-    """Writes to a descriptor and ignores errors, such as a full disk or a closed terminal."""
+class _Stream(io.RawIOBase):
+    """Writes to a descriptor. Leaves errors to ``_failed``, so that no caller meets an unexpected ``OSError``."""
 
     def __init__(self, descriptor: int):
         self._descriptor = descriptor
-        self.passing = False  # the next output replaces the last line on the terminal
 
     def writable(self) -> bool:
         return True
@@ -38,20 +37,60 @@ class _BestEffort(io.RawIOBase):
         return self._descriptor
 
     def write(self, data: bytes, /) -> int:  # type: ignore[override]  # BufferedWriter passes only bytes
-        rest = memoryview((_ERASE_LINE if self.passing else b"") + bytes(data))
-        self.passing = False
-        with contextlib.suppress(OSError):
+        rest = memoryview(bytes(data))
+        try:
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
+        except OSError as error:
+            self._failed(error)
         return len(data)
+
+    def _failed(self, error: OSError) -> None:
+        raise NotImplementedError
+
+
+class _BestEffort(_Stream):
+    """Ignores errors, such as a full disk or a closed terminal."""
+
+    def __init__(self, descriptor: int):
+        super().__init__(descriptor)
+        self.passing = False  # the next output replaces the last line on the terminal
+
+    def write(self, data: bytes, /) -> int:  # type: ignore[override]
+        super().write((_ERASE_LINE if self.passing else b"") + bytes(data))
+        self.passing = False
+        return len(data)
+
+    def _failed(self, error: OSError) -> None:
+        pass
+
+
+class _Results(_Stream):
+    """Raises the first error as a ``ReportError``, and discards everything after it.
+
+    Attributes:
+        why: the first error in words; empty if there was none.
+    """
+
+    why = ""
+
+    def write(self, data: bytes, /) -> int:  # type: ignore[override]
+        return len(data) if self.why else super().write(data)
+
+    def _failed(self, error: OSError) -> None:
+        self.why = f"stdout cannot be written: {error.strerror or error}"
+        remedy = "redirect it elsewhere, or free disk space"
+        if isinstance(error, BrokenPipeError):
+            self.why, remedy = "the reader of stdout has closed it", "the rest of the output is lost"
+        raise ReportError(f"{self.why}; {remedy}") from error
 
 
 def prepare_streams() -> None:
     """Prepare stdin, stdout and stderr for the rest of a command.
 
     Closed streams are connected to ``/dev/null``, or the next opened file would take their descriptor. Characters that
-    stdout or stderr cannot encode are escaped as in JSON, ``\\u00e9``. Errors on stderr are ignored, since it only
-    carries messages.
+    stdout or stderr cannot encode are escaped as in JSON, ``\\u00e9``. An error on stdout becomes a ``ReportError``, in
+    whatever command or library writes there. Errors on stderr are ignored, since it only carries messages.
     """
     codecs.register_error(_ESCAPE, _escape)
     for descriptor in range(3):
@@ -62,12 +101,12 @@ def prepare_streams() -> None:
         _closed.append("stdout")
         sys.stdout = open(os.devnull, "w", encoding="utf-8", errors=_ESCAPE)  # noqa: SIM115
     elif sys.stdout is sys.__stdout__ and isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors=_ESCAPE)
+        sys.stdout = _text(_Results(1), sys.stdout, line_buffering=sys.stdout.isatty())
+        atexit.register(_flush_the_rest)
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8", errors=_ESCAPE)  # noqa: SIM115
     elif sys.stderr is sys.__stderr__ and isinstance(sys.stderr, io.TextIOWrapper):
-        raw = io.BufferedWriter(cast("io.RawIOBase", _BestEffort(2)), 1 << 16)
-        sys.stderr = io.TextIOWrapper(raw, sys.stderr.encoding, _ESCAPE, line_buffering=True, write_through=True)
+        sys.stderr = _text(_BestEffort(2), sys.stderr, line_buffering=True, write_through=True)
 
 
 def announce(text: str) -> None:
@@ -88,40 +127,36 @@ def announce(text: str) -> None:
 
 def tell(text: str) -> str:
     """Print a result on stdout and flush it; return the reason if that fails, else an empty string."""
-    try:
+    with contextlib.suppress(ReportError):
         print(text, flush=True)
-    except OSError as error:
-        silence(sys.stdout)
-        if isinstance(error, BrokenPipeError):
-            return "the reader of stdout has closed it"
-        return f"stdout cannot be written: {error.strerror or error}"
-    return "stdout is closed" if "stdout" in _closed else ""
+    return _failure() or ("stdout is closed" if "stdout" in _closed else "")
 
 
 def flush_stdout() -> None:
     """Flush stdout.
 
     Raises:
-        BrokenPipeError: the reader has closed it.
         ReportError: it cannot be written.
     """
-    try:
+    sys.stdout.flush()
+
+
+def _flush_the_rest() -> None:
+    """Flush stdout after an error that ends the command; Python's own flush at exit would change the exit code."""
+    with contextlib.suppress(ReportError, ValueError):
         sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        silence(sys.stdout)  # otherwise flushing would fail again at exit
-        raise ReportError(
-            f"stdout cannot be written: {error.strerror or error}; redirect it elsewhere, or free disk space"
-        ) from error
 
 
-def silence(stream: TextIO) -> None:
-    """Discard all further output of a stream, including what is still buffered."""
-    with contextlib.suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
+def _failure() -> str:
+    """Why stdout could not be written earlier; empty if it could."""
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    return raw.why if isinstance(raw, _Results) else ""
+
+
+def _text(raw: _Stream, old: TextIO, *, line_buffering: bool, write_through: bool = False) -> TextIO:
+    """A text stream with the encoding of the old one; characters that it cannot encode are escaped."""
+    buffer = io.BufferedWriter(cast("io.RawIOBase", raw), 1 << 16)
+    return io.TextIOWrapper(buffer, old.encoding, _ESCAPE, line_buffering=line_buffering, write_through=write_through)
 
 
 def _open_if_closed(descriptor: int) -> None:

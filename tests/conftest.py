@@ -45,6 +45,10 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection() -> None:
+    suite.hide_slow_libraries()
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     return suite.is_passed_over(collection_path, config) or None
 
@@ -54,6 +58,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
+    suite.show_slow_libraries()
     gc.freeze()  # imported modules stay; garbage collections skip their million objects
 
 
@@ -124,6 +129,17 @@ def with_extras(monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes that this test starts load whatever is installed."""
     kept = [path for path in os.environ["PYTHONPATH"].split(os.pathsep) if path and path != str(LEAN)]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(kept))
+
+
+@pytest.fixture(scope="session")
+def one_loop() -> Iterator[None]:
+    """All test clients of an app share one thread with an event loop: a new one for each request takes longer."""
+    import anyio.from_thread
+    from starlette.testclient import TestClient
+
+    with anyio.from_thread.start_blocking_portal() as portal, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TestClient, "portal", portal)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Program that measures the difference between the results of two processes together and of one alone.
 
-Prints one line of JSON: the largest difference by case, as a share of the largest value.
+Prints one line of JSON: the largest difference by case, as a share of the largest value, and the number of collective
+operations of one call.
 """
 
 from __future__ import annotations
@@ -8,11 +9,14 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from diffusers import HunyuanVideoTransformer3DModel
 from torch.distributed.device_mesh import init_device_mesh
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hunyuan_local.config import (
     ContextParallel,
@@ -22,9 +26,10 @@ from hunyuan_local.config import (
     load_model_config,
     load_profile,
 )
-from hunyuan_local.pipeline.attention.context_parallel import join
+from hunyuan_local.pipeline.attention.fallback import AttentionKernel
 from hunyuan_local.pipeline.attention.mask_free import drop_padding
 from hunyuan_local.pipeline.attention.parallel_attention import split_tokens
+from hunyuan_local.pipeline.context_parallel import join
 from hunyuan_local.pipeline.denoise import denoise
 from hunyuan_local.pipeline.loading.loader import load_model
 from hunyuan_local.pipeline.model import LoadedModel
@@ -53,15 +58,14 @@ ALONE: dict[str, torch.Tensor] = {}  # latents of one process, by profile
 DECODER: dict[str, torch.nn.Module] = {}
 
 
-def toy(heads: int) -> HunyuanVideoTransformer3DModel:
-    """A small transformer with random weights that drops the padding."""
+def toy(heads: int) -> tuple[HunyuanVideoTransformer3DModel, AttentionKernel]:
+    """A small transformer with random weights that drops the padding, and its kernel."""
     torch.manual_seed(0)
     transformer = HunyuanVideoTransformer3DModel(
         num_attention_heads=heads, attention_head_dim=32, num_layers=1, num_single_layers=1, num_refiner_layers=1,
         text_embed_dim=24, pooled_projection_dim=16, rope_axes_dim=(8, 12, 12),
     )  # fmt: skip
-    drop_padding(transformer.eval(), "native")
-    return transformer
+    return transformer, drop_padding(transformer.eval(), "native")
 
 
 def inputs(size: tuple[int, int, int], text: int) -> dict[str, torch.Tensor]:
@@ -90,11 +94,35 @@ def latents(profile: RuntimeProfile, prepare: Callable[[LoadedModel], None]) -> 
 def transformer_cases(process_group: ProcessGroup) -> Iterator[tuple[str, float]]:
     """Single calls with sizes that do not divide evenly; Ulysses also with three heads on two processes."""
     for heads in (4, 3) if process_group.shared.mode == "ulysses" else (4,):
-        alone, shared = toy(heads), toy(heads)
-        split_tokens(shared, process_group, "native", torch.device("cpu"))
+        (alone, _), (shared, kernel) = toy(heads), toy(heads)
+        split_tokens(shared, process_group, kernel, "native", torch.device("cpu"))
         for name, (size, text) in SIZES.items():
             given = inputs(size, text)
             yield f"{heads}-heads-{name}", _apart(shared(**given)[0], alone(**given)[0])
+
+
+@torch.no_grad()
+def collectives(process_group: ProcessGroup) -> dict[str, int]:
+    """How many collective operations of each kind one call of a transformer of two blocks takes."""
+    transformer, kernel = toy(4)
+    split_tokens(transformer, process_group, kernel, "native", torch.device("cpu"))
+    given = inputs(*SIZES["odd"])
+    with Collectives() as seen:
+        transformer(**given)
+    return dict(seen.counts)
+
+
+class Collectives(TorchDispatchMode):
+    """Counts collective operations, those of diffusers and torch included."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace in ("c10d", "_c10d_functional"):
+            self.counts[func.__name__.partition(".")[0]] += 1
+        return func(*args, **(kwargs or {}))
 
 
 def denoising_cases(process_group: ProcessGroup, names: list[str]) -> Iterator[tuple[str, float]]:
@@ -134,8 +162,9 @@ def rank_main(rank: int, port: int) -> None:
     found |= {f"ring-{name}": apart for name, apart in transformer_cases(ring)}
     found |= {f"ulysses-{name}": apart for name, apart in denoising_cases(ulysses, list(PROFILES))}
     found |= {f"ring-{name}": apart for name, apart in denoising_cases(ring, ["plain"])}
+    calls = collectives(ulysses)
     if ulysses.is_leader:
-        print(json.dumps(found), flush=True)
+        print(json.dumps({"differences": found, "collectives": calls}), flush=True)
     ulysses.leave()
 
 

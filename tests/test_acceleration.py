@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 from diffusers import HunyuanVideoTransformer3DModel
-from diffusers.hooks import TaylorSeerCacheConfig
+from diffusers.hooks import FirstBlockCacheConfig, TaylorSeerCacheConfig
+from diffusers.hooks.hooks import CacheContext
 from pydantic import ValidationError
 
 from hunyuan_local.backends.base import GenerationContext
@@ -38,6 +39,7 @@ from hunyuan_local.pipeline.acceleration import (
 )
 from hunyuan_local.pipeline.attention.mask_free import drop_padding
 from hunyuan_local.pipeline.attention.rotary import keep_rotary_tables
+from hunyuan_local.pipeline.diffusers_private import first_block_hook
 from hunyuan_local.pipeline.model import facts_of
 from hunyuan_local.schema import GenerationRequest, Progress
 
@@ -312,6 +314,33 @@ def test_nothing_is_left_after_a_failed_run(run: Run, first: Callable, cache: Ca
         weight.data.copy_(kept)
     assert not run.transformer.is_cache_enabled
     assert torch.equal(run(cache), expected)
+
+
+@pytest.mark.parametrize(
+    ("residuals", "threshold", "computed"),
+    [
+        ((1.0, 1.05, 1.2, 1.2), 0.1, [True, False, True, False]),  # compared with the last full step
+        ((float("nan"), float("nan"), 1.0, 1.0), 0.1, [True, True, True, False]),
+        ((1.0, float("nan")), 0.1, [True, True]),
+        ((float("inf"), float("inf"), 1.0), 0.1, [True, True, True]),  # inf / inf
+        ((0.0, 0.0), 0.1, [True, True]),  # 0 / 0
+        ((1.0, 1.0, float("nan")), -1.0, [True, True, True]),  # outside of start and end
+    ],
+)
+def test_a_first_block_cache_skips_only_a_change_that_is_a_small_number(
+    residuals: tuple[float, ...], threshold: float, computed: list[bool]
+) -> None:
+    transformer = toy()
+    transformer.enable_cache(FirstBlockCacheConfig(threshold=threshold))
+    head = first_block_hook(transformer.transformer_blocks[0])
+    head.state_manager.set_context(CacheContext(name="cond"))
+    state, found = head.state_manager.get_state(), []
+    for value in residuals:
+        residual = torch.full((1, 4, 8), value)
+        found.append(head._should_compute_remaining_blocks(residual))
+        if found[-1]:  # as the hooks of the first and the last block keep them
+            state.head_block_residual, state.tail_block_residuals = residual, (residual, None)
+    assert found == computed
 
 
 @every_cache

@@ -72,15 +72,15 @@ def unit_of(path: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def trees() -> dict[Path, ast.Module]:
-    """Every file of the package, parsed once."""
-    return {path: ast.parse(path.read_text()) for path in SOURCES}
+def trees() -> dict[Path, list[ast.AST]]:
+    """The nodes of every file of the package, parsed and walked once."""
+    return {path: list(ast.walk(ast.parse(path.read_text()))) for path in SOURCES}
 
 
-def imports(path: Path, tree: ast.Module) -> Iterator[tuple[int, str]]:
+def imports(path: Path, tree: list[ast.AST]) -> Iterator[tuple[int, str]]:
     """(line, absolute dotted name) of every import in a file, also of those inside functions."""
     package = ("hunyuan_local", *path.relative_to(PACKAGE).parts[:-1])
-    for node in ast.walk(tree):
+    for node in tree:
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -89,8 +89,8 @@ def imports(path: Path, tree: ast.Module) -> Iterator[tuple[int, str]]:
             yield from ((node.lineno, f"{stem}.{alias.name}") for alias in node.names)
 
 
-def targets(trees: dict[Path, ast.Module]) -> dict[str, set[str]]:
-    """Each module of the package and the modules that it imports, also inside functions and only for types."""
+def targets(trees: dict[Path, list[ast.AST]]) -> dict[str, set[str]]:
+    """Each module of the package and those that it imports, also inside functions and for types alone."""
     names = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in trees}
     modules = {name.removesuffix(".__init__"): path for name, path in names.items()}
     found: dict[str, set[str]] = {}
@@ -109,9 +109,9 @@ def circle(graph: dict[str, Iterable[str]]) -> list[str]:
     return []
 
 
-def words(tree: ast.Module) -> Iterator[tuple[int, str]]:
+def words(tree: list[ast.AST]) -> Iterator[tuple[int, str]]:
     """(line, text) of every name and every string in a file."""
-    for node in ast.walk(tree):
+    for node in tree:
         for field in ("id", "attr", "arg", "name", "asname", "value"):
             text = getattr(node, field, None)
             if isinstance(text, str):
@@ -127,7 +127,7 @@ def test_every_module_has_its_place_in_the_order() -> None:
     assert {unit_of(path) for path in SOURCES} - {""} <= LEVELS.keys()
 
 
-def test_imports_point_down(trees: dict[Path, ast.Module]) -> None:
+def test_imports_point_down(trees: dict[Path, list[ast.AST]]) -> None:
     wrong = []
     for path, tree in trees.items():
         own = unit_of(path)
@@ -141,12 +141,12 @@ def test_imports_point_down(trees: dict[Path, ast.Module]) -> None:
     assert wrong == []
 
 
-def test_no_modules_import_each_other(trees: dict[Path, ast.Module]) -> None:
+def test_no_modules_import_each_other(trees: dict[Path, list[ast.AST]]) -> None:
     assert circle({name: found - {name} for name, found in targets(trees).items()}) == []
 
 
-def test_nor_do_the_folders_and_modules_of_a_folder(trees: dict[Path, ast.Module]) -> None:
-    """Within each folder, a module or a subfolder counts as one node."""
+def test_nor_do_the_folders_and_modules_of_a_folder(trees: dict[Path, list[ast.AST]]) -> None:
+    """Within each folder: what is right inside it, a module or a folder, is one room."""
     graph = targets(trees)
     for folder in {name.rpartition(".")[0] for name in graph if "." in name}:
         rooms: dict[str, set[str]] = {}
@@ -158,7 +158,7 @@ def test_nor_do_the_folders_and_modules_of_a_folder(trees: dict[Path, ast.Module
         assert circle(rooms) == [], folder
 
 
-def test_only_the_pipeline_imports_torch(trees: dict[Path, ast.Module]) -> None:
+def test_only_the_pipeline_imports_torch(trees: dict[Path, list[ast.AST]]) -> None:
     assert [
         at(path, line, name)
         for path, tree in trees.items()
@@ -179,7 +179,7 @@ def test_the_dialects_and_capabilities_load_neither_torch_nor_an_http_client(sta
     assert done.stdout.split() == []
 
 
-def test_the_names_of_a_dialect_are_in_wires_alone(trees: dict[Path, ast.Module]) -> None:
+def test_the_names_of_a_dialect_are_in_wires_alone(trees: dict[Path, list[ast.AST]]) -> None:
     pattern = re.compile(rf"\b({'|'.join(DIALECT_NAMES)})\b")
     assert [
         at(path, line, text[:60])

@@ -24,19 +24,18 @@ from equivalence import library_latents
 
 from hunyuan_local.backends.local.backend import LocalBackend
 from hunyuan_local.config import load_model_config, load_profile
+from hunyuan_local.config.kernels import BACKENDS, EXACT, INEXACT
 from hunyuan_local.errors import ConfigError, GpuMemoryError
 from hunyuan_local.pipeline import denoise
 from hunyuan_local.pipeline.attention import kernel_choice, rotary
 from hunyuan_local.pipeline.attention.kernel_choice import (
-    BACKENDS,
-    EXACT,
-    INEXACT,
     choose_backend,
     fastest_first,
     find_problem,
 )
 from hunyuan_local.pipeline.attention.mask_free import drop_padding
 from hunyuan_local.pipeline.attention.rotary import keep_rotary_tables
+from hunyuan_local.pipeline.blocks import run_in_chunks
 from hunyuan_local.pipeline.loading.loader import load_model
 from hunyuan_local.schema import GenerationRequest
 
@@ -56,6 +55,7 @@ def mask_free(stock: HunyuanVideoTransformer3DModel, backend: str = "native") ->
     ours = copy.deepcopy(stock)
     drop_padding(ours, backend)
     keep_rotary_tables(ours)
+    run_in_chunks(ours)
     return ours
 
 
@@ -113,10 +113,11 @@ def test_rotation_in_pieces_equals_the_librarys_to_the_last_bit(
     monkeypatch.setattr(rotary, "_PIECE_BYTES_A_CORE", 4096)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, 101, 3, 16, generator=generator).to(dtype)
-    tables = tuple(torch.randn(101, 16, generator=generator) for _ in range(2))
+    angles = (torch.rand(101, 8, generator=generator) * 100).repeat_interleave(2, dim=1)
+    tables = angles.cos(), angles.sin()
     expected = apply_rotary_emb(x, tables, sequence_dim=1)
     assert len(rotary._pieces(x)) > 3
-    rotary.rotate_(x, tables)
+    rotary.rotate_(x, rotary.ComplexTables().of(tables))
     assert torch.equal(x, expected)
 
 
@@ -233,6 +234,7 @@ def test_it_goes_with_ways_to_save_memory(place: Callable, placed_first: bool) -
         place(ours)
     drop_padding(ours, "native_flash")
     keep_rotary_tables(ours)
+    run_in_chunks(ours)
     if not placed_first:
         place(ours)
     torch.testing.assert_close(step(ours, inputs(30)), step(stock, inputs(30)), rtol=0, atol=TOLERANCE)
@@ -338,7 +340,7 @@ def test_a_probe_that_runs_out_of_memory_says_so(monkeypatch: pytest.MonkeyPatch
     def run_out(*args: torch.Tensor, **options: object) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB")
 
-    monkeypatch.setattr(kernel_choice, "dispatch_attention_fn", run_out)
+    monkeypatch.setattr(kernel_choice, "attend", run_out)
     with pytest.raises(GpuMemoryError, match="Tried to allocate"):
         find_problem("native", "cpu", torch.float32, 32)
 

@@ -57,8 +57,8 @@ def test_the_choice_is_the_plans(card: None) -> None:
 
 def test_the_reason_names_mode_memory_and_time(card: None) -> None:
     reason = choose_profile(FULL_SIZE, LARGE).reason
-    assert reason.startswith("profile auto: group+tiling, needs 1") and "of 24.0 GiB of GPU memory" in reason
-    assert "the fastest of" in reason and "s, not counting model loading" in reason
+    assert reason.startswith("profile auto: group+tiling, needs 8.0 GiB") and "of 24.0 GiB of GPU memory" in reason
+    assert "the fastest of" in reason and "min, a guess for this GPU, not counting model loading" in reason
 
 
 def test_a_choice_that_is_not_exact_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -215,6 +215,16 @@ def test_explain_names_each_loss(run: Run, standin: StandIn) -> None:
     assert [loss["field"] for loss in explained[2]["losses"]] == ["num_frames", "seed"]
 
 
+@pytest.mark.parametrize(
+    ("flags", "why"), [((), "no seed"), (("--seed", "9007199254740993"), "the given seed is not sent")]
+)
+def test_explain_tells_a_missing_seed_from_a_dropped_one(
+    run: Run, standin: StandIn, flags: tuple[str, ...], why: str
+) -> None:
+    done = run(standin, "explain", "a cat", "--backend", "novita", *flags, "--json")
+    assert json.loads(done.stdout)[0]["notes"] == [f"{why}: each video gets a random one; the seed shown is an example"]
+
+
 @makes_videos
 def test_explain_shows_the_body_that_is_sent(run: Run, standin: StandIn) -> None:
     flags = [PROMPT, "--seed", "5", "--backend", "novita"]

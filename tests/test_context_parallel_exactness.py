@@ -15,12 +15,23 @@ SIZES = ("even", "odd", "one-token-text")
 
 
 @pytest.fixture(scope="module")
-def differences(starts_process: None) -> dict[str, float]:
-    """The largest difference by case, relative to the largest value; all from one group of processes."""
+def measured(starts_process: None) -> dict[str, dict]:
+    """What one group of processes measures."""
     env = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
     done = subprocess.run([sys.executable, SCRIPT], env=os.environ | env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def differences(measured: dict[str, dict]) -> dict[str, float]:
+    """The largest difference by case, as a share of the largest value."""
+    return measured["differences"]
+
+
+def test_a_block_takes_two_exchanges_and_no_process_asks_for_lengths(measured: dict[str, dict]) -> None:
+    # Two blocks, each with one exchange of queries, keys and values and one of the output; the output is gathered once.
+    assert measured["collectives"] == {"alltoall_base_": 4, "allgather_": 1}
 
 
 @pytest.mark.parametrize("size", SIZES)

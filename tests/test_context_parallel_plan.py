@@ -18,10 +18,11 @@ from hunyuan_local.backends.multi_gpu import launcher
 from hunyuan_local.backends.multi_gpu.backend import ParallelBackend
 from hunyuan_local.backends.multi_gpu.command import Command, as_error
 from hunyuan_local.backends.multi_gpu.launcher import RankGroup
-from hunyuan_local.backends.multi_gpu.limits import RING_KERNELS, ULYSSES_KERNELS, check_degree, context_parallel
+from hunyuan_local.backends.multi_gpu.limits import check_degree, context_parallel
 from hunyuan_local.backends.multi_gpu.rank import as_message, see_own_gpu_alone
 from hunyuan_local.backends.registry import get_backend
 from hunyuan_local.config import ContextParallel, FirstBlockCache, load_model_config, load_profile
+from hunyuan_local.config.kernels import BACKENDS, RING
 from hunyuan_local.errors import ConfigError, ContentBlockedError, GpuMemoryError, HunyuanLocalError, RankFailedError
 from hunyuan_local.schema import GenerationRequest, SafetyVerdict
 
@@ -84,11 +85,10 @@ def test_nothing_is_started_for_a_refused_request(tmp_path: Path) -> None:
     assert backend.pids == []
 
 
-def test_the_kernels_are_those_that_diffusers_shares() -> None:
-    from hunyuan_local.pipeline.attention.kernel_choice import BACKENDS
+def test_ulysses_takes_every_kernel_and_ring_those_that_diffusers_shares() -> None:
     from hunyuan_local.pipeline.attention.parallel_attention import why_no_context_parallel
 
-    for mode, expected in (("ulysses", ULYSSES_KERNELS), ("ring", RING_KERNELS)):
+    for mode, expected in (("ulysses", BACKENDS), ("ring", RING)):
         found = {name for name in BACKENDS if why_no_context_parallel(name, mode, "cuda") is None}
         assert found == set(expected)
     assert why_no_context_parallel("native", "ring", "cpu") is None

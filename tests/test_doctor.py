@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from hunyuan_local.cli.commands import doctor
 from hunyuan_local.errors import TokenizerMismatchError
+from hunyuan_local.pipeline.memory.device import CudaDevice
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -24,7 +25,9 @@ def test_nothing_is_wrong_in_the_tested_environment(findings: list[doctor.Findin
     assert [f for f in findings if f.verdict == "wrong"] == []
 
 
-@pytest.mark.parametrize("what", ["python", "torch", "profile", "ffmpeg", "hub cache", "model tiny", "tokenizer tiny"])
+@pytest.mark.parametrize(
+    "what", ["python", "torch", "allocator", "profile", "ffmpeg", "hub cache", "model tiny", "tokenizer tiny"]
+)
 def test_the_round_is_complete(findings: list[doctor.Finding], what: str) -> None:
     assert [f for f in findings if f.what == what]
 
@@ -58,3 +61,22 @@ def test_json_holds_every_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "examine", lambda: iter([doctor.Finding("x", "y")]))
     answer = json.loads(CliRunner().invoke(doctor.command, ["--json"]).stdout)
     assert answer == [{"what": "x", "found": "y", "verdict": "ok", "remedy": ""}]
+
+
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [
+        (CudaDevice("NVIDIA H100 80GB HBM3", 79 * 2**30, (9, 0)), "NVIDIA H100 80GB HBM3, 79.0 GiB"),
+        (
+            CudaDevice("AMD Instinct MI300X", 192 * 2**30, (9, 4), "7.0"),
+            "AMD Instinct MI300X, 192.0 GiB, ROCm 7.0; this package has not been tried on AMD's GPUs",
+        ),
+        (
+            CudaDevice("NVIDIA GeForce RTX 5090 Laptop GPU", 24 * 2**30, (12, 0)),
+            "NVIDIA GeForce RTX 5090 Laptop GPU, 24.0 GiB; not in the list of known GPUs: times are a guess, NVIDIA "
+            "GeForce RTX 5090 32 GB times 0.4 to 1.4",
+        ),
+    ],
+)
+def test_a_gpu_is_reported_as_what_it_is(device: CudaDevice, said: str) -> None:
+    assert doctor._device(0, device).found == said

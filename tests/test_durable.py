@@ -95,6 +95,18 @@ def test_a_process_that_ends_deletes_what_it_was_writing(tmp_path: Path) -> None
     assert os.listdir(tmp_path) == []
 
 
+def test_a_leftover_that_cannot_be_deleted_does_not_fail_finished_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(30, "Read-only file system")
+
+    with replacing(tmp_path / "a") as partial:
+        partial.write_text("done")
+        monkeypatch.setattr(Path, "unlink", refuse)
+    assert (tmp_path / "a").read_text() == "done"
+
+
 def test_a_folder_of_this_process_is_not_taken_by_the_next(tmp_path: Path) -> None:
     with OwnFolder("own-", tmp_path) as first, OwnFolder("own-", tmp_path) as second:
         assert first.is_dir() and second.is_dir()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hunyuan_local.durations import clock, in_words
+from hunyuan_local.durations import clock, in_words, span
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,17 @@ def test_on_a_clock(seconds: float, text: str) -> None:
 )  # fmt: skip
 def test_in_words(seconds: float, text: str) -> None:
     assert in_words(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [
+        (4.2, 7.4, "4-7 s"),
+        (50, 119, "50-119 s"),
+        (50, 130, "1-2 min"),
+        (4200, 5760, "70-96 min"),
+        (8580, 16320, "2:23-4:32 h"),
+    ],
+)
+def test_a_range_has_one_unit(low: float, high: float, text: str) -> None:
+    assert span(low, high) == text

@@ -162,7 +162,8 @@ def test_the_precision_of_the_weights_stays(tmp_path: Path) -> None:
 def test_what_has_been_added_is_reported(transformer: Transformer, tmp_path: Path) -> None:
     file = make_lora(tmp_path / "a.safetensors", "tencent")
     sha256 = hashlib.sha256(file.path.read_bytes()).hexdigest()
-    assert add(transformer, file.path, 0.5) == LoadedLora(str(file.path), file.path, 0.5, sha256, len(file.weights), ())
+    hashes = {str(file.path): sha256}
+    assert add(transformer, file.path, 0.5) == LoadedLora(str(file.path), file.path, 0.5, hashes, len(file.weights), ())
 
 
 # --- What is not used ---

@@ -10,12 +10,20 @@ import torch
 from diffusers import HunyuanVideoTransformer3DModel
 from safetensors.torch import save_file
 
+from hunyuan_local.backends.base import GenerationContext
+from hunyuan_local.backends.local.backend import LocalBackend
 from hunyuan_local.config import LoraConfig, load_model_config
 from hunyuan_local.errors import ModelLoadError
 from hunyuan_local.pipeline.loading.lora_loader import LoadedLora, add_loras
+from hunyuan_local.planner.architecture import Transformer as Described
+from hunyuan_local.schema import GenerationRequest
+from hunyuan_local.weights.lora_fit import Layer, check_fit
+from hunyuan_local.weights.lora_header import read_header
+from hunyuan_local.weights.lora_values import check_values
 
 Transformer = HunyuanVideoTransformer3DModel
 SETTINGS = json.loads((Path(load_model_config("tiny").source) / "transformer" / "config.json").read_text())
+SMALL = Described.model_validate(SETTINGS | {"num_layers": 2, "num_single_layers": 3})
 Q, K = "transformer_blocks.0.attn.to_q", "transformer_blocks.0.attn.to_k"
 FUSED = "diffusion_model.double_blocks.0.img_attn.qkv"
 KOHYA = "lora_unet_double_blocks_0_img_attn_qkv"
@@ -125,6 +133,49 @@ def test_what_would_be_added_in_part_or_wrongly_is_refused_by_its_key(
     assert str(caught.value).startswith(f"lora={str(path)!r}: ")
     assert [word for word in words if word not in str(caught.value)] == []
     torch.testing.assert_close(transformer.state_dict(), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_all_of_it_is_refused_without_the_model(name: str, tmp_path: Path) -> None:
+    tensors, words = REFUSED[name]
+    config = LoraConfig(path=str(tmp_path / "a.safetensors"))
+    save_file(tensors, tmp_path / "a.safetensors")
+    layers = {name: Layer(*shape) for name, shape in SMALL.shapes().items()}
+    with pytest.raises(ModelLoadError) as caught:
+        header = read_header(config)
+        check_values(config, header, check_fit(config, header, layers))
+    assert [word for word in words if word not in str(caught.value)] == []
+
+
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e5m2, torch.float8_e4m3fn)
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("value", [torch.nan, -torch.inf, 0.0, -1.5, 448.0])
+def test_only_nan_and_infinite_values_are_refused_in_every_type(
+    value: float, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    config = LoraConfig(path=str(tmp_path / "a.safetensors"))
+    down = torch.ones(4, 128)
+    down[3, 127] = value
+    tensors = {f"transformer.{Q}.lora_A.weight": down.to(dtype), f"transformer.{Q}.lora_B.weight": ones(128, 4)}
+    save_file(tensors, tmp_path / "a.safetensors")
+    header = read_header(config)
+    fit = check_fit(config, header, {name: Layer(*shape) for name, shape in SMALL.shapes().items()})
+    if torch.isfinite(down.to(dtype).float()).all():
+        check_values(config, header, fit)
+    else:
+        with pytest.raises(ModelLoadError, match=r"lora_A.weight has values that are NaN or infinite"):
+            check_values(config, header, fit)
+
+
+def test_a_lora_of_another_model_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_file({f"{KOHYA}.lora_down.weight": ones(4, 3072), f"{KOHYA}.lora_up.weight": ones(9216, 4)}, path)
+    backend = LocalBackend("tiny", "cpu", lora=[LoraConfig(path=str(path))])
+    with pytest.raises(ModelLoadError, match=r"^lora=.*lora_down.weight has the shape \[4, 3072\].*needs \[4, 128\]"):
+        backend.generate(GenerationRequest(prompt="a cat"), GenerationContext(tmp_path / "a.mp4"))
+    assert backend.kept.loaded is None
 
 
 def add(tensors: dict[str, torch.Tensor], tmp_path: Path) -> LoadedLora:

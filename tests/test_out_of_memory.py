@@ -18,6 +18,7 @@ from hunyuan_local.backends.base import GenerationContext
 from hunyuan_local.backends.local.backend import LocalBackend
 from hunyuan_local.backends.local.out_of_memory import OutOfMemoryFallback, why_impossible
 from hunyuan_local.config import GroupOffload, OutOfMemoryConfig, RuntimeProfile, load_model_config, load_profile
+from hunyuan_local.config.profiles import ComponentPlacement
 from hunyuan_local.errors import GpuMemoryError
 from hunyuan_local.pipeline.loading import loader
 from hunyuan_local.pipeline.memory.device import translated_shortage
@@ -62,6 +63,16 @@ def test_then_each_offload_is_tried_once(stage: str) -> None:
     assert offloads(fallback(), stage) == ["model", "group", "sequential"]
 
 
+def test_text_encoders_that_stay_on_the_device_leave_it_first() -> None:
+    placement = ComponentPlacement(text_encoder="device", text_encoder_2="device", vae="device")
+    found = fallback(GPU.model_copy(update={"placement": placement}))
+    retry = found.next_retry(out_of("denoise"), False)
+    assert (retry.profile.offload, retry.profile.residence("text_encoder")) == ("none", "visit")
+    assert retry.profile.placement.vae == "device"  # nothing else of the user's placement is changed
+    assert "the text encoders on the device only while they encode" in retry.text
+    assert offloads(found, "denoise") == ["model", "group", "sequential"]
+
+
 def test_what_the_machine_cannot_do_is_left_out() -> None:
     assert offloads(fallback(impossible=("model", "sequential")), "denoise") == ["group"]
 
@@ -104,6 +115,12 @@ def test_giving_up_names_stage_peak_attempts_and_remedy() -> None:
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
         RuntimeError("CUDA error: out of memory"),  # page-locked memory
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+        RuntimeError("CUDA driver error: out of memory"),  # expandable segments
+        RuntimeError("NCCL error: unhandled cuda error. Last error: Cuda failure 2 'out of memory'"),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
         RuntimeError("GET was unable to find an engine to execute this computation"),
     ],
 )
@@ -113,9 +130,18 @@ def test_memory_runs_out_in_other_words_too(error: Exception) -> None:
     assert caught.value.stage == "denoise"
 
 
-def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
-    with pytest.raises(RuntimeError, match="illegal memory access"), translated_shortage("denoise"):
-        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA error: an illegal memory access was encountered",
+        "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx`",
+        "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED",
+        "Default process group has not been initialized",
+    ],
+)
+def test_other_errors_are_not_taken_for_a_lack_of_memory(text: str) -> None:
+    with pytest.raises(RuntimeError, match=text.split(" when")[0]), translated_shortage("denoise"):
+        raise RuntimeError(text)
 
 
 # On the real pipeline.

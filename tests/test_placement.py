@@ -163,10 +163,10 @@ def streamed(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     [
         (
             {},
-            {"use_stream": True, "low_cpu_mem_usage": False, "offload_type": "block_level", "num_blocks_per_group": 1},
+            {"use_stream": True, "record_stream": True, "low_cpu_mem_usage": False, "offload_type": "block_level"},
         ),
         ({"pinned": False}, {"use_stream": True, "low_cpu_mem_usage": True}),
-        ({"stream": False}, {"use_stream": False, "low_cpu_mem_usage": False}),
+        ({"stream": False}, {"use_stream": False, "record_stream": False, "low_cpu_mem_usage": False}),
         ({"level": "leaf"}, {"offload_type": "leaf_level", "num_blocks_per_group": None}),
     ],
 )
@@ -194,24 +194,6 @@ def test_weights_on_disk_are_deleted_with_the_model(loads_model: None) -> None:
     assert list((cache_dir() / "offload").glob("own-transformer-*/*.safetensors"))
     model.placement.close()
     assert not list((cache_dir() / "offload").glob("own-transformer-*"))
-
-
-def test_page_locked_memory_is_asked_for_without_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
-    reported: list[str] = []
-    monkeypatch.delenv("PYTORCH_ALLOC_CONF", raising=False)
-    monkeypatch.setattr(torch._C, "_accelerator_setAllocatorSettings", reported.append)
-    monkeypatch.setattr(placement_module, "apply_group_offloading", lambda module, **options: None)
-    Placement(profile(offload="group")).place("text_encoder", torch.nn.Linear(2, 2))
-    assert reported == ["pinned_max_round_threshold_mb:1"]
-
-
-def test_the_users_allocator_settings_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    reported: list[str] = []
-    monkeypatch.setenv("PYTORCH_ALLOC_CONF", "expandable_segments:True")
-    monkeypatch.setattr(torch._C, "_accelerator_setAllocatorSettings", reported.append)
-    monkeypatch.setattr(placement_module, "apply_group_offloading", lambda module, **options: None)
-    Placement(profile(offload="group")).place("text_encoder", torch.nn.Linear(2, 2))
-    assert reported == []
 
 
 def test_what_bitsandbytes_holds_in_4_bits_is_streamed_from_where_it_was_loaded(streamed: dict[str, object]) -> None:

@@ -12,6 +12,7 @@ import torch
 from hunyuan_local.config import RuntimeProfile, load_model_config, load_profile
 from hunyuan_local.pipeline.loading.loader import load_model
 from hunyuan_local.pipeline.model import LoadedModel
+from hunyuan_local.pipeline.text import prompt_encoder
 from hunyuan_local.pipeline.text.prompt_cache import NAMES, PromptCache, encoder_identity
 from hunyuan_local.schema import GenerationRequest
 
@@ -44,6 +45,16 @@ def test_a_repeated_prompt_loads_no_text_encoder() -> None:
     second, found = encoded()
     assert first.pipe.text_encoder is not None and second.pipe.text_encoder is None
     assert all(torch.equal(found[name], embeddings[name]) for name in NAMES)
+
+
+@reads_weights
+def test_what_the_encoders_used_is_given_back_before_the_denoising(monkeypatch: pytest.MonkeyPatch) -> None:
+    freed: list[bool] = []
+    monkeypatch.setattr(prompt_encoder, "free_device", lambda: freed.append(True))
+    encoded()
+    assert freed == [True]
+    encoded()  # from the cache
+    assert freed == [True]
 
 
 @reads_weights

@@ -20,11 +20,12 @@ from diffusers import HunyuanVideoPipeline, HunyuanVideoTransformer3DModel
 from diffusers.quantizers.bitsandbytes.utils import replace_with_bnb_linear
 from safetensors.torch import load_file, save_file
 
-from hunyuan_local.config import load_model_config
-from hunyuan_local.config.quantization import NEEDS
+from hunyuan_local.config import load_model_config, load_profile
+from hunyuan_local.config.quantization import NEEDS, warning
 from hunyuan_local.errors import ConfigError, ModelLoadError
 from hunyuan_local.pipeline.attention.mask_free import drop_padding
 from hunyuan_local.pipeline.attention.rotary import keep_rotary_tables
+from hunyuan_local.pipeline.loading import loader
 from hunyuan_local.pipeline.loading.quantization import (
     cast_storage,
     finish_quantization,
@@ -378,6 +379,18 @@ def test_dynamic_float8_rounds_weights_and_activations() -> None:
     assert (config.weight_dtype, config.activation_dtype) == (torch.float8_e4m3fn, torch.float8_e4m3fn)
 
 
+def test_in_dynamic_float8_one_large_token_does_not_make_the_others_coarse() -> None:
+    from torchao.quantization import Float8Tensor
+
+    config = transformer_config("fp8-dynamic", torch.bfloat16).quant_type
+    tokens = torch.randn(8, 256, generator=torch.Generator().manual_seed(0)).bfloat16()
+    tokens[0] *= 1e5
+    for granularity in config.granularity:  # of the activations and of the weights
+        rounded = Float8Tensor.from_hp(tokens, config.activation_dtype, granularity=granularity).dequantize()
+        errors = (rounded - tokens).float().norm(dim=1) / tokens.float().norm(dim=1)
+        assert errors.max() < 0.04  # float8_e4m3fn has 3 bits after the point: up to 1/16, half of it on average
+
+
 @pytest.mark.parametrize("method", [name for name in NEEDS if name != "fp8"])
 def test_each_load_gets_a_list_of_its_own(method: str) -> None:
     first, second = (transformer_config(method, torch.bfloat16) for _ in range(2))
@@ -386,7 +399,45 @@ def test_each_load_gets_a_list_of_its_own(method: str) -> None:
     assert "x" not in getattr(second, name)
 
 
+# --- What the user is warned of ---
+
+
+@pytest.mark.parametrize("method", ["fp8-dynamic", "int8-dynamic"])
+def test_rounding_inputs_without_compiled_blocks_is_warned_of(method: str) -> None:
+    assert "compile: true" in warning(method, "cuda", compiled=False)
+
+
+@pytest.mark.parametrize("method", [None, *(name for name in NEEDS if "dynamic" not in name)])
+def test_methods_that_round_weights_alone_need_no_warning(method: str | None) -> None:
+    assert warning(method, "cuda", compiled=False) is None
+
+
+@pytest.mark.parametrize(("device", "compiled"), [("cuda", True), ("cpu", False)])
+def test_compiled_blocks_and_cpus_need_no_warning(device: str, compiled: bool) -> None:
+    assert warning("int8-dynamic", device, compiled=compiled) is None
+
+
+def test_the_warning_is_a_note_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    notes: list[str] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(loader, "check_precision", lambda *_: None)
+    monkeypatch.setattr(loader, "prepare_device_allocator", lambda: 1 / 0)  # the next step of a load
+    with pytest.raises(ZeroDivisionError):
+        profile = load_profile("gpu-24gb").model_copy(update={"quantization": "fp8-dynamic"})
+        loader.load_model(load_model_config("tiny"), profile, on_note=notes.append)
+    assert notes == [warning("fp8-dynamic", "cuda", compiled=False)]
+
+
 # --- What is refused ---
+
+
+def test_dynamic_float8_is_refused_in_float32_with_what_it_needs() -> None:
+    with pytest.raises(ConfigError, match=r"'fp8-dynamic': .* needs dtypes\.transformer: bfloat16, not float32"):
+        require("fp8-dynamic", "cuda", (9, 0), dtype="float32")
+
+
+def test_dynamic_float8_is_allowed_in_bfloat16() -> None:
+    require("fp8-dynamic", "cuda", (9, 0), dtype="bfloat16")
 
 
 @pytest.mark.parametrize("method", ON_CUDA)

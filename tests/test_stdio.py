@@ -15,6 +15,12 @@ pytestmark = pytest.mark.usefixtures("starts_process")
 
 PREPARED = "import os, sys\nfrom hunyuan_local.stdio import *\nprepare_streams()\n"
 
+# A command line whose command is the rest of the line.
+MAIN = (
+    "import time\nfrom hunyuan_local.cli import main\nfrom hunyuan_local.errors import ConfigError\n"
+    "main.group = type('Group', (), {})\nmain.group.main = lambda **_: ("
+)
+
 
 def run(code: str, redirection: str = "", **variables: str) -> subprocess.CompletedProcess[bytes]:
     """Run a few lines after ``prepare_streams``, with a shell redirection."""
@@ -45,6 +51,33 @@ def test_why_a_result_cannot_be_printed(redirection: str, why: bytes) -> None:
     wait = "import time; time.sleep(1); " if "|" in redirection else ""
     done = run(f"{wait}sys.stderr.write(tell('x'))", redirection)
     assert (done.returncode, done.stderr) == (0, why)
+
+
+@pytest.mark.parametrize("size", [1, 5_000, 100_000])
+@pytest.mark.parametrize(
+    ("redirection", "message"),
+    [
+        (">/dev/full", "stdout cannot be written: No space left on device; redirect it elsewhere, or free disk space"),
+        ("| true", "the reader of stdout has closed it; the rest of the output is lost"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_one_line_and_exit_code_24(
+    redirection: str, message: str, size: int
+) -> None:
+    done = run(f"{MAIN}time.sleep(0.5), print('x' * {size}))\nmain.main()", redirection)
+    assert (done.returncode, done.stderr.decode()) == (24, f"error: {message}\n")
+
+
+@pytest.mark.parametrize("code", [1, 24])
+def test_it_changes_the_exit_code_of_a_command_that_ends_by_itself(code: int) -> None:
+    redirection = ">/dev/full" if code == 24 else ""
+    done = run(f"{MAIN}print('different'), sys.exit(1))\nmain.main()", redirection)
+    assert done.returncode == code
+
+
+def test_it_does_not_replace_the_error_of_a_command() -> None:
+    done = run(f"{MAIN}print('x'), exec('raise ConfigError(1)'))\nmain.main()", ">/dev/full")
+    assert (done.returncode, done.stderr) == (2, b"error: 1\n")
 
 
 @pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", "2> >(true)"])

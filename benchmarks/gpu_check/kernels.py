@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from diffusers.models.attention_dispatch import dispatch_attention_fn
 
-from hunyuan_local.pipeline.attention.kernel_choice import EXACT, INEXACT, find_problem, library_name
+from hunyuan_local.config.kernels import EXACT, INEXACT
+from hunyuan_local.pipeline.attention.kernel_choice import find_problem
+from hunyuan_local.pipeline.attention.kernels import attend
 
 from .timing import median_seconds
 
@@ -59,6 +60,5 @@ def _time(kernel: str, shape: tuple[int, int, int, int], device: str, dtype: tor
     if kernel == MASKED:  # [1, 1, 1, tokens], as in HunyuanVideoTransformer3DModel.forward
         mask = torch.ones(1, 1, 1, shape[1], device=device, dtype=torch.bool)
         mask[..., -_PADDING:] = False
-    backend = library_name("native" if mask is not None else kernel)
-    call = functools.partial(dispatch_attention_fn, query, key, value, attn_mask=mask, backend=backend)
+    call = functools.partial(attend, "native" if mask is not None else kernel, query, key, value, mask)
     return median_seconds(call, device)

@@ -102,7 +102,7 @@ def skip_steps(task: dict[str, Any], record: dict[str, Any], save: Callable[[], 
         "taylorseer": TaylorSeerCache(kind="taylorseer", interval=2, order=1, start=0.0),
         "magcache": MagCache(kind="magcache", start=0.0, mag_ratios=(1.0,) * steps),
     }
-    last = model.pipe.transformer.single_transformer_blocks[-1].norm
+    last = model.pipe.transformer.single_transformer_blocks[-1].attn.to_q
     for name, cache in caches.items():
         model.profile = model.profile.model_copy(update={"cache": cache})
         ends: list[float] = []

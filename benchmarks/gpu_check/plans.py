@@ -15,11 +15,12 @@ from hunyuan_local.config import ModelConfig, load_model_config
 from hunyuan_local.config.tiling import Tiling
 from hunyuan_local.errors import ConfigError
 from hunyuan_local.planner import Machine, Plan, plan
+from hunyuan_local.planner.cards import recognise
 from hunyuan_local.planner.checkpoint import COMPONENTS, read_architecture
 from hunyuan_local.planner.encoding import LLAMA_TOKENS
-from hunyuan_local.planner.machine import recognise
-from hunyuan_local.planner.memory import Setup, Shape, forecast
+from hunyuan_local.planner.memory import forecast
 from hunyuan_local.planner.modes import DTYPES
+from hunyuan_local.planner.setup import Setup, Shape
 from hunyuan_local.planner.time_estimate import estimate
 from hunyuan_local.schema import SIZE_MULTIPLE, TEMPORAL_COMPRESSION, GenerationRequest
 
@@ -84,7 +85,10 @@ def read_configs(path: Path) -> dict[str, dict[str, Any]]:
 def machine_of(card: dict[str, Any]) -> Machine:
     """The planner's description of the machine, with the GPU memory that other programs leave free."""
     gpu, libraries = card["gpu"], frozenset(card["libraries"])
-    spec = None if gpu is None else recognise(gpu["name"], gpu["memory_bytes"], tuple(gpu["compute_capability"]))
+    spec = None
+    if gpu is not None:
+        vendor = "amd" if gpu.get("rocm") else "nvidia"
+        spec = recognise(gpu["name"], gpu["memory_bytes"], tuple(gpu["compute_capability"]), vendor)
     return Machine(card["available_gpu_bytes"], card["host_memory_bytes"], spec, libraries)
 
 
@@ -149,7 +153,12 @@ def predict(
     if tiling is not None:
         architecture, crop_start = read_architecture(model), model.prompt_template.crop_start
         setup = Setup(
-            machine.device, item.mode.offload, item.mode.method, Tiling(**tiling), dict(DTYPES[machine.device])
+            machine.device,
+            item.mode.offload,
+            item.mode.method,
+            Tiling(**tiling),
+            dict(DTYPES[machine.device]),
+            allocator=machine.allocator,
         )
         shape = Shape.of(architecture, size.width, size.height, size.num_frames, crop_start)
         found = forecast(architecture, shape, setup)
@@ -167,4 +176,4 @@ def predict(
 
 
 def _plan(model: ModelConfig, machine: Machine, size: VideoSize) -> Plan:
-    return plan(size.request(), model, machine)
+    return plan(size.request(), model, machine, as_named=True)

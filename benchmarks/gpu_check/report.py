@@ -91,7 +91,13 @@ def model_flops_utilisation(
     Defined as by Chowdhery et al. (PaLM, arXiv 2204.02311), with the dense bfloat16 peak in ``configs/gpus.yaml``. None
     for CPUs, and for GPUs that are not in that table or have no bfloat16.
     """
-    if not flops_per_step or not seconds_per_step or machine.gpu is None or not machine.gpu.bf16_tflops:
+    if (
+        not flops_per_step
+        or not seconds_per_step
+        or machine.gpu is None
+        or machine.gpu.stands_in
+        or not machine.gpu.bf16_tflops
+    ):
         return None
     return flops_per_step / (seconds_per_step * machine.gpu.bf16_tflops * 1e12)
 

@@ -21,6 +21,7 @@ from diffusers import HunyuanVideoTransformer3DModel
 from hunyuan_local.pipeline.acceleration import compile_blocks
 from hunyuan_local.pipeline.attention.mask_free import drop_padding
 from hunyuan_local.pipeline.attention.rotary import keep_rotary_tables
+from hunyuan_local.pipeline.blocks import run_in_chunks
 from hunyuan_local.pipeline.memory.allocator import keep_freed_memory
 
 from . import floor
@@ -61,6 +62,7 @@ def ways_of(folder: str, dtype: torch.dtype) -> tuple[HunyuanVideoTransformer3DM
     ours = copy.deepcopy(stock)
     drop_padding(ours, "native")
     keep_rotary_tables(ours)
+    run_in_chunks(ours)
     return stock, ours
 
 

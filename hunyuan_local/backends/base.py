@@ -251,7 +251,9 @@ def explanation(
 ) -> Explanation:
     """Build the result of :meth:`Backend.explain` from a fitted request."""
     if fitted.request.seed is None:
-        notes = [*notes, "no seed: each video gets a random one; the seed shown is an example"]
+        seed_is_dropped = any(loss.field == "seed" for loss in fitted.losses)
+        why = "the given seed is not sent" if seed_is_dropped else "no seed"
+        notes = [*notes, f"{why}: each video gets a random one; the seed shown is an example"]
     if fitted.request.awaits_rewriting:
         notes = [*notes, f"the prompt is rewritten first ({fitted.request.rewrite}); the original is shown"]
     verdict = "refused" if not fitted.possible else "adjusted" if fitted.losses else "accepted"

@@ -42,7 +42,7 @@ class Run(Generic[R]):
         notes: the notes sent to the user so far.
         state: the saved state of this video, possibly from an earlier attempt; None saves nothing.
         loaded: monotonic time in seconds at which the local model was loaded.
-        recoveries: the changes made because memory ran out.
+        recoveries: the changes made because memory ran out, and those that other ranks made.
     """
 
     request: R

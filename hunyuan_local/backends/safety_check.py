@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..config import SafetyConfig
-from ..errors import ContentBlockedError, InvalidOutputError
+from ..errors import ContentBlockedError, InvalidOutputError, VideoError, first_line
 from ..schema import SafetyVerdict
 from ..video import read_frames
 
@@ -109,6 +109,31 @@ class Inspection:
         )
 
 
+def finish_or_note(
+    inspect: Callable[[], SafetyVerdict | None], mode: str, on_note: Callable[[str], None]
+) -> SafetyVerdict | None:
+    """The verdict of a finished video of this machine; a note and None if the classifier fails in the mode ``flag``.
+
+    That mode only reports, so its failure must not lose the video. The mode ``block`` publishes no unchecked video.
+
+    Args:
+        inspect: :meth:`Inspection.finish`, or the like for a file.
+
+    Raises:
+        ContentBlockedError, InvalidOutputError: see :meth:`Inspection.finish`.
+        Exception: the classifier failed in the mode ``block``.
+    """
+    try:
+        return inspect()
+    except (ContentBlockedError, InvalidOutputError, VideoError):
+        raise
+    except Exception as error:
+        if mode == "block":
+            raise
+        on_note(unchecked_note(why_not_checked(error)))
+        return None
+
+
 def inspect_file(config: SafetyConfig, path: Path, num_frames: int) -> SafetyVerdict | None:
     """Run the safety check on the frames of a video file; see :meth:`Inspection.finish`.
 
@@ -140,6 +165,16 @@ def evenly_spaced(num_frames: int, count: int) -> list[int]:
 def flag_note(verdict: SafetyVerdict) -> str:
     """The note for a flagged video that is kept."""
     return f"the safety check flagged this video: {_finding(verdict)}"
+
+
+def why_not_checked(error: Exception) -> str:
+    """Why a finished video was not checked, as part of a message."""
+    return f"the classifier failed: {type(error).__name__}: {first_line(error)}"
+
+
+def unchecked_note(why: str) -> str:
+    """The note for a video that is kept although it was not checked."""
+    return f"the safety check was not made: {why}"
 
 
 def _finding(verdict: SafetyVerdict) -> str:

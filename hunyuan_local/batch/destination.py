@@ -84,7 +84,7 @@ class Destination:
         return {posixpath.basename(item["name"]) for item in found if item["type"] == "file" and item["size"]}
 
     def deliver(self, video: Path, name: str) -> None:
-        """Move a finished video to the destination; delete the local file only once the copy is complete.
+        """Move a finished file to the destination; delete the local file only once the copy is complete.
 
         Raises:
             VideoError: the transfer failed; the local file stays.
@@ -99,7 +99,8 @@ class Destination:
             self._files.invalidate_cache()
             if (found := self._files.info(self._path(name))["size"]) != size:
                 raise OSError(f"only {found} of {size} bytes arrived")
-            video.unlink()
+            with contextlib.suppress(OSError):  # the video has arrived regardless
+                video.unlink()
 
     def location(self, name: str) -> str:
         """The path or URL of a video, for messages and reports."""

@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from ..durable import replacing
 from ..durations import in_words
-from ..errors import ConfigError, VideoError
+from ..errors import ConfigError
 from ..schema import GenerationRequest, Timings
 from ..video import read_poster
 from ..video.output import check_folder
@@ -138,8 +138,8 @@ def _picture(video: Path | None) -> tuple[str | None, str]:
     try:
         picture = video.read_bytes() if video.suffix == ".jpg" else read_poster(video)
         return f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}", ""
-    except (VideoError, OSError) as error:
-        return None, str(error)
+    except Exception as error:  # of whatever kind: a page without a picture is better than none
+        return None, str(error) or type(error).__name__
 
 
 def _link(video: str | None, folder: Path) -> tuple[str | None, str]:

@@ -91,6 +91,7 @@ class Batch:
         self._there: set[str] = set()
         self._problems: dict[str, str] = {}
         self.made: list[str] = []  # keys of the items delivered in this run, in order
+        self.notes: list[str] = []  # for the user, about videos that are delivered
 
     def prepare(self, *, retry_failed: bool = False) -> None:
         """Load the state of earlier runs, and queue the missing items.
@@ -118,10 +119,12 @@ class Batch:
         if job is None:
             job = self._enqueue(item, with_seed(item.request, self._limits))
         elif job.status == "succeeded":
-            if self.folder.video(job).exists():
+            if os.path.lexists(self.folder.video(job)):
                 self._deliver(item.key, job)
             elif job.origin["name"] not in self._there:
                 job = self._enqueue(item, job.request)  # its video was deleted: generate the same one again
+            else:
+                self._deliver_statement(job)
         elif job.status == "canceled" or (job.status == "failed" and retry_failed):
             job = self.store.retry(job.job_id) or job
         self._jobs[item.key] = job
@@ -202,20 +205,28 @@ class Batch:
         name = job.origin["name"]
         if not self.destination.is_local:
             self._keep_poster(job)
-        video = self.folder.video(job)
         try:
-            if statement_path(video).exists():
-                self.destination.deliver(statement_path(video), statement_path(Path(name)).name)
-            self.destination.deliver(video, name)
+            self.destination.deliver(self.folder.video(job), name)
         except VideoError as error:
             self._problems[key] = str(error)  # the local file stays; the next run tries again
-        else:
-            self._there.add(name)
-            self.made.append(key)
+            return
+        self._there.add(name)
+        self.made.append(key)
+        self._deliver_statement(job)
+
+    def _deliver_statement(self, job: Job) -> None:
+        """Deliver the statement of a video that cannot hold it; only a note if that fails, as the video has arrived."""
+        statement = statement_path(self.folder.video(job))
+        if not os.path.lexists(statement):
+            return
+        try:
+            self.destination.deliver(statement, statement_path(Path(job.origin["name"])).name)
+        except VideoError as error:  # the local file stays; the next run tries again
+            self.notes.append(f"line {job.origin['line']}: the video is delivered without its history: {error}")
 
     def _keep_poster(self, job: Job) -> None:
         """Save a poster for the page, since the video itself leaves this machine."""
-        with contextlib.suppress(VideoError, OSError):  # the page works without a poster
+        with contextlib.suppress(Exception):  # whatever it is, the page works without a poster
             path = self.picture(job)
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(read_poster(self.folder.video(job)))

@@ -19,7 +19,7 @@ from ..errors import ConfigError, HunyuanLocalError, TerminationRequest
 from ..exit_codes import ExitCode
 from ..pipeline.library_output import hide_import_noise
 from ..signals import on_ending
-from ..stdio import announce, flush_stdout, prepare_streams, silence
+from ..stdio import announce, flush_stdout, prepare_streams
 from .shared.panels import arrange, arrange_commands
 
 # The first paragraph of each command's docstring, for listing commands without importing them; a test compares them.
@@ -94,11 +94,9 @@ def main() -> None:
     hide_import_noise()
     try:
         _refuse_stripped_python()
-        code = group.main(standalone_mode=False) or 0
+        code = _run()
         flush_stdout()  # while an error can still change the exit code
         sys.exit(code)
-    except Exit as error:
-        sys.exit(error.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(ExitCode.BAD_INPUT)
@@ -108,12 +106,18 @@ def main() -> None:
     except HunyuanLocalError as error:
         _say(str(error))
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # The reader of stdout closed the pipe, as `| head` does.
-        silence(sys.stdout)
-        sys.exit(ExitCode.FAILED)
     except Exception as error:
         _end_unexpected(error)
+
+
+def _run() -> str | int | None:
+    """Run the command; return its exit code."""
+    try:
+        return group.main(standalone_mode=False) or 0
+    except Exit as error:
+        return error.exit_code
+    except SystemExit as error:
+        return error.code
 
 
 def _end_unexpected(error: Exception) -> NoReturn:

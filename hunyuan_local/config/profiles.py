@@ -146,6 +146,9 @@ class RuntimeProfile(StrictConfig):
         vae_tiling: decode in spatial tiles, as large as the free memory allows.
         attention_backend: kernel for the transformer's attention; ``auto`` is the fastest exact kernel that works on
             the device.
+        kernels: how the transformer's blocks normalize, rotate, scale and add: ``eager`` with torch's operations,
+            ``triton`` with fused kernels, which need CUDA and have not been measured on a GPU; frames can differ in
+            the last bits.
         compile: compile the transformer's blocks; the first step takes minutes, later steps are faster.
         cache: skip steps that change little (faster, not exact).
         prompt_cache: cache encoded prompts on disk, so that repeated prompts need no text encoder.
@@ -162,6 +165,7 @@ class RuntimeProfile(StrictConfig):
     quantization: Quantization | None = None
     vae_tiling: bool = False
     attention_backend: str = "auto"
+    kernels: Literal["eager", "triton"] = "eager"
     compile: bool = False
     cache: CacheConfig | None = None
     prompt_cache: bool = True
@@ -186,11 +190,13 @@ class RuntimeProfile(StrictConfig):
     def exact_frames(self) -> dict[str, object]:
         """The settings that affect the frames; runs can resume each other's saved states if these are equal.
 
-        ``context_parallel`` changes the order of summation, so it is included if it is used.
+        ``context_parallel`` and ``kernels`` change the order of summation, so each is included if it is used.
         """
         decisive = {"device", "dtypes", "quantization", "attention_backend", "compile", "cache"}
         if self.context_parallel is not None:
             decisive.add("context_parallel")
+        if self.kernels != "eager":
+            decisive.add("kernels")
         return self.model_dump(include=decisive)
 
     @model_validator(mode="after")
@@ -199,6 +205,11 @@ class RuntimeProfile(StrictConfig):
             raise ValueError(
                 "compile=True cannot be combined with offload='sequential', which moves single layers; "
                 "use offload: none or model, or compile: false"
+            )
+        if self.compile and self.kernels == "triton":
+            raise ValueError(
+                "compile=True cannot be combined with kernels='triton', because the compiler makes its own kernels; "
+                "use kernels: eager, or compile: false"
             )
         if self.compile and isinstance(self.cache, MagCache):
             raise ValueError(

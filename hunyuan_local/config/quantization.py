@@ -9,7 +9,7 @@ import importlib.util
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from .profiles import Offload, Quantization
+from .profiles import Dtype, Offload, Quantization
 
 INSTALL = "pip install 'hunyuan-local[quant]'"
 
@@ -27,6 +27,8 @@ class Needs:
         offloads: supported kinds of offload.
         to_disk: whether group offload can keep the weights in files.
         unstreamed: whether group offload works without a stream.
+        dtypes: supported precisions of the transformer's other tensors.
+        wants_compile: whether products round their inputs, in separate passes over all tokens unless they are compiled.
     """
 
     title: str
@@ -37,6 +39,8 @@ class Needs:
     offloads: tuple[Offload, ...] = ("none", "model", "group", "sequential")
     to_disk: bool = True
     unstreamed: bool = True
+    dtypes: tuple[Dtype, ...] = ("float32", "bfloat16")
+    wants_compile: bool = False
 
     def why_not(
         self,
@@ -45,6 +49,7 @@ class Needs:
         offload: Offload = "none",
         libraries: Collection[str] | None = None,
         *,
+        dtype: str | None = None,
         compiled: bool = False,
         to_disk: bool = False,
         streamed: bool = True,
@@ -56,6 +61,7 @@ class Needs:
             capability: compute capability of the CUDA device; None if unknown, which skips the check.
             offload: kind of offload.
             libraries: installed optional packages; None if unknown, which skips the check.
+            dtype: the transformer's precision; None if unknown, which skips the check.
             compiled: whether the transformer's blocks are compiled.
             to_disk: whether group offload keeps the weights in files.
             streamed: whether group offload uses a stream.
@@ -67,6 +73,8 @@ class Needs:
             if capability < least:
                 what = "" if least == self.min_capability else " in compiled blocks"
                 return f"{self.title}{what} needs compute capability {dotted(least)}, this GPU has {dotted(capability)}"
+        if dtype is not None and dtype not in self.dtypes:
+            return f"{self.title} needs dtypes.transformer: {' or '.join(self.dtypes)}, not {dtype}"
         if libraries is not None and self.library is not None and self.library not in libraries:
             return f"{self.library} is not installed ({INSTALL})"
         if offload not in self.offloads:
@@ -87,9 +95,18 @@ NEEDS: dict[Quantization, Needs] = {
     "fp8": Needs("float8 storage (diffusers' layerwise casting)", compiled_capability=_TRITON_FLOAT8),
     "fp8-weights": Needs("float8 weights (torchao)", "torchao", compiled_capability=_TRITON_FLOAT8, to_disk=False),
     # torchao.float8.inference._check_hardware_support: float8 matrix multiplication needs compute capability 8.9.
-    "fp8-dynamic": Needs("dynamic float8 (torchao)", "torchao", needs_cuda=True, min_capability=(8, 9), to_disk=False),
+    # Its scales by row need bfloat16 (_float8_dynamic_activation_float8_weight_quantize_tensor).
+    "fp8-dynamic": Needs(
+        "dynamic float8 (torchao)",
+        "torchao",
+        needs_cuda=True,
+        min_capability=(8, 9),
+        to_disk=False,
+        dtypes=("bfloat16",),
+        wants_compile=True,
+    ),
     "int8": Needs("int8 weights (torchao)", "torchao", to_disk=False),
-    "int8-dynamic": Needs("dynamic int8 (torchao)", "torchao", to_disk=False),
+    "int8-dynamic": Needs("dynamic int8 (torchao)", "torchao", to_disk=False, wants_compile=True),
     # bitsandbytes itself runs on a CPU, but its loader in diffusers refuses to ("No GPU found"). The scales are stored
     # outside the tensor, where accelerate's per-layer hooks miss them (diffusers #10800, bitsandbytes #1525).
     # Without a stream, group offload moves the scales off the GPU and never moves them back.
@@ -100,6 +117,17 @@ NEEDS: dict[Quantization, Needs] = {
 }
 # accelerate recreates a moved tensor without its quantization type (diffusers #14691).
 GGUF_NEEDS = Needs("a GGUF file", "gguf", offloads=_ALL_BUT_SEQUENTIAL)
+
+
+def warning(method: Quantization | None, device: str, *, compiled: bool) -> str | None:
+    """What a user of this quantization on this device should know before it runs; None if nothing."""
+    if method is None or compiled or device == "cpu" or not NEEDS[method].wants_compile:
+        return None
+    return (
+        f"quantization={method!r} without compile: the input of each layer is rounded in several passes over all "
+        "tokens, which can take longer than the faster products save; set compile: true in the profile, or use "
+        "quantization: fp8"
+    )
 
 
 def installed_libraries() -> frozenset[str]:

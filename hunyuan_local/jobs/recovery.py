@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from ..backends.hosted.arrival import Findings, aside_of, examine, keep_to_the_check
-from ..backends.safety_check import inspect_file
+from ..backends.safety_check import finish_or_note, inspect_file
 from ..config import SafetyConfig
 from ..errors import VideoError
 from ..provenance import read_provenance
@@ -36,7 +37,8 @@ def finished_before(job: Job, path: Path, safety: SafetyConfig) -> GenerationRes
     elif said.request != job.request:
         return None
     elif found.info is not None:
-        found.safety = inspect_file(safety, path, found.info.num_frames)
+        inspect = partial(inspect_file, safety, path, found.info.num_frames)
+        found.safety = finish_or_note(inspect, safety.mode, found.notes.append)
     return GenerationResult(
         path=path,
         backend=said.backend,

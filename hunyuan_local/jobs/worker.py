@@ -102,10 +102,11 @@ class Worker:
             TerminationRequest: stopped while the model was loading.
         """
         with self._heartbeat, self._files:
-            logger.info("%s: loading the libraries and %s", self._config.name, self._backend.identity)
+            model = self._backend.identity if self._backend.config is None else self._backend.config.name
+            logger.info("%s: loading the libraries and %s", self._config.name, model)
             self._prepare()
             self._loading = False
-            logger.info("%s is ready: %s on %s", self._config.name, self._backend.identity, self._backend.device)
+            logger.info("%s is ready: %s on %s", self._config.name, model, self._backend.device)
             while not self._stopping:
                 self._store.expire()
                 self._work_or_wait()

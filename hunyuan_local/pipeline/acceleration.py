@@ -1,7 +1,7 @@
-"""Makes the denoising faster: mask-free attention, compiled blocks and step caches, one function each.
+"""Makes the denoising faster: mask-free attention, chunked or compiled blocks and step caches, one function each.
 
-Attention without a mask and precomputed rotary tables are always on, because they change the result only in the
-last bits. Compiling and caching are off unless the profile enables them.
+Attention without a mask, precomputed rotary tables and chunked blocks are always on, because they change the result
+only in the last bits. Triton's kernels, compiling and caching are off unless the profile enables them.
 """
 
 from __future__ import annotations
@@ -19,9 +19,13 @@ from diffusers.hooks import FirstBlockCacheConfig, MagCacheConfig, TaylorSeerCac
 
 from ..config import CacheConfig, FirstBlockCache, RuntimeProfile, TaylorSeerCache
 from ..errors import ConfigError, first_line
-from .attention.kernel_choice import choose_backend, fastest_first, find_problem
+from .attention.elementwise import Eager, Elementwise
+from .attention.fallback import AttentionKernel, use_in_compiled_blocks, why_not_compiled
+from .attention.kernel_choice import choose_backend, fastest_first, find_problem, measured_seconds, rivals
 from .attention.mask_free import drop_padding
 from .attention.rotary import keep_rotary_tables
+from .attention.triton_elementwise import Fused, find_fused_problem
+from .blocks import run_in_chunks
 from .diffusers_private import first_block_hook
 from .memory.device import is_out_of_memory, out_of_memory
 
@@ -31,30 +35,61 @@ RESUMED_WITH_CACHE = (
 )
 
 
-def accelerate(pipe: HunyuanVideoPipeline, profile: RuntimeProfile) -> RuntimeProfile:
+def accelerate(pipe: HunyuanVideoPipeline, profile: RuntimeProfile) -> tuple[RuntimeProfile, AttentionKernel]:
     """Apply the profile's attention backend and compilation to a loaded and placed pipeline.
 
     The profile's step cache is set up per run: see ``step_cache``.
 
     Returns:
-        The profile, with ``attention_backend: auto`` replaced by the chosen backend.
+        The profile, with ``attention_backend: auto`` replaced by the chosen backend; and that kernel.
 
     Raises:
-        ConfigError: the attention backend or torch.compile does not work here.
+        ConfigError: the attention backend, the kernels or torch.compile do not work here.
     """
-    capability = torch.cuda.get_device_capability() if profile.device == "cuda" else None
-    why_not = functools.partial(
-        find_problem,
-        device=profile.device,
-        dtype=getattr(torch, profile.dtypes.transformer),
-        head_dim=pipe.transformer.config.attention_head_dim,
-    )
-    backend = choose_backend(profile.attention_backend, fastest_first(capability), functools.cache(why_not))
-    drop_padding(pipe.transformer, backend)
+    kernel = drop_padding(pipe.transformer, _choose_backend(pipe.transformer, profile))
     keep_rotary_tables(pipe.transformer)
+    run_in_chunks(pipe.transformer, _choose_elementwise(profile, pipe.transformer.config))
     if profile.compile:
+        use_in_compiled_blocks(pipe.transformer, kernel)
         compile_blocks(pipe.transformer, profile.device)
-    return profile.model_copy(update={"attention_backend": backend})
+    return profile.model_copy(update={"attention_backend": kernel.name}), kernel
+
+
+def _choose_backend(transformer: HunyuanVideoTransformer3DModel, profile: RuntimeProfile) -> str:
+    config, device = transformer.config, torch.device(profile.device)
+    heads, head_dim, dtype = (
+        config.num_attention_heads, config.attention_head_dim, getattr(torch, profile.dtypes.transformer)
+    )  # fmt: skip
+    capability = torch.cuda.get_device_capability() if profile.device == "cuda" else None
+
+    @functools.cache
+    def why_not(backend: str) -> str | None:
+        problem = why_not_compiled(backend) if profile.compile else None
+        return problem or find_problem(backend, profile.device, dtype, head_dim)
+
+    return choose_backend(
+        profile.attention_backend, fastest_first(capability), why_not,
+        functools.partial(rivals, capability=capability),
+        lambda backend: measured_seconds(backend, heads, head_dim, device, dtype),
+    )  # fmt: skip
+
+
+def _choose_elementwise(profile: RuntimeProfile, config: Any) -> Elementwise:
+    """The profile's ``kernels`` for a transformer with this config.
+
+    Raises:
+        ConfigError: Triton's kernels do not work here.
+    """
+    if profile.kernels == "eager":
+        return Eager()
+    head_dim, dtype = config.attention_head_dim, getattr(torch, profile.dtypes.transformer)
+    problem = find_fused_problem(profile.device, dtype, head_dim, config.num_attention_heads * head_dim)
+    if problem is not None:
+        raise ConfigError(
+            f"kernels='triton': the kernels do not work on this machine ({problem}); they need Triton, which comes "
+            "with torch for CUDA; or use a profile with kernels: eager"
+        )
+    return Fused()
 
 
 def compile_blocks(

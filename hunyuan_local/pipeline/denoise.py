@@ -53,7 +53,8 @@ def denoise(
         model: a loaded model; used by one call at a time.
         render_size: (width, height) in pixels at which the model renders.
         on_progress: called with the stage, and after each step.
-        on_note: called before the first step with parts of the prompts that are cut off or have no effect.
+        on_note: called before the first step with parts of the prompts that are cut off or have no effect, and when
+            the attention kernel is replaced.
         is_cancelled: polled after every step.
         checkpoint: stores the state, and provides it at the start; None keeps it only during this call.
         previewer: writes previews of the unfinished video; None writes none.
@@ -86,7 +87,11 @@ def denoise(
         raise GenerationCancelledError("cancelled before the first step; no file was kept")
 
     began = time.monotonic()
-    with clean_device(model, "denoise", "transformer"), step_cache(pipe, model.profile.cache, done, total):
+    with (
+        clean_device(model, "denoise", "transformer"),
+        step_cache(pipe, model.profile.cache, done, total),
+        model.kernel.reporting(on_note),
+    ):
         # 2. The schedule: the remaining part of the whole video's noise levels. The scheduler applies the shift
         #    s: sigma -> s * sigma / (1 + (s - 1) * sigma).
         scheduler = pipe.scheduler

@@ -6,15 +6,17 @@ if one is gone.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-import torch.distributed as dist
-from diffusers import ContextParallelConfig, HunyuanVideoTransformer3DModel
+from diffusers import HunyuanVideoTransformer3DModel
 from diffusers.hooks import HookRegistry, apply_context_parallel
 from diffusers.hooks.first_block_cache import FBCHeadBlockHook
-from diffusers.models._modeling_parallel import ContextParallelInput, ParallelConfig, gather_size_by_comm
+from diffusers.hooks.group_offloading import _GROUP_OFFLOADING, ModuleGroup
+from diffusers.models._modeling_parallel import ContextParallelInput, ParallelConfig
 from diffusers.models.attention_dispatch import (
     AttentionBackendName,
     TemplatedRingAnythingAttention,
@@ -22,7 +24,11 @@ from diffusers.models.attention_dispatch import (
     attention_backend,
     dispatch_attention_fn,
 )
-from diffusers.models.embeddings import apply_rotary_emb
+from diffusers.models.normalization import RMSNorm
+from diffusers.models.transformers.transformer_hunyuan_video import (
+    HunyuanVideoSingleTransformerBlock,
+    HunyuanVideoTransformerBlock,
+)
 from diffusers.quantizers.quantization_config import QuantizationConfigMixin
 from diffusers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFETENSORS_WEIGHTS_NAME
 
@@ -36,6 +42,15 @@ if TYPE_CHECKING:
         def post_forward(self, module: torch.nn.Module, output: Any) -> Any: ...
         def reset_state(self, module: torch.nn.Module) -> torch.nn.Module: ...
 
+    class HunyuanVideoCausalConv3d(torch.nn.Module):
+        conv: torch.nn.Conv3d
+        pad_mode: str
+        time_causal_padding: tuple[int, int, int, int, int, int]
+
+    class HunyuanVideoUpsampleCausal3D(torch.nn.Module):
+        conv: HunyuanVideoCausalConv3d
+        upsample_factor: tuple[int, int, int]
+
     class HunyuanVideoAttnProcessor2_0:
         _attention_backend: AttentionBackendName | None
         _parallel_config: ParallelConfig | None
@@ -46,6 +61,10 @@ if TYPE_CHECKING:
         ) -> tuple[torch.Tensor, torch.Tensor | None]: ...
 else:
     from diffusers.hooks import ModelHook
+    from diffusers.models.autoencoders.autoencoder_kl_hunyuan_video import (
+        HunyuanVideoCausalConv3d,
+        HunyuanVideoUpsampleCausal3D,
+    )
     from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoAttnProcessor2_0
 
 __all__ = [
@@ -54,26 +73,33 @@ __all__ = [
     "AttentionBackendName",
     "ContextParallelInput",
     "HunyuanVideoAttnProcessor2_0",
+    "HunyuanVideoCausalConv3d",
+    "HunyuanVideoSingleTransformerBlock",
+    "HunyuanVideoTransformerBlock",
+    "HunyuanVideoUpsampleCausal3D",
     "KeptForward",
     "ModelHook",
+    "ModuleGroup",
     "ParallelConfig",
     "QuantizationConfigMixin",
+    "RMSNorm",
     "TemplatedRingAnythingAttention",
     "add_hook",
     "apply_context_parallel",
-    "apply_rotary_emb",
     "attention_backend",
     "dequantize_gguf",
     "dispatch_attention_fn",
     "first_block_hook",
     "folder_of",
-    "gather_size_by_comm",
-    "group_of",
+    "groups_of",
     "has_context_parallel",
     "is_in_4_bits",
     "is_in_8_bits",
     "read_gguf",
+    "replace_forward",
+    "set_backend",
     "set_processors",
+    "tensors_of_group",
     "to_diffusers_names",
 ]
 
@@ -92,15 +118,68 @@ class KeptForward(ModelHook):
 
 
 def first_block_hook(block: torch.nn.Module) -> FBCHeadBlockHook:
-    """The first-block cache's hook on the first block, from ``_diffusers_hook``; its ``threshold`` can be set."""
+    """The first-block cache's hook on the first block, from ``_diffusers_hook``; its ``threshold`` can be set.
+
+    From then on the hook skips a step only if the change is a number of at most ``threshold``. diffusers computes if
+    ``change > threshold``, which is false for NaN: it skips, and fails if there is nothing to reuse yet. Replaces
+    ``_should_compute_remaining_blocks``, which reads ``state_manager`` and ``head_block_residual``.
+    """
     registry: Any = block._diffusers_hook
     hooks = registry.hooks.values()
-    return next(hook for hook in hooks if isinstance(hook, FBCHeadBlockHook))
+    head = next(hook for hook in hooks if isinstance(hook, FBCHeadBlockHook))
+
+    def should_compute(residual: torch.Tensor) -> bool:
+        state = head.state_manager.get_state()
+        before: torch.Tensor | None = state.head_block_residual
+        if head.threshold < 0 or before is None or state.tail_block_residuals is None:
+            return True
+        change = ((residual - before).abs().mean() / before.abs().mean()).item()
+        return not change <= head.threshold
+
+    not_compiled: Any = torch.compiler.disable
+    head._should_compute_remaining_blocks = not_compiled(should_compute)
+    return head
 
 
 def add_hook(module: torch.nn.Module, hook: ModelHook, name: str) -> None:
     """Add a hook to a module with ``HookRegistry``; the hook added last runs first."""
     HookRegistry.check_if_exists_or_initialize(module).register_hook(hook, name)
+
+
+def replace_forward(module: torch.nn.Module, forward: Callable[..., Any]) -> None:
+    """Replace a module's own ``forward`` by ``forward(module, ...)``, below the hooks that it has or will get.
+
+    Relies on ``HookRegistry._fn_refs``, in which the first hook holds the module's own ``forward``, and on accelerate's
+    ``_old_forward``.
+    """
+    own = functools.update_wrapper(functools.partial(forward, module), type(module).forward)
+    layer: Any = module
+    registry: Any = getattr(module, "_diffusers_hook", None)
+    if registry is not None and registry._fn_refs:
+        innermost = registry._fn_refs[0]
+        setattr(innermost, "forward" if innermost.original_forward is None else "original_forward", own)
+    elif hasattr(module, "_old_forward"):
+        layer._old_forward = own
+    else:
+        layer.forward = own
+
+
+def groups_of(module: torch.nn.Module) -> tuple[ModuleGroup | None, list[ModuleGroup]]:
+    """The groups of a module under group offload: what is outside its blocks, if anything, and the others in order.
+
+    The first is the group of the hook on the module itself, which diffusers creates without a stream.
+    """
+    registries: dict[torch.nn.Module, Any] = {part: getattr(part, "_diffusers_hook", None) for part in module.modules()}
+    hooks = {part: found.get_hook(_GROUP_OFFLOADING) for part, found in registries.items() if found is not None}
+    own = hooks.pop(module, None)
+    groups = [hook.group for hook in hooks.values() if hook is not None]
+    return None if own is None else own.group, list(dict.fromkeys(groups))
+
+
+def tensors_of_group(group: ModuleGroup) -> list[torch.Tensor]:
+    """The parameters and buffers of one group, from its ``modules``, ``parameters`` and ``buffers``."""
+    inside = [tensor for part in group.modules for tensor in (*part.parameters(), *part.buffers())]
+    return [*inside, *group.parameters, *group.buffers]
 
 
 def set_processors(transformer: HunyuanVideoTransformer3DModel, processor: HunyuanVideoAttnProcessor2_0) -> None:
@@ -114,14 +193,17 @@ def set_processors(transformer: HunyuanVideoTransformer3DModel, processor: Hunyu
             module.set_processor(processor)
 
 
+def set_backend(transformer: HunyuanVideoTransformer3DModel, backend: AttentionBackendName) -> None:
+    """Set the kernel that diffusers' attention code calls, ``_attention_backend``, in every block."""
+    for module in transformer.modules():
+        processor = getattr(module, "processor", None)
+        if isinstance(processor, HunyuanVideoAttnProcessor2_0):
+            processor._attention_backend = backend
+
+
 def has_context_parallel(backend: AttentionBackendName) -> bool:
     """Whether a kernel supports context parallelism, from ``_AttentionBackendRegistry``."""
     return cast("bool", _AttentionBackendRegistry._is_context_parallel_available(backend))
-
-
-def group_of(config: ContextParallelConfig) -> dist.ProcessGroup:
-    """The process group of an initialized context-parallel config, from ``_flattened_mesh``."""
-    return cast("dist.ProcessGroup", config._flattened_mesh.get_group())
 
 
 def folder_of(transformer: HunyuanVideoTransformer3DModel) -> Path:

@@ -25,6 +25,7 @@ from .text.prompt_cache import Embeddings
 from .text.prompt_encoder import PromptEncoder
 
 if TYPE_CHECKING:
+    from .attention.fallback import AttentionKernel
     from .process_group import ProcessGroup
 
 
@@ -32,9 +33,9 @@ if TYPE_CHECKING:
 class LoadedModel:
     """The components of a model on their devices, with the config, profile and folder that they were loaded from.
 
-    ``pipe`` only holds the components; its ``__call__`` is not used. ``extra_files`` maps the path of each file that
-    was loaded from outside the folder (LoRA, GGUF) to its SHA-256. ``process_group`` is set if several processes run
-    the model together.
+    ``pipe`` only holds the components; its ``__call__`` is not used. ``kernel`` computes attention. ``extra_files``
+    maps the path of each file that was loaded from outside the folder (LoRA, GGUF) to its SHA-256. ``process_group`` is
+    set if several processes run the model together.
     """
 
     pipe: HunyuanVideoPipeline
@@ -44,6 +45,7 @@ class LoadedModel:
     folder: Path
     placement: Placement
     prompts: PromptEncoder
+    kernel: AttentionKernel
     extra_files: dict[str, str] = field(default_factory=dict)
     process_group: ProcessGroup | None = None
 

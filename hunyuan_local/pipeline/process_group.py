@@ -68,6 +68,13 @@ class ProcessGroup:
         return self.shared.degree
 
     @property
+    def group(self) -> dist.ProcessGroup:
+        """All ranks, as torch names them."""
+        group = dist.group.WORLD
+        assert group is not None  # formed by form()
+        return group
+
+    @property
     def is_leader(self) -> bool:
         """Whether this process is rank 0, which does the input and output."""
         return self.rank == 0
@@ -77,6 +84,12 @@ class ProcessGroup:
         box = [value]
         dist.broadcast_object_list(box, src=0, device=_CPU)
         return box[0]
+
+    def gather(self, value: T) -> list[T]:
+        """The value of each rank, in order and the same in all processes. Tensors must be on the CPU."""
+        found: list[T] = [value] * self.size
+        dist.all_gather_object(found, value)
+        return found
 
     def leave(self) -> None:
         """Close the connections; all ranks must call it."""

@@ -5,13 +5,13 @@ Tested with 2.13; ``tests/test_private_members.py`` names each member and fails 
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import torch
 
 Convolve = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
+Tensors = dict[str, Any]  # of a module: each value is a tensor or None
 
 
 def replace_convolution(convolution: torch.nn.Conv3d, convolve: Convolve) -> None:
@@ -35,15 +35,51 @@ def attend_on_cpu(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -
     return found, log_sum
 
 
+def gelu_into(x: torch.Tensor, approximate: str, out: torch.Tensor) -> None:
+    """``out = gelu(x)``, for which ``torch.nn.functional.gelu`` has no argument; ``out`` may have gaps between rows."""
+    torch.ops.aten.gelu.out(x, approximate=approximate, out=out)
+
+
 def free_pinned_memory() -> None:
     """Free unused page-locked host memory; ``torch.accelerator.empty_host_cache`` is public in later torch."""
     free = getattr(torch.accelerator, "empty_host_cache", None) or torch._C._host_emptyCache
     free()
 
 
-def set_allocator(settings: str) -> None:
-    """Set allocator options of the process, in the format of ``PYTORCH_ALLOC_CONF``, if this torch supports them."""
+def set_allocator(settings: str) -> bool:
+    """Set allocator options of the process, in the format of ``PYTORCH_ALLOC_CONF``; returns whether torch has them."""
     setter = getattr(torch._C, "_accelerator_setAllocatorSettings", None)
-    if setter is not None:
-        with contextlib.suppress(ValueError, RuntimeError):  # an unknown key; nothing depends on it
-            setter(settings)
+    if setter is None:
+        return False
+    try:
+        setter(settings)
+    except (ValueError, RuntimeError):  # an unknown key
+        return False
+    return True
+
+
+def tensors_of(module: torch.nn.Module) -> tuple[Tensors, Tensors]:
+    """The dictionaries in which a module holds its own parameters and buffers: ``_parameters`` and ``_buffers``."""
+    return module._parameters, module._buffers
+
+
+def version_of(tensor: torch.Tensor) -> int:
+    """The number of in-place changes of a tensor, from ``_version``; 0 for inference tensors, which do not count."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def is_wrapper(tensor: torch.Tensor) -> bool:
+    """Whether a tensor consists of inner tensors, as torchao's quantized weights do, from ``__tensor_flatten__``."""
+    return hasattr(tensor, "__tensor_flatten__")
+
+
+def inner_tensors(wrapper: torch.Tensor) -> Iterator[torch.Tensor]:
+    """The tensors of one that :func:`is_wrapper`, from ``__tensor_flatten__``."""
+    names: list[str] = wrapper.__tensor_flatten__()[0]  # type: ignore[attr-defined]
+    for name in names:
+        yield getattr(wrapper, name)
+
+
+def swap(one: torch.Tensor, other: torch.Tensor) -> None:
+    """Exchange two tensors' contents and devices, with ``torch.utils.swap_tensors``, which has no own page."""
+    cast("Callable[[torch.Tensor, torch.Tensor], None]", torch.utils.swap_tensors)(one, other)

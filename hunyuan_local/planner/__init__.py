@@ -6,7 +6,8 @@ nor weights.
 """
 
 from .batch import BatchOption, BatchPlan, BatchSeconds, makespan, plan_batch, seconds_of
-from .machine import GpuSpec, Machine, detect_machine, find_gpu, parse_memory
+from .cards import GpuSpec, find_gpu
+from .machine import Machine, detect_machine, parse_memory
 from .modes import Mode
 from .plan import plan
 from .result import Alternative, ModePlan, Plan

@@ -97,6 +97,16 @@ class Transformer(Component):
         yield _linear("norm_out.linear", d, 2 * d)
         yield _linear("proj_out", d, patch * self.out_channels)
 
+    def shapes(self) -> dict[str, tuple[tuple[int, ...], bool]]:
+        """The shape of each layer's weight, and whether the layer has a bias, by the layer's name."""
+        found: dict[str, tuple[tuple[int, ...], bool]] = {}
+        for layer in self.layers():
+            shape: tuple[int, ...] = (layer.out,) if layer.kind == "norm" else (layer.out, layer.weight // layer.out)
+            if layer.kind == "conv":  # the patch embedding
+                shape = (layer.out, self.in_channels, self.patch_size_t, self.patch_size, self.patch_size)
+            found[layer.name] = shape, layer.rest > 0
+        return found
+
     def _text_layers(self) -> Iterator[Layer]:
         """``context_embedder``, whose feed-forward ratio is always 4."""
         d, name = self.width, "context_embedder"

@@ -39,7 +39,7 @@ class BatchSeconds:
     """A batch's time in seconds, in the order of the work.
 
     Attributes:
-        load: reading the files, for all cards together, and making page-locked copies of streamed weights.
+        load: reading the files, for all cards together, making page-locked copies of streamed weights, and compiling.
         encode: encoding the prompts of one card; for ``one-at-a-time``, one prompt before each video.
         videos: denoising and decoding, all rounds.
         first: from the start to the first video's last frame.
@@ -195,7 +195,8 @@ def plan_batch(
             "name the card (--gpu 4090), or omit --num-gpus"
         )
     cards = num_gpus or 1
-    single = plan(request, model, machine)
+    # Each process compiles for its own videos.
+    single = plan(request, model, machine, videos=math.ceil(videos / cards))
     load = sum(weights.bytes for weights in single.weights) / (DISK_GBS * 1e9)
     options: list[BatchOption] = []
     together = single.modes
@@ -238,11 +239,11 @@ def seconds_of(
         ConfigError: the machine cannot run this mode, regardless of its memory.
     """
     _check("cards", cards, MOST_CARDS, "the cards of one machine")
-    if isinstance(run, RuntimeProfile):
+    if named := isinstance(run, RuntimeProfile):
         if run.device == "cpu":
             machine = Machine(None, machine.host_memory_bytes, libraries=machine.libraries)
         run = Mode(run.offload, run.quantization, run.vae_tiling)
-    found = weigh(request, model, machine, run, cards)
+    found = weigh(request, model, machine, run, cards, as_named=named)
     if found.seconds is None:
         raise ConfigError(f"mode={run.name!r}: {found.reason}; 'hunyuan-local plan' lists the possible modes")
     return _with_shared_decoding(found.seconds, FilledRequest.of(request, dict(model.defaults)).num_frames, cards)
@@ -283,7 +284,9 @@ def _option(strategy: Strategy, mode: ModePlan, cards: int, videos: int, load: f
         reason = (
             f"{working} processes need {gib(host)} of host memory; the machine has {gib(machine.host_memory_bytes)}"
         )
-    seconds = None if mode.seconds is None else _seconds(strategy, mode.seconds, rounds, load + mode.seconds.pinning)
+    seconds = None
+    if mode.seconds is not None:
+        seconds = _seconds(strategy, mode.seconds, rounds, load + mode.seconds.pinning + mode.seconds.compiling)
     return BatchOption(strategy, mode, working, rounds, host, seconds, reason)
 
 

@@ -1,4 +1,4 @@
-"""Costs of splitting one video over several cards with diffusers' Ulysses attention (``ulysses_anything``).
+"""Costs of splitting one video over several cards with Ulysses attention (``pipeline/attention/exchange.py``).
 
 Each of P cards has N/P of the tokens. For attention, an all-to-all exchange gives each card all N tokens of heads/P
 heads; a second exchange reverses this. Knows nothing about devices and the links between them.
@@ -31,13 +31,13 @@ def why_not(heads: int, cards: int) -> str | None:
 
 
 def can_share(heads: int, cards: int) -> bool:
-    """diffusers' condition: fewer padding heads than heads per card (``_maybe_pad_qkv_head``)."""
+    """Whether every card gets at least one head."""
     own = heads_a_card(heads, cards)
     return own * cards - heads < own
 
 
 def swap_in(t: Trace, names: tuple[str, ...], size: int, heads: int, cards: int) -> None:
-    """Trace the exchange of queries, keys and values before attention (``all_to_all_single_any_qkv_async``).
+    """Trace the exchange of queries, keys and values before attention.
 
     A card sends ``(P - 1) / P`` of its part to the others.
 
@@ -57,7 +57,7 @@ def swap_in(t: Trace, names: tuple[str, ...], size: int, heads: int, cards: int)
 
 
 def swap_out(t: Trace, name: str, given: tuple[str, ...], size: int, heads: int, cards: int) -> None:
-    """Trace the exchange of the attention's output back to token order (``all_to_all_single_any_o_async``).
+    """Trace the exchange of the attention's output back to token order.
 
     Args:
         t: a trace in which the output is alive as ``"{name} of the card's heads"``; afterwards ``name`` is alive.

@@ -12,13 +12,14 @@ from functools import lru_cache
 from typing import Literal
 
 from .architecture import Transformer
+from .chunked_blocks import ChunkedBlocks
 from .context_parallel import heads_a_card, swap_in, swap_out
-from .elementwise import gated_sum, modulate, rms_norm, rotate, rotate_in_pieces
+from .elementwise import gated_sum, modulate, rms_norm, rotate
 from .quantization import FULL, Method
 from .trace import Cost, Trace
 
-# How attention handles the text's padding: ``none``, the padding is cut off (pipeline/attention/mask_free.py, which
-# also rotates in pieces; compiled blocks do not, but are planned as if they did); ``row``, a mask [1, 1, 1, N]
+# How attention handles the text's padding: ``none``, the padding is cut off (this package, whose blocks are in
+# chunked_blocks.py; compiled blocks are diffusers' and are planned as ``row``); ``row``, a mask [1, 1, 1, N]
 # (diffusers since 0.32.2); ``square``, a mask [1, N, N] (diffusers 0.32.0 and 0.32.1).
 Mask = Literal["none", "row", "square"]
 
@@ -86,6 +87,8 @@ class _Walk:
         width = config.width * run.each
         # Bytes of [1, N, width] on one card: for the video tokens, the text tokens, and both.
         self.video, self.text, self.both = (n * width for n in (own.latent_tokens, own.text_tokens, own.tokens))
+        tokens = (own.latent_tokens, own.text_tokens)
+        self.ours = ChunkedBlocks(config, tokens, run.each, run.method, self._attention) if run.mask == "none" else None
 
     def ends(self) -> Cost:
         """The embedders before the blocks and the projection after them."""
@@ -111,6 +114,9 @@ class _Walk:
         own, t = self.own, self._begin()
         if own.cards > 1:  # the first block's input is a view of the embedder's whole output
             t.make("hidden_states of all cards", self.run.latent_tokens * self.config.width * own.each, moves=False)
+        if self.ours is not None:
+            self.ours.dual(t)
+            return self._end(t)
         t.make("hidden_states of the block before", self.video, moves=False)
         t.make("encoder_hidden_states of the block before", self.text, moves=False)
         # 1. Input normalization
@@ -140,6 +146,9 @@ class _Walk:
     def single_block(self) -> Cost:
         """``HunyuanVideoSingleTransformerBlock``: all tokens in one stream, attention parallel to feed-forward."""
         own, t, both = self.own, self._begin(), self.both
+        if self.ours is not None:
+            self.ours.single(t)
+            return self._end(t)
         d, inside = self.config.width, self.config.mlp_width
         t.make("hidden_states of the block before", both, moves=False)
         t.make("hidden_states and residual", both)
@@ -208,16 +217,8 @@ class _Walk:
         t.drop("query", "key", "value", "encoder_query", "encoder_key", "encoder_value", "attention")
 
     def _rotate(self, t: Trace, name: str, joined: int = 0) -> None:
-        """Rotate the video's queries or keys; with ``joined``, a tensor of that many bytes also holds the text's.
-
-        ``pipeline/attention`` (mask ``none``) does it in place. diffusers makes a new tensor and concatenates it
-        with the text.
-        """
-        elements, each = self.own.latent_tokens * self.config.width, self.own.each
-        if self.run.mask == "none":
-            rotate_in_pieces(t, name, elements, each)
-            return
-        rotate(t, name, elements, each)
+        """``apply_rotary_emb``; with ``joined``, a tensor of that many bytes also holds the text's."""
+        rotate(t, name, self.own.latent_tokens * self.config.width, self.own.each)
         if joined:
             t.make(name, joined)
             t.drop("out")
@@ -273,17 +274,22 @@ class _Walk:
         # (hidden_states * mask_float).sum(): in float32
         t.make("masked text", rows * config.text_embed_dim * 4)
         t.drop("masked text")
-        self._linear(t, "encoder_hidden_states", rows, config.text_embed_dim, d)
-        t.make("masks", 4 * rows * rows)
-        for _ in range(config.num_refiner_layers):
+        self._linear(t, "projected text", rows, config.text_embed_dim, d)
+        t.make("encoder_hidden_states", 0)
+        t.make("masks", 2 * rows * rows)
+        for layer in range(config.num_refiner_layers):
             t.make("normed text", text)
+            t.make("text of the block before", text if layer else 0, moves=False)
             for name in ("query", "key", "value", "text attention"):
                 self._linear(t, name, rows, d, d)
+            t.make("mask in numbers", rows * rows * self.run.each)
+            t.drop("mask in numbers")
             t.attention(rows, rows, d)
             t.matmul(1, d, 2 * d)
             t.drop("query", "key", "value")
             gated_sum(t, "encoder_hidden_states", "text attention", text)
+            t.make("text normed again", text)
             self._feed_forward(t, "ff of text", rows, 4 * d)
             gated_sum(t, "encoder_hidden_states", "ff of text", text)
-            t.drop("normed text", "text attention", "ff of text")
-        t.drop("masks")
+            t.drop("normed text", "text attention", "text normed again", "ff of text", "text of the block before")
+        t.drop("masks", "projected text")

@@ -1,4 +1,4 @@
-"""Tensors of the elementwise parts of a block, line by line as in diffusers.
+"""Tensors of the elementwise parts of a block, line by line: first as in diffusers, then as in this package.
 
 Each function traces one part on a tensor of a given number of bytes or elements. Knows nothing about blocks.
 """
@@ -70,15 +70,43 @@ def rotate(t: Trace, name: str, elements: int, each: int) -> None:
     t.drop("x_rotated")
 
 
-def rotate_in_pieces(t: Trace, name: str, elements: int, each: int) -> None:
-    """``rotate_`` on the video's queries or keys: like ``rotate``, but piece by piece and in place."""
-    whole, rest = divmod(elements, ROTARY_PIECE_BYTES // 4)
+def modulate_into(t: Trace, size: int) -> None:
+    """``Eager.modulate`` on ``size`` bytes: ``norm(x)``, times the scale in place, plus the shift into ``out``."""
+    t.make("normed piece", size)
+    t.copy(size)
+    t.copy(size)
+    t.drop("normed piece")
+
+
+def add_gated(t: Trace, size: int) -> None:
+    """``Eager.add_gated`` on ``size`` bytes: the product in place, and the sum, which reads two tensors."""
+    t.copy(size)
+    t.copy(size * 3 // 2)
+
+
+def rms_norm_into(t: Trace, name: str, size: int, out: str | None) -> None:
+    """``normalize`` of ``size`` bytes: one fused kernel, then the product with the weight, to ``out`` or in place."""
+    t.make("output of rms_norm", size)
+    t.copy(size)
+    if out is None:
+        t.rename("output of rms_norm", name)
+    else:
+        t.drop("output of rms_norm")
+
+
+def rotate_in_place(t: Trace, elements: int, each: int) -> None:
+    """``rotate_``: a complex product in place, in half precision on float32 copies of one piece at a time."""
+    if each == 4:
+        t.copy(elements * 4)
+        return
 
     def rotate_piece(length: int) -> None:
-        rotate(t, name, length, each)
-        t.copy(length * each)
-        t.drop("out")
+        t.make("in float32", length * 4, moves=False)
+        for size in (length * (each + 4) // 2, length * 4, length * (each + 4) // 2):  # there, product, and back
+            t.copy(size)
+        t.drop("in float32")
 
+    whole, rest = divmod(elements, ROTARY_PIECE_BYTES // 4)
     t.repeat(whole, lambda: rotate_piece(ROTARY_PIECE_BYTES // 4))
     if rest:
         rotate_piece(rest)

@@ -1,93 +1,50 @@
 """Peak memory of each stage: the weights in memory, plus the activations of the stage.
 
 ``gpu = weights on the GPU + activations + cuBLAS workspace``, in bytes as counted by
-``torch.cuda.max_memory_allocated``; the card needs ``gpu * (1 + FRAGMENTATION) + CUDA_CONTEXT``. One model covers every
-mode, and other programs that run this pipeline through diffusers; a ``Setup`` describes how they differ.
+``torch.cuda.max_memory_allocated``; the card needs what torch reserves for that (``fragmentation.py``) and
+``CUDA_CONTEXT``. One model covers every mode, and other programs that run this pipeline through diffusers; a ``Setup``
+describes how they differ.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
 
 from ..config import GIB
-from ..config.tiling import UNTILED, Tiling
 from .architecture import Architecture
 from .decoding import Decode, trace_decode
-from .denoising import Mask, Pass, trace_parts, trace_pass
-from .encoding import LLAMA_TOKENS, trace_clip, trace_llama
-from .modes import DTYPES, Offload
-from .quantization import DTYPE_BYTES, FULL, LayerwiseCasting, Method
+from .denoising import Pass, trace_parts, trace_pass
+from .encoding import trace_clip, trace_llama
+from .fragmentation import reserved
+from .quantization import DTYPE_BYTES, LayerwiseCasting
+from .setup import STAGES, Setup, Shape, Stage
 from .trace import Cost
 from .weights import Stored, store
-
-Stage = Literal["load", "encode", "denoise", "decode"]
-STAGES: tuple[Stage, ...] = ("load", "encode", "denoise", "decode")
 
 # cuBLAS's workspace, which torch allocates once per device: 8 MiB, on Hopper 32 MiB.
 BLAS_WORKSPACE = 32 * 2**20
 # GPU memory of a CUDA process before its first tensor: context and kernels. FastVideo publishes 20 GB for a run whose
 # tensors peak at 19.26 GiB.
 CUDA_CONTEXT = round(0.5 * GIB)
-# Memory that the allocator reserves but cannot use because it is split into pieces, as a share of the tensors' peak.
-FRAGMENTATION = 0.03
 # Main memory of a process with the libraries loaded: measured with the built-in model on a CPU; assumed for CUDA.
 PROCESS_BYTES = {"cpu": round(0.6 * GIB), "cuda": 2 * GIB}
 
 
 @dataclass(frozen=True)
-class Shape:
-    """A video as the model sees it: latents (frames, height, width), and the prompt template's number of tokens."""
-
-    latents: tuple[int, int, int]
-    template_tokens: int
-
-    @classmethod
-    def of(cls, architecture: Architecture, width: int, height: int, num_frames: int, template_tokens: int) -> Shape:
-        """The shape of a video with this size in pixels and number of frames."""
-        vae = architecture.vae
-        frames = (num_frames - 1) // vae.temporal_compression_ratio + 1
-        ratio = vae.spatial_compression_ratio
-        return cls((frames, height // ratio, width // ratio), template_tokens)
-
-
-@dataclass(frozen=True)
-class Setup:
-    """How a program runs the pipeline.
+class Peak:
+    """Bytes at the peak of a stage.
 
     Attributes:
-        device: ``cuda`` or ``cpu``.
-        offload: see :class:`hunyuan_local.planner.modes.Mode`.
-        method: how the transformer's weights are stored.
-        tiling: the tiles of the decoding.
-        dtypes: dtype of each component.
-        mask: how attention handles the text's padding.
-        text_tokens: text tokens that the transformer sees.
-        streams_frames: whether decoded frames leave the device piece by piece.
-        loads_by_part: True: components are read one at a time, those that stay on the GPU directly to it, and the text
-            encoders are there only while they encode. False: everything is read to the host first.
-        cards: number of cards that split each forward pass of the transformer (context parallel), each with all the
-            weights. Memory is that of one card, and main memory that of its process.
+        gpu_bytes: of tensors on the GPU.
+        host_bytes: of main memory.
+        reserved_bytes: what torch reserves on the GPU for these tensors.
+        reserved_range: the lowest and highest that it may reserve.
     """
-
-    device: Literal["cuda", "cpu"] = "cuda"
-    offload: Offload = "none"
-    method: Method = FULL
-    tiling: Tiling = UNTILED
-    dtypes: dict[str, str] = field(default_factory=lambda: dict(DTYPES["cuda"]))
-    mask: Mask = "none"
-    text_tokens: int = LLAMA_TOKENS
-    streams_frames: bool = True
-    loads_by_part: bool = True
-    cards: int = 1
-
-
-@dataclass(frozen=True)
-class Peak:
-    """Bytes at the peak of a stage, on the GPU and in main memory."""
 
     gpu_bytes: int
     host_bytes: int
+    reserved_bytes: int = 0
+    reserved_range: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -108,10 +65,20 @@ class Forecast:
         """Peak of main memory, over all stages."""
         return max(peak.host_bytes for peak in self.peaks.values())
 
+    @property
+    def needed_gpu_bytes(self) -> int:
+        """Total memory a card needs: the most that torch reserves in a stage, and the CUDA context.
 
-def needed_gpu_bytes(peak_bytes: int) -> int:
-    """Total memory a card needs for this peak of tensors, including fragmentation and the CUDA context."""
-    return round(peak_bytes * (1 + FRAGMENTATION)) + CUDA_CONTEXT
+        What a stage leaves reserved is given back before the next, so the stages do not add up.
+        """
+        return CUDA_CONTEXT + max(peak.reserved_bytes for peak in self.peaks.values())
+
+    @property
+    def needed_gpu_range(self) -> tuple[int, int]:
+        """The lowest and highest total memory that a card may need."""
+        ends = zip(*(peak.reserved_range for peak in self.peaks.values()), strict=True)
+        lowest, highest = (CUDA_CONTEXT + max(end) for end in ends)
+        return lowest, highest
 
 
 def forecast(architecture: Architecture, shape: Shape, setup: Setup) -> Forecast:
@@ -145,7 +112,10 @@ def forecast(architecture: Architecture, shape: Shape, setup: Setup) -> Forecast
                 gpu = max(weights[stage], activations) + workspace
             elif setup.offload == "group" and stage == "denoise":
                 gpu = _streamed_peak(architecture, shape, setup, stored["transformer"]) + held[stage] + workspace
-            peaks[stage] = Peak(gpu, host + _frames_on_host(shape, setup, stage))
+            resting = min(gpu, _resting(stored, setup, stage, weights[stage]))
+            usual, *ends = reserved(stage, gpu, resting, setup.allocator.expandable)
+            host += _frames_on_host(shape, setup, stage)
+            peaks[stage] = Peak(gpu, host, usual, (ends[0], ends[1]))
     return Forecast(peaks, costs, stored)
 
 
@@ -156,21 +126,23 @@ def _encode(architecture: Architecture, shape: Shape, setup: Setup) -> Cost:
 
 
 def _denoise(architecture: Architecture, shape: Shape, setup: Setup) -> Cost:
-    return trace_pass(architecture.transformer, _pass(architecture, shape, setup))
+    return trace_pass(architecture.transformer, pass_of(architecture, shape, setup))
 
 
 def _streamed_peak(architecture: Architecture, shape: Shape, setup: Setup, stored: Stored) -> int:
     """Peak bytes of a pass with streamed blocks: the maximum, over the kinds of blocks, of weights + activations."""
-    config, parts = architecture.transformer, trace_parts(architecture.transformer, _pass(architecture, shape, setup))
+    config, parts = architecture.transformer, trace_parts(architecture.transformer, pass_of(architecture, shape, setup))
     dual, total = config.num_layers, config.num_layers + config.num_single_layers
+    at_once = setup.streamed_blocks
     return max(
-        stored.streamed_beside(0, 1) + parts["ends"].peak_bytes,
-        stored.streamed_beside(0, dual) + parts["dual"].peak_bytes,
-        stored.streamed_beside(dual, total) + parts["single"].peak_bytes,
+        stored.streamed_beside(0, 1, at_once) + parts["ends"].peak_bytes,
+        stored.streamed_beside(0, dual, at_once) + parts["dual"].peak_bytes,
+        stored.streamed_beside(dual, total, at_once) + parts["single"].peak_bytes,
     )
 
 
-def _pass(architecture: Architecture, shape: Shape, setup: Setup) -> Pass:
+def pass_of(architecture: Architecture, shape: Shape, setup: Setup) -> Pass:
+    """One forward pass of the transformer on a video."""
     config = architecture.transformer
     frames, height, width = shape.latents
     tokens = (frames // config.patch_size_t) * (height // config.patch_size) * (width // config.patch_size)
@@ -204,8 +176,9 @@ def _on_gpu(stored: dict[str, Stored], setup: Setup) -> dict[Stage, int]:
     loading = transformer.total if setup.method.quantized_on_gpu else 0
     if setup.offload == "none":
         stays = transformer.total + vae.total
-        text = max(llama.total, clip.total) if setup.loads_by_part else llama.total + clip.total
-        after = stays + grown if setup.loads_by_part else stays + text + grown
+        all_text = setup.text_stays or not setup.loads_by_part
+        text = llama.total + clip.total if all_text else max(llama.total, clip.total)
+        after = stays + text + grown if all_text else stays + grown
         peaks = (stays + transformer.quantizing, stays + text, after, after)
     elif setup.offload == "model":
         # A component is moved in as a whole after the one before is moved out; what cannot be moved stays.
@@ -214,12 +187,23 @@ def _on_gpu(stored: dict[str, Stored], setup: Setup) -> dict[Stage, int]:
         after = 0 if setup.method.movable else active
         peaks = (loading, stuck + max(llama.total, clip.total), active, after + vae.total)
     elif setup.offload == "group":
-        encode = max(llama.streamed_peak, clip.total)
-        peaks = (loading, encode, transformer.streamed_peak, vae.total + transformer.scales)
+        at_once = setup.streamed_blocks
+        encode = max(llama.streamed_peak(at_once), clip.total)
+        peaks = (loading, encode, transformer.streamed_peak(at_once), vae.total + transformer.scales)
     else:
         # accelerate's AlignDevicesHook moves one layer's tensors to the GPU for its forward.
         peaks = (0, max(llama.largest, clip.largest), transformer.largest, vae.largest)
     return dict(zip(STAGES, peaks, strict=True))
+
+
+def _resting(stored: dict[str, Stored], setup: Setup, stage: Stage, weights: int) -> int:
+    """Bytes of weights that stay on the GPU during the whole stage, so that they leave no gaps."""
+    if setup.offload == "group":
+        transformer = stored["transformer"]
+        return {"denoise": transformer.rest + transformer.scales, "decode": stored["vae"].total}.get(stage, 0)
+    if setup.offload == "sequential":
+        return 0
+    return weights - (stored["transformer"].quantizing if stage == "load" and setup.offload == "none" else 0)
 
 
 def _on_host(stored: dict[str, Stored], setup: Setup, stage: Stage, transformer_in_full: int) -> int:
@@ -233,13 +217,12 @@ def _on_host(stored: dict[str, Stored], setup: Setup, stage: Stage, transformer_
     if setup.device == "cpu" or setup.offload == "sequential":
         return everything
     if setup.offload == "group":
-        pinned = stored["text_encoder"].pinned + stored["transformer"].pinned
+        pinned = _pinned(stored["text_encoder"], setup) + _pinned(stored["transformer"], setup)
         return pinned + kept["vae"] + kept["text_encoder_2"]
     text = kept["text_encoder"] + kept["text_encoder_2"]
     if setup.offload == "none":
-        return text if setup.loads_by_part else 0
-    active = {"encode": "text_encoder", "denoise": "transformer", "decode": "vae"}[stage]
-    return everything - kept[active]
+        return text if setup.loads_by_part and not setup.text_stays else 0
+    return everything  # what visits the GPU stays in main memory, so that it need not be copied back
 
 
 def _while_loading(stored: dict[str, Stored], setup: Setup, kept: dict[str, int], transformer_in_full: int) -> int:
@@ -252,25 +235,31 @@ def _while_loading(stored: dict[str, Stored], setup: Setup, kept: dict[str, int]
     cast = isinstance(setup.method, LayerwiseCasting)
     others = sum(size for name, size in kept.items() if name != "transformer")
     if setup.offload == "group":
-        return _pinned_while_placed(stored, transformer_in_full if cast else 0)
+        return _pinned_while_placed(stored, setup, transformer_in_full if cast else 0)
     if not setup.loads_by_part:
         return others + (kept["transformer"] if setup.method.quantized_on_gpu else transformer_in_full)
     if setup.offload == "none" and setup.device != "cpu":
-        text = kept["text_encoder"] + kept["text_encoder_2"]
+        text = 0 if setup.text_stays else kept["text_encoder"] + kept["text_encoder_2"]
         return max(text, transformer_in_full if cast else 0)
     # The transformer is loaded before the text encoders.
     return max(sum(kept.values()), kept["vae"] + transformer_in_full if cast else 0)
 
 
-def _pinned_while_placed(stored: dict[str, Stored], transformer_in_full: int) -> int:
+def _pinned(part: Stored, setup: Setup) -> int:
+    """Bytes of main memory for a page-locked copy of a component's weights."""
+    return part.pinned if setup.allocator.exact_pinned else part.pinned_rounded
+
+
+def _pinned_while_placed(stored: dict[str, Stored], setup: Setup, transformer_in_full: int) -> int:
     """Peak bytes of setting up group offload: weights and their page-locked copies at the same time.
 
     All copies of a component are made before its original tensors are freed (``ModuleGroup.__init__`` runs before
     ``initialize_hook``). The transformer comes first, the text encoder with the first prompt.
     """
     llama, transformer = stored["text_encoder"], stored["transformer"]
-    first = max(transformer_in_full, transformer.total + transformer.pinned)
-    return stored["vae"].total + max(first, transformer.pinned + llama.total + llama.pinned)
+    pinned = _pinned(transformer, setup)
+    first = max(transformer_in_full, transformer.total + pinned)
+    return stored["vae"].total + max(first, pinned + llama.total + _pinned(llama, setup))
 
 
 def _frames_on_host(shape: Shape, setup: Setup, stage: Stage) -> int:

@@ -6,7 +6,7 @@ Reads no weights, and needs no torch.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..config import ModelConfig
 from ..config.quantization import GGUF_NEEDS
@@ -14,15 +14,19 @@ from ..config.tiling import TILED, UNTILED
 from ..resolved import FilledRequest
 from ..schema import SIZE_MULTIPLE, TEMPORAL_COMPRESSION, GenerationRequest
 from .architecture import Architecture
+from .assumptions import notes_of, of_video
+from .cards import GpuSpec
 from .checkpoint import COMPONENTS, read_architecture
+from .compiling import Compiling, can_compile, compiled, saved_bytes, weigh_compiling
 from .context_parallel import why_not as cannot_share
 from .decoding import Decode, largest_tensor
-from .machine import CPU_CORE_FLOPS, Machine
-from .memory import CUDA_CONTEXT, FRAGMENTATION, STAGES, Forecast, Setup, Shape, forecast, needed_gpu_bytes
+from .machine import Machine
+from .memory import Forecast, forecast, pass_of
 from .modes import DTYPES, Mode, all_modes, why_impossible
 from .quantization import Method
 from .result import Alternative, ComponentWeights, ModePlan, Plan, fastest, gib
-from .time_estimate import estimate
+from .setup import STAGES, Setup, Shape
+from .time_estimate import Seconds, estimate
 
 # torch before 2.7 cannot upsample to more elements, and cuDNN before 9.3 cannot convolve more.
 MAX_ELEMENTS = 2**31 - 1
@@ -37,6 +41,8 @@ def plan(
     *,
     methods: dict[str, Method] | None = None,
     cards: int = 1,
+    videos: int = 1,
+    as_named: bool = False,
 ) -> Plan:
     """Compare every mode of a request on a machine.
 
@@ -46,22 +52,35 @@ def plan(
         machine: what to plan for; see ``detect_machine``.
         methods: alternatives to the package's methods for ``fp8``, ``int8`` and ``nf4``.
         cards: number of such cards that split the video (context parallel); memory is that of one card and its process.
+        videos: number of videos of this size that a process generates, by which compiling is weighed.
+        as_named: plan each mode as a profile of its name runs it: the text encoders leave the GPU, nothing is compiled.
 
     Raises:
         ModelLoadError: a configuration of the checkpoint is unreadable or describes other classes.
     """
-    planner = _Planner(read_architecture(model), model, machine, methods or {}, cards)
+    planner = _Planner(read_architecture(model), model, machine, methods or {}, cards, videos, as_named)
     return planner.plan(FilledRequest.of(request, dict(model.defaults)))
 
 
-def weigh(request: GenerationRequest, model: ModelConfig, machine: Machine, mode: Mode, cards: int = 1) -> ModePlan:
+def weigh(
+    request: GenerationRequest,
+    model: ModelConfig,
+    machine: Machine,
+    mode: Mode,
+    cards: int = 1,
+    *,
+    as_named: bool = False,
+) -> ModePlan:
     """Estimate one mode of a request; it need not be one of ``all_modes``.
+
+    Args:
+        as_named: as for ``plan``.
 
     Raises:
         ModelLoadError: as for ``plan``.
     """
     filled = FilledRequest.of(request, dict(model.defaults))
-    return _Planner(read_architecture(model), model, machine, {}, cards).weigh(filled, mode)
+    return _Planner(read_architecture(model), model, machine, {}, cards, as_named=as_named).weigh(filled, mode)
 
 
 @dataclass(frozen=True)
@@ -73,11 +92,13 @@ class _Planner:
     machine: Machine
     methods: dict[str, Method]
     cards: int = 1
+    videos: int = 1
+    as_named: bool = False
 
     def plan(self, request: FilledRequest) -> Plan:
         """Weigh all modes and collect the plan."""
         modes = tuple(self.weigh(request, mode) for mode in all_modes())
-        plain = self._forecast(request, Mode())
+        plain = self._forecast(request, self._setup(Mode()))
         return Plan(
             request=request,
             model=self.model.name,
@@ -87,35 +108,46 @@ class _Planner:
             weights=tuple(self._weights(plain)),
             flops_per_step=plain.costs["denoise"].flops * _passes(request),
             modes=modes,
-            assumptions=tuple(self._assumptions(modes)),
+            assumptions=tuple(of_video(self.machine, self.model, modes)),
             find_alternatives=lambda: self._alternatives(request),
+            notes=tuple(notes_of(self.machine, modes, fastest(modes))),
         )
 
     def _setup(self, mode: Mode) -> Setup:
         device = self.machine.device
         method = self.methods.get(mode.quantization or "", mode.method)
         tiling = TILED if mode.vae_tiling else UNTILED
-        return Setup(device, mode.offload, method, tiling, dict(DTYPES[device]), cards=self.cards)
+        dtypes, allocator = dict(DTYPES[device]), self.machine.allocator
+        return Setup(device, mode.offload, method, tiling, dtypes, cards=self.cards, allocator=allocator)
 
     def _shape(self, request: FilledRequest) -> Shape:
         width, height = self.model.render_size(request.width, request.height)
         return Shape.of(self.architecture, width, height, request.num_frames, self.model.prompt_template.crop_start)
 
-    def _forecast(self, request: FilledRequest, mode: Mode) -> Forecast:
-        return forecast(self.architecture, self._shape(request), self._setup(mode))
+    def _forecast(self, request: FilledRequest, setup: Setup) -> Forecast:
+        return forecast(self.architecture, self._shape(request), setup)
 
     def weigh(self, request: FilledRequest, mode: Mode) -> ModePlan:
         """Estimate one mode, and say why it does not fit."""
-        setup, found = self._setup(mode), self._forecast(request, mode)
+        setup = self._setup(mode)
+        found = self._forecast(request, setup)
         impossible = (
             why_impossible(mode, self.machine, setup.method)
             or cannot_share(self.architecture.transformer.num_attention_heads, self.cards)
             or self._not_with_gguf(mode)
             or self._too_many_elements(request, setup)
         )
-        steps = request.num_inference_steps
-        seconds = None if impossible else estimate(found, setup, self.machine.reference, steps, _passes(request))
-        needed = needed_gpu_bytes(found.gpu_peak_bytes) if self.machine.device == "cuda" else 0
+        if not impossible and (roomy := self._with_text(request, setup)) is not None:
+            setup, found = roomy
+        on_gpu = self.machine.device == "cuda"
+        needed = found.needed_gpu_bytes if on_gpu else 0
+        seconds = seconds_range = compiling = None
+        if not impossible:
+            compiling = self._weigh_compiling(request, mode, setup, found)
+            seconds, seconds_range = self._times(request, setup, found, compiling)
+        if compiling is not None and compiling.pays:
+            found = self._forecast(request, replace(setup, mask="row"))
+            needed = found.needed_gpu_bytes
         return ModePlan(
             mode=mode,
             peaks=found.peaks,
@@ -124,7 +156,53 @@ class _Planner:
             needed_gpu_bytes=needed,
             seconds=seconds,
             reason=impossible or self._too_large(needed, found),
+            needed_gpu_range=found.needed_gpu_range if on_gpu else (0, 0),
+            seconds_range=seconds_range,
+            text_stays=setup.text_stays,
+            compiling=compiling,
         )
+
+    def _with_text(self, request: FilledRequest, setup: Setup) -> tuple[Setup, Forecast] | None:
+        """Without offload, the text encoders on the GPU between prompts, if they fit at the upper end of the range."""
+        memory = self.machine.gpu_memory_bytes
+        if setup.offload != "none" or memory is None or self.as_named:
+            return None
+        staying = replace(setup, text_stays=True)
+        found = self._forecast(request, staying)
+        return (staying, found) if found.needed_gpu_range[1] <= memory else None
+
+    def _weigh_compiling(self, request: FilledRequest, mode: Mode, setup: Setup, found: Forecast) -> Compiling | None:
+        """What compiling would save in this mode; None if the plan does not consider it."""
+        fixed = self.as_named or self.model.transformer_gguf is not None or self.model.lora
+        if fixed or not can_compile(mode, self.cards):
+            return None
+        tokens = pass_of(self.architecture, self._shape(request), setup).tokens
+        steps, passes = request.num_inference_steps, _passes(request)
+        saved = saved_bytes(found, self.architecture.transformer, tokens)
+        weighed = weigh_compiling(saved, self.machine, steps, passes, self.videos)
+        if weighed is None or not weighed.pays:
+            return weighed
+        # Compiled blocks are diffusers' own, whose eager peak is the most that they take; they do not run in chunks.
+        memory, heavier = self.machine.gpu_memory_bytes, self._forecast(request, replace(setup, mask="row"))
+        if memory is None or heavier.needed_gpu_range[1] <= memory:
+            return weighed
+        return replace(weighed, why_not=f"compiled, it may need {gib(heavier.needed_gpu_range[1])} of GPU memory")
+
+    def _times(
+        self, request: FilledRequest, setup: Setup, found: Forecast, compiling: Compiling | None
+    ) -> tuple[Seconds, tuple[float, float] | None]:
+        """The seconds, and the range of their total if the GPU's speed is a guess."""
+        steps, gpu = request.num_inference_steps, self.machine.reference
+
+        def timed(spec: GpuSpec | None) -> Seconds:
+            seconds = estimate(found, setup, spec, steps, _passes(request))
+            return compiled(seconds, compiling, steps) if compiling is not None and compiling.pays else seconds
+
+        if gpu is None or (gpu.measured and self.machine.gpu is not None):
+            return timed(gpu), None
+        if self.machine.gpu is None:
+            gpu = replace(gpu, stands_in=gpu.title)
+        return timed(gpu), (timed(gpu.fastest).total, timed(gpu.slowest).total)
 
     def _not_with_gguf(self, mode: Mode) -> str | None:
         """Why a transformer from a GGUF file cannot run in this mode."""
@@ -147,7 +225,7 @@ class _Planner:
         """Which memory is too small, if any."""
         gpu, host = self.machine.gpu_memory_bytes, self.machine.host_memory_bytes
         if gpu is not None and needed > gpu:
-            stage = max(STAGES, key=lambda name: found.peaks[name].gpu_bytes)
+            stage = max(STAGES, key=lambda name: found.peaks[name].reserved_bytes)
             return f"{stage}: needs {gib(needed)} of GPU memory; the card has {gib(gpu)}"
         if host is not None and found.host_peak_bytes > host:
             stage = max(STAGES, key=lambda name: found.peaks[name].host_bytes)
@@ -159,28 +237,6 @@ class _Planner:
         for name in COMPONENTS:
             parameters = getattr(self.architecture, name).parameters
             yield ComponentWeights(name, parameters, dtypes[name], found.stored[name].total)
-
-    def _assumptions(self, modes: tuple[ModePlan, ...]) -> Iterator[str]:
-        gpu = self.machine.reference
-        if gpu is None:
-            yield f"time: {CPU_CORE_FLOPS / 1e9:g} GFLOP/s per core, without loading the model"
-        elif any(mode.seconds for mode in modes):
-            shares = gpu.utilisation
-            known = "" if self.machine.gpu else " (assumed, because no GPU is named)"
-            yield (
-                f"time: {gpu.title}{known}: {gpu.bf16_tflops:g} TFLOP/s dense bfloat16, of which attention reaches "
-                f"{shares.flash:.0%}, matrix products {shares.matmul:.0%}, convolutions {shares.convolution:.0%} "
-                f"({shares.source}); without loading the model"
-            )
-        if self.machine.device == "cuda":
-            yield (
-                f"GPU memory: {gib(CUDA_CONTEXT)} for the CUDA context and {FRAGMENTATION:.0%} for fragmentation, in "
-                "addition to the peaks shown"
-            )
-        if self.model.transformer_gguf is not None:
-            yield "the transformer of the GGUF file is planned in bfloat16, which is more than it needs"
-        if self.machine.host_memory_bytes is None:
-            yield "host memory: unknown, so not checked"
 
     def _alternatives(self, request: FilledRequest) -> list[Alternative]:
         """The longest video of this size that fits, and the largest of this length."""

@@ -112,11 +112,13 @@ class WeightOnlyFloat8(Method):
 
 @dataclass(frozen=True)
 class DynamicFloat8(Method):
-    """torchao's ``Float8DynamicActivationFloat8WeightConfig``: both factors in float8, each with one scale."""
+    """torchao's ``Float8DynamicActivationFloat8WeightConfig``: in float8, with one scale or one per row."""
+
+    by_row: bool = False
 
     def weight_tensors(self, layer: Layer, each: int) -> list[int]:
-        """The weight, and one float32 scale for all of it."""
-        return [layer.weight, 4]
+        """The weight, and float32 scales: one for all of it, or one per row."""
+        return [layer.weight, 4 * (layer.out if self.by_row else 1)]
 
     def multiply(self, trace: Trace, name: str, rows: int, inner: int, columns: int, each: int) -> None:
         """``_quantize_affine_float8`` of the input, then the product. Compiled blocks need fewer tensors."""
@@ -242,7 +244,7 @@ METHODS: dict[Quantization | None, Method] = {
     None: FULL,
     "fp8": FP8_STORAGE,
     "fp8-weights": replace(FP8_WEIGHT_ONLY, skip=_OUTSIDE_THE_BLOCKS),
-    "fp8-dynamic": replace(FP8_DYNAMIC, skip=_OUTSIDE_THE_BLOCKS),
+    "fp8-dynamic": replace(FP8_DYNAMIC, skip=_OUTSIDE_THE_BLOCKS, by_row=True),
     "int8": replace(INT8_WEIGHT_ONLY, skip=_OUTSIDE_THE_BLOCKS),
     "int8-dynamic": replace(INT8_DYNAMIC, skip=(*_OUTSIDE_THE_BLOCKS, *_FEW_ROWS)),
     "nf4": replace(NF4, skip=_OUTSIDE_THE_BLOCKS),

@@ -13,9 +13,11 @@ from typing import Any
 from ..config import GIB
 from ..errors import ConfigError, GpuMemoryError, HunyuanLocalError
 from ..resolved import FilledRequest
+from .compiling import Compiling
 from .machine import Machine
-from .memory import Peak, Stage
+from .memory import Peak
 from .modes import OFFLOADS, Mode
+from .setup import Stage
 from .time_estimate import Seconds
 
 # Times within this share of the best count as equal: estimates are within 13 % of published times (plan_accuracy.py).
@@ -46,6 +48,11 @@ class ModePlan:
         needed_gpu_bytes: total memory a card needs for it, including the CUDA context and fragmentation.
         seconds: estimated time by stage; None if the mode cannot run.
         reason: why it does not fit; None if it does.
+        needed_gpu_range: the lowest and highest total memory that a card may need, by the range of fragmentation.
+        seconds_range: the lowest and highest total of ``seconds``, by the range of the GPU's speed; None if the mode
+            cannot run, or if the GPU has been measured.
+        text_stays: whether the text encoders stay on the GPU between prompts.
+        compiling: what compiling the blocks would save; None if the plan does not consider it.
     """
 
     mode: Mode
@@ -55,6 +62,15 @@ class ModePlan:
     needed_gpu_bytes: int
     seconds: Seconds | None
     reason: str | None
+    needed_gpu_range: tuple[int, int] = (0, 0)
+    seconds_range: tuple[float, float] | None = None
+    text_stays: bool = False
+    compiling: Compiling | None = None
+
+    @property
+    def compile(self) -> bool:
+        """Whether the plan compiles the transformer's blocks in this mode."""
+        return self.compiling is not None and self.compiling.pays
 
     @property
     def name(self) -> str:
@@ -76,10 +92,14 @@ class ModePlan:
             "gpu_peak_bytes": self.gpu_peak_bytes,
             "host_peak_bytes": self.host_peak_bytes,
             "needed_gpu_bytes": self.needed_gpu_bytes,
+            "needed_gpu_range": list(self.needed_gpu_range),
             "stage_peaks": {stage: asdict(peak) for stage, peak in self.peaks.items()},
             "fits": self.fits,
             "reason": self.reason,
             "seconds": None if self.seconds is None else round(self.seconds.total, 1),
+            "seconds_range": None if self.seconds_range is None else [round(end, 1) for end in self.seconds_range],
+            "text_encoders_stay": self.text_stays,
+            "compile": self.compile,
         }
 
 
@@ -110,6 +130,7 @@ class Plan:
         flops_per_step: floating-point operations of one denoising step.
         modes: in the order of ``all_modes``.
         assumptions: the assumptions behind times and limits, as text.
+        notes: what the plan chose apart from the mode, and what it warns of, as text.
         find_alternatives: searches for requests close to this one that would fit.
     """
 
@@ -123,6 +144,7 @@ class Plan:
     modes: tuple[ModePlan, ...]
     assumptions: tuple[str, ...]
     find_alternatives: Callable[[], list[Alternative]]
+    notes: tuple[str, ...] = ()
 
     @property
     def choice(self) -> ModePlan | None:
@@ -158,12 +180,14 @@ class Plan:
             "machine": {
                 "device": self.machine.device,
                 "gpu": None if self.machine.gpu is None else self.machine.gpu.title,
+                "gpu_stands_in": None if self.machine.gpu is None else self.machine.gpu.stands_in,
                 "gpu_memory_bytes": self.machine.gpu_memory_bytes,
                 "host_memory_bytes": self.machine.host_memory_bytes,
             },
             "weights": [asdict(item) for item in self.weights],
             "flops_per_step": self.flops_per_step,
             "assumptions": list(self.assumptions),
+            "notes": list(self.notes),
         }
 
     def _refusal(self) -> HunyuanLocalError:

@@ -14,15 +14,17 @@ from itertools import product
 from typing import TypeVar
 
 from ..config import ModelConfig, RuntimeProfile
+from ..config.allocator import this_allocator
 from ..config.tiling import SPATIAL_COMPRESSION, TILED, UNTILED, Tiling
 from ..resolved import FilledRequest
 from ..schema import TEMPORAL_COMPRESSION
 from .architecture import Autoencoder
 from .checkpoint import read_architecture
 from .decoding import Decode, largest_tensor, trace_decode
-from .memory import FRAGMENTATION, Shape
+from .fragmentation import factor_of
 from .plan import MAX_ELEMENTS
 from .quantization import DTYPE_BYTES
+from .setup import Shape
 
 T = TypeVar("T")
 
@@ -58,7 +60,7 @@ def choose_tiling(
     max_elements: int | None = None,
     default: Tiling = UNTILED,
 ) -> Tiling:
-    """The tiling with the fewest operations for which ``peak * (1 + FRAGMENTATION) <= free_bytes``.
+    """The tiling with the fewest operations for which ``needed_bytes(peak) <= free_bytes``.
 
     Args:
         config: the autoencoder.
@@ -102,8 +104,11 @@ def smaller(
 
 
 def needed_bytes(peak_bytes: int) -> int:
-    """Free bytes needed for a peak of tensors: ``peak * (1 + FRAGMENTATION)``."""
-    return round(peak_bytes * (1 + FRAGMENTATION))
+    """Free bytes needed for a peak of tensors: what torch reserves for them by its settings in this process.
+
+    If it reserves more and memory runs out, the decoding is tried again in smaller tiles.
+    """
+    return round(peak_bytes * factor_of("decode", this_allocator().expandable).usual)
 
 
 @lru_cache(maxsize=64)

@@ -11,20 +11,19 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
-from .machine import CPU_CORE_FLOPS, GpuSpec
-from .memory import Forecast, Setup
+from .cards import GpuSpec
+from .machine import CPU_CORE_FLOPS
+from .memory import Forecast
+from .setup import Setup
 from .trace import Cost
 
 # Share of the memory bandwidth that elementwise kernels reach.
 BANDWIDTH_SHARE = 0.8
 # Share of the PCIe bandwidth reached from page-locked memory: 0.83 to 0.87 on an H100
-# (benchmarks/results/nvidia-h100-80gb-hbm3-copies.json, also the source of the next three).
+# (benchmarks/results/nvidia-h100-80gb-hbm3-copies.json, also the source of the next two).
 PINNED_SHARE = 0.8
 # GB/s to the GPU from pageable memory, which is first copied by the CPU: 5.8 to 7.0.
 PAGEABLE_GBS = 6.0
-# GB/s back to newly allocated pageable memory, as in module.to("cpu"): 1.2 to 1.4, mostly the system's time for new
-# pages; to existing memory it is 11 to 14. Measured on a virtual machine.
-PAGEABLE_BACK_GBS = 1.3
 # GB/s for copying weights into newly allocated page-locked memory: 0.9 to 1.8.
 PINNING_GBS = 1.3
 # GB/s from disk, assumed: an NVMe disk reading large files.
@@ -46,10 +45,11 @@ class Seconds:
     """A video's time in seconds by stage; ``step`` is one denoising step with all its forward passes.
 
     Attributes:
-        visit: the part of ``encode`` that moves the text encoders to the GPU and back; prompts that are encoded one
-            after another share it.
+        visit: the part of ``encode`` that moves the text encoders to the GPU; prompts that are encoded one after
+            another share it.
         pinning: making page-locked copies of streamed weights, once per process on loading. Not in ``total``.
         exchange: the part of ``step`` in which cards exchange tensors.
+        compiling: compiling the transformer's blocks, once per process, in the first step. Not in ``total``.
     """
 
     encode: float
@@ -59,6 +59,7 @@ class Seconds:
     visit: float = 0.0
     pinning: float = 0.0
     exchange: float = 0.0
+    compiling: float = 0.0
 
     @property
     def total(self) -> float:
@@ -68,7 +69,7 @@ class Seconds:
     @property
     def first(self) -> float:
         """Seconds of the whole video in a new process, without reading files, which takes the same in every mode."""
-        return self.pinning + self.total
+        return self.pinning + self.compiling + self.total
 
 
 def estimate(
@@ -96,20 +97,20 @@ def estimate(
     text = llama.total + clip.total
     pinned, plain = gpu.pcie_gbs * 1e9 * PINNED_SHARE, _plain_rate(gpu)
     visit = once = pinning = 0.0
+    # Main memory keeps the weights of what leaves the GPU, since they never change: nothing is copied back.
     if setup.offload == "none" and setup.loads_by_part:
-        visit = _there_and_back(text, gpu)  # the text encoders come for the encoding and leave
+        visit = 0.0 if setup.text_stays else text / plain  # the text encoders come for the encoding and leave
     elif setup.offload == "model":
-        # Each component moves to the GPU, and back when the next one needs the space.
-        visit = _there_and_back(text, gpu)
-        once = _there_and_back(transformer.total, gpu) if setup.method.movable else 0.0
-        decode += _there_and_back(vae.total, gpu)
+        visit = text / plain
+        once = transformer.total / plain if setup.method.movable else 0.0
+        decode += vae.total / plain
     elif setup.offload == "group":
         # diffusers prefetches the next block while one runs, yet a step took about the sum of both times: 0.58 s of
         # computation and 0.50 s of copies took 1.23 s in the package, 0.87 s without a pipeline around it
-        # (benchmarks/results, H100). Weights outside the blocks are moved there and back separately.
-        outside = _there_and_back(llama.rest + clip.total, gpu)
-        encode += (sum(llama.blocks) / pinned + outside) * passes
-        step += transformer.total / pinned
+        # (benchmarks/results, H100). What is outside the transformer's blocks stays on the GPU for the whole stage.
+        encode += (sum(llama.blocks) / pinned + (llama.rest + clip.total) / plain) * passes
+        step += sum(transformer.blocks) / pinned
+        once = transformer.rest / plain
         pinning = (transformer.total + llama.total) / (PINNING_GBS * 1e9)
     elif setup.offload == "sequential":
         encode, step = encode + text / plain * passes, step + transformer.total / plain
@@ -131,11 +132,6 @@ def exchange_seconds(size: int, gpu: GpuSpec, cards: int) -> float:
 def _plain_rate(gpu: GpuSpec) -> float:
     """Bytes per second to the GPU from pageable memory."""
     return min(PAGEABLE_GBS, gpu.pcie_gbs * PINNED_SHARE) * 1e9
-
-
-def _there_and_back(size: int, gpu: GpuSpec) -> float:
-    """Seconds to move ``size`` bytes of weights from pageable memory to the GPU and back to new pageable memory."""
-    return size / _plain_rate(gpu) + size / (PAGEABLE_BACK_GBS * 1e9)
 
 
 def _compute(cost: Cost, setup: Setup, gpu: GpuSpec | None, kernel: Kernel) -> float:

@@ -28,6 +28,7 @@ class JobView(BaseModel):
         inference_s: seconds of computation, without waiting.
         seed: the seed that was used.
         nsfw: verdict of the safety checker for each output; empty without a checker.
+        model: name of the model that generates it, such as ``tiny``; empty if unknown.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,3 +47,4 @@ class JobView(BaseModel):
     inference_s: float | None = None
     seed: int | None = None
     nsfw: tuple[bool, ...] = ()
+    model: str = ""

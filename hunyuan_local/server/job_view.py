@@ -56,6 +56,7 @@ def view_of(job: Job, *, eta_s: float | None, outputs: tuple[str, ...], ttl_s: i
         inference_s=None if timings is None else sum(timings[stage] for stage in _COMPUTATION),
         seed=result.get("seed", job.request.seed),
         nsfw=_nsfw(job),
+        model=result.get("model") or job.origin.get("model", ""),
     )
 
 

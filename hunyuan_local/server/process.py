@@ -24,6 +24,7 @@ from ..jobs.webhook_queue import WebhookQueue
 from ..signals import on_ending
 from .app import create_app
 from .config import ServerConfig
+from .public_address import check_in_background
 from .webhooks import WebhookSender
 
 logger = logging.getLogger(__name__)
@@ -107,6 +108,8 @@ def serve(
 
     def announce() -> None:
         say(f"hunyuan-local is listening on {address}")
+        if config.public_url is not None:
+            check_in_background(config.public_url, say)
         on_listening(address)
 
     server = _Server(
@@ -153,6 +156,6 @@ def _report_other_models(config: ServerConfig, store: JobStore, say: Callable[[s
     """Report waiting jobs of models that this server's workers do not run."""
     if config.models:
         return
-    others = {job.model for job in store.find(statuses=["queued"], limit=1000)} - {config.model.identity}
-    for model in sorted(others):
+    waiting = [job for job in store.find(statuses=["queued"], limit=1000) if job.model != config.model.identity]
+    for model in sorted({job.origin.get("model", job.model) for job in waiting}):
         say(f"note: jobs are waiting for the model {model}; run 'hunyuan-local worker --model ...' to process them")

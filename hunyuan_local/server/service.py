@@ -91,12 +91,12 @@ class VideoService:
         if shortage := self._disk_shortage():
             raise DiskFullError(f"{shortage}; try again later")
         request = with_seed(request, DIALECTS[dialect_name].CAPABILITIES)
-        origin = {"dialect": dialect_name, "base_url": base_url, "inline": submission.inline} | model_workers
+        origin = {"dialect": dialect_name, "base_url": base_url, "inline": submission.inline, "model": made_by.name}
         try:
             return self.store.enqueue(
                 request,
                 queue,
-                origin,
+                origin | model_workers,
                 webhook=submission.webhook,
                 max_attempts=config.max_attempts,
                 max_queue=config.max_queue,

@@ -149,5 +149,12 @@ def _time(request: FilledRequest, chosen: ModePlan, finished: Iterable[Job]) -> 
         took, source = cost.total_of(request), "measured at this size" if same else "scaled from other sizes"
     else:
         assert chosen.seconds is not None  # the mode fits
+        if chosen.seconds_range is not None:
+            low, high = map(in_words, chosen.seconds_range)
+            length, source = (
+                in_words(request.num_frames / request.fps),
+                "a guess for this GPU, without loading the model",
+            )
+            return f"About {low} to {high} to generate {length} of video ({source})."
         took, source = chosen.seconds.total, "an estimate, without loading the model"
     return f"About {in_words(took)} to generate {in_words(request.num_frames / request.fps)} of video ({source})."

@@ -20,7 +20,7 @@ from ..errors import HunyuanLocalError, ModelLoadError
 from .architecture import OURS, is_image_to_video, other_architecture
 from .lora_keys import is_image_to_video as has_image_to_video_key
 from .lora_keys import why_never_added
-from .single_file import find_file
+from .single_file import find_file, sha256_of
 
 _SETTINGS = "lora_adapter_metadata"  # header field in which diffusers stores peft's settings
 _PEFT_FILE, _PEFT_SETTINGS = "adapter_model.safetensors", "adapter_config.json"
@@ -70,12 +70,25 @@ class Settings:
 
 @dataclass(frozen=True)
 class Header:
-    """The header of one file: its path, its keys with their shapes, the training settings, and notes for the user."""
+    """The header of one file: path, shapes and types of the keys, training settings, and notes for the user.
+
+    ``dtypes`` are those of safetensors, such as ``BF16``. ``settings_file`` is the file with the training settings, if
+    they are not in the header.
+    """
 
     file: Path
     shapes: dict[str, tuple[int, ...]]
+    dtypes: dict[str, str]
     settings: Settings
     notes: tuple[str, ...] = ()
+    settings_file: Path | None = None
+
+    def hashes(self, config: LoraConfig) -> dict[str, str]:
+        """The SHA-256 of each file that determines the change, by its path as configured."""
+        found = {config.path: sha256_of(self.file)}
+        if self.settings_file is not None:
+            found[_next_to(config)] = sha256_of(self.settings_file)
+        return found
 
 
 def fault(config: LoraConfig, text: str) -> ModelLoadError:
@@ -95,7 +108,9 @@ def read_header(config: LoraConfig) -> Header:
     try:
         with safe_open(file, "numpy") as opened:
             metadata = opened.metadata() or {}
-            shapes = {key: tuple(opened.get_slice(key).get_shape()) for key in opened.keys()}  # noqa: SIM118 - no dict
+            slices = {key: opened.get_slice(key) for key in opened.keys()}  # noqa: SIM118 - no dict
+            shapes = {key: tuple(part.get_shape()) for key, part in slices.items()}
+            dtypes = {key: part.get_dtype() for key, part in slices.items()}
     except (OSError, SafetensorError) as error:
         raise fault(config, _why_unreadable(file, error)) from error
     if not shapes:
@@ -112,13 +127,14 @@ def read_header(config: LoraConfig) -> Header:
             f"lora={config.path!r}: its name indicates image to video, but this model is text to video; the LoRA may "
             "not work as trained"
         )
-    settings = _settings(config, file, metadata, shapes)
+    settings_file = None if _SETTINGS in metadata else _peft_settings(config, file, shapes)
+    settings = _settings(config, settings_file, metadata)
     if settings.alpha is None and any(key.startswith(_PEFT_PREFIX) for key in shapes):
         notes.append(
             f"lora={config.path!r}: neither the file nor an {_PEFT_SETTINGS} next to it specifies lora_alpha; using "
             "the rank, which is a scale of 1"
         )
-    return Header(file, shapes, settings, tuple(notes))
+    return Header(file, shapes, dtypes, settings, tuple(notes), settings_file)
 
 
 def _check_architecture(config: LoraConfig, metadata: Mapping[str, object], of: str = "its header") -> None:
@@ -141,14 +157,13 @@ def _why_unreadable(file: Path, error: Exception) -> str:
     return f"{start} ({error}); it is truncated or damaged: download it again"
 
 
-def _settings(config: LoraConfig, file: Path, metadata: Mapping[str, str], keys: Iterable[str]) -> Settings:
+def _settings(config: LoraConfig, settings_file: Path | None, metadata: Mapping[str, str]) -> Settings:
     """The settings in the header or, by default, in the settings file that peft writes next to its weights."""
     if _SETTINGS in metadata:
         found = _as_object(config, f"the metadata {_SETTINGS}", metadata[_SETTINGS])
         # diffusers prefixes the name of the component.
         found = {name.removeprefix("transformer."): value for name, value in found.items()}
         return _checked(config, f"the metadata {_SETTINGS}", found)
-    settings_file = _peft_settings(config, file, keys)
     if settings_file is None:
         return Settings()
     try:
@@ -170,9 +185,14 @@ def _peft_settings(config: LoraConfig, file: Path, keys: Iterable[str]) -> Path 
     if Path(config.path).expanduser().is_file() or not any(key.startswith(_PEFT_PREFIX) for key in keys):
         return None
     try:
-        return find_file("lora", config.path.removesuffix(_PEFT_FILE) + _PEFT_SETTINGS, ".json")
+        return find_file("lora", _next_to(config), ".json")
     except HunyuanLocalError:  # covered by the note about a missing lora_alpha
         return None
+
+
+def _next_to(config: LoraConfig) -> str:
+    """The path of peft's settings file, in the form in which the LoRA's path is configured."""
+    return config.path.removesuffix(_PEFT_FILE) + _PEFT_SETTINGS
 
 
 def _as_object(config: LoraConfig, source: str, text: str) -> dict[str, Any]:

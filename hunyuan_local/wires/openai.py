@@ -165,7 +165,7 @@ def job_to_wire(job: JobView, base_url: str) -> Video:
         created_at=_unix(job.created_at) or 0,
         completed_at=completed,
         expires_at=None if completed is None or ttl is None else completed + ttl,
-        model=MODEL,
+        model=job.model or MODEL,
         status=_WORDS[job.status],
         progress=100 if job.status == "succeeded" else job.progress_percent or 0,
         prompt=(request.original_prompt or request.prompt) if request else None,

@@ -11,7 +11,7 @@ from typing import Literal
 from ..errors import FieldProblem, InvalidRequestError
 from ..schema import JobView
 from .base import Listing, read_query
-from .openai import MODEL, SUBMIT_PATH, job_to_wire
+from .openai import SUBMIT_PATH, job_to_wire
 from .openai_models import ContentQuery, ListQuery, Model, ModelList, VideoDeleted, VideoList
 
 LIST_PATH = SUBMIT_PATH
@@ -56,17 +56,20 @@ def deleted_to_wire(job_id: str) -> VideoDeleted:
     return VideoDeleted(id=job_id, object="video.deleted", deleted=True)
 
 
-def models_to_wire() -> ModelList:
-    """The list of models; every server has one model with this name."""
-    return ModelList(object="list", data=[model_to_wire(MODEL)])
+def models_to_wire(name: str) -> ModelList:
+    """The list of models; a server has one, with this name."""
+    return ModelList(object="list", data=[model_to_wire(name, name)])
 
 
-def model_to_wire(model_id: str) -> Model:
+def model_to_wire(model_id: str, name: str) -> Model:
     """A model by its id.
+
+    Args:
+        name: the server's model.
 
     Raises:
         UnknownModelError: this server has no such model.
     """
-    if model_id != MODEL:
-        raise UnknownModelError([FieldProblem("model", model_id, f"not a model of this server; use {MODEL}")])
-    return Model(id=MODEL, object="model", created=_CREATED, owned_by="tencent")
+    if model_id != name:
+        raise UnknownModelError([FieldProblem("model", model_id, f"not a model of this server; use {name}")])
+    return Model(id=name, object="model", created=_CREATED, owned_by="hunyuan-local")

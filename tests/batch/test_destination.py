@@ -81,6 +81,19 @@ def test_a_video_that_cannot_be_delivered_stays_here(tmp_path: Path, video: Path
     assert video.exists()
 
 
+def test_a_video_that_has_arrived_is_delivered_although_the_local_file_cannot_be_deleted(
+    video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Destination(f"memory://batch-{uuid.uuid4()}/videos")
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    place.deliver(video, "a.mp4")
+    assert place.names() == {"a.mp4"}
+
+
 def test_only_one_process_works_on_a_batch(tmp_path: Path) -> None:
     place = Destination(str(tmp_path / "out"))
     with place.hold(), pytest.raises(ConfigError, match="another process"), Destination(place.where).hold():

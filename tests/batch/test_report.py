@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 from standin import sample_video
 
+from hunyuan_local.batch import report
 from hunyuan_local.batch.report import ReportRow, write_report
 from hunyuan_local.errors import ConfigError, VideoError
 from hunyuan_local.schema import GenerationRequest, Timings
@@ -303,6 +304,16 @@ def test_a_name_that_is_no_utf_8_can_be_shown(page: Page) -> None:
 def test_a_page_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"report .*missing/report\.html: cannot be written: No such file"):
         write_report(tmp_path / "missing" / "report.html", [], title="A batch", facts={})
+
+
+def test_a_picture_that_fails_in_any_way_is_left_out_with_the_reason(
+    page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path) -> bytes:
+        raise MemoryError("no memory for a picture")
+
+    monkeypatch.setattr(report, "read_poster", fail)
+    assert "no memory for a picture" in page(row(poster=tmp_path / "a.mp4")).text
 
 
 def test_a_newer_page_replaces_the_older_one(page: Page, tmp_path: Path) -> None:

@@ -19,10 +19,10 @@ from hunyuan_local.batch.items import Maker, wanted_items
 from hunyuan_local.batch.run import Batch
 from hunyuan_local.batch.service_pool import ServicePool
 from hunyuan_local.batch.summary import Summary
-from hunyuan_local.errors import AuthenticationError, HunyuanLocalError, InvalidOutputError
+from hunyuan_local.errors import AuthenticationError, HunyuanLocalError, InvalidOutputError, VideoError
 from hunyuan_local.jobs.worker_config import WorkerConfig
 from hunyuan_local.jobs.worker_reports import WorkerReport
-from hunyuan_local.provenance import read_provenance
+from hunyuan_local.provenance import read_provenance, statement_path
 from hunyuan_local.schema import GenerationRequest
 
 FAST = WorkerConfig(beat_s=0.05, poll_s=0.05, pause_s=0.05)
@@ -178,6 +178,39 @@ def test_a_video_that_was_made_and_not_delivered_is_only_delivered(stage: Stage)
         batch.work(stage.pool(batch), threading.Event(), lambda: None)
     summary = stage.work(stage.batch("a red circle"))
     assert (len(stage.backend.asked), len(stage.videos), summary.is_complete) == (1, 1, True)
+
+
+@pytest.fixture
+def half_delivered(stage: Stage) -> tuple[Batch, Summary]:
+    """A batch whose destination takes the video, but not the file with its history."""
+    batch = stage.batch("a red circle")
+    batch.prepare()
+    statement_path(batch.folder.video(batch.unfinished()[0])).write_text("{}")
+    deliver = batch.destination.deliver
+
+    def take_no_json(file: Path, name: str) -> None:
+        if name.endswith(".json"):
+            raise VideoError(f"{name}: not taken")
+        deliver(file, name)
+
+    batch.destination.deliver = take_no_json
+    batch.work(stage.pool(batch), threading.Event(), lambda: None)
+    return batch, Summary(batch, 1.0)
+
+
+def test_a_history_that_cannot_be_delivered_does_not_hold_back_the_video(
+    half_delivered: tuple[Batch, Summary], stage: Stage
+) -> None:
+    batch, summary = half_delivered
+    assert (len(stage.videos), summary.is_complete) == (1, True)
+    assert batch.notes == [
+        f"line 1: the video is delivered without its history: {stage.videos[0].name}.json: not taken"
+    ]
+
+
+def test_the_next_run_delivers_the_history(half_delivered: tuple[Batch, Summary], stage: Stage) -> None:
+    stage.work(stage.batch("a red circle"))
+    assert (len(stage.backend.asked), statement_path(stage.videos[0]).read_text()) == (1, "{}")
 
 
 def dead_pid() -> int:

@@ -1,8 +1,8 @@
 """Runs the libraries' real classes on the ``meta`` device and counts live bytes.
 
-Tensors on that device have sizes and lifetimes but no memory, so the 13 B model runs at full size. Two
-things that its kernels do on a GPU are put in place of what the ``meta`` device would do: attention
-makes its output and nothing else, and a convolution keeps channels-last copies of input and output.
+Tensors on that device have sizes and lifetimes but no memory, so the 13 B model runs at full size. Three
+things that its kernels do on a GPU are put in place of what the ``meta`` device would do: attention and
+``rms_norm`` make their output and nothing else, and a convolution keeps channels-last copies of input and output.
 """
 
 from __future__ import annotations
@@ -26,18 +26,71 @@ TINY = ROOT / "hunyuan_local" / "assets" / "tiny"
 LARGE = json.loads((ROOT / "configs" / "architectures" / "hunyuan-video.json").read_text())
 
 
+class NewTensors:
+    """Results of operations on the ``meta`` device, computed once for each kind of arguments.
+
+    torch computes most shapes in Python, which takes far longer than making a tensor. An operation whose result shares
+    memory always runs, and so does every operation on another device.
+    """
+
+    def __init__(self) -> None:
+        self._results: dict[Any, list[tuple[Any, ...]]] = {}
+
+    def of(self, function: Any, args: Any, kwargs: Any) -> Any:
+        if function is torch.ops.aten.mul.Tensor and isinstance(args[1], float):
+            key = (function, _kind(args[0]))  # blending multiplies by many numbers
+        else:
+            key = (function, _kind(args), _kind(tuple(kwargs.items())))
+        if known := self._results.get(key):
+            made = [torch.empty_strided(size, stride, dtype=dtype, device="meta") for size, stride, dtype in known]
+            return made[0] if len(made) == 1 else tuple(made)
+        result = function(*args, **kwargs)
+        made = [result] if isinstance(result, torch.Tensor) else result if type(result) is tuple else None
+        given = {x.untyped_storage()._cdata for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)}
+        if made is not None and all(_is_new(x, given) for x in made):
+            self._results[key] = [(x.size(), x.stride(), x.dtype) for x in made]
+        return result
+
+
+def _kind(value: Any) -> Any:
+    """Everything about an argument on which the shape of a result depends."""
+    if isinstance(value, torch.Tensor):
+        return value.shape, value.stride(), value.dtype, value.device
+    if isinstance(value, list | tuple):
+        return tuple(map(_kind, value))
+    return type(value), value
+
+
+def _is_new(value: Any, given: set[int]) -> bool:
+    """Whether this is a tensor without values, with all of its memory to itself."""
+    if not isinstance(value, torch.Tensor) or value.device.type != "meta":
+        return False
+    storage = value.untyped_storage()
+    whole = torch.empty_strided(value.size(), value.stride(), dtype=value.dtype, device="meta").untyped_storage()
+    return storage._cdata not in given and storage.nbytes() == whole.nbytes()
+
+
+NEW_TENSORS = NewTensors()
+
+
 class LiveTensors(TorchDispatchMode):
-    """Counts every storage from its creation until nothing refers to it."""
+    """Counts every storage from the operation that made it until nothing refers to it.
+
+    Also adds up torch's own formulas. ``FlopCounterMode`` has the same sums, but asks each operation for its parts.
+    """
 
     def __init__(self, weights: Iterator[torch.Tensor]):
         super().__init__()
-        self.peak_bytes = 0
+        self.peak_bytes = self.flops = 0
         self._now = 0
         self._sizes: dict[int, int] = {}
         self._weights = {tensor.untyped_storage()._cdata for tensor in weights}
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = function(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        result = NEW_TENSORS.of(function, args, kwargs)
+        if formula := flop_registry.get(function._overloadpacket):
+            self.flops += formula(*args, **kwargs, out_val=result)
         self.count(result)
         workspace = 0
         if function in (torch.ops.aten.convolution.default, torch.ops.aten.mkldnn_convolution.default):
@@ -59,25 +112,15 @@ class LiveTensors(TorchDispatchMode):
         self._now -= self._sizes.pop(key)
 
 
-class Operations(TorchDispatchMode):
-    """Adds up torch's own formulas. ``FlopCounterMode`` has the same sums, but decomposes each operation."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.total = 0
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        result = function(*args, **kwargs)
-        if formula := flop_registry.get(function._overloadpacket):
-            self.total += formula(*args, **kwargs, out_val=result)
-        return result
-
-
 def attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **_: Any) -> torch.Tensor:
     """What a fused kernel allocates: its output, [batch, tokens, heads, head_dim]."""
     batch, heads, tokens, width = query.shape
     return query.new_empty(batch, tokens, heads, width).permute(0, 2, 1, 3)
+
+
+def rms_norm(x: torch.Tensor, *_: Any) -> torch.Tensor:
+    """What the fused kernel of a GPU leaves behind; other devices run it as several operations."""
+    return torch.empty_like(x)
 
 
 def transformer(config: dict[str, Any], dtype: torch.dtype) -> HunyuanVideoTransformer3DModel:
@@ -130,32 +173,37 @@ def transformer_inputs(
 @torch.no_grad()
 def live_peak(model: torch.nn.Module, call: Any, arguments: Any = ()) -> int:
     """Peak bytes in addition to the weights during ``call()``, including its arguments."""
+    return _observed(model, call, arguments).peak_bytes
+
+
+@torch.no_grad()
+def counted_flops(model: torch.nn.Module, call: Any) -> int:
+    """What torch's counter says of ``call()``."""
+    return _observed(model, call).flops
+
+
+@torch.no_grad()
+def flops_and_live_peak(model: torch.nn.Module, call: Any) -> tuple[int, int]:
+    """Both at the same time, with attention instead of torch's."""
+    flops = 0
+
+    def counted_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **_: Any) -> torch.Tensor:
+        nonlocal flops
+        flops += sdpa_flop_count(query.shape, key.shape, value.shape)
+        return attention(query, key, value)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted_attention)
+        live = _observed(model, call)
+    return flops + live.flops, live.peak_bytes
+
+
+def _observed(model: torch.nn.Module, call: Any, arguments: Any = ()) -> LiveTensors:
     live = LiveTensors(iter([*model.parameters(), *model.buffers()]))
     live.count(arguments)
     with live:
         call()
-    return live.peak_bytes
-
-
-@torch.no_grad()
-def counted_flops(call: Any) -> int:
-    """Operations of ``call()`` by torch's counter."""
-    with Operations() as operations:
-        call()
-    return operations.total
-
-
-def flops_and_live_peak(model: torch.nn.Module, call: Any) -> tuple[int, int]:
-    """Both at the same time, with attention instead of torch's."""
-
-    def counted_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **_: Any) -> torch.Tensor:
-        operations.total += sdpa_flop_count(query.shape, key.shape, value.shape)
-        return attention(query, key, value)
-
-    with pytest.MonkeyPatch.context() as patch, Operations() as operations:
-        patch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted_attention)
-        peak = live_peak(model, call)
-    return operations.total, peak
+    return live
 
 
 def _arguments(config: dict[str, Any]) -> dict[str, Any]:

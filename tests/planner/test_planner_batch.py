@@ -73,11 +73,11 @@ def test_context_parallel_saves_activations_and_no_weights() -> None:
     found = planned(4, 4)
     one, four = (option(found, name).plan.peaks for name in ("replicas", "context-parallel"))
     assert four["load"] == one["load"]
-    assert four["denoise"].gpu_bytes < one["denoise"].gpu_bytes - 8 * GIB
+    assert four["denoise"].gpu_bytes < one["denoise"].gpu_bytes - GIB
 
 
-def test_a_video_that_one_card_cannot_hold_fits_on_two() -> None:
-    found = planned(2, 3, gpu="3060")
+def test_a_video_that_one_card_cannot_hold_fits_on_four() -> None:
+    found = plan_batch(REQUEST, LARGE, Machine(5 * GIB, None), 4, 3)
     assert (found.best("replicas"), found.choice.strategy) == (None, "context-parallel")
 
 
@@ -95,23 +95,23 @@ def test_cards_that_cannot_share_the_heads_have_that_reason_and_no_time() -> Non
 
 
 def test_each_card_has_a_process_of_its_own_in_main_memory() -> None:
-    assert option(planned(4, 4, host=48), "replicas").reason == (
+    assert option(planned(4, 4, gpu="l40s", host=48), "replicas").reason == (
         "4 processes need 65.2 GiB of host memory; the machine has 48.0 GiB"
     )
 
 
 def test_where_main_memory_holds_fewer_processes_that_number_is_named() -> None:
     with pytest.raises(GpuMemoryError, match=r"use fewer cards \(--num-gpus 2\)"):
-        planned(8, 8, host=40).require_choice()
+        planned(8, 8, gpu="4090", host=40).require_choice()
 
 
 def test_nothing_fitting_on_one_card_is_refused_as_for_one_video() -> None:
     with pytest.raises(GpuMemoryError, match="what would fit"):
-        planned(None, 4, gpu="3060").require_choice()
+        plan_batch(REQUEST, LARGE, Machine(4 * GIB, None), None, 4).require_choice()
 
 
 def test_staged_prompts_let_the_text_encoders_come_once() -> None:
-    found = planned(1, 10)
+    found = planned(1, 10, gpu="l40s")  # on an H100 they stay on the GPU
     visit = option(found, "staged").plan.seconds.visit
     saved = option(found, "one-at-a-time").seconds.total - option(found, "staged").seconds.total
     assert visit > 1 and saved == pytest.approx(9 * visit)

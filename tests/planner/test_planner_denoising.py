@@ -9,11 +9,23 @@ from functools import cache
 import pytest
 import torch
 from diffusers import HunyuanVideoTransformer3DModel
-from live_tensors import LARGE, attention, counted_flops, live_peak, tiny_config, transformer, transformer_inputs
+from live_tensors import (
+    LARGE,
+    attention,
+    counted_flops,
+    live_peak,
+    rms_norm,
+    tiny_config,
+    transformer,
+    transformer_inputs,
+)
 
+from hunyuan_local.pipeline import blocks
 from hunyuan_local.pipeline.attention import rotary
 from hunyuan_local.pipeline.attention.mask_free import drop_padding
+from hunyuan_local.pipeline.blocks import run_in_chunks
 from hunyuan_local.planner.architecture import Transformer
+from hunyuan_local.planner.chunked_blocks import CHUNK_TOKENS
 from hunyuan_local.planner.denoising import Pass, explain_peak, trace_pass
 from hunyuan_local.planner.elementwise import ROTARY_PIECE_BYTES
 from hunyuan_local.planner.quantization import INT8_WEIGHT_ONLY, LLM_INT8, NF4
@@ -42,7 +54,7 @@ def traced(kind: str, latents: tuple[int, int, int], text_tokens: int) -> tuple[
 def test_operations_are_those_that_torch_counts(kind: str, latents: tuple[int, int, int], text_tokens: int) -> None:
     model = real(kind)
     inputs = transformer_inputs(model, latents, text_tokens)
-    assert trace_pass(*traced(kind, latents, text_tokens)).flops == counted_flops(lambda: model(**inputs))
+    assert trace_pass(*traced(kind, latents, text_tokens)).flops == counted_flops(model, lambda: model(**inputs))
 
 
 @pytest.mark.parametrize(("kind", "latents", "text_tokens"), CASES)
@@ -71,8 +83,10 @@ def test_the_peak_without_a_mask_is_that_of_our_attention(
     kind: str, latents: tuple[int, int, int], text_tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attention)
+    monkeypatch.setattr(torch.nn.functional, "rms_norm", rms_norm)
     model = copy.deepcopy(real(kind))
     drop_padding(model, "native")
+    run_in_chunks(model)
     model._forward_pre_hooks.clear()  # reads the mask, which has no values here; there is no padding to remove
     inputs = transformer_inputs(model, latents, text_tokens)
     peak = live_peak(model, lambda: model(**inputs), inputs)
@@ -84,6 +98,10 @@ def test_the_pieces_that_are_rotated_at_once_are_those_of_the_pipeline() -> None
     assert rotary._PIECE_BYTES_ON_GPU == ROTARY_PIECE_BYTES
 
 
+def test_the_chunks_are_those_of_the_pipeline() -> None:
+    assert blocks._CHUNK_ON_GPU == CHUNK_TOKENS
+
+
 def peak_names(mask: str) -> set[str]:
     run = Pass(118_800, 256, mask=mask)
     return {name for name, _ in explain_peak(Transformer.model_validate(LARGE["transformer"]), run)}
@@ -93,8 +111,14 @@ def test_at_720p_the_librarys_peak_is_where_the_keys_of_a_single_block_are_rotat
     assert {"mlp_hidden_states", "x_rotated * sin", "value"} <= peak_names("row")
 
 
-def test_at_720p_our_peak_is_where_a_single_block_ends() -> None:
-    assert {"mlp_hidden_states", "cat of attn_output and mlp_hidden_states", "gated"} <= peak_names("none")
+def test_at_720p_our_peak_is_where_attention_ends() -> None:
+    assert {"query", "key", "value", "attention", "logsumexp"} <= peak_names("none")
+
+
+def test_at_720p_our_peak_is_six_tensors_of_all_tokens() -> None:
+    config = Transformer.model_validate(LARGE["transformer"])
+    tensor = 119_056 * config.width * 2
+    assert trace_pass(config, Pass(118_800, 256)).peak_bytes / tensor == pytest.approx(6, abs=0.5)
 
 
 def test_a_square_mask_costs_as_many_bytes_as_pairs_of_tokens() -> None:

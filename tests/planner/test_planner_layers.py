@@ -6,7 +6,8 @@ import pytest
 from live_tensors import LARGE, component, tiny_config
 
 from hunyuan_local.config import load_model_config
-from hunyuan_local.planner.checkpoint import COMPONENTS, read_architecture
+from hunyuan_local.pipeline.loading.lora_loader import weighted_modules
+from hunyuan_local.planner.checkpoint import COMPONENTS, read_architecture, read_transformer
 from hunyuan_local.planner.trace import Trace
 
 
@@ -45,6 +46,15 @@ def test_linear_layers_know_their_rows() -> None:
     real = dict(component("transformer", tiny_config("transformer")).named_modules())
     linear = [layer for layer in transformer.layers() if layer.kind == "linear"]
     assert {layer.name: layer.out for layer in linear} == {x.name: real[x.name].out_features for x in linear}
+
+
+@pytest.mark.parametrize("model", ["hunyuan-video", "tiny"])
+def test_the_shapes_of_the_transformer_are_those_of_the_real_class(model: str) -> None:
+    real = component("transformer", tiny_config("transformer") if model == "tiny" else LARGE["transformer"])
+    assert read_transformer(load_model_config(model)).shapes() == {
+        name: (tuple(module.weight.shape), getattr(module, "bias", None) is not None)
+        for name, module in weighted_modules(real).items()
+    }
 
 
 @pytest.mark.parametrize("times", [0, 1, 2, 7])

@@ -53,8 +53,17 @@ def test_every_word_asks_what_the_loader_asks(method: str) -> None:
 
 def test_bytes_of_dynamic_float8_are_those_of_its_tensors() -> None:
     layer = Layer("transformer_blocks.0.attn.to_q", "linear", 64 * 32, 64, 64)
-    real = torchao_weight(FP8_DYNAMIC, 64, 32)
+    from torchao.quantization import Float8Tensor, PerRow
+
+    weight = torch.empty(64, 32, dtype=torch.bfloat16, device="meta")
+    real = Float8Tensor.from_hp(weight, granularity=PerRow())
     assert METHODS["fp8-dynamic"].weight_tensors(layer, 2) == [real.qdata.nbytes, real.scale.nbytes]
+
+
+def test_the_librarys_dynamic_float8_has_one_scale() -> None:
+    layer = Layer("transformer_blocks.0.attn.to_q", "linear", 64 * 32, 64, 64)
+    real = torchao_weight(FP8_DYNAMIC, 64, 32)
+    assert FP8_DYNAMIC.weight_tensors(layer, 2) == [real.qdata.nbytes, real.scale.nbytes]
 
 
 @pytest.mark.parametrize("method", get_args(Quantization))

@@ -10,6 +10,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, LlamaConfig, LlamaModel
 from hunyuan_local.planner.architecture import Clip, Llama, Transformer
 from hunyuan_local.planner.encoding import trace_clip, trace_llama
 from hunyuan_local.planner.quantization import FP8_DYNAMIC, FP8_STORAGE, FULL, INT8_WEIGHT_ONLY, NF4
+from hunyuan_local.planner.setup import Setup
 from hunyuan_local.planner.weights import store
 
 TRANSFORMER = Transformer.model_validate(LARGE["transformer"])
@@ -42,7 +43,12 @@ def test_blocks_and_the_rest_are_everything() -> None:
 
 def test_streaming_holds_two_blocks_and_the_rest() -> None:
     stored = store(TRANSFORMER, "bfloat16")
-    assert stored.streamed_peak == 2 * max(stored.blocks) + stored.rest
+    assert stored.streamed_peak(2) == 2 * max(stored.blocks) + stored.rest
+
+
+def test_the_package_has_three_blocks_on_the_gpu() -> None:
+    stored = store(TRANSFORMER, "bfloat16")
+    assert stored.streamed_peak(Setup().streamed_blocks) == 3 * max(stored.blocks) + stored.rest
 
 
 def test_page_locked_copies_of_large_tensors_take_their_own_size() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from hunyuan_local.backends.safety_check import Inspection, evenly_spaced, flag_note, prepare
+from hunyuan_local.backends.safety_check import Inspection, evenly_spaced, finish_or_note, flag_note, prepare
 from hunyuan_local.config import SafetyConfig
 from hunyuan_local.errors import ConfigError, ContentBlockedError, InvalidOutputError, ModelLoadError
 from hunyuan_local.schema import SafetyVerdict
@@ -166,3 +166,21 @@ def test_without_a_check_no_classifier_is_needed() -> None:
 def test_other_values_are_no_config(value: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=next(iter(value))):
         unread(**value)
+
+
+# --- A classifier that fails after the work is done ---
+
+
+def fail() -> SafetyVerdict:
+    raise RuntimeError("the classifier broke\nits traceback")
+
+
+def test_a_check_that_only_flags_does_not_lose_the_video() -> None:
+    notes: list[str] = []
+    assert finish_or_note(fail, "flag", notes.append) is None
+    assert notes == ["the safety check was not made: the classifier failed: RuntimeError: the classifier broke"]
+
+
+def test_a_check_that_blocks_lets_no_unchecked_video_through() -> None:
+    with pytest.raises(RuntimeError, match="the classifier broke"):
+        finish_or_note(fail, "block", print)

@@ -11,6 +11,7 @@ from hunyuan_local.backends.base import GenerationContext
 from hunyuan_local.backends.local.backend import LocalBackend
 from hunyuan_local.config import SafetyConfig
 from hunyuan_local.errors import ContentBlockedError, ModelLoadError
+from hunyuan_local.pipeline.frame_classifier import FrameClassifier
 from hunyuan_local.provenance import read_provenance
 from hunyuan_local.schema import GenerationRequest, GenerationResult
 
@@ -47,6 +48,18 @@ def unchecked(tiny: LocalBackend, tmp_path_factory: pytest.TempPathFactory) -> G
 
 def test_a_red_video_is_flagged_and_delivered(flagged: GenerationResult) -> None:
     assert (flagged.safety.flagged, flagged.safety.frames, flagged.path.exists()) == (True, 5, True)
+
+
+def test_a_classifier_that_fails_in_the_end_loses_no_video_that_it_only_flags(
+    tiny: LocalBackend, check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(FrameClassifier, "classify", fail)
+    result = tiny.generate(RED, GenerationContext(tmp_path / "a.mp4", safety=check("flag")))
+    note = "the safety check was not made: the classifier failed: RuntimeError: no memory"
+    assert (read_provenance(result.path).safety, note in read_provenance(result.path).notes) == (None, True)
 
 
 def test_its_file_says_so(flagged: GenerationResult) -> None:

@@ -15,6 +15,11 @@ from hunyuan_local.server.app import create_app
 from hunyuan_local.server.config import ServerConfig
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _clients_share(one_loop: None) -> None:
+    """Every test here may use a client."""
+
+
 @pytest.fixture(scope="session")
 def apps() -> dict[str, FastAPI]:
     """The apps of :func:`make_client`, by their configuration: the first call of a new one takes ten times as long."""

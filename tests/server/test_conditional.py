@@ -18,7 +18,7 @@ ETAG = f'"{hashlib.sha256(CLIP).hexdigest()[:32]}"'
 # Readable routes of each dialect and of none; {} is a job's id.
 PATHS = (
     "/healthz", "/metrics", "/docs", "/openapi.json", "/v1/videos", "/v1/videos/{}", "/v1/videos/{}/content",
-    "/v1/models", "/v1/models/hunyuan-video", "/api/v3/predictions/{}", "/api/v3/predictions/{}/result",
+    "/v1/models", "/v1/models/tiny", "/api/v3/predictions/{}", "/api/v3/predictions/{}/result",
     "/api/v3/balance", "/api/v3/models", "/api/v3/webhook/secret", "/v3/async/task-result?task_id={}",
     "//v3/async/task-result?task_id={}",
 )  # fmt: skip

@@ -114,3 +114,9 @@ def test_a_finished_job_need_not_be_asked_for_again_soon(stage: Stage) -> None:
 @pytest.mark.parametrize(("eta_s", "reported"), [(-0.5, 0.0), (3.5, 3.5), (None, None)])
 def test_no_time_is_below_0(stage: Stage, eta_s: float | None, reported: float | None) -> None:
     assert viewed(stage.queued(), eta_s).eta_s == reported
+
+
+def test_it_names_the_model_before_and_after(stage: Stage) -> None:
+    queued = stage.queued(model="tiny")
+    assert viewed(queued).model == "tiny"
+    assert viewed(queued.model_copy(update={"origin": {}, "result": {"model": "fast-hunyuan"}})).model == "fast-hunyuan"

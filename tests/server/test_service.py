@@ -69,7 +69,7 @@ def test_the_webhook_of_a_finished_job_has_its_address(service: VideoService, st
 def test_what_was_asked_for_and_how_is_remembered(service: VideoService, stage: Stage) -> None:
     submission = Submission(GenerationRequest(prompt="a fox"), inline=True)
     job = service.submit("wavespeed", submission, "http://host")
-    assert job.origin == {"dialect": "wavespeed", "base_url": "http://host", "inline": True}
+    assert job.origin == {"dialect": "wavespeed", "base_url": "http://host", "inline": True, "model": "tiny"}
 
 
 def test_clients_do_not_see_file_paths(service: VideoService, stage: Stage) -> None:

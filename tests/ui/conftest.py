@@ -54,7 +54,7 @@ def shared_stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
 
 
 @pytest.fixture(scope="session")
-def make_visitor(shared_stage: Stage) -> Callable[..., TestClient]:
+def make_visitor(shared_stage: Stage, one_loop: None) -> Callable[..., TestClient]:
     """Makes a new client of an app with the page; keyword arguments are the server's configuration."""
     pytest.importorskip("gradio", reason="the extra 'ui' is not installed")
     from hunyuan_local.ui.mount import install

@@ -276,3 +276,13 @@ def test_open_streams_end_when_the_server_is_to() -> None:
 
     asyncio.run(visit())
     assert heard == [{"type": "http.disconnect"}]
+
+
+@pytest.mark.parametrize("name", ["sleep_when_free", "progress_update_sleep_when_free"])
+def test_the_queue_of_a_page_has_a_pause(make_visitor: Callable[..., TestClient], name: str) -> None:
+    """Undocumented members of Gradio; here, because its import takes seconds (see ``test_private_members.py``)."""
+    import gradio
+
+    with gradio.Blocks(analytics_enabled=False) as page:
+        pass
+    assert isinstance(getattr(page._queue, name), float)

@@ -157,6 +157,11 @@ def test_on_a_gpu_the_mode_that_fits_is_named_with_its_memory() -> None:
     assert found.verdict == "fits" and "of 80.0 GiB of GPU memory" in found.says[0]
 
 
+def test_the_time_on_a_card_that_was_not_measured_is_a_range() -> None:
+    text = outlook_on(Machine(24 * GIB, 64 * GIB)).says[1]
+    assert " to " in text and text.endswith("of video (a guess for this GPU, without loading the model).")
+
+
 def test_a_chosen_profile_that_does_not_fit_is_reported() -> None:
     found = outlook_on(Machine(24 * GIB, 64 * GIB), profile="gpu-80gb")
     assert found.verdict == "no" and found.says[0].startswith("The profile gpu-80gb does not fit")

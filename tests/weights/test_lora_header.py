@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from hunyuan_local.config import LoraConfig, load_model_config
 from hunyuan_local.errors import ConfigError, HunyuanLocalError, ModelLoadError
-from hunyuan_local.weights.added_files import check_added_files
+from hunyuan_local.planner.added_files import check_added_files
 from hunyuan_local.weights.architecture import is_known_other, other_architecture
 from hunyuan_local.weights.layer_names import is_like_flux
 from hunyuan_local.weights.lora_header import Settings, read_header
@@ -234,6 +234,19 @@ def test_an_adapter_config_of_another_file_is_not_read(tmp_path: Path) -> None:
 def test_a_file_of_peft_without_its_settings_is_noted(tmp_path: Path) -> None:
     path = write(tmp_path / "a.safetensors", keys=("base_model.model.transformer_blocks.0.attn.to_q.lora_A.weight",))
     assert "lora_alpha" in read_header(LoraConfig(path=str(path))).notes[0]
+
+
+def test_the_settings_file_of_peft_is_part_of_the_identity(tmp_path: Path) -> None:
+    file = write(tmp_path / "adapter_model.safetensors")
+    settings = tmp_path / "adapter_config.json"
+    settings.write_text('{"lora_alpha": 8}')
+    config = LoraConfig(path=str(file))
+    first = read_header(config).hashes(config)
+    settings.write_text('{"lora_alpha": 16}')
+    second = read_header(config).hashes(config)
+    assert list(second) == [str(file), str(settings)]
+    assert first[str(file)] == second[str(file)]
+    assert first[str(settings)] != second[str(settings)]
 
 
 # --- What is checked before a model is loaded ---

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...config import SafetyConfig
-from ...durable import sync
+from ...durable import sync_names
 from ...errors import ContentBlockedError, UncheckedVideoError, VideoError, first_line
 from ...json_text import json_text
 from ...provenance import Provenance, file_sha256, statement_path
 from ...schema import SafetyVerdict, VideoInfo
 from ...video import MP4, container_of, move_into_place, probe, publish, read_frames
-from ..safety_check import Inspection, flag_note
+from ..safety_check import Inspection, flag_note, unchecked_note, why_not_checked
 
 _ADDRESS = re.compile(r"\[[^\]]* @ 0x[0-9a-f]+\] ?")
 
@@ -71,7 +71,7 @@ def examine(path: Path, safety: SafetyConfig) -> Findings:
     except ContentBlockedError:
         raise
     except Exception as error:
-        found.unchecked = f"the classifier failed: {type(error).__name__}: {first_line(error)}"
+        found.unchecked = why_not_checked(error)
     if found.safety is not None and found.safety.flagged:
         found.notes.append(flag_note(found.safety))
     return found
@@ -82,14 +82,18 @@ def keep_to_the_check(found: Findings, safety: SafetyConfig, path: Path, aside: 
 
     Raises:
         UncheckedVideoError: the video was moved aside and must not be published.
+        VideoError: it cannot be moved aside.
     """
     if not found.unchecked:
         return
     if safety.mode == "flag":
-        found.notes.append(f"the safety check was not made: {found.unchecked}")
+        found.notes.append(unchecked_note(found.unchecked))
         return
-    os.replace(path, aside)
-    sync(aside.parent)
+    try:
+        os.replace(path, aside)
+    except OSError as error:
+        raise VideoError(f"{aside}: cannot be written: {error}; check the disk and the folder") from error
+    sync_names(aside.parent)
     raise UncheckedVideoError(
         f"the safety check could not be made: {found.unchecked}; --safety block does not publish unchecked videos, so "
         f"this one, which is paid for, was saved as {aside}; review it yourself",

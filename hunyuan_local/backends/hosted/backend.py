@@ -171,7 +171,7 @@ class HostedBackend(ABC):
             job = submission.send(job)
             for lost in same:
                 if lost.remote_id is None and self._open_tasks.is_free(lost):
-                    self._open_tasks.forget(lost)  # the user has settled it by submitting again
+                    self._forget(lost, context)  # the user has settled it by submitting again
             return self._finish(self._connect(context), job, context)
 
     def _begin(self, request: GenerationRequest, context: GenerationContext) -> Run[GenerationRequest]:
@@ -276,9 +276,9 @@ class HostedBackend(ABC):
                 raise GenerationCancelledError(_stopped(self.name, job, hint)) from error
             if delivery.is_done:  # already paid for, so keep the task
                 raise GenerationCancelledError(f"cancelled; the video is ready at {self.name}; {hint}") from error
-            raise GenerationCancelledError(self._cancel(service, job, hint)) from error
+            raise GenerationCancelledError(self._cancel(service, job, context, hint)) from error
         except (ContentBlockedError, TaskFailedError):
-            self._open_tasks.forget(job)  # there is no video to fetch, or it may not be fetched
+            self._forget(job, context)  # there is no video to fetch, or it may not be fetched
             raise
         except OutputExistsError as error:
             error.hint = f"{hint} --output OTHER.mp4"
@@ -286,13 +286,17 @@ class HostedBackend(ABC):
         except HunyuanLocalError as error:
             error.hint = hint
             raise
-        try:
-            self._open_tasks.forget(job)
-        except OSError as error:  # the video is complete regardless
-            context.on_note(f"{self._open_tasks.folder}: job {job.job_id} is done but stays listed as open: {error}")
+        self._forget(job, context)
         return result
 
-    def _cancel(self, service: ServiceClient, job: OpenTask, hint: str) -> str:
+    def _forget(self, job: OpenTask, context: GenerationContext) -> None:
+        """Delete the record of a task that has ended; a note if that fails, since the outcome stands regardless."""
+        try:
+            self._open_tasks.forget(job)
+        except OSError as error:
+            context.on_note(f"{self._open_tasks.folder}: job {job.job_id} is done but stays listed as open: {error}")
+
+    def _cancel(self, service: ServiceClient, job: OpenTask, context: GenerationContext, hint: str) -> str:
         """Cancel the task if the service supports it; returns the message about the outcome."""
         assert job.remote_id is not None  # it was submitted
         try:
@@ -303,7 +307,7 @@ class HostedBackend(ABC):
             return f"cancelled here; {self.name} cannot stop tasks, so task {job.remote_id} continues; {hint}"
         if not stopped:
             return f"cancelled here; {self.name} did not stop task {job.remote_id}; {hint}"
-        self._open_tasks.forget(job)
+        self._forget(job, context)
         return f"cancelled; task {job.remote_id} was deleted at {self.name}; no file was kept"
 
 

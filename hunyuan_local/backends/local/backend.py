@@ -138,7 +138,8 @@ class LocalBackend:
             self.kept.check()
             machine = available_machine() if self.profile is None else None
             choice = for_the_largest(
-                map(self.resolve, requests), lambda request: self.choose(request, self.kept.profile, machine)
+                map(self.resolve, requests),
+                lambda request: self.choose(request, self.kept.profile, machine, len(requests)),
             )
             if choice is not None:  # otherwise no request fits, and generate refuses each of them
                 choice.announce(context.on_note)
@@ -196,19 +197,26 @@ class LocalBackend:
         self._prompt_rewriter.close()
         self.kept.close()
 
-    def choose(self, request: ResolvedRequest, loaded: RuntimeProfile | None, machine: Machine | None = None) -> Choice:
+    def choose(
+        self,
+        request: ResolvedRequest,
+        loaded: RuntimeProfile | None,
+        machine: Machine | None = None,
+        videos: int = 1,
+    ) -> Choice:
         """The profile that the user named, or the plan's choice for this request.
 
         Args:
             loaded: profile of the loaded model; None if no model is loaded.
             machine: the machine to plan for; None detects this machine and its free memory.
+            videos: number of videos to come, by which compiling is weighed.
 
         Raises:
             GpuMemoryError, ConfigError: see :func:`.profile_choice.choose_profile`.
         """
         if self.profile is not None:
             return Choice(self.profile)
-        choice = choose_profile(request, self.config, loaded, machine)
+        choice = choose_profile(request, self.config, loaded, machine, videos)
         return replace(choice, profile=with_cache(choice.profile, self.cache, self.config))
 
     def _place(self, request: ResolvedRequest, choice: Choice) -> FindPlace:

@@ -22,7 +22,7 @@ from ...schema import GenerationResult, Progress, SafetyVerdict, Timings
 from ...video import VideoWriter
 from ..base import preview_path
 from ..begin import Run
-from ..safety_check import Inspection, flag_note
+from ..safety_check import Inspection, finish_or_note, flag_note
 
 if TYPE_CHECKING:
     from ...config import RuntimeProfile
@@ -167,13 +167,13 @@ def decode_to_file(
 
 
 def _inspected(run: Run[ResolvedRequest], inspection: Inspection, on_done: Callable[[], None]) -> SafetyVerdict | None:
-    """Run the safety check before the file is published.
+    """Run the safety check before the file is published; see :func:`..safety_check.finish_or_note`.
 
     Raises:
         ContentBlockedError: the video is blocked; its preview is deleted too.
     """
     try:
-        verdict = inspection.finish()
+        verdict = finish_or_note(inspection.finish, run.context.safety.mode, run.note)
     except ContentBlockedError:
         on_done()  # the same latents would give the same video
         if run.context.preview_every:
@@ -262,7 +262,7 @@ def _provenance(run: Run[ResolvedRequest], model: LoadedModel, denoised: Denoise
         timings=timings,
         frames_sha256="",
         notes=list(run.notes),
-        recoveries=run.recoveries,
+        recoveries=[*run.recoveries, *model.kernel.recoveries],
     )  # fmt: skip
 
 

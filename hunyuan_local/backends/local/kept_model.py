@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from ...config import ModelConfig, RuntimeProfile
 from ...errors import ConfigError
+from ...planner.added_files import check_added_files
 from ...schema import GenerationRequest, Progress
-from ...weights.added_files import check_added_files
 from ..base import GenerationContext
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class KeptModel:
         Done once, before planning for the model; a loaded model is not checked again.
 
         Raises:
-            ConfigError, ModelLoadError: see :func:`hunyuan_local.weights.added_files.check_added_files` and
+            ConfigError, ModelLoadError: see :func:`hunyuan_local.planner.added_files.check_added_files` and
                 :func:`hunyuan_local.weights.source.check_known`.
         """
         from ...weights.source import check_known  # imports the Hub client, which is slow

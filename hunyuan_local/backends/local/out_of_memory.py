@@ -69,6 +69,10 @@ class OutOfMemoryFallback:
         if error.stage == "decode" and can_shrink:
             tiled = profile.model_copy(update={"vae_tiling": True})
             return Retry(tiled, True, f"{where}: continued with smaller tiles")
+        if (leaving := _without_text(profile)) is not None:
+            return Retry(
+                leaving, False, f"{where}: continued with the text encoders on the device only while they encode"
+            )
         for offload in OFFLOADS[OFFLOADS.index(profile.offload) + 1 :]:
             # Compiled blocks cannot be moved layer by layer.
             compiled = profile.compile and offload != "sequential"
@@ -94,6 +98,14 @@ class OutOfMemoryFallback:
         peak = "" if error.peak_bytes is None else f"; peak allocation {gib(error.peak_bytes)}"
         tried = f"; already tried: {'; '.join(self._taken)}" if self._taken else ""
         return f"{error}{peak}{tried}"
+
+
+def _without_text(profile: RuntimeProfile) -> RuntimeProfile | None:
+    """The profile without text encoders that stay on the device; None if none of them does by ``placement``."""
+    kept = [name for name in ("text_encoder", "text_encoder_2") if getattr(profile.placement, name) == "device"]
+    if not kept or profile.device == "cpu":
+        return None
+    return profile.model_copy(update={"placement": profile.placement.model_copy(update=dict.fromkeys(kept))})
 
 
 def why_impossible(config: ModelConfig, profile: RuntimeProfile) -> str | None:

@@ -14,7 +14,9 @@ from pydantic import ValidationError
 
 from ...config import CacheConfig, FirstBlockCache, MagCache, ModelConfig, RuntimeProfile, load_profile, profile_names
 from ...config.extras import require_peft
+from ...config.profiles import ComponentPlacement
 from ...config.quantization import GGUF_NEEDS, INSTALL, NEEDS, installed_libraries
+from ...durations import span
 from ...errors import ConfigError, GpuMemoryError
 from ...planner import Machine, ModePlan, Plan, detect_machine, plan
 from ...planner.machine import has_cuda_driver
@@ -111,6 +113,8 @@ def with_cache(profile: RuntimeProfile, cache: CacheConfig | None, model: ModelC
         cache = cache.model_copy(update={"threshold": threshold, "thresholds": {}})
     if cache == profile.cache:
         return profile
+    if profile.name == AUTO:  # the plan weighed compiling without a cache, which skips the steps that it would shorten
+        profile = profile.model_copy(update={"compile": False})
     try:
         return RuntimeProfile(**(dict(profile) | {"cache": cache}))
     except ValidationError as error:
@@ -133,6 +137,7 @@ def choose_profile(
     model: ModelConfig,
     loaded: RuntimeProfile | None = None,
     machine: Machine | None = None,
+    videos: int = 1,
 ) -> Choice:
     """The profile of the fastest mode that fits this machine, or the loaded profile if it fits.
 
@@ -141,17 +146,19 @@ def choose_profile(
         model: config of the checkpoint.
         loaded: profile of the loaded model; reloading costs more time than a faster mode saves.
         machine: the machine to plan for; None detects this machine and its free memory.
+        videos: number of videos of this size to come, by which compiling is weighed.
 
     Raises:
         GpuMemoryError: no mode fits; the message names the nearest requests that do.
         ConfigError: the machine cannot run the model in any mode.
     """
-    found = plan(request, model, machine or available_machine())
+    found = plan(request, model, machine or available_machine(), videos=videos)
     if loaded is not None and (same := _as_loaded(found, loaded)) is not None:
         profile = loaded.model_copy(update={"vae_tiling": same.mode.vae_tiling})
         return Choice(profile, machine=found.machine)
     mode = found.require_choice()
-    return Choice(_profile(AUTO, mode.mode, found.machine.device), _reason(found, mode), found.machine)
+    profile = _profile(AUTO, mode.mode, found.machine.device, text_stays=mode.text_stays, compile=mode.compile)
+    return Choice(profile, _reason(found, mode), found.machine)
 
 
 def place_beside(
@@ -173,7 +180,9 @@ def place_beside(
     if machine.gpu_memory_bytes is None:
         return Place()
     mode = Mode(profile.offload, profile.quantization, profile.vae_tiling)
-    if needed_bytes <= machine.gpu_memory_bytes - weigh(request, model, machine, mode).needed_gpu_bytes:
+    leaves = profile.residence("text_encoder") != "device"
+    video = weigh(request, model, machine, mode, as_named=leaves).needed_gpu_bytes
+    if needed_bytes <= machine.gpu_memory_bytes - video:
         return Place("cuda")
     fits_alone = needed_bytes <= machine.gpu_memory_bytes - CUDA_CONTEXT
     return Place("cuda", stays=False) if is_empty and fits_alone else Place()
@@ -192,17 +201,20 @@ def for_the_largest(requests: Iterable[ResolvedRequest], choose: Callable[[Resol
     return None
 
 
-def _profile(name: str, mode: Mode, device: str) -> RuntimeProfile:
+def _profile(name: str, mode: Mode, device: str, *, text_stays: bool = False, compile: bool = False) -> RuntimeProfile:
+    on_gpu = ComponentPlacement(text_encoder="device", text_encoder_2="device")
     return RuntimeProfile(
         name=name, device=device, dtypes=DTYPES[device], offload=mode.offload, quantization=mode.quantization,
-        vae_tiling=mode.vae_tiling,
+        vae_tiling=mode.vae_tiling, placement=on_gpu if text_stays else ComponentPlacement(), compile=compile,
     )  # fmt: skip
 
 
 def _as_loaded(found: Plan, profile: RuntimeProfile) -> ModePlan | None:
     """The fastest fitting mode that differs from the loaded profile at most in tiling, which needs no reload."""
     loaded = (profile.offload, profile.quantization)
-    return fastest(tuple(item for item in found.modes if (item.mode.offload, item.mode.quantization) == loaded))
+    holds_text = profile.offload == "none" and profile.residence("text_encoder") == "device"
+    alike = (item for item in found.modes if (item.mode.offload, item.mode.quantization) == loaded)
+    return fastest(tuple(item for item in alike if item.text_stays or not holds_text))
 
 
 def _reason(found: Plan, mode: ModePlan) -> str:
@@ -218,9 +230,15 @@ def _reason(found: Plan, mode: ModePlan) -> str:
         exact = [item for item in found.modes if item.fits and item.mode.quantization is None]
         instead = f"; in full precision: --profile {min(exact, key=_seconds).name}" if exact else ""
         lossy = f"; {mode.mode.method.name} changes the frames slightly{instead}"
+    took = f"{_seconds(mode):,.0f} s"
+    if mode.seconds_range is not None:
+        took = f"{span(*mode.seconds_range)}, a guess for this GPU"
+    decided = "; the text encoders stay on the GPU between prompts" if mode.text_stays else ""
+    if mode.compile:
+        decided += f"; {mode.compiling}"
     return (
         f"profile {AUTO}: {mode.name}, {where}; the fastest of {fitting} modes that fit; about "
-        f"{_seconds(mode):,.0f} s, not counting model loading{lossy}"
+        f"{took}, not counting model loading{decided}{lossy}"
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from ...capabilities import Capabilities
 from ...config import ContextParallel, LoraConfig, ModelConfig, RuntimeProfile
 from ...durable import sweep
+from ...planner import Machine
 from ...resolved import ResolvedRequest
 from ...schema import GenerationRequest, GenerationResult, Progress
 from ..base import Explanation, GenerationContext
@@ -22,6 +23,7 @@ from ..local.backend import LocalBackend
 from ..local.profile_choice import Choice
 from ..prompt_rewriting import PromptRewriter
 from .command import Command
+from .devices import available_machine
 from .launcher import RankGroup
 from .limits import check_degree
 from .messages import Message
@@ -32,6 +34,8 @@ _STOPS_IN_A_STEP = ("denoise", "decode", "write")
 
 class ParallelBackend:
     """Runs HunyuanVideo with diffusers on several local GPUs, or in several processes on a CPU.
+
+    This process creates no CUDA context, so that the GPUs' memory belongs to the ranks.
 
     The frames equal those of one process up to the order of floating-point additions. There is no out-of-memory
     fallback: running out of memory ends the run.
@@ -63,6 +67,8 @@ class ParallelBackend:
         self._one_at_a_time = OneAtATime()
         self._group: RankGroup | None = None
         self._profile: RuntimeProfile | None = None
+        # As it was before the ranks started: later, most of the memory that is in use is theirs.
+        self._machine: Machine | None = None
         self._device = "not loaded"
         self._memory: dict[int, tuple[int, int]] = {}
         self._stage = "load"
@@ -167,12 +173,17 @@ class ParallelBackend:
         """Stop the ranks and unload the language model."""
         self._prompt_rewriter.close()
         group, self._group = self._group, None
+        self._machine = None
         if group is not None:
             group.close()
 
     def _choose(self, request: ResolvedRequest) -> Choice:
         """The named profile, or the plan's choice for a single process; checks it against the degree."""
-        choice = self._local.choose(request, self._profile)
+        if self._local.profile is None and (self._group is None or self._machine is None):
+            self._machine = available_machine(self.shared.degree)
+        choice = self._local.choose(request, self._profile, self._machine)
+        if self._local.profile is None:  # the plan weighs compiling for one process; ranks cannot compile
+            choice = replace(choice, profile=choice.profile.model_copy(update={"compile": False}))
         check_degree(self.shared, self.config, request, choice.profile, _gpus(choice.profile))
         return replace(choice, profile=choice.profile.model_copy(update={"context_parallel": self.shared}))
 
@@ -240,7 +251,7 @@ class ParallelBackend:
             self._device = message["device"]
 
     def _kill(self, group: RankGroup) -> None:
-        self._group = self._profile = None
+        self._group = self._profile = self._machine = None
         self._memory = {}
         self._device = "not loaded"
         group.kill()

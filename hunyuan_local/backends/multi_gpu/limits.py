@@ -7,16 +7,12 @@ long as each rank gets at least one.
 from __future__ import annotations
 
 from ...config import ContextParallel, FirstBlockCache, ModelConfig, RuntimeProfile
+from ...config.kernels import BACKENDS, RING
 from ...errors import ConfigError
 from ...planner.checkpoint import read_architecture
 from ...planner.context_parallel import can_share
-from ...planner.memory import Shape
+from ...planner.setup import Shape
 from ...resolved import ResolvedRequest
-
-# The backends in ``pipeline.attention.BACKENDS`` for which diffusers supports context parallelism. Ring merges partial
-# results by their log-sum-exp, which ``native`` returns only on the CPU, where another kernel implements it.
-ULYSSES_KERNELS = ("native", "native_cudnn", "native_flash", "flash", "flash_hub", "flash_3_hub", "sage", "sage_hub")
-RING_KERNELS = tuple(name for name in ULYSSES_KERNELS if name != "native")
 
 
 def context_parallel(
@@ -107,10 +103,16 @@ def _check_profile(shared: ContextParallel, profile: RuntimeProfile) -> None:
             f"{what}: cannot be combined with compile=True, since torch cannot compile the exchange of parts of "
             "unequal length; use a profile with compile: false"
         )
-    kernels = ULYSSES_KERNELS if shared.mode == "ulysses" or profile.device == "cpu" else RING_KERNELS
     asked = profile.attention_backend.lower().removeprefix("_")
-    if asked != "auto" and asked not in kernels:
+    if profile.device == "cpu":
+        kernels, remedy = ["native"], ""
+    elif shared.mode == "ring":
+        kernels, remedy = list(RING), ", or --context-parallel-mode ulysses"
+    else:
+        kernels, remedy = list(BACKENDS), ""
+    if asked not in ("auto", *kernels):
+        where = "on a CPU" if profile.device == "cpu" else f"in {shared.mode} mode"
         raise ConfigError(
-            f"{what}: attention_backend={profile.attention_backend!r} does not support context parallelism in "
-            f"{shared.mode} mode; use auto, {', '.join(kernels)}"
+            f"{what}: attention_backend={profile.attention_backend!r} does not support context parallelism {where}; "
+            f"use auto, {', '.join(kernels)}{remedy}"
         )

@@ -92,7 +92,7 @@ class Rank:
 
     def _load(self, command: Message) -> LoadedModel:
         """Load the model in the profile of the command, and join the process group."""
-        from ...pipeline.attention.context_parallel import join
+        from ...pipeline.context_parallel import join
         from ...pipeline.process_group import ProcessGroup
         from ...weights.source import provide
 
@@ -160,6 +160,7 @@ class Rank:
             tiles.choose(model.profile, decoding_bytes(model)) if process_group.is_leader else None
         )
         assert tiling is not None  # the leader shares its choice
+        run.recoveries += recoveries_of_others(process_group.gather(model.kernel.recoveries))
         if process_group.is_leader:
             return finish(run, model, denoised, tiling)
         help_decoding(model, denoised.latents, tiling)
@@ -180,6 +181,12 @@ class Rank:
         options = dict(command.get("options", {}))
         options["safety"] = SafetyConfig(**options.get("safety", {}))
         return GenerationContext(on_progress=tell, on_note=note, cancel=self._cancel, **options)
+
+
+def recoveries_of_others(of_ranks: list[list[str]]) -> list[str]:
+    """The recoveries of the other ranks that the leader does not have, each with its rank."""
+    leaders, *others = of_ranks
+    return [f"rank {rank}: {text}" for rank, own in enumerate(others, 1) for text in own if text not in leaders]
 
 
 def as_message(error: Exception) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...durable import replacing
 from ...errors import ConfigError
@@ -19,6 +20,9 @@ from . import amounts, plots
 from . import tables as tables
 from .compare import COMPARED
 from .markdown import code
+
+if TYPE_CHECKING:
+    import jinja2
 
 _TEMPLATE = Path(__file__).with_name("report.md.j2")
 _MAX_PROMPTS = 20  # per scenario; the JSON file has all of them
@@ -38,12 +42,8 @@ def write_report(result: BenchResult, folder: Path) -> Path:
     Raises:
         ConfigError: a file cannot be written; an older report stays unchanged.
     """
-    import jinja2
-
     made = plots.make_plots(result, folder / "plots")
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    page = template.render(_content(result, made), code=code, number=amounts.number)
+    page = _template().render(_content(result, made), code=code, number=amounts.number)
     path = folder / "report.md"
     try:
         with replacing(path) as partial:
@@ -53,6 +53,14 @@ def write_report(result: BenchResult, folder: Path) -> Path:
             f"report {path}: cannot be written: {error.strerror or error}; check the disk and the folder"
         ) from error
     return path
+
+
+@cache
+def _template() -> jinja2.Template:
+    import jinja2
+
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
 
 
 def summary_json(result: BenchResult) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ...backends.local.profile_choice import available_machine
+from ...planner.host_memory import total_bytes
 from ...provenance import library_versions, now
 
 # Packages with kernels or quantization; provenance.library_versions has the others.
@@ -30,7 +31,7 @@ def hardware_card() -> dict[str, Any]:
         "gpu": None if machine.gpu_memory_bytes is None else _gpu(),
         "available_gpu_bytes": machine.gpu_memory_bytes,
         "cpu": {"model": _cpu_model(), "cores": os.cpu_count()},
-        "host_memory_bytes": machine.host_memory_bytes,
+        "host_memory_bytes": total_bytes(),
         "versions": library_versions() | _optional_versions(),
         "libraries": sorted(machine.libraries or ()),
         "allocator": os.environ.get("PYTORCH_ALLOC_CONF") or os.environ.get("PYTORCH_CUDA_ALLOC_CONF"),

@@ -70,9 +70,11 @@ def serve(connection: Connection) -> None:
 class UncachedBackend(LocalBackend):
     """The local backend without its prompt caches."""
 
-    def choose(self, request: ResolvedRequest, loaded: RuntimeProfile | None, machine: Machine | None = None) -> Choice:
+    def choose(
+        self, request: ResolvedRequest, loaded: RuntimeProfile | None, machine: Machine | None = None, videos: int = 1
+    ) -> Choice:
         """Choose a profile as the local backend does, with the prompt cache on disk disabled."""
-        choice = super().choose(request, loaded, machine)
+        choice = super().choose(request, loaded, machine, videos)
         return replace(choice, profile=choice.profile.model_copy(update={"prompt_cache": False}))
 
     def forget_prompts(self) -> None:

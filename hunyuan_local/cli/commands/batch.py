@@ -177,10 +177,11 @@ def _write_page(
     try:
         facts = _facts(backend, flags, destination, summary)
         write_report(path, summary.rows(), title=f"Batch {Path(file).name}", facts=facts)
-    except (HunyuanLocalError, OSError) as error:
-        console.print(f"note: {error}", markup=False)
+    except Exception as error:  # of whatever kind: the videos are finished
+        why = str(error) if isinstance(error, HunyuanLocalError) else f"report {path}: {type(error).__name__}: {error}"
+        console.print(f"note: {why}", markup=False)
         return ReportError(
-            f"{error}; the videos are in {destination.where}; run the same command again to write the report"
+            f"{why}; the videos are in {destination.where}; run the same command again to write the report"
         )
     console.print(f"report: {path}", markup=False)
     return None
@@ -228,7 +229,13 @@ def _make(
             console.print(f"note: {budget.refusal}", markup=False)
         if stopping.is_set() and batch.unfinished():
             problem = GenerationCancelledError("stopped; the same command resumes the batch")
-    spent_usd = None if budget is None else budget.spent_usd
+    for note in batch.notes:
+        console.print(f"note: {note}", markup=False)
+    try:
+        spent_usd = None if budget is None else budget.spent_usd
+    except ConfigError as error:  # only the summary needs it
+        spent_usd = None
+        console.print(f"note: {error}", markup=False)
     return Summary(batch, time.monotonic() - began, spent_usd, limits.price_usd), problem
 
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import rich_click as click
 from rich.console import Console
@@ -19,6 +19,9 @@ from ...config import GIB, cache_dir, is_offline, load_model_config, model_names
 from ...config.places import default_data_dir, temporary_root, why_no_temporary_files, why_not_writable
 from ...errors import ConfigError, HunyuanLocalError
 from ...schema import GenerationRequest
+
+if TYPE_CHECKING:
+    from ...pipeline.memory.device import CudaDevice
 
 # Versions from constraints.txt of the libraries that affect the frames; a test keeps them equal.
 TESTED = {
@@ -97,18 +100,35 @@ def _library(name: str, tested: str) -> Finding:
 
 def _devices() -> Iterator[Finding]:
     from ...backends.local.profile_choice import choose_profile
+    from ...pipeline.memory.allocator import describe_allocator
     from ...pipeline.memory.device import cuda_devices, default_model, why_no_gpu
 
     for index, device in enumerate(cuda_devices()):
-        yield Finding(f"cuda:{index}", f"{device.name}, {device.memory_bytes / GIB:.1f} GiB")
+        yield _device(index, device)
     if reason := why_no_gpu():
         yield Finding("cuda", reason, "warning", "only the built-in model tiny is usable; the 13 B model needs a GPU")
+    yield Finding("allocator", describe_allocator())
     model = load_model_config(default_model())
     try:
         reason = choose_profile(GenerationRequest(prompt="any"), model).reason
         yield Finding("profile", f"{model.name} at its default size: {reason}")
     except HunyuanLocalError as error:
         yield Finding("profile", str(error), "warning", "see 'hunyuan-local plan', or use --model tiny")
+
+
+def _device(index: int, device: CudaDevice) -> Finding:
+    """A GPU, and whether the plan knows how fast it is."""
+    from ...planner.cards import GUESS, recognise
+
+    found = f"{device.name}, {device.memory_bytes / GIB:.1f} GiB"
+    if device.rocm is not None:
+        found += f", ROCm {device.rocm}; this package has not been tried on AMD's GPUs"
+    spec = recognise(device.name, device.memory_bytes, device.capability, "amd" if device.rocm else "nvidia")
+    if spec is not None and spec.stands_in is not None:
+        found += (
+            f"; not in the list of known GPUs: times are a guess, {spec.stands_in} times {GUESS[0]:g} to {GUESS[1]:g}"
+        )
+    return Finding(f"cuda:{index}", found)
 
 
 def _ffmpeg() -> Iterator[Finding]:

@@ -9,8 +9,9 @@ from typing import Any
 import rich_click as click
 
 from ...config import ModelConfig, load_model_config, model_names
+from ...config.allocator import this_allocator
 from ...planner import BatchPlan, Machine, Plan, detect_machine, find_gpu, parse_memory, plan, plan_batch
-from ...planner.machine import gpu_specs
+from ...planner.cards import gpu_specs
 from ..shared.batch_plan import print_batch
 from ..shared.console import stdout
 from ..shared.options import DEFAULT_MODEL_TEXT, request_from, request_options
@@ -89,10 +90,11 @@ def _machine(gpu: str | None, gpu_memory: str | None, host_memory: str | None) -
     """The machine that the options describe; missing values are detected for this machine only."""
     host = None if host_memory is None else parse_memory(host_memory, "host_memory")
     spec = None if gpu is None else find_gpu(gpu)
+    allocator = this_allocator(rocm=spec is not None and spec.vendor == "amd")
     if gpu_memory is not None:
-        return Machine(parse_memory(gpu_memory, "gpu_memory"), host, spec)
+        return Machine(parse_memory(gpu_memory, "gpu_memory"), host, spec, allocator=allocator)
     if spec is not None:
-        return Machine(spec.memory_bytes, host, spec)
+        return Machine(spec.memory_bytes, host, spec, allocator=allocator)
     here = detect_machine()
     return here if host is None else replace(here, host_memory_bytes=host)
 

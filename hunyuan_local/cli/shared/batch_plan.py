@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ...config import GIB
-from ...durations import clock
+from ...durations import clock, span
 from ...planner import BatchOption, BatchPlan
 from ...planner.batch import Strategy
 
@@ -38,7 +38,9 @@ def print_batch(console: Console, found: BatchPlan) -> None:
             markup=False,
         )
     console.print()
-    for text in (*found.single.assumptions, *found.assumptions):
+    if any(mode.seconds_range for mode in found.single.modes):
+        console.print("Times in the table are the middle of a guess for this GPU.", markup=False)
+    for text in (*found.single.assumptions, *found.assumptions, *(f"note: {note}" for note in found.single.notes)):
         console.print(text, markup=False, soft_wrap=False, width=80)
     for text in recommendation(found):
         console.print(f"\n{text}", markup=False, soft_wrap=False, width=80)
@@ -68,9 +70,18 @@ def _sentence(option: BatchOption, videos: int) -> str:
     what = "1 video" if videos == 1 else f"{videos:,} videos"
     where = "" if option.cards == 1 else f" on {option.cards} {'replicas' if option.strategy == 'replicas' else 'GPUs'}"
     return (
-        f"{_TITLES[option.strategy]}, {option.plan.name}: about {clock(option.seconds.total)} for {what}{where}; "
-        f"the first after {clock(option.seconds.first)}"
+        f"{_TITLES[option.strategy]}, {option.plan.name}: about {_about(option, option.seconds.total)} for "
+        f"{what}{where}; the first after {_about(option, option.seconds.first)}"
     )
+
+
+def _about(option: BatchOption, seconds: float) -> str:
+    """Seconds as text; a range, in proportion to that of one video, if the GPU's speed is a guess."""
+    one, ends = option.plan.seconds, option.plan.seconds_range
+    if one is None or ends is None:
+        return clock(seconds)
+    low, high = (seconds * end / one.total for end in ends)
+    return span(low, high)
 
 
 def _rows(found: BatchPlan) -> Iterator[tuple[BatchOption, ...]]:

@@ -68,16 +68,16 @@ def weights_of(console: Console, backend: Backend) -> str:
     if config is None:
         return ""
     from ...provenance import weights_identity
+    from ...weights.lora_header import read_header
     from ...weights.single_file import find_file, sha256_of
     from ...weights.source import provide
 
-    extra = [("lora", item.path, ".safetensors") for item in config.lora]
+    hashes = [value for item in config.lora for value in read_header(item).hashes(item).values()]
     if config.transformer_gguf is not None:
-        extra.append(("transformer_gguf", config.transformer_gguf, ".gguf"))
-    files = [find_file(*file) for file in extra]
+        hashes.append(sha256_of(find_file("transformer_gguf", config.transformer_gguf, ".gguf")))
     with ProgressDisplay(console) as display:
         folder = provide(config, lambda transfer: display(transfer.progress), display.note)
-    return " ".join([weights_identity(folder), *(sha256_of(file) for file in files)])
+    return " ".join([weights_identity(folder), *hashes])
 
 
 @contextmanager

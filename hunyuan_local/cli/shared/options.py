@@ -245,7 +245,7 @@ def refuse_missing_libraries(backend: Backend) -> None:
         ModelLoadError: a file is damaged, or belongs to another architecture.
     """
     if backend.config is not None:
-        from ...weights.added_files import check_added_files
+        from ...planner.added_files import check_added_files
 
         require_libraries(backend.config, backend.profile)
         check_added_files(backend.config)

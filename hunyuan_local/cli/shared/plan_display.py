@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ...config import GIB
-from ...durations import clock
+from ...durations import clock, span
 from ...planner import Machine, ModePlan, Plan
 from ...planner.result import gib
 
@@ -43,6 +43,8 @@ def print_plan(console: Console, found: Plan, show_all: bool) -> None:
         console.print()
     for reason, number in footnotes.items():
         _text(console, f"[{number}] {reason}")
+    for note in found.notes:
+        _text(console, f"note: {note}")
     if show_all:
         console.print()
         console.print(_weights(found))
@@ -61,8 +63,20 @@ def _verdict(found: Plan) -> str:
         return "No mode fits."
     peak = f"{gib(choice.host_peak_bytes)} of main memory"
     if found.machine.device == "cuda":
-        peak = f"{gib(choice.needed_gpu_bytes)} of GPU memory and {peak}"
-    return f"Fits as {choice.name}: about {clock(choice.seconds.total)} per video, {peak}."
+        low, high = (size / GIB for size in choice.needed_gpu_range)
+        peak = f"{gib(choice.needed_gpu_bytes)} ({low:.1f} to {high:.1f}) of GPU memory and {peak}"
+    took = f"about {clock(choice.seconds.total)} per video"
+    if choice.seconds_range is not None:
+        took = f"about {span(*choice.seconds_range)} per video, a guess for this GPU"
+    return f"Fits as {choice.name}: {took}, {peak}.{_tight(found, choice)}"
+
+
+def _tight(found: Plan, choice: ModePlan) -> str:
+    """A warning if the mode may need more than the card has, at the upper end of its range."""
+    have = found.machine.gpu_memory_bytes
+    if have is None or choice.needed_gpu_range[1] <= have:
+        return ""
+    return " It may run out of GPU memory, and then continues with less."
 
 
 def _table(found: Plan, modes: list[ModePlan], footnotes: dict[str, int]) -> Table:
@@ -83,11 +97,17 @@ def _table(found: Plan, modes: list[ModePlan], footnotes: dict[str, int]) -> Tab
             f"{'>' if chosen else ' '} {item.name}",
             *(f"{size / GIB:.1f}" for size in sizes),
             *([f"{item.host_peak_bytes / GIB:.1f}"] if on_gpu else []),
-            "-" if item.seconds is None else clock(item.seconds.total),
+            _time(item),
             *([_why_not(item, found.machine, footnotes)] if with_reasons else []),
             style="bold green" if chosen else None if item.fits else "dim",
         )
     return table
+
+
+def _time(item: ModePlan) -> str:
+    if item.seconds is None:
+        return "-"
+    return clock(item.seconds.total) if item.seconds_range is None else span(*item.seconds_range)
 
 
 def _why_not(item: ModePlan, machine: Machine, footnotes: dict[str, int]) -> str:

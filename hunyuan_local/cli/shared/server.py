@@ -115,10 +115,10 @@ def run_server(
     from ...backends.local.backend import LocalBackend
     from ...backends.local.profile_choice import require_libraries
     from ...jobs.folder import DataFolder
+    from ...planner.added_files import check_added_files
     from ...provenance import check_source_date
     from ...server.config import ServerConfig, check_binding, check_origins, read_api_keys
     from ...server.process import serve
-    from ...weights.added_files import check_added_files
     from ...weights.cache import is_here
     from ...weights.source import check_obtainable
 

@@ -17,68 +17,45 @@ from typing import Any
 import torch
 from diffusers import HunyuanVideoTransformer3DModel
 
-from ..diffusers_private import (
-    AttentionBackendName,
-    HunyuanVideoAttnProcessor2_0,
-    dispatch_attention_fn,
-    set_processors,
-)
-from .kernel_choice import library_name
-from .rotary import rotate_
+from ..diffusers_private import set_processors
+from .fallback import AttentionKernel, check_at_each_length
+from .kernels import is_in_library, library_name
+from .projections import JoinedProcessor, project_out
 
 _ARGUMENTS = tuple(inspect.signature(HunyuanVideoTransformer3DModel.forward).parameters)[1:]
 
 
-def drop_padding(transformer: HunyuanVideoTransformer3DModel, backend: str) -> None:
+def drop_padding(transformer: HunyuanVideoTransformer3DModel, backend: str) -> AttentionKernel:
     """Cut one video's text to its true length and attend without a mask, with the given kernel.
 
     Equal to masked attention up to the order of additions. Calls with more than one video in the batch
-    keep their padding and mask; kernels other than ``native`` may reject those.
+    keep their padding and mask, and use ``native``.
 
     Args:
         transformer: call it as a module; calling its ``forward`` directly would keep the padding.
-        backend: one of ``kernel_choice.BACKENDS`` for which ``find_problem`` returns None.
+        backend: one of ``config.kernels.BACKENDS`` for which ``find_problem`` returns None.
+
+    Returns:
+        The kernel in all blocks; it is probed at each new length, and may be replaced.
     """
-    set_processors(transformer, _MaskFreeProcessor(library_name(backend)))
+    kernel = AttentionKernel(backend, transformer.config.num_attention_heads)
+    set_processors(transformer, _MaskFreeProcessor(kernel))
     transformer.register_forward_pre_hook(_cut_padding, with_kwargs=True)
+    check_at_each_length(transformer, kernel)
+    return kernel
 
 
-# The three projections of an attention layer, then the norms of its queries and keys. JOINT_PROJECTIONS apply to the
-# image tokens, and in single-stream blocks to the text tokens too; TEXT_PROJECTIONS, to the text tokens of
-# dual-stream blocks.
-JOINT_PROJECTIONS = ("to_q", "to_k", "to_v", "norm_q", "norm_k")
-TEXT_PROJECTIONS = ("add_q_proj", "add_k_proj", "add_v_proj", "norm_added_q", "norm_added_k")
-
-
-def project_heads(
-    attn: torch.nn.Module, states: torch.Tensor, names: tuple[str, ...]
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Project states [B, tokens, channels] to queries, keys and values [B, tokens, heads, head_dim] by layer name."""
-    query, key, value = (getattr(attn, name)(states).unflatten(2, (attn.heads, -1)) for name in names[:3])
-    norm_query, norm_key = (getattr(attn, name) or torch.nn.Identity() for name in names[3:])
-    return norm_query(query), norm_key(key), value
-
-
-def project_out(attn: torch.nn.Module, image: torch.Tensor, text: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Apply the output projections of dual-stream blocks to attention results [B, tokens, channels]."""
-    to_out, to_add_out = getattr(attn, "to_out", None), getattr(attn, "to_add_out", None)
-    if to_out is not None:
-        image = to_out[1](to_out[0](image))
-    if to_add_out is not None:
-        text = to_add_out(text)
-    return image, text
-
-
-class _MaskFreeProcessor(HunyuanVideoAttnProcessor2_0):
+class _MaskFreeProcessor(JoinedProcessor):
     """diffusers' attention; at batch 1, where ``_cut_padding`` has removed all padding, it ignores the mask.
 
-    Rotates queries and keys in place, piece by piece, instead of building rotated copies and joining them to
-    the text: the same values with less memory. Compiled blocks use diffusers' code, which the compiler fuses itself.
+    Compiled blocks use diffusers' code, which the compiler fuses itself.
     """
 
-    def __init__(self, backend: AttentionBackendName):
+    def __init__(self, kernel: AttentionKernel):
         super().__init__()
-        self._attention_backend = backend
+        self._kernel = kernel
+        # For diffusers' code; see ``fallback.use_in_compiled_blocks``.
+        self._attention_backend = library_name(kernel.name if is_in_library(kernel.name) else "native")
 
     def __call__(
         self,
@@ -90,24 +67,15 @@ class _MaskFreeProcessor(HunyuanVideoAttnProcessor2_0):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         if hidden_states.shape[0] == 1:
             attention_mask = None
-        # This transformer always passes text and rotary tables; other calls go to diffusers' code.
-        if encoder_hidden_states is None or image_rotary_emb is None or torch.compiler.is_compiling():
+        # This transformer always passes rotary tables; other calls go to diffusers' code.
+        if image_rotary_emb is None or torch.compiler.is_compiling() or torch.is_grad_enabled():
             return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb)
-        image_length, text = hidden_states.shape[1], encoder_hidden_states
-        single = attn.add_q_proj is None
-        projected = torch.cat([hidden_states, text], dim=1) if single else hidden_states
-        query, key, value = project_heads(attn, projected, JOINT_PROJECTIONS)
-        for part in (query, key):
-            rotate_(part[:, :image_length], image_rotary_emb)
-        if not single:
-            text_query, text_key, text_value = project_heads(attn, text, TEXT_PROJECTIONS)
-            # One at a time, so that each input tensor is freed before the next concatenation.
-            query = torch.cat([query, text_query], dim=1)
-            key = torch.cat([key, text_key], dim=1)
-            value = torch.cat([value, text_value], dim=1)
-        backend = self._attention_backend
-        found = dispatch_attention_fn(query, key, value, attn_mask=attention_mask, backend=backend)
-        found = found.flatten(2, 3).to(query.dtype)
+        query, key, value = self.project(attn, hidden_states, encoder_hidden_states, image_rotary_emb)
+        found = self._kernel(query, key, value, attention_mask).flatten(2, 3).to(query.dtype)
+        del query, key, value  # not needed by the output projections
+        if encoder_hidden_states is None:
+            return found, None
+        image_length = hidden_states.shape[1]
         return project_out(attn, found[:, :image_length], found[:, image_length:])
 
 

@@ -1,19 +1,21 @@
-"""Splits one transformer's tokens over several processes with diffusers' context parallelism.
+"""Splits one transformer's tokens over several processes.
 
 Image and text tokens are both split: of N tokens, each of P processes runs every layer on about N/P. Only
 attention needs all tokens. With Ulysses, an all-to-all turns [1, N/P, heads, head_dim] into [1, N, heads/P,
-head_dim], so each process attends over all tokens with some of the heads. With ring, each process keeps its N/P
-queries while the keys and values of the other processes pass through it part by part; the partial outputs
-``o_i`` are merged by their log-sum-exp: ``o = sum_i exp(lse_i - lse) o_i``, ``lse = log sum_i exp(lse_i)``.
+head_dim], so each process attends over all tokens with some of the heads, with any kernel (``exchange``). With ring,
+which is diffusers', each process keeps its N/P queries while the keys and values of the other processes pass through
+it part by part; the partial outputs ``o_i`` are merged by their log-sum-exp: ``o = sum_i exp(lse_i - lse) o_i``,
+``lse = log sum_i exp(lse_i)``.
 
-N need not be divisible by P: diffusers' ``ulysses_anything`` and ``ring_anything`` accept parts of unequal length.
-No mask is needed, since attention does not depend on the order of the keys. This file adds what diffusers lacks:
-a plan for this transformer, texts with fewer tokens than processes, and ring on a CPU. Knows nothing about how
-the processes are started.
+N need not be divisible by P: parts may have unequal lengths. No mask is needed, since attention does not depend on the
+order of the keys. diffusers' hooks split the tensors. This file adds what diffusers lacks: a plan for this
+transformer, texts with fewer tokens than processes, the lengths of the parts, and ring on a CPU. Knows nothing about
+how the processes are started.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,25 +23,22 @@ import torch.distributed as dist
 from diffusers import ContextParallelConfig, HunyuanVideoTransformer3DModel
 
 from ..diffusers_private import (
-    AttentionBackendName,
     ContextParallelInput,
-    HunyuanVideoAttnProcessor2_0,
     ModelHook,
     ParallelConfig,
     TemplatedRingAnythingAttention,
     add_hook,
     apply_context_parallel,
     dispatch_attention_fn,
-    gather_size_by_comm,
-    group_of,
     has_context_parallel,
     set_processors,
 )
 from ..process_group import ProcessGroup
 from ..torch_private import attend_on_cpu
-from .kernel_choice import library_name
-from .mask_free import JOINT_PROJECTIONS, TEXT_PROJECTIONS, project_heads, project_out
-from .rotary import rotate_
+from .exchange import own_heads, part_lengths, to_heads, to_tokens
+from .fallback import FALLBACKS, AttentionKernel
+from .kernels import is_in_library, library_name
+from .projections import JoinedProcessor, project_out
 
 _TOKENS = ContextParallelInput(split_dim=1, expected_dims=3, split_output=True)
 _ROTARY = ContextParallelInput(split_dim=0, expected_dims=2, split_output=True)
@@ -50,25 +49,31 @@ PLAN = {
     "x_embedder": {0: _TOKENS},
     "context_embedder": {0: _TOKENS},
 }
+# Ring needs the log-sum-exp of each row, which these return.
+_RING_FALLBACKS = ("native_flash",)
 
 
 def why_no_context_parallel(backend: str, mode: str, device: str) -> str | None:
     """Why an attention kernel does not support context parallelism; None if it does.
 
     Args:
-        backend: one of ``kernel_choice.BACKENDS``.
-        mode: ``ulysses`` or ``ring``; ring needs the log-sum-exp of each row to merge partial outputs.
+        backend: one of ``config.kernels.BACKENDS``.
+        mode: ``ulysses``, for every kernel; or ``ring``, which needs the log-sum-exp of each row to merge outputs.
         device: ``cpu`` or ``cuda``.
     """
-    if not has_context_parallel(library_name(backend)):
-        return "diffusers has no context parallelism for it"
-    if mode == "ring" and backend == "native" and device != "cpu":
-        return "it does not return the log-sum-exp that ring needs"
-    return None
+    if mode == "ulysses" or (backend == "native" and device == "cpu"):
+        return None
+    if not is_in_library(backend) or not has_context_parallel(library_name(backend)):
+        return "diffusers has no ring attention for it"
+    return "it does not return the log-sum-exp that ring needs" if backend == "native" else None
 
 
 def split_tokens(
-    transformer: HunyuanVideoTransformer3DModel, process_group: ProcessGroup, backend: str, device: torch.device
+    transformer: HunyuanVideoTransformer3DModel,
+    process_group: ProcessGroup,
+    kernel: AttentionKernel,
+    backend: str,
+    device: torch.device,
 ) -> None:
     """Let a transformer run on this process's part of the tokens; every process gets the whole output.
 
@@ -78,10 +83,18 @@ def split_tokens(
     Args:
         transformer: loaded and placed; the hooks of its placement must already be set.
         process_group: all ranks.
-        backend: an attention kernel for which ``why_no_context_parallel`` returns None.
+        kernel: the transformer's kernel, which becomes ``backend``.
+        backend: an attention kernel for which ``why_no_context_parallel`` returns None, the same on all ranks.
         device: where the transformer computes.
     """
-    ulysses = process_group.shared.mode == "ulysses"
+    ulysses, heads = process_group.shared.mode == "ulysses", transformer.config.num_attention_heads
+    kernel.share(
+        backend,
+        heads=own_heads(heads, process_group) if ulysses else heads,
+        parts=1 if ulysses else process_group.size,
+        fallbacks=FALLBACKS if ulysses else _RING_FALLBACKS,
+        agree=lambda problem: next((found for found in process_group.gather(problem) if found is not None), None),
+    )
     config = ContextParallelConfig(
         ulysses_degree=process_group.size if ulysses else 1, ulysses_anything=ulysses,
         ring_degree=1 if ulysses else process_group.size, ring_anything=not ulysses,
@@ -89,38 +102,49 @@ def split_tokens(
     # ``enable_parallelism`` does the same but fails without an accelerator: it divides by the number of devices.
     parallel = ParallelConfig(context_parallel_config=config)
     parallel.setup(process_group.rank, process_group.size, device, mesh=process_group.mesh)
-    processor = SplitAttention(library_name(backend), parallel)
-    set_processors(transformer, processor)
-    # Registered before the plan's own hook: this one pads the text so that the plan can split it.
-    add_hook(transformer.context_embedder, _LongEnough(process_group, processor), "long_enough")
+    parts = _Parts()
+    set_processors(transformer, SplitAttention(kernel, process_group, parallel, parts))
+    # Registered before the plan's own hooks: these see the tensors before the plan splits them.
+    add_hook(transformer.x_embedder, _MeasuredImage(process_group, parts), "measured_image")
+    add_hook(transformer.context_embedder, _LongEnough(process_group, parts), "long_enough")
     apply_context_parallel(transformer, config, PLAN)
-    add_hook(transformer.proj_out, _Whole(group_of(config)), "whole")
+    add_hook(transformer.proj_out, _Whole(process_group, parts), "whole")
 
 
-class SplitAttention(HunyuanVideoAttnProcessor2_0):
-    """diffusers' attention, on this process's part of image and text.
+@dataclass
+class _Parts:
+    """Number of image and text tokens of each process in the current call, the same in all processes.
 
-    Attributes:
-        has_text: whether this process's text tokens are real; otherwise it holds one padding token, left out of
-            the attention.
+    A process without text holds one padding token, which takes no part in the attention and counts 0.
     """
+
+    image: list[int] = field(default_factory=list)
+    text: list[int] = field(default_factory=list)
+
+    @property
+    def joint(self) -> list[int]:
+        """Image and text tokens of each process."""
+        return [image + text for image, text in zip(self.image, self.text, strict=True)]
+
+
+class SplitAttention(JoinedProcessor):
+    """diffusers' attention, on this process's part of image and text."""
 
     _parallel_config: ParallelConfig
 
-    def __init__(self, backend: AttentionBackendName, parallel: ParallelConfig):
+    def __init__(self, kernel: AttentionKernel, process_group: ProcessGroup, parallel: ParallelConfig, parts: _Parts):
         super().__init__()
-        self._attention_backend = backend
+        self._kernel, self._team, self._parts = kernel, process_group, parts
         self._parallel_config = parallel
-        self.has_text = True
 
     def __call__(
         self,
         attn: torch.nn.Module,
         hidden_states: torch.Tensor,
-        encoder_hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         image_rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Attend; shapes [1, tokens, channels] in and out. The mask is ignored: it hides nothing here.
 
         Raises:
@@ -129,62 +153,76 @@ class SplitAttention(HunyuanVideoAttnProcessor2_0):
         if hidden_states.shape[0] != 1:
             raise ValueError(f"context parallelism supports one video per call, not {hidden_states.shape[0]}")
         assert image_rotary_emb is not None  # this transformer passes it to all blocks
-        image_length, text = hidden_states.shape[1], encoder_hidden_states
-        query, key, value = project_heads(attn, hidden_states, JOINT_PROJECTIONS)
-        for part in (query, key):
-            rotate_(part, image_rotary_emb)
-        if self.has_text:
-            names = JOINT_PROJECTIONS if attn.add_q_proj is None else TEXT_PROJECTIONS
-            text_query, text_key, text_value = project_heads(attn, text, names)
-            # One at a time, so that each input tensor is freed before the next concatenation.
-            query = torch.cat([query, text_query], dim=1)
-            key = torch.cat([key, text_key], dim=1)
-            value = torch.cat([value, text_value], dim=1)
+        image_length, text = len(image_rotary_emb[0]), encoder_hidden_states
+        # A process without text holds one padding token, which is left out of the attention.
+        has_text = self._parts.text[self._team.rank] > 0
+        image = hidden_states if has_text else hidden_states[:, :image_length]
+        query, key, value = self.project(attn, image, text if has_text else None, image_rotary_emb)
         found = self._attend(query, key, value).flatten(2, 3).to(query.dtype)
-        image, text = found[:, :image_length], found[:, image_length:] if self.has_text else torch.zeros_like(text)
-        return project_out(attn, image, text)
+        del query, key, value  # not needed by the output projections
+        if text is None:  # the padding token, if there is one, gets zeros
+            return torch.nn.functional.pad(found, (0, 0, 0, hidden_states.shape[1] - found.shape[1])), None
+        found_text = found[:, image_length:] if has_text else torch.zeros_like(text)
+        return project_out(attn, found[:, :image_length], found_text)
 
     def _attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        if self._team.shared.mode == "ulysses":
+            lengths = self._parts.joint
+            whole = self._kernel(*to_heads(query, key, value, lengths, self._team))
+            return to_tokens(whole, query.shape[2], lengths, self._team)
         parallel = self._parallel_config
-        if query.device.type == "cpu" and parallel.context_parallel_config.ring_anything:
+        if query.device.type == "cpu":
             # diffusers' CPU kernel returns no log-sum-exp; torch has one that does.
             found: torch.Tensor = TemplatedRingAnythingAttention.apply(
                 query, key, value, None, 0.0, False, None, False, False, _attend_on_cpu, None, parallel
             )
             return found
-        found = dispatch_attention_fn(query, key, value, backend=self._attention_backend, parallel_config=parallel)
+        backend = library_name(self._kernel.name)
+        found = dispatch_attention_fn(query, key, value, backend=backend, parallel_config=parallel)
         return found
+
+
+class _MeasuredImage(ModelHook):
+    """Computes how many image tokens each process gets."""
+
+    def __init__(self, process_group: ProcessGroup, parts: _Parts):
+        super().__init__()
+        self._team, self._parts = process_group, parts
+
+    def post_forward(self, module: torch.nn.Module, output: torch.Tensor) -> torch.Tensor:
+        self._parts.image = part_lengths(output.shape[1], self._team.size)
+        return output
 
 
 class _LongEnough(ModelHook):
     """Pads a text that has fewer tokens than there are processes with zero tokens, so that each process has one.
 
     diffusers cannot split off empty parts, and the blocks cannot process them. The padding takes no part in the
-    attention (``SplitAttention.has_text``) and is dropped with the text at the end.
+    attention and is dropped with the text at the end. Computes how many text tokens each process gets.
     """
 
-    def __init__(self, process_group: ProcessGroup, processor: SplitAttention):
+    def __init__(self, process_group: ProcessGroup, parts: _Parts):
         super().__init__()
-        self._team, self._processor = process_group, processor
+        self._team, self._parts = process_group, parts
 
     def post_forward(self, module: torch.nn.Module, output: torch.Tensor) -> torch.Tensor:
-        length = output.shape[1]
-        self._processor.has_text = self._team.rank < length
-        return torch.nn.functional.pad(output, (0, 0, 0, max(0, self._team.size - length)))
+        length, size = output.shape[1], self._team.size
+        self._parts.text = part_lengths(length, size)
+        return torch.nn.functional.pad(output, (0, 0, 0, max(0, size - length)))
 
 
 class _Whole(ModelHook):
     """Gathers the output in every process; unlike diffusers' gather, also works for unequal parts over gloo."""
 
-    def __init__(self, group: dist.ProcessGroup):
+    def __init__(self, process_group: ProcessGroup, parts: _Parts):
         super().__init__()
-        self._group = group
+        self._team, self._parts = process_group, parts
 
     def post_forward(self, module: torch.nn.Module, output: torch.Tensor) -> torch.Tensor:
-        lengths = gather_size_by_comm(output.shape[1], self._group)
+        lengths = self._parts.image
         padded = torch.nn.functional.pad(output, (0, 0, 0, max(lengths) - output.shape[1]))
         parts = [torch.empty_like(padded) for _ in lengths]
-        dist.all_gather(parts, padded, group=self._group)
+        dist.all_gather(parts, padded, group=self._team.group)
         return torch.cat([part[:, :length] for part, length in zip(parts, lengths, strict=True)], dim=1)
 
 

@@ -17,17 +17,19 @@ from diffusers.utils import logging as diffusers_logging
 
 from ...config import ModelConfig, RuntimeProfile, cache_dir
 from ...config.profiles import Offload, Residence
+from ...config.quantization import warning
 from ...errors import ConfigError, HunyuanLocalError, ModelLoadError, first_line
 from ...schema import Progress
 from ...weights.single_file import find_file, sha256_of
 from ...weights.source import provide
 from ..acceleration import accelerate
-from ..convolution import prefer_onednn
+from ..convolution import decode_in_slices, prefer_onednn
 from ..families.base import Family
 from ..families.hunyuan_video import HunyuanVideo
 from ..library_output import quiet_transformers
 from ..memory.allocator import keep_freed_memory
 from ..memory.device import is_out_of_memory, out_of_memory
+from ..memory.device_allocator import prepare_device_allocator
 from ..memory.placement import Placement
 from ..model import LoadedModel
 from ..text.prompt_cache import PromptCache, encoder_identity
@@ -60,8 +62,8 @@ def load_model(
 
     The weights come from a folder, from the Hub's cache, or, if their licence has been accepted, from the Hub; with
     ``HF_HUB_OFFLINE=1`` nothing is downloaded. Reads only safetensors files, one component at a time; weights that
-    stay on the device are read directly to it. On a CPU the process keeps freed memory from then on: see
-    :func:`..memory.allocator.keep_freed_memory`.
+    stay on the device are read directly to it. Sets the allocator of the process: see
+    :func:`..memory.allocator.keep_freed_memory` and :func:`..memory.device_allocator.prepare_device_allocator`.
 
     Args:
         config: which weights to load.
@@ -84,8 +86,12 @@ def load_model(
             "'hunyuan-local generate' or get_backend, or remove context_parallel from the profile"
         )
     check_precision(config, profile)
+    if (text := warning(profile.quantization, profile.device, compiled=profile.compile)) is not None:
+        on_note(text)
     if profile.device == "cpu":
         keep_freed_memory()
+    else:
+        prepare_device_allocator()
     with _translated_errors(config):
         folder = provide(config, lambda transfer: on_progress(transfer.progress), on_note)
         check_classes(config, folder, _FAMILY.classes)
@@ -118,13 +124,14 @@ def _assemble(config: ModelConfig, profile: RuntimeProfile, folder: Path, on_not
         pipe.vae.enable_tiling()
     if profile.device == "cpu":
         prefer_onednn(pipe.vae)
-    profile = accelerate(pipe, profile)
+        decode_in_slices(pipe.vae.decoder)
+    profile, kernel = accelerate(pipe, profile)
     prompts = PromptEncoder(
         pipe, config.prompt_template, placement, load,
         cache=_kept_prompts(config, profile, folder, on_note),
         staged=lambda place: _prompt_cache(config, profile, folder, place, max_bytes=None),
     )  # fmt: skip
-    return LoadedModel(pipe, _FAMILY, config, profile, folder, placement, prompts, extra_files)
+    return LoadedModel(pipe, _FAMILY, config, profile, folder, placement, prompts, kernel, extra_files)
 
 
 def _read(
@@ -167,7 +174,7 @@ def _read_transformer(
         transformer = _read("transformer", config, folder, profile, placement, quantization_config=quantization)
         finish_quantization(transformer, profile.quantization, dtype)
     for lora in add_loras(transformer, config.lora):
-        extra_files[lora.path] = lora.sha256
+        extra_files.update(lora.hashes)
         for note in lora.notes:
             on_note(note)
     cast_storage(transformer, profile.quantization, dtype)
@@ -186,7 +193,8 @@ def check_precision(config: ModelConfig, profile: RuntimeProfile) -> None:
         require_gguf(config.transformer_gguf, profile.quantization, offload)
     require(
         profile.quantization, profile.device, capability, offload,
-        compiled=profile.compile, to_disk=profile.group.to_disk, streamed=profile.group.stream,
+        dtype=profile.dtypes.transformer, compiled=profile.compile,
+        to_disk=profile.group.to_disk, streamed=profile.group.stream,
     )  # fmt: skip
 
 

@@ -20,10 +20,9 @@ from diffusers import HunyuanVideoTransformer3DModel
 
 from ...config import LoraConfig
 from ...config.extras import require_peft
-from ...weights.layer_names import spellings
+from ...weights.lora_fit import Layer
 from ...weights.lora_header import read_header
-from ...weights.single_file import sha256_of
-from .lora_layer import Changes, Layer
+from .lora_layer import Changes
 from .lora_reader import read_changes
 
 _PLAIN = (torch.float32, torch.bfloat16, torch.float16)
@@ -41,7 +40,7 @@ class LoadedLora:
         path: as configured.
         file: the file that was read.
         scale: the factor of its change.
-        sha256: hash of the file.
+        hashes: SHA-256 of each file that determines the change, by its path as configured.
         layers: number of the transformer's layers that it changes.
         notes: messages for the user, such as keys that were not used.
     """
@@ -49,7 +48,7 @@ class LoadedLora:
     path: str
     file: Path
     scale: float
-    sha256: str
+    hashes: dict[str, str]
     layers: int
     notes: tuple[str, ...] = ()
 
@@ -80,8 +79,7 @@ def add_loras(transformer: HunyuanVideoTransformer3DModel, loras: Sequence[LoraC
     """
     modules = weighted_modules(transformer)
     layers = {name: _layer(module) for name, module in modules.items()}
-    known = spellings(layers)
-    read = [read_changes(lora, read_header(lora), known, layers) for lora in loras]
+    read = [read_changes(lora, read_header(lora), layers) for lora in loras]
     active = [changes for changes in read if changes.config.scale != 0]
     changed = set().union(*(changes.weights for changes in active))
     merged = {name for name in changed if _is_plain(modules[name].weight)}
@@ -100,7 +98,7 @@ def add_loras(transformer: HunyuanVideoTransformer3DModel, loras: Sequence[LoraC
     _add_adapters(transformer, modules, changed - merged, active)
     return [
         LoadedLora(
-            c.config.path, c.header.file, c.config.scale, sha256_of(c.header.file), len(c.layers), tuple(c.notes)
+            c.config.path, c.header.file, c.config.scale, c.header.hashes(c.config), len(c.layers), tuple(c.notes)
         )
         for c in read
     ]

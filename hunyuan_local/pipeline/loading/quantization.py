@@ -13,6 +13,7 @@ bytes it takes.
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import TYPE_CHECKING, cast
 
@@ -43,6 +44,7 @@ def require(
     capability: tuple[int, int] | None,
     offload: Offload = "none",
     *,
+    dtype: str | None = None,
     compiled: bool = False,
     to_disk: bool = False,
     streamed: bool = True,
@@ -54,6 +56,7 @@ def require(
         device: ``cpu`` or ``cuda``.
         capability: compute capability of the CUDA device; None for a CPU.
         offload: the transformer's offload mode.
+        dtype: the transformer's precision; None skips the check.
         compiled: whether its blocks are compiled.
         to_disk: whether group offload keeps it in files.
         streamed: whether group offload uses a stream.
@@ -68,8 +71,9 @@ def require(
 
     def problem(name: Quantization) -> str | None:
         return NEEDS[name].why_not(
-            device, capability, offload, libraries, compiled=compiled, to_disk=to_disk, streamed=streamed
-        )
+            device, capability, offload, libraries, dtype=dtype,
+            compiled=compiled, to_disk=to_disk, streamed=streamed,
+        )  # fmt: skip
 
     reason = problem(method)
     if reason is not None:
@@ -105,9 +109,12 @@ def transformer_config(method: Quantization | None, dtype: torch.dtype) -> Quant
     from diffusers import TorchAoConfig
     from torchao import quantization as torchao
 
+    # The scales of dynamic float8 are by row, that is by token and output channel, as those of the other methods are.
+    # torchao's default is one scale for all: then one large value leaves few of the steps of float8 to all others.
+    by_row = functools.partial(torchao.Float8DynamicActivationFloat8WeightConfig, granularity=torchao.PerRow())
     configs = {
         "fp8-weights": torchao.Float8WeightOnlyConfig,
-        "fp8-dynamic": torchao.Float8DynamicActivationFloat8WeightConfig,
+        "fp8-dynamic": by_row,
         "int8": torchao.Int8WeightOnlyConfig,
         "int8-dynamic": torchao.Int8DynamicActivationInt8WeightConfig,
     }

@@ -12,6 +12,10 @@ import ctypes
 import functools
 import sys
 
+import torch
+
+from .device_allocator import prepare_device_allocator
+
 # mallopt's parameters, from glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
@@ -39,6 +43,13 @@ def give_back_memory() -> None:
     libc = _glibc()
     if libc is not None:
         libc.malloc_trim(0)
+
+
+def describe_allocator() -> str:
+    """The allocator of this process: torch's on a GPU, otherwise the C library's; for ``doctor``."""
+    if torch.cuda.is_available():
+        return prepare_device_allocator()
+    return "the C library's" if _glibc() is None else "glibc's; freed memory is kept while a model is loaded"
 
 
 @functools.cache

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import re
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,36 +20,50 @@ from ...errors import GpuMemoryError
 from ...schema import Stage
 from ..torch_private import free_pinned_memory
 
-# Errors for page-locked memory, and for workspaces of cuBLAS and cuDNN; cuDNN finds no engine if its workspace does
-# not fit.
-_SHORTAGES = (
-    "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "unable to find an engine",
-)  # fmt: skip
+# How libraries other than torch's allocator report a lack of memory: CUDA and its driver (page-locked memory,
+# expandable segments), NCCL and Triton in words; cuBLAS, cuDNN and cuSOLVER by status. Creating their handles needs
+# memory too, and reports NOT_INITIALIZED without it. cuDNN finds no engine if its workspace does not fit.
+_SHORTAGE = re.compile(
+    r"\bout of memory\b|ALLOC(ATION)?_FAILED\b|\bCU(BLAS|DNN|SOLVER)_STATUS_NOT_INITIALIZED\b|unable to find an engine",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
 class CudaDevice:
-    """One visible device; ``memory_bytes`` is its total."""
+    """One visible device.
+
+    Attributes:
+        name: as torch calls it.
+        memory_bytes: its total memory.
+        capability: compute capability of NVIDIA's GPUs; for AMD's, the first two numbers of the ``gfx`` name.
+        rocm: version of ROCm if torch is a build for AMD's GPUs, which torch calls ``cuda`` too; None for NVIDIA's.
+    """
 
     name: str
     memory_bytes: int
     capability: tuple[int, int]
+    rocm: str | None = None
 
 
 def cuda_devices() -> list[CudaDevice]:
     """Every visible CUDA device, in torch's order."""
     properties = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
-    return [CudaDevice(p.name, p.total_memory, (p.major, p.minor)) for p in properties]
+    return [CudaDevice(p.name, p.total_memory, (p.major, p.minor), torch.version.hip) for p in properties]
 
 
 def available_bytes() -> int:
     """Bytes of the first CUDA device that are free or held by this process."""
-    free, _ = torch.cuda.mem_get_info(0)
-    return free + torch.cuda.memory_reserved(0)
+    return free_bytes(0) + torch.cuda.memory_reserved(0)
+
+
+def free_bytes(index: int) -> int:
+    """Free bytes of a CUDA device; creates a CUDA context on it, which takes about 0.5 GiB."""
+    return torch.cuda.mem_get_info(index)[0]
 
 
 def describe_gpu() -> dict[str, Any]:
-    """The first CUDA device and torch's CUDA and cuDNN versions, for a machine card."""
+    """The first CUDA device and torch's CUDA, ROCm and cuDNN versions, for a machine card."""
     properties = torch.cuda.get_device_properties(0)
     return {
         "name": properties.name,
@@ -56,6 +71,7 @@ def describe_gpu() -> dict[str, Any]:
         "compute_capability": [properties.major, properties.minor],
         "count": torch.cuda.device_count(),
         "cuda": torch.version.cuda,
+        **({"rocm": torch.version.hip} if torch.version.hip else {}),
         "cudnn": cast("Callable[[], int | None]", torch.backends.cudnn.version)(),
     }
 
@@ -86,6 +102,8 @@ def why_no_gpu() -> str | None:
     """Why no CUDA device can be used, or None if one can."""
     if torch.cuda.is_available():
         return None
+    if torch.version.hip is not None:
+        return "this build of torch is for AMD's GPUs (ROCm), and no AMD GPU is visible"
     return "this build of torch has no CUDA" if torch.version.cuda is None else "no CUDA device is visible"
 
 
@@ -97,17 +115,23 @@ def default_model() -> str:
 def free_device() -> None:
     """Free unused device memory and page-locked memory."""
     gc.collect()
-    if torch.cuda.is_available():
+    # Not ``is_available``: to synchronize creates a CUDA context in a process that has none, and so nothing to free.
+    if cast("Callable[[], bool]", torch.cuda.is_initialized)():
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
         # Page-locked copies of weights are kept by a separate allocator.
         free_pinned_memory()
 
 
+def platform_of_torch() -> str:
+    """What torch was built for: ``CUDA 13.0`` or ``ROCm 7.0``."""
+    return f"CUDA {torch.version.cuda}" if torch.version.hip is None else f"ROCm {torch.version.hip}"
+
+
 def device_name(profile: RuntimeProfile) -> str:
     """Name of the profile's device, for provenance."""
     if profile.device == "cuda":
-        return f"{torch.cuda.get_device_name(0)}, CUDA {torch.version.cuda}"
+        return f"{torch.cuda.get_device_name(0)}, {platform_of_torch()}"
     return f"cpu, {torch.get_num_threads()} threads"
 
 
@@ -134,9 +158,8 @@ def translated_shortage(stage: Stage) -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of torch, cuBLAS or cuDNN means out of memory; only torch's allocator has a class for it."""
-    text = str(error)
-    return isinstance(error, torch.OutOfMemoryError) or any(word in text for word in _SHORTAGES)
+    """Whether a library's error means out of memory; only torch's allocator has a class for it."""
+    return isinstance(error, torch.OutOfMemoryError) or _SHORTAGE.search(str(error)) is not None
 
 
 def out_of_memory(error: BaseException, stage: Stage) -> GpuMemoryError:

@@ -7,7 +7,6 @@ planner estimates how much memory this takes.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Collection, Iterator
 
 import accelerate
@@ -18,7 +17,8 @@ from ...config import RuntimeProfile, cache_dir
 from ...durable import OwnFolder
 from ...errors import ConfigError
 from ..diffusers_private import is_in_4_bits, is_in_8_bits
-from ..torch_private import set_allocator
+from .host_copies import Visitor
+from .streamed import StreamedComponent
 
 # bitsandbytes quantizes weights to 4 or 8 bits when they reach the GPU, so they must be loaded there.
 _QUANTIZED_ON_DEVICE = ("nf4", "llm-int8")
@@ -43,7 +43,7 @@ class Placement:
     def __init__(self, profile: RuntimeProfile):
         self._profile = profile
         self._device = torch.device(profile.device)
-        self._visiting: dict[str, torch.nn.Module] = {}
+        self._visiting: dict[str, Visitor | StreamedComponent] = {}
         self._present: set[str] = set()
         self._staying: frozenset[str] = frozenset()
         self._folders: list[OwnFolder] = []
@@ -68,19 +68,19 @@ class Placement:
             torch.OutOfMemoryError: the component does not fit on the device.
         """
         residence = self._profile.residence(component)
+        recast = component == "transformer" and self._profile.quantization == "fp8"
         if residence == "device":
             if not is_in_8_bits(module):
                 module.to(self._device)
         elif residence == "visit":
             # bitsandbytes' 8-bit weights cannot leave the GPU.
             if not is_in_8_bits(module):
-                module.to("cpu")
-                self._visiting[component] = module
+                self._visiting[component] = Visitor(module, copied_back=is_in_4_bits(module), recast=recast)
         elif residence == "group":
             # Streaming moves bitsandbytes' 4-bit weights but not their scales, so the weights must stay on the GPU.
             if not is_in_4_bits(module):
                 module.to("cpu")
-            self._stream(component, module)
+            self._visiting[component] = self._stream(component, module, recast)
         elif residence == "sequential":
             # The per-layer hooks do not move buffers of the component itself.
             has_parameters = any(True for _ in module.parameters(recurse=False))
@@ -96,14 +96,14 @@ class Placement:
         try:
             if component in self._visiting and component not in self._present:
                 self._present.add(component)  # before the move, which can fail halfway
-                self._visiting[component].to(self._device)
+                self._visiting[component].arrive(self._device)
             yield
         finally:
             self._send_away(but=self._staying)
 
     def let_stay(self, *components: str) -> None:
-        """Keep exactly these visitors on the device after their stage, for the next video."""
-        self._staying = frozenset(components)
+        """Keep exactly these components on the device after their stage, for the next video, if they visit it whole."""
+        self._staying = frozenset(name for name in components if self._profile.residence(name) == "visit")
         self._send_away(but=self._staying)
 
     @property
@@ -130,21 +130,20 @@ class Placement:
 
     def _send_away(self, but: Collection[str] = ()) -> None:
         for name in self._present.difference(but):
-            self._visiting[name].to("cpu")
+            self._visiting[name].leave()
             self._present.remove(name)
 
-    def _stream(self, component: str, module: torch.nn.Module) -> None:
-        """Set up diffusers' group offload, one block per group; with a stream, two are on the device at a time."""
+    def _stream(self, component: str, module: torch.nn.Module, recast: bool) -> StreamedComponent:
+        """Set up diffusers' group offload, one block per group; with a stream, up to three are on the device."""
         group = self._profile.group
         stream = group.stream and self._device.type == "cuda"
-        if stream and group.pinned:
-            _round_pinned_memory_little()
         options = {
             "onload_device": self._device,
             "offload_device": torch.device("cpu"),
             "offload_type": f"{group.level}_level",
             "num_blocks_per_group": 1 if group.level == "block" else None,
             "use_stream": stream,
+            "record_stream": stream,
             "low_cpu_mem_usage": stream and not group.pinned,
             "offload_to_disk_path": self._disk_folder(component) if group.to_disk else None,
         }
@@ -153,6 +152,7 @@ class Placement:
             own(**options)
         else:
             apply_group_offloading(module, **options)
+        return StreamedComponent(module, torch.cuda.Event if stream else None, recast=recast)
 
     def _disk_folder(self, component: str) -> str:
         """Create a new folder, because diffusers uses any matching files it finds without checking them."""
@@ -167,13 +167,3 @@ class Placement:
             ) from error
         self._folders.append(folder)
         return str(folder.path)
-
-
-def _round_pinned_memory_little() -> None:
-    """Make page-locked copies above 1 MiB take their own size instead of the next power of two.
-
-    Rounding up can nearly double the host memory. This is an allocator setting of the process; the user's own settings
-    in the environment take precedence. Before torch 2.13 the setting does not exist, and copies are rounded up.
-    """
-    if not any(os.environ.get(name) for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")):
-        set_allocator("pinned_max_round_threshold_mb:1")

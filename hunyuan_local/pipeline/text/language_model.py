@@ -23,6 +23,8 @@ from ...rewriting.chat_model import Answer, Messages, ShouldStop
 from ...weights.cache import is_here
 from ...weights.hub import Hub
 from ..library_output import quiet_transformers
+from ..memory.device import is_out_of_memory
+from ..memory.device_allocator import prepare_device_allocator
 
 _REMEDY = (
     "give --rewrite-model a folder or a Hub id of an instruct model, or --rewrite-endpoint the address of a server"
@@ -62,6 +64,8 @@ class LanguageModel:
 
     def __init__(self, config: RewriteConfig, device: str):
         self._config, self._device, self.name = config, device, _model_id(config)
+        if device != "cpu":
+            prepare_device_allocator()
         source = {"revision": config.revision, "local_files_only": is_offline(), "trust_remote_code": False}
         # Keep the progress bar of a download, which may be gigabytes.
         is_local = Path(self.name).is_dir() or is_here(self.name)
@@ -84,7 +88,9 @@ class LanguageModel:
         """
         try:
             return self._write(messages, max_new_tokens, should_stop)
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             raise RewriteError(
                 f"{self.name}: the model and the prompt do not fit in the memory of {self._device}; use a smaller "
                 "--rewrite-model, or --rewrite-endpoint"

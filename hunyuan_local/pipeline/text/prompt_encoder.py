@@ -44,9 +44,12 @@ class PromptEncoder:
         self._load, self._cache, self._make_staged = load, cache, staged
         self._staged: PromptCache | None = None
         self._last: dict[str, Embeddings] = {}
+        self._has_encoded = False
 
     def encode(self, request: FilledRequest, on_note: Callable[[str], None]) -> Embeddings:
         """Embeddings of a request's prompts, on the transformer's device, named as in the pipeline's ``__call__``.
+
+        Memory that the text encoders used is given back, so that all of it is available to the denoising.
 
         For the 13 B model: ``prompt_embeds`` [1, 256, 4096], ``pooled_prompt_embeds`` [1, 768] and
         ``prompt_attention_mask`` [1, 256]; the same with the prefix ``negative_`` if a negative prompt has an effect.
@@ -58,6 +61,9 @@ class PromptEncoder:
         prompts = _prompts_of(request)
         found = {prompt: self._encode(prompt, on_note) for prompt in dict.fromkeys(prompts.values())}
         self._last = found  # a run that is retried needs them again
+        if self._has_encoded:
+            free_device()
+            self._has_encoded = False
         device = self._placement.device_of("transformer")
         return {
             f"{prefix}{name}": value.to(device)
@@ -132,6 +138,7 @@ class PromptEncoder:
         if known is not None:
             return known
         self.load()
+        self._has_encoded = True
         template = self._template.model_dump()
         # Given embeddings make diffusers skip their encoder, so only one encoder runs, and is on the device, at a time.
         with self._placement.active("text_encoder"):

@@ -75,15 +75,15 @@ def content(job_id: str, request: Request, service: Service) -> Response:
 
 
 @router.get(openai_library.MODELS_PATH, response_model=openai_models.ModelList, responses=refusals(openai.NAME))
-async def list_models() -> ReplyResponse:
+async def list_models(service: Service) -> ReplyResponse:
     """The server's model; a submission may name it, any other model, or none."""
-    return ReplyResponse(openai_library.models_to_wire())
+    return ReplyResponse(openai_library.models_to_wire(service.config.model.name))
 
 
 @router.get(openai_library.MODEL_PATH, response_model=openai_models.Model, responses=refusals(openai.NAME, "not_found"))
-async def model(model_id: str) -> ReplyResponse:
+async def model(model_id: str, service: Service) -> ReplyResponse:
     """One model by its id."""
-    return ReplyResponse(openai_library.model_to_wire(model_id))
+    return ReplyResponse(openai_library.model_to_wire(model_id, service.config.model.name))
 
 
 def _state(view: JobView, base_url: str) -> ReplyResponse:

@@ -11,11 +11,18 @@ import functools
 
 import torch
 
-from ...config import RuntimeProfile
-from ..model import LoadedModel
-from ..process_group import ProcessGroup
-from .kernel_choice import choose_backend, fastest_first, find_problem
-from .parallel_attention import split_tokens, why_no_context_parallel
+from .attention.exchange import own_heads
+from .attention.kernel_choice import (
+    choose_backend,
+    fastest_first,
+    fastest_ring_first,
+    find_problem,
+    measured_seconds,
+    rivals,
+)
+from .attention.parallel_attention import split_tokens, why_no_context_parallel
+from .model import LoadedModel
+from .process_group import ProcessGroup
 
 
 def join(model: LoadedModel, process_group: ProcessGroup, requested_backend: str) -> None:
@@ -31,7 +38,7 @@ def join(model: LoadedModel, process_group: ProcessGroup, requested_backend: str
     """
     backend = _choose_backend(model, process_group, requested_backend)
     transformer = model.pipe.transformer
-    split_tokens(transformer, process_group, backend, model.placement.device_of("transformer"))
+    split_tokens(transformer, process_group, model.kernel, backend, model.placement.device_of("transformer"))
     model.process_group = process_group
     model.profile = model.profile.model_copy(
         update={"attention_backend": backend, "context_parallel": process_group.shared}
@@ -39,21 +46,21 @@ def join(model: LoadedModel, process_group: ProcessGroup, requested_backend: str
 
 
 def _choose_backend(model: LoadedModel, process_group: ProcessGroup, requested: str) -> str:
-    profile: RuntimeProfile = model.profile
-    find = functools.partial(
-        find_problem,
-        device=profile.device,
-        dtype=getattr(torch, profile.dtypes.transformer),
-        head_dim=model.pipe.transformer.config.attention_head_dim,
-    )
+    """The kernel of all ranks. Those of ``auto`` may differ, since two kernels may be timed; the leader's is used."""
+    profile, config, mode = model.profile, model.pipe.transformer.config, process_group.shared.mode
+    dtype, head_dim = getattr(torch, profile.dtypes.transformer), config.attention_head_dim
 
     @functools.cache
     def why_not(backend: str) -> str | None:
-        return why_no_context_parallel(backend, process_group.shared.mode, profile.device) or find(backend)
+        problem = why_no_context_parallel(backend, mode, profile.device)
+        return problem or find_problem(backend, profile.device, dtype, head_dim)
 
     capability = torch.cuda.get_device_capability() if profile.device == "cuda" else None
-    # ``native`` dispatches to torch's FlashAttention 2. Name it explicitly: it returns the log-sum-exp that ring needs.
-    order = tuple(
-        name for own in fastest_first(capability) for name in (("native_flash", own) if own == "native" else (own,))
-    )
-    return choose_backend(requested, order, why_not)
+    ulysses = mode == "ulysses"
+    heads = own_heads(config.num_attention_heads, process_group) if ulysses else config.num_attention_heads
+    chosen = choose_backend(
+        requested, fastest_first(capability) if ulysses else fastest_ring_first(capability), why_not,
+        functools.partial(rivals, capability=capability),
+        lambda backend: measured_seconds(backend, heads, head_dim, torch.device(profile.device), dtype),
+    )  # fmt: skip
+    return process_group.share(chosen)
