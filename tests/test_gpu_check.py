@@ -1,17 +1,15 @@
-"""``scripts/gpu_check`` on the CPU: random checkpoint, one measured mode, dying processes, and the report."""
+"""``scripts/gpu_check`` on the CPU: every phase at toy size, random weights, dying processes, and the report."""
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
 import runpy
-import shutil
 import sys
 import tempfile
-from collections import Counter
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,80 +19,83 @@ from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
-from gpu_check import apart, card, checkpoint, command, measure, report, trials, weights
-from gpu_check.trials import Trial, VideoSize
+from gpu_check import apart, checkpoint, command, phases, plans, report, sparse, videos
+from gpu_check.phases import FULL, TOY, Phase, Phases
+from gpu_check.plans import VideoSize
 
-from hunyuan_local.config import GIB, load_model_config, load_profile
+from hunyuan_local.config import GIB, ModelConfig, configs_dir, load_model_config, load_profile
 from hunyuan_local.config.tiling import TILED, Tiling
 from hunyuan_local.errors import ConfigError, InvalidRequestError
-from hunyuan_local.pipeline.denoise import denoise
 from hunyuan_local.pipeline.loading.loader import load_model
 from hunyuan_local.pipeline.model import LoadedModel
-from hunyuan_local.planner import Machine, Plan, find_gpu
-from hunyuan_local.planner.checkpoint import COMPONENTS, read_architecture
+from hunyuan_local.planner import Machine, find_gpu
+from hunyuan_local.planner.checkpoint import COMPONENTS
+from hunyuan_local.planner.memory import CUDA_CONTEXT
 from hunyuan_local.planner.modes import DTYPES
-from hunyuan_local.weights.files import missing_files
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARD_BYTES = 1_000_000
-SIZE = VideoSize(144, 80, 5)
 H100 = Machine(find_gpu("h100").memory_bytes, 256 * GIB, find_gpu("h100"))
+CPU = Machine(None, 64 * GIB)
+FULL_CONFIGS = plans.read_configs(configs_dir() / "architectures" / "hunyuan-video.json")
+TINY_CONFIGS = plans.read_configs(load_model_config("tiny").folder)
+ALL_BLOCKS = Phases(TOY, TINY_CONFIGS, Path()).blocks
 
 pytestmark = pytest.mark.timeout(900)  # a process imports every library before it begins
 
 
-def ignore(text: str) -> None:
-    """Ignores notes."""
+def do_here(function: str, task: dict[str, Any]) -> dict[str, Any]:
+    """The record of a phase that runs in this process, because starting one takes longer than most phases here."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "task.json"
+        path.write_text(json.dumps({"function": function} | task))
+        apart.do(path)
+        path.unlink()
+        (record,) = Path(folder).iterdir()
+        return json.loads(record.read_text())
 
 
 @pytest.fixture(scope="module")
-def configs() -> checkpoint.Configs:
-    """The built-in model's."""
-    folder = load_model_config("tiny").folder
-    return {name: json.loads((folder / name / "config.json").read_text()) for name in COMPONENTS}
-
-
-@pytest.fixture(scope="module")
-def folder(configs: checkpoint.Configs, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random checkpoint of small shards."""
-    folder = tmp_path_factory.mktemp("random")
-    weights.write({"folder": str(folder), "configs": configs, "shard_bytes": SHARD_BYTES}, {}, lambda: None)
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights of the built-in model's configs: one block of each kind."""
+    folder = tmp_path_factory.mktemp("random") / "weights"
+    checkpoint.write({"folder": str(folder), "configs": TINY_CONFIGS}, {}, lambda: None)
     return folder
 
 
 @pytest.fixture(scope="module")
 def loaded(loads_model: None, folder: Path) -> LoadedModel:
-    """The random checkpoint, loaded as any other."""
-    model = load_model(checkpoint.model_config(folder), load_profile("cpu").model_copy(update={"prompt_cache": False}))
-    model.prompts.load()
+    """The random weights with all blocks of the built-in model."""
+    with checkpoint.repeated(ALL_BLOCKS):
+        model = load_model(plans.model_config(folder), load_profile("cpu").model_copy(update={"prompt_cache": False}))
+        model.prompts.load()
     return model
 
 
-# The random checkpoint.
+# The random weights.
 
 
-@pytest.mark.parametrize("component", COMPONENTS)
-def test_every_weight_is_loaded_as_it_was_written(folder: Path, loaded: LoadedModel, component: str) -> None:
-    written: dict[str, torch.Tensor] = {}
-    for file in (folder / component).glob("*.safetensors"):
-        written |= load_file(file)
-    found = dict(getattr(loaded.pipe, component).named_parameters())
-    assert found.keys() == written.keys()
+def test_weights_are_loaded_as_written_and_blocks_repeat_the_first(folder: Path, loaded: LoadedModel) -> None:
+    (file,) = (folder / "transformer").glob("*.safetensors")
+    written = load_file(file)
+    found = dict(loaded.pipe.transformer.named_parameters())
     assert all(torch.equal(found[name], tensor.float()) for name, tensor in written.items())
+    last = "single_transformer_blocks.3.attn.to_q.weight"
+    assert torch.equal(found[last], found[last.replace("3", "0", 1)])
+    assert (found["transformer_blocks.0.attn.norm_q.weight"] == 1).all()
 
 
-def test_the_transformer_has_the_parameters_that_the_plan_counts(folder: Path, loaded: LoadedModel) -> None:
-    planned = read_architecture(checkpoint.model_config(folder)).transformer.parameters
-    assert sum(parameter.numel() for parameter in loaded.pipe.transformer.parameters()) == planned
+def test_the_repeated_model_has_the_shapes_of_the_whole_one(loaded: LoadedModel) -> None:
+    for name in COMPONENTS:
+        whole = checkpoint.on_meta(name, TINY_CONFIGS[name]).state_dict()
+        found = getattr(loaded.pipe, name).state_dict()
+        assert {key: tensor.shape for key, tensor in found.items()} == {key: t.shape for key, t in whole.items()}
 
 
-def test_large_components_are_cut_into_shards(folder: Path) -> None:
-    files = sorted((folder / "transformer").glob("*.safetensors"))
-    index = json.loads((folder / "transformer/diffusion_pytorch_model.safetensors.index.json").read_text())
-    assert len(files) > 2
-    assert {file.name for file in files} == set(index["weight_map"].values())
-    assert all(len(load_file(file)) == 1 or file.stat().st_size < 1.05 * SHARD_BYTES for file in files)
-    assert missing_files(folder) == []
+def test_repeated_at_full_size_it_is_the_13_b_model() -> None:
+    config = FULL_CONFIGS["transformer"]
+    model = checkpoint.on_meta("transformer", config | checkpoint.one_block(config))
+    checkpoint.repeat_blocks(model, Phases(FULL, FULL_CONFIGS, Path()).blocks)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 12_821_012_544
 
 
 def test_weights_are_stored_as_the_real_ones_are(folder: Path) -> None:
@@ -105,190 +106,287 @@ def test_weights_are_stored_as_the_real_ones_are(folder: Path) -> None:
     assert found == {name: {getattr(torch, precision)} for name, precision in DTYPES["cuda"].items()}
 
 
-def test_tensors_of_one_shape_differ_and_norms_are_ones(loaded: LoadedModel) -> None:
-    block = loaded.pipe.transformer.transformer_blocks[0].attn
-    assert not torch.equal(block.to_q.weight, block.to_k.weight)
-    assert block.to_q.weight.std().item() == pytest.approx(weights.STANDARD_DEVIATION, rel=0.05)
-    assert (block.norm_q.weight == 1).all()
-
-
-def test_the_full_size_is_that_of_the_13_b_model() -> None:
-    full = checkpoint.read_configs(checkpoint.FULL_SIZE)
-    models = {name: weights.on_meta(name, full[name]) for name in COMPONENTS}
-    parameters = {name: sum(p.numel() for p in model.parameters()) for name, model in models.items()}
-    assert list(parameters.values()) == [12_821_012_544, 246_478_803, 7_505_186_816, 123_060_480]
-    assert checkpoint.bytes_on_disk(full) == 2 * sum(parameters.values())
-
-
-def test_latents_of_random_weights_are_finite_and_no_constant(loaded: LoadedModel) -> None:
-    request = SIZE.request().replace(seed=1, num_inference_steps=2).with_defaults(dict(loaded.config.defaults))
-    latents = denoise(loaded, request, (144, 80), lambda progress: None, ignore, lambda: False).latents
-    assert torch.isfinite(latents).all()
-    assert latents.std() > 0.1
-
-
-def test_a_disk_that_is_too_small_is_refused_and_nothing_stays(
-    configs: checkpoint.Configs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    usage = shutil.disk_usage(tmp_path)._replace(free=10**9)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(ConfigError, match=r"1\.0 GB of disk are free, .* needs 1\.0 GB; .*--work-dir"):
-        checkpoint.provide(tmp_path, configs, ignore, 60)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_architecture_without_a_component_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "half.json").write_text('{"transformer": {}}')
-    with pytest.raises(Exception, match=r"half\.json.*KeyError: 'vae'"):
-        checkpoint.read_configs(tmp_path / "half.json")
-
-
-# One mode.
-
-
-def task(folder: Path, mode: str) -> dict[str, Any]:
-    """The task of measuring one mode at a small size for two steps."""
-    size = [SIZE.width, SIZE.height, SIZE.num_frames]
-    return {"kind": "mode", "device": "cpu", "checkpoint": str(folder), "mode": mode, "size": size, "steps": 2}
-
-
-@pytest.mark.parametrize("offload", ["none", "model", "sequential"])  # group: see the whole check below
-def test_every_offload_is_measured_to_the_last_frame(loads_model: None, folder: Path, offload: str) -> None:
-    record: dict[str, Any] = {}
-    measure.measure(task(folder, offload), record, lambda: None)
-    assert list(record["stages"]) == ["load", "encode", "denoise", "decode"]
-    assert record["frames"] == SIZE.num_frames
-    assert record["seconds_per_step"] == record["step_seconds"][1]
-
-
 def test_the_text_is_as_long_as_the_plan_has_it(loaded: LoadedModel) -> None:
-    request = SIZE.request().replace(prompt=measure.PROMPT)
-    assert loaded.prompts.encode(request, ignore)["prompt_attention_mask"].sum() == 256
+    request = TOY.small.request().replace(prompt=videos.PROMPT)
+    assert loaded.encode(request, lambda note: None)["prompt_attention_mask"].sum() == 256
 
 
-def test_prompts_are_encoded_each_time() -> None:
-    assert not measure._profile("none").prompt_cache
-
-
-def test_auto_is_no_mode_to_measure() -> None:
-    with pytest.raises(ConfigError, match="mode='auto'"):
-        measure._profile("auto")
-
-
-def test_each_stage_has_a_gpu_peak_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Replace torch's peak statistics, and record each call.
-    calls: list[str] = []
-    for name in ("init", "reset_peak_memory_stats", "synchronize"):
-        monkeypatch.setattr(torch.cuda, name, lambda name=name: calls.append(name))
-    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: calls.append("read") or 7)
-    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda: 8)
-    record: dict[str, Any] = {}
-    with measure.Meter("cuda", record, lambda: None).stage("denoise"):
-        calls.append("work")
-    assert calls == ["init", "reset_peak_memory_stats", "work", "synchronize", "read"]
-    assert record["stages"]["denoise"]["gpu_allocated_bytes"] == 7
-    assert record["stages"]["denoise"]["gpu_reserved_bytes"] == 8
-
-
-# Dying processes.
-
-
-def test_missing_weights_become_the_error_of_the_record(folder: Path, tmp_path: Path) -> None:
-    damaged = tmp_path / "damaged"
-    shutil.copytree(folder, damaged)
-    next((damaged / "transformer").glob("*-00002-of-*.safetensors")).unlink()
-    (tmp_path / "task.json").write_text(json.dumps(task(damaged, "none")))
-    assert apart.do(tmp_path / "task.json") == 1
-    error = json.loads((tmp_path / "record.json").read_text())["error"]
-    assert (error["type"], error["stage"]) == ("ModelLoadError", "load")
-    assert "00002-of-" in error["message"]
-
-
-def collect(code: str, folder: Path, timeout_s: float = 60) -> dict[str, Any]:
-    """The record of a process that runs this code."""
-    return apart.collect([sys.executable, "-c", code], folder, timeout_s, dict(os.environ))
-
-
-def test_a_killed_process_keeps_what_it_had_measured(starts_process: None, tmp_path: Path) -> None:
-    (tmp_path / "record.json").write_text(json.dumps({"stage": "decode", "seconds_per_step": 2.5}))
-    record = collect("import os; os.kill(os.getpid(), 9)", tmp_path)
-    assert record["seconds_per_step"] == 2.5
-    assert (record["error"]["stage"], record["error"]["type"]) == ("decode", "ProcessDied")
-    assert "SIGKILL" in record["error"]["message"]
-
-
-def test_a_process_that_hangs_is_ended(starts_process: None, tmp_path: Path) -> None:
-    record = collect("import time; time.sleep(600)", tmp_path, timeout_s=0.5)
-    assert "took longer than" in record["error"]["message"]
-
-
-def test_what_a_dying_process_said_is_shown(
-    starts_process: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    record = collect("import sys; sys.exit('the driver is gone')", tmp_path)
-    assert record["error"]["message"] == "the process ended with exit code 1"
-    assert "the driver is gone" in capsys.readouterr().err
-
-
-# Measurements and their expectations.
+# The phases.
 
 
 @pytest.fixture(scope="module")
-def plans() -> dict[VideoSize, Plan]:
-    """Two sizes of the 13 B model on an H100."""
-    sizes = [VideoSize(512, 320, 17), VideoSize(1280, 720, 129)]
-    return trials.find_plans(load_model_config("hunyuan-video"), H100, sizes)
+def dry_run(folder: Path) -> dict[str, Phase]:
+    """All phases of a dry run, by name."""
+    with plans.without_weights(TINY_CONFIGS) as model:
+        known = Phases(TOY, TINY_CONFIGS, folder)
+        return {phase.name: phase for phase in (*known.first(), *known.others(model, CPU))}
 
 
-def test_all_modes_that_fit_are_measured(plans: dict[VideoSize, Plan]) -> None:
-    fitting = {(size, item.name) for size, found in plans.items() for item in found.modes if item.fits}
-    chosen = [(trial.size, trial.mode) for trial in trials.choose_trials(plans, quick=False)]
-    assert set(chosen) == fitting
-    assert len(chosen) == len(fitting)
-    assert not all(item.fits for found in plans.values() for item in found.modes)
+def run_here(phase: Phase) -> dict[str, Any]:
+    """The record of a phase that must not fail."""
+    record = do_here(phase.function, phase.task)
+    assert record.get("error") is None, record["error"]
+    return record
 
 
-def test_quick_measures_the_choice_and_one_mode_a_kind_of_offload(plans: dict[VideoSize, Plan]) -> None:
-    for size, found in plans.items():
-        names = [trial.mode for trial in trials.choose_trials({size: found}, quick=True)]
-        assert found.choice.name == names[0]
-        assert Counter(name.split("+")[0] for name in names) == Counter(("none", "model", "group", "sequential"))
+def test_the_card_has_rates_of_copies_and_products(dry_run: dict[str, Phase]) -> None:
+    record = run_here(dry_run["card"])
+    assert record["card"]["versions"]["torch"] == torch.__version__
+    assert record["copies"]["rows"][0]["way"] == "to the device, from plain memory"
+    assert record["rows"][-1]["product"] == f"{TOY.large.tokens} x 640 x 128"
+    assert all(row["tflops"] > 0 for row in record["rows"])
 
 
-def test_the_choice_is_that_for_a_video_of_the_usual_steps(plans: dict[VideoSize, Plan]) -> None:
-    assert {found.request.num_inference_steps for found in plans.values()} == {50}
+def test_kernels_are_compared_with_the_masked_one(dry_run: dict[str, Phase]) -> None:
+    record = run_here(dry_run["attention"])
+    assert (record["heads"], record["head_dim"]) == (4, 32)
+    expected = [(size.tokens, kernel) for size in TOY.sizes for kernel in ("native", "native, masked")]
+    assert [(row["tokens"], row["kernel"]) for row in record["rows"]] == expected
+    assert record["problems"]["flash_3"] == "needs a CUDA device"
 
 
-def test_a_named_mode_is_measured_whatever_the_plan_says(plans: dict[VideoSize, Plan]) -> None:
-    chosen = trials.choose_trials(plans, quick=True, modes=["no-such-mode"])
-    assert [(trial.mode, trial.predicted) for trial in chosen] == [("no-such-mode", None)] * 2
+def test_blocks_of_the_package_are_compared_with_diffusers(loads_model: None, dry_run: dict[str, Phase]) -> None:
+    record = run_here(dry_run["blocks"])
+    stock, ours, *_ = record["rows"]
+    assert (stock["variant"], ours["variant"]) == ("diffusers", "this package")
+    assert ours["off by"] < 1e-4 and stock["equal"] == 1
+    assert all(row[key] > 0 for row in (stock, ours) for key in ("dual ms", "single ms", "pass ms"))
+    assert list(record["kernels"]["this package"])[:3] == ["attention", "products", "the rest"]
 
 
-def test_the_decode_is_held_against_the_tiles_that_were_used(plans: dict[VideoSize, Plan]) -> None:
-    model = load_model_config("hunyuan-video")
-    planned = next(trial for trial in trials.choose_trials(plans, quick=False) if trial.mode == "model+tiling")
-    assert trials.with_tiling(planned, model, H100, TILED) == planned
-    smaller = trials.with_tiling(planned, model, H100, Tiling(height=128, width=128, frames=8))
-    for kind in ("gpu_bytes", "seconds"):
-        changed = {stage for stage, value in smaller.predicted[kind].items() if value != planned.predicted[kind][stage]}
-        assert changed == {"decode"}
-    assert smaller.predicted["gpu_bytes"]["decode"] < planned.predicted["gpu_bytes"]["decode"]
+def test_compiled_blocks_are_measured(loads_model: None, dry_run: dict[str, Phase]) -> None:
+    rows = run_here(dry_run["compile"])["rows"]
+    assert [row["variant"] for row in rows] == ["eager", "compiled"]
+    assert rows[1]["off by"] < 1e-4
 
 
-def test_tokens_are_those_of_the_plan() -> None:
-    # The model card's table: 118,800 latent tokens.
-    assert VideoSize(1280, 720, 129).tokens == 118_800 + 256
+def test_a_video_is_written_and_a_resumed_one_has_the_same_frames(loads_model: None, dry_run: dict[str, Phase]) -> None:
+    record = run_here(dry_run["video"])
+    assert {"load", "encode", "denoise", "decode"} <= record["stages"].keys()
+    assert (record["frames"], len(record["step_seconds"])) == (TOY.large.num_frames, 2)
+    assert record["tiling"].keys() == TILED.__dict__.keys()
+    assert [row["found"] for row in record["rows"][:2]] == ["2 of 4", True]
+    assert "load" not in record["warm"]["stages"]
+
+
+@pytest.mark.parametrize("name", ["memory of 16 GB", "memory of 16 GB, fixed segments"])
+def test_the_memory_of_a_smaller_card(loads_model: None, dry_run: dict[str, Phase], name: str) -> None:
+    phase = dry_run[name]
+    assert phase.environment == {"PYTORCH_ALLOC_CONF": f"expandable_segments:{'fixed' not in name}"}
+    record = run_here(phase)
+    assert record["frames"] == TOY.large.num_frames
+    assert record["notes"][0] == "a CPU has no limit of 15.6 GiB"
+
+
+def test_every_cache_skips_steps(loads_model: None, dry_run: dict[str, Phase]) -> None:
+    rows = run_here(dry_run["caches"])["rows"]
+    assert [row["cache"] for row in rows] == ["none", "first-block", "taylorseer", "magcache"]
+    assert [row.get("error") for row in rows] == [None] * 4
+    assert [row["calls"] < rows[0]["calls"] for row in rows[1:]] == [True] * 3
+
+
+def test_quantizations_run_or_name_why_not(loads_model: None, dry_run: dict[str, Phase]) -> None:
+    rows = {row["variant"]: row for row in run_here(dry_run["quantization"])["rows"]}
+    assert 0 < rows["fp8"]["off by"] < 0.2
+    assert "needs a CUDA device" in rows["nf4"]["error"]
+    assert "needs a CUDA device" in rows["fp8-dynamic, compiled"]["error"]
+
+
+def test_group_offload_is_compared_with_diffusers(loads_model: None, dry_run: dict[str, Phase]) -> None:
+    rows = run_here(dry_run["group offload"])["rows"]
+    assert len(rows) == 4
+    assert all(len(row["pass s"]) == 4 and row.get("error") is None for row in rows)
+
+
+def test_sparse_attention_keeps_less_with_each_window(dry_run: dict[str, Phase]) -> None:
+    rows = run_here(dry_run["sparse attention"])["rows"]
+    kept = [row["kept"] for row in rows]
+    assert len(rows) == 4 and kept == sorted(kept, reverse=True) and kept[-1] < kept[0]
+    assert all(row["milliseconds"] > 0 for row in rows)
+
+
+def test_the_sparse_mask_is_that_of_the_window() -> None:
+    # Tiles of 2 tokens: 2 x 2 x 2 of them, a window of one tile in rows and columns and of all frames; 3 text tokens.
+    latents, tile, window, text = (2, 2, 4), (1, 1, 2), (2, 1, 2), 3
+    mask, kept = sparse.window_mask(latents, tile, window, text, 8, "cpu")
+    tile_of = torch.arange(16) // 2
+    place = torch.stack([tile_of // 4, tile_of // 2 % 2, tile_of % 2], dim=-1)
+    dense = torch.ones(19, 19, dtype=torch.bool)
+    dense[:16, :16] = (place[:, None, 1:] == place[None, :, 1:]).all(-1)
+    query, key, value = (torch.randn(1, 2, 19, 16) for _ in range(3))
+    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=dense)
+    found = sparse.flex_attention(query, key, value, block_mask=mask)
+    assert (found - expected).abs().max() < 1e-5
+    assert kept == 1.0  # every block of 8 has tokens of each row and column
+
+
+def test_the_windows_at_full_size_keep_the_known_shares() -> None:
+    shares = [
+        sparse.window_mask(FULL.large.latents, FULL.window_tile, window, 256, FULL.mask_block, "cpu")[1]
+        for window in FULL.windows
+    ]
+    assert shares == pytest.approx([0.54, 0.21, 0.13], abs=0.005)
+
+
+@pytest.mark.parametrize("offload", ["model", "sequential"])
+def test_a_named_mode_at_a_size_is_measured(loads_model: None, folder: Path, offload: str) -> None:
+    phase = Phases(TOY, TINY_CONFIGS, folder).named(f"{offload}+tiling at {TOY.small}")
+    record = run_here(phase)
+    assert (record["frames"], record["attention_backend"]) == (TOY.small.num_frames, "native")
+    assert record["seconds_per_step"] == pytest.approx(sum(record["step_seconds"][1:]) / 2)
+    assert all(stage["host_bytes"] > 10**8 for stage in record["stages"].values())
+
+
+@pytest.mark.parametrize("mode", ["no-such-mode", "auto"])
+def test_a_mode_that_is_none_is_the_error_of_its_phase(folder: Path, mode: str) -> None:
+    phase = Phases(TOY, TINY_CONFIGS, folder).named(f"{mode} at {TOY.small}")
+    error = do_here(phase.function, phase.task)["error"]
+    assert error["type"] == "ConfigError" and mode in error["message"]
+
+
+def test_real_weights_give_a_real_video(loads_model: None, tmp_path: Path) -> None:
+    phase = Phases(TOY, TINY_CONFIGS, tmp_path).real_video("tiny", tmp_path / "real.mp4")
+    record = run_here(phase)
+    assert (tmp_path / "real.mp4").is_file()
+    assert len(record["step_seconds"]) == load_model_config("tiny").defaults.num_inference_steps
+
+
+def test_a_card_is_imitated_by_torchs_limit_and_by_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    shares: list[float] = []
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: type("P", (), {"total_memory": 100 * GIB}))
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", shares.append)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda index: 5 * GIB)
+    with videos._memory_of({"device": "cuda", "limit_bytes": 15 * GIB}, {}):
+        assert torch.cuda.mem_get_info() == (10 * GIB - CUDA_CONTEXT, 15 * GIB)
+    assert shares == [(15 * GIB - CUDA_CONTEXT) / (100 * GIB)]
+
+
+# The phases of a real machine.
+
+
+@pytest.fixture(scope="module")
+def full() -> Iterator[ModelConfig]:
+    """The 13 B model's configs."""
+    with plans.without_weights(FULL_CONFIGS) as model:
+        yield model
+
+
+def test_phases_are_in_the_order_of_their_worth(full: ModelConfig) -> None:
+    found = Phases(FULL, FULL_CONFIGS, Path("/any")).others(full, H100)
+    names = [phase.name for phase in found]
+    assert names[:4] == ["attention", "blocks", "video", "compile"]
+    assert names.index("memory of 12 GB") < names.index("caches") < names.index("memory of 48 GB, fixed segments")
+    assert names[-1].endswith("at 1280x720x129") and "none+tiling at 512x320x61" in names
+    attention = found[0].task
+    assert attention["tokens"] == [10_496, 119_056]  # the model card's table, and 256 tokens of text
+
+
+def test_a_smaller_card_gets_its_fastest_exact_mode(full: ModelConfig) -> None:
+    sizes = FULL.sizes[::-1]
+    small, large = (plans.fastest_exact(full, Machine(round(gib * GIB), 128 * GIB), sizes) for gib in (15.6, 44.4))
+    assert small == (FULL.large, "group+tiling") and large == (FULL.large, "none+tiling")
+
+
+def test_streamed_modes_run_with_few_blocks(full: ModelConfig) -> None:
+    found = {phase.name: phase for phase in Phases(FULL, FULL_CONFIGS, Path("/any")).others(full, H100)}
+    assert found["memory of 16 GB"].task["blocks"]["transformer_blocks"] == 4
+    assert found["memory of 48 GB"].task["blocks"]["transformer_blocks"] == 20
+
+
+def test_a_machine_imitates_only_smaller_cards(full: ModelConfig) -> None:
+    found = Phases(FULL, FULL_CONFIGS, Path("/any")).others(full, Machine(round(15.7 * GIB), 64 * GIB))
+    assert [phase.name for phase in found if "fixed" not in phase.name and phase.name.startswith("memory")] == [
+        "memory of 16 GB",
+        "memory of 12 GB",
+    ]
+    assert next(phase for phase in found if phase.name == "video").task["mode"] == "group+tiling"
+
+
+def test_more_minutes_give_each_phase_more_time(dry_run: dict[str, Phase]) -> None:
+    phase = dry_run["attention"]
+    assert [phases.in_minutes(phase, minutes).limit_s / phase.limit_s for minutes in (5, 10, 30)] == [1, 1, 3]
+
+
+def test_a_phase_that_does_not_exist_is_refused(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"phase='atention': must be a phase that --list shows, or a mode and a size"):
+        Phases(TOY, TINY_CONFIGS, folder).named("atention")
 
 
 @pytest.mark.parametrize("text", ["512x320", "512x320x61s", "x"])
 def test_a_size_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="WIDTHxHEIGHTxFRAMES"):
-        trials.parse_video_size(text)
+        VideoSize.parse(text)
 
 
 def test_a_size_that_the_model_cannot_make_is_refused() -> None:
     with pytest.raises(InvalidRequestError, match="num_frames=18"):
-        trials.parse_video_size("512x320x18")
+        VideoSize.parse("512x320x18")
+
+
+def test_the_decode_is_held_against_the_tiles_that_were_used(full: ModelConfig) -> None:
+    size = VideoSize(512, 320, 17)
+    planned = plans.predict(full, H100, size, "model+tiling")
+    assert plans.predict(full, H100, size, "model+tiling", TILED.__dict__) == planned
+    smaller = plans.predict(full, H100, size, "model+tiling", Tiling(height=128, width=128, frames=8).__dict__)
+    for kind in ("gpu_bytes", "seconds"):
+        assert {stage for stage, value in smaller[kind].items() if value != planned[kind][stage]} == {"decode"}
+    assert smaller["gpu_bytes"]["decode"] < planned["gpu_bytes"]["decode"]
+
+
+def test_a_mode_that_is_unknown_has_no_prediction(full: ModelConfig) -> None:
+    assert plans.predict(full, H100, VideoSize(512, 320, 17), "no-such-mode") is None
+
+
+# Processes that die.
+
+
+def child(code: str, environment: dict[str, str] | None = None) -> apart.Child:
+    """A process that runs this code instead of a phase."""
+    phase = Phase("any", "any:any", 60, {"device": "cpu"}, environment or {})
+    return apart.Child(phase, [sys.executable, "-c", code])
+
+
+def test_a_killed_process_keeps_what_it_had_measured(starts_process: None) -> None:
+    process = child("import os; input(); os.kill(os.getpid(), 9)")
+    (process.folder / "record.json").write_text(json.dumps({"stage": "decode", "seconds_per_step": 2.5}))
+    record = process.run(60)
+    process.close()
+    assert record["seconds_per_step"] == 2.5
+    assert (record["error"]["stage"], record["error"]["type"]) == ("decode", "ProcessDied")
+    assert "SIGKILL" in record["error"]["message"]
+
+
+def test_a_process_that_hangs_is_ended_with_all_that_it_started(starts_process: None, tmp_path: Path) -> None:
+    code = "import subprocess, sys; p = subprocess.Popen(['sleep', '600']); print(p.pid, file=sys.stderr); p.wait()"
+    process = child(code)
+    record = process.run(3)
+    started = int((process.folder / "stderr.txt").read_text())
+    process.close()
+    assert record["error"]["message"] == "stopped after 3 s; more time: --minutes"
+    time.sleep(0.2)
+    state = Path(f"/proc/{started}/stat")
+    assert not state.exists() or state.read_text().rsplit(")", 1)[1].split()[0] == "Z"
+
+
+def test_the_last_line_of_a_dying_process_is_its_error(starts_process: None) -> None:
+    process = child("import sys; input(); print('first', file=sys.stderr); sys.exit('the driver is gone')")
+    record = process.run(60)
+    process.close()
+    assert record["error"]["message"] == "the process ended with exit code 1: the driver is gone"
+
+
+def test_a_phase_has_its_own_environment(starts_process: None) -> None:
+    code = "import os, sys; input(); sys.exit(os.environ['PYTORCH_ALLOC_CONF'] + os.environ['HF_HUB_OFFLINE'])"
+    process = child(code, {"PYTORCH_ALLOC_CONF": "expandable_segments:True"})
+    record = process.run(60)
+    process.close()
+    assert record["error"]["message"].endswith("expandable_segments:True1")
+
+
+def test_missing_weights_become_the_error_of_the_record(loads_model: None, folder: Path, tmp_path: Path) -> None:
+    phase = Phases(TOY, TINY_CONFIGS, tmp_path / "absent").named(f"none at {TOY.small}")
+    error = do_here(phase.function, phase.task)["error"]
+    assert "absent" in error["message"]
 
 
 # The report.
@@ -297,6 +395,7 @@ PREDICTED = {
     "gpu_bytes": {"load": 100, "encode": 100, "denoise": 200, "decode": 0},
     "host_bytes": {"load": 50},
     "seconds": {"encode": 1.0, "step": 2.0, "decode": 8.0},
+    "flops_per_step": 989 * 10**12 // 2,  # half a second of the H100's operations
 }
 MEASURED = {
     "stages": {
@@ -309,252 +408,174 @@ MEASURED = {
     "seconds_per_step": 1.0,
     "stage": None,
 }
-
-
-def entry(record: dict[str, Any], machine: Machine = H100) -> dict[str, Any]:
-    """A run whose steps need half a second of the H100's operations."""
-    return report.entry(Trial(VideoSize(512, 320, 17), "group+tiling", 989 * 10**12 // 2, PREDICTED), record, machine)
-
-
-def test_ratios_are_measured_by_predicted() -> None:
-    ratios = entry(MEASURED)["ratios"]
-    assert ratios["gpu_bytes"] == {"load": 1.1, "encode": 0.9, "denoise": 1.5, "decode": None}
-    assert ratios["host_bytes"] == {"load": 1.2, "encode": None, "denoise": None, "decode": None}
-    assert ratios["seconds"] == {"encode": 3.0, "step": 0.5, "decode": 0.5}
-
-
-def test_mfu_is_the_share_of_the_gpus_peak() -> None:
-    assert entry(MEASURED)["mfu"] == pytest.approx(0.5)
-
-
-@pytest.mark.parametrize(
-    "machine", [Machine(24 * GIB, None), Machine(None, 64 * GIB), Machine(1, None, find_gpu("t4"))]
-)
-def test_there_is_no_mfu_without_a_known_peak(machine: Machine) -> None:
-    assert entry(MEASURED, machine)["mfu"] is None
-
-
-def test_there_is_no_mfu_without_a_step() -> None:
-    assert entry({"error": {"type": "GpuMemoryError", "stage": "load", "message": "full"}})["mfu"] is None
-
-
 CARD = {
     "date": "2026-01-01T00:00:00+00:00",
-    "gpu": {
-        "name": "NVIDIA H100 80GB HBM3",
-        "memory_bytes": 80 * GIB,
-        "compute_capability": [9, 0],
-        "driver": "570.1",
-        "cuda": "12.8",
-    },
+    "gpu": {"name": "NVIDIA H100 80GB HBM3", "memory_bytes": 80 * GIB, "compute_capability": [9, 0]},
     "available_gpu_bytes": 79 * GIB,
     "cpu": {"model": "any", "cores": 8},
     "host_memory_bytes": 64 * GIB,
-    "versions": {"torch": "2", "diffusers": "0", "transformers": "5"},
+    "versions": {"torch": "2", "diffusers": "0"},
     "libraries": ["torchao"],
 }
 
 
-def test_the_table_of_a_gpu_has_its_figures_and_fits_80_columns() -> None:
-    content = report.start(CARD, {}, {})
-    failed = {"error": {"type": "GpuMemoryError", "stage": "denoise", "message": "word " * 100}}
-    content["runs"] = [entry(MEASURED), entry(failed)]
-    content["attention"] = {
-        "heads": 24,
-        "head_dim": 128,
-        "problems": {"flash": "not installed " * 20},
-        "rows": [
-            {"tokens": 119056, "kernel": "native, masked", "milliseconds": 1234.5, "tflops": 130.0},
-            {"tokens": 119056, "kernel": "native_cudnn", "error": "broken " * 20},
-        ],
-    }
+@pytest.fixture
+def content(full: ModelConfig, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A report of a measured mode, a failed phase and a phase that did not run."""
+    monkeypatch.setattr(report, "predict", lambda *_: dict(PREDICTED))
+    found = report.start(CARD, {})
+    mode = Phases(FULL, FULL_CONFIGS, folder).named("group+tiling at 512x320x61")
+    report.add(found, mode, MEASURED, 21.0, full, H100)
+    broken = Phase("attention", "kernels:compare", 60, {"device": "cuda"})
+    rows = [
+        {"tokens": 119056, "kernel": "native", "milliseconds": 1234.5},
+        {"kernel": "flash", "error": "broken " * 40},
+    ]
+    failure = {"type": "GpuMemoryError", "stage": "denoise", "message": "word " * 100}
+    report.add(found, broken, {"rows": rows, "error": failure}, 3.0, full, H100)
+    report.skip(found, [Phase("caches", "offload:skip_steps", 60, {})], "no time left of 10 minutes")
+    return found
+
+
+def test_ratios_are_measured_by_predicted(content: dict[str, Any]) -> None:
+    (run,) = content["runs"]
+    assert run["ratios"]["gpu_bytes"] == {"load": 1.1, "encode": 0.9, "denoise": 1.5, "decode": None}
+    assert run["ratios"]["host_bytes"] == {"load": 1.2, "encode": None, "denoise": None, "decode": None}
+    assert run["ratios"]["seconds"] == {"encode": 3.0, "step": 0.5, "decode": 0.5}
+
+
+def test_the_format_is_read_as_the_one_before(content: dict[str, Any]) -> None:
+    """As ``tests/planner/test_planner_measured.py`` reads the results of an H100."""
+    before = json.loads((ROOT / "benchmarks/results/nvidia-h100-80gb-hbm3-512x320x61.json").read_text())
+    (run,) = content["runs"]
+    assert run.keys() == before["runs"][0].keys()
+    assert (run["size"], run["mode"]) == ("512x320x61", "group+tiling")
+    assert content["attention"]["rows"][0]["tokens"] == 119056
+
+
+def test_mfu_is_the_share_of_the_gpus_peak() -> None:
+    assert report.model_flops_utilisation(989 * 10**12 // 2, 1.0, H100) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("machine", [Machine(24 * GIB, None), CPU, Machine(1, None, find_gpu("t4"))])
+def test_there_is_no_mfu_without_a_known_peak(machine: Machine) -> None:
+    assert report.model_flops_utilisation(10**12, 1.0, machine) is None
+
+
+def test_the_table_has_what_was_measured_what_failed_and_what_did_not_run(content: dict[str, Any]) -> None:
     text = report.as_text(content)
-    assert max(map(len, text.splitlines())) <= 80
-    rows = [line.split() for line in text.splitlines() if line.startswith("group+tiling")]
-    measured, failure, ratios, _ = rows
-    assert failure[-2:] == ["-", "!"]
-    assert measured[-5:] == ["9.00", "3.00", "1.00", "4.00", "50%"]
-    assert ratios[1:] == ["1.10", "0.90", "1.50", "-", "3.00", "0.50", "0.50"]
-    assert "! group+tiling: GpuMemoryError in the stage denoise: word" in text
+    assert max(map(len, text.splitlines())) <= 120
+    assert "1 s a step, group+tiling" in text
+    assert "! GpuMemoryError in the stage denoise: word" in text
+    assert "119056  native  1234" in text and "  flash: broken" in text
+    assert "not run, no time left of 10 minutes:\n  caches" in text
+    assert [phase["name"] for phase in report.failures(content)] == ["attention"]
 
 
-def test_the_file_is_named_by_the_gpu() -> None:
-    assert card.file_name(CARD) == "nvidia-h100-80gb-hbm3.json"
-
-
-def test_the_plan_is_for_the_machine_of_the_card() -> None:
-    machine = card.machine_of(json.loads(json.dumps(CARD)))
-    assert (machine.gpu.name, machine.gpu.compute_capability) == ("h100", (9, 0))
-    assert (machine.gpu_memory_bytes, machine.host_memory_bytes) == (79 * GIB, 64 * GIB)
-    assert machine.libraries == {"torchao"}
+def test_the_file_is_named_by_the_gpu_and_the_plan_is_for_the_machine_of_the_card() -> None:
+    assert plans.file_name(CARD) == "nvidia-h100-80gb-hbm3.json"
+    machine = plans.machine_of(json.loads(json.dumps(CARD)))
+    assert (machine.gpu.name, machine.gpu_memory_bytes, machine.libraries) == ("h100", 79 * GIB, {"torchao"})
 
 
 # The whole check.
 
 
-@dataclass(frozen=True)
-class Check:
-    """One run of the script: its exit code, its file and what it printed."""
+class Stand:
+    """Stands in for ``apart.Child``: the card is described in this process; other phases return what they are given."""
 
-    code: int
-    content: dict[str, Any]
-    printed: str
-    work_dir: Path
+    records: dict[str, Any]
 
+    def __init__(self, phase: Phase):
+        self.phase = phase
 
-@pytest.fixture(scope="module")
-def architecture(configs: checkpoint.Configs, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built-in model's config as a file."""
-    path = tmp_path_factory.mktemp("architecture") / "tiny.json"
-    path.write_text(json.dumps(configs))
-    return path
+    def run(self, timeout_s: float) -> dict[str, Any]:
+        """The record; raises it if it is an error."""
+        found = self.records.get(self.phase.name, {"card": CARD | {"gpu": None, "available_gpu_bytes": None}})
+        if isinstance(found, BaseException):
+            raise found
+        return dict(found)
 
-
-def options(architecture: Path, folder: Path) -> list[str]:
-    """The script's options for a trial on a CPU."""
-    where = ["--work-dir", str(folder / "work"), "--output", str(folder / "results.json")]
-    return ["--device", "cpu", "--architecture", str(architecture), "--size", str(SIZE), "--steps", "2", *where]
+    def close(self) -> None:
+        """Nothing."""
 
 
-def do_here(task: dict[str, Any]) -> dict[str, Any]:
-    """What ``apart.run`` returns, without starting a process, which takes longer than most toy-size tasks."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "task.json"
-        path.write_text(json.dumps(task))
-        apart.do(path)
-        path.unlink()
-        (record,) = Path(folder).iterdir()
-        return json.loads(record.read_text())
+def options(tmp_path: Path, *more: str) -> list[str]:
+    """Those of a dry run."""
+    return ["--dry-run", "--work-dir", str(tmp_path / "work"), "--output", str(tmp_path / "results.json"), *more]
 
 
-@pytest.fixture(scope="module")
-def checked(starts_process: None, architecture: Path, tmp_path_factory: pytest.TempPathFactory) -> Check:
-    """Two modes, of which the first cannot be measured; the second is, in a separate process."""
-    folder, printed, run_apart = tmp_path_factory.mktemp("checked"), io.StringIO(), apart.run
-
-    def run(task: dict[str, Any], timeout_s: float) -> dict[str, Any]:
-        return run_apart(task, timeout_s) if task.get("mode") == "group+tiling" else do_here(task)
-
-    with contextlib.redirect_stdout(printed), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(apart, "run", run)
-        code = command.main([*options(architecture, folder), "--mode", "no-such-mode", "--mode", "group+tiling"])
-    content = json.loads((folder / "results.json").read_text())
-    return Check(code, content, printed.getvalue(), folder / "work")
+def check(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, records: dict[str, Any], *more: str) -> tuple[int, Any]:
+    """Exit code and file of a dry run whose phases return these records."""
+    monkeypatch.setattr(apart, "Child", Stand)
+    monkeypatch.setattr(Stand, "records", {"weights": {}} | records, raising=False)
+    code = command.main(options(tmp_path, *more))
+    return code, json.loads((tmp_path / "results.json").read_text())
 
 
-def test_a_mode_that_fails_is_an_entry_with_its_error_and_the_others_continue(checked: Check) -> None:
-    failed, measured = checked.content["runs"]
-    assert failed["error"]["type"] == "ConfigError"
-    assert "no-such-mode" in failed["error"]["message"]
-    assert measured["error"] is None
-    assert checked.code == 1
-
-
-def test_a_measured_mode_has_every_field(checked: Check) -> None:
-    run = checked.content["runs"][1]
-    measured = run["measured"]
-    assert (run["size"], run["mode"]) == (str(SIZE), "group+tiling")
-    assert set(measured["stages"]) == {"load", "encode", "denoise", "decode"}
-    assert all(stage["seconds"] > 0 and stage["host_bytes"] > 10**8 for stage in measured["stages"].values())
-    assert (len(measured["step_seconds"]), measured["frames"]) == (2, SIZE.num_frames)
-    assert measured["attention_backend"] == "native"
-    assert measured["tiling"] == TILED.__dict__
-    assert all(ratio > 0 for ratio in run["ratios"]["host_bytes"].values())
-
-
-def test_there_is_no_mfu_on_a_cpu(checked: Check) -> None:
-    assert [run["mfu"] for run in checked.content["runs"]] == [None, None]
-
-
-def test_the_file_has_the_machine_card(checked: Check) -> None:
-    found = checked.content["card"]
-    assert found["gpu"] is None
-    assert found["cpu"]["cores"] == os.cpu_count()
-    assert found["versions"]["torch"] == torch.__version__
-    assert found["date"][:2] == "20"
-
-
-def test_kernels_are_compared_with_the_masked_one(checked: Check) -> None:
-    found = checked.content["attention"]
-    assert (found["heads"], found["head_dim"]) == (4, 32)
-    assert [(row["tokens"], row["kernel"]) for row in found["rows"]] == [
-        (SIZE.tokens, "native"),
-        (SIZE.tokens, "native, masked"),
-    ]
-    assert all(row["tflops"] > 0 for row in found["rows"])
-    assert found["problems"]["flash_3"] == "needs a CUDA device"
-
-
-def test_the_table_is_printed(checked: Check) -> None:
-    assert "group+tiling" in checked.printed
-    assert "! no-such-mode: ConfigError" in checked.printed
-    assert max(map(len, checked.printed.splitlines())) <= 80
-
-
-def test_the_random_checkpoint_is_deleted_at_the_end(checked: Check) -> None:
-    assert list(checked.work_dir.iterdir()) == []
-
-
-def test_an_interruption_keeps_what_was_measured_and_the_checkpoint_if_asked(
-    architecture: Path,
-    folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def test_the_command_runs_phases_in_processes(
+    starts_process: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A stand-in starts the processes here: it copies the checkpoint and is interrupted at the second mode."""
+    assert command.main(options(tmp_path, "--minutes", "60", "--phase", "attention")) == 0
+    content = json.loads((tmp_path / "results.json").read_text())
+    outcomes = [(phase["name"], phase["outcome"]) for phase in content["phases"]]
+    assert outcomes == [("card", "ran"), ("weights", "ran"), ("attention", "ran")]
+    assert content["card"]["gpu"] is None and content["copies"]["rows"] and content["attention"]["rows"]
+    assert capsys.readouterr().out == (tmp_path / "results.txt").read_text()
+    assert list((tmp_path / "work").iterdir()) == []
 
-    def run(task: dict[str, Any], timeout_s: float) -> dict[str, Any]:
-        if task["kind"] == "card":
-            return CARD | {"gpu": None, "available_gpu_bytes": None}
-        if task["kind"] == "weights":
-            shutil.copytree(folder, task["folder"], dirs_exist_ok=True)
-        if task.get("mode") == "model":
-            raise KeyboardInterrupt
-        return {"seconds_per_step": 1.5} if task["kind"] == "mode" else {}
 
-    monkeypatch.setattr(apart, "run", run)
-    code = command.main([*options(architecture, tmp_path), "--mode", "none", "--mode", "model", "--keep"])
+def test_a_phase_that_fails_is_recorded_and_the_others_continue(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    error = {"error": {"type": "ProcessDied", "stage": None, "message": "gone"}}
+    names = ("--phase", "attention", "--phase", "blocks")
+    code, content = check(monkeypatch, tmp_path, {"attention": error, "blocks": {"rows": []}}, *names)
+    assert code == 1
+    assert [phase["outcome"] for phase in content["phases"]] == ["ran", "ran", "failed", "ran"]
+
+
+def test_phases_that_no_time_is_left_for_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    code, content = check(monkeypatch, tmp_path, {}, "--minutes", "0.1")
+    assert code == 0
+    skipped = [phase["name"] for phase in content["phases"] if phase["outcome"] == "not run"]
+    assert skipped[:3] == ["weights", "attention", "blocks"]
+    assert content["phases"][-1]["why"] == "no time left of 0.1 minutes (--minutes)"
+
+
+def test_real_weights_are_measured_right_after_the_first_phase(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    records = {"attention": {"rows": []}, "real video": {"frames": 5}}
+    _, content = check(monkeypatch, tmp_path, records, "--model", "tiny", "--phase", "attention")
+    assert [phase["name"] for phase in content["phases"]] == ["card", "weights", "attention", "real video"]
+    assert content["runs"] == []  # which are of random weights
+
+
+def test_an_interruption_keeps_what_was_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = {"attention": {"rows": [{"kernel": "native"}]}, "blocks": KeyboardInterrupt()}
+    code, content = check(monkeypatch, tmp_path, records, "--phase", "attention", "--phase", "blocks")
     assert code == 130
     assert "the results so far are in" in capsys.readouterr().err
-    content = json.loads((tmp_path / "results.json").read_text())
-    assert [run["measured"] for run in content["runs"]] == [{"seconds_per_step": 1.5}]
-    (kept,) = (tmp_path / "work").iterdir()
-    assert missing_files(kept) == []
+    assert content["attention"]["rows"] == [{"kernel": "native"}]
 
 
-def test_a_complete_checkpoint_is_used_again_and_another_is_written_anew(
-    configs: checkpoint.Configs, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    written: list[str] = []
-
-    def run(task: dict[str, Any], timeout_s: float) -> dict[str, Any]:
-        shutil.copytree(folder, task["folder"], dirs_exist_ok=True)
-        written.append(task["folder"])
-        return {}
-
-    monkeypatch.setattr(apart, "run", run)
-    first = checkpoint.provide(tmp_path, configs, ignore, 60)
-    assert checkpoint.provide(tmp_path, configs, ignore, 60) == first
-    assert len(written) == 1
-    next((first / "transformer").glob("*-00002-of-*.safetensors")).unlink()
-    checkpoint.provide(tmp_path, configs, ignore, 60)
-    assert len(written) == 2
-    assert missing_files(first) == []
-
-
-def test_results_are_not_overwritten_unasked(
-    architecture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_results_are_not_overwritten_unasked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "results.json").write_text("precious")
-    assert command.main(options(architecture, tmp_path)) == 2
+    assert command.main(options(tmp_path)) == 2
     assert "--overwrite" in capsys.readouterr().err
     assert (tmp_path / "results.json").read_text() == "precious"
 
 
-def test_a_single_step_is_refused(architecture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main([*options(architecture, tmp_path), "--steps", "1"]) == 2
-    assert "steps=1: must be at least 2" in capsys.readouterr().err
+def test_no_minutes_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(options(tmp_path, "--minutes", "0")) == 2
+    assert "minutes=0: must be above 0" in capsys.readouterr().err
+
+
+def test_a_disk_that_is_too_small_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10**9}))
+    with pytest.raises(ConfigError, match=r"1\.0 GB of disk are free, .* needs 5\.0 GB; .*--work-dir"):
+        command._prepare_folder(tmp_path, command.DISK_BYTES)
 
 
 def test_without_a_gpu_the_script_refuses_in_one_line(
@@ -567,6 +588,11 @@ def test_without_a_gpu_the_script_refuses_in_one_line(
     assert printed.out == ""
     assert printed.err.startswith("error: device='cuda': ")
     assert printed.err.count("\n") == 1
+
+
+def test_a_process_without_a_task_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+    assert apart.wait_and_do(tmp_path / "absent.json") == 0
 
 
 def test_the_script_is_executable() -> None:

@@ -1,6 +1,6 @@
-"""Implementation of ``scripts/gpu_check``: a random checkpoint, measurements in child processes, one JSON file per GPU.
+"""Implementation of ``scripts/gpu_check``: phases in processes, from the most to the least important, one JSON file.
 
-``command`` controls the work, ``checkpoint`` manages the random weights, ``trials`` selects the measurements and their
-predictions, and ``report`` writes the file and the tables. ``apart`` starts the processes that run ``card``,
-``weights``, ``kernels`` and ``measure``.
+``command`` runs the ``phases`` within the given minutes, ``apart`` starts their processes, ``plans`` has the planner's
+predictions, and ``report`` writes the file and the table. The other modules are the work of the phases, in their
+processes: ``card``, ``checkpoint`` (random weights), ``kernels``, ``sparse``, ``variants``, ``offload`` and ``videos``.
 """

@@ -1,14 +1,16 @@
-"""Runs tasks in child processes, so that a crash, a hang or a lack of memory affects only one task.
+"""Runs phases in child processes, so that a crash, a hang or a lack of memory affects only one phase.
 
-A task is a JSON file, and so is its record, which the process updates during the work: results from before its death
-are kept.
+A process imports the libraries while the phase before it runs, and begins when it gets its task. The task is a JSON
+file, and so is its record, which the process updates during the work: results from before its death are kept.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,59 +22,75 @@ from hunyuan_local.durable import replacing
 from hunyuan_local.errors import HunyuanLocalError
 from hunyuan_local.supervision import exit_in_words
 
+from .phases import Phase
+
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "gpu_check"
-# Kinds of tasks; each function takes the task, the record to fill, and a function that saves the record.
-_KINDS = {
-    "card": "card:describe",
-    "attention": "kernels:compare",
-    "copies": "copies:measure",
-    "mode": "measure:measure",
-    "weights": "weights:write",
-}
-_RECORD = "record.json"
+_SLOW = ("videos", "offload", "kernels")  # import the libraries
+_RECORD, _TASK, _BEGIN = "record.json", "task.json", b"begin\n"
 
 
-def run(task: dict[str, Any], timeout_s: float) -> dict[str, Any]:
-    """Run a task in another process; if the record is incomplete, its ``error`` has the reason.
+class Child:
+    """The process of one phase, from its start on; close it in any case."""
 
-    Args:
-        task: ``kind``, ``device``, and the arguments of that kind.
-        timeout_s: time limit after which the process is killed.
-    """
-    # Nothing is downloaded: no weights, kernels or tokenizers.
-    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
-    if task["device"] == "cpu":
-        environment["CUDA_VISIBLE_DEVICES"] = ""
-    with tempfile.TemporaryDirectory(prefix="gpu-check-") as folder:
-        path = Path(folder) / "task.json"
-        path.write_text(json.dumps(task))
-        return collect([sys.executable, str(SCRIPT), "--task", str(path)], Path(folder), timeout_s, environment)
-
-
-def collect(command: list[str], folder: Path, timeout_s: float, environment: dict[str, str]) -> dict[str, Any]:
-    """Run a command and read its record; if it died, the record has that as its error."""
-    with (folder / "stderr.txt").open("w+", errors="replace") as stderr:
-        try:
-            done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr, timeout=timeout_s,
-                env=environment,
+    def __init__(self, phase: Phase, command: list[str] | None = None):
+        self.phase = phase
+        self._folder = tempfile.TemporaryDirectory(prefix="gpu-check-")
+        self.folder = Path(self._folder.name)
+        # Nothing is downloaded: no weights, kernels or tokenizers.
+        environment = os.environ | {"HF_HUB_OFFLINE": "1"} | phase.environment
+        if phase.task["device"] == "cpu":
+            environment["CUDA_VISIBLE_DEVICES"] = ""
+        with (self.folder / "stderr.txt").open("wb") as stderr:
+            self._process = subprocess.Popen(
+                command or [sys.executable, str(SCRIPT), "--task", str(self.folder / _TASK)],
+                stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=stderr, env=environment,
+                start_new_session=True,
             )  # fmt: skip
-            death = None if done.returncode == 0 else f"the process {exit_in_words(done.returncode)}"
+
+    def run(self, timeout_s: float) -> dict[str, Any]:
+        """Run the phase and return its record; if the process failed, the record's ``error`` has the reason."""
+        (self.folder / _TASK).write_text(json.dumps({"function": self.phase.function} | self.phase.task))
+        death: str | None = None
+        try:
+            self._process.communicate(_BEGIN, timeout=timeout_s)
+            if self._process.returncode != 0:
+                death = f"the process {exit_in_words(self._process.returncode)}"
         except subprocess.TimeoutExpired:
-            death = f"took longer than {timeout_s / 60:g} minutes and was stopped (--timeout)"
-        stderr.seek(0)
-        said = [line.rstrip() for line in stderr if line.strip()]
-    path = folder / _RECORD
-    record = json.loads(path.read_text()) if path.is_file() else {}
-    if death is not None and not record.get("error"):
-        record["error"] = {"type": "ProcessDied", "stage": record.get("stage"), "message": death}
-    if record.get("error"):
-        print("\n".join(f"    | {line[:200]}" for line in said[-12:]), file=sys.stderr)
-    return record
+            death = f"stopped after {timeout_s:.0f} s; more time: --minutes"
+            self._kill()
+        path = self.folder / _RECORD
+        record: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+        if death is not None and not record.get("error"):
+            said = (self.folder / "stderr.txt").read_text(errors="replace").strip().splitlines()
+            message = death if death.startswith("stopped") or not said else f"{death}: {said[-1][:300]}"
+            record["error"] = {"type": "ProcessDied", "stage": record.get("stage"), "message": message}
+        return record
+
+    def close(self) -> None:
+        """End the process and what it started, and delete its files."""
+        self._kill()
+        self._folder.cleanup()
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        if self._process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
+
+
+def wait_and_do(path: Path) -> int:
+    """Main function of the child process: import the libraries, wait for the task, run it; return the exit code."""
+    for module in _SLOW:
+        importlib.import_module(f".{module}", __package__)
+    if sys.stdin.buffer.readline() != _BEGIN:
+        return 0  # the parent has ended, or its time is over
+    return do(path)
 
 
 def do(path: Path) -> int:
-    """Main function of the child process: run the task in this file and record it; return the exit code."""
+    """Run the task in this file and record it next to it; return the exit code."""
     task = json.loads(path.read_text())
     record: dict[str, Any] = {}
 
@@ -80,7 +98,7 @@ def do(path: Path) -> int:
         with replacing(path.with_name(_RECORD)) as partial:
             partial.write_text(json.dumps(record))
 
-    module, function = _KINDS[task["kind"]].split(":")
+    module, function = task["function"].split(":")
     try:
         getattr(importlib.import_module(f".{module}", __package__), function)(task, record, save)
     except Exception as error:  # any error is a result about this machine

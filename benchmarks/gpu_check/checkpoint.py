@@ -1,130 +1,140 @@
-"""A random checkpoint in diffusers' layout, which the package loads like a real one.
+"""Random weights at full size without a checkpoint of full size: one block of each kind on disk, repeated when loaded.
 
-Manages its folder, completeness and size; ``weights`` writes it in a separate process. Does not need torch.
+The package loads the small checkpoint like a real one, quantization included; ``repeated`` then copies the block as
+often as the model has it. Speed and memory depend on the values of weights only in that they must not be zero.
 """
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
-import json
+import contextlib
+import copy
+import functools
+import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
-from hunyuan_local.config import ModelConfig, configs_dir, load_model_config
-from hunyuan_local.errors import ConfigError, ModelLoadError
-from hunyuan_local.planner.checkpoint import COMPONENTS, read_architecture
+import torch
+from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
+from safetensors.torch import save_file
+from transformers import CLIPTextConfig, CLIPTextModel, LlamaConfig, LlamaModel
+
+from hunyuan_local.config import load_model_config
+from hunyuan_local.pipeline.loading import loader
+from hunyuan_local.planner.checkpoint import COMPONENTS
 from hunyuan_local.planner.modes import DTYPES
-from hunyuan_local.planner.weights import store
-from hunyuan_local.weights.files import missing_files
+from hunyuan_local.weights.files import MODEL_INDEX
 
-from . import apart
-
-# Content of each component's config.json, by component.
-Configs = dict[str, dict[str, Any]]
-
-FULL_SIZE = configs_dir() / "architectures" / "hunyuan-video.json"
-STORED = DTYPES["cuda"]  # precisions of the real checkpoint
-SHARD_BYTES = 5_000_000_000
-SPARE_BYTES = 1_000_000_000
-
-
-def read_configs(path: Path) -> Configs:
-    """Read the components' configs from a JSON file such as ``FULL_SIZE``.
-
-    Raises:
-        ModelLoadError: the file is unreadable, or a component is missing.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return {name: dict(content[name]) for name in COMPONENTS}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelLoadError(
-            f"architecture={str(path)!r}: must be a JSON file with the config.json of {', '.join(COMPONENTS)}; "
-            f"{type(error).__name__}: {error}"
-        ) from error
+# Setting of a component's config: the list of its blocks.
+_BLOCKS = {
+    "num_layers": "transformer_blocks",
+    "num_single_layers": "single_transformer_blocks",
+    "num_hidden_layers": "layers",
+}
+# Components whose blocks are repeated; the others are written whole.
+_REPEATED = ("transformer", "text_encoder")
+_STORED = DTYPES["cuda"]  # precisions of the real checkpoint
+_COPIED = ("scheduler", "tokenizer", "tokenizer_2")
 
 
-def model_config(folder: Path) -> ModelConfig:
-    """The 13 B model's config with a random checkpoint instead of its weights, and without a licence to accept."""
-    tiny = load_model_config("tiny")  # the checkpoint has its tokenizers
-    return load_model_config("hunyuan-video").model_copy(
-        update={"model_id": str(folder), "prompt_template": tiny.prompt_template, "licence": None}
-    )
+def write(task: dict[str, Any], record: dict[str, Any], save: Callable[[], None]) -> None:
+    """Fill a folder with a checkpoint of one block of each kind; the same configs and libraries give the same numbers.
 
-
-@contextmanager
-def without_weights(configs: Configs) -> Iterator[ModelConfig]:
-    """A model with configs but no weights, which is enough to plan."""
-    with tempfile.TemporaryDirectory(prefix="gpu-check-") as name:
-        for component, content in configs.items():
-            (Path(name) / component).mkdir()
-            (Path(name) / component / "config.json").write_text(json.dumps(content))
-        yield model_config(Path(name))
-
-
-def bytes_on_disk(configs: Configs) -> int:
-    """Bytes of the weights."""
-    with without_weights(configs) as model:
-        architecture = read_architecture(model)
-    return sum(store(getattr(architecture, name), STORED[name]).total for name in COMPONENTS)
-
-
-def provide(work_dir: Path, configs: Configs, on_note: Callable[[str], None], timeout_s: float) -> Path:
-    """Return the folder of a random checkpoint, and write the checkpoint unless a complete one exists.
+    The index, the scheduler's settings and the tokenizers are those of the built-in checkpoint, whose token ids are
+    all in range.
 
     Args:
-        work_dir: parent of the folder.
-        configs: configs of the components.
-        on_note: called with progress messages.
-        timeout_s: time limit for writing.
-
-    Raises:
-        ConfigError: the disk is too small, or the checkpoint cannot be written.
+        task: ``folder``, and ``configs`` by component.
+        record: gets ``rows`` with the parameters of each component on disk.
+        save: saves the current record.
     """
-    folder = work_dir / f"random-{_key(configs)}"
-    if folder.is_dir() and not missing_files(folder):
-        on_note(f"using the random checkpoint in {folder}")
-        return folder
-    partial = folder.with_suffix(".partial")
-    for leftover in (folder, partial):
-        shutil.rmtree(leftover, ignore_errors=True)
-    size = bytes_on_disk(configs)
-    try:
-        partial.mkdir(parents=True)
-        _check_disk(work_dir, size)
-        on_note(f"writing a random checkpoint of {size / 1e9:.1f} GB to {folder}")
-        task = {"kind": "weights", "device": "cpu", "folder": str(partial), "configs": configs}
-        error = apart.run(task | {"shard_bytes": SHARD_BYTES}, timeout_s).get("error")
-        if error:
-            raise ConfigError(
-                f"work_dir={str(work_dir)!r}: the random checkpoint cannot be written: {error['message']}"
-            )
-        partial.rename(folder)
-    except OSError as error:
-        raise ConfigError(
-            f"work_dir={str(work_dir)!r}: cannot be written: {error}; choose another folder (--work-dir)"
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return folder
+    folder, tiny = Path(task["folder"]), load_model_config("tiny").folder
+    folder.mkdir(parents=True)
+    shutil.copy(tiny / MODEL_INDEX, folder)
+    for name in _COPIED:
+        shutil.copytree(tiny / name, folder / name)
+    record["rows"] = []
+    for name in COMPONENTS:
+        model = on_meta(name, task["configs"][name] | (one_block(task["configs"][name]) if name in _REPEATED else {}))
+        write_component(model, _STORED[name], folder / name)
+        count = sum(parameter.numel() for parameter in model.parameters())
+        record["rows"].append({"component": name, "parameters on disk": count})
+        save()
 
 
-def _key(configs: Configs) -> str:
-    """Hash of everything that determines the content of the files."""
-    versions = [importlib.metadata.version(name) for name in ("torch", "diffusers", "transformers")]
-    facts = json.dumps([configs, SHARD_BYTES, STORED, versions], sort_keys=True)
-    return hashlib.sha256(facts.encode()).hexdigest()[:12]
+def one_block(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings for one block of each kind."""
+    return {setting: 1 for setting in _BLOCKS if setting in config}
 
 
-def _check_disk(work_dir: Path, size: int) -> None:
-    free, needed = shutil.disk_usage(work_dir).free, size + SPARE_BYTES
-    if free < needed:
-        raise ConfigError(
-            f"work_dir={str(work_dir)!r}: {free / 1e9:.1f} GB of disk are free, but the random checkpoint needs "
-            f"{needed / 1e9:.1f} GB; free some space, or choose a folder on another disk (--work-dir)"
-        )
+@contextlib.contextmanager
+def repeated(counts: dict[str, int]) -> Iterator[None]:
+    """Inside, the package's loader repeats blocks right after reading them, before it places them on devices.
+
+    Args:
+        counts: by the name of the list of blocks, such as ``transformer_blocks``.
+    """
+    read = loader._read
+
+    def read_and_repeat(component: str, *args: Any, **options: Any) -> torch.nn.Module:
+        return repeat_blocks(read(component, *args, **options), counts if component in _REPEATED else {})
+
+    with mock.patch.object(loader, "_read", read_and_repeat):
+        yield
+
+
+def repeat_blocks(module: torch.nn.Module, counts: dict[str, int]) -> torch.nn.Module:
+    """Append copies of the first block of each list until it has the given length; returns the module."""
+    for name, count in counts.items():
+        blocks = getattr(module, name, None)
+        if blocks is None:
+            continue
+        blocks.extend(copy.deepcopy(blocks[0]) for _ in range(count - len(blocks)))
+        if name == "layers":  # Llama's: its cache of keys and values has an entry per layer
+            module.config.num_hidden_layers = count
+            for index, layer in enumerate(blocks):
+                layer.self_attn.layer_idx = index
+    return module
+
+
+def on_meta(component: str, config: dict[str, Any]) -> torch.nn.Module:
+    """A component of the real class on the meta device, without memory for its weights."""
+    with torch.device("meta"):
+        if component == "transformer":
+            return HunyuanVideoTransformer3DModel.from_config(config)
+        if component == "vae":
+            return AutoencoderKLHunyuanVideo.from_config(config)
+        if component == "text_encoder":
+            return LlamaModel(LlamaConfig.from_dict(config))
+        return CLIPTextModel(CLIPTextConfig.from_dict(config))
+
+
+def write_component(model: torch.nn.Module, precision: str, folder: Path) -> None:
+    """Write config and random weights to one file with the name that the component's library uses."""
+    if isinstance(model, HunyuanVideoTransformer3DModel | AutoencoderKLHunyuanVideo):
+        model.save_config(folder)
+        file = "diffusion_pytorch_model.safetensors"
+    else:
+        model.config.architectures = [type(model).__name__]
+        model.config.save_pretrained(folder)
+        file = "model.safetensors"
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    draw = functools.partial(_draw, getattr(torch, precision))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        drawn = dict(zip(shapes, pool.map(draw, shapes, shapes.values(), range(len(shapes))), strict=True))
+    save_file(drawn, folder / file, metadata={"format": "pt"})
+
+
+def _draw(dtype: torch.dtype, name: str, shape: torch.Size, seed: int) -> torch.Tensor:
+    """Ones for norm weights, the only one-dimensional weights; otherwise normally distributed around zero.
+
+    The deviation is ``1 / sqrt(inputs)``, so that a layer keeps the size of its inputs: frames are not constant.
+    """
+    if len(shape) == 1 and name.endswith("weight"):
+        return torch.ones(shape, dtype=dtype)
+    generator = torch.Generator().manual_seed(seed)
+    inputs = shape[1:].numel() if len(shape) > 1 else 2500  # a deviation of 0.02 for biases
+    return torch.empty(shape, dtype=dtype).normal_(0, inputs**-0.5, generator=generator)

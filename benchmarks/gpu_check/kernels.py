@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,10 +12,11 @@ from hunyuan_local.config.kernels import EXACT, INEXACT
 from hunyuan_local.pipeline.attention.kernel_choice import find_problem
 from hunyuan_local.pipeline.attention.kernels import attend
 
+from .timing import median_seconds
+
 MASKED = "native, masked"
 # Number of padding tokens that a short prompt leaves of the text's 256.
 _PADDING = 200
-_CALLS, _MOST_SECONDS = 5, 20.0
 
 
 def compare(task: dict[str, Any], record: dict[str, Any], save: Callable[[], None]) -> None:
@@ -62,17 +61,4 @@ def _time(kernel: str, shape: tuple[int, int, int, int], device: str, dtype: tor
         mask = torch.ones(1, 1, 1, shape[1], device=device, dtype=torch.bool)
         mask[..., -_PADDING:] = False
     call = functools.partial(attend, "native" if mask is not None else kernel, query, key, value, mask)
-    _timed(call, device)
-    seconds: list[float] = []
-    while len(seconds) < _CALLS and sum(seconds) < _MOST_SECONDS:
-        seconds.append(_timed(call, device))
-    return statistics.median(seconds)
-
-
-def _timed(call: Callable[[], torch.Tensor], device: str) -> float:
-    synchronise = torch.cuda.synchronize if device == "cuda" else lambda: None
-    synchronise()
-    began = time.perf_counter()
-    call()
-    synchronise()
-    return time.perf_counter() - began
+    return median_seconds(call, device)

@@ -10,7 +10,7 @@ import json
 import shutil
 from pathlib import Path
 
-from gpu_check.weights import on_meta, write_component
+from gpu_check.checkpoint import on_meta, write_component
 
 from hunyuan_local.config import load_model_config
 
@@ -34,6 +34,6 @@ def provide(work_dir: Path, changes: dict[str, object] = CHANGES) -> Path:
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(tiny, partial, ignore=shutil.ignore_patterns("transformer"))
     config = json.loads((tiny / "transformer" / "config.json").read_text()) | changes
-    write_component(on_meta("transformer", config), "float32", partial / "transformer", shard_bytes=10**10)
+    write_component(on_meta("transformer", config), "float32", partial / "transformer")
     partial.rename(folder)
     return folder
