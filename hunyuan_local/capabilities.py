@@ -20,9 +20,6 @@ ALL_FIELDS = frozenset(GenerationRequest.model_fields)
 # Handled before a target sees the request, so no target can lose them.
 SETTLED_HERE = frozenset({"rewrite", "original_prompt"})
 
-# Refused, not lost: without its image a video is another one.
-IMAGE_FIELDS = frozenset({"image", "image_fit"})
-
 
 class Capabilities(BaseModel):
     """The limits of one target; ranges include both ends.
@@ -32,11 +29,13 @@ class Capabilities(BaseModel):
         sizes: supported (width, height) pairs in pixels; None supports every valid size.
         steps: range of denoising steps.
         frames: range of the number of frames, both ends 4k+1; None if the target does not declare one.
+        frame_counts: supported numbers of frames, if the target has only these; otherwise empty.
         seeds: range of seeds; a request without a seed gets a random one from it.
         prompt_characters: maximum length of a prompt; None if the target does not declare one.
         takes_image: whether a request must have an image; otherwise it must have none.
         image_sizes: (width, height) pairs to choose from for an image; see ``GenerationRequest.with_defaults``.
         image_models: the models to use instead if ``takes_image`` does not fit the request.
+        with_image: the limits of requests with an image, if the target runs them with another model.
         defaults: the target's values for fields that are None.
         price_usd: price of one video in US dollars, None if unknown; ``price_source`` names the source.
     """
@@ -47,18 +46,25 @@ class Capabilities(BaseModel):
     sizes: tuple[tuple[int, int], ...] | None = None
     steps: tuple[int, int] = (1, 100)
     frames: tuple[int, int | None] | None = (1, MAX_FRAMES)
+    frame_counts: tuple[int, ...] = ()
     seeds: tuple[int, int] = (0, MAX_SEED)
     prompt_characters: int | None = None
     takes_image: bool = False
     image_sizes: tuple[tuple[int, int], ...] = ()
     image_models: tuple[str, ...] = ()
+    with_image: Capabilities | None = None
     defaults: dict[str, Any] = {}
     price_usd: float | None = None
     price_source: str | None = None
 
+    def of(self, request: GenerationRequest) -> Capabilities:
+        """The limits that hold for this request: ``with_image``, if it has an image and the target has such limits."""
+        return self if request.image is None or self.with_image is None else self.with_image
+
     def fill(self, request: GenerationRequest) -> GenerationRequest:
         """Return the request with the target's defaults in the fields that are None."""
-        return request.with_defaults(self.defaults, self.image_sizes)
+        limits = self.of(request)
+        return request.with_defaults(limits.defaults, limits.image_sizes)
 
 
 def limits_of(model: ModelConfig) -> Capabilities:
@@ -90,6 +96,7 @@ def fit(request: GenerationRequest, target: str, limits: Capabilities) -> Fit:
 
     Fills in the target's defaults, so that the result states every value that the target would choose.
     """
+    limits = limits.of(request)
     request = _with_whole_size(request, limits)
     losses: list[Loss] = []
     for loss, changes in _losses(request, target, limits):
@@ -117,7 +124,9 @@ def _losses(request: GenerationRequest, target: str, limits: Capabilities) -> It
         yield _image_loss(request, target, limits), {}
     for name, field in GenerationRequest.model_fields.items():
         value = getattr(request, name)
-        if name not in limits.fields | SETTLED_HERE | IMAGE_FIELDS and value != field.default:
+        # A wrong image is refused as a whole, with its fit.
+        settled = SETTLED_HERE | {"image"} | (set() if limits.takes_image else {"image_fit"})
+        if name not in limits.fields | settled and value != field.default:
             yield Loss(name, value, f"{target} does not support this setting"), {name: field.default}
     longest = limits.prompt_characters
     if longest is not None and len(request.prompt) > longest:
@@ -134,20 +143,34 @@ def _losses(request: GenerationRequest, target: str, limits: Capabilities) -> It
         value = getattr(request, name)
         if value is not None and span is not None and name in limits.fields and (near := _clamp(value, span)) != value:
             yield Loss(name, value, f"{target} supports {_span(span)}", near), {name: near}
+    frames = request.num_frames
+    if limits.frame_counts and frames is not None and frames not in limits.frame_counts:
+        near = min(limits.frame_counts, key=lambda count: abs(count - frames))
+        yield Loss("num_frames", frames, f"{target} supports {_counts(limits)}", near), {"num_frames": near}
     if request.seed is not None and "seed" in limits.fields and _clamp(request.seed, limits.seeds) != request.seed:
         # Do not wrap or clamp: the result would look like the requested seed.
         yield Loss("seed", request.seed, f"{target} supports {_span(limits.seeds)}", "a random seed"), {"seed": None}
 
 
+def _counts(limits: Capabilities) -> str:
+    return f"{' and '.join(map(str, limits.frame_counts))} frames"
+
+
 def _image_loss(request: GenerationRequest, target: str, limits: Capabilities) -> Loss:
     """The image is missing, or there must be none."""
-    if request.image is not None:
+    rule = image_rule(target, limits, has_image=request.image is not None)
+    return Loss("image", request.image, rule, permissible=False)
+
+
+def image_rule(target: str, limits: Capabilities, *, has_image: bool) -> str:
+    """Why a target refuses a request with or without an image, and the models that do not."""
+    if has_image:
         rule, others = f"{target} makes videos from text alone", "image-to-video models"
     else:
         rule, others = f"{target} makes videos that begin with an image; give one", "text-to-video models"
     if limits.image_models:
         rule += f"; {others} are {', '.join(limits.image_models)}"
-    return Loss("image", request.image, rule, permissible=False)
+    return rule
 
 
 def _with_whole_size(request: GenerationRequest, limits: Capabilities) -> GenerationRequest:

@@ -312,6 +312,8 @@ class QueueFullError(HunyuanLocalError):
 
 
 def _shorten(value: object, limit: int = 60) -> str:
+    if isinstance(value, str | bytes | bytearray):
+        value = value[: limit + 1]  # may be an image of many megabytes
     text = repr(value)
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 

@@ -39,7 +39,12 @@ def read_image(source: str, *, folder: Path | None = None, allow_private: bool =
 
 def is_remote(source: str) -> bool:
     """Whether an image is given by URL or data URI, not by path."""
-    return bool(_URL.match(source) or _DATA.match(source))
+    return is_url(source) or bool(_DATA.match(source))
+
+
+def is_url(source: str) -> bool:
+    """Whether an image is given by an http(s) URL."""
+    return bool(_URL.match(source))
 
 
 def fetch_image(source: str, *, allow_private: bool) -> InputImage:
@@ -48,12 +53,20 @@ def fetch_image(source: str, *, allow_private: bool) -> InputImage:
     Raises:
         ValueError: it cannot be fetched or decoded, or it is not an accepted image; states the rule.
     """
-    if not _URL.match(source):
-        return check_image(_decoded(source))
+    return check_image(fetch_bytes(source, allow_private=allow_private))
+
+
+def fetch_bytes(source: str, *, allow_private: bool, limit_s: float = FETCH_S) -> bytes:
+    """Return the unchecked file at a URL, in a data URI, or in base64.
+
+    Raises:
+        ValueError: it cannot be fetched or decoded, or it is too large; states the rule. Caused by
+            :class:`~hunyuan_local.outbound.download.PrivateHostError` if the address is private.
+    """
+    if not is_url(source):
+        return _decoded(source)
     try:
-        return check_image(
-            download(source, max_bytes=MAX_BYTES, limit_s=FETCH_S, allow_private=allow_private, tls=tls_context())
-        )
+        return download(source, max_bytes=MAX_BYTES, limit_s=limit_s, allow_private=allow_private, tls=tls_context())
     except DownloadRefusedError as error:
         raise ValueError(f"cannot be fetched: {error}; or download it and give the file") from error
 

@@ -17,6 +17,8 @@ from hunyuan_local.errors import InvalidAnswerError, InvalidRequestError
 from hunyuan_local.schema import GenerationRequest, JobView
 from hunyuan_local.wires import openai, openai_library
 from hunyuan_local.wires.base import Fault, FaultKind, Listing
+from hunyuan_local.wires.forms import Form
+from hunyuan_local.wires.sent_image import SentFile
 
 BASE = "https://host.example"
 STATUSES = {"queued": "queued", "in_progress": "running", "completed": "succeeded", "failed": "failed"}
@@ -179,11 +181,54 @@ def test_an_unknown_field_is_refused_with_the_likely_one() -> None:
     assert "steps=8: unknown field; did you mean num_inference_steps?" in refusal(steps=8)
 
 
-@pytest.mark.parametrize("field", ["input_reference", "input_reference[image_url]", "extra_body[input_reference]"])
-def test_images_are_refused_by_name(field: str) -> None:
-    assert "input_reference='https://cat.example': images are not supported" in refusal(
-        **{field: "https://cat.example"}
-    )
+IMAGE_URL = "https://cat.example/cat.png"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"input_reference": IMAGE_URL},
+        {"input_reference": {"image_url": IMAGE_URL}},
+        {"input_reference": f'{{"image_url": "{IMAGE_URL}"}}'},
+        {"input_reference[image_url]": IMAGE_URL},
+        {"extra_body": {"input_reference": IMAGE_URL}},
+        {"extra_body[input_reference][image_url]": IMAGE_URL},
+    ],
+)
+@pytest.mark.parametrize("kind", [dict, Form])
+def test_an_image_is_text_or_an_object(kind: type, fields: dict[str, object]) -> None:
+    image = openai.request_from_wire(kind({"prompt": "a cat"} | fields)).image
+    assert image is not None and (image.field, image.source, image.fit) == ("input_reference", IMAGE_URL, None)
+
+
+def test_an_image_is_a_file_of_a_form() -> None:
+    file = SentFile("cat.png", b"...")
+    image = openai.request_from_wire(Form(prompt="a cat", input_reference=file, image_fit="pad")).image
+    assert image is not None and (image.source, image.shown, image.fit) == (file, "cat.png", "pad")
+
+
+@pytest.mark.parametrize(
+    ("sent", "message"),
+    [
+        ({"file_id": "f-1"}, "input_reference.file_id='f-1': file ids are not supported; send the image itself"),
+        ({}, "input_reference.image_url=None: is required"),
+        ({"image_url": 3}, "input_reference.image_url=3: "),
+        ({"image_url": IMAGE_URL, "detail": "high"}, "input_reference.detail='high': unknown field"),
+        (3, "input_reference=3: must be a file in a form, "),
+        ("{", "input_reference='{': is not valid JSON"),
+    ],
+)
+def test_another_image_is_refused_by_name(sent: object, message: str) -> None:
+    assert message in refusal(input_reference=sent)
+
+
+def test_an_image_is_given_once() -> None:
+    with pytest.raises(InvalidRequestError, match="input_reference='x': is given twice"):
+        openai.request_from_wire({"prompt": "a", "input_reference": IMAGE_URL, "extra_body": {"input_reference": "x"}})
+
+
+def test_a_fit_without_an_image_is_refused() -> None:
+    assert "image_fit='pad': has no effect without image" in refusal(image_fit="pad")
 
 
 @pytest.mark.parametrize("body", [None, [], "prompt", '{"prompt": "a cat"}', 3])

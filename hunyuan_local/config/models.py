@@ -153,6 +153,11 @@ class ModelConfig(StrictConfig):
         return self.model_id if self.folder is None else str(self.folder)
 
     @property
+    def is_built_in(self) -> bool:
+        """Whether the weights are part of the package."""
+        return (PACKAGE_DIR / self.model_id).is_dir()
+
+    @property
     def folder(self) -> Path | None:
         """Folder of the weights, inside the package or elsewhere; None for a Hub repository."""
         places = (PACKAGE_DIR / self.model_id, Path(self.model_id))

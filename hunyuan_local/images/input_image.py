@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
@@ -249,6 +248,7 @@ def _upright_rgb(opened: Image) -> Image:
 
 def _eight_bit(image: Image) -> Image:
     """Scale 16-bit grey values to 8 bits; Pillow's own conversion would clip them to white."""
+    import numpy as np
     from PIL import Image
 
     values = np.asarray(image)

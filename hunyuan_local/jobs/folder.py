@@ -11,11 +11,15 @@ from pathlib import Path
 
 from ..backends.base import preview_path
 from ..config.places import default_data_dir
+from ..durable import replacing
 from ..errors import ConfigError
 from ..images import ImageFolder, InputImage
 from ..schema import GenerationRequest
 from .job import Job
 from .store import JobStore
+
+# Submissions may name an uploaded image for this time; each job has its own copy.
+UPLOADS_KEPT_S = 3600.0
 
 
 class DataFolder:
@@ -95,6 +99,35 @@ class DataFolder:
         """The digests of all stored input images."""
         return self._images.digests()
 
+    def upload(self, upload_id: str) -> Path:
+        """An uploaded image."""
+        return self._uploads / upload_id
+
+    def keep_upload(self, upload_id: str, content: bytes) -> None:
+        """Store an uploaded image.
+
+        Raises:
+            ConfigError: it cannot be written.
+        """
+        path = self.upload(upload_id)
+        try:
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            with replacing(path, 0o600) as partial:
+                partial.write_bytes(content)
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot store the upload: {error}; check the disk") from error
+
+    def forget_uploads(self, before: float) -> None:
+        """Delete uploads stored before ``before`` (seconds since 1970)."""
+        for path in self._uploads.glob("[!.]*"):
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime < before:
+                    path.unlink()
+
+    @property
+    def _uploads(self) -> Path:
+        return self.root / "uploads"
+
     @property
     def _images(self) -> ImageFolder:
         return ImageFolder(self.root / "images")
@@ -119,7 +152,7 @@ class DataFolder:
 
     def of_unfinished_files(self) -> list[Path]:
         """The folders in which a worker may have left partial files."""
-        return [self.root / "videos", self.prompts, *(self.root / "unfinished").iterdir()]
+        return [self.root / "videos", self._uploads, self.prompts, *(self.root / "unfinished").iterdir()]
 
     def delete(self, path: Path) -> None:
         """Delete one of :meth:`old_files`."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from .. import durable
 from ..errors import HunyuanLocalError
-from .folder import DataFolder
+from .folder import UPLOADS_KEPT_S, DataFolder
 from .job import Job
 from .store import JobStore
 
@@ -56,6 +56,7 @@ def sweep(folder: DataFolder, store: JobStore, now: float) -> None:
     for path in folder.old_files(now - _ABANDONED_S):
         if path.suffix == ".partial" or store.get(path.name.split(".")[0]) is None:
             folder.delete(path)
+    folder.forget_uploads(now - UPLOADS_KEPT_S)
     for digest in folder.image_digests():
         if not store.uses_image(digest):
             folder.forget_image(digest, now - _UPLOADED_S)

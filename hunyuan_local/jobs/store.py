@@ -196,6 +196,7 @@ class JobStore:
         finished_before: float | None = None,
         created_after: float | None = None,
         created_before: float | None = None,
+        has_image: bool | None = None,
         oldest_first: bool = False,
         limit: int = 100,
         offset: int = 0,
@@ -216,6 +217,7 @@ class JobStore:
             ("finished_at < ?", finished_before),
             ("created_at > ?", created_after),
             ("created_at < ?", created_before),
+            ("(json_extract(request, '$.image') IS NOT NULL) = ?", has_image),
         )
         order = "ASC" if oldest_first else "DESC"
         return self._run(

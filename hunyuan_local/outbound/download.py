@@ -19,6 +19,10 @@ class DownloadRefusedError(HunyuanLocalError):
     """A URL cannot be fetched; the message names the host and the reason, without the path and the query."""
 
 
+class PrivateHostError(DownloadRefusedError):
+    """A host is or resolves to a private address."""
+
+
 def download(
     url: str,
     *,
@@ -49,7 +53,7 @@ def download(
         except (httpcore.NetworkError, httpcore.ProtocolError) as error:
             raise DownloadRefusedError(f"{target.host} cannot be called: {error or type(error).__name__}") from error
         except PrivateAddressError as error:
-            raise DownloadRefusedError(str(error)) from error
+            raise PrivateHostError(str(error)) from error
         if isinstance(found, bytes):
             return found
         url = str(target.join(found))

@@ -13,6 +13,8 @@ from fastapi import FastAPI
 from ..images import MAX_BYTES
 from ..jobs.folder import DataFolder
 from ..jobs.store import JobStore
+from ..wires import openai as openai_wire
+from ..wires import wavespeed as wavespeed_wire
 from . import documentation, error_answers
 from .auth import PAGE_UPLOAD_PATH, Auth, local_hosts
 from .config import ServerConfig
@@ -21,6 +23,7 @@ from .metrics import Metrics
 from .middleware import BodyLimit, CatchAll, HeadOfGet, LeadingSlashes
 from .routes import novita, openai, plain, wavespeed
 from .service import VideoService
+from .signed_links import UPLOAD_PATH
 
 _ABOUT = (
     "Text-to-video on your own machine, in the formats of WaveSpeed, Novita and OpenAI. "
@@ -58,7 +61,7 @@ def create_app(config: ServerConfig, folder: DataFolder, store: JobStore, webhoo
     error_answers.install(app)
     documentation.install(app, config)
     # The middleware added last runs first.
-    app.add_middleware(BodyLimit, limit=config.max_body_bytes, larger={PAGE_UPLOAD_PATH: MAX_BYTES})
+    app.add_middleware(BodyLimit, limit=config.max_body_bytes, larger=_limits_with_images(config))
     hosts = None if config.insecure else local_hosts(config.public_url)
     app.add_middleware(Auth, keys=config.api_keys, hosts=hosts, origins=config.allow_origins)
     app.add_middleware(HeadOfGet)
@@ -66,3 +69,16 @@ def create_app(config: ServerConfig, folder: DataFolder, store: JobStore, webhoo
     app.add_middleware(CrossOrigin, origins=config.allow_origins)
     app.add_middleware(LeadingSlashes)
     return app
+
+
+def _limits_with_images(config: ServerConfig) -> dict[str, int]:
+    """The limits in bytes of bodies that may contain an image, by the start of their path."""
+    if not config.takes_images:
+        return {}
+    in_base64 = config.max_body_bytes + 4 * -(-MAX_BYTES // 3)
+    return {
+        UPLOAD_PATH.partition("{")[0]: MAX_BYTES,
+        PAGE_UPLOAD_PATH: MAX_BYTES,
+        wavespeed_wire.IMAGE_SUBMIT_PATH: in_base64,
+        openai_wire.SUBMIT_PATH: in_base64,
+    }

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict
 
-from ..config import GIB, ModelConfig
+from ..config import GIB, ModelConfig, load_model_config
 from ..errors import ConfigError
 from ..schema import RewriteMode
 
@@ -47,6 +47,7 @@ class ServerConfig(BaseModel):
         min_free_bytes: free disk space required to accept or start a job.
         sync_timeout_s: maximum time in seconds that a synchronous submission waits for its video.
         allow_private_webhooks: allow webhooks to loopback, private and link-local addresses.
+        allow_private_images: allow images from such addresses.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -71,6 +72,12 @@ class ServerConfig(BaseModel):
     min_free_bytes: int = 2 * GIB
     sync_timeout_s: float = 600.0
     allow_private_webhooks: bool = False
+    allow_private_images: bool = False
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether one of the models makes videos from an image."""
+        return self.model.takes_image or any(load_model_config(name).takes_image for name in self.models)
 
 
 def read_api_keys(file: Path | None = None) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from ..wires import openai, schemas
+from ..wires import openai, schemas, wavespeed
 from ..wires.base import Body, Fault, FaultKind
 from .auth import is_open, takes_bare_key
 from .bodies import MULTIPART, URLENCODED
@@ -111,6 +111,9 @@ def _completed(document: dict[str, Any], config: ServerConfig) -> dict[str, Any]
         if name == openai.NAME:
             kinds |= dict.fromkeys((MULTIPART, URLENCODED), schemas.form_schema(schema))
         document["paths"][dialect.SUBMIT_PATH]["post"]["requestBody"] = _request_body(kinds)
+    of_image = schemas.image_schema(config.relaxed, config.max_prompt_characters)
+    post = document["paths"][wavespeed.IMAGE_SUBMIT_PATH]["post"]
+    post["requestBody"] = _request_body({"application/json": of_image})
     return document
 
 

@@ -85,6 +85,10 @@ class LinkRefusedError(HunyuanLocalError):
     """A signed URL is invalid or has expired."""
 
 
+class UploadRefusedError(HunyuanLocalError):
+    """An uploaded file is not an image that can be used."""
+
+
 class BodyTooLargeError(HunyuanLocalError):
     """The body exceeds the server's limit."""
 
@@ -110,6 +114,7 @@ _KINDS: tuple[tuple[type[HunyuanLocalError], FaultKind], ...] = (
     (UnknownJobError, "not_found"),
     (VideoNotReadyError, "not_found"),  # as OpenAI answers
     (LinkRefusedError, "forbidden"),
+    (UploadRefusedError, "invalid"),
     (BodyTooLargeError, "too_large"),
     (QueueFullError, "rate_limited"),
     (DiskFullError, "unavailable"),

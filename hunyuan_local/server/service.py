@@ -20,7 +20,7 @@ from starlette.concurrency import run_in_threadpool
 
 from ..backends.base import with_seed
 from ..backends.local.profile_choice import AUTO, named_profile
-from ..capabilities import limits_of, settle
+from ..capabilities import image_rule, limits_of, settle
 from ..config import ModelConfig, load_model_config
 from ..errors import ConfigError, FieldProblem, HunyuanLocalError, InvalidRequestError, QueueFullError
 from ..jobs.eta import Forecaster
@@ -31,9 +31,11 @@ from ..jobs.store import JobStore
 from ..schema import GenerationRequest, JobView
 from ..weights.cache import find_here
 from ..wires.base import Listing, Submission
+from ..wires.sent_image import SentImage
 from ..wires.wording import in_its_words
 from .config import ServerConfig
 from .error_answers import DIALECTS, DiskFullError, NoPlaceError, UnknownJobError, VideoNotReadyError
+from .image_reader import ImageReader
 from .job_view import pause_s, view_of
 from .signed_links import LinkSigner
 from .webhooks import WebhookCall, check_webhook, make_call
@@ -58,6 +60,7 @@ class VideoService:
         self.config, self.folder, self.store = config, folder, store
         self.webhook_secret = webhook_secret
         self.links = LinkSigner(folder.secret("links"), round(min(config.video_url_ttl_s, config.retention_s)))
+        self.images = ImageReader(folder, config.allow_private_images)
         self._worker_reports = store.worker_reports
         self._forecaster = Forecaster(store, config.model.identity)
 
@@ -72,7 +75,8 @@ class VideoService:
         """Enqueue a job; it is on disk when this returns.
 
         Args:
-            model: one of ``config.models``; None uses the server's own model.
+            model: one of ``config.models``; None uses the server's own model or, if the request has an image that it
+                cannot use, :meth:`model_for_images`.
             profile: runtime profile for the model; None uses the server's own.
 
         Raises:
@@ -83,6 +87,8 @@ class VideoService:
             StoreError: the job cannot be stored.
         """
         config = self.config
+        if model is None and submission.request.image is not None:
+            model = self.model_for_images()
         made_by, queue, model_workers = self._workers_of(model, profile)
         request = submission.request.with_defaults(
             dict(made_by.defaults) | {"rewrite": config.rewrite}, made_by.image_sizes
@@ -113,6 +119,28 @@ class VideoService:
         """Raise DiskFullError if the disk has too little free space."""
         if shortage := self._disk_shortage():
             raise DiskFullError(f"{shortage}; try again later")
+
+    def model_for_images(self) -> str | None:
+        """The model for requests with an image: the server's own, or one of ``config.models`` whose weights are here.
+
+        A built-in checkpoint, which knows a few shapes, does not stand in for a large model.
+        """
+        own = self.config.model
+        if own.takes_image:
+            return own.name
+        for model in map(load_model_config, self.config.models):
+            if model.takes_image and model.is_built_in <= own.is_built_in and find_here(model) is not None:
+                return model.name
+        return None
+
+    def check_takes_image(self, sent: SentImage) -> None:
+        """Refuse an image before it is fetched, if no model of this server can use it.
+
+        Raises:
+            InvalidRequestError: names the field of the image and the models that can.
+        """
+        if self.model_for_images() is None:
+            raise sent.problem(image_rule(self.config.model.name, limits_of(self.config.model), has_image=True))
 
     def _check(self, submission: Submission, request: GenerationRequest) -> None:
         """Check a submission against this server's limits; ``request`` is its request with defaults filled in."""
@@ -243,6 +271,7 @@ class VideoService:
             # The store's condition is exclusive, and its times are finer than a microsecond.
             created_after=None if begin is None else begin.timestamp() - 1e-6,
             created_before=None if end is None else end.timestamp(),
+            has_image=listing.has_image,
             oldest_first=listing.oldest_first,
             limit=listing.limit + 1,
             offset=listing.offset,

@@ -1,4 +1,4 @@
-"""Signed URLs of finished videos: they need no API key, cannot be guessed, and expire."""
+"""Signed URLs of finished videos and of uploads: they need no API key, cannot be guessed, and expire."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from itsdangerous import Signer
 from itsdangerous.encoding import base64_encode
 
 PATH = "/files/{job_id}.mp4"
+UPLOAD_PATH = "/files/uploads/{job_id}"
 
 
 class LinkSigner:
@@ -19,10 +20,11 @@ class LinkSigner:
         secret: the signing key.
         ttl_s: validity of a URL in seconds.
         clock: seconds since 1970.
+        path: the path of the URLs; another path needs another secret.
     """
 
-    def __init__(self, secret: str, ttl_s: int, clock: Callable[[], float] = time.time):
-        self.ttl_s = ttl_s
+    def __init__(self, secret: str, ttl_s: int, clock: Callable[[], float] = time.time, path: str = PATH):
+        self.ttl_s, self._path = ttl_s, path
         # No key derivation, so that URLs signed by earlier versions (hexadecimal signatures) stay valid.
         self._signer = Signer(secret, key_derivation="none", digest_method=hashlib.sha256)
         self._clock = clock
@@ -36,7 +38,7 @@ class LinkSigner:
         step_s = max(1, self.ttl_s // 60)
         expires = str(-(-(int(self._clock()) + self.ttl_s) // step_s) * step_s)
         signature = self._signer.get_signature(_signed(job_id, expires)).decode()
-        return f"{base_url.rstrip('/')}{PATH.format(job_id=job_id)}?expires={expires}&signature={signature}"
+        return f"{base_url.rstrip('/')}{self._path.format(job_id=job_id)}?expires={expires}&signature={signature}"
 
     def check(self, job_id: str, expires: str, signature: str) -> bool:
         """Whether this server signed the URL for this job and it has not expired; takes constant time."""

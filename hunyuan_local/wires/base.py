@@ -27,7 +27,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError, ValidatorFunctionWr
 from ..capabilities import Capabilities, settle
 from ..errors import FieldProblem, InvalidAnswerError, InvalidRequestError, Loss
 from ..field_checks import field_problems
-from ..schema import GenerationRequest, JobStatus
+from ..images import InputImage
+from ..schema import TEMPORAL_COMPRESSION, GenerationRequest, JobStatus
+from .sent_image import SentImage
 from .wording import Said, in_its_words
 
 FaultKind = Literal[
@@ -69,6 +71,7 @@ class Submission:
 
     ``wait`` delays the answer until the video is finished, ``inline`` puts the file itself into the answer instead of
     a URL, and ``webhook`` is a URL to call at the end. ``said`` maps our fields to those of the body, for messages.
+    ``image`` is not part of the request until :meth:`with_image`.
     """
 
     request: GenerationRequest
@@ -76,6 +79,14 @@ class Submission:
     inline: bool = False
     webhook: str | None = None
     said: Mapping[str, Said] = field(default_factory=dict, compare=False)
+    image: SentImage | None = None
+
+    def with_image(self, checked: InputImage) -> Submission:
+        """Return the submission with the checked image in its request, in place of the sent one."""
+        assert self.image is not None
+        request = self.request.replace(image=checked, image_fit=self.image.fit)
+        said = dict(self.said) | {"image": Said(self.image.field, self.image.shown)}
+        return replace(self, request=request.with_defaults({}, self.image.sizes), said=said, image=None)
 
 
 @dataclass(frozen=True)
@@ -83,8 +94,9 @@ class Listing:
     """The page of jobs that a client requests, newest first unless ``oldest_first``.
 
     ``after`` is the id of the last job of the previous page, and ``offset`` the number of jobs to skip.
-    ``created_from`` is inclusive, ``created_before`` exclusive. Empty ``statuses`` means all. ``impossible`` means
-    that no job of this server can match the filters.
+    ``created_from`` is inclusive, ``created_before`` exclusive. Empty ``statuses`` means all. ``has_image`` selects
+    jobs with or without an input image; None means all. ``impossible`` means that no job of this server can match the
+    filters.
     """
 
     limit: int
@@ -94,6 +106,7 @@ class Listing:
     statuses: tuple[JobStatus, ...] = ()
     created_from: datetime | None = None
     created_before: datetime | None = None
+    has_image: bool | None = None
     impossible: bool = False
 
 
@@ -217,6 +230,11 @@ def known(words: Mapping[str, JobStatus], word: str, service: str) -> JobStatus:
     if word not in words:
         raise InvalidAnswerError(f"{service} sent the undocumented status {word!r}; known are {', '.join(words)}")
     return words[word]
+
+
+def frames_in(seconds: float, fps: float) -> int:
+    """The nearest 4k+1 number of frames for a length in seconds."""
+    return 1 + TEMPORAL_COMPRESSION * round(max(0, seconds * fps - 1) / TEMPORAL_COMPRESSION)
 
 
 def make_request(

@@ -16,9 +16,10 @@ from ..errors import FieldProblem, InvalidRequestError
 from ..schema import GenerationRequest
 from .base import Body, read_body
 from .json_parsing import parse_json
+from .sent_image import SentFile
 
 
-class Form(dict[str, str]):
+class Form(dict[str, "str | SentFile"]):
     """The fields of a form by name. An empty field is an empty string, as browsers send it."""
 
 
@@ -41,7 +42,7 @@ Number = Annotated[float, FROM_TEXT]
 
 
 def read_fields(
-    model: type[Body], body: object, containers: frozenset[str], refused: Mapping[str, str]
+    model: type[Body], body: object, containers: frozenset[str], images: frozenset[str] = frozenset()
 ) -> dict[str, Any]:
     """The fields of a body by name, whether at the top level or nested; null fields are dropped.
 
@@ -50,7 +51,7 @@ def read_fields(
     Args:
         model: has every field, none of them required.
         containers: names of objects of extra fields; they may also be JSON strings.
-        refused: known but unsupported fields, each with the reason.
+        images: names of fields that may also be a file or an object.
 
     Raises:
         InvalidRequestError: names each field that is refused, or given twice with different values.
@@ -60,31 +61,44 @@ def read_fields(
         raise InvalidRequestError([FieldProblem("body", body, "must be a JSON object or a form")])
     pending, is_form = [body], isinstance(body, Form)
     while pending:
-        layer = {}
+        layer: dict[str, Any] = {}
         for key, value in pending.pop().items():
             if len(key) > _LONGEST_NAME:
                 raise InvalidRequestError([FieldProblem(f"{key[:20]}...", value, "unknown field; remove it")])
             name, inner, rest = found.groups() if (found := _NESTED.fullmatch(key)) else (key, None, "")
-            if value is None or (is_form and value == "" and _may_be_empty(model, name, containers, refused)):
+            if value is None or (is_form and value == "" and _may_be_empty(model, name, containers)):
                 continue
-            if name in refused:
-                raise InvalidRequestError([FieldProblem(name, value, refused[name])])
-            if name not in containers:
+            if isinstance(value, SentFile) and key not in images:
+                raise InvalidRequestError(
+                    [FieldProblem(key, value.name, "is a file, but this field takes none; omit it")]
+                )
+            if name in images and inner is not None:
+                layer[name] = _with_part(name, layer.get(name), inner + rest, value)
+            elif name not in containers:
                 layer[key] = value
             elif inner is None:
                 pending.append(_object(name, value))
             else:
                 pending.append({inner + rest: value})
-        for name, value in read_body(model, layer).model_dump(exclude_unset=True).items():
+        for name, value in ((name, field) for name, field in read_body(model, layer) if name in layer):
             if given.setdefault(name, value) != value:
-                rule = f"is given twice, also as {given[name]!r}; send it once"
+                rule = f"is given twice, also as {repr(given[name])[:60]}; send it once"
                 raise InvalidRequestError([FieldProblem(name, value, rule)])
     return given
 
 
-def _may_be_empty(model: type[Body], name: str, containers: frozenset[str], refused: Mapping[str, str]) -> bool:
+def _with_part(name: str, known: object, part: str, value: object) -> dict[str, Any]:
+    """An object of which a form sends each field by itself, such as ``name[part]``."""
+    if not isinstance(known, dict | None):
+        raise InvalidRequestError(
+            [FieldProblem(f"{name}[{part}]", value, f"is given twice, also as {name}; send it once")]
+        )
+    return (known or {}) | {part: value}
+
+
+def _may_be_empty(model: type[Body], name: str, containers: frozenset[str]) -> bool:
     """Whether a field may be empty: it is known and optional."""
-    return name in containers or name in refused or (name in model.model_fields and name not in _REQUIRED)
+    return name in containers or (name in model.model_fields and name not in _REQUIRED)
 
 
 def _object(name: str, value: object) -> Mapping[str, Any]:

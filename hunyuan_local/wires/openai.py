@@ -14,20 +14,24 @@ from urllib.parse import quote
 
 from ..capabilities import SETTLED_HERE, Capabilities, settle
 from ..errors import FieldProblem, InvalidRequestError
-from ..schema import TEMPORAL_COMPRESSION, FailureKind, GenerationRequest, JobStatus, JobView, seed_text
+from ..schema import FailureKind, GenerationRequest, JobStatus, JobView, seed_text
 from .base import (
     Fault,
     FaultKind,
     Submission,
     WireRequest,
+    frames_in,
     known,
     make_request,
     read_answer,
+    read_body,
     unless_none,
 )
 from .forms import read_fields
+from .json_parsing import parse_json
 from .openai_models import (
     ErrorAnswer,
+    ImageReference,
     OpenAIError,
     OpenAIFault,
     SubmissionBody,
@@ -37,6 +41,7 @@ from .openai_models import (
     VideoFailure,
     VideoStatus,
 )
+from .sent_image import SentFile, SentImage
 from .wording import Said
 
 NAME = "openai"
@@ -51,7 +56,7 @@ CAPABILITIES = Capabilities()
 _FPS = 24
 _SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
 EXTRAS = frozenset({"extra_body", "extra_params"})
-_REFUSED = {"input_reference": "images are not supported, only text to video; remove it"}
+_IMAGE = "input_reference"
 _WORDS: dict[JobStatus, VideoStatus] = {
     "queued": "queued",
     "running": "in_progress",
@@ -107,26 +112,54 @@ def request_to_wire(request: GenerationRequest, *, allow_loss: bool = False) -> 
 def request_from_wire(body: object, query: Mapping[str, str] | None = None, *, relaxed: bool = False) -> Submission:
     """Parse a received submission, sent as JSON or as a form, with extra fields at the top level or nested.
 
+    The image is a file in a form, ``{"image_url": ...}`` or its text; the text is a URL, a data URI or base64.
+
     Raises:
         InvalidRequestError: names each invalid field as the dialect does.
     """
-    given = read_fields(SubmissionBody, body, EXTRAS, _REFUSED)
+    given = read_fields(SubmissionBody, body, EXTRAS, frozenset({_IMAGE}))
+    image = _sent_image(given)
     size, seconds = given.pop("size", None), given.pop("seconds", None)
     given.pop("model", None)
-    said = {"size": Said("width", given.get("width"), meaning=f"the height is {given.get('height')}")}
+    said = {"image": Said(_IMAGE, None)}
+    said["size"] = Said("width", given.get("width"), meaning=f"the height is {given.get('height')}")
     if size is not None:
         _add_size(given, size)
         said |= {name: Said("size", size, part=name) for name in ("width", "height")} | {"size": Said("size", size)}
     if seconds is not None and "num_frames" not in given:
         # Set explicitly, since the length in seconds depends on it.
         fps = min(max(given.setdefault("fps", _FPS), 1), 240)
-        count = 1 + TEMPORAL_COMPRESSION * round(max(0, seconds * fps - 1) / TEMPORAL_COMPRESSION)
-        given["num_frames"] = count
+        given["num_frames"] = count = frames_in(seconds, fps)
         sent = int(seconds) if seconds == int(seconds) else seconds
         said["num_frames"] = Said("seconds", sent, meaning=f"is {count} frames at {fps} fps")
     if given.get("seed") == -1:
         del given["seed"]
-    return Submission(make_request(NAME, CAPABILITIES, said, relaxed, **given), said=said)
+    return Submission(make_request(NAME, CAPABILITIES, said, relaxed, **given), said=said, image=image)
+
+
+def _sent_image(given: dict[str, Any]) -> SentImage | None:
+    """The image of a submission, removed from its fields."""
+    source = given.pop(_IMAGE, None)
+    if source is None:
+        return None
+    if isinstance(source, str) and source.lstrip().startswith("{"):
+        try:
+            source = parse_json(source)
+        except ValueError as error:
+            raise InvalidRequestError([FieldProblem(_IMAGE, source, f"is not valid JSON: {error}")]) from error
+    if isinstance(source, Mapping):
+        if "file_id" in source:
+            rule = "file ids are not supported; send the image itself, or its address as image_url"
+            raise InvalidRequestError([FieldProblem(f"{_IMAGE}.file_id", source["file_id"], rule)])
+        try:
+            source = read_body(ImageReference, source).image_url
+        except InvalidRequestError as error:
+            problems = [FieldProblem(f"{_IMAGE}.{item.field}", item.value, item.rule) for item in error.problems]
+            raise InvalidRequestError(problems) from error
+    if not isinstance(source, str | SentFile):
+        rule = 'must be a file in a form, {"image_url": URL or data URI}, or the text of one of them'
+        raise InvalidRequestError([FieldProblem(_IMAGE, source, rule)])
+    return SentImage(_IMAGE, source, given.pop("image_fit", None))
 
 
 def _add_size(given: dict[str, Any], size: str) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from ..images import ImageFit
 from ..schema import RewriteMode
 from .base import Answer, Body, Lenient, Reply
 from .forms import FROM_TEXT, Number, Whole
@@ -34,6 +35,15 @@ class SubmissionBody(Body):
     flow_shift: Number | None = None
     fps: Whole | None = None
     rewrite: RewriteMode | None = None
+    # Read by ``openai.py``: text, a file, or an object with the text.
+    input_reference: Any = None
+    image_fit: ImageFit | None = None  # not in OpenAI's API
+
+
+class ImageReference(Body):
+    """An image by its address."""
+
+    image_url: Annotated[str, Field(min_length=1)]
 
 
 class ListQuery(Body):

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..capabilities import Capabilities
 from ..schema import MAX_SIDE, SIZE_MULTIPLE
-from . import novita, novita_models, openai, openai_models, wavespeed, wavespeed_models
+from . import novita, novita_models, openai, openai_models, wavespeed, wavespeed_image, wavespeed_models
 from .base import Body
 
 _DIALECTS = (wavespeed.NAME, novita.NAME, openai.NAME)
@@ -31,17 +31,28 @@ def submission_schema(dialect: str, relaxed: bool, longest_prompt: int) -> dict[
     raise ValueError(f"dialect={dialect!r}: unknown dialect; use {', '.join(_DIALECTS)}")
 
 
+def image_schema(relaxed: bool, longest_prompt: int) -> dict[str, Any]:
+    """JSON Schema of a submission with an image in WaveSpeed's dialect; arguments as for :func:`submission_schema`."""
+    limits = Capabilities() if relaxed else wavespeed.IMAGE_CAPABILITIES
+    ranges = _wavespeed_ranges(limits) | ({} if relaxed else {"duration": {"enum": list(wavespeed_image.SECONDS)}})
+    return _narrowed(wavespeed_models.ImageSubmissionBody, ranges, longest_prompt)
+
+
 def form_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema for a form, in which a field may be absent but never null."""
+    """The schema for a form, in which a field may be absent but never null, and an image may be a file."""
     fields = {name: without_null(field) for name, field in schema["properties"].items()}
+    fields["input_reference"] = {"type": "string", "format": "binary"}
     return {**schema, "properties": fields}
 
 
 def _wavespeed_schema(limits: Capabilities, longest_prompt: int) -> dict[str, Any]:
+    return _narrowed(wavespeed_models.SubmissionBody, _wavespeed_ranges(limits), longest_prompt)
+
+
+def _wavespeed_ranges(limits: Capabilities) -> dict[str, Mapping[str, Any]]:
     sizes = [f"{width}*{height}" for width, height in limits.sizes or ()]
     size = {"enum": sizes} if sizes else {"pattern": r"^\d{2,5}\*\d{2,5}$"}
-    ranges = {"size": size, "num_inference_steps": _span(*limits.steps), "seed": _span(-1, limits.seeds[1])}
-    return _narrowed(wavespeed_models.SubmissionBody, ranges, longest_prompt)
+    return {"size": size, "num_inference_steps": _span(*limits.steps), "seed": _span(-1, limits.seeds[1])}
 
 
 def _novita_schema(limits: Capabilities, longest_prompt: int) -> dict[str, Any]:
@@ -76,6 +87,9 @@ def _openai_schema(limits: Capabilities, longest_prompt: int) -> dict[str, Any]:
     options = [{"type": "object"}, {"type": "string", "pattern": r"^\s*\{"}, {"type": "null"}]
     extras = {"description": "Additional fields as an object or a JSON string.", "anyOf": options}
     schema["properties"] |= {name: extras for name in sorted(openai.EXTRAS)}
+    address = {"type": "string", "description": "URL, data URI or base64 of the first frame."}
+    reference = {"type": "object", "properties": {"image_url": address}, "required": ["image_url"]}
+    schema["properties"]["input_reference"] = {"anyOf": [address, reference, {"type": "null"}]}
     return schema
 
 

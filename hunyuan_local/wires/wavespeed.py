@@ -1,4 +1,4 @@
-"""The WaveSpeedAI dialect: ``wavespeed-ai/hunyuan-video/t2v`` as documented on its API page.
+"""The WaveSpeedAI dialect: ``wavespeed-ai/hunyuan-video/t2v`` and ``.../i2v`` as documented on their API pages.
 
 Reference: https://wavespeed.ai/docs/docs-api/wavespeed-ai/hunyuan-video-t2v; options missing from that page (sync
 mode, base64 output, webhooks, delete) are documented on the general pages.
@@ -32,6 +32,7 @@ from .base import (
 )
 from .wavespeed_models import (
     SUCCESS,
+    CommonBody,
     DeletedAnswer,
     Prediction,
     PredictionEvent,
@@ -50,17 +51,34 @@ from .wording import Said
 NAME = "wavespeed"
 MODEL = "wavespeed-ai/hunyuan-video/t2v"
 SUBMIT_PATH = f"/api/v3/{MODEL}"
+IMAGE_MODEL = "wavespeed-ai/hunyuan-video/i2v"
+IMAGE_SUBMIT_PATH = f"/api/v3/{IMAGE_MODEL}"
 RESULT_PATH = "/api/v3/predictions/{job_id}/result"
 SHORT_RESULT_PATH = "/api/v3/predictions/{job_id}"
 DELETE_PATH = "/api/v3/predictions/delete"
 WEBHOOK_RETRIES = 3
 WEBHOOK_TIMEOUT_S = 10.0  # our choice: not documented
+FPS = 24  # 5 and 10 seconds are 121 and 241 frames
+IMAGE_CAPABILITIES = Capabilities(
+    fields=frozenset({"prompt", "image", "width", "height", "seed", "num_inference_steps", "num_frames"}),
+    sizes=((1280, 720), (720, 1280)),
+    steps=(2, 30),
+    frames=None,
+    frame_counts=(121, 241),
+    seeds=(0, 2**31 - 1),
+    takes_image=True,
+    image_sizes=((1280, 720), (720, 1280)),
+    defaults={"width": 1280, "height": 720, "num_inference_steps": 30, "num_frames": 121},
+    price_usd=0.40,
+    price_source="the model's page at wavespeed.ai; check it before relying on it",
+)
 CAPABILITIES = Capabilities(
     fields=frozenset({"prompt", "width", "height", "seed", "num_inference_steps"}),
     sizes=((1280, 720), (720, 1280)),
     steps=(2, 30),
     frames=None,
     seeds=(0, 2**31 - 1),
+    with_image=IMAGE_CAPABILITIES,
     defaults={"width": 1280, "height": 720, "num_inference_steps": 30},
     price_usd=0.40,
     price_source="the model's page at wavespeed.ai; check it before relying on it",
@@ -88,8 +106,18 @@ def result_path(job_id: str) -> str:
     return RESULT_PATH.format(job_id=quote(job_id, safe=""))
 
 
+def model_of(request: GenerationRequest | None) -> str:
+    """The model that runs a request."""
+    return MODEL if request is None or request.image is None else IMAGE_MODEL
+
+
+def submit_path(request: GenerationRequest) -> str:
+    """Path of the submission of a request."""
+    return f"/api/v3/{model_of(request)}"
+
+
 def request_to_wire(request: GenerationRequest, *, allow_loss: bool = False) -> WireRequest:
-    """The body of a submission.
+    """The body of a submission; its image, if it has one, is described in words until it has an address.
 
     Raises:
         RequestLossError: the service does not support the request, and ``allow_loss`` is false.
@@ -105,23 +133,42 @@ def request_from_wire(body: object, query: Mapping[str, str] | None = None, *, r
         InvalidRequestError: names each invalid field as the dialect does.
     """
     fields = read_body(SubmissionBody, body)
-    size = _SIZE.fullmatch(fields.size)
-    if size is None:
-        raise InvalidRequestError([FieldProblem("size", fields.size, "must be width*height, such as 1280*720")])
-    said = {name: Said("size", fields.size, part=name) for name in ("width", "height")}
-    said["size"] = Said("size", fields.size)
-    request = make_request(
-        NAME,
-        CAPABILITIES,
-        said,
-        relaxed,
-        prompt=fields.prompt,
-        width=int(size[1]),
-        height=int(size[2]),
-        seed=None if fields.seed == -1 else fields.seed,
-        num_inference_steps=fields.num_inference_steps,
-        rewrite=fields.rewrite,
-    )
+    size, said = size_from_wire(fields.size)
+    request = make_request(NAME, CAPABILITIES, said, relaxed, **common_fields(fields), **size)
+    return submission_of(request, fields, query, said)
+
+
+def size_from_wire(size: str) -> tuple[dict[str, int], dict[str, Said]]:
+    """Width and height in a submission's size, and how it says them.
+
+    Raises:
+        InvalidRequestError: it has another form.
+    """
+    sides = _SIZE.fullmatch(size)
+    if sides is None:
+        raise InvalidRequestError([FieldProblem("size", size, "must be width*height, such as 1280*720")])
+    said = {name: Said("size", size, part=name) for name in ("width", "height")}
+    return {"width": int(sides[1]), "height": int(sides[2])}, said | {"size": Said("size", size)}
+
+
+def common_fields(fields: CommonBody) -> dict[str, Any]:
+    """The fields of a request that every submission has."""
+    return {
+        "prompt": fields.prompt,
+        "seed": None if fields.seed == -1 else fields.seed,
+        "num_inference_steps": fields.num_inference_steps,
+        "rewrite": fields.rewrite,
+    }
+
+
+def submission_of(
+    request: GenerationRequest, fields: CommonBody, query: Mapping[str, str] | None, said: Mapping[str, Said]
+) -> Submission:
+    """The submission with this request, answered as the fields and the query say.
+
+    Raises:
+        InvalidRequestError: the webhook contradicts another field.
+    """
     webhook = read_query(SubmissionQuery, query or {}).webhook
     if fields.enable_base64_output and webhook:
         rule = "cannot be combined with a webhook; remove one of them"
@@ -157,7 +204,7 @@ def prediction_to_wire(job: JobView, base_url: str) -> Prediction:
     """The state of a job without the envelope, as in lists and webhooks."""
     return Prediction(
         id=job.job_id,
-        model=MODEL,
+        model=model_of(job.request),
         outputs=list(job.outputs) if job.status == "succeeded" else [],
         urls=PredictionUrls(get=base_url.rstrip("/") + result_path(job.job_id)),
         has_nsfw_contents=list(job.nsfw),
@@ -238,7 +285,7 @@ def webhook_to_wire(job: JobView, base_url: str) -> PredictionEvent:
     request = job.request
     if request is not None and request.original_prompt is not None:
         request = request.replace(prompt=request.original_prompt, original_prompt=None)
-    asked = {} if request is None else _body(request.with_defaults(CAPABILITIES.defaults))
+    asked = {} if request is None else _body(CAPABILITIES.fill(request))
     return PredictionEvent(**prediction_to_wire(job, base_url).to_json(), input=asked)
 
 
@@ -265,4 +312,9 @@ def _body(request: GenerationRequest) -> dict[str, Any]:
         "seed": -1 if request.seed is None else request.seed,
         "num_inference_steps": request.num_inference_steps,
     }
+    if (image := request.image) is not None:
+        assert request.num_frames is not None  # has a default
+        seconds = (request.num_frames - 1) / FPS
+        duration = int(seconds) if seconds.is_integer() else seconds
+        body |= {"image": f"<{image.format} {image.width}x{image.height}, sha256:{image.sha256}>", "duration": duration}
     return body | ({"rewrite": request.rewrite} if request.awaits_rewriting else {})

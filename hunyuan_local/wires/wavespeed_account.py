@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import FieldProblem, InvalidRequestError
 from ..schema import JobStatus, JobView
 from .base import Listing, read_body
-from .wavespeed import MODEL, SUBMIT_PATH, prediction_to_wire
+from .wavespeed import IMAGE_MODEL, IMAGE_SUBMIT_PATH, MODEL, SUBMIT_PATH, prediction_to_wire
 from .wavespeed_models import (
     SUCCESS,
     Balance,
@@ -67,7 +67,8 @@ def list_from_wire(body: object) -> Listing:
         statuses=() if fields.status is None else _STATUSES[fields.status],
         created_from=_moment("created_after", fields.created_after),
         created_before=_moment("created_before", fields.created_before),
-        impossible=fields.model not in (None, MODEL),
+        has_image={MODEL: False, IMAGE_MODEL: True}.get(fields.model or ""),
+        impossible=fields.model not in (None, MODEL, IMAGE_MODEL),
     )
 
 
@@ -101,22 +102,30 @@ def balance_to_wire() -> BalanceReply:
     return BalanceReply(**SUCCESS, data=Balance(balance=BALANCE_USD))
 
 
-def models_to_wire(request_schema: Mapping[str, Any]) -> ModelListReply:
-    """The list of models, which has one; clients read its id, its type, and its ``api_schema`` for submissions.
+def models_to_wire(of_text: Mapping[str, Any] | None, of_image: Mapping[str, Any] | None) -> ModelListReply:
+    """The list of models; clients read the id, the type, and ``api_schema`` for submissions.
 
     Args:
-        request_schema: JSON Schema of a submission.
+        of_text, of_image: JSON Schema of a submission without and with an image; None if no model here takes it.
     """
-    call = CallSchema(type="model_run", method="POST", api_path=SUBMIT_PATH, request_schema=dict(request_schema))
-    model = ListedModel(
-        model_id=MODEL,
-        name=MODEL,
-        type="text-to-video",
-        description="Text to video with HunyuanVideo, self-hosted.",
+    models = [] if of_text is None else [_listed(MODEL, SUBMIT_PATH, "text-to-video", "Text to video", of_text)]
+    if of_image is not None:
+        models.append(_listed(IMAGE_MODEL, IMAGE_SUBMIT_PATH, "image-to-video", "Image to video", of_image))
+    return ModelListReply(**SUCCESS, data=models)
+
+
+def _listed(
+    model: str, path: str, kind: Literal["text-to-video", "image-to-video"], what: str, schema: Mapping[str, Any]
+) -> ListedModel:
+    call = CallSchema(type="model_run", method="POST", api_path=path, request_schema=dict(schema))
+    return ListedModel(
+        model_id=model,
+        name=model,
+        type=kind,
+        description=f"{what} with HunyuanVideo, self-hosted.",
         base_price=0.0,
         api_schema=ModelSchemas(api_schemas=[call]),
     )
-    return ModelListReply(**SUCCESS, data=[model])
 
 
 def secret_to_wire(secret: str) -> WebhookSecretReply:

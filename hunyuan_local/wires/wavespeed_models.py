@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import FailFast, Field
 
+from ..images import MAX_BYTES, ImageFit
 from ..schema import RewriteMode
 from .base import Answer, Body, Lenient, Reply
 
@@ -17,16 +18,38 @@ SUCCESS: dict[str, Any] = {"code": 200, "message": "success"}
 # Bodies that a server receives
 
 
-class SubmissionBody(Body):
-    """The body of a submission."""
+class CommonBody(Body):
+    """The fields of every submission."""
 
     prompt: str
-    size: str = "1280*720"
     seed: int = -1
     num_inference_steps: int = 30
     enable_sync_mode: bool = False
     enable_base64_output: bool = False
     rewrite: RewriteMode | None = None  # not part of WaveSpeed's API; only self-hosted servers have it
+
+
+class SubmissionBody(CommonBody):
+    """The body of a submission without an image."""
+
+    size: str = "1280*720"
+
+
+class ImageSubmissionBody(CommonBody):
+    """The body of a submission with an image."""
+
+    image: Annotated[str, Field(min_length=1, description="URL, data URI or base64 of the first frame.")]
+    size: Annotated[str | None, Field(description="By default the size whose shape is nearest to the image's.")] = None
+    duration: Annotated[float, Field(gt=0, le=170, description="Seconds: 121 or 241 frames.")] = 5.0
+    image_fit: ImageFit | None = None  # not part of WaveSpeed's API, as ``rewrite``
+
+
+class UploadBody(Body):
+    """The file that a client is about to upload; only images can be used."""
+
+    filename: str
+    size: Annotated[int, Field(ge=1, le=MAX_BYTES)]
+    content_type: str | None = None
 
 
 class SubmissionQuery(Body):
@@ -118,6 +141,23 @@ class PredictionsDeletedReply(_Envelope):
     data: DeletedCount
 
 
+class UploadInstruction(Reply):
+    """The call with which the client sends the file."""
+
+    method: Literal["PUT"]
+    url: str
+    headers: dict[str, str]
+
+
+class UploadTicket(Reply):
+    upload: UploadInstruction
+    download_url: Annotated[str, Field(description="The image for submissions, once it is uploaded.")]
+
+
+class UploadReply(_Envelope):
+    data: UploadTicket
+
+
 class Balance(Reply):
     balance: Annotated[float, Field(description="Constant, since videos are free on this server.")]
 
@@ -152,7 +192,7 @@ class ListedModel(Reply):
 
     model_id: str
     name: str
-    type: Literal["text-to-video"]
+    type: Literal["text-to-video", "image-to-video"]
     description: str
     base_price: Annotated[float, Field(description="Always 0, since videos are free on this server.")]
     api_schema: ModelSchemas
@@ -204,3 +244,18 @@ class _DeletedCountAnswer(Answer):
 
 class DeletedAnswer(Answer):
     data: _DeletedCountAnswer
+
+
+class _UploadInstructionAnswer(Answer):
+    method: Literal["PUT"]
+    url: Annotated[str, Field(min_length=1)]
+    headers: Lenient[dict[str, str]] = None
+
+
+class _UploadTicketAnswer(Answer):
+    upload: _UploadInstructionAnswer
+    download_url: Annotated[str, Field(min_length=1)]
+
+
+class UploadAnswer(Answer):
+    data: _UploadTicketAnswer

@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
+import image_models
 import pytest
+import yaml
+from PIL import Image
 from running_server import RunningServer
 
 from hunyuan_local.schema import VideoInfo
@@ -30,6 +33,25 @@ def server(starts_process: None, tmp_path_factory: pytest.TempPathFactory) -> It
 def idle_server(starts_process: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A server without workers, which takes what the services take: whoever waits for a video gets none after 1 s."""
     yield from _serve(tmp_path_factory.mktemp("idle"), workers=0, sync_timeout=1)
+
+
+@pytest.fixture(scope="session")
+def image_server(
+    starts_process: None, loads_model: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningServer]:
+    """A server whose model begins its videos with an image."""
+    folder = tmp_path_factory.mktemp("image-server")
+    config = image_models.make_checkpoint(folder / "model", "token_replace")
+    (folder / "toy.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), allow_unicode=True))
+    yield from _serve(folder, relaxed=True, model=folder / "toy.yaml")
+
+
+@pytest.fixture(scope="session")
+def image_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An upright image."""
+    path = tmp_path_factory.mktemp("image") / "cat.png"
+    Image.effect_noise((90, 144), 80).convert("RGB").save(path)
+    return path
 
 
 @pytest.fixture(scope="session")

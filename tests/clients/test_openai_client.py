@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -200,3 +201,28 @@ def test_deleting_a_waiting_job_cancels_it(idle_server: RunningServer) -> None:
         assert waiting.status == "queued"
         assert client.videos.delete(waiting.id).deleted
         idle_server.wait_for(waiting.id, "canceled")
+
+
+# Videos that begin with an image
+
+
+@pytest.mark.parametrize("kind", ["file", "address"])
+def test_a_reference_begins_the_video(image_server: RunningServer, image_file: Path, tmp_path: Path, kind: str) -> None:
+    data = base64.b64encode(image_file.read_bytes()).decode()
+    # The client itself takes no address here, although its types do.
+    address = {"input_reference": {"image_url": f"data:image/png;base64,{data}"}}
+    given = {"input_reference": image_file} if kind == "file" else {"extra_body": SHORT | address}
+    with connect(image_server) as client:
+        video = client.videos.create_and_poll(
+            **{"prompt": "a cat", "extra_body": SHORT, "poll_interval_ms": 200} | given
+        )
+        assert (video.status, video.size) == ("completed", "80x144")
+        client.videos.download_content(video.id).write_to_file(tmp_path / "video.mp4")
+    assert probe(tmp_path / "video.mp4").num_frames == 5
+
+
+def test_a_poisoned_reference_is_named(image_server: RunningServer, image_file: Path) -> None:
+    half = image_file.read_bytes()[:5000]
+    with connect(image_server) as client, pytest.raises(openai.BadRequestError, match="incomplete") as caught:
+        client.videos.create(prompt="a cat", input_reference=("cat.png", half))
+    assert caught.value.param == "input_reference"

@@ -44,6 +44,10 @@ class WaveSpeedClient(ClientProcess):
         name = "runNoThrow" if self.is_javascript else "run_no_throw"
         return self._use(server, None, name, WAVESPEED_MODEL, body, **options)
 
+    def upload(self, server: RunningServer, file: Path) -> str:
+        """Upload a local file; returns its address."""
+        return self._use(server, None, "upload", str(file))
+
     def get_result(self, server: RunningServer, task_id: str) -> Any:
         """The state of a task, as its ``run`` requests it."""
         return self._use(server, None, "_getResult" if self.is_javascript else "get_result", task_id)
@@ -117,6 +121,44 @@ def test_sync_mode_that_takes_too_long_is_still_processing(client: WaveSpeedClie
     result = client.run_no_throw(idle_server, wavespeed_body(), enable_sync_mode=True)
     detail = result.get("detail", result)
     assert (result["outputs"], detail["status"]) == (None, "processing")
+
+
+# Two steps and five frames.
+SMALL_IMAGE_VIDEO = {"prompt": "a cat", "num_inference_steps": 2, "duration": 0.2, "seed": 3}
+IMAGE_MODEL = "wavespeed-ai/hunyuan-video/i2v"
+
+
+def test_a_local_file_is_uploaded_and_begins_the_video(
+    client: WaveSpeedClient, image_server: RunningServer, image_file: Path, fetch: Callable[[str], VideoInfo]
+) -> None:
+    address = client.upload(image_server, image_file)
+    (url,) = client.run(image_server, SMALL_IMAGE_VIDEO | {"image": address}, model=IMAGE_MODEL)["outputs"]
+    video = fetch(url)
+    assert (video.width, video.height, video.num_frames) == (80, 144, 5)
+
+
+@pytest.mark.parametrize("client", ["python-2"], indirect=True)
+def test_an_image_in_base64_begins_the_same_video(
+    client: WaveSpeedClient, image_server: RunningServer, image_file: Path, fetch: Callable[[str], VideoInfo]
+) -> None:
+    data = base64.b64encode(image_file.read_bytes()).decode()
+    body = SMALL_IMAGE_VIDEO | {"image": f"data:image/png;base64,{data}"}
+    (url,) = client.run(image_server, body, model=IMAGE_MODEL, enable_sync_mode=True)["outputs"]
+    assert fetch(url).num_frames == 5
+
+
+def test_a_file_that_is_no_image_is_refused_as_it_is_uploaded(
+    client: WaveSpeedClient, image_server: RunningServer, tmp_path: Path
+) -> None:
+    (tmp_path / "cat.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+    with pytest.raises(ClientError, match=r"HTTP 400: .*is not that of an image of an accepted format"):
+        client.upload(image_server, tmp_path / "cat.svg")
+
+
+def test_an_image_at_a_private_address_is_refused(client: WaveSpeedClient, image_server: RunningServer) -> None:
+    body = SMALL_IMAGE_VIDEO | {"image": "http://127.0.0.1:9/cat.png"}
+    with pytest.raises(ClientError, match=r"HTTP 400: .*image=.*--allow-private-images"):
+        client.run(image_server, body, model=IMAGE_MODEL)
 
 
 def test_wrong_key_is_a_refused_submission(client: WaveSpeedClient, server: RunningServer) -> None:

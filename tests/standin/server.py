@@ -56,12 +56,15 @@ class StandIn:
         self.polls: list[float] = []
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.deleted: list[str] = []
+        self.uploads: dict[str, bytes] = {}
+        self.refuses_uploads = False
         self._video = video
         self._polls_until_done = polls_until_done
         self._task_s = task_s
         self._faults: dict[str, deque[str]] = {kind: deque() for kind in ("submit", "poll", "task", "file")}
         self._tasks: dict[str, Task] = {}
         self._wavespeed = WaveSpeed()
+        self._image_to_video = WaveSpeed("i2v")
         self._novita = Novita()
         self._router = Router(self._routes(), redirect_slashes=False, default=self._unknown_path)
 
@@ -101,12 +104,16 @@ class StandIn:
 
     def _routes(self) -> list[Route]:
         submit_wavespeed = functools.partial(self._submit, self._wavespeed)
+        submit_images = functools.partial(self._submit, self._image_to_video)
         submit_novita = functools.partial(self._submit, self._novita)
         return [
             Route("/api/v3/predictions/delete", self._delete, methods=["POST"]),
             Route("/api/v3/predictions/{task_id}/result", self._wavespeed_result, methods=["GET"]),
             Route("/api/v3/predictions/{task_id}", self._wavespeed_result, methods=["GET"]),
             Route("/api/v3/wavespeed-ai/hunyuan-video/t2v", submit_wavespeed, methods=["POST"]),
+            Route("/api/v3/wavespeed-ai/hunyuan-video/i2v", submit_images, methods=["POST"]),
+            Route("/api/v3/media/uploads", self._announce, methods=["POST"]),
+            Route("/storage/{name}", self._store, methods=["PUT"]),
             Route("/v3/async/hunyuan-video-fast", submit_novita, methods=["POST"]),
             Route("/v3/async/task-result", self._novita_result, methods=["GET"]),
             Route("/files/{name}", self._file, methods=["GET"]),
@@ -223,6 +230,21 @@ class StandIn:
         for task_id in known:
             del self._tasks[task_id]
         return JSONResponse({"code": 200, "message": "success", "data": {"deleted_count": len(known)}})
+
+    async def _announce(self, request: Request) -> Response:
+        refusal = self._wavespeed.key_problem(request.headers.get("authorization"), self.key)
+        if refusal is not None:
+            return refusal
+        body = _json(await request.body())
+        if not isinstance(body, dict) or not body.get("filename") or not isinstance(body.get("size"), int):
+            return self._wavespeed.refuse("body", "filename and size are required")
+        return JSONResponse(self._wavespeed.ticket(f"{self.url}/storage/{secrets.token_urlsafe(24)}"))
+
+    async def _store(self, request: Request) -> Response:
+        if self.refuses_uploads or request.headers.get("x-upload") != "yes" or "authorization" in request.headers:
+            return PlainTextResponse("the signature does not match", 403)
+        self.uploads[f"{self.url}{request.url.path}?download"] = await request.body()
+        return Response(status_code=200)
 
     async def _file(self, request: Request) -> Response:
         wanted = f"{self.url}{request.url.path}"

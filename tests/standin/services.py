@@ -88,11 +88,14 @@ class Service(Protocol):
 
 
 class WaveSpeed:
-    """WaveSpeedAI's hunyuan-video/t2v."""
+    """WaveSpeedAI's hunyuan-video/t2v, or its i2v."""
 
     name = "wavespeed"
-    model = "wavespeed-ai/hunyuan-video/t2v"
     largest_seed = 2**31 - 1
+
+    def __init__(self, kind: str = "t2v"):
+        self.model = f"wavespeed-ai/hunyuan-video/{kind}"
+        self._takes_image = kind == "i2v"
 
     def new_id(self) -> str:
         return uuid.uuid4().hex
@@ -110,7 +113,19 @@ class WaveSpeed:
             or _choice_problem(body, "size", ("1280*720", "720*1280"), required=False)
             or _integer_problem(body, "seed", -1, self.largest_seed, required=False)
             or _integer_problem(body, "num_inference_steps", 2, 30, required=False)
+            or (self._image_problem(body) if self._takes_image else None)
         )
+
+    def _image_problem(self, body: dict[str, Any]) -> str | None:
+        """The two fields that the other model has in addition."""
+        if body.get("duration", 5) not in (5, 10):
+            return "duration must be one of 5, 10"
+        return _text_problem(body, "image", None)
+
+    def ticket(self, url: str) -> dict[str, Any]:
+        """The answer to the announcement of an upload, as the published clients read it."""
+        upload = {"method": "PUT", "url": url, "headers": {"x-upload": "yes"}}
+        return {"code": 200, "message": "success", "data": {"upload": upload, "download_url": f"{url}?download"}}
 
     def refuse(self, kind: str, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
         status = WAVESPEED_STATUSES[kind]

@@ -120,8 +120,8 @@ class HostedBackend(ABC):
             if sent.awaits_rewriting:  # rewriting happens on this machine and is not sent to the service
                 sent = sent.replace(rewrite=None)
             body = self.wire.request_to_wire(sent).body
-        url = self.base_url + self.wire.SUBMIT_PATH
-        return explanation(self.name, fitted, self.capabilities, url=url, body=body, notes=[])
+        url, limits = self.base_url + self.submit_path(request), self.capabilities.of(request)
+        return explanation(self.name, fitted, limits, url=url, body=body, notes=[])
 
     def rewrite(self, request: GenerationRequest, context: GenerationContext | None = None) -> GenerationRequest:
         """Rewrite the prompt on this machine, before anything is sent.
@@ -154,13 +154,14 @@ class HostedBackend(ABC):
         is_new = context.submit_again or all(job.fingerprint != mark for job in self._open_tasks.jobs())
         # Make every check that can refuse the request before sending anything, and outside the lock, as it may be slow.
         run = self._begin(request, context) if is_new else None
+        image = {} if run is None else self.upload(self._connect(context), run.request)
         with ExitStack() as held:
             with self._open_tasks.alone():
                 same = [job for job in self._open_tasks.jobs() if job.fingerprint == mark]
                 earlier = None if context.submit_again else self._earlier(same)
                 if earlier is None and run is not None:
                     submission = TaskSubmission(self._connect(context), self.wire, self._open_tasks, run)
-                    job = submission.draft(mark)
+                    job = submission.draft(mark, self.submit_path(run.request), image)
                     # Recorded before it is sent, so that a crash cannot hide a task.
                     held.enter_context(self._open_tasks.hold(job.job_id))
                     self._open_tasks.save(job)
@@ -227,6 +228,18 @@ class HostedBackend(ABC):
     def ask(self, service: ServiceClient, remote_id: str) -> JobView:
         """Query the state of a task once."""
 
+    def model_of(self, request: GenerationRequest) -> str:
+        """The service's name of the model that runs a request."""
+        return cast("str", self.wire.MODEL)
+
+    def submit_path(self, request: GenerationRequest) -> str:
+        """Path of the submission of a request."""
+        return cast("str", self.wire.SUBMIT_PATH)
+
+    def upload(self, service: ServiceClient, request: GenerationRequest) -> dict[str, str]:
+        """Upload the image of a request, if it has one; returns the field of the body that names it."""
+        return {}
+
     def cancel_remote(self, service: ServiceClient, remote_id: str) -> bool | None:
         """Cancel a task; True if the service cancelled it, None if the service does not support it."""
         return None
@@ -265,7 +278,7 @@ class HostedBackend(ABC):
         context.remote_id = job.remote_id
         hint = f"to resume this task: hunyuan-local resume {job.job_id}"
         context.on_note(f"task {job.remote_id} at {self.name}; if this is interrupted, {hint}")
-        delivery = VideoDownload(service, self.wire.MODEL, job, self.ask, context, self._pacing.limit_s)
+        delivery = VideoDownload(service, self.model_of(job.request), job, self.ask, context, self._pacing.limit_s)
         try:
             check_output_path(job.output, job.overwrite)
             result = delivery.run()

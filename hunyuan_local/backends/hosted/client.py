@@ -129,6 +129,20 @@ class ServiceClient:
             raise self._lost(f"the answer was HTTP {answer.status_code}") from refusal
         raise refusal
 
+    def put(self, url: str, headers: dict[str, str], content: bytes) -> None:
+        """Send a file to an address that the service has given. The key is not sent.
+
+        Raises:
+            HostedError: the address does not work, or refuses the file.
+        """
+        try:
+            answer = self._client.put(url, headers=headers, content=content)
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+            raise UnreachableError(f"{_place(url)} cannot be reached: {_say(error)}{advice(url, error)}") from error
+        if not answer.is_success:
+            said = self.scrub(answer.text) or "no reason given"
+            raise RequestRefusedError(f"{_place(url)} answered HTTP {answer.status_code}: {said}")
+
     def get(self, path: str, params: dict[str, str] | None = None) -> object:
         """Send one GET and return the JSON answer.
 

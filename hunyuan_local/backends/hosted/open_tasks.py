@@ -54,7 +54,7 @@ class OpenTask(BaseModel):
 def fingerprint(backend: str, base_url: str, request: GenerationRequest, output: Path | None) -> str:
     """A hash that is equal for the same command run again; computed before a seed or a file name is chosen."""
     where = "" if output is None else os.path.abspath(output)
-    text = json.dumps([backend, base_url, request.model_dump(), where], sort_keys=True)
+    text = json.dumps([backend, base_url, request.model_dump(mode="json"), where], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

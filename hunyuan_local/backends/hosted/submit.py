@@ -35,20 +35,23 @@ class TaskSubmission:
 
     def __init__(self, service: ServiceClient, wire: ModuleType, open_tasks: OpenTasks, run: Run[GenerationRequest]):
         self._service, self._wire, self._open_tasks, self._run = service, wire, open_tasks, run
+        self._path = ""
         self._body: dict[str, Any] = {}
 
-    def draft(self, mark: str) -> OpenTask:
+    def draft(self, mark: str, path: str, image: dict[str, str]) -> OpenTask:
         """Prepare a task for submission; the caller must save it before :meth:`send`.
 
         Args:
             mark: fingerprint of the task.
+            path: path of the submission.
+            image: the field of the body that names the uploaded image, if there is one.
 
         Raises:
             RequestLossError: the service does not support the prompt.
             GenerationCancelledError: cancelled before anything was sent.
         """
         run, context = self._run, self._run.context
-        self._body = self._wire.request_to_wire(run.request).body
+        self._path, self._body = path, self._wire.request_to_wire(run.request).body | image
         if context.cancel.is_set():
             raise GenerationCancelledError("cancelled before anything was sent")
         context.on_progress(Progress(stage="submit"))
@@ -84,7 +87,7 @@ class TaskSubmission:
                 self._open_tasks.forget(job)
                 raise
         try:
-            answer = self._service.post(self._wire.SUBMIT_PATH, self._body)
+            answer = self._service.post(self._path, self._body)
             context.remote_id = self._wire.submission_from_wire(answer)
         except (SubmissionLostError, InvalidAnswerError) as error:
             raise SubmissionLostError(f"{error}. {lost_advice(name, job)}") from error

@@ -19,7 +19,7 @@ PANELS: dict[str, tuple[str, ...]] = {
     ),
     "Address and access": (
         "--host", "--port", "--api-keys-file", "--insecure", "--public-url", "--allow-origin", "--video-url-ttl",
-        "--allow-private-webhooks", "--page", "--no-browser",
+        "--allow-private-webhooks", "--allow-private-images", "--page", "--no-browser",
     ),
     "Limits": (
         "--relaxed", "--max-queue", "--max-attempts", "--max-prompt-characters", "--max-voxels", "--sync-timeout",

@@ -84,6 +84,8 @@ def server_options(command: Function) -> Function:
         guard_options,
         click.option("--allow-private-webhooks", is_flag=True,
                      help="Allow webhook URLs on this machine and in private networks."),
+        click.option("--allow-private-images", is_flag=True,
+                     help="Allow image URLs on this machine and in private networks."),
     ]  # fmt: skip
     for option in reversed(options):
         command = option(command)

@@ -10,12 +10,13 @@ from starlette.concurrency import run_in_threadpool
 
 from ...schema import JobView
 from ...wires.base import Submission
-from ..error_answers import Dialect
 from ..service import Delivery, VideoService
 
 
-class SubmissionReader(Dialect, Protocol):
-    """A dialect that reads submissions."""
+class SubmissionReader(Protocol):
+    """A module that reads the submissions of a dialect."""
+
+    NAME: str
 
     def request_from_wire(
         self, body: object, query: Mapping[str, str] | None = None, *, relaxed: bool = False
@@ -45,5 +46,8 @@ async def take(
         HunyuanLocalError: the submission is refused; see :meth:`VideoService.submit`.
     """
     submission = dialect.request_from_wire(body, request.query_params, relaxed=service.config.relaxed)
+    if submission.image is not None:
+        await run_in_threadpool(service.check_takes_image, submission.image)
+        submission = await service.images.with_image(submission)
     job = await run_in_threadpool(service.submit, dialect.NAME, submission, base_url)
     return submission, await run_in_threadpool(service.view, job, base_url, deliver)

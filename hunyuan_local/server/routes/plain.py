@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -14,7 +15,7 @@ from ...errors import StoreError
 from ...wires.base import Fault
 from ..documentation import file_responses, refusals
 from ..error_answers import SEE_LOG, LinkRefusedError, refusal
-from ..signed_links import PATH
+from ..signed_links import PATH, UPLOAD_PATH
 from ..video_response import MP4, VideoResponse
 from . import Service
 
@@ -48,6 +49,24 @@ def file(job_id: str, request: Request, service: Service) -> Response:
     if not service.links.check(job_id, query.get("expires", ""), query.get("signature", "")):
         raise LinkRefusedError("this address is invalid or has expired; get a new one from the job's state")
     return VideoResponse(service.file(service.get(job_id)))
+
+
+@router.put(
+    UPLOAD_PATH,
+    status_code=204,
+    response_class=Response,
+    responses=refusals(None, "invalid", "forbidden", "too_large", "rate_limited", "internal", "unavailable"),
+    openapi_extra=_QUERY
+    | {"requestBody": {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}},
+)
+async def upload(job_id: str, request: Request, service: Service) -> Response:
+    """Send the file of an announced upload."""
+    query = request.query_params
+    is_id = re.fullmatch(r"[0-9a-f]{32}", job_id)
+    if not is_id or not service.images.may_upload(job_id, query.get("expires", ""), query.get("signature", "")):
+        raise LinkRefusedError("this address is invalid or has expired; announce the upload again")
+    await service.images.keep(job_id, await request.body())
+    return Response(status_code=204)
 
 
 @router.get("/healthz", response_model=Health)

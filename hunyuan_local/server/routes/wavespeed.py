@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import secrets
+
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 
-from ...wires import schemas, wavespeed, wavespeed_account, wavespeed_models
+from ...wires import schemas, wavespeed, wavespeed_account, wavespeed_image, wavespeed_models
 from ..bodies import JsonBody
 from ..documentation import json_body, query, refusals
 from ..error_answers import ReplyResponse, UnknownJobError
-from . import BaseUrl, Service, take
+from . import BaseUrl, Service, SubmissionReader, take
 
 router = APIRouter(tags=["WaveSpeed"])
 
@@ -22,7 +24,37 @@ router = APIRouter(tags=["WaveSpeed"])
 )
 async def submit(request: Request, body: JsonBody, service: Service, base_url: BaseUrl) -> ReplyResponse:
     """Generate a video."""
-    submission, view = await take(wavespeed, request, body, service, base_url, "inline")
+    return await _submit(wavespeed, request, body, service, base_url)
+
+
+@router.post(
+    wavespeed.IMAGE_SUBMIT_PATH,
+    response_model=wavespeed_models.PredictionReply,
+    responses=refusals(wavespeed.NAME, "invalid", "not_found", "too_large", "rate_limited"),
+    openapi_extra=query(wavespeed_models.SubmissionQuery),
+)
+async def submit_image(request: Request, body: JsonBody, service: Service, base_url: BaseUrl) -> ReplyResponse:
+    """Generate a video that begins with an image."""
+    return await _submit(wavespeed_image, request, body, service, base_url)
+
+
+@router.post(
+    wavespeed_image.UPLOAD_PATH,
+    response_model=wavespeed_models.UploadReply,
+    responses=refusals(wavespeed.NAME, "invalid", "too_large"),
+    openapi_extra=json_body(wavespeed_models.UploadBody),
+)
+def announce_upload(body: JsonBody, service: Service, base_url: BaseUrl) -> ReplyResponse:
+    """Announce an upload of an image; the answer has the address for the file, which expires after an hour."""
+    wavespeed_image.upload_from_wire(body)
+    service.check_disk()
+    return ReplyResponse(wavespeed_image.upload_to_wire(service.images.upload_url(base_url, secrets.token_hex(16))))
+
+
+async def _submit(
+    dialect: SubmissionReader, request: Request, body: object, service: Service, base_url: BaseUrl
+) -> ReplyResponse:
+    submission, view = await take(dialect, request, body, service, base_url, "inline")
     if not submission.wait:
         return ReplyResponse(wavespeed.submission_to_wire(view, base_url))
     stopping, timeout_s = request.app.state.stopping, service.config.sync_timeout_s
@@ -90,11 +122,13 @@ async def balance() -> ReplyResponse:
 @router.get(
     wavespeed_account.MODELS_PATH, response_model=wavespeed_models.ModelListReply, responses=refusals(wavespeed.NAME)
 )
-async def list_models(service: Service) -> ReplyResponse:
-    """The server's model, and the fields of a submission."""
+def list_models(service: Service) -> ReplyResponse:
+    """The models that this server has, and the fields of their submissions."""
     config = service.config
-    schema = schemas.submission_schema(wavespeed.NAME, config.relaxed, config.max_prompt_characters)
-    return ReplyResponse(wavespeed_account.models_to_wire(schema))
+    limits = (config.relaxed, config.max_prompt_characters)
+    of_text = None if config.model.takes_image else schemas.submission_schema(wavespeed.NAME, *limits)
+    of_image = None if service.model_for_images() is None else schemas.image_schema(*limits)
+    return ReplyResponse(wavespeed_account.models_to_wire(of_text, of_image))
 
 
 @router.get(
