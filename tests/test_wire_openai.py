@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import typing
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from wire_strategies import JSON, damaged, jobs, requests, unhurried
 
 from hunyuan_local.errors import InvalidAnswerError, InvalidRequestError
@@ -691,3 +693,12 @@ def test_no_more_than_ten_mistakes_are_explained() -> None:
     with pytest.raises(InvalidRequestError) as caught:
         openai.request_from_wire({str(number): number for number in range(50)})
     assert len(caught.value.problems) == 10
+
+
+def test_an_image_is_sent_as_a_reference() -> None:
+    content = io.BytesIO()
+    Image.new("RGB", (64, 48)).save(content, "PNG")
+    request = GenerationRequest(prompt="a cat", image=content.getvalue(), image_fit="pad")
+    body = openai.request_to_wire(request).body
+    assert body["input_reference"]["image_url"].startswith("<PNG 64x48, sha256:")
+    assert (body["image_fit"], "image" in body) == ("pad", False)

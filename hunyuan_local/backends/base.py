@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from ..capabilities import Capabilities, Fit
 from ..config import ModelConfig, RewriteConfig, RuntimeProfile, SafetyConfig
 from ..errors import ConfigError
+from ..images import InputImage
 from ..schema import MAX_EXACT_SEED, GenerationRequest, GenerationResult, Progress
 
 
@@ -258,7 +259,13 @@ def explanation(
         notes = [*notes, f"the prompt is rewritten first ({fitted.request.rewrite}); the original is shown"]
     verdict = "refused" if not fitted.possible else "adjusted" if fitted.losses else "accepted"
     losses = [
-        {"field": x.field, "value": x.value, "reason": x.rule, "becomes": x.becomes, "permissible": x.permissible}
+        {
+            "field": x.field,
+            "value": repr(x.value) if isinstance(x.value, InputImage) else x.value,
+            "reason": x.rule,
+            "becomes": x.becomes,
+            "permissible": x.permissible,
+        }
         for x in fitted.losses
     ]
     return Explanation(

@@ -20,7 +20,7 @@ from starlette.concurrency import run_in_threadpool
 
 from ..backends.base import with_seed
 from ..backends.local.profile_choice import AUTO, named_profile
-from ..capabilities import image_rule, limits_of, settle
+from ..capabilities import limits_of, settle
 from ..config import ModelConfig, load_model_config
 from ..errors import ConfigError, FieldProblem, HunyuanLocalError, InvalidRequestError, QueueFullError
 from ..jobs.eta import Forecaster
@@ -31,10 +31,10 @@ from ..jobs.store import JobStore
 from ..schema import GenerationRequest, JobView
 from ..weights.cache import find_here
 from ..wires.base import Listing, Submission
-from ..wires.sent_image import SentImage
 from ..wires.wording import in_its_words
 from .config import ServerConfig
 from .error_answers import DIALECTS, DiskFullError, NoPlaceError, UnknownJobError, VideoNotReadyError
+from .image_model import model_for_images
 from .image_reader import ImageReader
 from .job_view import pause_s, view_of
 from .signed_links import LinkSigner
@@ -76,7 +76,7 @@ class VideoService:
 
         Args:
             model: one of ``config.models``; None uses the server's own model or, if the request has an image that it
-                cannot use, :meth:`model_for_images`.
+                cannot use, :func:`model_for_images`.
             profile: runtime profile for the model; None uses the server's own.
 
         Raises:
@@ -88,7 +88,7 @@ class VideoService:
         """
         config = self.config
         if model is None and submission.request.image is not None:
-            model = self.model_for_images()
+            model = model_for_images(config)
         made_by, queue, model_workers = self._workers_of(model, profile)
         request = submission.request.with_defaults(
             dict(made_by.defaults) | {"rewrite": config.rewrite}, made_by.image_sizes
@@ -119,28 +119,6 @@ class VideoService:
         """Raise DiskFullError if the disk has too little free space."""
         if shortage := self._disk_shortage():
             raise DiskFullError(f"{shortage}; try again later")
-
-    def model_for_images(self) -> str | None:
-        """The model for requests with an image: the server's own, or one of ``config.models`` whose weights are here.
-
-        A built-in checkpoint, which knows a few shapes, does not stand in for a large model.
-        """
-        own = self.config.model
-        if own.takes_image:
-            return own.name
-        for model in map(load_model_config, self.config.models):
-            if model.takes_image and model.is_built_in <= own.is_built_in and find_here(model) is not None:
-                return model.name
-        return None
-
-    def check_takes_image(self, sent: SentImage) -> None:
-        """Refuse an image before it is fetched, if no model of this server can use it.
-
-        Raises:
-            InvalidRequestError: names the field of the image and the models that can.
-        """
-        if self.model_for_images() is None:
-            raise sent.problem(image_rule(self.config.model.name, limits_of(self.config.model), has_image=True))
 
     def _check(self, submission: Submission, request: GenerationRequest) -> None:
         """Check a submission against this server's limits; ``request`` is its request with defaults filled in."""

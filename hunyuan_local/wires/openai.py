@@ -50,7 +50,7 @@ SUBMIT_PATH = "/v1/videos"
 RESULT_PATH = "/v1/videos/{job_id}"
 CONTENT_PATH = "/v1/videos/{job_id}/content"
 POLL_AFTER_HEADER = "openai-poll-after-ms"
-CAPABILITIES = Capabilities()
+CAPABILITIES = Capabilities(with_image=Capabilities(takes_image=True))
 
 # Default of SGLang and vLLM-Omni if only the length in seconds is given.
 _FPS = 24
@@ -99,13 +99,15 @@ def request_to_wire(request: GenerationRequest, *, allow_loss: bool = False) -> 
     """The body of a submission.
 
     Fields that are None are omitted. The length is always sent in frames: ``seconds`` is a whole number in this
-    dialect, which 4k+1 frames rarely are.
+    dialect, which 4k+1 frames rarely are. An image is described in words, until it has an address.
     """
     fitted = settle(request, NAME, CAPABILITIES, allow_loss=allow_loss)
     settled = set() if fitted.request.original_prompt is None else set(SETTLED_HERE)
     body = {"model": MODEL} | fitted.request.model_dump(exclude_defaults=True, exclude=settled)
     if "width" in body and "height" in body:
         body["size"] = f"{body.pop('width')}x{body.pop('height')}"
+    if (image := body.pop("image", None)) is not None:
+        body[_IMAGE] = {"image_url": f"<{image.format} {image.width}x{image.height}, sha256:{image.sha256}>"}
     return WireRequest(body, fitted.request, fitted.losses)
 
 

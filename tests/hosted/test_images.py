@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from hunyuan_local.backends.base import GenerationContext
 from hunyuan_local.backends.hosted.novita import NovitaBackend
 from hunyuan_local.backends.hosted.open_tasks import OpenTasks, fingerprint
 from hunyuan_local.backends.hosted.wavespeed import WaveSpeedBackend
+from hunyuan_local.backends.registry import get_backend
 from hunyuan_local.errors import InvalidAnswerError, RequestLossError, RequestRefusedError
 from hunyuan_local.provenance import read_provenance
 from hunyuan_local.schema import GenerationRequest
@@ -100,6 +102,14 @@ def test_explain_shows_the_image_in_a_few_words(wavespeed: WaveSpeedBackend, req
     found = wavespeed.explain(request_)
     assert (found.verdict, found.url.endswith(I2V), found.price_usd) == ("accepted", True, 0.40)
     assert found.body["image"].startswith("<PNG 48x64, sha256:") and len(found.body["image"]) < 100
+
+
+@pytest.mark.parametrize("name", ["local", "wavespeed", "novita"])
+def test_explain_can_be_printed_as_json(name: str, request_: GenerationRequest) -> None:
+    options = {"model": "tiny", "profile": "cpu"} if name == "local" else {}
+    found = get_backend(name, **options).explain(request_).model_dump()
+    assert json.loads(json.dumps(found)) == found
+    assert all(loss["value"].startswith("<PNG 48x64 ") for loss in found["losses"] if loss["field"] == "image")
 
 
 def test_novita_refuses_an_image_before_anything_is_sent(

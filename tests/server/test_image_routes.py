@@ -13,10 +13,13 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from server_stage import MODEL, Stage
 
+from hunyuan_local.config import load_model_config
 from hunyuan_local.images import MAX_BYTES
 from hunyuan_local.jobs.folder import UPLOADS_KEPT_S
 from hunyuan_local.jobs.housekeeping import sweep
 from hunyuan_local.jobs.job import Job
+from hunyuan_local.server import image_model, service
+from hunyuan_local.server.config import ServerConfig
 from hunyuan_local.wires import openai, wavespeed, wavespeed_image
 
 TAKES = MODEL.model_copy(update={"name": "toy-i2v", "takes_image": True})
@@ -163,6 +166,23 @@ def test_a_server_without_such_a_model_names_those_that_fit(make_client: Callabl
     assert "tiny makes videos from text alone; image-to-video models are hunyuan-video-i2v, " in message
 
 
+def test_such_a_server_takes_no_uploads(make_client: Callable[..., TestClient]) -> None:
+    message = error_of(make_client().post(UPLOADS, json={"filename": "c.png", "size": 100}))
+    assert message.startswith("filename='c.png': tiny makes videos from text alone; image-to-video models are ")
+
+
+def test_a_built_in_checkpoint_does_not_stand_in_for_a_large_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_model, "find_here", lambda model: "/weights")
+    toy = TAKES.model_copy(update={"name": "toy"})
+    models = {"toy": toy, "hunyuan-video-i2v": load_model_config("hunyuan-video-i2v")}
+    monkeypatch.setattr(image_model, "load_model_config", models.__getitem__)
+    found = [
+        image_model.model_for_images(ServerConfig(model=load_model_config(own), models=tuple(models)))
+        for own in ("tiny", "hunyuan-video")
+    ]
+    assert found == ["toy", "hunyuan-video-i2v"]
+
+
 def test_novita_has_no_field_for_an_image(client: TestClient) -> None:
     answer = client.post("/v3/async/hunyuan-video-fast", json={"image": BASE64, "prompt": "a cat"})
     assert "image=" in answer.json()["message"] and "unknown field" in answer.json()["message"]
@@ -225,9 +245,8 @@ def test_uploads_are_deleted_after_their_time_and_those_of_jobs_stay(client: Tes
 def test_another_model_of_the_server_takes_images(
     make_client: Callable[..., TestClient], stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hunyuan_local.server import service
-
-    monkeypatch.setattr(service, "find_here", lambda model: "/weights")
+    for module in (image_model, service):
+        monkeypatch.setattr(module, "find_here", lambda model: "/weights")
     client = make_client(models=("hunyuan-video", "hunyuan-video-i2v"))
     assert client.post(I2V, json={"prompt": "a cat", "image": BASE64}).status_code == 200
     assert newest(stage).origin["crew"]["model"] == "hunyuan-video-i2v"

@@ -104,7 +104,7 @@ class LocalBackend:
 
         known_configs(self.config)  # refuse a model that does not exist
         resolved = self.resolve(fitted.request)
-        body = resolved.model_dump()
+        body = resolved.model_dump(mode="json")
         return explanation(self.name, fitted, self.capabilities, url=None, body=body, notes=self.notes(resolved))
 
     def resolve(self, request: GenerationRequest) -> ResolvedRequest:

@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from ...schema import JobView
 from ...wires.base import Submission
+from ..image_model import check_takes_image
 from ..service import Delivery, VideoService
 
 
@@ -47,7 +48,7 @@ async def take(
     """
     submission = dialect.request_from_wire(body, request.query_params, relaxed=service.config.relaxed)
     if submission.image is not None:
-        await run_in_threadpool(service.check_takes_image, submission.image)
+        await run_in_threadpool(check_takes_image, service.config, submission.image)
         submission = await service.images.with_image(submission)
     job = await run_in_threadpool(service.submit, dialect.NAME, submission, base_url)
     return submission, await run_in_threadpool(service.view, job, base_url, deliver)

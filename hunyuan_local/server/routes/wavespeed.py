@@ -8,9 +8,11 @@ from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 
 from ...wires import schemas, wavespeed, wavespeed_account, wavespeed_image, wavespeed_models
+from ...wires.sent_image import SentImage
 from ..bodies import JsonBody
 from ..documentation import json_body, query, refusals
 from ..error_answers import ReplyResponse, UnknownJobError
+from ..image_model import check_takes_image, model_for_images
 from . import BaseUrl, Service, SubmissionReader, take
 
 router = APIRouter(tags=["WaveSpeed"])
@@ -46,7 +48,8 @@ async def submit_image(request: Request, body: JsonBody, service: Service, base_
 )
 def announce_upload(body: JsonBody, service: Service, base_url: BaseUrl) -> ReplyResponse:
     """Announce an upload of an image; the answer has the address for the file, which expires after an hour."""
-    wavespeed_image.upload_from_wire(body)
+    announced = wavespeed_image.upload_from_wire(body)
+    check_takes_image(service.config, SentImage("filename", announced.filename))
     service.check_disk()
     return ReplyResponse(wavespeed_image.upload_to_wire(service.images.upload_url(base_url, secrets.token_hex(16))))
 
@@ -127,7 +130,7 @@ def list_models(service: Service) -> ReplyResponse:
     config = service.config
     limits = (config.relaxed, config.max_prompt_characters)
     of_text = None if config.model.takes_image else schemas.submission_schema(wavespeed.NAME, *limits)
-    of_image = None if service.model_for_images() is None else schemas.image_schema(*limits)
+    of_image = None if model_for_images(config) is None else schemas.image_schema(*limits)
     return ReplyResponse(wavespeed_account.models_to_wire(of_text, of_image))
 
 
