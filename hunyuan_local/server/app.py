@@ -61,8 +61,7 @@ def create_app(config: ServerConfig, folder: DataFolder, store: JobStore, webhoo
     error_answers.install(app)
     documentation.install(app, config)
     # The middleware added last runs first.
-    larger = _limits_with_images(config) | {PAGE_UPLOAD_PATH: MAX_BYTES}
-    app.add_middleware(BodyLimit, limit=config.max_body_bytes, larger=larger)
+    app.add_middleware(BodyLimit, limit=config.max_body_bytes, larger=_limits_with_images(config))
     hosts = None if config.insecure else local_hosts(config.public_url)
     app.add_middleware(Auth, keys=config.api_keys, hosts=hosts, origins=config.allow_origins)
     app.add_middleware(HeadOfGet)
@@ -79,6 +78,7 @@ def _limits_with_images(config: ServerConfig) -> dict[str, int]:
     in_base64 = config.max_body_bytes + 4 * -(-MAX_BYTES // 3)
     return {
         UPLOAD_PATH.partition("{")[0]: MAX_BYTES,
+        PAGE_UPLOAD_PATH: MAX_BYTES,
         wavespeed_wire.IMAGE_SUBMIT_PATH: in_base64,
         openai_wire.SUBMIT_PATH: in_base64,
     }

@@ -69,11 +69,6 @@ class Studio:
         """Model names, the server's own first; others only if its workers can switch models."""
         return [self.own.name, *self.service.config.models]
 
-    @property
-    def takes_images(self) -> bool:
-        """Whether a model of :meth:`model_choices` makes videos from an image."""
-        return any(self.load_model(name).takes_image for name in self.model_choices())
-
     def profile_choices(self, modes: tuple[str, ...]) -> list[tuple[str, str]]:
         """(label, name) of the profiles and of the modes that fit; the empty name is the server's own profile."""
         own = (f"the server's own ({self._own_profile})", "")

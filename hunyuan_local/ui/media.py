@@ -65,7 +65,7 @@ def add_routes(app: FastAPI, studio: Studio) -> None:
                 return _refused(str(error))
         return JSONResponse(image.described())
 
-    if studio.takes_images:
+    if service.config.takes_images:
         app.post(PAGE_UPLOAD_PATH)(upload)
 
     @app.api_route(f"{PAGE_UPLOAD_PATH}/{{digest}}.jpg", methods=_READ)

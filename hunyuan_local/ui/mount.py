@@ -62,8 +62,8 @@ def _make_inner(studio: Studio) -> FastAPI:
     require_extra("ui", "the page")
     import gradio
 
+    from .components import make_theme
     from .page import build_page
-    from .theme import make_theme
 
     inner = FastAPI(openapi_url=None)
     error_answers.install(inner)

@@ -14,10 +14,11 @@ import gradio as gr
 
 from ..errors import FieldProblem, HunyuanLocalError, InvalidRequestError
 from ..images import DEFAULT_FIT, ImageFit
-from ..schema import GenerationRequest, RewriteMode, field_limits
+from ..schema import RewriteMode
 from ..server.error_answers import SEE_LOG
 from . import cards, image_field
 from .actions import Studio
+from .components import NUMBERS, info, number_field
 from .form import LABELS, NAMES, SIZES, sentences
 
 logger = logging.getLogger(__name__)
@@ -38,9 +39,6 @@ _SHOW_STAGE = """() => {
   if (document.querySelector('#hl-problems [role=alert]')) return;
   if (matchMedia('(max-width: 900px)').matches) document.getElementById('hl-result')?.scrollIntoView();
 }"""
-_WHOLE, _REAL = ("num_frames", "num_inference_steps", "seed", "fps"), ("guidance_scale", "flow_shift", "true_cfg_scale")
-_NUMBERS = (*_WHOLE, *_REAL)
-_WITH_INFO = ("true_cfg_scale", "fps")
 
 
 def build_page(studio: Studio) -> gr.Blocks:
@@ -87,7 +85,7 @@ class _Page:
         for row in (("num_frames", "num_inference_steps"), ("guidance_scale", "flow_shift", "seed")):
             with gr.Row():
                 for name in row:
-                    self.fields[name] = _number(name, defaults)
+                    self.fields[name] = number_field(name, defaults)
         with gr.Accordion("More settings", open=False):
             self.fields["profile"] = gr.Dropdown(
                 studio.profile_choices(()), value="", label=LABELS["profile"], info="Where the model's parts are kept, "
@@ -98,16 +96,16 @@ class _Page:
                 get_args(RewriteMode) if can or first["rewrite"] != "off" else ("off",),
                 value=first["rewrite"],
                 label=LABELS["rewrite"],
-                info=_info("rewrite")
+                info=info("rewrite")
                 if can
                 else "Requires a server started with --rewrite-model or --rewrite-endpoint.",
             )
             self.fields["negative_prompt"] = gr.Textbox(
-                label=LABELS["negative_prompt"], info=_info("negative_prompt"), lines=2, max_lines=6
+                label=LABELS["negative_prompt"], info=info("negative_prompt"), lines=2, max_lines=6
             )
             with gr.Row():
-                self.fields["true_cfg_scale"] = _number("true_cfg_scale", defaults)
-                self.fields["fps"] = _number("fps", defaults)
+                self.fields["true_cfg_scale"] = number_field("true_cfg_scale", defaults)
+                self.fields["fps"] = number_field("fps", defaults)
         self.outlook = gr.HTML("", elem_id="hl-outlook")
         self.problems = gr.HTML("", elem_id="hl-problems")
         self.make = gr.Button("Generate", variant="primary", size="lg", elem_id="hl-make")
@@ -121,7 +119,7 @@ class _Page:
             self.picture = gr.HTML(image_field.field(None), js_on_load=image_field.script())
             gr.HTML(image_field.messages(), elem_id="hl-image-said")
             self.fields["image_fit"] = gr.Radio(
-                get_args(ImageFit), value=DEFAULT_FIT, label=LABELS["image_fit"], info=_info("image_fit")
+                get_args(ImageFit), value=DEFAULT_FIT, label=LABELS["image_fit"], info=info("image_fit")
             )
 
     def _add_result(self) -> None:
@@ -139,7 +137,7 @@ class _Page:
         looks_at = [self.watched, self.page, self.sent]
         self.timer.tick(self.on_look, looks_at, [self.watched, *shown], **_PLAIN)
         gr.on(
-            [self.make.click, *(self.fields[name].submit for name in ("prompt", *_NUMBERS))],
+            [self.make.click, *(self.fields[name].submit for name in ("prompt", *NUMBERS))],
             self.on_make, [*fields, self.page, self.sent], [self.problems, self.watched, self.tabs, *shown], **_PLAIN,
         ).then(None, js=_SHOW_STAGE)  # fmt: skip
         for component in (self.stage, self.gallery):
@@ -153,7 +151,7 @@ class _Page:
         )  # fmt: skip
         self.fields["model"].change(
             self.on_model, [self.fields["model"], self.fields["size"], self.model_before],
-            [*(self.fields[name] for name in (*_NUMBERS, "size")), self.model_before], **_PLAIN,
+            [*(self.fields[name] for name in (*NUMBERS, "size")), self.model_before], **_PLAIN,
         )  # fmt: skip
         gr.on(
             [self.fields["image"].change, self.fields["model"].change],
@@ -241,8 +239,8 @@ class _Page:
         try:
             defaults, old = self.studio.defaults(model), self.studio.defaults(before)
         except HunyuanLocalError:  # the outlook shows the error
-            return [gr.skip()] * (len(_NUMBERS) + 2)
-        placeholders = [gr.Textbox(placeholder=defaults[name]) for name in _NUMBERS]
+            return [gr.skip()] * (len(NUMBERS) + 2)
+        placeholders = [gr.Textbox(placeholder=defaults[name]) for name in NUMBERS]
         return [*placeholders, defaults["size"] if size in ("", old["size"]) else gr.skip(), model]
 
     def on_image(self, digest: str, model: str) -> list[Any]:
@@ -294,24 +292,6 @@ def _head(studio: Studio) -> str:
         f'<header class="hl-head"><h1>hunyuan-local</h1><p>{escape(studio.own.title)}</p>'
         f"{leave if studio.service.config.api_keys else ''}</header>"
     )
-
-
-def _number(name: str, defaults: dict[str, str]) -> gr.Textbox:
-    """A text field for a number, with the default as its placeholder."""
-    return gr.Textbox(
-        label=f"{LABELS[name]} (4k+1)" if name == "num_frames" else LABELS[name],
-        placeholder=defaults[name],
-        info=_info(name) if name in _WITH_INFO else None,
-        max_lines=1,
-        min_width=100,
-        elem_classes="hl-whole" if name in _WHOLE else "hl-real",
-        html_attributes=gr.InputHTMLAttributes(autocomplete="off", spellcheck=False),
-    )
-
-
-def _info(name: str) -> str:
-    limits = field_limits(name)
-    return f"{GenerationRequest.model_fields[name].description or ''}{'' if limits is None else f' {limits}'}"
 
 
 def _sentences_of(error: Exception) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -35,6 +36,7 @@ _TITLES: tuple[tuple[_Dialect, str], ...] = (
     (openai, "curl, OpenAI's format"),
 )
 KEY_VARIABLE = "API_KEY"
+_IMAGE_URL = "https://example.com/image.png"
 
 
 @dataclass(frozen=True)
@@ -86,23 +88,40 @@ def _curl(
     if model.takes_image and request.image is None:
         return Snippet(title, f"# Choose an image first: the videos of {model.name} begin with one.")
     # Send the model's defaults where the dialect has its own defaults, since the form means the model's.
-    filled = {name: value for name, value in dict(model.defaults).items() if name in dialect.CAPABILITIES.defaults}
+    defaults = dialect.CAPABILITIES.of(request).defaults
+    filled = {name: value for name, value in dict(model.defaults).items() if name in defaults}
+    with_file = dialect is openai and request.image is not None
     try:
-        wire = dialect.request_to_wire(request.with_defaults(filled), allow_loss=True)
+        asked = request.replace(image=None, image_fit=None) if with_file else request
+        wire = dialect.request_to_wire(asked.with_defaults(filled, model.image_sizes), allow_loss=True)
     except RequestLossError as error:
         return Snippet(title, "", tuple(str(problem) for problem in error.problems))
     key = [f'--header "Authorization: Bearer ${KEY_VARIABLE}"'] if with_key else []
-    submit = [
-        f"curl {shlex.quote(base_url + dialect.SUBMIT_PATH)}",
-        *key,
-        "--header 'Content-Type: application/json'",
-        f"--data {shlex.quote(json.dumps(wire.body, ensure_ascii=False, indent=4))}",
-    ]
+    path = wavespeed.submit_path(request) if dialect is wavespeed else dialect.SUBMIT_PATH
+    about, body = _form_body(wire.body, request) if with_file else _json_body(wire.body, request)
+    submit = [f"curl {shlex.quote(base_url + path)}", *key, *body]
     look = [f'curl "{base_url}{_result_path(dialect)}"', *key]
-    text = f"{_multiline(submit)}\n\n# Its state, with ID set to the id in the response\n{_multiline(look)}"
+    text = f"{about}{_multiline(submit)}\n\n# Its state, with ID set to the id in the response\n{_multiline(look)}"
     return Snippet(
         title, text, tuple(f"{loss.field}={loss.value!r} is {loss.fate}: {loss.rule}" for loss in wire.losses)
     )
+
+
+def _json_body(body: Mapping[str, Any], request: GenerationRequest) -> tuple[str, list[str]]:
+    """A comment on the image, and curl's options for a body in JSON."""
+    about = ""
+    if request.image is not None:
+        body = {**body, "image": _IMAGE_URL}
+        about = f"# Replace {_IMAGE_URL} by the address of your image, or by its base64\n"
+    data = shlex.quote(json.dumps(body, ensure_ascii=False, indent=4))
+    return about, ["--header 'Content-Type: application/json'", f"--data {data}"]
+
+
+def _form_body(body: Mapping[str, Any], request: GenerationRequest) -> tuple[str, list[str]]:
+    """A comment on the image, and curl's options for a form with its file."""
+    fields = dict(body) if request.image_fit is None else {**body, "image_fit": request.image_fit}
+    parts = [f"--form-string {shlex.quote(f'{name}={value}')}" for name, value in fields.items()]
+    return _about_image(request), [*parts, f"--form input_reference=@{_image_file(request)}"]
 
 
 def _result_path(dialect: _Dialect) -> str:
@@ -116,7 +135,7 @@ def _result_path(dialect: _Dialect) -> str:
 def _python(request: GenerationRequest, config: ModelConfig, model: str, profile: str) -> str:
     backend = [repr("local"), f"model={model!r}", *([f"profile={profile!r}"] if profile else [])]
     fields = "".join(f"    {name}={value!r},\n" for name, value in _given(request, config).items())
-    return _about_image(request, config) + (
+    return (_about_image(request) if config.takes_image else "") + (
         "from pathlib import Path\n\n"
         "from hunyuan_local import GenerationContext, GenerationRequest, get_backend\n\n"
         f"backend = get_backend({', '.join(backend)})\n"
@@ -133,7 +152,7 @@ def _command_line(request: GenerationRequest, config: ModelConfig, model: str, p
     parts = [f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in flags.items()]
     # After "--", a prompt may begin with a dash.
     call = _multiline(["hunyuan-local generate", *parts, f"-- {shlex.quote(prompt)}"])
-    return _about_image(request, config) + call
+    return f"{_about_image(request)}{call}" if config.takes_image else call
 
 
 def _given(request: GenerationRequest, model: ModelConfig) -> dict[str, Any]:
@@ -149,10 +168,8 @@ def _image_file(request: GenerationRequest) -> str:
     return f"image.{ending}"
 
 
-def _about_image(request: GenerationRequest, model: ModelConfig) -> str:
+def _about_image(request: GenerationRequest) -> str:
     """A comment on the image's file, for Python and shells."""
-    if not model.takes_image:
-        return ""
     image = request.image
     about = "" if image is None else f", {image.width}x{image.height}, SHA-256 {image.sha256}"
     return f"# {_image_file(request)} is the file of your image{about}\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Callable
 
@@ -18,6 +19,8 @@ from hunyuan_local.ui import cards, image_field
 from hunyuan_local.ui.actions import Studio
 from hunyuan_local.ui.form import sentences
 from hunyuan_local.ui.snippets import Snippet, write_snippets
+from hunyuan_local.wires import openai, wavespeed_image
+from hunyuan_local.wires.sent_image import SentFile
 
 OF_IMAGES = MODEL.model_copy(update={"name": "toy", "takes_image": True})
 IMAGE = check_image(CLEAR)
@@ -142,6 +145,35 @@ def test_python_opens_a_file_for_the_image() -> None:
 def test_no_code_contains_the_image_itself(image: object) -> None:
     for snippet in snippets(GenerationRequest(prompt="a fox", image=image)).values():
         assert len(snippet.text) < 2000 and (snippet.text or snippet.losses)
+
+
+def curl(dialect: str) -> list[str]:
+    request = GenerationRequest(prompt="@it's; type=a <fox", image=IMAGE, image_fit="pad", width=1280, height=720)
+    about, call = snippets(request)[f"curl, {dialect} format"].text.split("\n", 1)
+    assert about.startswith("# ")
+    return shlex.split(call.partition("\n\n")[0].replace("\\\n", ""))
+
+
+def test_openais_format_sends_the_file_in_a_form() -> None:
+    words = curl("OpenAI's")
+    assert words[words.index("--form") + 1] == "input_reference=@image.png"
+    fields = [words[at + 1].split("=", 1) for at, word in enumerate(words) if word == "--form-string"]
+    submission = openai.request_from_wire(dict(fields) | {"input_reference": SentFile("image.png", CLEAR)})
+    assert (submission.request.prompt, submission.request.width) == ("@it's; type=a <fox", 1280)
+    assert submission.image.fit == "pad"
+
+
+def test_wavespeeds_format_names_an_address() -> None:
+    words = curl("WaveSpeed's")
+    assert words[1].endswith("/wavespeed-ai/hunyuan-video/i2v")
+    body = json.loads(words[words.index("--data") + 1])
+    assert body["image"] == "https://example.com/image.png"
+    assert wavespeed_image.request_from_wire(body, relaxed=True).request.prompt == "@it's; type=a <fox"
+
+
+def test_novitas_format_has_no_images() -> None:
+    snippet = snippets(GenerationRequest(prompt="a fox", image=IMAGE))["curl, Novita's format"]
+    assert snippet.text == "" and snippet.losses
 
 
 # Gradio
