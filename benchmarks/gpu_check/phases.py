@@ -9,7 +9,7 @@ from typing import Any
 from hunyuan_local.config import GIB, ModelConfig, RuntimeProfile
 from hunyuan_local.errors import ConfigError
 from hunyuan_local.planner import Machine
-from hunyuan_local.planner.encoding import LLAMA_TOKENS
+from hunyuan_local.planner.encoded_lengths import LLAMA_TOKENS
 
 from .plans import VideoSize, fastest_exact, fitting_modes
 

@@ -17,7 +17,7 @@ from hunyuan_local.errors import ConfigError
 from hunyuan_local.planner import Machine, Plan, plan
 from hunyuan_local.planner.cards import recognise
 from hunyuan_local.planner.checkpoint import COMPONENTS, read_architecture
-from hunyuan_local.planner.encoding import LLAMA_TOKENS
+from hunyuan_local.planner.encoded_lengths import LLAMA_TOKENS
 from hunyuan_local.planner.memory import forecast
 from hunyuan_local.planner.modes import DTYPES
 from hunyuan_local.planner.setup import Setup, Shape
