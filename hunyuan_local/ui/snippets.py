@@ -121,7 +121,7 @@ def _form_body(body: Mapping[str, Any], request: GenerationRequest) -> tuple[str
     """A comment on the image, and curl's options for a form with its file."""
     fields = dict(body) if request.image_fit is None else {**body, "image_fit": request.image_fit}
     parts = [f"--form-string {shlex.quote(f'{name}={value}')}" for name, value in fields.items()]
-    return _about_image(request), [*parts, f"--form input_reference=@{_image_file(request)}"]
+    return _about_image(request), [*parts, f"--form {openai.IMAGE_FIELD}=@{_image_file(request)}"]
 
 
 def _result_path(dialect: _Dialect) -> str:

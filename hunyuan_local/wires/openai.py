@@ -56,7 +56,7 @@ CAPABILITIES = Capabilities(with_image=Capabilities(takes_image=True))
 _FPS = 24
 _SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
 EXTRAS = frozenset({"extra_body", "extra_params"})
-_IMAGE = "input_reference"
+IMAGE_FIELD = "input_reference"
 _WORDS: dict[JobStatus, VideoStatus] = {
     "queued": "queued",
     "running": "in_progress",
@@ -107,7 +107,7 @@ def request_to_wire(request: GenerationRequest, *, allow_loss: bool = False) -> 
     if "width" in body and "height" in body:
         body["size"] = f"{body.pop('width')}x{body.pop('height')}"
     if (image := body.pop("image", None)) is not None:
-        body[_IMAGE] = {"image_url": f"<{image.format} {image.width}x{image.height}, sha256:{image.sha256}>"}
+        body[IMAGE_FIELD] = {"image_url": f"<{image.format} {image.width}x{image.height}, sha256:{image.sha256}>"}
     return WireRequest(body, fitted.request, fitted.losses)
 
 
@@ -119,11 +119,11 @@ def request_from_wire(body: object, query: Mapping[str, str] | None = None, *, r
     Raises:
         InvalidRequestError: names each invalid field as the dialect does.
     """
-    given = read_fields(SubmissionBody, body, EXTRAS, frozenset({_IMAGE}))
+    given = read_fields(SubmissionBody, body, EXTRAS, frozenset({IMAGE_FIELD}))
     image = _sent_image(given)
     size, seconds = given.pop("size", None), given.pop("seconds", None)
     given.pop("model", None)
-    said = {"image": Said(_IMAGE, None)}
+    said = {"image": Said(IMAGE_FIELD, None)}
     said["size"] = Said("width", given.get("width"), meaning=f"the height is {given.get('height')}")
     if size is not None:
         _add_size(given, size)
@@ -141,27 +141,27 @@ def request_from_wire(body: object, query: Mapping[str, str] | None = None, *, r
 
 def _sent_image(given: dict[str, Any]) -> SentImage | None:
     """The image of a submission, removed from its fields."""
-    source = given.pop(_IMAGE, None)
+    source = given.pop(IMAGE_FIELD, None)
     if source is None:
         return None
     if isinstance(source, str) and source.lstrip().startswith("{"):
         try:
             source = parse_json(source)
         except ValueError as error:
-            raise InvalidRequestError([FieldProblem(_IMAGE, source, f"is not valid JSON: {error}")]) from error
+            raise InvalidRequestError([FieldProblem(IMAGE_FIELD, source, f"is not valid JSON: {error}")]) from error
     if isinstance(source, Mapping):
         if "file_id" in source:
             rule = "file ids are not supported; send the image itself, or its address as image_url"
-            raise InvalidRequestError([FieldProblem(f"{_IMAGE}.file_id", source["file_id"], rule)])
+            raise InvalidRequestError([FieldProblem(f"{IMAGE_FIELD}.file_id", source["file_id"], rule)])
         try:
             source = read_body(ImageReference, source).image_url
         except InvalidRequestError as error:
-            problems = [FieldProblem(f"{_IMAGE}.{item.field}", item.value, item.rule) for item in error.problems]
+            problems = [FieldProblem(f"{IMAGE_FIELD}.{item.field}", item.value, item.rule) for item in error.problems]
             raise InvalidRequestError(problems) from error
     if not isinstance(source, str | SentFile):
         rule = 'must be a file in a form, {"image_url": URL or data URI}, or the text of one of them'
-        raise InvalidRequestError([FieldProblem(_IMAGE, source, rule)])
-    return SentImage(_IMAGE, source, given.pop("image_fit", None))
+        raise InvalidRequestError([FieldProblem(IMAGE_FIELD, source, rule)])
+    return SentImage(IMAGE_FIELD, source, given.pop("image_fit", None))
 
 
 def _add_size(given: dict[str, Any], size: str) -> None:
