@@ -19,7 +19,7 @@ _KINDS: tuple[tuple[type[torch.nn.Module], str], ...] = (
 
 
 def read_layers(class_name: str, config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every module with parameters of its own, in the order of its definition.
+    """Every module that directly holds parameters, in the order of definition.
 
     Args:
         class_name: a class of one of our architectures.

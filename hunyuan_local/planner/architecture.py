@@ -140,7 +140,7 @@ class Vision(Component):
 
 
 class Llava(Component):
-    """``LlavaForConditionalGeneration``: Llama with a vision tower, whose tokens stand in the prompt."""
+    """``LlavaForConditionalGeneration``: Llama with a vision tower, whose tokens become part of the prompt."""
 
     class_name = "LlavaForConditionalGeneration"
 

@@ -12,7 +12,7 @@ from ..config import ModelConfig, configs_dir
 from ..errors import ModelLoadError
 from .architecture import Architecture, Autoencoder, Clip, Component, Llama, Llava, Transformer
 
-DEFAULT = "hunyuan-video"  # the architecture of every model of configs/models that has no file of its own
+DEFAULT = "hunyuan-video"  # the architecture of each model of configs/models without a file in configs/architectures
 COMPONENTS = ("transformer", "vae", "text_encoder", "text_encoder_2")
 C = TypeVar("C", bound=Component)
 

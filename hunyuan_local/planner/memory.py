@@ -123,7 +123,7 @@ def forecast(architecture: Architecture, shape: Shape, setup: Setup) -> Forecast
 def _encode(architecture: Architecture, shape: Shape, setup: Setup) -> Cost:
     tokens = (setup.text_tokens if architecture.transformer.image is None else LLAMA_TOKENS) + shape.template_tokens
     if architecture.image_tokens:
-        tokens += architecture.image_tokens - 1  # in the place of one token of the template
+        tokens += architecture.image_tokens - 1  # they replace one token of the template
     cost = trace_llama(architecture.llama, tokens, DTYPE_BYTES[setup.dtypes["text_encoder"]])
     cost = cost.then(trace_clip(architecture.text_encoder_2, DTYPE_BYTES[setup.dtypes["text_encoder_2"]]))
     if architecture.transformer.image is None:

@@ -50,8 +50,8 @@ class Steps:
     decoder: int
 
 
-# Anew, and from the weights of a finished checkpoint.
-ANEW = Steps(1500, 850, 480)
+# From scratch, and from the weights of a finished checkpoint.
+FROM_SCRATCH = Steps(1500, 850, 480)
 CONTINUED = Steps(0, 900, 240)
 
 

@@ -194,8 +194,8 @@ def _weights(batch: Batch, directed: Sequence[bool]) -> torch.Tensor:
     names = list(world.DIRECTIONS)
     heat = torch.stack(
         [
-            batch.heat[names.index(c.direction)] if told else batch.heat.amax(dim=0)
-            for c, told in zip(batch.combinations, directed, strict=True)
+            batch.heat[names.index(c.direction)] if has_direction else batch.heat.amax(dim=0)
+            for c, has_direction in zip(batch.combinations, directed, strict=True)
         ]
     )
     weight = 1 + 4 * heat

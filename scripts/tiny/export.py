@@ -41,7 +41,7 @@ def export(
         "vae": vae,
     }
     components = {
-        # A copy: the next model's training goes on with these weights.
+        # A copy: the next model's training continues from these weights.
         **{name: copy.deepcopy(module).to(torch.float16) for name, module in modules.items()},
         "tokenizer": stack.tokenizer,
         "tokenizer_2": stack.tokenizer_2,

@@ -29,10 +29,10 @@ class Denoising:
 class Plan:
     """Number of steps per stage, and number of clips for training and measuring.
 
-    ``anew`` and ``from_text`` start from nothing, ``continued`` and ``from_start`` from a finished checkpoint.
+    ``from_scratch`` and ``from_text`` start from nothing, ``continued`` and ``from_start`` from a finished checkpoint.
     """
 
-    anew: autoencoder.Steps
+    from_scratch: autoencoder.Steps
     continued: autoencoder.Steps
     sizes: autoencoder.Sizes
     statistics_clips: int
@@ -66,7 +66,7 @@ PICTURE = Denoising(
     ),
 )
 FULL = Plan(
-    anew=autoencoder.ANEW,
+    from_scratch=autoencoder.FROM_SCRATCH,
     continued=autoencoder.CONTINUED,
     sizes=autoencoder.Sizes(),
     statistics_clips=48,
@@ -85,7 +85,7 @@ def _quick(denoising: Denoising) -> Denoising:
 
 
 QUICK = Plan(
-    anew=autoencoder.Steps(2, 1, 1),
+    from_scratch=autoencoder.Steps(2, 1, 1),
     continued=autoencoder.Steps(0, 1, 1),
     sizes=autoencoder.Sizes(crops=4, pictures=2, clips=((1, 5),), whole_frames=5),
     statistics_clips=2,
@@ -101,7 +101,7 @@ def train(work_dir: Path, output: Path, *, seed: int, threads: int, plan: Plan, 
     """Run or resume all stages, and write the checkpoints ``tiny`` and ``tiny-i2v`` into ``output``.
 
     Args:
-        start: a finished text-to-video checkpoint whose weights training continues from; None trains anew.
+        start: a finished text-to-video checkpoint whose weights training continues from; None trains from scratch.
     """
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
@@ -118,7 +118,7 @@ def train(work_dir: Path, output: Path, *, seed: int, threads: int, plan: Plan, 
 def train_autoencoder(work_dir: Path, seed: int, plan: Plan, start: Path | None) -> AutoencoderKLHunyuanVideo:
     """The trained autoencoder; prints its PSNR on new clips."""
     if start is None:
-        vae, steps, origin = autoencoder.build(), plan.anew, "anew"
+        vae, steps, origin = autoencoder.build(), plan.from_scratch, "from_scratch"
     else:
         vae = AutoencoderKLHunyuanVideo.from_pretrained(start / "vae", dtype=torch.float32)
         steps, origin = plan.continued, digest(start / "vae" / SAFETENSORS_WEIGHTS_NAME)
@@ -138,7 +138,7 @@ def train_text(
     vae: AutoencoderKLHunyuanVideo, work_dir: Path, seed: int, plan: Denoising, start: Path | None
 ) -> tuple[text.TextStack, HunyuanVideoTransformer3DModel]:
     """The trained text encoders and transformer of ``tiny``."""
-    stack, transformer, origin = text.build(seed), denoiser.build(seed), "anew"
+    stack, transformer, origin = text.build(seed), denoiser.build(seed), "from_scratch"
     if start is not None:
         text.take_weights(stack, start)
         transformer = HunyuanVideoTransformer3DModel.from_pretrained(start / "transformer", dtype=torch.float32)

@@ -154,7 +154,7 @@ class SplitAttention(JoinedProcessor):
             raise ValueError(f"context parallelism supports one video per call, not {hidden_states.shape[0]}")
         assert image_rotary_emb is not None  # this transformer passes it to all blocks
         image_length, text = len(image_rotary_emb[0]), encoder_hidden_states
-        # A process without text holds one padding token, which is left out of the attention.
+        # A process without text holds one padding token, which takes no part in the attention.
         has_text = self._parts.text[self._team.rank] > 0
         image = hidden_states if has_text else hidden_states[:, :image_length]
         query, key, value = self.project(attn, image, text if has_text else None, image_rotary_emb)

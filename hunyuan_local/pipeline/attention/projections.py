@@ -60,7 +60,7 @@ class JoinedProcessor(HunyuanVideoAttnProcessor2_0):
         self, attn: torch.nn.Module, names: tuple[tuple[str, str], tuple[str, str]], image: torch.Tensor,
         text: torch.Tensor, table: torch.Tensor,
     ) -> torch.Tensor:  # fmt: skip
-        """Queries or keys of image and text; the norms write into the joined tensor, which needs no pass of its own."""
+        """Queries or keys of image and text; the norms write directly into the joined tensor."""
         (name, norm), (text_name, text_norm) = names
         part, text_part = _heads(attn, name, image), _heads(attn, text_name, text)
         joined = part.new_empty(len(part), part.shape[1] + text_part.shape[1], *part.shape[2:])

@@ -35,7 +35,7 @@ class HostCopies:
     Args:
         modules: their parameters and buffers, those of submodules included.
         only: the tensors to hold; None for all.
-        recast: whether forward passes store the tensors anew with the same values, as diffusers' layerwise casting
+        recast: whether forward passes store the tensors again with the same values, as diffusers' layerwise casting
             does.
     """
 
