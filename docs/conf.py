@@ -37,9 +37,10 @@ nitpick_ignore_regex = [
     # Parts of public types that have no entry.
     (
         r"py:class",
-        r"hunyuan_local\.(resolved\.FilledRequest|planner\.(time_estimate\.Seconds|machine\.Utilisation|batch\.\w+))",
+        r"hunyuan_local\.(resolved\.FilledRequest|planner\.(time_estimate\.Seconds|cards\.Utilisation|compiling\.Compiling|batch\.\w+))",
     ),
     (r"py:class", r"hunyuan_local\.planner\.(quantization\.Method|result\.ComponentWeights)"),
+    (r"py:class", r"hunyuan_local\.config\.allocator\.Allocator"),
 ]
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"

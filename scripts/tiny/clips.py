@@ -87,7 +87,7 @@ def _combination_of(clip: int) -> int:
 
 @torch.no_grad()
 def _encode(bucket: Bucket, vae: AutoencoderKLHunyuanVideo, path: Path, seed: int) -> dict[str, torch.Tensor]:
-    """The encoded clips: every clip has a seed of its own, so that encoding resumes at any clip."""
+    """The encoded clips: each clip has its own seed, so that encoding resumes at any clip."""
     state = torch.load(path, weights_only=True) if path.exists() else {}
     done = len(state["latents"]) if state else 0
     if done < bucket.clips:
