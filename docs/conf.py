@@ -33,7 +33,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!hunyuan_local\b)(?:[a-zA-Z_]\w*\.)+\w+"),
     (r"py:.*", r"None|NoneType|bool|int|float|str|bytes|dict|list|tuple|set|frozenset|object|type|optional"),
-    (r"py:class", r"FieldInfo"),
+    (r"py:class", r"FieldInfo|Image"),
     # Parts of public types that have no entry.
     (
         r"py:class",

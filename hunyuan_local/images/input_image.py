@@ -69,7 +69,7 @@ class InputImage:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(width, height) in pixels."""
+        """Width and height in pixels."""
         return self.width, self.height
 
     @property
