@@ -41,7 +41,8 @@ class InputImage:
 
     Attributes:
         sha256: SHA-256 of the file, in hexadecimal; identifies the image.
-        width, height: size in pixels, after the rotation that the file's EXIF data asks for.
+        width: in pixels, after the rotation that the file's EXIF data asks for.
+        height: as ``width``.
         format: format of the file as Pillow names it, such as ``PNG``.
         notes: what was changed for the model, in words for the user.
     """
