@@ -154,6 +154,7 @@ READ_ONE_COMPONENT = """
 import json, os, resource, sys
 from pathlib import Path
 from hunyuan_local.config import load_model_config, load_profile
+from hunyuan_local.pipeline.families.hunyuan_video import HunyuanVideo
 from hunyuan_local.pipeline.loading import loader
 from hunyuan_local.pipeline.memory.placement import Placement
 
@@ -165,7 +166,8 @@ for dtype in sys.argv[2:]:
         assert os.waitpid(child, 0)[1] == 0
         continue
     profile = profile.model_copy(update={"dtypes": profile.dtypes.model_copy(update={"transformer": dtype})})
-    module = loader._read("transformer", load_model_config("tiny"), Path(sys.argv[1]), profile, Placement(profile))
+    placement, folder = Placement(profile), Path(sys.argv[1])
+    module = loader._read("transformer", load_model_config("tiny"), folder, HunyuanVideo(), profile, placement)
     weights = sum(parameter.nbytes for parameter in module.parameters())
     print(json.dumps({dtype: {"grown": peak() - before, "weights": weights}}), flush=True)
     os._exit(0)

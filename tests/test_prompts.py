@@ -13,6 +13,7 @@ from hunyuan_local.config import RuntimeProfile, load_model_config, load_profile
 from hunyuan_local.pipeline.loading.loader import load_model
 from hunyuan_local.pipeline.model import LoadedModel
 from hunyuan_local.pipeline.text import prompt_encoder
+from hunyuan_local.pipeline.text.prompt import Prompt
 from hunyuan_local.pipeline.text.prompt_cache import NAMES, PromptCache, encoder_identity
 from hunyuan_local.schema import GenerationRequest
 
@@ -117,19 +118,19 @@ def test_the_encoders_may_stay_on_the_cpu() -> None:
 )
 def test_an_entry_belongs_to_one_encoder_and_template(tmp_path: Path, other: dict) -> None:
     made = {"encoder": "one", "template": TINY.prompt_template}
-    PromptCache(tmp_path, **made).save("a cat", EMBEDDINGS)
-    assert PromptCache(tmp_path, **made).load("a cat") is not None
-    assert PromptCache(tmp_path, **(made | other)).load("a cat") is None
+    PromptCache(tmp_path, **made).save(Prompt("a cat"), EMBEDDINGS)
+    assert PromptCache(tmp_path, **made).load(Prompt("a cat")) is not None
+    assert PromptCache(tmp_path, **(made | other)).load(Prompt("a cat")) is None
 
 
 def test_the_entry_used_longest_ago_goes_first(tmp_path: Path) -> None:
     cache = PromptCache(tmp_path, "one", TINY.prompt_template, max_bytes=700)
     for moment, prompt in enumerate(["first", "second"], start=1):
-        cache.save(prompt, EMBEDDINGS)
+        cache.save(Prompt(prompt), EMBEDDINGS)
         os.utime(max(tmp_path.iterdir(), key=lambda path: path.stat().st_mtime), (moment, moment))
-    assert cache.load("first") is not None  # which makes it the most recently used
-    cache.save("third", EMBEDDINGS)
-    assert [cache.load(prompt) is None for prompt in ("first", "second", "third")] == [False, True, False]
+    assert cache.load(Prompt("first")) is not None  # which makes it the most recently used
+    cache.save(Prompt("third"), EMBEDDINGS)
+    assert [cache.load(Prompt(prompt)) is None for prompt in ("first", "second", "third")] == [False, True, False]
 
 
 @pytest.mark.parametrize("change", ["weights", "dtypes", "devices"])

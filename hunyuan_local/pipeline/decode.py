@@ -45,13 +45,8 @@ def decode(model: LoadedModel, latents: torch.Tensor, tiling: Tiling | None = No
     with clean_device(model, "decode", "vae"), _set_up(vae, tiling, latents), _emptied_frames():
         # Latents loaded from a checkpoint are on the CPU.
         device = model.placement.device_of("vae")
-        latents = latents.to(device, vae.dtype) / vae.config.scaling_factor
-        too_early = model.family.extra_frames
-        for frames in _pieces(vae, latents, model.process_group):
-            kept = frames[too_early:]
-            too_early = max(0, too_early - len(frames))
-            if len(kept):
-                yield kept
+        pieces = _pieces(vae, latents.to(device, vae.dtype) / vae.config.scaling_factor, model.process_group)
+        yield from _without_first(model.family.extra_frames, pieces)
 
 
 @torch.no_grad()
@@ -72,9 +67,18 @@ def help_decoding(model: LoadedModel, latents: torch.Tensor, tiling: Tiling) -> 
             help_with_tiles(model.process_group, cuts, lambda cut: vae.decode(cut, return_dict=False)[0])
 
 
+def _without_first(count: int, pieces: Generator[np.ndarray, None, None]) -> Iterator[np.ndarray]:
+    """The pieces without their first ``count`` frames."""
+    with contextlib.closing(pieces):
+        for frames in pieces:
+            if len(frames) > count:
+                yield frames[count:]
+            count = max(0, count - len(frames))
+
+
 def _pieces(
     vae: AutoencoderKLHunyuanVideo, latents: torch.Tensor, process_group: ProcessGroup | None
-) -> Iterator[np.ndarray]:
+) -> Generator[np.ndarray, None, None]:
     """diffusers' temporal tiling (``_temporal_tiled_decode``), one finished piece of frames at a time."""
     num_frames = (latents.shape[2] - 1) * vae.temporal_compression_ratio + 1
     overlap = vae.tile_sample_min_num_frames - vae.tile_sample_stride_num_frames

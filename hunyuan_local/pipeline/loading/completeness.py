@@ -43,9 +43,13 @@ def check_classes(config: ModelConfig, folder: Path) -> Family:
             f"unknown; {_REMEDY}"
         )
     wanted = family.pipeline.__name__
-    if (name := index.get("_class_name", wanted)) != wanted:
-        allowed = SUPPORTED if name not in PIPELINE_CLASSES else f"{wanted} fits its transformer"
-        raise ModelLoadError(f"{start}: is a {name}; only {allowed} is supported; {_REMEDY}")
+    if (name := index.get("_class_name", wanted)) not in PIPELINE_CLASSES:
+        raise ModelLoadError(f"{start}: is a {name}; only {SUPPORTED} is supported; {_REMEDY}")
+    if name != wanted:
+        raise ModelLoadError(
+            f"{start}: is a {name}, but its transformer has image_condition_type="
+            f"{transformer.get('image_condition_type')!r}, which is that of a {wanted}; {_REMEDY}"
+        )
     for component, cls in family.classes.items():
         found = (index.get(component) or [None, "nothing"])[1]
         own = _json(config, folder / component / "config.json").get("_class_name", found)
