@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,6 +42,12 @@ def read_layers(class_name: str, config: Mapping[str, Any]) -> list[dict[str, An
     ]
 
 
+def main() -> None:
+    """Read (class name, config as text) pairs from stdin, and print their layers as JSON in the last line."""
+    found = [read_layers(name, json.loads(config)) for name, config in json.load(sys.stdin)]
+    print(json.dumps(found))
+
+
 def _layer(name: str, module: torch.nn.Module, own: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     kind = next((kind for cls, kind in _KINDS if isinstance(module, cls)), "norm")
     main = own.get("weight", next(iter(own.values())))
@@ -53,3 +61,7 @@ def _layer(name: str, module: torch.nn.Module, own: Mapping[str, torch.Tensor]) 
         "rest": sum(value.numel() for value in own.values()) - weight,
         "shape": shape,
     }
+
+
+if __name__ == "__main__":
+    main()

@@ -37,7 +37,12 @@ class Component(BaseModel):
 
     def layers(self) -> tuple[Layer, ...]:
         """Every module with parameters, in the order of its definition."""
-        return layers_of(self.class_name, self.as_json or self.model_dump_json(exclude={"as_json"}))
+        return layers_of(*self.key)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The class and the whole configuration, which determine the layers."""
+        return self.class_name, self.as_json or self.model_dump_json(exclude={"as_json"})
 
     @property
     def parameters(self) -> int:

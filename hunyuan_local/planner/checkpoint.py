@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from ..config import ModelConfig, configs_dir
 from ..errors import ModelLoadError
 from .architecture import Architecture, Autoencoder, Clip, Component, Llama, Llava, Transformer
+from .layers import learn
 
 DEFAULT = "hunyuan-video"  # the architecture of each model of configs/models without a file in configs/architectures
 COMPONENTS = ("transformer", "vae", "text_encoder", "text_encoder_2")
@@ -69,13 +70,10 @@ def _build(configs: dict[str, Any], source: str) -> Architecture:
         text_encoder = _component(Llama, "text_encoder", configs["text_encoder"], source)
     else:
         text_encoder = _component(Llava, "text_encoder", configs["text_encoder"], source)
-    return Architecture(
-        transformer=transformer,
-        vae=_component(Autoencoder, "vae", configs["vae"], source),
-        text_encoder=text_encoder,
-        text_encoder_2=_component(Clip, "text_encoder_2", configs["text_encoder_2"], source),
-        source=source,
-    )
+    vae = _component(Autoencoder, "vae", configs["vae"], source)
+    text_encoder_2 = _component(Clip, "text_encoder_2", configs["text_encoder_2"], source)
+    learn([component.key for component in (transformer, vae, text_encoder, text_encoder_2)])
+    return Architecture(transformer, vae, text_encoder, text_encoder_2, source)
 
 
 def _component(kind: type[C], name: str, config: dict[str, Any], source: str) -> C:
