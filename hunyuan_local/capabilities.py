@@ -34,7 +34,7 @@ class Capabilities(BaseModel):
         prompt_characters: maximum length of a prompt; None if the target does not declare one.
         takes_image: whether a request must have an image; otherwise it must have none.
         image_sizes: (width, height) pairs to choose from for an image; see ``GenerationRequest.with_defaults``.
-        image_models: the models to use instead if ``takes_image`` does not fit the request.
+        names_models: whether a refusal of a request for its image names the models to use instead.
         with_image: the limits of requests with an image, if the target runs them with another model.
         defaults: the target's values for fields that are None.
         price_usd: price of one video in US dollars, None if unknown; ``price_source`` names the source.
@@ -51,7 +51,7 @@ class Capabilities(BaseModel):
     prompt_characters: int | None = None
     takes_image: bool = False
     image_sizes: tuple[tuple[int, int], ...] = ()
-    image_models: tuple[str, ...] = ()
+    names_models: bool = False
     with_image: Capabilities | None = None
     defaults: dict[str, Any] = {}
     price_usd: float | None = None
@@ -69,11 +69,10 @@ class Capabilities(BaseModel):
 
 def limits_of(model: ModelConfig) -> Capabilities:
     """The limits of a model that runs here: whether a request must have an image, and the defaults."""
-    others = (other.name for other in presets() if other.takes_image is not model.takes_image)
     return Capabilities(
         takes_image=model.takes_image,
         image_sizes=model.image_sizes,
-        image_models=tuple(others),
+        names_models=True,
         defaults=dict(model.defaults),
     )
 
@@ -168,8 +167,9 @@ def image_rule(target: str, limits: Capabilities, *, has_image: bool) -> str:
         rule, others = f"{target} makes videos from text alone", "image-to-video models"
     else:
         rule, others = f"{target} makes videos that begin with an image; give one", "text-to-video models"
-    if limits.image_models:
-        rule += f"; {others} are {', '.join(limits.image_models)}"
+    if limits.names_models:
+        names = [model.name for model in presets() if model.takes_image is has_image]
+        rule += f"; {others} are {', '.join(names)}"
     return rule
 
 

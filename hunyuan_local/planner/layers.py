@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -121,12 +121,17 @@ def _layer(fields: dict[str, Any]) -> Layer:
 
 def _file(class_name: str, config: str) -> Path | None:
     """Where the layers of this class and configuration are kept for the installed versions; None without a cache."""
-    versions = [importlib.metadata.version(name) for name in _LIBRARIES]
-    text = json.dumps([class_name, json.loads(config), versions], sort_keys=True)
+    text = json.dumps([class_name, json.loads(config), _versions()], sort_keys=True)
     try:
         return cache_dir() / "layers" / f"{hashlib.sha256(text.encode()).hexdigest()}.json"
     except ConfigError:
         return None
+
+
+@cache
+def _versions() -> list[str]:
+    """Versions of the libraries that decide the layers; searching for one takes milliseconds."""
+    return [importlib.metadata.version(name) for name in _LIBRARIES]
 
 
 def _known(file: Path) -> tuple[Layer, ...] | None:

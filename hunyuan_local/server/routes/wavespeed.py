@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
@@ -18,23 +19,21 @@ from . import BaseUrl, Service, SubmissionReader, take
 router = APIRouter(tags=["WaveSpeed"])
 
 
-@router.post(
-    wavespeed.SUBMIT_PATH,
-    response_model=wavespeed_models.PredictionReply,
-    responses=refusals(wavespeed.NAME, "invalid", "not_found", "too_large", "rate_limited"),
-    openapi_extra=query(wavespeed_models.SubmissionQuery),
-)
+# What the routes for text and for images document.
+_SUBMISSION: dict[str, Any] = {
+    "response_model": wavespeed_models.PredictionReply,
+    "responses": refusals(wavespeed.NAME, "invalid", "not_found", "too_large", "rate_limited"),
+    "openapi_extra": query(wavespeed_models.SubmissionQuery),
+}
+
+
+@router.post(wavespeed.SUBMIT_PATH, **_SUBMISSION)
 async def submit(request: Request, body: JsonBody, service: Service, base_url: BaseUrl) -> ReplyResponse:
     """Generate a video."""
     return await _submit(wavespeed, request, body, service, base_url)
 
 
-@router.post(
-    wavespeed.IMAGE_SUBMIT_PATH,
-    response_model=wavespeed_models.PredictionReply,
-    responses=refusals(wavespeed.NAME, "invalid", "not_found", "too_large", "rate_limited"),
-    openapi_extra=query(wavespeed_models.SubmissionQuery),
-)
+@router.post(wavespeed.IMAGE_SUBMIT_PATH, **_SUBMISSION)
 async def submit_image(request: Request, body: JsonBody, service: Service, base_url: BaseUrl) -> ReplyResponse:
     """Generate a video that begins with an image."""
     return await _submit(wavespeed_image, request, body, service, base_url)
