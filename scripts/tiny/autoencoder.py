@@ -1,8 +1,8 @@
 """Trains the video autoencoder of the built-in checkpoint: on single frames, on clips, then its decoder alone.
 
 A plain autoencoder on the mode of the posterior: no sampling and no KL term. Its latents are
-brought to zero mean and unit spread, channel by channel, inside its own 1x1x1 convolutions. A linear map of them
-shows the colours, which previews use.
+brought to zero mean and unit spread, channel by channel, inside its own 1x1x1 convolutions. Then ``colours`` puts the
+mean colours into directions of theirs that hardly vary.
 """
 
 from __future__ import annotations
@@ -17,16 +17,13 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKLHunyuanVideo
 from diffusers.models.autoencoders.autoencoder_kl_hunyuan_video import HunyuanVideoCausalConv3d
-from torch import nn
 
-from . import world
-from .optimisation import Optimiser, autocast, run_stage
+from . import colours, world
+from .optimisation import Optimiser, autocast, run_stage, save_atomically
 
 # In units of the latents' spread: noise that denoising leaves must not change the decoded video.
 DECODER_NOISE = 0.1
 JOINT_NOISE = 0.05
-# How much the distance between a linear map of the latents and the mean colours of their pixels counts.
-COLOUR_WEIGHT = 0.5
 CROP = 64
 
 
@@ -52,7 +49,7 @@ class Steps:
 
 # From scratch, and from the weights of a finished checkpoint.
 FROM_SCRATCH = Steps(1500, 850, 480)
-CONTINUED = Steps(0, 900, 240)
+CONTINUED = Steps(0, 0, 0)
 
 
 def build() -> AutoencoderKLHunyuanVideo:
@@ -77,69 +74,26 @@ def decode(vae: AutoencoderKLHunyuanVideo, latents: torch.Tensor) -> torch.Tenso
     return vae.decoder(vae.post_quant_conv(latents))
 
 
-class ColourMap(nn.Module):
-    """The linear map from scaled latents to the mean colours of their pixels that fits the last clips best.
-
-    Keeps running sums of a weighted least-squares problem. The encoder follows the map, the map follows
-    the encoder: the colour becomes linear in the latents, whatever the map is.
-    """
-
-    DECAY = 0.985
-    # As preview.fit: noise in the latents, so that the map does not rely on directions that hardly vary.
-    NOISE = 0.3
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.register_buffer("gram", torch.zeros(channels + 1, channels + 1, dtype=torch.float64))
-        self.register_buffer("cross", torch.zeros(channels + 1, 3, dtype=torch.float64))
-
-    def loss(self, latents: torch.Tensor, pixels: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-        """Add a batch and return its weighted mean squared distance from the map; all as ``encode`` has them."""
-        rows = latents.float().movedim(1, -1).flatten(0, -2)
-        rows = torch.cat([rows, torch.ones_like(rows[:, :1])], dim=1)
-        colours = to_latent_grid(pixels).movedim(1, -1).flatten(0, -2)
-        weight = 1 + 8 * to_latent_grid(masks).movedim(1, -1).flatten(0, -2)
-        weight = weight / weight.sum()
-        with torch.no_grad():
-            weighted = (rows * weight).double()
-            noise = torch.eye(rows.shape[1], dtype=torch.float64) * self.NOISE**2
-            noise[-1, -1] = 1e-6
-            self.gram.mul_(self.DECAY).add_(weighted.T @ rows.double() + noise)
-            self.cross.mul_(self.DECAY).add_(weighted.T @ colours.double())
-            solution = torch.linalg.solve(self.gram, self.cross).float()
-        return ((rows @ solution - colours).square() * weight).sum()
-
-
-def to_latent_grid(pixels: torch.Tensor) -> torch.Tensor:
-    """Mean of the pixels of each latent: [B, C, F, H, W] to [B, C, (F-1)/4+1, H/8, W/8].
-
-    The first latent stands for one frame, every other one for four; each for 8x8 pixels.
-    """
-    three_more_of_the_first = pixels[:, :, :1].expand(-1, -1, 3, -1, -1)
-    return F.avg_pool3d(torch.cat([three_more_of_the_first, pixels], dim=2), (4, 8, 8))
-
-
 def train(
     vae: AutoencoderKLHunyuanVideo, work_dir: Path, seed: int, steps: Steps, clips: int, sizes: Sizes, origin: str
 ) -> None:
-    """Run all stages; before the last one, normalise the latents by the statistics of ``clips`` clips.
+    """Run all stages; before the last one, normalise the latents if they have changed, and put the colours into them.
 
     Args:
+        clips: number of clips for the latents' statistics; the colours take five times as many.
         origin: what the weights of ``vae`` are before training, for the plan in the states.
     """
     kernels = [p for p in vae.parameters() if p.dim() == 5]
     others = [p for p in vae.parameters() if p.dim() != 5]
     plan = {"seed": seed, "origin": origin, "sizes": asdict(sizes)}
-    colours = ColourMap(vae.config.latent_channels)
-    joint = {"vae": vae, "colours": colours}
     with _single_frame_convolutions(vae):
         run_stage(
             "autoencoder-image",
             steps.image,
             work_dir,
-            joint,
+            {"vae": vae},
             Optimiser(kernels, others, muon_lr=5e-3, adamw_lr=1e-3, newest_tap_only=True),
-            lambda step: _image_loss(vae, colours, np.random.default_rng([seed, 1, step]), sizes),
+            lambda step: _image_loss(vae, np.random.default_rng([seed, 1, step]), sizes),
             plan=plan,
         )
     with _last_upsampling_in_float32(vae):
@@ -147,13 +101,19 @@ def train(
             "autoencoder-clip",
             steps.clip,
             work_dir,
-            joint,
+            {"vae": vae},
             Optimiser(kernels, others, muon_lr=1.2e-3, adamw_lr=2.4e-4),
-            lambda step: _clip_loss(vae, colours, np.random.default_rng([seed, 2, step]), sizes),
+            lambda step: _clip_loss(vae, np.random.default_rng([seed, 2, step]), sizes),
             plan=plan,
         )
-    if not (work_dir / "autoencoder-decoder.pt").exists():
-        normalise_latents(vae, np.random.default_rng([seed, 3]), clips, sizes.whole_frames)
+    finished = work_dir / "autoencoder-latents.pt"
+    if finished.exists():
+        vae.load_state_dict(torch.load(finished, weights_only=True))
+    else:
+        if steps.image or steps.clip:
+            normalise_latents(vae, np.random.default_rng([seed, 3]), clips, sizes.whole_frames)
+        colours.put_into_latents(vae, np.random.default_rng([seed, 6]), 5 * clips)
+        save_atomically(vae.state_dict(), finished)
     decoding = [*vae.post_quant_conv.parameters(), *vae.decoder.parameters()]
     kernels, others = ([p for p in decoding if (p.dim() == 5) == is_kernel] for is_kernel in (True, False))
     with _last_upsampling_in_float32(vae):
@@ -199,9 +159,7 @@ def psnr(vae: AutoencoderKLHunyuanVideo, rng: np.random.Generator, clips: int, n
     return float(np.mean(values))
 
 
-def _image_loss(
-    vae: AutoencoderKLHunyuanVideo, colours: ColourMap, rng: np.random.Generator, sizes: Sizes
-) -> torch.Tensor:
+def _image_loss(vae: AutoencoderKLHunyuanVideo, rng: np.random.Generator, sizes: Sizes) -> torch.Tensor:
     """On crops and on whole pictures in turn.
 
     The norms depend on the whole frame, and crops give them other statistics: trained on crops alone, green on
@@ -212,21 +170,17 @@ def _image_loss(
     with autocast():
         latents = encode(vae, pixels)
         again = decode(vae, latents + 0.1 * _noise_like(latents, rng))
-    colour = colours.loss(latents * vae.config.scaling_factor, pixels, masks)
     distance = _weighted_l1(again, pixels, 1 + 4 * masks)
-    return distance + COLOUR_WEIGHT * colour + 1e-3 * latents.float().square().mean()
+    return distance + 1e-3 * latents.float().square().mean()
 
 
-def _clip_loss(
-    vae: AutoencoderKLHunyuanVideo, colours: ColourMap, rng: np.random.Generator, sizes: Sizes
-) -> torch.Tensor:
+def _clip_loss(vae: AutoencoderKLHunyuanVideo, rng: np.random.Generator, sizes: Sizes) -> torch.Tensor:
     pixels, masks = _batch(rng, *sizes.clips[rng.integers(len(sizes.clips))])
     with autocast():
         latents = encode(vae, pixels)
     noisy = latents + JOINT_NOISE / vae.config.scaling_factor * _noise_like(latents, rng)
-    colour = colours.loss(latents * vae.config.scaling_factor, pixels, masks)
     distance = _decoded_loss(vae, noisy, pixels, masks, rng)
-    return distance + COLOUR_WEIGHT * colour + 1e-4 * latents.float().square().mean()
+    return distance + 1e-4 * latents.float().square().mean()
 
 
 def _decoder_loss(vae: AutoencoderKLHunyuanVideo, rng: np.random.Generator, num_frames: int) -> torch.Tensor:

@@ -16,14 +16,13 @@ from hunyuan_local.config import LatentPreview
 from hunyuan_local.pipeline.preview import preview_frames
 
 from . import autoencoder, world
-from .autoencoder import to_latent_grid
+from .colours import to_latent_grid
 
 CLIPS = 360
 CHECK_CLIPS = 72
 CLIP_FRAMES = 17
 DECIMALS = 4
-# Six of the sixteen latent directions hardly vary. A fit without noise relies on them: it amplifies residual noise six
-# times, and previews of generated videos are up to 3 dB worse.
+# Some latent directions hardly vary. A fit without noise relies on them and amplifies what denoising leaves.
 NOISE = autoencoder.DECODER_NOISE
 
 

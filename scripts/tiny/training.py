@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,7 +30,8 @@ class Denoising:
 class Plan:
     """Number of steps per stage, and number of clips for training and measuring.
 
-    ``from_scratch`` and ``from_text`` start from nothing, ``continued`` and ``from_start`` from a finished checkpoint.
+    ``from_scratch`` and ``text`` start from nothing, ``continued`` and ``text_again`` from a finished checkpoint,
+    ``picture`` from the weights of the text model.
     """
 
     from_scratch: autoencoder.Steps
@@ -38,6 +40,7 @@ class Plan:
     statistics_clips: int
     check_clips: int
     text: Denoising
+    text_again: Denoising
     picture: Denoising
     preview_clips: int
     preview_check_clips: int
@@ -72,6 +75,7 @@ FULL = Plan(
     statistics_clips=48,
     check_clips=12,
     text=TEXT,
+    text_again=replace(TEXT, cycles=(Cycle(3000),)),
     picture=PICTURE,
     preview_clips=preview.CLIPS,
     preview_check_clips=preview.CHECK_CLIPS,
@@ -91,37 +95,60 @@ QUICK = Plan(
     statistics_clips=2,
     check_clips=1,
     text=_quick(TEXT),
+    text_again=_quick(TEXT),
     picture=_quick(PICTURE),
     preview_clips=2,
     preview_check_clips=1,
 )
 
 
-def train(work_dir: Path, output: Path, *, seed: int, threads: int, plan: Plan, start: Path | None = None) -> None:
-    """Run or resume all stages, and write the checkpoints ``tiny`` and ``tiny-i2v`` into ``output``.
+def train(
+    work_dir: Path,
+    output: Path,
+    *,
+    seed: int,
+    threads: int,
+    plan: Plan,
+    start: Path | None = None,
+    stages: Collection[str] = ("autoencoder", "text", "picture"),
+) -> None:
+    """Run or resume the stages, and write the checkpoints that they make, ``tiny`` and ``tiny-i2v``, into ``output``.
 
     Args:
         start: a finished text-to-video checkpoint whose weights training continues from; None trains from scratch.
+        stages: what is trained; what the others would make is that of ``start``.
+
+    Raises:
+        ValueError: stages are left out, and there is no ``start``.
     """
+    if start is None and not {"autoencoder", "text"} <= set(stages):
+        raise ValueError("the stages autoencoder and text can be left out only with a checkpoint to start from")
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
-    vae = train_autoencoder(work_dir, seed, plan, start)
-    stack, transformer = train_text(vae, work_dir, seed, plan.text, start)
-    export(output / "tiny", stack, transformer, vae)
-    print(f"written to {output / 'tiny'}; crop_start of its template is {stack.crop_start}", flush=True)
-    fit_preview(output / "tiny", seed=seed, threads=threads, plan=plan)
-    pictures, of_pictures = train_picture(vae, stack, transformer, work_dir, seed, plan.picture)
-    export(output / "tiny-i2v", pictures, of_pictures, vae)
-    print(f"written to {output / 'tiny-i2v'}; its template is {pictures.prompt_template()}", flush=True)
+    vae = train_autoencoder(work_dir, seed, plan, start, "autoencoder" in stages)
+    stack, transformer = build_text(seed, start)
+    if "text" in stages:
+        train_text(vae, stack, transformer, work_dir, seed, plan.text_again if start else plan.text, start)
+        export(output / "tiny", stack, transformer, vae)
+        print(f"written to {output / 'tiny'}; crop_start of its template is {stack.crop_start}", flush=True)
+        fit_preview(output / "tiny", seed=seed, threads=threads, plan=plan)
+    if "picture" in stages:
+        pictures, of_pictures = train_picture(vae, stack, transformer, work_dir, seed, plan.picture)
+        export(output / "tiny-i2v", pictures, of_pictures, vae)
+        print(f"written to {output / 'tiny-i2v'}; its template is {pictures.prompt_template()}", flush=True)
 
 
-def train_autoencoder(work_dir: Path, seed: int, plan: Plan, start: Path | None) -> AutoencoderKLHunyuanVideo:
-    """The trained autoencoder; prints its PSNR on new clips."""
+def train_autoencoder(
+    work_dir: Path, seed: int, plan: Plan, start: Path | None, again: bool = True
+) -> AutoencoderKLHunyuanVideo:
+    """The trained autoencoder; prints its PSNR on new clips. That of ``start`` as it is if not trained ``again``."""
     if start is None:
         vae, steps, origin = autoencoder.build(), plan.from_scratch, "from_scratch"
     else:
         vae = AutoencoderKLHunyuanVideo.from_pretrained(start / "vae", dtype=torch.float32)
         steps, origin = plan.continued, digest(start / "vae" / SAFETENSORS_WEIGHTS_NAME)
+        if not again:
+            return vae
     vae.requires_grad_(True)
     autoencoder.train(vae, work_dir, seed, steps, plan.statistics_clips, plan.sizes, origin)
     decibels = autoencoder.psnr(vae, np.random.default_rng([seed, 4]), plan.check_clips, plan.sizes.whole_frames)
@@ -134,19 +161,29 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def train_text(
-    vae: AutoencoderKLHunyuanVideo, work_dir: Path, seed: int, plan: Denoising, start: Path | None
-) -> tuple[text.TextStack, HunyuanVideoTransformer3DModel]:
-    """The trained text encoders and transformer of ``tiny``."""
-    stack, transformer, origin = text.build(seed), denoiser.build(seed), "from_scratch"
+def build_text(seed: int, start: Path | None) -> tuple[text.TextStack, HunyuanVideoTransformer3DModel]:
+    """Text encoders and transformer of ``tiny``, with new weights or those of ``start``."""
+    stack, transformer = text.build(seed), denoiser.build(seed)
     if start is not None:
         text.take_weights(stack, start)
         transformer = HunyuanVideoTransformer3DModel.from_pretrained(start / "transformer", dtype=torch.float32)
-        origin = digest(start / "transformer" / SAFETENSORS_WEIGHTS_NAME)
     transformer.train().requires_grad_(True)
+    return stack, transformer
+
+
+def train_text(
+    vae: AutoencoderKLHunyuanVideo,
+    stack: text.TextStack,
+    transformer: HunyuanVideoTransformer3DModel,
+    work_dir: Path,
+    seed: int,
+    plan: Denoising,
+    start: Path | None,
+) -> None:
+    """Train the text encoders and the transformer of ``tiny``."""
+    origin = "from_scratch" if start is None else digest(start / "transformer" / SAFETENSORS_WEIGHTS_NAME)
     sets = [ClipSet(bucket, vae, work_dir, seed) for bucket in plan.buckets]
     denoiser.train("text", transformer, stack, denoiser.word_text, sets, work_dir, seed, plan.cycles, origin)
-    return stack, transformer
 
 
 def train_picture(
