@@ -273,9 +273,9 @@ def with_last_row(number: float) -> Attention:
     return kernel
 
 
-@pytest.mark.parametrize("kernel", [skips_keys_after(4000), with_last_row(0.0), with_last_row(float("nan"))])
+@pytest.mark.parametrize("kernel", [skips_keys_after(500), with_last_row(0.0), with_last_row(float("nan"))])
 def test_a_kernel_that_is_wrong_somewhere_is_found(kernel: Attention) -> None:
-    given = random(tokens=4096, dtype=torch.bfloat16)
+    given = random(tokens=512, dtype=torch.bfloat16)
     assert largest_error(formula(*given).to(torch.bfloat16), *given) < 0.005
     assert not largest_error(kernel(*given), *given) <= 0.02
 

@@ -17,6 +17,7 @@ from .models import Licence, ModelConfig
 from .places import configs_dir, user_path
 from .profiles import CacheConfig, RuntimeProfile
 from .rewriting import AnswerPhrases, RewriteTemplate
+from .yaml_file import read_yaml
 
 C = TypeVar("C")
 
@@ -160,7 +161,7 @@ def _read_model(path: Path) -> ModelConfig:
 
 def _parse(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        return read_yaml(path)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as UTF-8 text: {error}") from error
     except yaml.YAMLError as error:

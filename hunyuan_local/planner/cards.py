@@ -14,6 +14,7 @@ from typing import Any, Literal
 import yaml
 
 from ..config import GIB, configs_dir
+from ..config.yaml_file import read_yaml
 from ..errors import ConfigError
 
 # How much slower and faster than its stand-in an unknown GPU may be: the limits of a laptop's, of a MIG slice of three
@@ -171,15 +172,11 @@ def _plain(name: str) -> str:
 def _table() -> tuple[GpuSpec, ...]:
     path = configs_dir() / "gpus.yaml"
     try:
-        content: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8-sig"), _LOADER)
+        content: dict[str, Any] = read_yaml(path)
         shares = {name: _shares(item) for name, item in content["shares"].items()}
         return tuple(_spec(item, shares) for item in content["gpus"])
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read as a table of GPUs: {error}; reinstall the package") from error
-
-
-# libyaml's parser reads the table in a tenth of the time.
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def _spec(item: dict[str, Any], shares: Mapping[str, Shares]) -> GpuSpec:

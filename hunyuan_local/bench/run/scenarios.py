@@ -18,6 +18,7 @@ from ...backends.registry import backend_names
 from ...config import configs_dir
 from ...config.places import user_path
 from ...config.strict import StrictConfig
+from ...config.yaml_file import read_yaml
 from ...errors import ConfigError, InvalidRequestError
 from ...schema import GenerationRequest, parse_size
 from .costs import Costs
@@ -155,7 +156,7 @@ def read_scenarios(name: str) -> ScenarioFile:
     """
     path = configs_dir() / "bench" / f"{name}.yaml" if name in scenario_names() else user_path("scenario", name)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        content = read_yaml(path)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(
