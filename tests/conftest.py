@@ -59,6 +59,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_collection_finish() -> None:
     suite.show_slow_libraries()
+    suite.let_loggers_propagate()
     gc.freeze()  # imported modules stay; garbage collections skip their million objects
 
 

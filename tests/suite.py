@@ -10,6 +10,7 @@ whole file, an autouse fixture in a ``conftest.py`` for a whole folder.
 from __future__ import annotations
 
 import ast
+import logging
 import re
 import shlex
 import sys
@@ -141,6 +142,13 @@ def show_slow_libraries() -> None:
     for name in HIDDEN:
         if name in sys.modules and sys.modules[name] is None:
             del sys.modules[name]
+
+
+def let_loggers_propagate() -> None:
+    """Reset torch's sixty loggers: pytest adds its handlers to each logger that does not propagate, for every test."""
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.startswith("torch") and isinstance(logger, logging.Logger):
+            logger.propagate = True
 
 
 # ---- in which order --------------------------------------------------------------------------------------------------

@@ -75,7 +75,7 @@ FULL = Plan(
     statistics_clips=48,
     check_clips=12,
     text=TEXT,
-    text_again=replace(TEXT, cycles=(Cycle(3000),)),
+    text_again=replace(TEXT, cycles=(Cycle(2000),)),
     picture=PICTURE,
     preview_clips=preview.CLIPS,
     preview_check_clips=preview.CHECK_CLIPS,
