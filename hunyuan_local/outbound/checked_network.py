@@ -23,6 +23,7 @@ class Deadline:
     """The deadline of a call. Timeouts per step would let a slow peer hold the connection forever."""
 
     def __init__(self, seconds: float):
+        self.seconds = seconds
         self._end = time.monotonic() + seconds
 
     def left_s(self) -> float:
@@ -43,6 +44,11 @@ class CheckedNetwork(httpcore.NetworkBackend):
     def __init__(self, allow_private: bool, lookup: Lookup, deadline: Deadline):
         self._allow_private, self._lookup, self._deadline = allow_private, lookup, deadline
         self._plain = httpcore.SyncBackend()
+
+    @property
+    def limit_s(self) -> float:
+        """Time limit of the whole call in seconds."""
+        return self._deadline.seconds
 
     def connect_tcp(
         self,

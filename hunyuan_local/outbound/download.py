@@ -5,12 +5,12 @@ from __future__ import annotations
 import socket
 import ssl
 
-import httpcore
 import httpx
 
 from ..errors import HunyuanLocalError
 from .address_check import Lookup, PrivateAddressError
 from .checked_network import CheckedNetwork, Deadline
+from .exchange import CallError, exchange, parse_url
 
 MAX_REDIRECTS = 5
 
@@ -43,15 +43,13 @@ def download(
         DownloadRefusedError: the text is not such a URL, a host is or resolves to a private address, the server does
             not answer in time or with an error, or the body is too large.
     """
-    deadline = Deadline(limit_s)
+    network = CheckedNetwork(allow_private, lookup, Deadline(limit_s))
     for _ in range(MAX_REDIRECTS + 1):
-        target = _checked(url)
         try:
-            found = _get(target, max_bytes, CheckedNetwork(allow_private, lookup, deadline), tls)
-        except httpcore.TimeoutException as error:
-            raise DownloadRefusedError(f"{target.host} did not answer in time ({limit_s:g} s)") from error
-        except (httpcore.NetworkError, httpcore.ProtocolError) as error:
-            raise DownloadRefusedError(f"{target.host} cannot be called: {error or type(error).__name__}") from error
+            target = parse_url(url)
+            found = _get(target, max_bytes, network, tls)
+        except (ValueError, CallError) as error:
+            raise DownloadRefusedError(str(error)) from error
         except PrivateAddressError as error:
             raise PrivateHostError(str(error)) from error
         if isinstance(found, bytes):
@@ -60,30 +58,10 @@ def download(
     raise DownloadRefusedError(f"{target.host} redirects more than {MAX_REDIRECTS} times")
 
 
-def _checked(url: str) -> httpx.URL:
-    try:
-        target = httpx.URL(url)
-        port = target.port
-    except (httpx.InvalidURL, ValueError) as error:
-        raise DownloadRefusedError("not a URL; give one such as https://host/path") from error
-    if target.scheme not in ("http", "https") or not target.host or port == 0:
-        raise DownloadRefusedError("must be like https://host/path or http://host:port/path")
-    if target.userinfo:
-        raise DownloadRefusedError("must not contain a user name or password; give the file itself")
-    return target
-
-
 def _get(target: httpx.URL, max_bytes: int, network: CheckedNetwork, tls: ssl.SSLContext) -> bytes | str:
     """The body, or the address of a redirect."""
-    address = httpcore.URL(scheme=target.raw_scheme, host=target.raw_host, port=target.port, target=target.raw_path)
-    headers = {
-        "Host": target.netloc.decode("ascii"), "User-Agent": "hunyuan-local", "Accept": "*/*",
-        "Accept-Encoding": "identity", "Connection": "close",
-    }  # fmt: skip
-    with (
-        httpcore.HTTPConnection(address.origin, ssl_context=tls, network_backend=network) as connection,
-        connection.stream("GET", address, headers=list(headers.items())) as answer,
-    ):
+    headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
+    with exchange("GET", target, headers, network=network, tls=tls) as answer:
         given = httpx.Headers(answer.headers)
         if answer.status in (301, 302, 303, 307, 308) and "location" in given:
             return given["location"]

@@ -1,9 +1,6 @@
-"""One POST to a URL that a client gave: protected, with a time limit, without redirects and proxies.
+"""One POST to a URL that a client gave: to a checked address, with a time limit.
 
-Connects only to an address that was just resolved and checked, so a name server that changes its answer gains nothing
-(DNS rebinding); the host name stays in the Host header and is verified against the certificate. Does not follow
-redirects, which no service's documentation promises and which could bypass the check. Ignores proxies from the
-environment, since a proxy would resolve the name itself.
+Does not follow redirects, which no service's documentation promises.
 """
 
 from __future__ import annotations
@@ -18,6 +15,7 @@ import httpx
 from ..errors import HunyuanLocalError
 from ..outbound.address_check import Lookup, PrivateAddressError
 from ..outbound.checked_network import CheckedNetwork, Deadline
+from ..outbound.exchange import CallError, exchange
 
 _ANSWER_BYTES = 16 * 1024
 
@@ -52,28 +50,14 @@ def post(
         CallFailedError: the call failed for any reason; final for 410 Gone.
     """
     target = httpx.URL(url)
-    address = httpcore.URL(scheme=target.raw_scheme, host=target.raw_host, port=target.port, target=target.raw_path)
-    wire_headers = {
-        # Set here, since httpcore omits the brackets of an IPv6 address.
-        "Host": target.netloc.decode("ascii"),
-        "Content-Type": "application/json",
-        "Content-Length": str(len(body)),
-        "User-Agent": "hunyuan-local",
-        "Connection": "close",
-        **headers,
-    }
     network = CheckedNetwork(allow_private, lookup, Deadline(limit_s))
+    all_headers = {"Content-Type": "application/json", **headers}
     try:
-        with (
-            httpcore.HTTPConnection(address.origin, ssl_context=tls, network_backend=network) as connection,
-            connection.stream("POST", address, headers=list(wire_headers.items()), content=body) as answer,
-        ):
+        with exchange("POST", target, all_headers, network=network, tls=tls, body=body) as answer:
             status = answer.status
             _drain(answer.iter_stream())
-    except httpcore.TimeoutException as error:
-        raise CallFailedError(f"{target.host} did not answer in time ({limit_s:g} s)") from error
-    except (httpcore.NetworkError, httpcore.ProtocolError) as error:
-        raise CallFailedError(f"{target.host} cannot be called: {str(error) or type(error).__name__}") from error
+    except CallError as error:
+        raise CallFailedError(str(error)) from error
     except PrivateAddressError as error:
         raise CallFailedError(f"{error}, or start the server with --allow-private-webhooks") from error
     _check_status(target.host, status)
