@@ -35,6 +35,7 @@ from hunyuan_local.pipeline.attention.kernel_choice import (
 )
 from hunyuan_local.pipeline.attention.kernels import attend, order_of_torch
 from hunyuan_local.pipeline.attention.mask_free import drop_padding
+from hunyuan_local.pipeline.memory.device import nvidia_capability
 from hunyuan_local.schema import GenerationRequest
 
 Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -87,9 +88,17 @@ def test_kernels_of_torch_get_the_tensors_without_copies(name: str, monkeypatch:
 def test_native_prefers_cudnn_from_hopper_on(
     capability: tuple[int, int], first: list[SDPBackend], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kernels, "_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert list(order_of_torch("native", CUDA)[:3]) == first
     assert order_of_torch("native", CPU) == ()
+
+
+def test_the_numbers_of_amds_gpus_are_not_taken_for_compute_capabilities(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (11, 0))
+    assert nvidia_capability("cuda") == (11, 0)
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    assert nvidia_capability("cuda") is None
+    assert order_of_torch("native", CUDA) == ()
 
 
 def test_torch_is_asked_for_the_kernels_in_that_order_only_during_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,7 +256,7 @@ def test_a_named_kernel_is_not_timed() -> None:
 @pytest.mark.parametrize(
     ("capability", "order"),
     [
-        (None, ("native",)),
+        (None, ("native", "native_flash")),
         ((8, 0), ("flash", "native_flash", "native_cudnn")),
         ((9, 0), ("flash_3", "torch_flash_3", "native_cudnn", "native_flash")),
     ],

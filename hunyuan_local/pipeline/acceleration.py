@@ -27,7 +27,7 @@ from .attention.rotary import keep_rotary_tables
 from .attention.triton_elementwise import Fused, find_fused_problem
 from .blocks import run_in_chunks
 from .diffusers_private import first_block_hook
-from .memory.device import is_out_of_memory, out_of_memory
+from .memory.device import is_out_of_memory, nvidia_capability, out_of_memory
 
 RESUMED_WITH_CACHE = (
     "the step cache is not part of the saved state and starts empty, so the frames differ slightly from those of an "
@@ -60,7 +60,7 @@ def _choose_backend(transformer: HunyuanVideoTransformer3DModel, profile: Runtim
     heads, head_dim, dtype = (
         config.num_attention_heads, config.attention_head_dim, getattr(torch, profile.dtypes.transformer)
     )  # fmt: skip
-    capability = torch.cuda.get_device_capability() if profile.device == "cuda" else None
+    capability = nvidia_capability(profile.device)
 
     @functools.cache
     def why_not(backend: str) -> str | None:

@@ -21,6 +21,7 @@ from .attention.kernel_choice import (
     rivals,
 )
 from .attention.parallel_attention import split_tokens, why_no_context_parallel
+from .memory.device import nvidia_capability
 from .model import LoadedModel
 from .process_group import ProcessGroup
 
@@ -55,7 +56,7 @@ def _choose_backend(model: LoadedModel, process_group: ProcessGroup, requested: 
         problem = why_no_context_parallel(backend, mode, profile.device)
         return problem or find_problem(backend, profile.device, dtype, head_dim)
 
-    capability = torch.cuda.get_device_capability() if profile.device == "cuda" else None
+    capability = nvidia_capability(profile.device)
     ulysses = mode == "ulysses"
     heads = own_heads(config.num_attention_heads, process_group) if ulysses else config.num_attention_heads
     chosen = choose_backend(

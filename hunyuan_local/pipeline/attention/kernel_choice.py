@@ -87,7 +87,7 @@ def fastest_first(capability: tuple[int, int] | None) -> tuple[str, ...]:
     against 302 ms at 119,056 (``scripts/gpu_check`` on an H100); FlashAttention 2 takes 480 ms. See :func:`rivals`.
 
     Args:
-        capability: CUDA compute capability; None for a CPU.
+        capability: CUDA compute capability; None for a CPU or a GPU of AMD.
     """
     if capability is None:
         return ("native",)
@@ -101,9 +101,9 @@ def fastest_first(capability: tuple[int, int] | None) -> tuple[str, ...]:
 
 
 def fastest_ring_first(capability: tuple[int, int] | None) -> tuple[str, ...]:
-    """The same for ring, which needs the log-sum-exp of each row: ``native`` does not return it on a CUDA device."""
+    """The same for ring, which needs the log-sum-exp of each row: ``native`` returns it only on a CPU."""
     if capability is None:
-        return ("native",)
+        return ("native", "native_flash")
     of_torch = ("native_cudnn", "native_flash") if capability >= (9, 0) else ("native_flash", "native_cudnn")
     named = (own for name in fastest_first(capability) for own in (of_torch if name == "native" else (name,)))
     return tuple(dict.fromkeys(named))
@@ -117,7 +117,7 @@ def rivals(name: str, capability: tuple[int, int] | None) -> tuple[str, ...]:
 
     Args:
         name: the first kernel of :func:`fastest_first` that works.
-        capability: CUDA compute capability; None for a CPU.
+        capability: CUDA compute capability; None for a CPU or a GPU of AMD.
     """
     if capability is None:
         return ()

@@ -6,7 +6,6 @@ Kernels of torch are called on views of the tensors: diffusers copies queries, k
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib
 from collections.abc import Callable, Iterator
 
@@ -14,6 +13,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..diffusers_private import AttentionBackendName, dispatch_attention_fn
+from ..memory.device import nvidia_capability
 
 Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -71,18 +71,15 @@ def order_of_torch(name: str, device: torch.device) -> tuple[SDPBackend, ...]:
 
     Args:
         name: one of ``config.kernels.BACKENDS``.
-        device: of the tensors. On a CPU torch's default for ``native`` stays, so that frames equal stock diffusers'.
+        device: of the tensors. On a CPU torch's default for ``native`` stays, so that frames equal stock diffusers',
+            and on AMD's GPUs, whose torch has other kernels.
     """
     if name != "native":
         return _OF_TORCH.get(name, ())
-    if device.type != "cuda":
+    capability = nvidia_capability(device)
+    if capability is None:
         return ()
-    return _CUDNN_FIRST if _capability(device) >= (9, 0) else _FLASH_FIRST
-
-
-@functools.cache
-def _capability(device: torch.device) -> tuple[int, int]:
-    return torch.cuda.get_device_capability(device)
+    return _CUDNN_FIRST if capability >= (9, 0) else _FLASH_FIRST
 
 
 def _by_torch(

@@ -27,7 +27,7 @@ from ..convolution import decode_in_slices, prefer_onednn
 from ..families.base import Family
 from ..library_output import quiet_transformers
 from ..memory.allocator import keep_freed_memory
-from ..memory.device import is_out_of_memory, out_of_memory
+from ..memory.device import is_out_of_memory, nvidia_capability, out_of_memory
 from ..memory.device_allocator import prepare_device_allocator
 from ..memory.placement import Placement
 from ..model import LoadedModel
@@ -196,7 +196,7 @@ def check_precision(config: ModelConfig, profile: RuntimeProfile) -> None:
     Raises:
         ConfigError: names what cannot be used, why, and what can.
     """
-    capability = torch.cuda.get_device_capability() if profile.device == "cuda" else None
+    capability = nvidia_capability(profile.device)
     offload = _OFFLOADS[profile.residence("transformer")]
     if config.transformer_gguf is not None:
         require_gguf(config.transformer_gguf, profile.quantization, offload)

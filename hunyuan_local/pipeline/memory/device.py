@@ -52,6 +52,13 @@ def cuda_devices() -> list[CudaDevice]:
     return [CudaDevice(p.name, p.total_memory, (p.major, p.minor), torch.version.hip) for p in properties]
 
 
+def nvidia_capability(device: str | torch.device) -> tuple[int, int] | None:
+    """The CUDA compute capability of a device; None for a CPU and for AMD's GPUs, whose numbers mean something else."""
+    if torch.device(device).type != "cuda" or torch.version.hip is not None:
+        return None
+    return torch.cuda.get_device_capability(device)
+
+
 def available_bytes() -> int:
     """Bytes of the first CUDA device that are free or held by this process."""
     return free_bytes(0) + torch.cuda.memory_reserved(0)
