@@ -6,16 +6,14 @@ this model on a GPU.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from .architecture import Transformer
 from .machine import Machine
 from .memory import Forecast
 from .modes import Mode
-from .time_estimate import BANDWIDTH_SHARE, Seconds
+from .time_estimate import BANDWIDTH_SHARE, COMPILE_SECONDS
 
-# Seconds to compile the two kinds of blocks, once per process and size; assumed: "about a minute".
-COMPILE_SECONDS = 60.0
 # Compiling is chosen if it saves this many times what it takes, because both numbers are assumptions.
 MARGIN = 2.0
 # Tensors of [tokens, width] that a compiled block reads or writes between matrix products and attention, by count:
@@ -55,16 +53,15 @@ class Compiling:
         return f"compile: not chosen: {self.why_not or sums}"
 
 
-def saved_bytes(found: Forecast, config: Transformer, tokens: int) -> int:
+def saved_bytes(found: Forecast, config: Transformer) -> int:
     """Bytes that one forward pass moves less if the blocks are compiled.
 
     Args:
         found: the costs of a video.
         config: the transformer.
-        tokens: latent and text tokens of the pass.
     """
     blocks = config.num_layers + config.num_single_layers
-    return max(0, found.costs["denoise"].moved_bytes - blocks * TENSORS_A_BLOCK * tokens * config.width * 2)
+    return max(0, found.costs["denoise"].moved_bytes - blocks * TENSORS_A_BLOCK * found.tokens * config.width * 2)
 
 
 def weigh_compiling(a_pass: int, machine: Machine, steps: int, passes: int, videos: int) -> Compiling | None:
@@ -88,11 +85,3 @@ def can_compile(mode: Mode, cards: int) -> bool:
     Streamed, quantized and shared blocks can or cannot be compiled too, but what it saves is not known.
     """
     return mode.offload in ("none", "model") and mode.quantization is None and cards == 1
-
-
-def compiled(seconds: Seconds, compiling: Compiling, steps: int) -> Seconds:
-    """The time with compiled blocks; compiling itself is in ``first``."""
-    step = seconds.step - compiling.saved_a_step
-    return replace(
-        seconds, step=step, denoise=seconds.denoise - steps * compiling.saved_a_step, compiling=COMPILE_SECONDS
-    )

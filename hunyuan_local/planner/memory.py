@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..config import GIB
-from .architecture import Architecture
+from .architecture import Architecture, Transformer
 from .decoding import Decode, trace_decode
 from .denoising import Pass, trace_parts, trace_pass
 from .encoded_lengths import LLAMA_TOKENS
@@ -50,11 +50,16 @@ class Peak:
 
 @dataclass(frozen=True)
 class Forecast:
-    """A video's peak memory and cost by stage, and the stored weights by component."""
+    """A video's peak memory and cost by stage, and the stored weights by component.
+
+    Attributes:
+        tokens: of the video and its text in one forward pass.
+    """
 
     peaks: dict[Stage, Peak]
     costs: dict[Stage, Cost]
     stored: dict[str, Stored]
+    tokens: int
 
     @property
     def gpu_peak_bytes(self) -> int:
@@ -91,11 +96,13 @@ def forecast(architecture: Architecture, shape: Shape, setup: Setup) -> Forecast
         "text_encoder": store(architecture.text_encoder, dtypes["text_encoder"]),
         "text_encoder_2": store(architecture.text_encoder_2, dtypes["text_encoder_2"]),
     }
+    run = _pass_of(architecture.transformer, shape, setup)
     costs: dict[Stage, Cost] = {
         "encode": _encode(architecture, shape, setup),
-        "denoise": _denoise(architecture, shape, setup),
+        "denoise": trace_pass(architecture.transformer, run),
         "decode": _decode(architecture, shape, setup),
     }
+    parts = trace_parts(architecture.transformer, run)
     held = _held(architecture, shape, setup)
     weights = _on_gpu(stored, setup)
     in_full = store(architecture.transformer, dtypes["transformer"]).total
@@ -112,12 +119,24 @@ def forecast(architecture: Architecture, shape: Shape, setup: Setup) -> Forecast
                 # The largest layer runs while few activations are alive, and their peak is between two layers.
                 gpu = max(weights[stage], activations) + workspace
             elif setup.offload == "group" and stage == "denoise":
-                gpu = _streamed_peak(architecture, shape, setup, stored["transformer"]) + held[stage] + workspace
+                gpu = (
+                    _streamed_peak(architecture.transformer, parts, setup, stored["transformer"])
+                    + held[stage]
+                    + workspace
+                )
             resting = min(gpu, _resting(stored, setup, stage, weights[stage]))
             usual, *ends = reserved(stage, gpu, resting, setup.allocator.expandable)
             host += _frames_on_host(shape, setup, stage)
             peaks[stage] = Peak(gpu, host, usual, (ends[0], ends[1]))
-    return Forecast(peaks, costs, stored)
+    return Forecast(peaks, costs, stored, run.tokens)
+
+
+def _pass_of(config: Transformer, shape: Shape, setup: Setup) -> Pass:
+    """One forward pass of the transformer on a video."""
+    frames, height, width = shape.latents
+    tokens = (frames // config.patch_size_t) * (height // config.patch_size) * (width // config.patch_size)
+    each = DTYPE_BYTES[setup.dtypes["transformer"]]
+    return Pass(tokens, setup.text_tokens, each, setup.mask, setup.method, setup.cards)
 
 
 def _encode(architecture: Architecture, shape: Shape, setup: Setup) -> Cost:
@@ -131,13 +150,8 @@ def _encode(architecture: Architecture, shape: Shape, setup: Setup) -> Cost:
     return cost.then(trace_image(architecture.vae, *shape.latents[1:], DTYPE_BYTES[setup.dtypes["vae"]]))
 
 
-def _denoise(architecture: Architecture, shape: Shape, setup: Setup) -> Cost:
-    return trace_pass(architecture.transformer, pass_of(architecture, shape, setup))
-
-
-def _streamed_peak(architecture: Architecture, shape: Shape, setup: Setup, stored: Stored) -> int:
+def _streamed_peak(config: Transformer, parts: dict[str, Cost], setup: Setup, stored: Stored) -> int:
     """Peak bytes of a pass with streamed blocks: the maximum, over the kinds of blocks, of weights + activations."""
-    config, parts = architecture.transformer, trace_parts(architecture.transformer, pass_of(architecture, shape, setup))
     dual, total = config.num_layers, config.num_layers + config.num_single_layers
     at_once = setup.streamed_blocks
     return max(
@@ -145,15 +159,6 @@ def _streamed_peak(architecture: Architecture, shape: Shape, setup: Setup, store
         stored.streamed_beside(0, dual, at_once) + parts["dual"].peak_bytes,
         stored.streamed_beside(dual, total, at_once) + parts["single"].peak_bytes,
     )
-
-
-def pass_of(architecture: Architecture, shape: Shape, setup: Setup) -> Pass:
-    """One forward pass of the transformer on a video."""
-    config = architecture.transformer
-    frames, height, width = shape.latents
-    tokens = (frames // config.patch_size_t) * (height // config.patch_size) * (width // config.patch_size)
-    each = DTYPE_BYTES[setup.dtypes["transformer"]]
-    return Pass(tokens, setup.text_tokens, each, setup.mask, setup.method, setup.cards)
 
 
 def _decode(architecture: Architecture, shape: Shape, setup: Setup) -> Cost:

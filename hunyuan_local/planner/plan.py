@@ -15,18 +15,17 @@ from ..resolved import FilledRequest
 from ..schema import SIZE_MULTIPLE, TEMPORAL_COMPRESSION, GenerationRequest
 from .architecture import Architecture
 from .assumptions import notes_of, of_video
-from .cards import GpuSpec
 from .checkpoint import COMPONENTS, read_architecture
-from .compiling import Compiling, can_compile, compiled, saved_bytes, weigh_compiling
+from .compiling import Compiling, can_compile, saved_bytes, weigh_compiling
 from .context_parallel import why_not as cannot_share
 from .decoding import Decode, largest_tensor
 from .machine import Machine
-from .memory import Forecast, forecast, pass_of
+from .memory import Forecast, forecast
 from .modes import DTYPES, Mode, all_modes, why_impossible
 from .quantization import Method
 from .result import Alternative, ComponentWeights, ModePlan, Plan, fastest, gib
 from .setup import STAGES, Setup, Shape
-from .time_estimate import Seconds, estimate
+from .time_estimate import estimate_range
 
 # torch before 2.7 cannot upsample to more elements, and cuDNN before 9.3 cannot convolve more.
 MAX_ELEMENTS = 2**31 - 1
@@ -147,7 +146,10 @@ class _Planner:
         seconds = seconds_range = compiling = None
         if not impossible:
             compiling = self._weigh_compiling(request, mode, setup, found)
-            seconds, seconds_range = self._times(request, setup, found, compiling)
+            saved_a_step = compiling.saved_a_step if compiling is not None and compiling.pays else None
+            seconds, seconds_range = estimate_range(
+                found, setup, self.machine, request.num_inference_steps, _passes(request), saved_a_step
+            )
         if compiling is not None and compiling.pays:
             found = self._forecast(request, replace(setup, mask="row"))
             needed = found.needed_gpu_bytes
@@ -179,9 +181,8 @@ class _Planner:
         fixed = self.as_named or self.model.transformer_gguf is not None or self.model.lora
         if fixed or not can_compile(mode, self.cards):
             return None
-        tokens = pass_of(self.architecture, self._shape(request), setup).tokens
         steps, passes = request.num_inference_steps, _passes(request)
-        saved = saved_bytes(found, self.architecture.transformer, tokens)
+        saved = saved_bytes(found, self.architecture.transformer)
         weighed = weigh_compiling(saved, self.machine, steps, passes, self.videos)
         if weighed is None or not weighed.pays:
             return weighed
@@ -190,22 +191,6 @@ class _Planner:
         if memory is None or heavier.needed_gpu_range[1] <= memory:
             return weighed
         return replace(weighed, why_not=f"compiled, it may need {gib(heavier.needed_gpu_range[1])} of GPU memory")
-
-    def _times(
-        self, request: FilledRequest, setup: Setup, found: Forecast, compiling: Compiling | None
-    ) -> tuple[Seconds, tuple[float, float] | None]:
-        """The seconds, and the range of their total if the GPU's speed is a guess."""
-        steps, gpu = request.num_inference_steps, self.machine.reference
-
-        def timed(spec: GpuSpec | None) -> Seconds:
-            seconds = estimate(found, setup, spec, steps, _passes(request))
-            return compiled(seconds, compiling, steps) if compiling is not None and compiling.pays else seconds
-
-        if gpu is None or (gpu.measured and self.machine.gpu is not None):
-            return timed(gpu), None
-        if self.machine.gpu is None:
-            gpu = replace(gpu, stands_in=gpu.title)
-        return timed(gpu), (timed(gpu.fastest).total, timed(gpu.slowest).total)
 
     def _not_with_gguf(self, mode: Mode) -> str | None:
         """Why a transformer from a GGUF file cannot run in this mode."""

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from ..config import GIB
+from ..config import GIB, RuntimeProfile
 from ..errors import ConfigError, GpuMemoryError, HunyuanLocalError
 from ..resolved import FilledRequest
 from .compiling import Compiling
@@ -166,6 +166,13 @@ class Plan:
         if self.choice is None:
             raise self._refusal()
         return self.choice
+
+    def like(self, profile: RuntimeProfile) -> ModePlan | None:
+        """The fastest fitting mode that differs from a loaded profile at most in tiling, which needs no reload."""
+        loaded = (profile.offload, profile.quantization)
+        holds_text = profile.offload == "none" and profile.residence("text_encoder") == "device"
+        alike = (item for item in self.modes if (item.mode.offload, item.mode.quantization) == loaded)
+        return fastest(tuple(item for item in alike if item.text_stays or not holds_text))
 
     def to_json(self) -> dict[str, Any]:
         """Everything except the prompts; sizes in bytes, times in seconds."""

@@ -233,3 +233,16 @@ class Tiles:
 def _max_elements(profile: RuntimeProfile) -> int | None:
     """Limit for the elements of a tensor in CUDA kernels; None on a CPU."""
     return MAX_ELEMENTS if profile.device == "cuda" else None
+
+
+class TilesBySize:
+    """The tiles of one model's videos: each size and length stays at what an earlier video of it shrank to."""
+
+    def __init__(self, model: ModelConfig):
+        self._model = model
+        self._by_size: dict[tuple[int, int, int], Tiles] = {}
+
+    def of(self, request: FilledRequest) -> Tiles:
+        """The tiles for the size and length of a request."""
+        size = (*self._model.render_size(request.width, request.height), request.num_frames)
+        return self._by_size.setdefault(size, Tiles(self._model, request))

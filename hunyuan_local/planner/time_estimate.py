@@ -8,11 +8,11 @@ its source. Loading the model from disk is not included.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from .cards import GpuSpec
-from .machine import CPU_CORE_FLOPS
+from .machine import CPU_CORE_FLOPS, Machine
 from .memory import Forecast
 from .setup import Setup
 from .trace import Cost
@@ -36,6 +36,9 @@ SLOTS_SHARE = 0.4
 # Relative time that each further card adds to a shared step, for waiting and for work that is not split. Fitted to the
 # times in HunyuanVideo's README on 2, 4 and 8 H100 (benchmarks/plan_accuracy.py).
 PARALLEL_LOSS = 0.03
+
+# Seconds to compile the two kinds of blocks, once per process and size; assumed: "about a minute".
+COMPILE_SECONDS = 60.0
 
 Kernel = Literal["flash", "flash2"]
 
@@ -70,6 +73,32 @@ class Seconds:
     def first(self) -> float:
         """Seconds of the whole video in a new process, without reading files, which takes the same in every mode."""
         return self.pinning + self.compiling + self.total
+
+
+def estimate_range(
+    found: Forecast, setup: Setup, machine: Machine, steps: int, passes: int, saved_a_step: float | None = None
+) -> tuple[Seconds, tuple[float, float] | None]:
+    """Estimate the time on a machine, and the range of its total if the GPU's speed is a guess.
+
+    Args:
+        found, setup, steps, passes: as for :func:`estimate`.
+        machine: a GPU that it does not name is assumed by its memory.
+        saved_a_step: seconds that compiled blocks save in each step; None if they are not compiled.
+    """
+    gpu = machine.reference
+
+    def timed(spec: GpuSpec | None) -> Seconds:
+        seconds = estimate(found, setup, spec, steps, passes)
+        if saved_a_step is None:
+            return seconds
+        denoise = seconds.denoise - steps * saved_a_step
+        return replace(seconds, step=seconds.step - saved_a_step, denoise=denoise, compiling=COMPILE_SECONDS)
+
+    if gpu is None or (gpu.measured and machine.gpu is not None):
+        return timed(gpu), None
+    if machine.gpu is None:
+        gpu = replace(gpu, stands_in=gpu.title)
+    return timed(gpu), (timed(gpu.fastest).total, timed(gpu.slowest).total)
 
 
 def estimate(

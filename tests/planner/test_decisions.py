@@ -10,8 +10,8 @@ from hunyuan_local.backends.local.profile_choice import choose_profile, with_cac
 from hunyuan_local.config import FirstBlockCache, load_model_config
 from hunyuan_local.config.allocator import Allocator
 from hunyuan_local.planner import Machine, ModePlan, find_gpu, plan, plan_batch
-from hunyuan_local.planner.compiling import COMPILE_SECONDS, MARGIN
-from hunyuan_local.planner.time_estimate import PAGEABLE_GBS
+from hunyuan_local.planner.compiling import MARGIN
+from hunyuan_local.planner.time_estimate import COMPILE_SECONDS, PAGEABLE_GBS
 from hunyuan_local.schema import GenerationRequest
 
 LARGE = load_model_config("hunyuan-video")

@@ -29,7 +29,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def place(needed_bytes: int, is_empty: bool = False) -> Place:
     profile = named_profile(MODE.name).model_copy(update={"device": "cuda"})
-    return place_beside(REQUEST, MODEL, Choice(profile), needed_bytes, is_empty=is_empty)
+    return place_beside(REQUEST, MODEL, Choice(profile), is_empty=is_empty)(needed_bytes)
 
 
 def left_beside() -> int:
@@ -53,7 +53,7 @@ def test_what_the_gpu_does_not_hold_at_all_goes_to_the_cpu() -> None:
 
 
 def test_a_profile_for_the_cpu_leaves_the_gpu_alone() -> None:
-    assert place_beside(REQUEST, MODEL, Choice(named_profile("cpu")), 1, is_empty=True) == Place("cpu")
+    assert place_beside(REQUEST, MODEL, Choice(named_profile("cpu")), is_empty=True)(1) == Place("cpu")
 
 
 def test_without_a_gpu_there_is_only_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,7 +64,7 @@ def test_without_a_gpu_there_is_only_the_cpu(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_choice_that_knows_the_machine_is_not_asked_for_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profile_choice, "available_machine", lambda: pytest.fail("the machine was asked"))
     profile = named_profile(MODE.name).model_copy(update={"device": "cuda"})
-    assert place_beside(REQUEST, MODEL, Choice(profile, machine=MACHINE), 1, is_empty=True) == Place("cuda")
+    assert place_beside(REQUEST, MODEL, Choice(profile, machine=MACHINE), is_empty=True)(1) == Place("cuda")
 
 
 def test_the_place_is_asked_for_with_what_the_model_needs(scribe: Path) -> None:

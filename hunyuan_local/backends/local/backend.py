@@ -11,12 +11,12 @@ from ...capabilities import Capabilities, fit, limits_of, settle
 from ...config import LoraConfig, ModelConfig, RuntimeProfile, load_cache, load_model_config
 from ...errors import FieldProblem, InvalidRequestError
 from ...planner import Machine
-from ...planner.tiles import Tiles
+from ...planner.tiles import TilesBySize
 from ...resolved import ResolvedRequest
 from ...schema import GenerationRequest, GenerationResult
 from ..base import Explanation, GenerationContext, explanation, with_seed
 from ..begin import OneAtATime, begin
-from ..prompt_rewriting import FindPlace, PromptRewriter
+from ..prompt_rewriting import Place, PromptRewriter
 from .attempts import Attempts
 from .kept_model import KeptModel
 from .profile_choice import (
@@ -74,7 +74,7 @@ class LocalBackend:
         if self.profile is not None:
             self.profile = with_cache(self.profile, self.cache, self.config)
         self.kept = KeptModel(self.config)
-        self._tiles: dict[tuple[int, int, int], Tiles] = {}
+        self._tiles = TilesBySize(self.config)
         self._prompt_rewriter = PromptRewriter()
         self._one_at_a_time = OneAtATime()
 
@@ -166,12 +166,13 @@ class LocalBackend:
 
         The language model stays on the GPU during denoising only if the plan says that both fit.
         """
-        resolved = self.resolve(request)
-        return self._prompt_rewriter.rewrite(
-            request,
-            context or GenerationContext(),
-            lambda needed_bytes: self._place(resolved, self.choose(resolved, self.kept.profile))(needed_bytes),
-        )
+        resolved, is_empty = self.resolve(request), self.kept.loaded is None
+
+        def find(needed_bytes: int) -> Place:
+            choice = self.choose(resolved, self.kept.profile)
+            return place_beside(resolved, self.config, choice, is_empty=is_empty)(needed_bytes)
+
+        return self._prompt_rewriter.rewrite(request, context or GenerationContext(), find)
 
     def generate(self, request: GenerationRequest, context: GenerationContext | None = None) -> GenerationResult:
         """Generate one video and wait for its file; see :meth:`start`."""
@@ -192,21 +193,18 @@ class LocalBackend:
             # Make every check that can refuse the request before reading any weights.
             self.kept.check()
             run = begin(request, context, name=self.config.name, resolve=self.resolve_if_possible, model=self.config)
-            choice = self.choose(run.request, self.kept.profile)
-            run.rewrite(self._prompt_rewriter, self._place(run.request, choice))
             for text in self.notes(run.request):
                 run.note(text)
+            choice = self.choose(run.request, self.kept.profile)
             choice.announce(run.note)
-            attempts = Attempts(run, self.kept, choice.profile, self._tiles_for(run.request), self._prompt_rewriter)
+            is_empty = self.kept.loaded is None
+            run.rewrite(self._prompt_rewriter, place_beside(run.request, self.config, choice, is_empty=is_empty))
+            tiles = self._tiles.of(run.request)
+            attempts = Attempts(run, self.kept, choice.profile, tiles, self._prompt_rewriter)
             pending = attempts.make()
             if self.profile is not None:
                 self.profile = attempts.profile
             return pending
-
-    def _tiles_for(self, request: ResolvedRequest) -> Tiles:
-        """The tiles for this size and length, which stay as small as an earlier video made them."""
-        size = (*self.config.render_size(request.width, request.height), request.num_frames)
-        return self._tiles.setdefault(size, Tiles(self.config, request))
 
     def close(self) -> None:
         """Unload the models and free their device memory."""
@@ -234,12 +232,6 @@ class LocalBackend:
             return Choice(self.profile)
         choice = choose_profile(request, self.config, loaded, machine, videos)
         return replace(choice, profile=with_cache(choice.profile, self.cache, self.config))
-
-    def _place(self, request: ResolvedRequest, choice: Choice) -> FindPlace:
-        """Choose where the language model runs that rewrites the prompt of this request."""
-        return lambda needed_bytes: place_beside(
-            request, self.config, choice, needed_bytes, is_empty=self.kept.loaded is None
-        )
 
     def notes(self, request: ResolvedRequest) -> list[str]:
         """Notes about the model, about the image, and about the size if the video is scaled up to it."""

@@ -23,10 +23,10 @@ from ...planner.machine import has_cuda_driver
 from ...planner.memory import CUDA_CONTEXT
 from ...planner.modes import DTYPES, Mode, all_modes
 from ...planner.plan import weigh
-from ...planner.result import fastest, gib
+from ...planner.result import gib
 from ...resolved import ResolvedRequest
 from ...schema import GenerationRequest
-from ..prompt_rewriting import Place
+from ..prompt_rewriting import FindPlace, Place
 
 AUTO = "auto"
 
@@ -153,7 +153,7 @@ def choose_profile(
         ConfigError: the machine cannot run the model in any mode.
     """
     found = plan(request, model, machine or available_machine(), videos=videos)
-    if loaded is not None and (same := _as_loaded(found, loaded)) is not None:
+    if loaded is not None and (same := found.like(loaded)) is not None:
         profile = loaded.model_copy(update={"vae_tiling": same.mode.vae_tiling})
         return Choice(profile, machine=found.machine)
     mode = found.require_choice()
@@ -161,31 +161,32 @@ def choose_profile(
     return Choice(profile, _reason(found, mode), found.machine)
 
 
-def place_beside(
-    request: ResolvedRequest, model: ModelConfig, choice: Choice, needed_bytes: int, *, is_empty: bool
-) -> Place:
-    """Where the language model runs: on the GPU if it fits next to the video model, otherwise on the CPU.
+def place_beside(request: ResolvedRequest, model: ModelConfig, choice: Choice, *, is_empty: bool) -> FindPlace:
+    """Returns where a language model runs, by its memory in bytes: on the GPU if it fits next to the video model.
 
-    It may also use the GPU temporarily, before the video model is loaded, if it fits there alone.
+    Otherwise it runs on the CPU, or on the GPU before the video model is loaded, if it fits there alone.
 
     Args:
         choice: the profile of the video.
-        needed_bytes: memory of the language model.
         is_empty: whether no part of the video model is loaded.
     """
     profile = choice.profile
-    if profile.device == "cpu":
-        return Place()
-    machine = choice.machine or available_machine()
-    if machine.gpu_memory_bytes is None:
-        return Place()
-    mode = Mode(profile.offload, profile.quantization, profile.vae_tiling)
-    leaves = profile.residence("text_encoder") != "device"
-    video = weigh(request, model, machine, mode, as_named=leaves).needed_gpu_bytes
-    if needed_bytes <= machine.gpu_memory_bytes - video:
-        return Place("cuda")
-    fits_alone = needed_bytes <= machine.gpu_memory_bytes - CUDA_CONTEXT
-    return Place("cuda", stays=False) if is_empty and fits_alone else Place()
+
+    def find(needed_bytes: int) -> Place:
+        if profile.device == "cpu":
+            return Place()
+        machine = choice.machine or available_machine()
+        if machine.gpu_memory_bytes is None:
+            return Place()
+        mode = Mode(profile.offload, profile.quantization, profile.vae_tiling)
+        leaves = profile.residence("text_encoder") != "device"
+        video = weigh(request, model, machine, mode, as_named=leaves).needed_gpu_bytes
+        if needed_bytes <= machine.gpu_memory_bytes - video:
+            return Place("cuda")
+        fits_alone = needed_bytes <= machine.gpu_memory_bytes - CUDA_CONTEXT
+        return Place("cuda", stays=False) if is_empty and fits_alone else Place()
+
+    return find
 
 
 def for_the_largest(requests: Iterable[ResolvedRequest], choose: Callable[[ResolvedRequest], Choice]) -> Choice | None:
@@ -207,14 +208,6 @@ def _profile(name: str, mode: Mode, device: str, *, text_stays: bool = False, co
         name=name, device=device, dtypes=DTYPES[device], offload=mode.offload, quantization=mode.quantization,
         vae_tiling=mode.vae_tiling, placement=on_gpu if text_stays else ComponentPlacement(), compile=compile,
     )  # fmt: skip
-
-
-def _as_loaded(found: Plan, profile: RuntimeProfile) -> ModePlan | None:
-    """The fastest fitting mode that differs from the loaded profile at most in tiling, which needs no reload."""
-    loaded = (profile.offload, profile.quantization)
-    holds_text = profile.offload == "none" and profile.residence("text_encoder") == "device"
-    alike = (item for item in found.modes if (item.mode.offload, item.mode.quantization) == loaded)
-    return fastest(tuple(item for item in alike if item.text_stays or not holds_text))
 
 
 def _reason(found: Plan, mode: ModePlan) -> str:
