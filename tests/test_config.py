@@ -14,10 +14,12 @@ import yaml
 
 from hunyuan_local.config import (
     GenerationDefaults,
+    ModelConfig,
     RuntimeProfile,
     load_model_config,
     load_profile,
     model_names,
+    presets,
     profile_names,
 )
 from hunyuan_local.errors import ConfigError
@@ -124,6 +126,16 @@ def test_a_file_that_is_not_there_is_not_looked_for_on_the_hub() -> None:
 def test_the_home_of_a_user_who_does_not_exist_is_named() -> None:
     with pytest.raises(ConfigError, match="model='~nobody-of-that-name/m': no such home folder"):
         load_model_config("~nobody-of-that-name/m")
+
+
+@pytest.mark.parametrize(
+    "preset", [model for model in presets() if not model.is_built_in], ids=lambda preset: preset.name
+)
+def test_the_hub_id_of_a_preset_takes_its_settings(preset: ModelConfig) -> None:
+    found = load_model_config(preset.model_id)
+    assert (found.takes_image, found.defaults, found.prompt_template, found.licence) == (
+        preset.takes_image, preset.defaults, preset.prompt_template, preset.licence
+    )  # fmt: skip
 
 
 def test_a_hub_id_takes_the_13b_preset() -> None:

@@ -29,7 +29,8 @@ _IMAGE_TO_VIDEO = {"token_replace": "hunyuan-video-i2v", "latent_concat": "hunyu
 def load_model_config(name: str) -> ModelConfig:
     """Load the config ``name``; for a folder or a Hub id, the 13 B preset with those weights.
 
-    For a folder, the preset is that of its architecture. A Hub id is taken for text to video.
+    For a folder, the preset is that of its architecture, and for the Hub id of a preset it is that preset. Any other Hub
+    id is taken for text to video.
 
     The licence of a folder or of an unknown repository is not determined here, but in
     ``hunyuan_local.weights.licence.licence_of``.
@@ -58,8 +59,9 @@ def load_model_config(name: str) -> ModelConfig:
         resolved = str(path.resolve())
         return _at_place(_preset_for(path), path.name, resolved, None)
     if _looks_like_hub_id(name):
-        licence = next((known.licence for known in presets() if known.model_id == name), None)
-        return _at_place(_read_model(configs_dir() / "models" / f"{_TEXT_TO_VIDEO}.yaml"), name, name, licence)
+        same = next((known for known in presets() if known.model_id == name), None)
+        preset = same or _read_model(configs_dir() / "models" / f"{_TEXT_TO_VIDEO}.yaml")
+        return _at_place(preset, name, name, None if same is None else same.licence)
     raise ConfigError(
         f"model={name!r}: not known, and no such folder; use {', '.join(known)}, a folder in diffusers format, "
         "or a Hub id (owner/name)"
