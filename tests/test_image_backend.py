@@ -15,6 +15,7 @@ from short_memory import short_of
 
 from hunyuan_local import GenerationContext, GenerationRequest, GenerationResult
 from hunyuan_local.backends.local.backend import LocalBackend
+from hunyuan_local.backends.multi_gpu.messages import image_text, with_image
 from hunyuan_local.capabilities import limits_of
 from hunyuan_local.cli.commands.replay import _with_image
 from hunyuan_local.config import load_model_config, load_profile
@@ -116,6 +117,12 @@ def test_a_replay_refuses_another_image(made: GenerationResult, tmp_path: Path) 
 def test_a_replay_takes_the_image_again(made: GenerationResult, image: Path) -> None:
     request = _with_image(made.path, read_provenance(made.path).request, str(image))
     assert request.image is not None and request.image.is_here
+
+
+def test_the_image_reaches_other_processes(image: Path) -> None:
+    request = GenerationRequest(prompt="a cat", image=image)
+    received = GenerationRequest(**json.loads(request.model_dump_json()))
+    assert with_image(received, image_text(request)).image.content() == image.read_bytes()
 
 
 def test_a_text_model_refuses_an_image_and_names_those_that_fit(image: Path) -> None:

@@ -19,6 +19,8 @@ from hunyuan_local.pipeline.decode import decode
 from hunyuan_local.pipeline.denoise import denoise
 from hunyuan_local.pipeline.loading.loader import load_model
 from hunyuan_local.pipeline.model import LoadedModel
+from hunyuan_local.planner.checkpoint import read_architecture
+from hunyuan_local.planner.setup import Shape
 from hunyuan_local.resolved import ResolvedRequest
 
 SIZES = ((144, 80), (80, 144))
@@ -130,6 +132,15 @@ def test_the_images_tokens_are_attended_and_the_padding_is_not(both: Both) -> No
     assert torch.equal(velocity(slice(seen, None)), plain)
     for place in (0, image_tokens - 1, seen - 1):
         assert not torch.allclose(velocity(slice(place, place + 1)), plain, atol=1e-4)
+
+
+def test_the_plan_counts_the_tokens_and_latents_of_the_pipeline(both: Both) -> None:
+    model, (width, height) = both.ours, SIZES[0]
+    architecture = read_architecture(model.config)
+    embeds = model.encode(wish(SIZES[0]), print)["prompt_embeds"]
+    latents = Shape.of(architecture, width, height, 5, model.config.prompt_template.crop_start).latents
+    assert architecture.text_tokens == embeds.shape[1]
+    assert latents == model.family.latents_shape(model.pipe, SIZES[0], 5)[2:]
 
 
 def test_a_resumed_run_is_bit_equal(both: Both, tmp_path: Path) -> None:
