@@ -9,18 +9,23 @@ from __future__ import annotations
 import json
 import os
 import socket
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import image_models
 import torch
 from diffusers import HunyuanVideoTransformer3DModel
+from PIL import Image
 from torch.distributed.device_mesh import init_device_mesh
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hunyuan_local.config import (
     ContextParallel,
     MagCache,
+    ModelConfig,
     RuntimeProfile,
     TaylorSeerCache,
     load_model_config,
@@ -29,6 +34,7 @@ from hunyuan_local.config import (
 from hunyuan_local.pipeline.attention.fallback import AttentionKernel
 from hunyuan_local.pipeline.attention.mask_free import drop_padding
 from hunyuan_local.pipeline.attention.parallel_attention import split_tokens
+from hunyuan_local.pipeline.blocks import run_in_chunks
 from hunyuan_local.pipeline.context_parallel import join
 from hunyuan_local.pipeline.denoise import denoise
 from hunyuan_local.pipeline.loading.loader import load_model
@@ -38,6 +44,8 @@ from hunyuan_local.schema import GenerationRequest
 
 # (frames, height, width) of the latents and tokens of the text. 45 and 27 tokens do not divide by 2, nor do 7 and 1.
 SIZES = {"even": ((2, 6, 8), 6), "odd": ((3, 6, 10), 7), "one-token-text": ((3, 6, 6), 1)}
+# With two frames the first one is exactly the first process's part; with one frame both have parts of it.
+IMAGE_SIZES = SIZES | {"one-frame": ((1, 6, 6), 5)}
 CONFIG, CPU = load_model_config("tiny"), load_profile("cpu")
 REQUEST = GenerationRequest(
     prompt="a red circle moving right on a black background", negative_prompt="", true_cfg_scale=2.0, width=144,
@@ -58,23 +66,26 @@ ALONE: dict[str, torch.Tensor] = {}  # latents of one process, by profile
 DECODER: dict[str, torch.nn.Module] = {}
 
 
-def toy(heads: int) -> tuple[HunyuanVideoTransformer3DModel, AttentionKernel]:
-    """A small transformer with random weights that drops the padding, and its kernel."""
+def toy(heads: int, kind: str | None = None) -> tuple[HunyuanVideoTransformer3DModel, AttentionKernel]:
+    """A small transformer with random weights that drops the padding and runs in chunks, and its kernel."""
     torch.manual_seed(0)
     transformer = HunyuanVideoTransformer3DModel(
+        image_condition_type=kind, in_channels=16 if kind is None else image_models.CHANNELS[kind],
         num_attention_heads=heads, attention_head_dim=32, num_layers=1, num_single_layers=1, num_refiner_layers=1,
         text_embed_dim=24, pooled_projection_dim=16, rope_axes_dim=(8, 12, 12),
     )  # fmt: skip
-    return transformer, drop_padding(transformer.eval(), "native")
+    kernel = drop_padding(transformer.eval(), "native")
+    run_in_chunks(transformer)
+    return transformer, kernel
 
 
-def inputs(size: tuple[int, int, int], text: int) -> dict[str, torch.Tensor]:
+def inputs(size: tuple[int, int, int], text: int, channels: int = 16) -> dict[str, torch.Tensor]:
     """The arguments with which the pipeline would call the transformer."""
     draw = torch.Generator().manual_seed(1)
     mask = torch.zeros(1, 16, dtype=torch.long)
     mask[:, :text] = 1
     return {
-        "hidden_states": torch.randn(1, 16, *size, generator=draw),
+        "hidden_states": torch.randn(1, channels, *size, generator=draw),
         "timestep": torch.tensor([500.0]),
         "encoder_hidden_states": torch.randn(1, 16, 24, generator=draw),
         "encoder_attention_mask": mask,
@@ -83,11 +94,14 @@ def inputs(size: tuple[int, int, int], text: int) -> dict[str, torch.Tensor]:
     }
 
 
-def latents(profile: RuntimeProfile, prepare: Callable[[LoadedModel], None]) -> torch.Tensor:
+def latents(
+    profile: RuntimeProfile, prepare: Callable[[LoadedModel], None], config: ModelConfig = CONFIG
+) -> torch.Tensor:
     """The latents of the request, after four steps with true classifier-free guidance and a text of one token."""
-    model = load_model(CONFIG, profile)
+    model = load_model(config, profile)
     prepare(model)
-    return denoise(model, REQUEST, (144, 80), lambda _: None, lambda _: None, lambda: False).latents
+    request = REQUEST.replace(image=Image.new("RGB", (144, 80), "red")) if config.takes_image else REQUEST
+    return denoise(model, request, (144, 80), lambda _: None, lambda _: None, lambda: False).latents
 
 
 @torch.no_grad()
@@ -99,6 +113,22 @@ def transformer_cases(process_group: ProcessGroup) -> Iterator[tuple[str, float]
         for name, (size, text) in SIZES.items():
             given = inputs(size, text)
             yield f"{heads}-heads-{name}", _apart(shared(**given)[0], alone(**given)[0])
+
+
+@torch.no_grad()
+def image_cases(process_group: ProcessGroup, folder: Path) -> Iterator[tuple[str, float]]:
+    """Single calls and whole denoising runs of both image-to-video architectures."""
+    for kind, channels in image_models.CHANNELS.items():
+        (alone, _), (shared, kernel) = toy(4, kind), toy(4, kind)
+        split_tokens(shared, process_group, kernel, "native", torch.device("cpu"))
+        for name, (size, text) in IMAGE_SIZES.items():
+            given = inputs(size, text, channels)
+            yield f"{kind}-{name}", _apart(shared(**given)[0], alone(**given)[0])
+        config = image_models.make_checkpoint(folder / kind, kind) if process_group.is_leader else None
+        config = process_group.share(config)
+        one = latents(CPU, lambda model: None, config)
+        both = latents(CPU, lambda model: join(model, process_group, "auto"), config)
+        yield f"{kind}-frames", (frames(both) - frames(one)).abs().max().item()
 
 
 @torch.no_grad()
@@ -151,7 +181,7 @@ def _apart(found: torch.Tensor, expected: torch.Tensor) -> float:
     return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
-def rank_main(rank: int, port: int) -> None:
+def rank_main(rank: int, port: int, folder: str) -> None:
     """All cases of both modes in one group of processes."""
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
@@ -162,6 +192,8 @@ def rank_main(rank: int, port: int) -> None:
     found |= {f"ring-{name}": apart for name, apart in transformer_cases(ring)}
     found |= {f"ulysses-{name}": apart for name, apart in denoising_cases(ulysses, list(PROFILES))}
     found |= {f"ring-{name}": apart for name, apart in denoising_cases(ring, ["plain"])}
+    found |= {f"ulysses-{name}": apart for name, apart in image_cases(ulysses, Path(folder) / "ulysses")}
+    found |= {f"ring-{name}": apart for name, apart in image_cases(ring, Path(folder) / "ring")}
     calls = collectives(ulysses)
     if ulysses.is_leader:
         print(json.dumps({"differences": found, "collectives": calls}), flush=True)
@@ -173,4 +205,5 @@ if __name__ == "__main__":
         free.bind(("127.0.0.1", 0))
         number = free.getsockname()[1]
     # Forked rather than spawned: importing the libraries takes longer than all cases.
-    torch.multiprocessing.start_processes(rank_main, (number,), nprocs=2, start_method="fork")
+    with tempfile.TemporaryDirectory() as folder:
+        torch.multiprocessing.start_processes(rank_main, (number, folder), nprocs=2, start_method="fork")

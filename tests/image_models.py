@@ -48,7 +48,7 @@ def make_checkpoint(folder: Path, kind: str) -> ModelConfig:
     size = {"shortest_edge": IMAGE_SIZE}
     crop = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
     CLIPImageProcessorPil(size=size, crop_size=crop).save_pretrained(folder / "image_processor")
-    _transformer(tiny.folder / "transformer", kind).save_pretrained(folder / "transformer")
+    make_transformer(kind).save_pretrained(folder / "transformer")
     index = json.loads((tiny.folder / "model_index.json").read_text()) | {
         "_class_name": "HunyuanVideoImageToVideoPipeline",
         "text_encoder": ["transformers", "LlavaForConditionalGeneration"],
@@ -98,9 +98,13 @@ def _llava(llama: dict, tokenizer: PreTrainedTokenizerFast) -> LlavaForCondition
     return LlavaForConditionalGeneration(config)
 
 
-def _transformer(source: Path, kind: str) -> HunyuanVideoTransformer3DModel:
-    config = json.loads((source / "config.json").read_text()) | {
+def make_transformer(kind: str) -> HunyuanVideoTransformer3DModel:
+    """The transformer of such a checkpoint, with random weights."""
+    source = load_model_config("tiny").folder
+    assert source is not None
+    config = json.loads((source / "transformer/config.json").read_text()) | {
         "image_condition_type": kind,
         "in_channels": CHANNELS[kind],
+        "guidance_embeds": kind == "token_replace",  # as the published checkpoints
     }
     return HunyuanVideoTransformer3DModel.from_config(config)

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 RANK = 4
 STYLES = ("diffusers", "tencent", "comfy", "kohya")
+IMAGE_STYLES = (*STYLES, "tencent-i2v")  # the last is Tencent's trainer for image to video
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def make_lora(
     """Write a LoRA with random factors.
 
     Args:
-        style: one of ``STYLES``.
+        style: one of ``IMAGE_STYLES``.
         alpha: None omits it, which means the rank.
         size: standard deviation of the factor B and of the biases.
         biases: change the biases too, as extracted LoRAs do.
@@ -158,6 +159,7 @@ def _named(
         "tencent": f"transformer.{layer.tencent}",
         "comfy": f"diffusion_model.{layer.comfy}",
         "kohya": f"lora_unet_{layer.tencent.replace('.', '_')}",
+        "tencent-i2v": f"Hunyuan_video_I2V_lora_{layer.tencent.replace('.', '_')}",
     }[style]
     return [(name, up, bias)]
 

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import image_models
 import numpy as np
 import pytest
 import torch
@@ -176,10 +177,11 @@ def test_a_cache_survives_the_way_through_a_profile(cache: CacheConfig) -> None:
 # --- Compiled blocks ---
 
 
-def toy() -> HunyuanVideoTransformer3DModel:
+def toy(kind: str | None = None) -> HunyuanVideoTransformer3DModel:
     """One block of each kind; two single blocks, because the second one's input has another memory layout."""
     torch.manual_seed(0)
     transformer = HunyuanVideoTransformer3DModel(
+        image_condition_type=kind, in_channels=16 if kind is None else image_models.CHANNELS[kind],
         num_attention_heads=1, attention_head_dim=16, num_layers=1, num_single_layers=2, num_refiner_layers=1,
         text_embed_dim=24, pooled_projection_dim=12, rope_axes_dim=(4, 6, 6),
     ).eval()  # fmt: skip
@@ -193,7 +195,7 @@ def step(transformer: HunyuanVideoTransformer3DModel, length: int, size: tuple[i
     generator = torch.Generator().manual_seed(length)
     with transformer.cache_context("cond"):
         return transformer(
-            hidden_states=torch.randn(1, 16, *size, generator=generator),
+            hidden_states=torch.randn(1, transformer.config.in_channels, *size, generator=generator),
             timestep=torch.tensor([500.0]),
             encoder_hidden_states=torch.randn(1, 256, 24, generator=generator),
             encoder_attention_mask=(torch.arange(256) < length)[None].float(),
@@ -251,6 +253,20 @@ def test_a_video_of_another_size_compiles_nothing(compiled: tuple, size: tuple[i
 def test_compiled_blocks_give_the_same_step(compiled: tuple, length: int) -> None:
     expected = step(toy(), length, (5, 4, 6))
     torch.testing.assert_close(step(compiled[0], length, (5, 4, 6)), expected, rtol=0, atol=2e-6)
+
+
+@pytest.mark.usefixtures("loads_model")
+@pytest.mark.parametrize("kind", image_models.CHANNELS)
+def test_blocks_of_image_to_video_compile_once_and_give_the_same_step(kind: str) -> None:
+    torch._dynamo.reset()
+    transformer, backend = toy(kind), CountingBackend()
+    compile_blocks(transformer, "cpu", backend)
+    step(transformer, 17, (5, 4, 6))
+    before = backend.compiled
+    for length, size in ((40, (3, 6, 4)), (100, (9, 8, 8))):
+        torch.testing.assert_close(step(transformer, length, size), step(toy(kind), length, size), rtol=0, atol=2e-6)
+    assert backend.compiled == before > 0
+    torch._dynamo.reset()
 
 
 def test_a_compiler_that_does_not_work_is_an_error_at_once() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from itertools import product
 
 import pytest
 import torch
@@ -21,10 +22,11 @@ from hunyuan_local.pipeline.blocks import chunks, run_in_chunks
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-@pytest.fixture(scope="module")
-def stock() -> HunyuanVideoTransformer3DModel:
+@pytest.fixture(scope="module", params=[None, "token_replace"], ids=["text to video", "token_replace"])
+def stock(request: pytest.FixtureRequest) -> HunyuanVideoTransformer3DModel:
     torch.manual_seed(0)
     return HunyuanVideoTransformer3DModel(
+        image_condition_type=request.param,
         num_attention_heads=2, attention_head_dim=16, num_layers=2, num_single_layers=2, num_refiner_layers=1,
         text_embed_dim=24, pooled_projection_dim=12, rope_axes_dim=(4, 6, 6),
     ).eval()  # fmt: skip
@@ -70,14 +72,16 @@ def test_a_block_equals_the_librarys_to_the_last_bit_in_bfloat16(
     library = copy.deepcopy(stock).bfloat16()
     ours = chunked(library)
     draw = torch.Generator().manual_seed(2)
-    image, text, temb = (torch.randn(1, n, 32, generator=draw).bfloat16() for n in (12, 5, 1))
+    image, text, temb, first = (torch.randn(1, n, 32, generator=draw).bfloat16() for n in (12, 5, 1, 1))
     tables = library.rope(torch.empty(1, 16, 2, 4, 6))
-    for name in ("transformer_blocks", "single_transformer_blocks"):
+    # Of 12 image tokens, some are in the first frame: none or all of them in parts of a split video.
+    firsts = [(first[:, 0], n) for n in (0, 6, 12)] if stock.config.image_condition_type else [(None, 6)]
+    for name, of_first in product(("transformer_blocks", "single_transformer_blocks"), firsts):
         with torch.no_grad():
             found, expected = (
-                getattr(model, name)[0](image, text, temb[:, 0], None, tables) for model in (ours, library)
+                getattr(model, name)[0](image, text, temb[:, 0], None, tables, *of_first) for model in (ours, library)
             )
-        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True)), name
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True)), (name, of_first[1])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -174,7 +178,7 @@ def test_a_call_with_gradients_runs_the_librarys_code(stock: HunyuanVideoTransfo
     ours = chunked(stock)
     image, text, temb = torch.randn(1, 12, 32, requires_grad=True), torch.randn(1, 5, 32), torch.randn(1, 32)
     tables = stock.rope(torch.empty(1, 16, 2, 4, 6))
-    found = ours.single_transformer_blocks[0](image, text, temb, None, tables)
+    found = ours.single_transformer_blocks[0](image, text, temb, None, tables, torch.randn(1, 32), 6)
     found[0].sum().backward()
     assert image.grad is not None
 

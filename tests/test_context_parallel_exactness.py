@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import image_models
 import pytest
 
 SCRIPT = Path(__file__).with_name("context_parallel_ranks.py")
@@ -48,6 +49,15 @@ def test_latents_with_a_negative_prompt_are_those_of_one_process(differences: di
 @pytest.mark.parametrize("mode", ["ulysses", "ring"])
 def test_frames_are_those_of_one_process(differences: dict[str, float], mode: str) -> None:
     assert differences[f"{mode}-plain-frames"] < 1e-5  # for a range of 1
+
+
+@pytest.mark.parametrize("size", [*SIZES, "one-frame", "frames"])
+@pytest.mark.parametrize("kind", image_models.CHANNELS)
+@pytest.mark.parametrize("mode", ["ulysses", "ring"])
+def test_videos_from_an_image_are_those_of_one_process(
+    differences: dict[str, float], mode: str, kind: str, size: str
+) -> None:
+    assert differences[f"{mode}-{kind}-{size}"] < (1e-5 if size == "frames" else 1e-6)
 
 
 @pytest.mark.parametrize("profile", ["group-offload", "sequential-offload", "fp8", "taylorseer", "magcache"])

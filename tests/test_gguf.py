@@ -266,6 +266,16 @@ def test_a_file_name_that_says_image_to_video_is_noted(tmp_path: Path) -> None:
     assert ["image to video" in note for note in notes] == [True]
 
 
+@pytest.mark.parametrize(("title", "accepted"), [("hunyuan-video-i2v-720p", True), ("Hunyuan Video T2V", False)])
+def test_an_image_to_video_model_takes_the_header_of_its_task(title: str, accepted: bool, tmp_path: Path) -> None:
+    path = small(tmp_path, "hyvid", title, name=f"{title}.gguf")
+    if accepted:
+        assert check_gguf_header(path, takes_image=True) == []
+    else:
+        with pytest.raises(ModelLoadError, match=r"not HunyuanVideo \(image to video\).*HunyuanVideo-I2V-gguf"):
+            check_gguf_header(path, takes_image=True)
+
+
 def test_a_published_header_has_no_note(tmp_path: Path) -> None:
     assert check_gguf_header(small(tmp_path, "hyvid", "Hunyuan Video T2V")) == []
 

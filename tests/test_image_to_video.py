@@ -19,6 +19,8 @@ from hunyuan_local.pipeline.decode import decode
 from hunyuan_local.pipeline.denoise import denoise
 from hunyuan_local.pipeline.loading.loader import load_model
 from hunyuan_local.pipeline.model import LoadedModel
+from hunyuan_local.planner.checkpoint import read_architecture
+from hunyuan_local.planner.setup import Shape
 from hunyuan_local.resolved import ResolvedRequest
 
 SIZES = ((144, 80), (80, 144))
@@ -107,6 +109,38 @@ def test_the_image_changes_the_video(both: Both) -> None:
     request = wish(SIZES[0])
     other = Image.fromarray(np.asarray(IMAGE)[::-1].copy())
     assert not torch.equal(latents_of(both.ours, request), latents_of(both.ours, request.replace(image=other)))
+
+
+def test_the_images_tokens_are_attended_and_the_padding_is_not(both: Both) -> None:
+    model, request = both.ours, wish(SIZES[0])
+    embeds = model.encode(request, print)
+    seen = int(embeds["prompt_attention_mask"].sum())
+    image_tokens = (image_models.IMAGE_SIZE // image_models.PATCH) ** 2 // model.family.image_stride
+    shape = model.family.latents_shape(model.pipe, SIZES[0], request.num_frames)
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+    @torch.no_grad()
+    def velocity(changed: slice) -> torch.Tensor:
+        others = embeds["prompt_embeds"].clone()
+        others[:, changed] += 1
+        image = noise[:, :, :1].clone()
+        conditions = model.family.conditions(model.pipe, embeds | {"prompt_embeds": others}, request, image)
+        return model.family.predict(model.pipe.transformer, noise, torch.tensor([500.0]), conditions)
+
+    assert image_tokens < seen < embeds["prompt_embeds"].shape[1]
+    plain = velocity(slice(0, 0))
+    assert torch.equal(velocity(slice(seen, None)), plain)
+    for place in (0, image_tokens - 1, seen - 1):
+        assert not torch.allclose(velocity(slice(place, place + 1)), plain, atol=1e-4)
+
+
+def test_the_plan_counts_the_tokens_and_latents_of_the_pipeline(both: Both) -> None:
+    model, (width, height) = both.ours, SIZES[0]
+    architecture = read_architecture(model.config)
+    embeds = model.encode(wish(SIZES[0]), print)["prompt_embeds"]
+    latents = Shape.of(architecture, width, height, 5, model.config.prompt_template.crop_start).latents
+    assert architecture.text_tokens == embeds.shape[1]
+    assert latents == model.family.latents_shape(model.pipe, SIZES[0], 5)[2:]
 
 
 def test_a_resumed_run_is_bit_equal(both: Both, tmp_path: Path) -> None:

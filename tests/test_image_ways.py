@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ import torch
 from PIL import Image
 
 from hunyuan_local.config import ModelConfig, RuntimeProfile, load_cache, load_profile
+from hunyuan_local.config.tiling import Tiling
 from hunyuan_local.errors import GenerationCancelledError
 from hunyuan_local.images import InputImage, open_image
 from hunyuan_local.pipeline.decode import decode
 from hunyuan_local.pipeline.denoise import denoise
+from hunyuan_local.pipeline.families.hunyuan_video import HunyuanVideo
 from hunyuan_local.pipeline.loading.loader import load_model
 from hunyuan_local.pipeline.model import LoadedModel
 from hunyuan_local.resolved import ResolvedRequest
@@ -97,6 +100,16 @@ def test_the_frames_are_those_of_a_plain_run(
     else:
         error = np.square(found - plain.astype(int)).mean()
         assert 10 * np.log10(255**2 / max(error, 1e-9)) >= least_psnr_db
+
+
+def test_temporal_tiles_lose_no_other_frames(config: ModelConfig) -> None:
+    model = load_model(config, profile())
+    latents = torch.randn(1, 16, 9, 4, 4, generator=torch.Generator().manual_seed(0))
+    tiling = Tiling(height=None, width=None, frames=8)
+    found, whole = (
+        np.concatenate(list(decode(each, latents, tiling))) for each in (model, replace(model, family=HunyuanVideo()))
+    )
+    assert np.array_equal(found, whole[model.family.extra_frames :])
 
 
 def test_a_second_video_does_not_depend_on_the_first(config: ModelConfig, image: InputImage, plain: np.ndarray) -> None:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
-from transformers import LlamaModel
+from short_memory import short_of
 
 from hunyuan_local.backends.base import GenerationContext
 from hunyuan_local.backends.local.backend import LocalBackend
@@ -145,35 +142,6 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(text: str) -> None:
 
 
 # On the real pipeline.
-
-
-class Shortage:
-    """A device that runs out of memory at chosen calls of one function."""
-
-    def __init__(self, call: Callable, at: set[int]):
-        self.call, self.at, self.count = call, at, 0
-
-    def __call__(self, *args: object, **kwargs: object) -> object:
-        self.count += 1
-        if self.count in self.at:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return self.call(*args, **kwargs)
-
-
-@contextmanager
-def short_of(**at: set[int]) -> Iterator[dict[str, Shortage]]:
-    """Makes stages run out of memory at calls with these numbers, and counts the calls."""
-    places = {
-        "load": (loader, "_read"),
-        "encode": (LlamaModel, "forward"),
-        "denoise": (HunyuanVideoTransformer3DModel, "forward"),
-        "decode": (AutoencoderKLHunyuanVideo, "decode"),
-    }
-    shortages = {stage: Shortage(getattr(*places[stage]), calls) for stage, calls in at.items()}
-    with pytest.MonkeyPatch.context() as patch:
-        for stage, shortage in shortages.items():
-            patch.setattr(*places[stage], lambda *args, shortage=shortage, **kwargs: shortage(*args, **kwargs))
-        yield shortages
 
 
 def new_backend(**profile: object) -> LocalBackend:

@@ -169,6 +169,13 @@ def test_rows_and_columns_stay_in_their_order() -> None:
     assert preview_frames(latents, PLAIN)[0, ..., 0].tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
+def test_latent_frames_before_the_video_are_not_shown(tmp_path: Path) -> None:
+    clean = random_latents(1)
+    Previewer(PLAIN, tmp_path / "preview.png", 1, print, hidden=1).see(1, 1, clean, torch.tensor([1.0, 0.0]))
+    write_picture(preview_frames(clean[:, :, 1:], PLAIN), tmp_path / "expected.png", scale=8)
+    np.testing.assert_array_equal(pixels(tmp_path / "preview.png"), pixels(tmp_path / "expected.png"))
+
+
 def test_a_map_of_other_channels_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"latent_preview.factors: 4 rows.*16 channels.*remove latent_preview"):
         preview_frames(torch.zeros(1, 16, 1, 2, 2), PLAIN)

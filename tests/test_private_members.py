@@ -43,6 +43,8 @@ OF_DIFFUSERS = (
     "diffusers.models.transformers.transformer_hunyuan_video:HunyuanVideoAttnProcessor2_0._attention_backend",
     "diffusers.models.transformers.transformer_hunyuan_video:HunyuanVideoAttnProcessor2_0._parallel_config",
     "diffusers.models.transformers.transformer_hunyuan_video:HunyuanVideoSingleTransformerBlock",
+    "diffusers.models.transformers.transformer_hunyuan_video:HunyuanVideoTokenReplaceSingleTransformerBlock",
+    "diffusers.models.transformers.transformer_hunyuan_video:HunyuanVideoTokenReplaceTransformerBlock",
     "diffusers.models.transformers.transformer_hunyuan_video:HunyuanVideoTransformerBlock",
     "diffusers.quantizers.gguf.utils:dequantize_gguf_tensor",
     "diffusers.quantizers.quantization_config:QuantizationConfigMixin",

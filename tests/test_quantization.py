@@ -523,7 +523,7 @@ def test_the_libraries_print_nothing_on_import(starts_process: None, with_extras
     code = (
         "from hunyuan_local.pipeline.library_output import hide_import_noise\n"
         "hide_import_noise()\n"
-        "from diffusers import HunyuanVideoTransformer3DModel\n"
+        "from diffusers import HunyuanVideoImageToVideoPipeline, HunyuanVideoTransformer3DModel\n"
         "import bitsandbytes, torchao.quantization\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

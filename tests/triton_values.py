@@ -34,9 +34,10 @@ def joined_parts() -> float:
     return (found[0] - found[1]).abs().max().item()
 
 
-def a_step() -> float:
-    """A whole step of a small transformer in float32, with a text of 5 tokens."""
+def a_step(image_condition_type: str | None = None) -> float:
+    """A whole step of a small transformer in float32, with two frames of 6 tokens and a text of 5 tokens."""
     stock = HunyuanVideoTransformer3DModel(
+        image_condition_type=image_condition_type,
         num_attention_heads=2, attention_head_dim=16, num_layers=1, num_single_layers=1, num_refiner_layers=1,
         text_embed_dim=24, pooled_projection_dim=12, rope_axes_dim=(4, 6, 6),
     ).eval()  # fmt: skip
@@ -44,7 +45,7 @@ def a_step() -> float:
     drop_padding(ours, "native")
     run_in_chunks(ours, Fused())
     given = {
-        "hidden_states": torch.randn(1, 16, 1, 4, 6), "timestep": torch.tensor([500.0]),
+        "hidden_states": torch.randn(1, 16, 2, 4, 6), "timestep": torch.tensor([500.0]),
         "encoder_hidden_states": torch.randn(1, 8, 24), "encoder_attention_mask": (torch.arange(8) < 5).float()[None],
         "pooled_projections": torch.randn(1, 12), "guidance": torch.tensor([6000.0]), "return_dict": False,
     }  # fmt: skip
@@ -56,6 +57,7 @@ def main() -> None:
     """All cases."""
     torch.manual_seed(0)
     found: dict[str, object] = {"joined": joined_parts(), "step": a_step()}
+    found["step of token_replace"] = a_step("token_replace")
     for dtype in (torch.float32, torch.bfloat16):
         draw = functools.partial(_draw, device="cpu", dtype=dtype)
         names = [f"{name} in {str(dtype).removeprefix('torch.')}" for name in ("rotated", "added", "modulated")]

@@ -6,6 +6,9 @@ input. Here the modulated image and text are written into one tensor from the st
 the buffer of one chunk, which ``proj_out`` reads. The values are the same: every operation but attention works on each
 token alone.
 
+Models with ``token_replace`` modulate the tokens of the first frame, which is the input image, by other vectors than
+the rest: their streams have two segments.
+
 Only this transformer's blocks change, each by a new ``forward`` below its hooks, so that the class names stay, by which
 diffusers finds step caches and LoRA layers. Compiled blocks and calls with gradients use diffusers' code.
 """
@@ -13,6 +16,7 @@ diffusers finds step caches and LoRA layers. Compiled blocks and calls with grad
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,32 +24,39 @@ from diffusers import HunyuanVideoTransformer3DModel
 
 from .attention.elementwise import Eager, Elementwise
 from .attention.projections import JoinedProcessor
-from .diffusers_private import HunyuanVideoSingleTransformerBlock, HunyuanVideoTransformerBlock, replace_forward
+from .diffusers_private import (
+    HunyuanVideoSingleTransformerBlock,
+    HunyuanVideoTokenReplaceSingleTransformerBlock,
+    HunyuanVideoTokenReplaceTransformerBlock,
+    HunyuanVideoTransformerBlock,
+    replace_forward,
+)
 from .torch_private import gelu_into
 
 # Tokens of a chunk. On a CPU its tensors should fit into the caches; on a GPU a chunk should be large enough for
 # efficient matrix products and few reads of the weights, and small enough that attention determines the peak.
 _CHUNK_ON_CPU = 512
 _CHUNK_ON_GPU = 2**14
+_DUAL = (HunyuanVideoTransformerBlock, HunyuanVideoTokenReplaceTransformerBlock)
+_SINGLE = (HunyuanVideoSingleTransformerBlock, HunyuanVideoTokenReplaceSingleTransformerBlock)
 
 Output = tuple[torch.Tensor, torch.Tensor]
 
 
 def run_in_chunks(transformer: HunyuanVideoTransformer3DModel, elementwise: Elementwise | None = None) -> None:
-    """Let every block of text-to-video models run without joined copies and in chunks.
+    """Let every block run without joined copies and in chunks.
 
     Args:
-        transformer: its attention processors are ours already (``mask_free.drop_padding``). The blocks of
-            image-to-video models (``TokenReplace``) keep diffusers' code.
+        transformer: its attention processors are ours already (``mask_free.drop_padding``).
         elementwise: how the blocks and their attention do elementwise work; None for torch's operations.
     """
     elementwise = elementwise or Eager()
     for module in transformer.modules():
         if isinstance(getattr(module, "processor", None), JoinedProcessor):
             module.processor.elementwise = elementwise
-        if type(module) is HunyuanVideoTransformerBlock:
+        if type(module) in _DUAL:
             replace_forward(module, functools.partial(_dual, elementwise=elementwise))
-        elif type(module) is HunyuanVideoSingleTransformerBlock:
+        elif type(module) in _SINGLE:
             replace_forward(module, functools.partial(_single, elementwise=elementwise))
 
 
@@ -61,62 +72,102 @@ def _uses_library_code(block: Any, hidden_states: torch.Tensor, temb: torch.Tens
 
 def _dual(
     block: Any, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor, temb: torch.Tensor,
-    attention_mask: torch.Tensor | None = None, freqs_cis: Output | None = None, *args: Any,
-    elementwise: Elementwise, **kwargs: Any,
+    attention_mask: torch.Tensor | None = None, freqs_cis: Output | None = None,
+    token_replace_emb: torch.Tensor | None = None, num_tokens: int = 0, *, elementwise: Elementwise,
 ) -> Output:  # fmt: skip
-    """``HunyuanVideoTransformerBlock.forward``: streams for image and text that meet only in attention."""
-    streams = hidden_states, encoder_hidden_states
+    """``HunyuanVideoTransformerBlock.forward``: streams for image and text that meet only in attention.
+
+    With ``token_replace_emb`` (None for other models), it modulates the first ``num_tokens`` image tokens.
+    """
+    streams, first = (hidden_states, encoder_hidden_states), (token_replace_emb, num_tokens)
     if _uses_library_code(block, hidden_states, temb):
-        found: Output = type(block).forward(block, *streams, temb, attention_mask, freqs_cis, *args, **kwargs)
+        found: Output = type(block).forward(block, *streams, temb, attention_mask, freqs_cis, *first)
         return found
-    conditions = [_conditions(norm, temb, 6) for norm in (block.norm1, block.norm1_context)]
+    parts = (
+        _segments(block.norm1, hidden_states, temb, 6, *first),
+        _segments(block.norm1_context, encoder_hidden_states, temb, 6),
+    )
     normed = []
-    for x, norm, (shift, scale, *_) in zip(streams, (block.norm1, block.norm1_context), conditions, strict=True):
+    for x, norm, segments in zip(streams, (block.norm1, block.norm1_context), parts, strict=True):
         normed.append(x.new_empty(x.shape))  # contiguous, which the first block's input is not
-        _modulate_into(elementwise, norm.norm, x, scale, shift, normed[-1])
+        _modulate_into(elementwise, norm.norm, x, segments, normed[-1])
     attended = block.attn(
         hidden_states=normed[0], encoder_hidden_states=normed[1], attention_mask=attention_mask,
         image_rotary_emb=freqs_cis,
     )  # fmt: skip
     layers = ((block.norm2, block.ff), (block.norm2_context, block.ff_context))
-    for x, out, y, (norm, ff), (_, _, gate, shift, scale, gate_mlp) in zip(
-        streams, normed, attended, layers, conditions, strict=True
-    ):  # ``normed`` is not needed any more and takes the output
-        for piece in chunks(x):
-            whole = out[:, piece]
-            inner = elementwise.add_gated_and_modulate(x[:, piece], y[:, piece], gate, norm, scale, shift, whole)
-            elementwise.add_gated(whole, ff(inner), gate_mlp, whole)
+    for x, out, y, (norm, ff), segments in zip(streams, normed, attended, layers, parts, strict=True):
+        for segment in segments:  # ``normed`` is not needed any more and takes the output
+            _, _, gate, shift, scale, gate_mlp = segment.vectors
+            for piece in segment.chunks(x):
+                whole = out[:, piece]
+                inner = elementwise.add_gated_and_modulate(x[:, piece], y[:, piece], gate, norm, scale, shift, whole)
+                elementwise.add_gated(whole, ff(inner), gate_mlp, whole)
     return normed[0], normed[1]
 
 
 def _single(
     block: Any, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor, temb: torch.Tensor,
-    attention_mask: torch.Tensor | None = None, image_rotary_emb: Output | None = None, *args: Any,
-    elementwise: Elementwise, **kwargs: Any,
+    attention_mask: torch.Tensor | None = None, image_rotary_emb: Output | None = None,
+    token_replace_emb: torch.Tensor | None = None, num_tokens: int = 0, *, elementwise: Elementwise,
 ) -> Output:  # fmt: skip
-    """``HunyuanVideoSingleTransformerBlock.forward``: one stream, attention parallel to the feed-forward layer."""
-    image, text = hidden_states, encoder_hidden_states
-    if _uses_library_code(block, image, temb):
-        found: Output = type(block).forward(block, image, text, temb, attention_mask, image_rotary_emb, *args, **kwargs)
+    """``HunyuanVideoSingleTransformerBlock.forward``: one stream, attention parallel to the feed-forward layer.
+
+    ``token_replace_emb`` and ``num_tokens`` are as in ``_dual``.
+    """
+    streams, first = (hidden_states, encoder_hidden_states), (token_replace_emb, num_tokens)
+    if _uses_library_code(block, hidden_states, temb):
+        found: Output = type(block).forward(block, *streams, temb, attention_mask, image_rotary_emb, *first)
         return found
-    shift, scale, gate = _conditions(block.norm, temb, 3)
-    length = image.shape[1]
-    joined = image.new_empty(len(image), length + text.shape[1], image.shape[2])
-    _modulate_into(elementwise, block.norm.norm, image, scale, shift, joined[:, :length])
-    _modulate_into(elementwise, block.norm.norm, text, scale, shift, joined[:, length:])
+    length = hidden_states.shape[1]
+    joined = hidden_states.new_empty(
+        len(hidden_states), length + encoder_hidden_states.shape[1], hidden_states.shape[2]
+    )
+    segments = _segments(block.norm, joined, temb, 3, *first)
+    for x, out, start in zip(streams, (joined[:, :length], joined[:, length:]), (0, length), strict=True):
+        own = [segment.within(start, start + x.shape[1]) for segment in segments]
+        _modulate_into(elementwise, block.norm.norm, x, own, out)
     attended, _ = block.attn(
         hidden_states=joined, encoder_hidden_states=None, attention_mask=attention_mask,
         image_rotary_emb=image_rotary_emb,
     )  # fmt: skip
-    pieces, width = chunks(joined), joined.shape[2]
-    buffer = joined.new_empty(len(joined), pieces[0].stop, block.proj_out.in_features)
-    for piece in pieces:
+    pieces, width = [(piece, segment) for segment in segments for piece in segment.chunks(joined)], joined.shape[2]
+    longest = max(piece.stop - piece.start for piece, _ in pieces)
+    buffer = joined.new_empty(len(joined), longest, block.proj_out.in_features)
+    for piece, segment in pieces:
         rows = buffer[:, : piece.stop - piece.start]
         rows[..., :width] = attended[:, piece]
         gelu_into(block.proj_mlp(joined[:, piece]), block.act_mlp.approximate, rows[..., width:])
         # ``joined`` is not needed any more in this piece and takes the output.
-        _add_to_both(elementwise, block.proj_out(rows), gate, (image, text), joined, piece)
+        _add_to_both(elementwise, block.proj_out(rows), segment.vectors[2], streams, joined, piece)
     return joined[:, :length], joined[:, length:]
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """Tokens ``start`` to ``stop`` of a stream, which the same vectors modulate: shift, 1 + scale, gate and so on."""
+
+    start: int
+    stop: int
+    vectors: list[torch.Tensor]
+
+    def within(self, start: int, stop: int) -> _Segment:
+        """The tokens in this range, counted from its start; may be none."""
+        first, last = (min(max(place, start), stop) - start for place in (self.start, self.stop))
+        return _Segment(first, last, self.vectors)
+
+    def chunks(self, x: torch.Tensor) -> list[slice]:
+        """Ranges of the stream ``x`` [B, tokens, channels], as :func:`chunks`."""
+        pieces = chunks(x[:, self.start : self.stop])
+        return [slice(self.start + piece.start, self.start + piece.stop) for piece in pieces]
+
+
+def _segments(
+    norm: Any, x: torch.Tensor, temb: torch.Tensor, count: int, first: torch.Tensor | None = None, tokens: int = 0
+) -> list[_Segment]:
+    """The segments of a stream: one, or two if ``first`` is the embedding of the first ``tokens``."""
+    rest = _Segment(0 if first is None else tokens, x.shape[1], _conditions(norm, temb, count))
+    return [rest] if first is None else [_Segment(0, tokens, _conditions(norm, first, count)), rest]
 
 
 def _add_to_both(
@@ -145,16 +196,20 @@ def _conditions(norm: Any, temb: torch.Tensor, count: int) -> list[torch.Tensor]
 
 
 def _modulate_into(
-    elementwise: Elementwise, norm: torch.nn.Module, x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor,
-    out: torch.Tensor,
+    elementwise: Elementwise, norm: torch.nn.Module, x: torch.Tensor, segments: list[_Segment], out: torch.Tensor
 ) -> None:  # fmt: skip
-    for piece in chunks(x):
-        elementwise.modulate(norm, x[:, piece], scale, shift, out[:, piece])
+    for segment in segments:
+        shift, scale, *_ = segment.vectors
+        for piece in segment.chunks(x):
+            elementwise.modulate(norm, x[:, piece], scale, shift, out[:, piece])
 
 
 def chunks(x: torch.Tensor) -> list[slice]:
-    """Ranges of tokens [B, tokens, channels] of about equal length, the longest first; at most the limit."""
+    """Ranges of tokens [B, tokens, channels] of about equal length, the longest first; at most the limit.
+
+    None for no tokens.
+    """
     tokens, limit = x.shape[1], _CHUNK_ON_CPU if x.device.type == "cpu" else _CHUNK_ON_GPU
     count = max(1, -(-tokens // limit))
-    length = -(-tokens // count)
+    length = max(1, -(-tokens // count))
     return [slice(start, min(start + length, tokens)) for start in range(0, tokens, length)]

@@ -27,6 +27,8 @@ from diffusers.models.attention_dispatch import (
 from diffusers.models.normalization import RMSNorm
 from diffusers.models.transformers.transformer_hunyuan_video import (
     HunyuanVideoSingleTransformerBlock,
+    HunyuanVideoTokenReplaceSingleTransformerBlock,
+    HunyuanVideoTokenReplaceTransformerBlock,
     HunyuanVideoTransformerBlock,
 )
 from diffusers.quantizers.quantization_config import QuantizationConfigMixin
@@ -75,6 +77,8 @@ __all__ = [
     "HunyuanVideoAttnProcessor2_0",
     "HunyuanVideoCausalConv3d",
     "HunyuanVideoSingleTransformerBlock",
+    "HunyuanVideoTokenReplaceSingleTransformerBlock",
+    "HunyuanVideoTokenReplaceTransformerBlock",
     "HunyuanVideoTransformerBlock",
     "HunyuanVideoUpsampleCausal3D",
     "KeptForward",

@@ -11,6 +11,7 @@ _NOISE = {
     "torchao": "Failed to load ",  # compiled extensions for other devices
     "torch.utils._pytree": "<enum ",  # torchao registers enums with an API that torch has replaced
     "diffusers.quantizers.torchao.torchao_quantizer": "Unable to import `torchao` Tensor objects",
+    "transformers.utils.import_utils": "`CLIPImageProcessor` requires torchvision",  # we use the one on Pillow
     "bitsandbytes.backends.cpu.ops": "Failed to load CPU gemm_4bit_forward",
     "bitsandbytes.autograd._functions": "MatMul8bitLt: inputs will be cast",  # at every matrix product
 }
@@ -27,9 +28,9 @@ _FILTERS = {logger: _Beginning(beginning) for logger, beginning in _NOISE.items(
 
 
 def hide_import_noise() -> None:
-    """Hide the messages of ``_NOISE`` that torchao and bitsandbytes log on import.
+    """Hide the messages of ``_NOISE`` that the libraries log on import.
 
-    Call it before the first import of a diffusers model, which imports both if they are installed.
+    Call it before the first import of a diffusers model or pipeline.
     """
     for logger, beginning in _FILTERS.items():
         logging.getLogger(logger).addFilter(beginning)

@@ -34,15 +34,16 @@ class Previewer:
         path: the preview file, PNG.
         every: write a preview every this many steps; the last step always has one.
         on_note: called once if the preview cannot be written; the video continues without previews.
+        hidden: latent frames before the first of the video, which previews do not show.
 
     Raises:
         ValueError: ``every`` is less than 1.
     """
 
-    def __init__(self, preview: LatentPreview, path: Path, every: int, on_note: Callable[[str], None]):
+    def __init__(self, preview: LatentPreview, path: Path, every: int, on_note: Callable[[str], None], hidden: int = 0):
         if every < 1:
             raise ValueError(f"every must be 1 or more, not {every}")
-        self.preview, self.path, self.every, self.on_note = preview, path, every, on_note
+        self.preview, self.path, self.every, self.on_note, self.hidden = preview, path, every, on_note, hidden
         self._before: torch.Tensor | None = None
         self._failed = False
 
@@ -67,7 +68,7 @@ class Previewer:
         _check_channels(self.preview, latents)
         if self._failed:
             return None
-        before, self._before = self._before, None
+        latents, before, self._before = latents[:, :, self.hidden :], self._before, None
         if self._is_due(step + 1, total):
             self._before = latents.clone()
         if not self._is_due(step, total):

@@ -22,11 +22,11 @@ def check_added_files(config: ModelConfig) -> None:
         ConfigError: no such file, locally or on the Hub; or no such model.
         ModelLoadError: a file cannot be downloaded, is damaged, or is for a different model.
     """
-    headers = [(lora, read_header(lora)) for lora in config.lora]
+    headers = [(lora, read_header(lora, config.takes_image)) for lora in config.lora]
     if config.transformer_gguf is not None:
         file = find_file("transformer_gguf", config.transformer_gguf, ".gguf")
         if GGUF_NEEDS.library in installed_libraries():  # without the library, the profile is refused later
-            check_gguf_header(file)
+            check_gguf_header(file, config.takes_image)
     if headers:
         shapes = read_transformer(config).shapes()
         layers = {name: Layer(shape, has_bias) for name, (shape, has_bias) in shapes.items()}

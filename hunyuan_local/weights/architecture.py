@@ -7,9 +7,8 @@ shapes. Does not depend on file formats.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-OURS = "HunyuanVideo (text to video)"
 # Metadata fields that name an architecture, in sd-scripts, musubi-tuner, OneTrainer, ai-toolkit and others.
 _NAMES = (
     "modelspec.architecture",
@@ -27,49 +26,87 @@ _SAYS_NOTHING = re.compile(r"(unknown|none|null|custom|other|lora|n/?a|model|dit
 _THIS = re.compile(r"hunyuan_?video|hyvid|hy_?video|fast_?hunyuan|^hunyuan$|^hv$|accvideo|skyreels_?v1")
 # Models of the same family with different layers or inputs.
 _VARIANT = re.compile(
-    r"i2v|ti2v|image_?(2|to)_?video|img_?(2|to)_?vid|(?<!\d)1_?5(?!\d)|frame_?pack|avatar|hunyuan_?custom|video_?custom|"
+    r"(?<!\d)1_?5(?!\d)|frame_?pack|avatar|hunyuan_?custom|video_?custom|"
     r"gamecraft|foley|upsampler|refiner|portrait|controlnet|omniweaving|_sr$"
 )
+_IMAGE_TO_VIDEO = re.compile(r"i2v|image_?(2|to)_?video|img_?(2|to)_?vid")
+_TEXT_TO_VIDEO = re.compile(r"(?<!i)t2v|text_?(2|to)_?video|txt_?(2|to)_?vid")
 _OTHERS = re.compile(
     r"flux|sdxl|sd_?xl|stable_?(diffusion|cascade|video)|(^|_)sd_?v?[123]|(^|_)wan(_|\d|$|video|vace)|ltx|cosmos|mochi|"
     r"cog_?(video|view)|qwen|z_?image|chroma|hi_?dream|lumina|aura_?flow|pixart|kolors|(^|_)sana(_|\d|$)|kandinsky|"
     r"hunyuan_?(dit|image|3d)|open_?sora|step_?video|allegro|illustrious|pony|noob|krea|omnigen|longcat|skyreels_?v[23]|"
     r"frame_?pack|animatediff|latte|easyanimate"
 )
+# By channels of the first layer's input, the models that have them.
+_CHANNELS = {
+    16: "to a text-to-video model, or an image-to-video model with token_replace",
+    32: "to an image-to-video model of SkyReels",
+    33: "to an image-to-video model with latent_concat",
+}
 
 
-def other_architecture(metadata: Mapping[str, object]) -> str | None:
+def task(takes_image: bool) -> str:
+    """What a model does."""
+    return "image to video" if takes_image else "text to video"
+
+
+def ours(takes_image: bool) -> str:
+    """The name of this architecture."""
+    return f"HunyuanVideo ({task(takes_image)})"
+
+
+def owner_of_channels(layer: str, shape: Sequence[int]) -> str:
+    """For an error about the shape of a layer's weight or factor: which models have its channels; empty if unknown."""
+    if layer != "x_embedder.proj" or len(shape) != 5 or shape[1] not in _CHANNELS:
+        return ""
+    return f"{shape[1]} channels belong {_CHANNELS[shape[1]]}"
+
+
+def other_architecture(metadata: Mapping[str, object], takes_image: bool = False) -> str | None:
     """The metadata field that names a different architecture, as ``field='value'``; None if there is none.
 
     Args:
         metadata: fields of a safetensors header, a GGUF file, or training settings.
+        takes_image: whether the model is image to video; a name without either task fits both.
     """
     for field in _NAMES:
-        if (value := _text(metadata.get(field))) and not is_this(value):
+        if (value := _text(metadata.get(field))) and not is_this(value, takes_image):
             return f"{field}={value!r}"
     for field in _HINTS:
-        if (value := _text(metadata.get(field))) and is_known_other(value):
+        if (value := _text(metadata.get(field))) and is_known_other(value, takes_image):
             return f"{field}={value!r}"
     return None
 
 
-def is_known_other(value: str) -> bool:
+def is_known_other(value: str, takes_image: bool = False) -> bool:
     """Whether a name, a path or a repository refers to a known different architecture."""
     name = _normalised(re.split(r"[/\\]", value.rstrip("/\\"))[-1])
     if _THIS.search(name):
-        return _VARIANT.search(name) is not None
+        return _is_variant(name, takes_image)
     return _OTHERS.search(name) is not None
 
 
-def is_image_to_video(name: str) -> bool:
-    """Whether a file or folder name indicates image to video."""
-    return re.search(r"(^|_)t?i2v|image_?(2|to)_?video|img_?(2|to)_?vid", _normalised(name)) is not None
+def other_task(name: str, takes_image: bool) -> str | None:
+    """What a file or folder name says the model does, if that is not what this model does; None otherwise."""
+    name = _normalised(name)
+    image = re.search(r"(^|_)t?i2v|image_?(2|to)_?video|img_?(2|to)_?vid", name) is not None
+    text = re.search(r"(^|_)t2v|text_?(2|to)_?video|txt_?(2|to)_?vid", name) is not None
+    if takes_image:
+        return task(False) if text and not image else None
+    return task(True) if image else None
 
 
-def is_this(value: str) -> bool:
+def is_this(value: str, takes_image: bool = False) -> bool:
     """Whether the value of an architecture field names this architecture."""
     name = _normalised(value.split("/")[0] if value.lower().endswith("/lora") else value)
-    return _THIS.search(name) is not None and _VARIANT.search(name) is None
+    return _THIS.search(name) is not None and not _is_variant(name, takes_image)
+
+
+def _is_variant(name: str, takes_image: bool) -> bool:
+    """Whether a name of this family means a model with other layers, other inputs or the other task."""
+    is_image = _IMAGE_TO_VIDEO.search(name) is not None
+    other = not is_image and _TEXT_TO_VIDEO.search(name) is not None if takes_image else is_image
+    return other or _VARIANT.search(name) is not None
 
 
 def _text(value: object) -> str | None:

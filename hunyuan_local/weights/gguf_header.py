@@ -5,14 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import ConfigError, ModelLoadError, first_line
-from .architecture import OURS, is_image_to_video, is_known_other, is_this, other_architecture
+from .architecture import is_known_other, is_this, other_architecture, other_task, ours
 
 _MAGIC = b"GGUF"
+# Published files, for error messages: by whether the model is image to video.
+_EXAMPLES = {
+    False: "city96/HunyuanVideo-gguf/hunyuan-video-t2v-720p-Q4_K_M.gguf",
+    True: "city96/HunyuanVideo-I2V-gguf/hunyuan-video-i2v-720p-Q4_K_M.gguf",
+}
 _ARCHITECTURE, _FIELDS = "general.architecture", ("general.architecture", "general.name", "general.basename")
 
 
-def check_gguf_header(path: Path) -> list[str]:
+def check_gguf_header(path: Path, takes_image: bool = False) -> list[str]:
     """Refuse a file that is not a GGUF file or is for a different architecture; returns notes for the user.
+
+    ``takes_image`` is whether the model is image to video.
 
     ``city96/HunyuanVideo-gguf`` has the architecture ``hyvid``. An unknown value, as some converters write, gives a
     note.
@@ -21,27 +28,27 @@ def check_gguf_header(path: Path) -> list[str]:
         ConfigError: the file does not exist, or is not a GGUF file.
         ModelLoadError: the file is damaged, or for a different architecture.
     """
-    _check_is_gguf(path)
+    _check_is_gguf(path, _EXAMPLES[takes_image])
     start = f"transformer_gguf={str(path)!r}"
     fields = _read_fields(path)
     said = fields.get(_ARCHITECTURE)
-    wrong = other_architecture({name: value for name, value in fields.items() if name != _ARCHITECTURE})
-    if said is not None and is_known_other(said):
+    wrong = other_architecture({name: value for name, value in fields.items() if name != _ARCHITECTURE}, takes_image)
+    if said is not None and is_known_other(said, takes_image):
         wrong = f"{_ARCHITECTURE}={said!r}"
     if wrong is not None:
         raise ModelLoadError(
-            f"{start}: its header says {wrong}, which is not {OURS}; use a GGUF file of HunyuanVideo's transformer, "
-            "such as city96/HunyuanVideo-gguf/hunyuan-video-t2v-720p-Q4_K_M.gguf"
+            f"{start}: its header says {wrong}, which is not {ours(takes_image)}; use a GGUF file of "
+            f"HunyuanVideo's transformer, such as {_EXAMPLES[takes_image]}"
         )
     notes = []
-    if said is not None and not is_this(said):
+    if said is not None and not is_this(said, takes_image):
         notes.append(f"{start}: its header says {_ARCHITECTURE}={said!r}, which is not a known architecture")
-    if is_image_to_video(path.stem):
-        notes.append(f"{start}: its name indicates image to video, but this model is text to video")
+    if (found := other_task(path.stem, takes_image)) is not None:
+        notes.append(f"{start}: its name indicates {found}, but this model is {ours(takes_image)}")
     return notes
 
 
-def _check_is_gguf(path: Path) -> None:
+def _check_is_gguf(path: Path, example: str) -> None:
     try:
         with path.open("rb") as file:
             beginning = file.read(len(_MAGIC))
@@ -50,7 +57,7 @@ def _check_is_gguf(path: Path) -> None:
     if beginning != _MAGIC:
         raise ConfigError(
             f"transformer_gguf={str(path)!r}: not a GGUF file, which starts with the letters GGUF; use one, such as "
-            "city96/HunyuanVideo-gguf/hunyuan-video-t2v-720p-Q4_K_M.gguf, or omit it"
+            f"{example}, or omit it"
         )
 
 

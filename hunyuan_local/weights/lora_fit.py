@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NoReturn
 
 from ..config import LoraConfig
+from .architecture import owner_of_channels
 from .layer_names import is_like_flux, spellings
 from .lora_header import Header, fault
 from .lora_keys import find_layer, kind_of, names_transformer, why_not_added
@@ -227,9 +228,8 @@ class _Check:
         if shape == wanted:
             return
         text = f"{self.keys[kind]} has the shape {list(shape)}; this transformer needs {list(wanted)}"
-        if "x_embedder.proj" in self.names and len(shape) == 5 and shape[1] in (32, 33):
-            self._refuse(f"{text}: {shape[1]} channels belong to an image-to-video model; use a LoRA made for text to "
-                         "video")  # fmt: skip
+        if owner := owner_of_channels(self.names[0], shape):
+            self._refuse(f"{text}: {owner}; use a LoRA made for this model")
         self._refuse(f"{text}; {_OTHER_MODEL}")
 
     def _need(self, *kinds: str) -> None:

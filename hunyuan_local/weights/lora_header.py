@@ -17,9 +17,8 @@ from safetensors import SafetensorError, safe_open
 
 from ..config import LoraConfig
 from ..errors import HunyuanLocalError, ModelLoadError
-from .architecture import OURS, is_image_to_video, other_architecture
-from .lora_keys import is_image_to_video as has_image_to_video_key
-from .lora_keys import why_never_added
+from .architecture import other_architecture, other_task, ours
+from .lora_keys import is_image_to_video, why_never_added
 from .single_file import find_file, sha256_of
 
 _SETTINGS = "lora_adapter_metadata"  # header field in which diffusers stores peft's settings
@@ -96,8 +95,12 @@ def fault(config: LoraConfig, text: str) -> ModelLoadError:
     return ModelLoadError(f"lora={config.path!r}: {text}")
 
 
-def read_header(config: LoraConfig) -> Header:
+def read_header(config: LoraConfig, takes_image: bool = False) -> Header:
     """Find a LoRA file, locally or on the Hub, and read its header.
+
+    Args:
+        config: the LoRA's path and scale.
+        takes_image: whether the model is image to video.
 
     Raises:
         ConfigError: no such file, locally or on the Hub.
@@ -115,20 +118,20 @@ def read_header(config: LoraConfig) -> Header:
         raise fault(config, _why_unreadable(file, error)) from error
     if not shapes:
         raise fault(config, f"{file.name} contains no tensors; use another file")
-    _check_architecture(config, metadata)
+    _check_architecture(config, metadata, takes_image)
     notes = []
-    if key := next((key for key in shapes if has_image_to_video_key(key)), None):
-        raise fault(config, f"{key} is a key of HunyuanVideo-I2V, image to video; use a LoRA made for {OURS}")
+    if not takes_image and (key := next((key for key in shapes if is_image_to_video(key)), None)):
+        raise fault(config, f"{key} is a key of HunyuanVideo-I2V, image to video; use a LoRA made for {ours(False)}")
     for key in shapes:
         if (reason := why_never_added(key)) is not None:
             raise fault(config, f"{key} {reason}")
-    if is_image_to_video(file.stem):
+    if (found := other_task(file.stem, takes_image)) is not None:
         notes.append(
-            f"lora={config.path!r}: its name indicates image to video, but this model is text to video; the LoRA may "
+            f"lora={config.path!r}: its name indicates {found}, but this model is {ours(takes_image)}; the LoRA may "
             "not work as trained"
         )
     settings_file = None if _SETTINGS in metadata else _peft_settings(config, file, shapes)
-    settings = _settings(config, settings_file, metadata)
+    settings = _settings(config, settings_file, metadata, takes_image)
     if settings.alpha is None and any(key.startswith(_PEFT_PREFIX) for key in shapes):
         notes.append(
             f"lora={config.path!r}: neither the file nor an {_PEFT_SETTINGS} next to it specifies lora_alpha; using "
@@ -137,9 +140,11 @@ def read_header(config: LoraConfig) -> Header:
     return Header(file, shapes, dtypes, settings, tuple(notes), settings_file)
 
 
-def _check_architecture(config: LoraConfig, metadata: Mapping[str, object], of: str = "its header") -> None:
-    if (found := other_architecture(metadata)) is not None:
-        raise fault(config, f"{of} says {found}, which is not {OURS}; use a LoRA made for HunyuanVideo")
+def _check_architecture(
+    config: LoraConfig, metadata: Mapping[str, object], takes_image: bool, of: str = "its header"
+) -> None:
+    if (found := other_architecture(metadata, takes_image)) is not None:
+        raise fault(config, f"{of} says {found}, which is not {ours(takes_image)}; use a LoRA made for HunyuanVideo")
 
 
 def _why_unreadable(file: Path, error: Exception) -> str:
@@ -157,7 +162,9 @@ def _why_unreadable(file: Path, error: Exception) -> str:
     return f"{start} ({error}); it is truncated or damaged: download it again"
 
 
-def _settings(config: LoraConfig, settings_file: Path | None, metadata: Mapping[str, str]) -> Settings:
+def _settings(
+    config: LoraConfig, settings_file: Path | None, metadata: Mapping[str, str], takes_image: bool
+) -> Settings:
     """The settings in the header or, by default, in the settings file that peft writes next to its weights."""
     if _SETTINGS in metadata:
         found = _as_object(config, f"the metadata {_SETTINGS}", metadata[_SETTINGS])
@@ -171,7 +178,7 @@ def _settings(config: LoraConfig, settings_file: Path | None, metadata: Mapping[
     except (OSError, UnicodeDecodeError) as error:
         raise fault(config, f"{settings_file} cannot be read: {error}") from error
     found = _as_object(config, str(settings_file), text)
-    _check_architecture(config, found, str(settings_file))
+    _check_architecture(config, found, takes_image, str(settings_file))
     if found.get("alpha") is not None:  # the name of lora_alpha in LoHa and LoKr
         found.setdefault("lora_alpha", found["alpha"])
     return _checked(config, str(settings_file), found)

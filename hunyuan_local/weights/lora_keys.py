@@ -45,7 +45,7 @@ _TRANSFORMER = (
 _WRAPPERS = ("base_model.model.", "base_model.", "module.", "lycoris_")
 _WRAPPERS_INSIDE = re.compile(r"(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 # Prefix of the keys of Tencent's trainer for HunyuanVideo-I2V.
-_IMAGE_TO_VIDEO = re.compile(r"hunyuan_?video_i2v_lora_", re.IGNORECASE)
+_IMAGE_TO_VIDEO = re.compile(r"^hunyuan_?video_i2v_lora_", re.IGNORECASE)
 _TEXT_ENCODER = re.compile(
     r"(base_model\.model\.)?(lora_te\d*_|lora_(clip|llama|llm|t5)|text_encoders?[._\d]|te\d?\.|clip_|t5|text_model\.|"
     r"llama|language_model\.|cond_stage_model\.|conditioner\.|model\.layers\.)"
@@ -108,7 +108,8 @@ def is_image_to_video(key: str) -> bool:
 
 def _unwrapped(key: str) -> tuple[str, bool]:
     """The key without the prefixes before the layer, and whether one of them names the transformer."""
-    name, is_named = _WRAPPERS_INSIDE.sub("", key), False
+    name, is_named = _WRAPPERS_INSIDE.sub("", key), is_image_to_video(key)
+    name = _IMAGE_TO_VIDEO.sub("", name)
     while prefix := next((prefix for prefix in (*_WRAPPERS, *_TRANSFORMER) if name.startswith(prefix)), None):
         is_named |= prefix in _TRANSFORMER
         name = name.removeprefix(prefix)

@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import image_models
 import psutil
 import pytest
+from PIL import Image
 
 from hunyuan_local.backends.base import GenerationContext
 from hunyuan_local.backends.local.backend import LocalBackend
@@ -269,6 +271,24 @@ def test_a_replica_that_is_killed_at_the_end_costs_its_job_no_attempt(
     store.claim(pool._slots[0].name, TINY.identity, lease_s=60)
     pool.stop(grace_s=0)
     assert (store.get(job.job_id).status, store.get(job.job_id).attempts) == ("queued", 0)
+
+
+@pytest.mark.timeout(600)
+def test_a_video_begins_with_an_image_of_the_owner(
+    driver: None, folder: DataFolder, store: JobStore, tmp_path: Path
+) -> None:
+    config = image_models.make_checkpoint(tmp_path / "model", "token_replace")
+    request = GenerationRequest(
+        prompt="a red circle", image=Image.new("RGB", (80, 144), "red"), num_frames=5, num_inference_steps=SHORT
+    )
+    folder.keep_image(request)
+    job = store.enqueue(request, config.identity)
+    pool = RayPool(store, folder, WorkerOptions(model=config, profile="cpu", poll_s=0.1), 1)
+    try:
+        Batch(folder, store, pool, None).wait_until(lambda: store.get(job.job_id).is_finished)
+    finally:
+        pool.stop(grace_s=20)
+    assert read_provenance(folder.video(job)).request.image.sha256 == request.image.sha256
 
 
 @pytest.fixture(scope="module")

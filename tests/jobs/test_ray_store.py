@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from hunyuan_local.jobs.folder import DataFolder
 from hunyuan_local.jobs.job import Job
@@ -138,6 +140,17 @@ def test_files_of_a_job_that_is_over_are_deleted_here(remote: RemoteStore, remot
     save_here(remote_folder, job)
     remote.fail(job, "it cannot be made")
     assert not remote_folder.unfinished(job).exists()
+
+
+def test_an_image_comes_from_the_owner_over_the_wire(
+    folder: DataFolder, keeper: StoreActor, here: Here, remote_folder: RemoteFolder, small_request: GenerationRequest
+) -> None:
+    request = small_request.replace(image=Image.new("RGB", (32, 32), "red"))
+    folder.keep_image(request)
+    stored = GenerationRequest.model_validate_json(request.model_dump_json())
+    found = pickle.loads(pickle.dumps(keeper.with_image(pickle.loads(pickle.dumps(stored)))))
+    assert not stored.image.is_here
+    assert found.image.content() == remote_folder.with_image(stored).image.content() == request.image.content()
 
 
 def test_a_wait_ends_as_soon_as_the_worker_is_to_end(remote: RemoteStore) -> None:

@@ -34,20 +34,29 @@ from hunyuan_local.planner.quantization import INT8_WEIGHT_ONLY, LLM_INT8, NF4
 ONE_OF_EACH = LARGE["transformer"] | {"num_layers": 1, "num_single_layers": 1}
 LARGE_CASES = [((33, 90, 160), 256), ((31, 64, 96), 128), ((4, 20, 32), 40), ((1, 4, 4), 256)]
 TINY_CASES = [((5, 10, 18), 256), ((5, 10, 18), 12), ((1, 10, 18), 256)]
+IMAGE_CASES = [(kind, *case) for kind in ("token_replace", "latent_concat") for case in LARGE_CASES[:2]]
 CASES = [("large", *case) for case in LARGE_CASES] + [("tiny", *case) for case in TINY_CASES]
 
 
 @cache
 def real(kind: str) -> HunyuanVideoTransformer3DModel:
-    if kind == "large":
-        return transformer(ONE_OF_EACH, torch.bfloat16)
-    return transformer(tiny_config("transformer"), torch.float32)
+    return transformer(config_of(kind), torch.float32 if kind == "tiny" else torch.bfloat16)
+
+
+def config_of(kind: str) -> dict:
+    if kind == "tiny":
+        return tiny_config("transformer")
+    return ONE_OF_EACH | {
+        "large": {},
+        "token_replace": {"image_condition_type": "token_replace"},
+        "latent_concat": {"image_condition_type": "latent_concat", "in_channels": 33, "guidance_embeds": False},
+    }[kind]  # fmt: skip
 
 
 def traced(kind: str, latents: tuple[int, int, int], text_tokens: int) -> tuple[Transformer, Pass]:
-    config = Transformer.model_validate(ONE_OF_EACH if kind == "large" else tiny_config("transformer"))
+    config = Transformer.model_validate(config_of(kind))
     tokens = latents[0] * latents[1] * latents[2] // 4
-    return config, Pass(tokens, text_tokens, 2 if kind == "large" else 4, "row")
+    return config, Pass(tokens, text_tokens, 4 if kind == "tiny" else 2, "row")
 
 
 @pytest.mark.parametrize(("kind", "latents", "text_tokens"), CASES)
@@ -78,7 +87,7 @@ def test_operations_of_the_13_b_model(latents: tuple[int, int, int], petaflops: 
     assert flops / 1e15 == pytest.approx(petaflops, rel=2e-3)
 
 
-@pytest.mark.parametrize(("kind", "latents", "text_tokens"), CASES)
+@pytest.mark.parametrize(("kind", "latents", "text_tokens"), [*CASES, *IMAGE_CASES])
 def test_the_peak_without_a_mask_is_that_of_our_attention(
     kind: str, latents: tuple[int, int, int], text_tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

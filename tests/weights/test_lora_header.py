@@ -77,6 +77,20 @@ def test_a_header_of_this_architecture_or_of_none_is_accepted(metadata: dict[str
 
 
 @pytest.mark.parametrize(
+    ("value", "accepted"),
+    [
+        ("hunyuan-video-i2v/lora", True),
+        ("hunyuan-video/lora", True),
+        ("hunyuan-video-t2v-720p/lora", False),
+        ("hunyuan-video-1.5-i2v/lora", False),
+        ("wan2.1-i2v", False),
+    ],
+)
+def test_an_image_to_video_model_takes_what_is_not_of_text_to_video(value: str, accepted: bool) -> None:
+    assert (other_architecture({"modelspec.architecture": value}, takes_image=True) is None) is accepted
+
+
+@pytest.mark.parametrize(
     ("name", "other"), [("hyvid", False), ("pig", False), ("flux", True), ("wan", True), ("hyvid15", True)]
 )
 def test_what_is_a_known_other(name: str, other: bool) -> None:
@@ -114,6 +128,14 @@ def test_a_key_of_a_text_encoder_may_be_of_any_kind(tmp_path: Path) -> None:
 def test_a_name_that_says_image_to_video_is_noted(tmp_path: Path) -> None:
     header = read_header(LoraConfig(path=str(write(tmp_path / "hunyuan-i2v-dance.safetensors"))))
     assert "image to video" in header.notes[0]
+
+
+@pytest.mark.parametrize(("name", "notes"), [("hunyuan-i2v-dance", 0), ("dance", 0), ("hunyuan-t2v-dance", 1)])
+def test_for_an_image_to_video_model_a_name_that_says_text_to_video_is_noted(
+    name: str, notes: int, tmp_path: Path
+) -> None:
+    header = read_header(LoraConfig(path=str(write(tmp_path / f"{name}.safetensors"))), takes_image=True)
+    assert ["its name indicates text to video" in note for note in header.notes] == [True] * notes
 
 
 # --- The pattern of FLUX.1 ---

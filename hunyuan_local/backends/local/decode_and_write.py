@@ -77,7 +77,8 @@ def make_previewer(run: Run[ResolvedRequest], model: LoadedModel) -> Previewer |
     if config.latent_preview is None:
         run.note(f"no previews: the config of {config.name} has no latent_preview (map from latents to RGB)")
         return None
-    return Previewer(config.latent_preview, preview_path(run.output), every, run.note)
+    hidden = model.family.extra_frames // model.pipe.vae_scale_factor_temporal
+    return Previewer(config.latent_preview, preview_path(run.output), every, run.note, hidden)
 
 
 def fitting_tiles(model: LoadedModel, tiles: Tiles, profile: RuntimeProfile) -> Tiling:

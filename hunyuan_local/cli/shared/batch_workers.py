@@ -72,7 +72,7 @@ def weights_of(console: Console, backend: Backend) -> str:
     from ...weights.single_file import find_file, sha256_of
     from ...weights.source import provide
 
-    hashes = [value for item in config.lora for value in read_header(item).hashes(item).values()]
+    hashes = [value for item in config.lora for value in read_header(item, config.takes_image).hashes(item).values()]
     if config.transformer_gguf is not None:
         hashes.append(sha256_of(find_file("transformer_gguf", config.transformer_gguf, ".gguf")))
     with ProgressDisplay(console) as display:

@@ -9,12 +9,13 @@ it part by part; the partial outputs ``o_i`` are merged by their log-sum-exp: ``
 
 N need not be divisible by P: parts may have unequal lengths. No mask is needed, since attention does not depend on the
 order of the keys. diffusers' hooks split the tensors. This file adds what diffusers lacks: a plan for this
-transformer, texts with fewer tokens than processes, the lengths of the parts, and ring on a CPU. Knows nothing about
-how the processes are started.
+transformer, texts with fewer tokens than processes, the lengths of the parts, the input image's share of them, and ring
+on a CPU. Knows nothing about how the processes are started.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,6 +110,10 @@ def split_tokens(
     add_hook(transformer.context_embedder, _LongEnough(process_group, parts), "long_enough")
     apply_context_parallel(transformer, config, PLAN)
     add_hook(transformer.proj_out, _Whole(process_group, parts), "whole")
+    if transformer.config.image_condition_type == "token_replace":
+        count = functools.partial(_count_own_tokens, parts=parts, rank=process_group.rank)
+        for block in (*transformer.transformer_blocks, *transformer.single_transformer_blocks):
+            block.register_forward_pre_hook(count)
 
 
 @dataclass
@@ -125,6 +130,16 @@ class _Parts:
     def joint(self) -> list[int]:
         """Image and text tokens of each process."""
         return [image + text for image, text in zip(self.image, self.text, strict=True)]
+
+
+def _count_own_tokens(block: torch.nn.Module, args: tuple[Any, ...], parts: _Parts, rank: int) -> tuple[Any, ...]:
+    """Forward pre-hook of the blocks with ``token_replace``: of the first frame's tokens, count those of this process.
+
+    It is the last argument: how many of its first tokens a block modulates as the input image.
+    """
+    *others, tokens = args
+    before = sum(parts.image[:rank])
+    return (*others, min(max(tokens - before, 0), parts.image[rank]))
 
 
 class SplitAttention(JoinedProcessor):

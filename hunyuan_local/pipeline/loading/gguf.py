@@ -15,6 +15,7 @@ import torch
 from ...config.profiles import Offload, Quantization
 from ...config.quantization import GGUF_NEEDS, NEEDS, installed_libraries
 from ...errors import ConfigError, HunyuanLocalError, ModelLoadError, first_line
+from ...weights.architecture import owner_of_channels
 from ...weights.gguf_header import check_gguf_header
 
 if TYPE_CHECKING:
@@ -59,13 +60,13 @@ def load_gguf_transformer(
         ModelLoadError: the file is damaged or has weights of another model; names missing and unknown weights.
     """
     require_gguf(str(path), None)
-    for note in check_gguf_header(path):
-        on_note(note)
     from accelerate import init_empty_weights
     from diffusers import GGUFQuantizationConfig, HunyuanVideoTransformer3DModel
 
+    config = HunyuanVideoTransformer3DModel.load_config(config_folder, local_files_only=True)
+    for note in check_gguf_header(path, takes_image=config.get("image_condition_type") is not None):
+        on_note(note)
     try:
-        config = HunyuanVideoTransformer3DModel.load_config(config_folder, local_files_only=True)
         with init_empty_weights():
             empty = HunyuanVideoTransformer3DModel.from_config(config)
         tensors = _read(path, empty)
@@ -129,10 +130,10 @@ def _split_fused_layers(path: Path, tensors: dict[str, torch.Tensor], width: int
 
 
 def _wrong_shape(path: Path, name: str, found: torch.Size, wanted: torch.Size) -> ModelLoadError:
-    channels = "; an image-to-video model has more channels here" if name == "x_embedder.proj.weight" else ""
+    owner = owner_of_channels(name.removesuffix(".weight"), found)
     return ModelLoadError(
-        f"{path}: {name} has the shape {list(found)}; this transformer needs {list(wanted)}{channels}; use a GGUF "
-        "file of the same model"
+        f"{path}: {name} has the shape {list(found)}; this transformer needs {list(wanted)}"
+        f"{owner and f': {owner}'}; use a GGUF file of the same model"
     )
 
 

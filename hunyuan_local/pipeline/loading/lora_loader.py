@@ -79,7 +79,8 @@ def add_loras(transformer: HunyuanVideoTransformer3DModel, loras: Sequence[LoraC
     """
     modules = weighted_modules(transformer)
     layers = {name: _layer(module) for name, module in modules.items()}
-    read = [read_changes(lora, read_header(lora), layers) for lora in loras]
+    takes_image = transformer.config.image_condition_type is not None
+    read = [read_changes(lora, read_header(lora, takes_image), layers) for lora in loras]
     active = [changes for changes in read if changes.config.scale != 0]
     changed = set().union(*(changes.weights for changes in active))
     merged = {name for name in changed if _is_plain(modules[name].weight)}
