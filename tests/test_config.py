@@ -14,7 +14,6 @@ import yaml
 
 from hunyuan_local.config import (
     GenerationDefaults,
-    ModelConfig,
     RuntimeProfile,
     load_model_config,
     load_profile,

@@ -59,7 +59,7 @@ def load_model_config(name: str) -> ModelConfig:
         resolved = str(path.resolve())
         return _at_place(_preset_for(path), path.name, resolved, None)
     if _looks_like_hub_id(name):
-        same = next((known for known in presets() if known.model_id == name), None)
+        same = next((known for known in presets() if known.identity == name), None)  # no added files
         preset = same or _read_model(configs_dir() / "models" / f"{_TEXT_TO_VIDEO}.yaml")
         return _at_place(preset, name, name, None if same is None else same.licence)
     raise ConfigError(
