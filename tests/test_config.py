@@ -128,7 +128,7 @@ def test_the_home_of_a_user_who_does_not_exist_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [model.name for model in presets() if model.identity == model.model_id != "assets/tiny"]
+    "name", [each.name for each in presets() if each.identity == each.model_id != "assets/tiny"]
 )
 def test_the_hub_id_of_a_preset_takes_its_settings(name: str) -> None:
     preset = load_model_config(name)

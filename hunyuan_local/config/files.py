@@ -29,8 +29,8 @@ _IMAGE_TO_VIDEO = {"token_replace": "hunyuan-video-i2v", "latent_concat": "hunyu
 def load_model_config(name: str) -> ModelConfig:
     """Load the config ``name``; for a folder or a Hub id, the 13 B preset with those weights.
 
-    For a folder, the preset is that of its architecture; for the Hub id of a preset, it is that preset. Any other Hub id
-    is taken for text to video.
+    For a folder, the preset is that of its architecture. For the Hub id of a preset, it is that preset; any other Hub
+    id is taken for text to video.
 
     The licence of a folder or of an unknown repository is not determined here, but in
     ``hunyuan_local.weights.licence.licence_of``.
