@@ -107,14 +107,14 @@ def read_clip(frames: np.ndarray) -> Reading:
     If the object is missing in a frame, direction and shape are None.
     """
     clip = shrink(frames)
-    backdrop = _border_median(clip)
-    background = _nearest(backdrop, BACKGROUNDS, MAX_BACKGROUND_DISTANCE)
+    backdrop = border_median(clip)
+    background = nearest_name(backdrop, BACKGROUNDS, MAX_BACKGROUND_DISTANCE)
     sampled = np.unique(np.linspace(0, len(clip) - 1, SAMPLED_FRAMES).round().astype(int))
-    seen = [_object_colour(clip[f], backdrop) for f in sampled]
+    seen = [object_colour(clip[f], backdrop) for f in sampled]
     present = [colour for colour in seen if colour is not None]
     if not present:
         return Reading(background)
-    names = {_nearest(colour, COLOURS, MAX_COLOUR_DISTANCE) for colour in present}
+    names = {nearest_name(colour, COLOURS, MAX_COLOUR_DISTANCE) for colour in present}
     colour = names.pop() if len(names) == 1 else None
     line = np.median(present, axis=0) - backdrop
     covers = _soft_coverage(clip, backdrop, line)
@@ -161,19 +161,21 @@ def _average(image: np.ndarray, size: int) -> np.ndarray:
     return np.diff(above[whole] + part * image[whole], axis=0) * (size / len(image))
 
 
-def _border_median(clip: np.ndarray, rim: int = 2) -> np.ndarray:
+def border_median(clip: np.ndarray, rim: int = 2) -> np.ndarray:
+    """Median colour of the border of all frames: [frames, height, width, 3]."""
     inner = np.zeros(clip.shape[1:3], dtype=bool)
     inner[rim:-rim, rim:-rim] = True
     return np.median(clip[:, ~inner].reshape(-1, 3), axis=0)
 
 
-def _nearest(value: np.ndarray, names: dict[str, tuple[int, int, int]], limit: float) -> str | None:
+def nearest_name(value: np.ndarray, names: dict[str, tuple[int, int, int]], limit: float = np.inf) -> str | None:
+    """The nearest of these colours; None if it is farther than ``limit``, as RGB distance in levels."""
     distances = {name: float(np.linalg.norm(value - np.asarray(rgb))) for name, rgb in names.items()}
     best = min(distances, key=distances.__getitem__)
     return best if distances[best] <= limit else None
 
 
-def _object_colour(frame: np.ndarray, backdrop: np.ndarray) -> np.ndarray | None:
+def object_colour(frame: np.ndarray, backdrop: np.ndarray) -> np.ndarray | None:
     """Median colour of the pixels that clearly differ from the background; None if there are none."""
     distance = np.linalg.norm(frame - backdrop, axis=-1)
     contrast = float(np.percentile(distance, OBJECT_PERCENTILE))
@@ -213,7 +215,7 @@ def _off_path(
     path = np.zeros((height, width), dtype=bool)
     for f in every:
         path |= signed_distance(shape, right - x[f], down - y[f], radius[f]) < PATH_MARGIN_PX
-    background = BACKGROUNDS[_nearest(backdrop, BACKGROUNDS, np.inf)]
+    background = BACKGROUNDS[nearest_name(backdrop, BACKGROUNDS)]
     return float(np.abs(_smooth(clip - np.float32(background)))[:, ~path].max(initial=0))
 
 

@@ -8,8 +8,10 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import image_models
 import numpy as np
 import pytest
+import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
@@ -20,6 +22,8 @@ from quality_sheet import contact_sheet
 from quality_tasks import Run, Task, make_picture_tasks
 from shape_reading import Reading
 from tiny.world import BACKGROUNDS, COLOURS, LANDSCAPE, PORTRAIT, SHAPES, combinations, is_held_out, render
+
+from hunyuan_local.provenance import read_provenance
 
 RUN = Run(8, 17, "landscape")
 
@@ -229,3 +233,17 @@ def test_whole_command_on_rendered_clips(tmp_path, capsys):
 def test_wording_of_the_other_kind_of_model_is_refused(option, takes_image):
     with pytest.raises(SystemExit, match=option):
         tiny_quality.refuse_foreign_wording(tiny_quality.parse([option]), takes_image)
+
+
+def test_a_model_that_takes_an_image_gets_the_picture(starts_process, loads_model, tmp_path, capsys):
+    config = image_models.make_checkpoint(tmp_path / "model", "token_replace")
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    output = tmp_path / "results.json"
+    asked = ["--steps", "1", "--frames", "5", "--limit", "1", "--keep", str(tmp_path), "--output", str(output)]
+    tiny_quality.main(["--model", str(tmp_path / "toy.yaml"), *asked])
+    (record,) = json.loads(output.read_text())["records"]
+    assert record["error"] is None
+    assert record["first_frame_psnr_db"] > 20
+    (video,) = tmp_path.glob("*.mp4")
+    drawn = make_picture_tasks(Run(1, 5, "alternating"), 2024, 1)[0]
+    assert read_provenance(video).request.image == request_of(drawn).image
