@@ -53,7 +53,7 @@ def smallest(takes_image: bool) -> GenerationRequest:
 
 
 def _circle() -> Image:
-    """A red circle in the middle of a black picture."""
+    """What the prompt describes, in the middle of the picture."""
     from PIL import Image, ImageDraw
 
     assert _SMALLEST.width is not None and _SMALLEST.height is not None
