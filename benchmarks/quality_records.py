@@ -20,7 +20,7 @@ SHEET_FRAMES = (0, 5, 10, 16)
 # A first frame this close to the picture counts as kept. The mp4 alone takes up to 33 dB of a yellow shape on navy.
 MIN_FIRST_FRAME_DB = 30.0
 SAME_SQUARES = 1e-5  # mean squared difference that counts as equal: 98 dB
-FIRST_FRAME, WHOLE = "1st frame", "whole"
+FIRST_FRAME, WHOLE, SAID = "1st frame", "whole", "said"
 
 Generate = Callable[[Task, Path], Path]
 Read = Callable[[Path], Iterable[np.ndarray]]
@@ -44,11 +44,13 @@ class Record:
     def right(self) -> dict[str, bool]:
         """What the video has right: the words; with a picture, whether the first frame keeps it; and all of them.
 
-        If the prompt leaves words out, also whether the video shows a whole shape of any kind.
+        If the prompt leaves words out, also whether the video shows a whole shape of any kind, and whether it shows one
+        with everything that the prompt says.
         """
         parts = judge(self.reading, self.task.combination, self.task.said)
         if len(self.task.said) < len(WORDS):
             parts[WHOLE] = self.iou >= MIN_IOU
+            parts[SAID] = parts[WHOLE] and all(parts[word] for word in self.task.said)
         if self.task.scene is not None:
             parts[FIRST_FRAME] = self.psnr_db is not None and self.psnr_db >= MIN_FIRST_FRAME_DB
         return parts | {"all": all(parts.values())}

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 import numpy as np
-from quality_records import FIRST_FRAME, MIN_FIRST_FRAME_DB, WHOLE, Record
+from quality_records import FIRST_FRAME, MIN_FIRST_FRAME_DB, SAID, WHOLE, Record
 from quality_tasks import WORDS
 from shape_reading import MAX_OFF_PATH_LEVELS
 from tiny.world import BACKGROUNDS, COLOURS, is_held_out
@@ -22,8 +22,9 @@ def summary(records: Sequence[Record]) -> str:
 
     A word counts in the videos whose prompt, or picture, says it.
     """
-    parts = [part for part in (*WORDS, WHOLE, FIRST_FRAME) if any(part in r.right for r in records)]
-    titles = {part: part for part in parts} | {"all": "all four" if len(parts) == len(WORDS) else "  all"}
+    parts = [part for part in (*WORDS, WHOLE, SAID, FIRST_FRAME) if any(part in r.right for r in records)]
+    # Values such as 100.0 need five columns.
+    titles = {part: f"{part:>5}" for part in parts} | {"all": "all four" if len(parts) == len(WORDS) else "  all"}
     pictures = FIRST_FRAME in parts
     lines = [f"{'':10}{'n':>4}" + "".join(f"  {title}" for title in titles.values()) + "   dB" * pictures + "  IoU"]
     for name, chosen in _groups(records).items():
@@ -94,12 +95,12 @@ def _colours(record: Record) -> tuple[str, str]:
 def _cell(records: Sequence[Record]) -> str:
     if not records:
         return "-"
-    return f"{_percent(records, 'all'):.0f} / {_percent(records, 'shape'):.0f} ({len(records)})"
+    return f"{_share(records, 'all', 0)} / {_share(records, 'shape', 0)} ({len(records)})"
 
 
-def _share(records: Sequence[Record], part: str) -> str:
+def _share(records: Sequence[Record], part: str, decimals: int = 1) -> str:
     percent = _percent(records, part)
-    return "-" if np.isnan(percent) else f"{percent:.1f}"
+    return "-" if np.isnan(percent) else f"{percent:.{decimals}f}"
 
 
 def _percent(records: Sequence[Record], part: str) -> float:

@@ -247,5 +247,20 @@ def test_partial_summary_judges_what_was_said_and_a_whole_shape():
         Record(Task(RUN, combination, "", LANDSCAPE, 2, said, "partial"), replace(whole, iou=0.7)),
     ]
     head, row, *_ = quality_tables.summary(every).splitlines()
-    assert head.split() == ["n", "colour", "direction", "background", "shape", "whole", "all", "IoU"]
-    assert row.split() == ["all", "3", "-", "100.0", "100.0", "0.0", "66.7", "33.3", "0.83"]
+    assert head.split() == ["n", "colour", "direction", "background", "shape", "whole", "said", "all", "IoU"]
+    assert row.split() == ["all", "3", "-", "100.0", "100.0", "0.0", "66.7", "33.3", "33.3", "0.83"]
+    assert max(len(head), len(row)) <= 80
+
+
+def test_what_a_partial_prompt_leaves_open_counts_in_all_alone():
+    combination = combinations()[0]
+    still = Reading(combination.background, combination.colour, None, "square", 0.9, 0.2, 0.0, True)
+    right = Record(Task(RUN, combination, "", LANDSCAPE, 0, ("colour",), "partial"), still).right
+    assert (right["said"], right["all"]) == (True, False)
+
+
+def test_colour_table_has_a_dash_for_what_was_never_said():
+    combination = combinations()[0]
+    seen = Reading(combination.background, combination.colour, combination.direction, "square", 0.9, 0.2, 0.0, True)
+    made = [Record(Task(RUN, combination, "", LANDSCAPE, 0, ("colour",), "partial"), seen)]
+    assert "100 / - (1)" in quality_tables.colour_table(made)
