@@ -5,7 +5,8 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from tiny_quality import Run, generate_with, make_tasks, measure
+from quality_records import generate_with, measure
+from quality_tasks import Run, make_tasks
 
 from hunyuan_local.backends.base import Backend
 from hunyuan_local.video import read_frames

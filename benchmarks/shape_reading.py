@@ -14,12 +14,13 @@ import sys
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
-from tiny.world import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, Combination, coverage
+from tiny.world import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, Combination, coverage, signed_distance
 
 # All values in pixels below are for frames with about this many pixels on the long side.
 LONG_SIDE = 144
@@ -31,6 +32,9 @@ MIN_CONTRAST = 40.0
 MIN_AREA_PX = 60.0
 MIN_TRAVEL_PX = 3.0
 NOISE_LEVELS = 18.0  # of 255, in RGB distance
+MAX_OFF_PATH_LEVELS = 8.0  # above this, colour away from the whole path is a ghost
+# The encoder's 8x8 blocks carry traces of the shape this far; those of an ideal clip reach 12 levels within 3 px.
+PATH_MARGIN_PX = 8.0
 MIN_NOISE_SHARE = 0.1  # of the contrast between object and background
 SAMPLED_FRAMES = 5
 WINDOW_PX = 24
@@ -56,6 +60,8 @@ class Reading:
         ghost_levels: the strongest stray colour away from the outline in any sampled frame: RGB distance from the
             background over 3x3 pixels, of 255 levels a channel. ``NOISE_LEVELS`` does not apply to it.
         found: whether the object is in every frame.
+        off_path_levels: the largest difference, in any channel of any frame, from the nearest background of the world:
+            over 3x3 pixels, of 255 levels, more than ``PATH_MARGIN_PX`` away from the path of the whole object.
     """
 
     background: str | None
@@ -67,6 +73,16 @@ class Reading:
     ghost: float = 0.0
     found: bool = False
     ghost_levels: float = 0.0
+    off_path_levels: float = 0.0
+
+
+class _Fit(NamedTuple):
+    """The best outline of one shape in one frame: (x, y, radius), and which pixels are away from it."""
+
+    iou: float
+    ghost: float
+    away: np.ndarray
+    outline: np.ndarray
 
 
 def judge(
@@ -91,26 +107,26 @@ def read_clip(frames: np.ndarray) -> Reading:
     If the object is missing in a frame, direction and shape are None.
     """
     clip = shrink(frames)
-    backdrop = _border_median(clip)
-    background = _nearest(backdrop, BACKGROUNDS, MAX_BACKGROUND_DISTANCE)
+    backdrop = border_median(clip)
+    background = nearest_name(backdrop, BACKGROUNDS, MAX_BACKGROUND_DISTANCE)
     sampled = np.unique(np.linspace(0, len(clip) - 1, SAMPLED_FRAMES).round().astype(int))
-    seen = [_object_colour(clip[f], backdrop) for f in sampled]
+    seen = [object_colour(clip[f], backdrop) for f in sampled]
     present = [colour for colour in seen if colour is not None]
     if not present:
         return Reading(background)
-    names = {_nearest(colour, COLOURS, MAX_COLOUR_DISTANCE) for colour in present}
+    names = {nearest_name(colour, COLOURS, MAX_COLOUR_DISTANCE) for colour in present}
     colour = names.pop() if len(names) == 1 else None
     line = np.median(present, axis=0) - backdrop
     covers = _soft_coverage(clip, backdrop, line)
     if len(present) < len(sampled) or covers.sum(axis=(1, 2)).min() < MIN_AREA_PX:
         return Reading(background, colour)
     places = np.array([_locate(cover) for cover in covers])
-    distances = _distances(clip[sampled], backdrop)
+    distances = np.linalg.norm(_smooth(clip[sampled] - backdrop.astype(np.float32)), axis=-1)
     strays = _strays(distances, line)
     fits = [_fit_shapes(covers[f], strays[i], places[f]) for i, f in enumerate(sampled)]
-    ious = {shape: float(np.mean([fit[shape][0] for fit in fits])) for shape in SHAPES}
+    ious = {shape: float(np.mean([fit[shape].iou for fit in fits])) for shape in SHAPES}
     best, second = sorted(SHAPES, key=ious.__getitem__, reverse=True)[:2]
-    away = [float(distance[fit[best][2]].max(initial=0)) for distance, fit in zip(distances, fits, strict=True)]
+    away = [float(distance[fit[best].away].max(initial=0)) for distance, fit in zip(distances, fits, strict=True)]
     return Reading(
         background=background,
         colour=colour,
@@ -118,9 +134,10 @@ def read_clip(frames: np.ndarray) -> Reading:
         shape=best,
         iou=round(ious[best], 4),
         margin=round(ious[best] - ious[second], 4),
-        ghost=round(float(np.mean([fit[best][1] for fit in fits])), 4),
+        ghost=round(float(np.mean([fit[best].ghost for fit in fits])), 4),
         ghost_levels=round(max(away), 1),
         found=True,
+        off_path_levels=round(_off_path(clip, backdrop, best, sampled, [fit[best].outline for fit in fits]), 1),
     )
 
 
@@ -144,19 +161,21 @@ def _average(image: np.ndarray, size: int) -> np.ndarray:
     return np.diff(above[whole] + part * image[whole], axis=0) * (size / len(image))
 
 
-def _border_median(clip: np.ndarray, rim: int = 2) -> np.ndarray:
+def border_median(clip: np.ndarray, rim: int = 2) -> np.ndarray:
+    """Median colour of the border of all frames: [frames, height, width, 3]."""
     inner = np.zeros(clip.shape[1:3], dtype=bool)
     inner[rim:-rim, rim:-rim] = True
     return np.median(clip[:, ~inner].reshape(-1, 3), axis=0)
 
 
-def _nearest(value: np.ndarray, names: dict[str, tuple[int, int, int]], limit: float) -> str | None:
+def nearest_name(value: np.ndarray, names: dict[str, tuple[int, int, int]], limit: float = np.inf) -> str | None:
+    """The nearest of these colours; None if it is farther than ``limit``, as RGB distance in levels."""
     distances = {name: float(np.linalg.norm(value - np.asarray(rgb))) for name, rgb in names.items()}
     best = min(distances, key=distances.__getitem__)
     return best if distances[best] <= limit else None
 
 
-def _object_colour(frame: np.ndarray, backdrop: np.ndarray) -> np.ndarray | None:
+def object_colour(frame: np.ndarray, backdrop: np.ndarray) -> np.ndarray | None:
     """Median colour of the pixels that clearly differ from the background; None if there are none."""
     distance = np.linalg.norm(frame - backdrop, axis=-1)
     contrast = float(np.percentile(distance, OBJECT_PERCENTILE))
@@ -178,12 +197,26 @@ def _soft_coverage(clip: np.ndarray, backdrop: np.ndarray, line: np.ndarray) -> 
     return np.clip((along - noise) / (1 - 2 * noise), 0, 1)
 
 
-def _distances(clip: np.ndarray, backdrop: np.ndarray) -> np.ndarray:
-    """RGB distance of each pixel from the background, in levels, by the mean over 3x3 pixels."""
+def _smooth(clip: np.ndarray) -> np.ndarray:
+    """Mean over 3x3 pixels."""
     height, width = clip.shape[1:3]
-    padded = np.pad(clip - backdrop.astype(np.float32), ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
-    mean = sum(padded[:, y : y + height, x : x + width] for y in range(3) for x in range(3)) / 9
-    return np.linalg.norm(mean, axis=-1)
+    padded = np.pad(clip, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+    return sum(padded[:, y : y + height, x : x + width] for y in range(3) for x in range(3)) / 9
+
+
+def _off_path(
+    clip: np.ndarray, backdrop: np.ndarray, shape: str, sampled: np.ndarray, outlines: list[np.ndarray]
+) -> float:
+    """``off_path_levels`` of an object with these outlines in the sampled frames."""
+    height, width = clip.shape[1:3]
+    every = np.arange(len(clip))
+    x, y, radius = (np.interp(every, sampled, values) for values in np.transpose(outlines))
+    down, right = np.indices((height, width)) + 0.5
+    path = np.zeros((height, width), dtype=bool)
+    for f in every:
+        path |= signed_distance(shape, right - x[f], down - y[f], radius[f]) < PATH_MARGIN_PX
+    background = BACKGROUNDS[nearest_name(backdrop, BACKGROUNDS)]
+    return float(np.abs(_smooth(clip - np.float32(background)))[:, ~path].max(initial=0))
 
 
 def _strays(distances: np.ndarray, line: np.ndarray) -> np.ndarray:
@@ -217,8 +250,8 @@ def _direction(centres: np.ndarray) -> str | None:
     return best if along[best] >= max(MIN_TRAVEL_PX, 2 * across) else None
 
 
-def _fit_shapes(cover: np.ndarray, stray: np.ndarray, place: np.ndarray) -> dict[str, tuple[float, float, np.ndarray]]:
-    """For every shape in one frame: IoU and ghost share of the best outline, and which pixels are away from it."""
+def _fit_shapes(cover: np.ndarray, stray: np.ndarray, place: np.ndarray) -> dict[str, _Fit]:
+    """For every shape in one frame, how well its best outline fits."""
     height, width = cover.shape
     fits = {}
     for shape in SHAPES:
@@ -226,7 +259,7 @@ def _fit_shapes(cover: np.ndarray, stray: np.ndarray, place: np.ndarray) -> dict
         outline = coverage(shape, (x, y), radius, (width, height))
         away = coverage(shape, (x, y), radius + 3.0, (width, height)) == 0
         ghost = np.sum(stray * away)
-        fits[shape] = (iou, float(ghost / max(outline.sum(), 1.0)), away)
+        fits[shape] = _Fit(iou, float(ghost / max(outline.sum(), 1.0)), away, np.array([x, y, radius]))
     return fits
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+import image_models
 import pytest
 import yaml
 from command_line import PROGRAM, run_here, run_in_a_process, signalled
@@ -15,6 +16,7 @@ from command_line import PROGRAM, run_here, run_in_a_process, signalled
 from hunyuan_local.backends.base import GenerationContext
 from hunyuan_local.backends.local.backend import LocalBackend
 from hunyuan_local.cli.commands.replay import psnr_of_files
+from hunyuan_local.cli.commands.smoke import smallest
 from hunyuan_local.cli.shared.console import ProgressDisplay
 from hunyuan_local.config import load_model_config
 from hunyuan_local.provenance import read_provenance
@@ -236,3 +238,18 @@ def test_smoke_says_what_it_made(smoked: tuple) -> None:
 
 def test_smoke_leaves_nothing(smoked: tuple) -> None:
     assert list(smoked[1].iterdir()) == []
+
+
+@makes_videos
+def test_smoke_draws_an_image_for_a_model_that_needs_one(loads_model: None, tmp_path: Path) -> None:
+    config = image_models.make_checkpoint(tmp_path / "model", "token_replace")
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    smoked = run_here("smoke", "--model", "toy.yaml", cwd=tmp_path)
+    assert smoked.returncode == 0, smoked.stderr
+    assert smoked.stdout.startswith("ok: toy-token_replace generated 5 frames of 144x80")
+
+
+def test_smoke_draws_the_same_image_each_time() -> None:
+    images = [smallest(takes_image=True).image for _ in range(2)]
+    assert images[0] is not None and images[0] == images[1]
+    assert smallest(takes_image=False).image is None

@@ -12,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
-from shape_reading import MIN_IOU, judge, read_clip, shrink
+from shape_reading import MAX_OFF_PATH_LEVELS, MIN_IOU, judge, read_clip, shrink
 from tiny.world import (
     BACKGROUNDS,
     COLOURS,
@@ -196,3 +196,36 @@ def test_a_ghost_fainter_than_the_noise_limit_is_measured_in_levels():
     reading = read_clip(to_uint8(clip / 255))
     assert reading.ghost == 0
     assert faint - 1 <= reading.ghost_levels <= faint + 1
+
+
+def test_colour_off_the_path_is_measured_in_every_frame():
+    frames = drawn(lambda f: circle(40 + f))
+    assert read_clip(frames).off_path_levels == 0
+    frames[6, 10:20, 110:120, 2] += 12  # in a frame whose outline is not fitted
+    reading = read_clip(frames)
+    assert reading.off_path_levels == 12
+    assert reading.ghost_levels == 0
+
+
+def test_a_trace_on_the_path_is_not_off_the_path():
+    frames = drawn(lambda f: circle(40 + f))
+    frames[:, 38:42, 30:34, 2] += 12  # behind the object
+    reading = read_clip(frames)
+    assert reading.off_path_levels == 0
+    assert reading.ghost_levels > 8
+
+
+def test_a_background_off_the_true_colour_is_off_the_path():
+    frames = drawn(lambda f: circle(50 + f)) + np.uint8(9)
+    reading = read_clip(frames)
+    assert reading.background == "black"
+    assert reading.off_path_levels == 9
+
+
+@pytest.mark.parametrize("orientation", [0, 1])
+def test_an_encoded_clip_has_no_ghost_off_its_path(starts_process, tmp_path, orientation):
+    frames = to_uint8(scene_of(Combination("yellow", "triangle", "right", "navy"), orientation))
+    with VideoWriter(tmp_path / "a.mp4", frame_size=(frames.shape[2], frames.shape[1]), fps=24) as writer:
+        writer.write(frames)
+        writer.finish()
+    assert 0 < read_clip(np.stack(list(read_frames(tmp_path / "a.mp4")))).off_path_levels <= MAX_OFF_PATH_LEVELS

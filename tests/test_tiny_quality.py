@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,14 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
+import quality_tables
 import tiny_quality
-from shape_reading import Reading
+from quality_records import Record, measure
+from quality_sheet import contact_sheet
+from quality_tasks import PLAN, WORDS, Run, Task, choose_runs, make_tasks
+from shape_reading import Reading, judge
 from tiny.captions import plain
 from tiny.world import LANDSCAPE, PORTRAIT, combinations, is_held_out, render, sample_scene
-from tiny_quality import PLAN, Record, Run, Task, choose_runs, contact_sheet, make_tasks, measure
 
 from hunyuan_local.errors import InvalidOutputError, ModelLoadError
 
@@ -120,7 +124,7 @@ def test_refused_generation_counts_as_wrong_in_all(tmp_path):
     (record,) = measure(make_tasks(RUN, 1, 1), tmp_path, generate, read, keep=False)
     assert not any(record.right.values())
     assert record.iou == 0
-    assert "the video is frozen" in tiny_quality.failures([record])
+    assert "the video is frozen" in quality_tables.failures([record])
 
 
 def test_file_of_another_length_counts_as_wrong(tmp_path):
@@ -139,7 +143,7 @@ def test_other_errors_end_the_measurement(tmp_path):
 
 
 def test_summary_tells_trained_and_held_out_apart():
-    lines = tiny_quality.summary(records(wrong=54)).splitlines()
+    lines = quality_tables.summary(records(wrong=54)).splitlines()
     assert [line.split()[0] for line in lines[1:]] == ["all", "trained", "held"]
     assert lines[1].split() == ["all", "216", "100.0", "100.0", "100.0", "75.0", "75.0", "0.90"]
     assert lines[2].split()[1] == "180"
@@ -147,14 +151,14 @@ def test_summary_tells_trained_and_held_out_apart():
 
 
 def test_colour_table_has_a_row_for_each_colour():
-    lines = tiny_quality.colour_table(records(wrong=36)).splitlines()
+    lines = quality_tables.colour_table(records(wrong=36)).splitlines()
     assert len(lines) == 7
     assert lines[1].split("  ")[-1].strip() == "0 / 0 (12)"
     assert lines[2].split("  ")[-1].strip() == "100 / 100 (12)"
 
 
 def test_failures_name_prompt_and_seed():
-    text = tiny_quality.failures(records(wrong=1))
+    text = quality_tables.failures(records(wrong=1))
     assert "1 of 216 wrong" in text
     assert "seed 0, 144x80: 'a red circle moving left on a black background'" in text
     assert "wrong: shape square; IoU 0.90" in text
@@ -162,7 +166,7 @@ def test_failures_name_prompt_and_seed():
 
 def test_text_fits_80_columns():
     made = records(wrong=216)
-    for text in (tiny_quality.summary(made), tiny_quality.colour_table(made), tiny_quality.failures(made)):
+    for text in (quality_tables.summary(made), quality_tables.colour_table(made), quality_tables.failures(made)):
         assert max(map(len, text.splitlines())) <= 80
 
 
@@ -198,13 +202,13 @@ def test_whole_command_with_a_stand_in(tmp_path, capsys):
 def test_a_word_that_the_prompt_does_not_say_may_be_any():
     combination = combinations()[0]
     other = Reading("navy", "white", "down", "triangle", 0.97, 0.2, 0.0, True)
-    assert tiny_quality.judge(other, combination, ()) == dict.fromkeys(tiny_quality.WORDS, True)
-    assert tiny_quality.judge(other, combination, ("colour",))["colour"] is False
+    assert judge(other, combination, ()) == dict.fromkeys(WORDS, True)
+    assert judge(other, combination, ("colour",))["colour"] is False
 
 
 def test_a_shape_that_the_prompt_does_not_say_has_to_be_whole():
     dented = Reading("navy", "white", "down", "triangle", 0.80, 0.2, 0.0, True)
-    assert tiny_quality.judge(dented, combinations()[0], ())["shape"] is False
+    assert judge(dented, combinations()[0], ())["shape"] is False
 
 
 def test_partial_tasks_say_what_their_prompt_keeps():
@@ -217,6 +221,46 @@ def test_the_worst_twentieth_and_the_strongest_ghost_are_printed():
     made = [Reading("black", "red", "left", "circle", iou, 0.2, 0.0, True, ghost) for iou, ghost in
             [*[(0.98, 3.0)] * 95, *[(0.5, 12.0)] * 5]]  # fmt: skip
     every = [Record(Task(RUN, combinations()[0], "", LANDSCAPE, 0), reading) for reading in made]
-    said = tiny_quality.outlines(every)
+    said = quality_tables.outlines(every)
     assert "mean IoU 0.956" in said
     assert "strongest ghost 12 levels" in said
+
+
+def test_videos_with_colour_off_the_path_are_counted():
+    combination, seen = combinations()[0], Reading("black", "red", "left", "circle", 0.97, 0.2, 0.0, True)
+    every = [
+        Record(Task(RUN, combination, "", LANDSCAPE, 0), replace(seen, off_path_levels=levels))
+        for levels in (3.0, 8.0, 8.1)
+    ]
+    said = quality_tables.outlines(every)
+    assert "at most 8 levels from the background; 1 of 3 videos above 8" in said
+    assert max(map(len, said.splitlines())) <= 80
+
+
+def test_partial_summary_judges_what_was_said_and_a_whole_shape():
+    combination = combinations()[0]  # a red circle
+    whole = Reading(combination.background, "green", combination.direction, "square", 0.9, 0.2, 0.0, True)
+    said = ("direction", "background")
+    every = [
+        Record(Task(RUN, combination, "", LANDSCAPE, 0, said, "partial"), whole),
+        Record(Task(RUN, combination, "", LANDSCAPE, 1, (*said, "shape"), "partial"), whole),
+        Record(Task(RUN, combination, "", LANDSCAPE, 2, said, "partial"), replace(whole, iou=0.7)),
+    ]
+    head, row, *_ = quality_tables.summary(every).splitlines()
+    assert head.split() == ["n", "colour", "direction", "background", "shape", "whole", "said", "all", "IoU"]
+    assert row.split() == ["all", "3", "-", "100.0", "100.0", "0.0", "66.7", "33.3", "33.3", "0.83"]
+    assert max(len(head), len(row)) <= 80
+
+
+def test_what_a_partial_prompt_leaves_open_counts_in_all_alone():
+    combination = combinations()[0]
+    still = Reading(combination.background, combination.colour, None, "square", 0.9, 0.2, 0.0, True)
+    right = Record(Task(RUN, combination, "", LANDSCAPE, 0, ("colour",), "partial"), still).right
+    assert (right["said"], right["all"]) == (True, False)
+
+
+def test_colour_table_has_a_dash_for_what_was_never_said():
+    combination = combinations()[0]
+    seen = Reading(combination.background, combination.colour, combination.direction, "square", 0.9, 0.2, 0.0, True)
+    made = [Record(Task(RUN, combination, "", LANDSCAPE, 0, ("colour",), "partial"), seen)]
+    assert "100 / - (1)" in quality_tables.colour_table(made)
