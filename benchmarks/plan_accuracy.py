@@ -215,10 +215,11 @@ taken from 2271 of 3676 s on one GPU, so its first row agrees by construction; P
 On two GPUs both programs became at least twice as fast, which splitting alone does not explain."""
 LATENCY_NOTES = """\
 Times are operations at an assumed share of the GPU's peak, defined in configs/gpus.yaml: for Hopper from the
-FlashAttention-3 paper and gpu_check on an H100, for Ada and for attention with a mask of all pairs from the rows marked
-+, which therefore agree by construction. The first row's program differs from this pipeline; the second used
-FlashAttention 3, which is a tenth faster than the assumed kernel. Other sizes such as 960x544 and 512x768 follow from
-the same shares."""
+FlashAttention-3 paper and gpu_check on an H100, for Ada and for attention with a mask of all pairs from the rows
+marked +, which therefore nearly agree by construction. Rows without a mask are predicted with this pipeline's chunked
+blocks, which read and write less than those of the programs. The first row's program differs from this pipeline in
+other ways too; the second used FlashAttention 3, which is a tenth faster than the assumed kernel. Other sizes such as
+960x544 and 512x768 follow from the same shares."""
 
 
 def main() -> None:

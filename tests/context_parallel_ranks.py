@@ -1,7 +1,7 @@
 """Program that measures the difference between the results of two processes together and of one alone.
 
 Prints one line of JSON: the largest difference by case, as a share of the largest value, and the number of collective
-operations of one call.
+operations of one call by mode.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ PROFILES = {
     ),
 }
 
+_NO_COMMUNICATION = ("wait_tensor", "_wrap_tensor_autograd")
 ALONE: dict[str, torch.Tensor] = {}  # latents of one process, by profile
 DECODER: dict[str, torch.nn.Module] = {}
 
@@ -150,8 +151,9 @@ class Collectives(TorchDispatchMode):
         self.counts: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.namespace in ("c10d", "_c10d_functional"):
-            self.counts[func.__name__.partition(".")[0]] += 1
+        name = func.__name__.partition(".")[0]
+        if func.namespace in ("c10d", "_c10d_functional") and name not in _NO_COMMUNICATION:
+            self.counts[name] += 1
         return func(*args, **(kwargs or {}))
 
 
@@ -194,7 +196,7 @@ def rank_main(rank: int, port: int, folder: str) -> None:
     found |= {f"ring-{name}": apart for name, apart in denoising_cases(ring, ["plain"])}
     found |= {f"ulysses-{name}": apart for name, apart in image_cases(ulysses, Path(folder) / "ulysses")}
     found |= {f"ring-{name}": apart for name, apart in image_cases(ring, Path(folder) / "ring")}
-    calls = collectives(ulysses)
+    calls = {"ulysses": collectives(ulysses), "ring": collectives(ring)}
     if ulysses.is_leader:
         print(json.dumps({"differences": found, "collectives": calls}), flush=True)
     ulysses.leave()

@@ -30,9 +30,17 @@ def differences(measured: dict[str, dict]) -> dict[str, float]:
     return measured["differences"]
 
 
-def test_a_block_takes_two_exchanges_and_no_process_asks_for_lengths(measured: dict[str, dict]) -> None:
-    # Two blocks, each with one exchange of queries, keys and values and one of the output; the output is gathered once.
-    assert measured["collectives"] == {"alltoall_base_": 4, "allgather_": 1}
+# Of two blocks. Ulysses exchanges queries, keys and values, and the output; ring gathers keys and values together.
+# Both gather the transformer's output.
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        ("ulysses", {"alltoall_base_": 4, "allgather_": 1}),
+        ("ring", {"all_gather_into_tensor": 2, "allgather_": 1}),
+    ],
+)
+def test_no_process_asks_for_lengths(measured: dict[str, dict], mode: str, expected: dict[str, int]) -> None:
+    assert measured["collectives"][mode] == expected
 
 
 @pytest.mark.parametrize("size", SIZES)

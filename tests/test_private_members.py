@@ -36,6 +36,7 @@ OF_DIFFUSERS = (
     "diffusers.models.attention_dispatch:_AttentionBackendRegistry._is_context_parallel_available",
     "diffusers.models.attention_dispatch:attention_backend",
     "diffusers.models.attention_dispatch:dispatch_attention_fn",
+    "diffusers.models.attention_dispatch:gather_size_by_comm",
     "diffusers.models.autoencoders.autoencoder_kl_hunyuan_video:HunyuanVideoCausalConv3d",
     "diffusers.models.autoencoders.autoencoder_kl_hunyuan_video:HunyuanVideoUpsampleCausal3D",
     "diffusers.models.model_loading_utils:load_gguf_checkpoint",

@@ -6,8 +6,9 @@ if one is gone.
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,6 +17,7 @@ from diffusers import HunyuanVideoTransformer3DModel
 from diffusers.hooks import HookRegistry, apply_context_parallel
 from diffusers.hooks.first_block_cache import FBCHeadBlockHook
 from diffusers.hooks.group_offloading import _GROUP_OFFLOADING, ModuleGroup
+from diffusers.models import attention_dispatch
 from diffusers.models._modeling_parallel import ContextParallelInput, ParallelConfig
 from diffusers.models.attention_dispatch import (
     AttentionBackendName,
@@ -99,6 +101,7 @@ __all__ = [
     "has_context_parallel",
     "is_in_4_bits",
     "is_in_8_bits",
+    "known_lengths",
     "read_gguf",
     "replace_forward",
     "set_backend",
@@ -208,6 +211,21 @@ def set_backend(transformer: HunyuanVideoTransformer3DModel, backend: AttentionB
 def has_context_parallel(backend: AttentionBackendName) -> bool:
     """Whether a kernel supports context parallelism, from ``_AttentionBackendRegistry``."""
     return cast("bool", _AttentionBackendRegistry._is_context_parallel_available(backend))
+
+
+@contextlib.contextmanager
+def known_lengths(lengths: list[int]) -> Iterator[None]:
+    """Inside, ring attention uses these lengths of all ranks' parts; diffusers gathers them in every layer.
+
+    Replaces ``attention_dispatch.gather_size_by_comm``.
+    """
+    dispatch: Any = attention_dispatch
+    gather = dispatch.gather_size_by_comm
+    dispatch.gather_size_by_comm = lambda size, group: lengths
+    try:
+        yield
+    finally:
+        dispatch.gather_size_by_comm = gather
 
 
 def folder_of(transformer: HunyuanVideoTransformer3DModel) -> Path:

@@ -32,6 +32,7 @@ from ..diffusers_private import (
     apply_context_parallel,
     dispatch_attention_fn,
     has_context_parallel,
+    known_lengths,
     set_processors,
 )
 from ..process_group import ProcessGroup
@@ -181,19 +182,21 @@ class SplitAttention(JoinedProcessor):
         return project_out(attn, found[:, :image_length], found_text)
 
     def _attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        lengths = self._parts.joint
         if self._team.shared.mode == "ulysses":
-            lengths = self._parts.joint
             whole = self._kernel(*to_heads(query, key, value, lengths, self._team))
             return to_tokens(whole, query.shape[2], lengths, self._team)
         parallel = self._parallel_config
-        if query.device.type == "cpu":
-            # diffusers' CPU kernel returns no log-sum-exp; torch has one that does.
-            found: torch.Tensor = TemplatedRingAnythingAttention.apply(
-                query, key, value, None, 0.0, False, None, False, False, _attend_on_cpu, None, parallel
-            )
-            return found
-        backend = library_name(self._kernel.name)
-        found = dispatch_attention_fn(query, key, value, backend=backend, parallel_config=parallel)
+        found: torch.Tensor
+        with known_lengths(lengths):
+            if query.device.type == "cpu":
+                # diffusers' CPU kernel returns no log-sum-exp; torch has one that does.
+                found = TemplatedRingAnythingAttention.apply(
+                    query, key, value, None, 0.0, False, None, False, False, _attend_on_cpu, None, parallel
+                )
+            else:
+                backend = library_name(self._kernel.name)
+                found = dispatch_attention_fn(query, key, value, backend=backend, parallel_config=parallel)
         return found
 
 
