@@ -280,7 +280,15 @@ def fit_outline(cover: np.ndarray, shape: str, place: np.ndarray) -> tuple[float
     right, bottom = min(width, int(start[0] + reach) + 1), min(height, int(start[1] + reach) + 1)
     part = cover[top:bottom, left:right]
 
+    known: dict[bytes, float] = {}  # neighbouring steps try the same outlines again
+
     def overlap(at: np.ndarray) -> float:
+        key = at.tobytes()
+        if key not in known:
+            known[key] = overlap_of(at)
+        return known[key]
+
+    def overlap_of(at: np.ndarray) -> float:
         if at[2] < 1:
             return 0.0
         outline = coverage(shape, (at[0] - left, at[1] - top), at[2], (right - left, bottom - top))

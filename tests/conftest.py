@@ -61,6 +61,7 @@ def pytest_collection_finish() -> None:
     suite.show_slow_libraries()
     suite.let_loggers_propagate()
     gc.freeze()  # imported modules stay; garbage collections skip their million objects
+    gc.set_threshold(20_000, 20, 20)  # and are rarer: parsing a file creates a hundred thousand more
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> suite.Scheduler:

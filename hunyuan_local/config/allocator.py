@@ -10,6 +10,7 @@ import os
 import platform
 import sys
 from dataclasses import dataclass
+from functools import cache
 
 # In the order in which torch reads them; the second is the older name of the first, the third is for AMD's GPUs.
 VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
@@ -56,8 +57,12 @@ def this_allocator(*, rocm: bool = False) -> Allocator:
     return Allocator(expandable, exact)
 
 
+@cache
 def _torch_version() -> tuple[int, ...]:
-    """(major, minor) of the installed torch; that of ``EXACT_PINNED_SINCE`` if it is not installed."""
+    """(major, minor) of the installed torch; that of ``EXACT_PINNED_SINCE`` if it is not installed.
+
+    Searching for it takes milliseconds, and a plan asks for it many times.
+    """
     try:
         found = importlib.metadata.version("torch")
     except importlib.metadata.PackageNotFoundError:

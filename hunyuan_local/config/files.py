@@ -44,7 +44,7 @@ def load_model_config(name: str) -> ModelConfig:
     """
     known = model_names()
     if name in known:
-        return _read_model(configs_dir() / "models" / f"{name}.yaml")
+        return _read_preset(name)
     path = user_path("model", name)
     if path.suffix in {".yaml", ".yml"} and path.is_file():
         return _read_model(path)
@@ -60,7 +60,7 @@ def load_model_config(name: str) -> ModelConfig:
         return _at_place(_preset_for(path), path.name, resolved, None)
     if _looks_like_hub_id(name):
         same = next((known for known in presets() if known.identity == name), None)  # no added files
-        preset = same or _read_model(configs_dir() / "models" / f"{_TEXT_TO_VIDEO}.yaml")
+        preset = same or _read_preset(_TEXT_TO_VIDEO)
         return _at_place(preset, name, name, None if same is None else same.licence)
     raise ConfigError(
         f"model={name!r}: not known, and no such folder; use {', '.join(known)}, a folder in diffusers format, "
@@ -134,7 +134,7 @@ def profile_names() -> list[str]:
 
 def presets() -> list[ModelConfig]:
     """The models of ``configs/models``, sorted by name."""
-    return [_read_model(configs_dir() / "models" / f"{name}.yaml") for name in model_names()]
+    return [_read_preset(name) for name in model_names()]
 
 
 def cache_names() -> list[str]:
@@ -148,13 +148,18 @@ def _preset_for(folder: Path) -> ModelConfig:
     with contextlib.suppress(OSError, ValueError, AttributeError):
         config = json.loads((folder / "transformer" / "config.json").read_text(encoding="utf-8"))
         name = _IMAGE_TO_VIDEO.get(config.get("image_condition_type"))
-    return _read_model(configs_dir() / "models" / f"{name or _TEXT_TO_VIDEO}.yaml")
+    return _read_preset(name or _TEXT_TO_VIDEO)
 
 
 def _at_place(preset: ModelConfig, name: str, place: str, licence: Licence | None) -> ModelConfig:
     """A model known only by its folder or Hub id."""
     update = {"name": name, "title": place, "model_id": place, "revision": None, "licence": licence}
     return preset.model_copy(update=update)
+
+
+@lru_cache(maxsize=64)  # files of the package; a plan compares its model with all of them
+def _read_preset(name: str) -> ModelConfig:
+    return _read_model(configs_dir() / "models" / f"{name}.yaml")
 
 
 def _read_model(path: Path) -> ModelConfig:

@@ -6,6 +6,7 @@ Starts nothing: workers, webhooks and housekeeping are started by :mod:`.process
 from __future__ import annotations
 
 import threading
+from functools import cache
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -46,7 +47,7 @@ def create_app(config: ServerConfig, folder: DataFolder, store: JobStore, webhoo
     # The page at /docs loads its scripts from cdn.jsdelivr.net; /openapi.json needs no other host.
     app = FastAPI(
         title="hunyuan-local",
-        version=version("hunyuan-local"),
+        version=_version(),
         description=_ABOUT,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
@@ -69,6 +70,12 @@ def create_app(config: ServerConfig, folder: DataFolder, store: JobStore, webhoo
     app.add_middleware(CrossOrigin, origins=config.allow_origins)
     app.add_middleware(LeadingSlashes)
     return app
+
+
+@cache
+def _version() -> str:
+    """The version of this package; searching for it takes a millisecond."""
+    return version("hunyuan-local")
 
 
 def _limits_with_images(config: ServerConfig) -> dict[str, int]:

@@ -37,7 +37,7 @@ def shown(name: str, make: Callable[[], BenchResult]) -> Figure:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         drawn = figure(name, make())
-        drawn.canvas.draw()
+        drawn.draw_without_rendering()
     return drawn
 
 

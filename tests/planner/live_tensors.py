@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
+from diffusers.models.modeling_utils import no_init_weights
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
@@ -125,14 +126,14 @@ def rms_norm(x: torch.Tensor, *_: Any) -> torch.Tensor:
 
 def transformer(config: dict[str, Any], dtype: torch.dtype) -> HunyuanVideoTransformer3DModel:
     """The real transformer on the ``meta`` device."""
-    with torch.device("meta"):
+    with torch.device("meta"), no_init_weights():
         model = HunyuanVideoTransformer3DModel(**_arguments(config))
     return model.to(dtype).eval().requires_grad_(False)
 
 
 def autoencoder(config: dict[str, Any], dtype: torch.dtype) -> AutoencoderKLHunyuanVideo:
     """The real autoencoder on the ``meta`` device."""
-    with torch.device("meta"):
+    with torch.device("meta"), no_init_weights():
         model = AutoencoderKLHunyuanVideo(**_arguments(config))
     return model.to(dtype).eval().requires_grad_(False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -86,11 +87,14 @@ def test_the_plan_for_this_machine_counts_what_is_available(system: Path, monkey
 
 
 @pytest.fixture
-def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    allocator._torch_version.cache_clear()
     for name in allocator.VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(allocator.sys, "platform", "linux")
     monkeypatch.setattr(allocator.platform, "release", lambda: "6.8.0-generic")
+    yield
+    allocator._torch_version.cache_clear()
 
 
 @pytest.mark.parametrize(

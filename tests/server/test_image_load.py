@@ -67,7 +67,7 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
 GOOD = encoded(Image.new("RGB", (64, 48)))
 NOISE = encoded(Image.effect_noise((200, 200), 80))
 FILES = {
-    "bomb": (encoded(Image.new("1", (20_000, 20_000))), "the limit is 50,000,000"),
+    "bomb": (encoded(Image.new("1", (20_000, 20_000)), compress_level=1), "the limit is 50,000,000"),
     "truncated": (NOISE[: len(NOISE) // 2], "damaged or incomplete"),
     "animated": (
         encoded(Image.new("L", (64, 64)), "GIF", save_all=True, append_images=[Image.new("L", (64, 64), 255)]),

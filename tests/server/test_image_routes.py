@@ -26,9 +26,9 @@ TAKES = MODEL.model_copy(update={"name": "toy-i2v", "takes_image": True})
 I2V, UPLOADS, OPENAI = wavespeed.IMAGE_SUBMIT_PATH, wavespeed_image.UPLOAD_PATH, openai.SUBMIT_PATH
 
 
-def png(width: int = 64, height: int = 48, **options: Any) -> bytes:
+def png(width: int = 64, height: int = 48, mode: str = "RGB", **options: Any) -> bytes:
     content = io.BytesIO()
-    Image.new("RGB", (width, height), "navy").save(content, "PNG", **options)
+    Image.new(mode, (width, height), "navy").save(content, "PNG", **options)
     return content.getvalue()
 
 
@@ -115,7 +115,7 @@ def test_a_list_has_the_jobs_of_one_model(client: TestClient, stage: Stage) -> N
 
 
 POISON = {
-    "bomb": (lambda: png(8000, 8000, compress_level=9), "the limit is 50,000,000"),
+    "bomb": (lambda: png(8000, 8000, mode="1"), "the limit is 50,000,000"),
     "truncated": (lambda: png(640, 480, compress_level=0)[:5000], "damaged or incomplete"),
     "svg": (lambda: b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is not that of an image"),
     "eps": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 50 50\n", "is not that of an image"),
