@@ -9,7 +9,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,15 +77,18 @@ class FillsTheDisk:
     def __getattr__(self, name: str) -> object:
         return getattr(self._backend, name)
 
+    def meddle(self) -> None:
+        fill(self._root)
+
     def start(self, request: GenerationRequest, context: GenerationContext) -> PendingVideo:
         reported = context.on_progress
 
-        def meddle(progress: Progress) -> None:
+        def watch(progress: Progress) -> None:
             reported(progress)
             if progress.stage == "decode" and progress.step == 0:
-                fill(self._root)
+                self.meddle()
 
-        context.on_progress = meddle
+        context.on_progress = watch
         return self._backend.start(request, context)
 
 
@@ -128,6 +134,71 @@ class EndsAfterOne:
         return pending
 
 
+def mount_read_only(file: Path) -> None:
+    """Make a file read-only for whoever opens it from now on, also for root."""
+    subprocess.run(["mount", "--bind", str(file), str(file)], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", str(file)], check=True)
+
+
+def protect(root: Path) -> dict[str, Any]:
+    """Submissions while the job store is read-only, and afterwards from the same thread."""
+    folder = DataFolder(root)
+    store = folder.store()
+    app = create_app(ServerConfig(model=load_model_config("tiny"), insecure=True, min_free_bytes=0), folder, store)
+    client = TestClient(app, raise_server_exceptions=False)
+    before = client.post("/v1/videos", json=REQUEST).json()["id"]
+    mount_read_only(root / "jobs.sqlite3")
+    refused = client.post("/v1/videos", json=REQUEST)
+    read = client.get(f"/v1/videos/{before}")
+    with ThreadPoolExecutor(1) as thread:  # whose connection is opened while the file is read-only
+        error = thread.submit(store.enqueue, GenerationRequest(**REQUEST), "m").exception()
+        subprocess.run(["umount", "--lazy", str(root / "jobs.sqlite3")], check=True)
+        thread.submit(store.enqueue, GenerationRequest(**REQUEST), "m").result()
+        thread.submit(store.close).result()
+    after = client.post("/v1/videos", json=REQUEST)
+    codes = {"refused": refused.status_code, "read": read.status_code, "after": after.status_code}
+    return codes | {"error": str(error), "jobs": len(store.find())}
+
+
+class ProtectsTheStore(FillsTheDisk):
+    """The local backend, which makes the job store read-only before the first latents are decoded."""
+
+    def meddle(self) -> None:
+        mount_read_only(self._root / "jobs.sqlite3")
+
+
+def finish(root: Path) -> dict[str, Any]:
+    """A job store that becomes read-only during a video, and the next worker when it is writable again."""
+    from hunyuan_local.backends.local.backend import LocalBackend
+    from hunyuan_local.jobs.worker import Worker
+    from hunyuan_local.jobs.worker_config import WorkerConfig
+
+    folder = DataFolder(root)
+    store = folder.store()
+    backend = LocalBackend("tiny", "cpu")
+    filled = backend.config.fill(GenerationRequest(**REQUEST))  # as the server stores it
+    job = store.enqueue(filled, backend.config.identity)
+    stopped = ""
+    try:
+        Worker(folder, store, ProtectsTheStore(backend, root), WorkerConfig(name="first", pause_s=0.1)).run()
+    except StoreError as error:
+        stopped = str(error)
+    kept = folder.video(job).read_bytes()
+    subprocess.run(["umount", "--lazy", str(root / "jobs.sqlite3")], check=True)
+    store.expire("first")
+    second = Worker(folder, store, backend, WorkerConfig(name="second"))
+
+    def end_after_it() -> None:
+        while not store.get(job.job_id).is_finished:
+            time.sleep(0.05)
+        second.stop()
+
+    threading.Thread(target=end_after_it, daemon=True).start()
+    second.run()
+    done = store.get(job.job_id)
+    return {"stopped": stopped, "status": done.status, "same": folder.video(done).read_bytes() == kept}
+
+
 def read_only(root: Path) -> dict[str, Any]:
     """``serve`` on a folder that cannot be written."""
     subprocess.run(["mount", "-o", "remount,ro", str(root)], check=True)
@@ -137,4 +208,5 @@ def read_only(root: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps({"submit": submit, "write": write, "read_only": read_only}[sys.argv[2]](Path(sys.argv[1]))))
+    scenarios = {"submit": submit, "write": write, "protect": protect, "finish": finish, "read_only": read_only}
+    print(json.dumps(scenarios[sys.argv[2]](Path(sys.argv[1]))))

@@ -134,6 +134,16 @@ def test_seeds_beyond_are_refused(seed: int) -> None:
     assert f"seed={seed}" in refusal(seed=seed)
 
 
+@pytest.mark.parametrize("seed", [-2, 10000000000, 2**64])
+def test_a_refused_seed_is_answered_with_those_of_the_dialect(seed: int) -> None:
+    assert "novita supports -1 (a random seed) and 0 to 9999999999" in refusal(seed=seed)
+
+
+@pytest.mark.parametrize("frames", [-3, 9001])
+def test_frames_that_no_model_has_are_answered_with_the_range_of_the_dialect(frames: int) -> None:
+    assert refusal(frames=frames) == f"frames={frames}: novita supports 85 to 129"
+
+
 @pytest.mark.parametrize("steps", [2, 30])
 def test_both_ends_of_the_steps_are_taken(steps: int) -> None:
     assert received(steps=steps).num_inference_steps == steps

@@ -144,6 +144,10 @@ def test_seeds_beyond_are_refused(seed: int) -> None:
     assert f"seed={seed}" in refusal(seed=seed)
 
 
+def test_a_refused_seed_is_answered_with_those_of_the_dialect() -> None:
+    assert "openai supports -1 (a random seed) and 0 to 2^64-1" in refusal(seed=-2)
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

@@ -112,6 +112,21 @@ def test_seeds_beyond_are_refused(seed: int) -> None:
     assert f"seed={seed}" in refusal(seed=seed)
 
 
+@pytest.mark.parametrize("seed", [-2, 2147483648, 2**64])
+def test_a_refused_seed_is_answered_with_those_of_the_dialect(seed: int) -> None:
+    assert "wavespeed supports -1 (a random seed) and 0 to 2147483647" in refusal(seed=seed)
+
+
+def test_a_relaxed_server_names_the_seeds_of_the_local_model() -> None:
+    with pytest.raises(InvalidRequestError, match=r"seed=-2: .*-1 \(a random seed\) and 0 to 2\^64-1"):
+        wavespeed.request_from_wire({"prompt": "a cat", "seed": -2}, relaxed=True)
+
+
+@pytest.mark.parametrize("steps", [0, 101])
+def test_steps_that_no_model_has_are_answered_with_the_range_of_the_dialect(steps: int) -> None:
+    assert refusal(num_inference_steps=steps) == f"num_inference_steps={steps}: wavespeed supports 2 to 30"
+
+
 @pytest.mark.parametrize("steps", [2, 30])
 def test_both_ends_of_the_steps_are_taken(steps: int) -> None:
     assert received(num_inference_steps=steps).num_inference_steps == steps

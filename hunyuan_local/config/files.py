@@ -29,8 +29,8 @@ _IMAGE_TO_VIDEO = {"token_replace": "hunyuan-video-i2v", "latent_concat": "hunyu
 def load_model_config(name: str) -> ModelConfig:
     """Load the config ``name``; for a folder or a Hub id, the 13 B preset with those weights.
 
-    For a folder, the preset is that of its architecture. For the Hub id of a preset, it is that preset; any other Hub
-    id is taken for text to video.
+    For a folder, the preset is that of its architecture. For the Hub id of a preset, it is that preset. For any other
+    Hub id it is text to video, until :func:`for_checkpoint` knows better.
 
     The licence of a folder or of an unknown repository is not determined here, but in
     ``hunyuan_local.weights.licence.licence_of``.
@@ -66,6 +66,23 @@ def load_model_config(name: str) -> ModelConfig:
         f"model={name!r}: not known, and no such folder; use {', '.join(known)}, a folder in diffusers format, "
         "or a Hub id (owner/name)"
     )
+
+
+def for_checkpoint(config: ModelConfig, folder: Path) -> ModelConfig:
+    """The model with the preset of its checkpoint's architecture, if only its Hub id is known.
+
+    Args:
+        folder: has at least the config of the checkpoint's transformer.
+    """
+    if config.is_described or config.folder is not None or is_of_preset(config):
+        return config
+    kept = ("name", "title", "model_id", "revision", "licence", "lora")
+    return _preset_for(folder).model_copy(update={name: getattr(config, name) for name in kept})
+
+
+def is_of_preset(config: ModelConfig) -> bool:
+    """Whether a model's repository is that of a preset."""
+    return any(preset.model_id == config.model_id for preset in presets())
 
 
 def load_profile(name: str) -> RuntimeProfile:

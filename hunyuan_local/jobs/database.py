@@ -20,6 +20,20 @@ from .migrations import migrate
 # leaves the sync to a later checkpoint or FULL commit: https://www.sqlite.org/pragma.html#pragma_synchronous
 _SAFE, _FAST = "PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL"
 
+_PRIMARY_CODE = 0xFF  # the rest of an error code says where the error occurred
+_NOT_WRITABLE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
+_REMEDIES = {
+    **dict.fromkeys(
+        _NOT_WRITABLE, "no job was lost: make the file and its folder writable for this user, and check the disk"
+    ),
+    sqlite3.SQLITE_FULL: "no job was lost: free some space on the disk",
+    sqlite3.SQLITE_BUSY: "no job was lost: another process holds its lock; end that process",
+}
+_DAMAGED = (
+    "nothing was overwritten: restore the file from a backup, or move it away to start with an empty store; check the "
+    "disk"
+)
+
 
 class Database:
     """One connection per thread to a SQLite file, migrated to the latest schema.
@@ -93,9 +107,11 @@ class Database:
         try:
             yield self._connection()
         except sqlite3.DatabaseError as error:
+            code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE
+            if code in _NOT_WRITABLE:
+                self.close()  # a connection that was opened read-only stays so when the file is writable again
             raise StoreError(
-                f"the job store {self.path} cannot be used: {error}; nothing was overwritten: restore the file from a "
-                "backup, or move it away to start with an empty store; check the disk"
+                f"the job store {self.path} cannot be used: {error}; {_REMEDIES.get(code, _DAMAGED)}"
             ) from error
 
     def _connection(self) -> sqlite3.Connection:

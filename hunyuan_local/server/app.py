@@ -11,6 +11,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
+from ..capabilities import image_rule, limits_of
 from ..images import MAX_BYTES
 from ..jobs.folder import DataFolder
 from ..jobs.store import JobStore
@@ -26,6 +27,7 @@ from .routes import novita, openai, plain, wavespeed
 from .service import VideoService
 from .signed_links import UPLOAD_PATH
 
+_WITH_IMAGE = (wavespeed_wire.IMAGE_SUBMIT_PATH, openai_wire.SUBMIT_PATH)  # submissions that may contain an image
 _ABOUT = (
     "Text-to-video on your own machine, in the formats of WaveSpeed, Novita and OpenAI. "
     "A job has the same id in all of them. Every GET route also answers HEAD."
@@ -62,7 +64,12 @@ def create_app(config: ServerConfig, folder: DataFolder, store: JobStore, webhoo
     error_answers.install(app)
     documentation.install(app, config)
     # The middleware added last runs first.
-    app.add_middleware(BodyLimit, limit=config.max_body_bytes, larger=_limits_with_images(config))
+    app.add_middleware(
+        BodyLimit,
+        limit=config.max_body_bytes,
+        larger=_limits_with_images(config) if config.takes_images else {},
+        reason=lambda path: _why_no_image(config, path),
+    )
     hosts = None if config.insecure else local_hosts(config.public_url)
     app.add_middleware(Auth, keys=config.api_keys, hosts=hosts, origins=config.allow_origins)
     app.add_middleware(HeadOfGet)
@@ -80,12 +87,17 @@ def _version() -> str:
 
 def _limits_with_images(config: ServerConfig) -> dict[str, int]:
     """The limits in bytes of bodies that may contain an image, by the start of their path."""
-    if not config.takes_images:
-        return {}
     in_base64 = config.max_body_bytes + 4 * -(-MAX_BYTES // 3)
     return {
         UPLOAD_PATH.partition("{")[0]: MAX_BYTES,
         PAGE_UPLOAD_PATH: MAX_BYTES,
-        wavespeed_wire.IMAGE_SUBMIT_PATH: in_base64,
-        openai_wire.SUBMIT_PATH: in_base64,
+        **dict.fromkeys(_WITH_IMAGE, in_base64),
     }
+
+
+def _why_no_image(config: ServerConfig, path: str) -> str:
+    """For a body that is too large: why it may not contain an image, at a path where other servers accept one."""
+    if config.takes_images or not path.startswith(_WITH_IMAGE):
+        return ""
+    rule = image_rule(config.model.name, limits_of(config.model), has_image=True)
+    return f"only images need more, and {rule}"

@@ -90,10 +90,10 @@ class UploadRefusedError(HunyuanLocalError):
 
 
 class BodyTooLargeError(HunyuanLocalError):
-    """The body exceeds the server's limit."""
+    """The body exceeds the server's limit; ``reason`` explains the limit if that is needed."""
 
-    def __init__(self, limit: int):
-        super().__init__(f"the body is larger than the limit of {limit} bytes")
+    def __init__(self, limit: int, reason: str = ""):
+        super().__init__(f"the body is larger than the limit of {limit} bytes{f'; {reason}' if reason else ''}")
 
 
 class DiskFullError(HunyuanLocalError):

@@ -6,7 +6,7 @@ Plain ASGI without buffering, so files stream through unchanged.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
@@ -88,10 +88,17 @@ class BodyLimit:
     Args:
         limit: limit in bytes.
         larger: other limits by the start of the path.
+        reason: returns why a path has no larger limit, to add to the refusal; empty if there is nothing to add.
     """
 
-    def __init__(self, app: ASGIApp, limit: int, larger: Mapping[str, int] | None = None):
-        self._app, self._limit, self._larger = app, limit, larger or {}
+    def __init__(
+        self,
+        app: ASGIApp,
+        limit: int,
+        larger: Mapping[str, int] | None = None,
+        reason: Callable[[str], str] = lambda path: "",
+    ):
+        self._app, self._limit, self._larger, self._reason = app, limit, larger or {}, reason
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -100,7 +107,7 @@ class BodyLimit:
         limit = next((size for start, size in self._larger.items() if scope["path"].startswith(start)), self._limit)
         announced = dict(scope["headers"]).get(b"content-length", b"")
         if announced.isdigit() and int(announced[:20]) > limit:
-            fault = Fault("too_large", str(BodyTooLargeError(limit)))
+            fault = Fault("too_large", str(BodyTooLargeError(limit, self._reason(scope["path"]))))
             await refusal(scope["path"], fault)(scope, receive, send)
             return
         received = 0
@@ -110,7 +117,8 @@ class BodyLimit:
             message = await receive()
             received += len(message.get("body", b""))
             if received > limit:
-                raise BodyTooLargeError(limit)  # raised while the route reads, so it is handled as its error
+                # Raised while the route reads, so it is handled as the route's error.
+                raise BodyTooLargeError(limit, self._reason(scope["path"]))
             return message
 
         await self._app(scope, measured, send)

@@ -12,12 +12,12 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-from ..config import Licence, ModelConfig, presets
+from ..config import Licence, ModelConfig, for_checkpoint, is_of_preset
 from ..config.places import offline_by
-from ..errors import ModelLoadError, UnknownModelError
+from ..errors import ConfigError, ModelLoadError, UnknownModelError
 from .cache import find, find_here, find_part, name_commit, snapshots
 from .download import Download, Transfer, fetch_configs, free_bytes
-from .files import has_configs, missing_files, problem_of
+from .files import PIPELINE_CLASSES, has_configs, missing_files, pipeline_class, problem_of
 from .hub import Hub, list_files, translated
 from .hub_private import default_revision
 from .licence import check_accepted, download_command, licence_of
@@ -57,13 +57,35 @@ def check_obtainable(config: ModelConfig) -> Path | None:
 
 
 def check_known(config: ModelConfig) -> None:
-    """Check that a model exists, locally or on the Hub, before anything is planned for it.
+    """Check that a model exists, locally or on the Hub, before anything is planned for it or downloaded.
 
     Raises:
+        ConfigError: its config file says text to video and its checkpoint is image to video, or the reverse.
         ConfigError, ModelLoadError: as :func:`check_obtainable`, but without checking the licence.
     """
-    if _find_whole(config) is None:
-        known_configs(config)
+    folder = _find_whole(config) or known_configs(config)
+    found = None if folder is None else pipeline_class(folder)
+    if found is None or PIPELINE_CLASSES.get(found) in (None, config.takes_image):
+        return
+    needed = "true" if PIPELINE_CLASSES[found] else "false"
+    raise ConfigError(
+        f"takes_image={config.takes_image}: the checkpoint {config.model_id} of model={config.name!r} is a {found}; "
+        f"set takes_image: {needed} in the model's YAML file, or name another model_id"
+    )
+
+
+def with_own_preset(config: ModelConfig) -> ModelConfig:
+    """The model with the preset of its checkpoint's architecture, if only its Hub id is known; otherwise unchanged.
+
+    Downloads a few kilobytes from the Hub if nothing of the model is local.
+
+    Raises:
+        ConfigError, ModelLoadError: as :func:`known_configs`.
+    """
+    if config.is_described or config.folder is not None:
+        return config
+    folder = known_configs(config)
+    return config if folder is None else for_checkpoint(config, folder)
 
 
 def _find_whole(config: ModelConfig) -> Path | None:
@@ -93,7 +115,7 @@ def known_configs(config: ModelConfig, hub: Hub | None = None) -> Path | None:
     folder = find_part(config, hub)
     if folder is not None and has_configs(folder):
         return folder
-    if any(preset.model_id == config.model_id for preset in presets()):
+    if is_of_preset(config):
         return None
     if (variable := offline_by()) is not None:
         raise _not_here(config, f"{variable} is set", hub)

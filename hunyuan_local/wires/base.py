@@ -17,7 +17,7 @@ The models of these bodies are in the dialect's ``..._models`` module; ``Submiss
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
@@ -28,7 +28,7 @@ from ..capabilities import Capabilities, settle
 from ..errors import FieldProblem, InvalidAnswerError, InvalidRequestError, Loss
 from ..field_checks import field_problems
 from ..images import InputImage
-from ..schema import TEMPORAL_COMPRESSION, GenerationRequest, JobStatus
+from ..schema import MAX_SEED, TEMPORAL_COMPRESSION, GenerationRequest, JobStatus, field_limits
 from .sent_image import SentImage
 from .wording import Said, in_its_words
 
@@ -237,6 +237,22 @@ def frames_in(seconds: float, fps: float) -> int:
     return 1 + TEMPORAL_COMPRESSION * round(max(0, seconds * fps - 1) / TEMPORAL_COMPRESSION)
 
 
+def _outside(target: str, limits: Capabilities, relaxed: bool, fields: Mapping[str, Any]) -> Iterator[FieldProblem]:
+    """Numbers outside of what a body may contain, which is not what a request may: a body has -1 for a random seed."""
+    seed = fields.get("seed")
+    highest = MAX_SEED if relaxed else limits.seeds[1]
+    if seed is not None and not 0 <= seed <= highest:
+        last = "2^64-1" if highest == MAX_SEED else highest
+        yield FieldProblem("seed", seed, f"{target} supports -1 (a random seed) and 0 to {last}")
+    for name, span in (("num_inference_steps", limits.steps), ("num_frames", limits.frames)):
+        value, own = fields.get(name), field_limits(name)
+        if relaxed or value is None or own is None or span in (None, (own.low, own.high)) or name not in limits.fields:
+            continue
+        low, high = span
+        if not low <= value <= high:
+            yield FieldProblem(name, value, f"{target} supports {low} to {high}")
+
+
 def make_request(
     target: str, limits: Capabilities, said: Mapping[str, Said], relaxed: bool, **fields: Any
 ) -> GenerationRequest:
@@ -255,6 +271,9 @@ def make_request(
         made = " and ".join(f"{width}x{height}" for width, height in limits.sizes)
         problems.append(FieldProblem("size", f"{sides[0]}x{sides[1]}", f"{target} supports {made}"))
         fields |= dict(zip(("width", "height"), limits.sizes[0], strict=True))
+    for problem in _outside(target, limits, relaxed, fields):
+        problems.append(problem)
+        fields[problem.field] = None
     try:
         request = GenerationRequest(**fields)
         request = request if relaxed else settle(request, target, limits).request

@@ -16,7 +16,14 @@ from hunyuan_local.backends.hosted.novita import NovitaBackend
 from hunyuan_local.backends.hosted.open_tasks import OpenTasks, fingerprint
 from hunyuan_local.backends.hosted.wavespeed import WaveSpeedBackend
 from hunyuan_local.backends.registry import get_backend
-from hunyuan_local.errors import InvalidAnswerError, RequestLossError, RequestRefusedError
+from hunyuan_local.errors import (
+    HostedError,
+    InvalidAnswerError,
+    RateLimitError,
+    RequestLossError,
+    RequestRefusedError,
+    UnreachableError,
+)
 from hunyuan_local.provenance import read_provenance
 from hunyuan_local.schema import GenerationRequest
 
@@ -63,10 +70,25 @@ def test_a_refused_upload_submits_nothing_and_is_not_remembered(
     context: GenerationContext,
     request_: GenerationRequest,
 ) -> None:
-    standin.refuses_uploads = True
+    standin.upload_status = 403
     with pytest.raises(RequestRefusedError, match=r"^the image was not uploaded: .* HTTP 403: .*nothing was submitted"):
         wavespeed.generate(request_, context)
     assert (standin.submissions, open_tasks.jobs()) == ([], [])
+
+
+@pytest.mark.parametrize(("status", "kind"), [(429, RateLimitError), (500, UnreachableError), (503, UnreachableError)])
+def test_a_storage_that_is_busy_is_not_a_refusal(
+    status: int,
+    kind: type[HostedError],
+    wavespeed: WaveSpeedBackend,
+    standin: StandIn,
+    context: GenerationContext,
+    request_: GenerationRequest,
+) -> None:
+    standin.upload_status = status
+    with pytest.raises(kind, match=rf"HTTP {status}: not now; .*try again later; nothing was submitted") as caught:
+        wavespeed.generate(request_, context)
+    assert (getattr(caught.value, "retry_after_s", 7), standin.submissions) == (7, [])
 
 
 @pytest.mark.usefixtures("starts_process")

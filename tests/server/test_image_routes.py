@@ -263,3 +263,26 @@ def test_bodies_may_be_large_only_where_an_image_is_expected(client: TestClient)
     assert client.post(I2V, json=large).status_code == 400
     assert client.post(wavespeed.SUBMIT_PATH, json=large).status_code == 413
     assert client.post("/v3/async/hunyuan-video-fast", json=large).status_code == 413
+
+
+@pytest.mark.parametrize("path", [I2V, OPENAI])
+def test_a_large_body_is_refused_with_the_reason_where_no_model_takes_an_image(
+    make_client: Callable[..., TestClient], path: str
+) -> None:
+    answer = make_client().post(path, json={"prompt": "a cat", "image": "A" * 2_000_000})
+    assert answer.status_code == 413
+    wanted = ("limit of 1048576 bytes", "makes videos from text alone", "hunyuan-video-i2v")
+    assert [words for words in wanted if words not in answer.text] == []
+
+
+def test_a_large_body_without_an_announced_length_is_refused_with_the_same_reason(
+    make_client: Callable[..., TestClient],
+) -> None:
+    pieces = (b" " * 2**19 for _ in range(3))
+    answer = make_client().post(I2V, content=pieces, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, "makes videos from text alone" in answer.text) == (413, True)
+
+
+def test_where_no_server_takes_an_image_the_limit_alone_is_named(make_client: Callable[..., TestClient]) -> None:
+    answer = make_client().post(wavespeed.SUBMIT_PATH, content=b" " * 2**21)
+    assert (answer.status_code, answer.json()["message"]) == (413, "the body is larger than the limit of 1048576 bytes")

@@ -73,3 +73,33 @@ def test_only_the_decoding_is_repeated(written: dict[str, Any]) -> None:
 def test_a_read_only_folder_is_refused_at_the_start(tmp_path: Path) -> None:
     done = run(tmp_path, "read_only")
     assert (done["code"], "data_dir=" in done["said"], "Traceback" in done["said"]) == (2, True, False)
+
+
+@pytest.fixture(scope="module")
+def protected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return run(tmp_path_factory.mktemp("disk"), "protect")
+
+
+def test_with_a_read_only_store_submissions_are_refused_and_jobs_shown(protected: dict[str, Any]) -> None:
+    assert (protected["refused"], protected["read"]) == (503, 200)
+
+
+def test_the_error_says_that_the_file_must_be_writable(protected: dict[str, Any]) -> None:
+    assert "no job was lost: make the file and its folder writable" in protected["error"]
+
+
+def test_a_thread_that_met_a_read_only_store_writes_again_when_it_is_writable(protected: dict[str, Any]) -> None:
+    assert (protected["after"], protected["jobs"]) == (200, 3)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return run(tmp_path_factory.mktemp("disk"), "finish")
+
+
+def test_a_worker_whose_store_becomes_read_only_says_so_and_ends(finished: dict[str, Any]) -> None:
+    assert "make the file and its folder writable" in finished["stopped"]
+
+
+def test_its_video_is_kept_and_recorded_by_the_next_one(finished: dict[str, Any]) -> None:
+    assert (finished["status"], finished["same"]) == ("succeeded", True)

@@ -57,7 +57,7 @@ class StandIn:
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.deleted: list[str] = []
         self.uploads: dict[str, bytes] = {}
-        self.refuses_uploads = False
+        self.upload_status = 200  # of the storage; an error stores nothing
         self._video = video
         self._polls_until_done = polls_until_done
         self._task_s = task_s
@@ -241,7 +241,9 @@ class StandIn:
         return JSONResponse(self._wavespeed.ticket(f"{self.url}/storage/{secrets.token_urlsafe(24)}"))
 
     async def _store(self, request: Request) -> Response:
-        if self.refuses_uploads or request.headers.get("x-upload") != "yes" or "authorization" in request.headers:
+        if self.upload_status != 200:
+            return PlainTextResponse("not now", self.upload_status, {"Retry-After": "7"})
+        if request.headers.get("x-upload") != "yes" or "authorization" in request.headers:
             return PlainTextResponse("the signature does not match", 403)
         self.uploads[f"{self.url}{request.url.path}?download"] = await request.body()
         return Response(status_code=200)

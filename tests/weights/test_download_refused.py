@@ -245,6 +245,65 @@ def test_a_revision_that_leads_out_of_the_repository_is_none(cached: Path) -> No
     assert find_any(bare("someone/tiny").with_revision("../..")) is None
 
 
+# What only a Hub id describes
+
+
+def as_image_to_video(hub: LocalHub, kind: str = "token_replace") -> None:
+    """Turn the configs of ``someone/tiny`` into those of an image-to-video model."""
+    changes = {
+        "model_index.json": {"_class_name": "HunyuanVideoImageToVideoPipeline"},
+        "transformer/config.json": {"image_condition_type": kind},
+    }
+    for name, fields in changes.items():
+        hub.files[name] = json.dumps(json.loads(hub.files[name]) | fields).encode()
+
+
+@pytest.mark.parametrize(
+    ("kind", "preset"), [("token_replace", "hunyuan-video-i2v"), ("latent_concat", "hunyuan-video-i2v-33ch")]
+)
+def test_a_hub_id_of_image_to_video_is_known_as_such_before_its_weights_are_here(
+    kind: str, preset: str, hub_of_the_environment: LocalHub
+) -> None:
+    as_image_to_video(hub_of_the_environment, kind)
+    backend, known = LocalBackend("someone/tiny", "cpu"), load_model_config(preset)
+    assert (backend.capabilities.takes_image, backend.config.defaults) == (True, known.defaults)
+    assert (backend.config.model_id, backend.config.name) == ("someone/tiny", "someone/tiny")
+    assert hub_of_the_environment.asked_for(LARGEST) == []
+
+
+def test_the_cache_answers_for_the_hub(
+    hub_of_the_environment: LocalHub, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_image_to_video(hub_of_the_environment)
+    known_configs(bare("someone/tiny"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    before = len(hub_of_the_environment.calls)
+    assert LocalBackend("someone/tiny", "cpu").config.takes_image
+    assert len(hub_of_the_environment.calls) == before
+
+
+def test_a_hub_id_of_text_to_video_stays_one(hub_of_the_environment: LocalHub) -> None:
+    config = LocalBackend("someone/tiny", "cpu").config
+    assert (config.takes_image, config.defaults) == (False, load_model_config("hunyuan-video").defaults)
+
+
+def test_a_hub_id_of_which_nothing_is_known_is_not_guessed_about(
+    hub_of_the_environment: LocalHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UnknownModelError, match=r"'someone/tiny-i2v'.*HF_HUB_OFFLINE is set"):
+        LocalBackend("someone/tiny-i2v", "cpu")
+
+
+def test_a_config_file_of_the_other_task_is_refused_before_the_weights_are_fetched(
+    hub_of_the_environment: LocalHub,
+) -> None:
+    as_image_to_video(hub_of_the_environment)
+    with pytest.raises(ConfigError, match=r"takes_image=False: .*ImageToVideoPipeline; set takes_image: true"):
+        LocalBackend(TINY, "cpu").generate(GenerationRequest(prompt="x"))
+    assert hub_of_the_environment.asked_for(LARGEST) == []
+
+
 # Loading
 
 

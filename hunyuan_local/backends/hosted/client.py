@@ -133,7 +133,8 @@ class ServiceClient:
         """Send a file to an address that the service has given. The key is not sent.
 
         Raises:
-            HostedError: the address does not work, or refuses the file.
+            RateLimitError, UnreachableError: the address does not work, or not now.
+            RequestRefusedError: the address refuses the file.
         """
         try:
             answer = self._client.put(url, headers=headers, content=content)
@@ -141,7 +142,12 @@ class ServiceClient:
             raise UnreachableError(f"{_place(url)} cannot be reached: {_say(error)}{advice(url, error)}") from error
         if not answer.is_success:
             said = self.scrub(answer.text) or "no reason given"
-            raise RequestRefusedError(f"{_place(url)} answered HTTP {answer.status_code}: {said}")
+            said = f"{_place(url)} answered HTTP {answer.status_code}: {said}"
+            if answer.status_code == 429:
+                raise RateLimitError(f"{said}; try again later", _wait(answer))
+            if answer.status_code >= 500:
+                raise UnreachableError(f"{said}; the storage has a problem; try again later")
+            raise RequestRefusedError(said)
 
     def get(self, path: str, params: dict[str, str] | None = None) -> object:
         """Send one GET and return the JSON answer.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...errors import HostedError, InvalidAnswerError, SubmissionLostError, UnreachableError
+from ...errors import HostedError, InvalidAnswerError, RateLimitError, SubmissionLostError, UnreachableError
 from ...images import InputImage
 from ...wires import wavespeed_image
 from .client import ServiceClient
@@ -25,6 +25,8 @@ def upload_image(service: ServiceClient, image: InputImage) -> str:
         service.put(url, headers, content)
     except (SubmissionLostError, InvalidAnswerError) as error:
         raise UnreachableError(f"{_PROBLEM}: {error}; nothing was submitted; try again later") from error
+    except RateLimitError as error:
+        raise RateLimitError(f"{_PROBLEM}: {error}; nothing was submitted", error.retry_after_s) from error
     except HostedError as error:
         raise type(error)(f"{_PROBLEM}: {error}; nothing was submitted") from error
     return address

@@ -48,6 +48,8 @@ class LocalBackend:
 
     Raises:
         ConfigError: unknown model, profile or cache, or a revision given for a local folder.
+        ModelLoadError: a Hub id without a preset, of which nothing is here and the Hub cannot be asked: its
+            architecture determines the defaults, and whether requests need an image.
     """
 
     name = "local"
@@ -68,6 +70,10 @@ class LocalBackend:
         config = model if isinstance(model, ModelConfig) else load_model_config(model)
         if revision is not None:
             config = config.with_revision(revision)
+        if not config.is_described:
+            from ...weights.source import with_own_preset  # imports the Hub client, which is slow
+
+            config = with_own_preset(config)
         self.config = config.model_copy(update={"lora": (*config.lora, *lora)})
         self.cache = None if cache is None else load_cache(cache)
         self.profile = profile if isinstance(profile, RuntimeProfile) else named_profile(profile)

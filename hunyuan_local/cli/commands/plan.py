@@ -101,4 +101,9 @@ def _machine(gpu: str | None, gpu_memory: str | None, host_memory: str | None) -
 
 def _model(name: str | None, revision: str | None, machine: Machine) -> ModelConfig:
     config = load_model_config(name or ("hunyuan-video" if machine.device == "cuda" else "tiny"))
-    return config if revision is None else config.with_revision(revision)
+    config = config if revision is None else config.with_revision(revision)
+    if config.is_described:
+        return config
+    from ...weights.source import with_own_preset  # imports the Hub client, which is slow
+
+    return with_own_preset(config)
