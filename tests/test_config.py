@@ -127,9 +127,7 @@ def test_the_home_of_a_user_who_does_not_exist_is_named() -> None:
         load_model_config("~nobody-of-that-name/m")
 
 
-@pytest.mark.parametrize(
-    "name", [each.name for each in presets() if each.identity == each.model_id != "assets/tiny"]
-)
+@pytest.mark.parametrize("name", [each.name for each in presets() if each.identity == each.model_id != "assets/tiny"])
 def test_the_hub_id_of_a_preset_takes_its_settings(name: str) -> None:
     preset = load_model_config(name)
     found = load_model_config(preset.model_id)

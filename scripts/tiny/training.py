@@ -119,10 +119,10 @@ def train(
         stages: what is trained; what the others would make is that of ``start``.
 
     Raises:
-        ValueError: stages are left out, and there is no ``start``.
+        ValueError: ``stages`` lacks one that only ``start`` could replace.
     """
     if start is None and not {"autoencoder", "text"} <= set(stages):
-        raise ValueError("the stages autoencoder and text can be left out only with a checkpoint to start from")
+        raise ValueError("the stages autoencoder and text are needed without a checkpoint to start from")
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     vae = train_autoencoder(work_dir, seed, plan, start, "autoencoder" in stages)
