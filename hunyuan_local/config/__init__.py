@@ -6,8 +6,6 @@ precision they run. This package neither imports torch nor reads weights.
 
 from .files import (
     cache_names,
-    for_checkpoint,
-    is_of_preset,
     load_answer_phrases,
     load_cache,
     load_model_config,
@@ -62,8 +60,6 @@ __all__ = [
     "cache_dir",
     "cache_names",
     "configs_dir",
-    "for_checkpoint",
-    "is_of_preset",
     "is_offline",
     "load_answer_phrases",
     "load_cache",

@@ -30,7 +30,7 @@ def load_model_config(name: str) -> ModelConfig:
     """Load the config ``name``; for a folder or a Hub id, the 13 B preset with those weights.
 
     For a folder, the preset is that of its architecture. For the Hub id of a preset, it is that preset. For any other
-    Hub id it is text to video, until :func:`for_checkpoint` knows better.
+    Hub id it is text to video, until ``hunyuan_local.weights.source.with_own_preset`` reads its configs.
 
     The licence of a folder or of an unknown repository is not determined here, but in
     ``hunyuan_local.weights.licence.licence_of``.

@@ -12,7 +12,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-from ..config import Licence, ModelConfig, for_checkpoint, is_of_preset
+from ..config import Licence, ModelConfig
+from ..config.files import for_checkpoint, is_of_preset
 from ..config.places import offline_by
 from ..errors import ConfigError, ModelLoadError, UnknownModelError
 from .cache import find, find_here, find_part, name_commit, snapshots
