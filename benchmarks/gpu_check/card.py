@@ -2,47 +2,37 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
 import subprocess
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
 from hunyuan_local.bench.results.machine_card import hardware_card
 
-from .timing import median_seconds, seconds_of
+from .task import Record
+from .timing import dtype_on, median_seconds, seconds_of
 
 _ROUNDS = 3
 _CLOCKS = "clocks.sm,clocks.mem,power.draw,temperature.gpu,clocks_event_reasons.active"
 
 
-def describe(task: dict[str, Any], record: dict[str, Any], save: Callable[[], None]) -> None:
-    """Fill ``record``: ``card``; ``copies``, with GB/s of each kind; ``rows``, matrix products with clocks.
-
-    Args:
-        task: ``device``, ``tokens`` and ``width`` of the products, ``pieces`` and ``piece_bytes`` of the copies.
-        record: see above.
-        save: saves the current record.
-    """
-    record["card"] = hardware_card()
-    record["idle"] = clocks(task["device"])
-    save()
-    record["copies"] = {"bytes": task["pieces"] * task["piece_bytes"], "rows": []}
-    for way, rates in _copies(task["device"], task["pieces"], task["piece_bytes"]):
+def describe(record: Record, *, device: str, tokens: int, width: int, pieces: int, piece_bytes: int) -> None:
+    """Fill ``card``; ``copies``, with GB/s of each kind; and ``rows``, matrix products with clocks."""
+    record |= {"card": hardware_card(), "idle": clocks(device)}
+    record.save()
+    record["copies"] = {"bytes": pieces * piece_bytes, "rows": []}
+    for way, copy in _copies(device, pieces, piece_bytes).items():
+        rates = [pieces * piece_bytes / seconds_of(copy, device) / 1e9 for _ in range(_ROUNDS)]
         record["copies"]["rows"].append({"way": way, "gb_per_s": rates, "median": statistics.median(rates)})
-        save()
-    record["rows"] = []
-    dtype = torch.bfloat16 if task["device"] == "cuda" else torch.float32
-    width = task["width"]
+        record.save()
     for inner, columns in ((width, width), (width, 3 * width), (width, 4 * width), (5 * width, width)):
-        x, weight = (torch.randn(n, inner, device=task["device"], dtype=dtype) for n in (task["tokens"], columns))
-        seconds = median_seconds(lambda a=x, b=weight: torch.nn.functional.linear(a, b), task["device"], calls=10)
-        rate = 2 * task["tokens"] * inner * columns / seconds / 1e12
-        shape = f"{task['tokens']} x {inner} x {columns}"
-        record["rows"].append({"product": shape, "milliseconds": seconds * 1e3, "tflops": rate})
-        record["rows"][-1]["clocks"] = clocks(task["device"])
-        save()
+        with record.row(product=f"{tokens} x {inner} x {columns}") as row:
+            x, weight = (torch.randn(n, inner, device=device, dtype=dtype_on(device)) for n in (tokens, columns))
+            seconds = median_seconds(functools.partial(torch.nn.functional.linear, x, weight), device, calls=10)
+            row |= {"milliseconds": seconds * 1e3, "tflops": 2 * tokens * inner * columns / seconds / 1e12}
+            row["clocks"] = clocks(device)
 
 
 def clocks(device: str) -> str | None:
@@ -56,8 +46,8 @@ def clocks(device: str) -> str | None:
         return None
 
 
-def _copies(device: str, pieces: int, size: int) -> list[tuple[str, list[float]]]:
-    """GB/s of every round of each kind of copy; those to new memory are like ``module.to``."""
+def _copies(device: str, pieces: int, size: int) -> dict[str, Callable[[], object]]:
+    """Each kind of copy; those to new memory are like ``module.to``."""
     plain = [torch.ones(size, dtype=torch.uint8) for _ in range(pieces)]
     there = [piece.to(device) for piece in plain]
     ways: dict[str, Callable[[], object]] = {
@@ -73,7 +63,7 @@ def _copies(device: str, pieces: int, size: int) -> list[tuple[str, list[float]]
             "from the device, to page-locked memory": lambda: _copy(there, locked),
             "page-locking a copy": lambda: [piece.pin_memory() for piece in plain],
         }
-    return [(way, [pieces * size / seconds_of(do, device) / 1e9 for _ in range(_ROUNDS)]) for way, do in ways.items()]
+    return ways
 
 
 def _copy(given: list[torch.Tensor], there: list[torch.Tensor]) -> None:

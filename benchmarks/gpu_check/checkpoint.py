@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import functools
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from unittest import mock
 
 import torch
 from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
-from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, LlamaConfig, LlamaModel
 
 from hunyuan_local.config import load_model_config
@@ -27,6 +25,8 @@ from hunyuan_local.pipeline.loading import loader
 from hunyuan_local.planner.checkpoint import COMPONENTS
 from hunyuan_local.planner.modes import DTYPES
 from hunyuan_local.weights.files import MODEL_INDEX
+
+from .task import Record
 
 # Setting of a component's config: the list of its blocks.
 _BLOCKS = {
@@ -40,29 +40,22 @@ _STORED = DTYPES["cuda"]  # precisions of the real checkpoint
 _COPIED = ("scheduler", "tokenizer", "tokenizer_2")
 
 
-def write(task: dict[str, Any], record: dict[str, Any], save: Callable[[], None]) -> None:
+def write(record: Record, *, folder: str, configs: dict[str, dict[str, Any]]) -> None:
     """Fill a folder with a checkpoint of one block of each kind; the same configs and libraries give the same numbers.
 
     The index, the scheduler's settings and the tokenizers are those of the built-in checkpoint, whose token ids are
-    all in range.
-
-    Args:
-        task: ``folder``, and ``configs`` by component.
-        record: gets ``rows`` with the parameters of each component on disk.
-        save: saves the current record.
+    all in range. Fills ``rows`` with the parameters of each component on disk.
     """
-    folder, tiny = Path(task["folder"]), load_model_config("tiny").folder
-    folder.mkdir(parents=True)
-    shutil.copy(tiny / MODEL_INDEX, folder)
+    target, tiny = Path(folder), load_model_config("tiny").folder
+    target.mkdir(parents=True)
+    shutil.copy(tiny / MODEL_INDEX, target)
     for name in _COPIED:
-        shutil.copytree(tiny / name, folder / name)
-    record["rows"] = []
+        shutil.copytree(tiny / name, target / name)
     for name in COMPONENTS:
-        model = on_meta(name, task["configs"][name] | (one_block(task["configs"][name]) if name in _REPEATED else {}))
-        write_component(model, _STORED[name], folder / name)
-        count = sum(parameter.numel() for parameter in model.parameters())
-        record["rows"].append({"component": name, "parameters on disk": count})
-        save()
+        with record.row(component=name) as row:
+            model = on_meta(name, configs[name] | (one_block(configs[name]) if name in _REPEATED else {}))
+            write_component(model, _STORED[name], target / name)
+            row["parameters on disk"] = sum(parameter.numel() for parameter in model.parameters())
 
 
 def one_block(config: dict[str, Any]) -> dict[str, Any]:
@@ -102,39 +95,32 @@ def repeat_blocks(module: torch.nn.Module, counts: dict[str, int]) -> torch.nn.M
 
 def on_meta(component: str, config: dict[str, Any]) -> torch.nn.Module:
     """A component of the real class on the meta device, without memory for its weights."""
+    makers = {
+        "transformer": HunyuanVideoTransformer3DModel.from_config,
+        "vae": AutoencoderKLHunyuanVideo.from_config,
+        "text_encoder": lambda config: LlamaModel(LlamaConfig.from_dict(config)),
+        "text_encoder_2": lambda config: CLIPTextModel(CLIPTextConfig.from_dict(config)),
+    }
     with torch.device("meta"):
-        if component == "transformer":
-            return HunyuanVideoTransformer3DModel.from_config(config)
-        if component == "vae":
-            return AutoencoderKLHunyuanVideo.from_config(config)
-        if component == "text_encoder":
-            return LlamaModel(LlamaConfig.from_dict(config))
-        return CLIPTextModel(CLIPTextConfig.from_dict(config))
+        return makers[component](config)
 
 
 def write_component(model: torch.nn.Module, precision: str, folder: Path) -> None:
-    """Write config and random weights to one file with the name that the component's library uses."""
-    if isinstance(model, HunyuanVideoTransformer3DModel | AutoencoderKLHunyuanVideo):
-        model.save_config(folder)
-        file = "diffusion_pytorch_model.safetensors"
-    else:
-        model.config.architectures = [type(model).__name__]
-        model.config.save_pretrained(folder)
-        file = "model.safetensors"
-    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    draw = functools.partial(_draw, getattr(torch, precision))
+    """Write a component on the meta device with random weights, as its library does."""
+    model = model.to(getattr(torch, precision)).to_empty(device="cpu")
+    tensors = model.state_dict()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        drawn = dict(zip(shapes, pool.map(draw, shapes, shapes.values(), range(len(shapes))), strict=True))
-    save_file(drawn, folder / file, metadata={"format": "pt"})
+        list(pool.map(_fill, tensors, tensors.values(), range(len(tensors))))
+    model.save_pretrained(folder)
 
 
-def _draw(dtype: torch.dtype, name: str, shape: torch.Size, seed: int) -> torch.Tensor:
+def _fill(name: str, tensor: torch.Tensor, seed: int) -> None:
     """Ones for norm weights, the only one-dimensional weights; otherwise normally distributed around zero.
 
     The deviation is ``1 / sqrt(inputs)``, so that a layer keeps the size of its inputs: frames are not constant.
     """
-    if len(shape) == 1 and name.endswith("weight"):
-        return torch.ones(shape, dtype=dtype)
-    generator = torch.Generator().manual_seed(seed)
-    inputs = shape[1:].numel() if len(shape) > 1 else 2500  # a deviation of 0.02 for biases
-    return torch.empty(shape, dtype=dtype).normal_(0, inputs**-0.5, generator=generator)
+    if tensor.ndim == 1 and name.endswith("weight"):
+        tensor.fill_(1)
+        return
+    inputs = tensor[0].numel() if tensor.ndim > 1 else 2500  # a deviation of 0.02 for biases
+    tensor.normal_(0, inputs**-0.5, generator=torch.Generator().manual_seed(seed))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import sys
 import tempfile
@@ -14,8 +13,10 @@ from typing import Any
 
 from hunyuan_local.config import ModelConfig, cache_dir, configs_dir, load_model_config
 from hunyuan_local.errors import ConfigError, HunyuanLocalError, OutputExistsError
+from hunyuan_local.video.output import check_folder
+from hunyuan_local.weights.download import free_bytes
 
-from . import apart, report
+from . import process, report
 from .phases import FULL, TOY, USUAL_MINUTES, Phase, Phases, Scale, in_minutes
 from .plans import file_name, machine_of, read_configs, without_weights
 
@@ -56,7 +57,6 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, help="JSON file (default: benchmarks/results/<gpu>.json)")
     parser.add_argument("--overwrite", action="store_true", help="replace the results of an earlier check")
     parser.add_argument("--dry-run", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--task", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
 
@@ -64,10 +64,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the script; returns its exit code."""
     check: Check | None = None
     try:
-        options = parse_arguments(arguments)
-        if options.task is not None:
-            return apart.wait_and_do(options.task)
-        check = Check(options)
+        check = Check(parse_arguments(arguments))
         return check.run()
     except HunyuanLocalError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -84,6 +81,9 @@ class Check:
     Args:
         options: from ``parse_arguments``.
 
+    Attributes:
+        path: file of the results; None before the card is known.
+
     Raises:
         ConfigError: no CUDA device, bad options, or a disk that is too small.
         OutputExistsError: the output file exists.
@@ -93,7 +93,7 @@ class Check:
         self._options, self._ends = options, time.monotonic() + 60 * options.minutes
         self.path: Path | None = None
         self._scale: Scale = TOY if options.dry_run else FULL
-        self._ahead: apart.Child | None = None
+        self._ahead: process.Process | None = None
         if options.minutes <= 0:
             raise ConfigError(f"minutes={options.minutes:g}: must be above 0")
         if self._scale.device == "cuda":
@@ -114,15 +114,14 @@ class Check:
         work = Path(tempfile.mkdtemp(prefix="run-", dir=self._options.work_dir))
         try:
             with without_weights(self._configs) as model:
-                return self._run(work / "weights", model)
+                return self._run(Phases(self._scale, self._configs, work / "weights"), model)
         finally:
             if self._ahead is not None:
                 self._ahead.close()
             shutil.rmtree(work, ignore_errors=True)
 
-    def _run(self, folder: Path, model: ModelConfig) -> int:
-        known = Phases(self._scale, self._configs, folder)
-        card, weights = known.first()
+    def _run(self, known: Phases, model: ModelConfig) -> int:
+        options, (card, weights) = self._options, known.first()
         record, seconds = self._measure(card, card.limit_s, weights)
         if record.get("card") is None:
             raise ConfigError(f"this machine cannot be described: {record['error']['message']}")
@@ -130,49 +129,42 @@ class Check:
         if self._scale.device == "cuda" and described["gpu"] is None:
             raise ConfigError("device='cuda': there is no NVIDIA driver (libcuda); other GPUs are not supported")
         machine = machine_of(described)
-        phases = self._choose(known, known.others(model, machine))
-        if self._options.list:
-            print("\n".join(phase.name for phase in phases))
+        by_name = {phase.name: phase for phase in known.others(model, machine)}
+        chosen = [by_name.get(name) or known.named(name) for name in options.phase] or list(by_name.values())
+        if options.list:
+            print("\n".join(phase.name for phase in chosen))
             return 0
-        path = self._options.output or RESULTS / file_name(described)
-        _check_output(path, self._options.overwrite)
-        self.path = path
-        if self._options.model is not None:
-            phases.insert(1, known.real_video(self._options.model, path.with_suffix(".mp4")))
-        phases.insert(0, weights)
+        self.path = path = _check_output(options.output or RESULTS / file_name(described), options.overwrite)
+        if options.model is not None:
+            chosen.insert(1, known.real_video(options.model, path.with_suffix(".mp4").absolute()))
+        phases = [weights, *chosen]
 
-        settings = {"minutes": self._options.minutes, "model": self._options.model, "phases": self._options.phase}
-        found = report.start(described, settings | {"dry_run": self._options.dry_run})
+        settings = {name: getattr(options, name) for name in ("minutes", "model", "dry_run")}
+        found = report.start(described, settings | {"phases": options.phase})
         report.add(found, card, record, seconds, model, machine)
         for number, phase in enumerate(phases):
             left = self._ends - time.monotonic()
             if left < LEAST_S:
-                report.skip(found, phases[number:], f"no time left of {self._options.minutes:g} minutes (--minutes)")
+                report.skip(found, phases[number:], f"no time left of {options.minutes:g} minutes (--minutes)")
                 break
-            limited = in_minutes(phase, self._options.minutes)
-            following = phases[number + 1] if number + 1 < len(phases) else None
-            record, seconds = self._measure(limited, min(limited.limit_s, left), following)
+            limit_s = min(in_minutes(phase, options.minutes).limit_s, left)
+            record, seconds = self._measure(phase, limit_s, next(iter(phases[number + 1 :]), None))
             report.add(found, phase, record, seconds, model, machine)
             report.save(found, path)
         report.save(found, path)
         print(report.as_text(found), end="")
         return 1 if report.failures(found) else 0
 
-    def _choose(self, known: Phases, phases: list[Phase]) -> list[Phase]:
-        """The phases that the user named, or all."""
-        by_name = {phase.name: phase for phase in phases}
-        return [by_name.get(name) or known.named(name) for name in self._options.phase] or phases
-
     def _measure(self, phase: Phase, limit_s: float, following: Phase | None) -> tuple[dict[str, Any], float]:
         """The record of a phase, and its seconds; the process of the following phase starts to import meanwhile."""
-        child = self._ahead if self._ahead is not None and self._ahead.phase.name == phase.name else apart.Child(phase)
+        running = process.Process(phase) if self._ahead is None else self._ahead
         began, self._ahead = time.monotonic(), None
         try:
-            self._ahead = None if following is None else apart.Child(following)
+            self._ahead = None if following is None else process.Process(following)
             print(f"{phase.name}, at most {limit_s:.0f} s", file=sys.stderr, flush=True)
-            return child.run(limit_s), time.monotonic() - began
+            return running.run(limit_s), time.monotonic() - began
         finally:
-            child.close()
+            running.close()
 
 
 def _require_gpu() -> None:
@@ -182,26 +174,23 @@ def _require_gpu() -> None:
         raise ConfigError(f"device='cuda': {problem}; this check needs a CUDA device")
 
 
-def _check_output(path: Path, overwrite: bool) -> None:
+def _check_output(path: Path, overwrite: bool) -> Path:
     if path.exists() and not overwrite:
         raise OutputExistsError(
             f"output={str(path)!r}: already exists; add --overwrite, or choose another file (--output)"
         )
-    if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
-        raise ConfigError(
-            f"output={str(path)!r}: its folder must exist and be writable; choose another file (--output)"
-        )
+    check_folder(f"output={str(path)!r}", path)
+    return path
 
 
 def _prepare_folder(work_dir: Path, needed: int) -> None:
     try:
         work_dir.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(work_dir).free
     except OSError as error:
         raise ConfigError(
             f"work_dir={str(work_dir)!r}: cannot be created: {error}; choose another folder (--work-dir)"
         ) from error
-    if free < needed:
+    if (free := free_bytes(work_dir)) < needed:
         raise ConfigError(
             f"work_dir={str(work_dir)!r}: {free / 1e9:.1f} GB of disk are free, but the check needs "
             f"{needed / 1e9:.1f} GB; free some space, or choose a folder on another disk (--work-dir)"

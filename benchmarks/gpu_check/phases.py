@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hunyuan_local.config import GIB, ModelConfig, RuntimeProfile
+from hunyuan_local.config import GIB, ModelConfig
 from hunyuan_local.errors import ConfigError
 from hunyuan_local.planner import Machine
 from hunyuan_local.planner.encoded_lengths import LLAMA_TOKENS
@@ -17,6 +17,30 @@ USUAL_MINUTES = 10.0  # to which the limits below belong; with more minutes, eac
 # Usable GiB of cards as torch reports them: L40S or A6000 with ECC, 4090, 4080, 3060.
 CARDS = {"48 GB": 44.4, "24 GB": 23.5, "16 GB": 15.6, "12 GB": 11.6}
 _EXPANDABLE, _FIXED = ({"PYTORCH_ALLOC_CONF": f"expandable_segments:{value}"} for value in (True, False))
+
+
+# Ways to run the transformer, as ``passes`` describes them.
+Variants = dict[str, dict[str, Any]]
+EXACT: Variants = {"diffusers": {"diffusers": None}, "this package": {}, "with Triton's kernels": {"kernels": "triton"}}
+
+
+def quantizations(cuda: bool) -> Variants:
+    """Every quantization; the dynamic ones compiled, which takes long on a CPU."""
+    plain: Variants = {name: {"quantization": name} for name in ("fp8", "int8", "nf4")}
+    dynamic: Variants = {
+        f"{name}, compiled": {"quantization": name, "compile": cuda} for name in ("fp8-dynamic", "int8-dynamic")
+    }
+    return {"full precision": {}} | plain | dynamic
+
+
+def offloads(cuda: bool) -> Variants:
+    """Resident weights and group offload; diffusers' takes these options only with a stream."""
+    return {
+        "resident": {},
+        "this package's group offload": {"offload": "group"},
+        "diffusers' group offload": {"diffusers": {"use_stream": cuda}},
+        "diffusers' with record_stream": {"diffusers": {"use_stream": cuda, "record_stream": cuda}},
+    }
 
 
 @dataclass(frozen=True)
@@ -75,9 +99,10 @@ class Phases:
 
     def __init__(self, scale: Scale, configs: dict[str, dict[str, Any]], folder: Path):
         transformer, text = configs["transformer"], configs["text_encoder"]
-        self._scale, self._configs, self._folder = scale, configs, folder
-        self._on = {"device": scale.device, "checkpoint": str(folder)}
-        self._shape = {"heads": transformer["num_attention_heads"], "head_dim": transformer["attention_head_dim"]}
+        self._scale, self._configs, self._folder = scale, configs, str(folder)
+        self._device = {"device": scale.device}
+        self._random = self._device | {"checkpoint": self._folder}
+        self._heads = {"heads": transformer["num_attention_heads"], "head_dim": transformer["attention_head_dim"]}
         self.blocks = {
             "transformer_blocks": transformer["num_layers"],
             "single_transformer_blocks": transformer["num_single_layers"],
@@ -88,44 +113,39 @@ class Phases:
     def first(self) -> list[Phase]:
         """The machine card, and the random weights that most other phases load."""
         pieces, size = self._scale.copies
-        card = {"tokens": self._scale.large.tokens, "width": self._shape["heads"] * self._shape["head_dim"]}
-        card |= {"device": self._scale.device, "pieces": pieces, "piece_bytes": size}
-        weights = {"device": "cpu", "folder": str(self._folder), "configs": self._configs}
+        card = {"tokens": self._scale.large.tokens, "width": self._heads["heads"] * self._heads["head_dim"]}
+        card |= self._device | {"pieces": pieces, "piece_bytes": size}
+        weights = {"folder": self._folder, "configs": self._configs}
         return [Phase("card", "card:describe", 90, card), Phase("weights", "checkpoint:write", 60, weights)]
 
     def others(self, model: ModelConfig, machine: Machine) -> list[Phase]:
         """All phases after the first ones, for this machine; plans with the model's configs."""
         scale, small, large = self._scale, self._scale.small, self._scale.large
-        device, here = {"device": scale.device}, self._exact_mode(model, machine)
-        pass_ = self._on | {"latents": _latents(large), "text": LLAMA_TOKENS, "compiler": scale.compiler}
-        several = self._on | here | {"steps": 2, "small": _sides(small), "small_steps": 4, "blocks": self.blocks}
-        stream = self._on | {"blocks": self._few, "latents": _latents(small), "text": LLAMA_TOKENS}
-        sparse = {"latents": large.latents, "text": LLAMA_TOKENS, "compile": scale.device == "cuda"}
-        sparse |= {"tile": scale.window_tile, "windows": scale.windows, "block": scale.mask_block}
-        exact: dict[str, Any] = {"diffusers": "diffusers", "this package": {}}
-        if "kernels" in RuntimeProfile.model_fields:
-            exact["with Triton's kernels"] = {"kernels": "triton"}
-        compiled = {"eager": {}, "compiled": {"compile": True}}
-        tokens = sorted({small.tokens, large.tokens})
+        cuda = scale.device == "cuda"
+        lengths = self._device | self._heads | {"tokens": sorted({small.tokens, large.tokens})}
+        several = {"steps": 2, "small": small, "small_steps": 4, "blocks": self.blocks}
+        several |= self._random | self._exact_mode(model, machine)
+        caches = self._random | {"blocks": self._few, "size": large, "steps": 4}
+        sparse = {"tile": scale.window_tile, "windows": scale.windows, "block": scale.mask_block, "compile": cuda}
+        sparse |= self._device | self._heads | {"latents": large.grid, "text": LLAMA_TOKENS}
         return [
-            Phase("attention", "kernels:compare", 60, device | self._shape | {"tokens": tokens}),
-            Phase("blocks", "variants:compare", 60, pass_ | {"variants": exact}),
-            Phase("video", "videos:make_several", 150, several | {"output": self._beside("video")}),
-            Phase("compile", "variants:compare", 120, pass_ | {"variants": compiled}),
+            Phase("attention", "attention:compare", 60, lengths),
+            self._passes("blocks", 60, large, EXACT),
+            Phase("video", "videos:make_several", 150, several),
+            self._passes("compile", 120, large, {"eager": {}, "compiled": {"compile": True}}),
             *self._smaller_cards(model, machine, "", _EXPANDABLE),
-            Phase("caches", "offload:skip_steps", 60,
-                  self._on | {"blocks": self._few, "size": _sides(large), "steps": 4}),
-            Phase("quantization", "variants:compare", 120, pass_ | {"variants": _quantizations(scale)}),
-            Phase("group offload", "offload:stream", 90, stream),
-            Phase("sparse attention", "sparse:compare", 90, device | self._shape | sparse),
+            Phase("caches", "videos:skip_steps", 60, caches),
+            self._passes("quantization", 120, large, quantizations(cuda)),
+            self._passes("group offload", 90, small, offloads(cuda), self._few),
+            Phase("sparse attention", "sparse:compare", 90, sparse),
             *self._smaller_cards(model, machine, ", fixed segments", _FIXED),
             *(self._mode(mode, size) for size in scale.sizes for mode in fitting_modes(model, machine, size)),
-        ]  # fmt: skip
+        ]
 
     def real_video(self, model: str, output: Path) -> Phase:
         """A video of real weights with the model's own steps, in the plan's choice for this machine."""
-        task = {"model": model, "mode": "auto", "size": _sides(self._scale.real), "steps": None, "output": str(output)}
-        return Phase("real video", "videos:make", 400, {"device": self._scale.device} | task)
+        task = {"model": model, "size": self._scale.real, "output": str(output)}
+        return Phase("real video", "videos:make_real", 400, self._device | task)
 
     def named(self, name: str) -> Phase:
         """The phase of a mode at a size, such as ``group+tiling at 512x320x61``, whether it fits or not.
@@ -142,20 +162,21 @@ class Phases:
         return self._mode(mode, VideoSize.parse(size))
 
     def _mode(self, mode: str, size: VideoSize) -> Phase:
-        task = {
-            "size": _sides(size),
-            "steps": 3,
-            "mode": mode,
-            "blocks": self.blocks,
-            "output": self._beside("mode.mp4"),
-        }
-        return Phase(f"{mode} at {size}", "videos:make", 300, self._on | task)
+        task = self._random | {"size": size, "steps": 3, "mode": mode, "blocks": self.blocks}
+        return Phase(f"{mode} at {size}", "videos:make", 300, task)
+
+    def _passes(
+        self, name: str, limit_s: float, size: VideoSize, variants: Variants, blocks: dict[str, int] | None = None
+    ) -> Phase:
+        """Passes of the transformer; of one block of each kind, unless more are given."""
+        task = {"variants": variants, "grid": size.grid, "text": LLAMA_TOKENS, "compiler": self._scale.compiler}
+        return Phase(name, "passes:compare", limit_s, self._random | task | {"blocks": blocks or {}})
 
     def _exact_mode(self, model: ModelConfig, machine: Machine) -> dict[str, Any]:
         """The largest size that fits in full precision, and its fastest mode."""
         sizes = self._scale.sizes[::-1]
         size, mode = fastest_exact(model, machine, sizes) or (self._scale.small, "sequential+tiling")
-        return {"size": _sides(size), "mode": mode}
+        return {"size": size, "mode": mode}
 
     def _smaller_cards(
         self, model: ModelConfig, machine: Machine, end: str, environment: dict[str, str]
@@ -173,36 +194,10 @@ class Phases:
             mode = self._exact_mode(model, there)
             few = mode["mode"].startswith(("group", "sequential"))
             task = {"limit_bytes": limit, "steps": 2 if few else 1, "blocks": self._few if few else self.blocks}
-            task |= self._on | mode | {"output": self._beside("limit.mp4")}
-            found.append(Phase(f"memory of {card}{end}", "videos:make", 90, task, environment))
+            found.append(Phase(f"memory of {card}{end}", "videos:make", 90, self._random | mode | task, environment))
         return found
-
-    def _beside(self, name: str) -> str:
-        return str(self._folder.with_name(name))
 
 
 def in_minutes(phase: Phase, minutes: float) -> Phase:
     """The phase with the time limit that belongs to a check of these minutes; never a shorter one."""
     return replace(phase, limit_s=phase.limit_s * max(1.0, minutes / USUAL_MINUTES))
-
-
-def _quantizations(scale: Scale) -> dict[str, Any]:
-    compiled = {"compile": True} if scale.device == "cuda" else {}  # which takes long on a CPU
-    return {
-        "full precision": {},
-        "fp8": {"quantization": "fp8"},
-        "int8": {"quantization": "int8"},
-        "nf4": {"quantization": "nf4"},
-        "fp8-dynamic, compiled": {"quantization": "fp8-dynamic"} | compiled,
-        "int8-dynamic, compiled": {"quantization": "int8-dynamic"} | compiled,
-    }
-
-
-def _sides(size: VideoSize) -> list[int]:
-    return [size.width, size.height, size.num_frames]
-
-
-def _latents(size: VideoSize) -> list[int]:
-    """Frames, height and width of the latents, twice as many as tokens in both directions."""
-    frames, rows, columns = size.latents
-    return [frames, 2 * rows, 2 * columns]

@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hunyuan_local.config import ModelConfig, load_model_config
-from hunyuan_local.config.tiling import Tiling
+from hunyuan_local.config.tiling import TILED, UNTILED, Tiling
 from hunyuan_local.errors import ConfigError
 from hunyuan_local.planner import Machine, Plan, plan
 from hunyuan_local.planner.cards import recognise
 from hunyuan_local.planner.checkpoint import COMPONENTS, read_architecture
 from hunyuan_local.planner.encoded_lengths import LLAMA_TOKENS
 from hunyuan_local.planner.memory import forecast
-from hunyuan_local.planner.modes import DTYPES
+from hunyuan_local.planner.modes import DTYPES, all_modes
+from hunyuan_local.planner.plan import weigh
 from hunyuan_local.planner.setup import Setup, Shape
 from hunyuan_local.planner.time_estimate import estimate
 from hunyuan_local.schema import SIZE_MULTIPLE, TEMPORAL_COMPRESSION, GenerationRequest
 
-_TIMES = ("encode", "step", "decode")
+TIMES = ("encode", "step", "decode")
 
 
-@dataclass(frozen=True)
-class VideoSize:
+class VideoSize(NamedTuple):
     """Width, height and frames of a video."""
 
     width: int
@@ -36,7 +36,7 @@ class VideoSize:
     num_frames: int
 
     def __str__(self) -> str:
-        return f"{self.width}x{self.height}x{self.num_frames}"
+        return "x".join(map(str, self))
 
     @classmethod
     def parse(cls, text: str) -> VideoSize:
@@ -54,7 +54,7 @@ class VideoSize:
         return size
 
     @property
-    def latents(self) -> tuple[int, int, int]:
+    def grid(self) -> tuple[int, int, int]:
         """Frames, rows and columns of the tokens: one for each 16x16 pixels and four frames."""
         frames = (self.num_frames - 1) // TEMPORAL_COMPRESSION + 1
         return frames, self.height // SIZE_MULTIPLE, self.width // SIZE_MULTIPLE
@@ -62,16 +62,15 @@ class VideoSize:
     @property
     def tokens(self) -> int:
         """Tokens per attention layer: those of the video, plus 256 for the text."""
-        frames, rows, columns = self.latents
-        return frames * rows * columns + LLAMA_TOKENS
+        return math.prod(self.grid) + LLAMA_TOKENS
 
-    def request(self) -> GenerationRequest:
-        """A request of this size with the model's default steps, so that the planner chooses as for a real video.
+    def request(self, **fields: Any) -> GenerationRequest:
+        """A request of this size; without fields it has the model's steps, so that plans are those of a real video.
 
         Raises:
             InvalidRequestError: the model does not support the size.
         """
-        return GenerationRequest(prompt="any", width=self.width, height=self.height, num_frames=self.num_frames)
+        return GenerationRequest(**({"prompt": "any"} | self._asdict() | fields))
 
 
 def read_configs(path: Path) -> dict[str, dict[str, Any]]:
@@ -144,33 +143,27 @@ def predict(
         mode: a name such as ``group+tiling``.
         tiling: the tiles that decoding used, which depend on the free memory; None for the mode's own.
     """
-    planned = _plan(model, machine, size)
-    item = next((item for item in planned.modes if item.name == mode), None)
-    if item is None:
+    named = next((item for item in all_modes() if item.name == mode), None)
+    if named is None:
         return None
-    peaks = dict(item.peaks)
-    seconds = {} if item.seconds is None else {name: getattr(item.seconds, name) for name in _TIMES}
-    if tiling is not None:
-        architecture, crop_start = read_architecture(model), model.prompt_template.crop_start
-        setup = Setup(
-            machine.device,
-            item.mode.offload,
-            item.mode.method,
-            Tiling(**tiling),
-            dict(DTYPES[machine.device]),
-            allocator=machine.allocator,
-        )
-        shape = Shape.of(architecture, size.width, size.height, size.num_frames, crop_start)
-        found = forecast(architecture, shape, setup)
-        peaks["decode"] = found.peaks["decode"]
-        if seconds:
-            seconds["decode"] = estimate(found, setup, machine.reference, steps=1).decode
+    item = weigh(size.request(), model, machine, named, as_named=True)
+    tiles = (TILED if named.vae_tiling else UNTILED) if tiling is None else Tiling(**tiling)
+    setup = Setup(
+        machine.device, named.offload, named.method, tiles, dict(DTYPES[machine.device]), allocator=machine.allocator
+    )
+    architecture = read_architecture(model)
+    found = forecast(architecture, Shape.of(architecture, *size, model.prompt_template.crop_start), setup)
+    seconds = None
+    if item.seconds is not None:
+        times = estimate(found, setup, machine.reference, steps=1)
+        seconds = {name: getattr(times, name) for name in TIMES}
+    peaks = found.peaks.items()
     return {
-        "gpu_bytes": {stage: peak.gpu_bytes for stage, peak in peaks.items()} if machine.device == "cuda" else {},
-        "host_bytes": {stage: peak.host_bytes for stage, peak in peaks.items()},
+        "gpu_bytes": {stage: peak.gpu_bytes for stage, peak in peaks} if machine.device == "cuda" else {},
+        "host_bytes": {stage: peak.host_bytes for stage, peak in peaks},
         "needed_gpu_bytes": item.needed_gpu_bytes,
-        "seconds": seconds or None,
-        "flops_per_step": planned.flops_per_step,
+        "seconds": seconds,
+        "flops_per_step": found.costs["denoise"].flops,
         "does_not_fit": item.reason,
     }
 

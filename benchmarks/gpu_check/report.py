@@ -10,12 +10,14 @@ from typing import Any
 from hunyuan_local.config import GIB, ModelConfig
 from hunyuan_local.durable import replacing
 from hunyuan_local.planner import Machine
+from hunyuan_local.planner.setup import STAGES
 
 from .phases import Phase
-from .plans import VideoSize, predict
+from .plans import TIMES, VideoSize, predict
 
 FORMAT = "hunyuan-local/gpu-check/2"
-STAGES = ("load", "encode", "denoise", "decode")
+# What is predicted, and its key in the stages that were measured.
+_MEASURED = {"gpu_bytes": "gpu_allocated_bytes", "host_bytes": "host_bytes", "seconds": "seconds"}
 _WIDTH = 120
 
 
@@ -42,16 +44,15 @@ def add(
     """Add a phase that ran or failed."""
     task = {key: value for key, value in phase.task.items() if key not in ("configs", "checkpoint", "folder", "output")}
     outcome = "failed" if record.get("error") else "ran"
-    report["phases"].append(
-        {"name": phase.name, "outcome": outcome, "seconds": seconds, "task": task, "record": record}
-    )
+    entry = {"name": phase.name, "outcome": outcome, "seconds": seconds, "task": task, "record": record}
+    report["phases"].append(entry)
     if phase.name == "attention":
         report["attention"] = record
     if "copies" in record:
         report["copies"] = record["copies"]
-    if phase.function.startswith("videos:") and phase.task.get("model") is None:
+    if phase.function in ("videos:make", "videos:make_several"):
         run = _run(phase, record, model, machine)
-        report["phases"][-1]["against the plan"] = run["ratios"]
+        entry["against the plan"] = run["ratios"]
         if not phase.name.startswith("memory of"):  # those have fewer blocks
             report["runs"].append(run)
 
@@ -91,33 +92,23 @@ def model_flops_utilisation(
     Defined as by Chowdhery et al. (PaLM, arXiv 2204.02311), with the dense bfloat16 peak in ``configs/gpus.yaml``. None
     for CPUs, and for GPUs that are not in that table or have no bfloat16.
     """
-    if (
-        not flops_per_step
-        or not seconds_per_step
-        or machine.gpu is None
-        or machine.gpu.stands_in
-        or not machine.gpu.bf16_tflops
-    ):
+    peak = None if machine.gpu is None or machine.gpu.stands_in else machine.gpu.bf16_tflops
+    if not flops_per_step or not seconds_per_step or not peak:
         return None
-    return flops_per_step / (seconds_per_step * machine.gpu.bf16_tflops * 1e12)
+    return flops_per_step / (seconds_per_step * peak * 1e12)
 
 
 def _ratios(predicted: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
-    stages = measured.get("stages", {})
-    seconds = {name: stages.get(name, {}).get("seconds") for name in ("encode", "decode")}
-    seconds["step"] = measured.get("seconds_per_step")
-    ratios: dict[str, Any] = {
-        kind: {
-            stage: _ratio(stages.get(stage, {}).get(key), (predicted.get(kind) or {}).get(stage)) for stage in STAGES
-        }
-        for kind, key in (("gpu_bytes", "gpu_allocated_bytes"), ("host_bytes", "host_bytes"))
+    """Measured by predicted, by kind and stage; None where either is unknown."""
+    stages = measured.get("stages", {}) | {"step": {"seconds": measured.get("seconds_per_step")}}
+
+    def ratio(kind: str, stage: str) -> float | None:
+        value, planned = stages.get(stage, {}).get(_MEASURED[kind]), (predicted.get(kind) or {}).get(stage)
+        return value / planned if value is not None and planned else None
+
+    return {
+        kind: {stage: ratio(kind, stage) for stage in (TIMES if kind == "seconds" else STAGES)} for kind in _MEASURED
     }
-    times = predicted.get("seconds") or {}
-    return ratios | {"seconds": {name: _ratio(value, times.get(name)) for name, value in seconds.items()}}
-
-
-def _ratio(measured: float | None, predicted: float | None) -> float | None:
-    return measured / predicted if measured is not None and predicted else None
 
 
 def as_text(report: dict[str, Any]) -> str:

@@ -6,45 +6,45 @@ sequence; a tile attends to the tiles within a window around it, and text to eve
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import functools
+import math
 
 import torch
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
-from .timing import median_seconds, row_of
+from .attention import draw, speed
+from .task import Record
 
 Grid = tuple[int, int, int]
 
 
-def compare(task: dict[str, Any], record: dict[str, Any], save: Callable[[], None]) -> None:
-    """Time dense attention and each window; fill ``record``.
+@torch.no_grad()
+def compare(
+    record: Record, *, device: str, heads: int, head_dim: int, latents: Grid, tile: Grid, text: int,
+    windows: list[Grid], block: int, compile: bool,
+) -> None:  # fmt: skip
+    """Time dense attention and each window: ``rows`` with ``kept`` (share of the blocks), milliseconds and TFLOP/s.
 
     Args:
-        task: ``device``, ``heads``, ``head_dim``, ``latents`` and ``tile`` (frames, rows, columns; the tile divides the
-            latents), ``text`` (tokens), ``windows`` (in latents), ``block`` (tokens per block of the mask), and
-            ``compile``, without which the mask is applied to dense attention.
-        record: gets ``rows``, each with ``window``, ``kept`` (share of the blocks), ``milliseconds`` and ``tflops`` (of
-            the blocks that are kept), or ``error``.
-        save: saves the current record.
+        record: gets the results.
+        device, heads, head_dim: of the attention.
+        latents, tile: frames, rows and columns; the tile divides the latents.
+        text: number of text tokens.
+        windows: in latents.
+        block: tokens per block of the mask.
+        compile: False applies the mask to dense attention.
     """
-    device, heads, head_dim = task["device"], task["heads"], task["head_dim"]
-    latents, tile = tuple(task["latents"]), tuple(task["tile"])
-    tokens = latents[0] * latents[1] * latents[2] + task["text"]
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    query, key, value = (torch.randn(1, heads, tokens, head_dim, device=device, dtype=dtype) for _ in range(3))
-    attend = torch.compile(flex_attention, dynamic=False) if task["compile"] else flex_attention
-
-    def add(window: object, kept: float, call: Callable[[], object]) -> None:
-        with row_of(record, save, window=window, kept=kept) as row:
-            seconds = median_seconds(call, device)
-            row |= {"milliseconds": seconds * 1e3, "tflops": 4 * tokens**2 * heads * head_dim * kept / seconds / 1e12}
-
-    with torch.no_grad():
-        add("dense", 1.0, lambda: torch.nn.functional.scaled_dot_product_attention(query, key, value))
-        for window in task["windows"]:
-            mask, kept = window_mask(latents, tile, tuple(window), task["text"], task["block"], device)
-            add(tuple(window), kept, lambda mask=mask: attend(query, key, value, block_mask=mask))
+    tokens = math.prod(latents) + text
+    query, key, value = draw((1, heads, tokens, head_dim), device)
+    attend = torch.compile(flex_attention, dynamic=False) if compile else flex_attention
+    with record.row(window="dense", kept=1.0) as row:
+        dense = functools.partial(torch.nn.functional.scaled_dot_product_attention, query, key, value)
+        row |= speed(dense, tokens, heads * head_dim, device)
+    for window in windows:
+        with record.row(window=window) as row:
+            mask, row["kept"] = window_mask(latents, tile, window, text, block, device)
+            call = functools.partial(attend, query, key, value, block_mask=mask)
+            row |= speed(call, tokens, heads * head_dim, device, row["kept"])
 
 
 def window_mask(latents: Grid, tile: Grid, window: Grid, text: int, block: int, device: str) -> tuple[BlockMask, float]:
@@ -52,9 +52,9 @@ def window_mask(latents: Grid, tile: Grid, window: Grid, text: int, block: int, 
 
     Blocks whose tokens all attend to each other need no mask inside; the others compare the tiles of their tokens.
     """
-    size = tile[0] * tile[1] * tile[2]
+    size = math.prod(tile)
     near = near_tiles(latents, tile, window, text + block).to(device)  # kernels look beyond the end, in the last block
-    tokens = latents[0] * latents[1] * latents[2] + text
+    tokens = math.prod(latents) + text
     blocks = -(-tokens // block)
     first = torch.arange(blocks) * block
     tiles = torch.arange(len(near))
@@ -78,7 +78,7 @@ def near_tiles(latents: Grid, tile: Grid, window: Grid, text: int) -> torch.Tens
     for count, part, wide in zip(counts, tile, window, strict=True):
         place = torch.arange(count) * part
         near = torch.kron(near, (place[:, None] - place).abs() * 2 <= wide)
-    size = tile[0] * tile[1] * tile[2]
+    size = math.prod(tile)
     whole = torch.ones(len(near) + -(-text // size), len(near) + -(-text // size), dtype=torch.bool)
     whole[: len(near), : len(near)] = near
     return whole

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import resource
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from hunyuan_local.pipeline.memory.device import free_device
+from hunyuan_local.pipeline.memory.device import reset_peak
+from hunyuan_local.planner.host_memory import reset_resident_peak, resident_peak
+
+
+def dtype_on(device: str) -> torch.dtype:
+    """The transformer's number format."""
+    return torch.bfloat16 if device == "cuda" else torch.float32
 
 
 def now(device: str) -> float:
@@ -38,35 +41,16 @@ def median_seconds(call: Callable[[], object], device: str, calls: int = 5, most
     return statistics.median(found)
 
 
-def reset_peaks(device: str) -> None:
+def reset_peaks() -> None:
     """Reset torch's and the kernel's peaks; where the latter fails, the peak covers all work so far."""
-    if device == "cuda":
-        torch.cuda.init()  # peaks can be reset only after this
-        torch.cuda.reset_peak_memory_stats()
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
+    reset_peak()
+    reset_resident_peak()
 
 
 def peaks(device: str) -> dict[str, Any]:
     """Peak bytes since the reset: of torch's allocator, and of the resident set, mapped files included."""
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.is_file() else []
-    resident = next((int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
     return {
         "gpu_allocated_bytes": torch.cuda.max_memory_allocated() if device == "cuda" else None,
         "gpu_reserved_bytes": torch.cuda.max_memory_reserved() if device == "cuda" else None,
-        "host_bytes": 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss if resident is None else resident),
+        "host_bytes": resident_peak(),
     }
-
-
-@contextlib.contextmanager
-def row_of(record: dict[str, Any], save: Callable[[], None], **fields: Any) -> Iterator[dict[str, Any]]:
-    """A row of ``record["rows"]`` to fill; an error inside becomes its ``error``, because any is a result."""
-    free_device()  # also of what an error before has kept
-    row = dict(fields)
-    record.setdefault("rows", []).append(row)
-    try:
-        yield row
-    except Exception as error:  # such as a missing library, or a GPU without the number format
-        row["error"] = f"{type(error).__name__}: {str(error).strip()}".split("\n")[0]
-    save()

@@ -10,13 +10,14 @@ import torch
 
 from hunyuan_local.bench.results.result import LOADED
 from hunyuan_local.bench.run.local_process import LocalProcess
-from hunyuan_local.bench.run.local_program import UncachedBackend, _begin_anew, _resident_peak
+from hunyuan_local.bench.run.local_program import UncachedBackend, _begin_anew
 from hunyuan_local.bench.run.makers import LocalMaker
 from hunyuan_local.bench.run.outcome import Outcome
 from hunyuan_local.bench.run.plan import PlannedRun
 from hunyuan_local.bench.run.targets import local_target
 from hunyuan_local.capabilities import Capabilities
 from hunyuan_local.config import load_model_config
+from hunyuan_local.planner.host_memory import resident_peak
 from hunyuan_local.schema import GenerationRequest
 
 TINY = load_model_config("tiny")
@@ -55,7 +56,7 @@ def test_a_run_begins_without_the_memory_that_an_earlier_one_kept() -> None:
     backend = UncachedBackend("tiny", "cpu")
     tensors = [torch.ones(2**24) for _ in range(8)]  # 64 MiB each
     assert _begin_anew(backend)
-    held = _resident_peak()
+    held = resident_peak()
     del tensors
     assert _begin_anew(backend)
-    assert _resident_peak() < held - 400 * 2**20
+    assert resident_peak() < held - 400 * 2**20

@@ -8,7 +8,6 @@ before the first run; those of the model are imported when it loads.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import queue
 import threading
@@ -27,6 +26,7 @@ from ...config.places import settle_libraries
 from ...errors import HunyuanLocalError, InvalidRequestError, ModelLoadError
 from ...pipeline.library_output import hide_import_noise
 from ...planner import Machine
+from ...planner.host_memory import reset_resident_peak, resident_peak
 from ...resolved import ResolvedRequest
 from ...schema import GenerationRequest
 from ...signals import leave_to_parent
@@ -119,7 +119,7 @@ def _run(backend: UncachedBackend, request: GenerationRequest, output: Path, can
     memory = backend.memory()
     if memory is not None:
         outcome = replace(outcome, peak_memory_bytes=memory[0], memory_of="gpu")
-    elif counts_memory and (peak := _resident_peak()) is not None:
+    elif counts_memory and (peak := resident_peak()) is not None:
         outcome = replace(outcome, peak_memory_bytes=peak, memory_of="process")
     else:
         notes.append("peak memory: unknown, because this system cannot measure it for a single run")
@@ -140,24 +140,7 @@ def _begin_anew(backend: UncachedBackend) -> bool:
         free_device()
     give_back_memory()
     reset_peak()
-    return _reset_resident_peak()
-
-
-def _reset_resident_peak() -> bool:
-    """Reset the kernel's peak of the resident set (man proc_pid_clear_refs); return whether that worked."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-        return True
-    return False
-
-
-def _resident_peak() -> int | None:
-    """Peak of the resident set in bytes since the reset, mapped files included."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return 1024 * int(line.split()[1])
-    return None
+    return reset_resident_peak()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,4 @@
-"""Compares ways to run the transformer's blocks: one block of each kind, loaded by the package in each profile.
-
-The first way is the reference of the others' results. ``diffusers`` is the library's own code, with its mask.
-"""
+"""Compares ways to run the transformer's blocks: compiled, quantized, streamed, by this package or by diffusers."""
 
 from __future__ import annotations
 
@@ -23,10 +20,15 @@ from hunyuan_local.errors import ConfigError
 from hunyuan_local.pipeline import acceleration
 from hunyuan_local.pipeline.loading.loader import load_model
 
+from .checkpoint import repeat_blocks, repeated
 from .plans import model_config
-from .timing import median_seconds, now, peaks, reset_peaks, row_of
+from .task import Record
+from .timing import dtype_on, now, peaks, reset_peaks, seconds_of
 
+# A variant of this single key is diffusers' own transformer, with its mask: the value has the options of its group
+# offload, or None without offload.
 DIFFUSERS = "diffusers"
+_PASSES = 4
 # Names of kernels by kind, the first that matches; operators of a CPU included.
 _KINDS = {
     "attention": r"fmha|flash|sdpa|attention|attend",
@@ -34,22 +36,18 @@ _KINDS = {
 }
 
 
-def compare(task: dict[str, Any], record: dict[str, Any], save: Callable[[], None]) -> None:
-    """Run each variant, and fill ``record``; a variant that fails is a row with its error.
+def compare(record: Record, *, variants: dict[str, dict[str, Any]], **setting: Any) -> None:
+    """Run each variant, which changes the profile ``none`` or is ``DIFFUSERS``'s; ``setting`` is that of ``_measure``.
 
-    Args:
-        task: ``device``, ``checkpoint`` (folder), ``latents`` (frames, height, width), ``text`` (tokens),
-            ``compiler`` (of torch.compile), and ``variants``: by name, changes of the profile ``none``, or DIFFUSERS.
-        record: gets ``rows``, each with ``variant``, ``dual ms`` and ``single ms`` (a block), ``pass ms``,
-            ``first s`` (the first pass, with compilation), peaks, and against the first variant ``equal`` (share of
-            elements) and ``off by`` (relative); and by variant ``kernels``, milliseconds by kind and of the largest.
-        save: saves the current record.
+    Fills ``rows``, each with ``set up s`` (loading), ``pass s`` (of each pass; the first one compiles), ``dual ms`` and
+    ``single ms`` (a block), peaks, and against the first variant ``equal`` (share of elements) and ``off by``
+    (relative); and ``kernels`` by variant, as ``by_kernel``.
     """
     record["kernels"] = {}
     reference: torch.Tensor | None = None
-    for name, change in task["variants"].items():
-        with row_of(record, save, variant=name) as row:
-            found, record["kernels"][name] = _measure(task, change, row)
+    for name, change in variants.items():
+        with record.row(variant=name) as row:
+            found, record["kernels"][name] = _measure(change, row, **setting)
             reference = found if reference is None else reference
             row["equal"] = (found == reference).float().mean().item()
             row["off by"] = ((found.float() - reference.float()).norm() / reference.float().norm()).item()
@@ -57,39 +55,52 @@ def compare(task: dict[str, Any], record: dict[str, Any], save: Callable[[], Non
 
 @torch.no_grad()
 def _measure(
-    task: dict[str, Any], change: str | dict[str, Any], row: dict[str, Any]
-) -> tuple[torch.Tensor, dict[str, float]]:
-    """Fill the row; returns the output of a pass, and ``by_kernel`` of a pass."""
-    device = task["device"]
+    change: dict[str, Any], row: dict[str, Any], *, device: str, checkpoint: str, blocks: dict[str, int],
+    grid: list[int], text: int, compiler: str,
+) -> tuple[torch.Tensor, dict[str, float]]:  # fmt: skip
+    """Fill the row of one variant; returns the output of a pass, and ``by_kernel`` of a pass.
+
+    ``grid`` is of the video's tokens (frames, rows, columns), ``text`` the number of text tokens, ``blocks`` the counts
+    by list, one for lists that are not named.
+    """
     with contextlib.ExitStack() as stack:
-        transformer = stack.enter_context(_transformer(task, change))
-        inputs = step_inputs(transformer, task["latents"], task["text"], device)
-        reset_peaks(device)
         began = now(device)
-        output: torch.Tensor = transformer(**inputs)[0]
-        row["first s"] = now(device) - began
-        row["pass ms"] = 1e3 * median_seconds(lambda: transformer(**inputs), device, calls=3)
-        row |= _block_milliseconds(transformer, inputs, device)
-        row |= {name: value for name, value in peaks(device).items() if name.startswith("gpu")}
-        return output, by_kernel(lambda: transformer(**inputs), device)
+        if DIFFUSERS in change:
+            transformer: Any = _diffusers(Path(checkpoint), blocks, device, change[DIFFUSERS])
+        else:
+            stack.enter_context(repeated(blocks))
+            transformer = stack.enter_context(_package(Path(checkpoint), compiler, change))
+        row["set up s"] = now(device) - began
+        call = functools.partial(transformer, **step_inputs(transformer, grid, text, device))
+        reset_peaks()
+        outputs: list[torch.Tensor] = []
+        row["pass s"] = [seconds_of(lambda: outputs.append(call()[0]), device) for _ in range(_PASSES)]
+        row |= peaks(device)
+        row |= _block_milliseconds(transformer, call, device)
+        return outputs[0], by_kernel(call, device)
 
 
 @contextlib.contextmanager
-def _transformer(task: dict[str, Any], change: str | dict[str, Any]) -> Iterator[torch.nn.Module]:
-    """The transformer of a variant, on the device."""
-    device, folder = task["device"], Path(task["checkpoint"])
-    if change == DIFFUSERS:
-        dtype = torch.bfloat16 if device == "cuda" else torch.float32
-        options = {"torch_dtype": dtype, "device_map": {"": torch.device(device)}}
-        yield HunyuanVideoTransformer3DModel.from_pretrained(folder / "transformer", **options)
-        return
-    assert isinstance(change, dict)
-    compiled = functools.partial(acceleration.compile_blocks, backend=task["compiler"])
+def _package(folder: Path, compiler: str, change: dict[str, Any]) -> Iterator[torch.nn.Module]:
+    """The package's transformer on its device, in the profile ``none`` with changes."""
+    compiled = functools.partial(acceleration.compile_blocks, backend=compiler)
     with mock.patch.object(acceleration, "compile_blocks", compiled):
         model = load_model(model_config(folder), profile_of("none", **change))
     with model.placement.active("transformer"):
         yield model.pipe.transformer
     model.placement.close()
+
+
+def _diffusers(
+    folder: Path, blocks: dict[str, int], device: str, offload: dict[str, Any] | None
+) -> HunyuanVideoTransformer3DModel:
+    """diffusers' own transformer, on the device or with its group offload."""
+    transformer = HunyuanVideoTransformer3DModel.from_pretrained(folder / "transformer", torch_dtype=dtype_on(device))
+    repeat_blocks(transformer, blocks)
+    if offload is None:
+        return transformer.to(device)
+    transformer.enable_group_offload(torch.device(device), num_blocks_per_group=1, **offload)
+    return transformer
 
 
 def profile_of(mode: str, **changes: Any) -> RuntimeProfile:
@@ -105,23 +116,17 @@ def profile_of(mode: str, **changes: Any) -> RuntimeProfile:
     return RuntimeProfile(**(dict(profile) | {"prompt_cache": False} | changes))
 
 
-def step_inputs(transformer: Any, latents: list[int], text: int, device: str) -> dict[str, Any]:
-    """Random arguments of a pass.
-
-    Args:
-        transformer: its config has the sizes.
-        latents: frames, height, width.
-        text: tokens, all of them real.
-        device: where the tensors are.
-    """
-    config, dtype = transformer.config, torch.bfloat16 if device == "cuda" else torch.float32
+def step_inputs(transformer: Any, grid: list[int], text: int, device: str) -> dict[str, Any]:
+    """Random arguments of a pass with a grid of tokens of the video, and all text tokens real."""
+    config, dtype = transformer.config, dtype_on(device)
     generator = torch.Generator().manual_seed(0)
+    frames, rows, columns = grid
 
     def draw(*shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=generator).to(device, dtype)
 
     return {
-        "hidden_states": draw(1, config.in_channels, *latents),
+        "hidden_states": draw(1, config.in_channels, frames, 2 * rows, 2 * columns),
         "timestep": torch.tensor([900.0], device=device, dtype=dtype),
         "encoder_hidden_states": draw(1, text, config.text_embed_dim),
         "encoder_attention_mask": torch.ones(1, text, device=device, dtype=torch.int64),
@@ -146,13 +151,13 @@ class _Timed(torch.nn.Module):
         return output
 
 
-def _block_milliseconds(transformer: Any, inputs: dict[str, Any], device: str) -> dict[str, float]:
+def _block_milliseconds(transformer: Any, call: Callable[[], object], device: str) -> dict[str, float]:
     """Milliseconds of the first dual and the first single block in one pass."""
     lists = {"dual ms": transformer.transformer_blocks, "single ms": transformer.single_transformer_blocks}
     timed = {name: _Timed(blocks[0], device) for name, blocks in lists.items()}
     for name, blocks in lists.items():
         blocks[0] = timed[name]
-    transformer(**inputs)
+    call()
     for name, blocks in lists.items():
         blocks[0] = timed[name].block
     return {name: found.milliseconds for name, found in timed.items()}
