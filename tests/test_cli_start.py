@@ -24,6 +24,7 @@ OF_A_HELP = {
     "hunyuan_local.errors",
     "hunyuan_local.exit_codes",
     "hunyuan_local.pipeline",
+    "hunyuan_local.pipeline.library_imports",
     "hunyuan_local.pipeline.library_output",
     "hunyuan_local.stdio",
 }

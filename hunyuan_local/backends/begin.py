@@ -17,6 +17,7 @@ from ..config import ModelConfig
 from ..durable import sweep
 from ..errors import HunyuanLocalError
 from ..json_text import json_text
+from ..pipeline.library_imports import importing
 from ..provenance import check_source_date
 from ..schema import GenerationRequest
 from ..video import check_output_path
@@ -132,7 +133,8 @@ def open_state(request: GenerationRequest, model: ModelConfig, context: Generati
     if context.checkpoint_dir is None:
         return None
     sweep(context.checkpoint_dir)
-    from ..pipeline.checkpoint import Checkpoint, key_of
+    with importing():
+        from ..pipeline.checkpoint import Checkpoint, key_of
 
     # A relative path, so that the folder can be moved to another machine together with its states.
     output = "" if context.output is None else os.path.relpath(context.output, context.checkpoint_dir)

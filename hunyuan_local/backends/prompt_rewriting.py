@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..config import RewriteConfig
+from ..pipeline.library_imports import importing
 from ..rewriting import Rewriter
 from ..rewriting.chat_model import Writer
 from ..schema import GenerationRequest, Progress
@@ -99,7 +100,8 @@ class PromptRewriter:
             self._place = Place()
 
     def _load(self, config: RewriteConfig) -> Writer:
-        from ..pipeline.text.language_model import LanguageModel, weight_bytes
+        with importing():
+            from ..pipeline.text.language_model import LanguageModel, weight_bytes
 
         self._needed_bytes = round(weight_bytes(config) * (1 + OVERHEAD))
         self._place = self._find_place(self._needed_bytes)

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..config import SafetyConfig
 from ..errors import ContentBlockedError, InvalidOutputError, VideoError, first_line
+from ..pipeline.library_imports import importing
 from ..schema import SafetyVerdict
 from ..video import read_frames
 
@@ -28,7 +29,8 @@ def prepare(config: SafetyConfig, on_note: Callable[[str], None]) -> None:
     """
     if config.mode == "off":
         return
-    from ..pipeline.frame_classifier import load_classifier
+    with importing():
+        from ..pipeline.frame_classifier import load_classifier
 
     load_classifier(config.model_id, config.revision, on_note).check_labels(config.labels)
 

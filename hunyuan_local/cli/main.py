@@ -17,6 +17,7 @@ from click.exceptions import Exit
 
 from ..errors import ConfigError, HunyuanLocalError, TerminationRequest
 from ..exit_codes import ExitCode
+from ..pipeline.library_imports import importing, skip_libraries_in_collections
 from ..pipeline.library_output import hide_import_noise
 from ..signals import on_ending
 from ..stdio import announce, flush_stdout, prepare_streams
@@ -63,7 +64,8 @@ class _LazyGroup(click.RichGroup):
         if name in _SLOW_IMPORTS and not _QUICK_FLAGS.intersection(rest) and rest[:1] != ["compare"]:
             announce("loading the libraries")
         settle_libraries()
-        command: click.Command = importlib.import_module(f".commands.{name}", __package__).command
+        with importing():
+            command: click.Command = importlib.import_module(f".commands.{name}", __package__).command
         arrange(command)
         return name, command, rest
 
@@ -92,6 +94,7 @@ def main() -> None:
     logging.raiseExceptions = False  # a log that cannot be written must not print a traceback
     on_ending(_as_interrupt)
     hide_import_noise()
+    skip_libraries_in_collections()
     try:
         _refuse_stripped_python()
         code = _run()

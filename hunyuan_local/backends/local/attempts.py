@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ...config import RuntimeProfile
 from ...errors import GpuMemoryError, InvalidOutputError
+from ...pipeline.library_imports import importing
 from ...planner import plan
 from ...planner.tiles import Tiles
 from ...resolved import ResolvedRequest
@@ -70,9 +71,10 @@ class Attempts:
 
     def _attempt(self) -> PendingVideo:
         """Load the model, denoise and decode, resuming from the saved state if there is one."""
-        from ...pipeline.checkpoint import Checkpoint
-        from ...pipeline.denoise import denoise
-        from ...pipeline.model import facts_of
+        with importing():
+            from ...pipeline.checkpoint import Checkpoint
+            from ...pipeline.denoise import denoise
+            from ...pipeline.model import facts_of
 
         run, request, context = self._run, self._run.request, self._run.context
         model = self._kept.load(self.profile, context)

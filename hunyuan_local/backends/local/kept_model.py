@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ...config import ModelConfig, RuntimeProfile
 from ...errors import ConfigError
+from ...pipeline.library_imports import importing
 from ...planner.added_files import check_added_files
 from ...schema import GenerationRequest, Progress
 from ..base import GenerationContext
@@ -69,7 +70,8 @@ class KeptModel:
         Raises:
             HunyuanLocalError: the model cannot be loaded.
         """
-        from ...pipeline.loading.loader import load_model
+        with importing():
+            from ...pipeline.loading.loader import load_model
 
         # Tiles are chosen for each decoding, so a change of tiling does not require a reload.
         untiled = profile.model_copy(update={"vae_tiling": False})

@@ -20,6 +20,7 @@ from ...config import ModelConfig, RuntimeProfile, SafetyConfig
 from ...config.places import settle_libraries
 from ...durable import discard_all
 from ...errors import ContentBlockedError, GpuMemoryError, InvalidOutputError
+from ...pipeline.library_imports import importing, skip_libraries_in_collections
 from ...pipeline.library_output import hide_import_noise
 from ...planner.tiles import Tiles
 from ...resolved import ResolvedRequest
@@ -92,9 +93,10 @@ class Rank:
 
     def _load(self, command: Message) -> LoadedModel:
         """Load the model in the profile of the command, and join the process group."""
-        from ...pipeline.context_parallel import join
-        from ...pipeline.process_group import ProcessGroup
-        from ...weights.source import provide
+        with importing():
+            from ...pipeline.context_parallel import join
+            from ...pipeline.process_group import ProcessGroup
+            from ...weights.source import provide
 
         profile = RuntimeProfile(**command["profile"])
         shared = profile.context_parallel
@@ -223,6 +225,7 @@ def main() -> None:
     connection.send("hello")
     threading.Thread(target=worker.listen, name="listener", daemon=True).start()
     hide_import_noise()
+    skip_libraries_in_collections()
     settle_libraries()
     worker.work()
     os._exit(0)  # without waking the listener, which treats a closed connection as a failure

@@ -24,6 +24,7 @@ from ...backends.local.profile_choice import Choice
 from ...config import RuntimeProfile
 from ...config.places import settle_libraries
 from ...errors import HunyuanLocalError, InvalidRequestError, ModelLoadError
+from ...pipeline.library_imports import skip_libraries_in_collections
 from ...pipeline.library_output import hide_import_noise
 from ...planner import Machine
 from ...planner.host_memory import reset_resident_peak, resident_peak
@@ -48,6 +49,7 @@ def serve(connection: Connection) -> None:
     prepare_streams()
     leave_to_parent()
     hide_import_noise()
+    skip_libraries_in_collections()
     settle_libraries()
     orders: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
     cancel = threading.Event()

@@ -11,6 +11,7 @@ from typing import Any
 
 from ...config.places import temporary_folder
 from ...errors import ConfigError, TerminationRequest
+from ...pipeline.library_imports import skip_libraries_in_collections
 from ...provenance import library_versions
 from ..worker import Worker
 from ..worker_config import WorkerOptions
@@ -56,6 +57,7 @@ class Replica:
             HunyuanLocalError: the model cannot be loaded, or the store cannot be used.
         """
         self._check_versions()
+        skip_libraries_in_collections()  # Ray runs nothing else in the process of an actor
         with temporary_folder(_FOLDER_PREFIX) as root:
             folder = RemoteFolder(root, self._keeper)
             store = RemoteStore(self._keeper, folder)
