@@ -10,7 +10,7 @@ import httpx
 from ..errors import HunyuanLocalError
 from .address_check import Lookup, PrivateAddressError
 from .checked_network import CheckedNetwork, Deadline
-from .exchange import CallError, exchange, parse_url
+from .http_exchange import CallError, exchange, parse_url
 
 MAX_REDIRECTS = 5
 

@@ -15,7 +15,7 @@ import httpx
 from ..errors import HunyuanLocalError
 from ..outbound.address_check import Lookup, PrivateAddressError
 from ..outbound.checked_network import CheckedNetwork, Deadline
-from ..outbound.exchange import CallError, exchange
+from ..outbound.http_exchange import CallError, exchange
 
 _ANSWER_BYTES = 16 * 1024
 

@@ -25,7 +25,7 @@ from ..errors import ConfigError, FieldProblem, InvalidRequestError, StoreError
 from ..jobs.job import Job
 from ..jobs.webhook_queue import WebhookQueue
 from ..outbound.address_check import Lookup, PrivateAddressError, find_addresses
-from ..outbound.exchange import parse_url, port_of
+from ..outbound.http_exchange import parse_url, port_of
 from ..schema import JobView
 from ..wires import novita, wavespeed
 from .webhook_call import CallFailedError, post
