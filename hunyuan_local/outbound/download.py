@@ -47,8 +47,11 @@ def download(
     for _ in range(MAX_REDIRECTS + 1):
         try:
             target = parse_url(url)
+        except ValueError as error:
+            raise DownloadRefusedError(f"it {error}") from error
+        try:
             found = _get(target, max_bytes, network, tls)
-        except (ValueError, CallError) as error:
+        except CallError as error:
             raise DownloadRefusedError(str(error)) from error
         except PrivateAddressError as error:
             raise PrivateHostError(str(error)) from error

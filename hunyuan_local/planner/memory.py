@@ -119,11 +119,8 @@ def forecast(architecture: Architecture, shape: Shape, setup: Setup) -> Forecast
                 # The largest layer runs while few activations are alive, and their peak is between two layers.
                 gpu = max(weights[stage], activations) + workspace
             elif setup.offload == "group" and stage == "denoise":
-                gpu = (
-                    _streamed_peak(architecture.transformer, parts, setup, stored["transformer"])
-                    + held[stage]
-                    + workspace
-                )
+                streamed = _streamed_peak(architecture.transformer, parts, setup, stored["transformer"])
+                gpu = streamed + held[stage] + workspace
             resting = min(gpu, _resting(stored, setup, stage, weights[stage]))
             usual, *ends = reserved(stage, gpu, resting, setup.allocator.expandable)
             host += _frames_on_host(shape, setup, stage)
